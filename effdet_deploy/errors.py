@@ -1,0 +1,147 @@
+"""What can go wrong, and the exit code of each.
+
+::
+
+    EffdetDeployError                 1  a bug of ours, unless a subclass says otherwise
+    ├── UsageError                    2  options that are unknown, contradict or cannot be met
+    │   └── UnknownNameError          2  a name that is not in a registry; carries the nearest ones
+    ├── VerificationError             3  the artifact does not do what its reference does
+    ├── MissingError                  4  something this machine lacks
+    │   ├── MissingPackageError       4  an optional package; names the extra
+    │   ├── DeviceError               4  a device or execution provider
+    │   ├── DownloadError             4  a network transfer
+    │   └── ResourceError             4  memory or disk
+    └── InputError                    5  something given to us is unusable
+        ├── WeightsError              5  a checkpoint
+        ├── ModelFileError            5  an ONNX file, a TorchScript archive or an engine
+        ├── ImageError                5  a picture
+        ├── TensorError               5  an array given to a runtime
+        └── DataError                 5  annotations, labels, calibration sets, specs
+
+    EffdetDeployWarning                  warned, never raised, by this package
+
+Every error is one sentence of cause and one of remedy, in the user's words.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class EffdetDeployError(Exception):
+    """Base of every error this package raises on purpose.
+
+    Args:
+        cause: one sentence: what is wrong, with the value expected and the value got.
+        remedy: one sentence: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(cause, remedy)
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.cause} {self.remedy}".rstrip()
+
+
+class UsageError(EffdetDeployError):
+    """Options that are unknown, contradict each other or cannot be met."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is not in a registry.
+
+    Args:
+        kind: what was looked up, such as ``"variant"``.
+        name: what was asked for.
+        known: every name that would have been accepted; the nearest three are shown.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        listed = ", ".join(near or names)
+        remedy = f"Did you mean {listed}?" if near else f"Choose one of: {listed}."
+        super().__init__(f"There is no {kind} named '{name}'.", remedy)
+        self.nearest = tuple(near)
+
+
+class VerificationError(EffdetDeployError):
+    """The artifact does not do what its reference does."""
+
+    exit_code = 3
+
+
+class MissingError(EffdetDeployError):
+    """Something this machine lacks: a package, a device, the network, memory."""
+
+    exit_code = 4
+
+
+class MissingPackageError(MissingError):
+    """An optional package is not installed.
+
+    Args:
+        package: the distribution that is missing.
+        purpose: what needs it, such as ``"exporting"``.
+        extra: the extra of effdet-deploy that brings it.
+    """
+
+    def __init__(self, package: str, purpose: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose[:1].upper()}{purpose[1:]} needs the package '{package}', "
+            "which is not installed.",
+            f"Install it with: pip install 'effdet-deploy[{extra}]'.",
+        )
+        self.package = package
+
+
+class DeviceError(MissingError):
+    """A device or execution provider that was asked for is not there."""
+
+
+class DownloadError(MissingError):
+    """A network transfer failed or delivered something else."""
+
+
+class ResourceError(MissingError):
+    """Memory or disk ran out."""
+
+
+class InputError(EffdetDeployError):
+    """Something given to the tool is unusable."""
+
+    exit_code = 5
+
+
+class WeightsError(InputError):
+    """A checkpoint is unreadable, unsafe, or of another model."""
+
+
+class ModelFileError(InputError):
+    """An ONNX file, TorchScript archive or engine is unreadable or unusable."""
+
+
+class ImageError(InputError):
+    """A picture is unreadable, truncated or too large."""
+
+
+class TensorError(InputError):
+    """An array has another name, dtype, rank or shape than the model takes."""
+
+
+class DataError(InputError):
+    """Annotations, labels, a calibration set or a spec are unusable."""
+
+
+class EffdetDeployWarning(UserWarning):
+    """Something the user should know that does not stop the work."""

@@ -1,0 +1,135 @@
+"""Files as they are handled everywhere here: atomic writes, hashes, safe paths."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effdet_deploy.errors import ModelFileError, ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_CHUNK = 1 << 20
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of ``data`` as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sidecar_path(artifact: Path) -> Path:
+    """Return where the sidecar of ``artifact`` stands: ``model.onnx`` → ``model.onnx.json``."""
+    return artifact.with_name(artifact.name + ".json")
+
+
+def require_writable_target(target: Path) -> None:
+    """Check that ``target`` can be written, before any work is done for it.
+
+    Raises:
+        UsageError: the directory is absent or read-only, or ``target`` is a directory.
+    """
+    directory = target.parent
+    if not directory.is_dir():
+        raise UsageError(
+            f"The directory of the output '{target}' does not exist.",
+            f"Create it first: mkdir -p '{directory}'.",
+        )
+    if target.is_dir():
+        raise UsageError(f"The output '{target}' is a directory.", "Name a file inside it instead.")
+    if not _accepts_files(directory):
+        raise UsageError(
+            f"The directory '{directory}' cannot be written to.",
+            "Choose another directory or change its permissions.",
+        )
+
+
+def _accepts_files(directory: Path) -> bool:
+    """Try it: permission bits say nothing to root, nor on read-only file systems."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return False
+    probe = directory / f".effdet-{secrets.token_hex(4)}.tmp"
+    try:
+        probe.touch(exist_ok=False)
+    except OSError:
+        return False
+    probe.unlink()
+    return True
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Give a private directory beside ``target``; it is removed at the end, whatever happens.
+
+    What is complete is moved from it over its final name with :func:`deliver`, so that a reader
+    sees either the old file or the new one, and a failure leaves no debris.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    directory = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        directory.mkdir()
+        yield directory
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise ResourceError(
+                f"The disk was full while writing '{target}'.",
+                "Free some space and run the same command again; the old file is untouched.",
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def deliver(staged: Path, target: Path) -> None:
+    """Move a complete ``staged`` file over ``target`` in one step, on disk before it is visible."""
+    with staged.open("rb") as stream:
+        os.fsync(stream.fileno())
+    staged.replace(target)
+
+
+def write_atomically(target: Path, content: bytes | str) -> None:
+    """Write ``content`` (text as UTF-8) to ``target`` so that it is never seen half-written.
+
+    Raises:
+        ResourceError: the disk is full; what stood at ``target`` is untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    with staging(target) as directory:
+        staged = directory / target.name
+        staged.write_bytes(data)
+        deliver(staged, target)
+
+
+def resolve_inside(directory: Path, location: str) -> Path:
+    """Resolve a file that a model file names, which must lie in the model's own directory.
+
+    Raises:
+        ModelFileError: ``location`` is absolute, climbs out with ``..``, or is a symbolic link.
+    """
+    path = directory / location
+    outside = Path(location).is_absolute() or ".." in Path(location).parts
+    if outside or path.is_symlink():
+        raise ModelFileError(
+            f"The model names the external file '{location}', which is not a plain file in its "
+            "own directory.",
+            "Get the model from a source you trust, with its data file beside it.",
+        )
+    return path
