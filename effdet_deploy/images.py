@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 80_000_000
 """The largest picture that is decoded: 80 megapixels, below the 89 where Pillow starts to warn."""
 
-# EPS is left out on purpose: Pillow would start Ghostscript on it. The first five come first because
-# Pillow has them loaded; reaching any other makes it import all of its plugins.
+# EPS is left out on purpose: Pillow would start Ghostscript on it. The first five stand first
+# because Pillow has them loaded; reaching any other makes it import all of its plugins.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "TGA", "AVIF")
 
 _BACKDROP = (255, 255, 255)
