@@ -12,8 +12,10 @@ from effdet_deploy.model.layers import ConvBnAct2d, SeparableConv2d, activation,
 
 
 class HeadNet(nn.Module):
-    """One head. ``bn_rep`` is indexed [repeat][level], or [level][repeat] where
-    ``config.head_bn_level_first`` says so: checkpoints exist in both orders.
+    """One head.
+
+    ``bn_rep`` is indexed [repeat][level], or [level][repeat] where ``config.head_bn_level_first``
+    says so: checkpoints exist in both orders.
     """
 
     level_first: Final[bool]
@@ -49,15 +51,15 @@ class HeadNet(nn.Module):
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         """Map ``[N,C,h,w]`` of every level to ``[N,anchors·outputs,h,w]``."""
         maps = list(x)
-        # Both loops nest module lists as they are stored: TorchScript unrolls them and cannot
-        # index them.
+        # Both loops nest module lists as they are stored: TorchScript unrolls them, cannot
+        # index them, and has no zip(strict=).
         if self.level_first:
             for level, norms in enumerate(self.bn_rep):
-                for conv, norm in zip(self.conv_rep, norms):  # noqa: B905 - TorchScript
+                for conv, norm in zip(self.conv_rep, norms):  # type: ignore[call-overload] # noqa: B905
                     maps[level] = self.act(norm(conv(maps[level])))
         else:
-            for conv, norms in zip(self.conv_rep, self.bn_rep):  # noqa: B905 - TorchScript
-                for level, norm in enumerate(norms):
+            for conv, norms in zip(self.conv_rep, self.bn_rep):  # noqa: B905
+                for level, norm in enumerate(norms):  # type: ignore[arg-type]
                     maps[level] = self.act(norm(conv(maps[level])))
         return [self.predict(level_map) for level_map in maps]
 

@@ -164,7 +164,7 @@ def _downsample(
         return Interpolate2d(input_size, output_size, config.downsample_type)
     stride = tuple((into - 1) // out + 1 for into, out in zip(input_size, output_size, strict=True))
     if config.downsample_type == "max" and config.pad_type == "same" and stride == (2, 2):
-        # SAME padding of a 3×3 stride-2 pooling, without the Pad node that timm's layer exports.
+        # SAME padding of a 3x3 stride-2 pooling, without the Pad node that timm's layer exports.
         padding = (input_size[0] % 2, input_size[1] % 2)
         return nn.MaxPool2d(3, 2, padding=padding, ceil_mode=True)
     pool: nn.Module = create_pool2d(

@@ -31,8 +31,9 @@ class EfficientDet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = _create_backbone(config)
-        self.fpn = BiFpn(config, self.backbone.feature_info.channels())
+        backbone = _create_backbone(config)
+        self.backbone = backbone
+        self.fpn = BiFpn(config, backbone.feature_info.channels())
         self.class_net = HeadNet(config, config.num_classes)
         self.box_net = HeadNet(config, 4)
         for part in (self.fpn, self.class_net, self.box_net):
@@ -73,20 +74,19 @@ def create_model(
     return EfficientDet(get_config(name).replace(overrides))
 
 
-def _create_backbone(config: ModelConfig) -> nn.Module:
+def _create_backbone(config: ModelConfig) -> Any:
     if not timm.is_model(config.backbone_name):
         raise UnknownNameError("timm backbone", config.backbone_name, timm.list_models())
     arguments: dict[str, Any] = {"drop_path_rate": config.drop_path_rate}
     if config.feature_location:
         arguments["feature_location"] = config.feature_location
-    backbone: nn.Module = timm.create_model(
+    return timm.create_model(
         config.backbone_name,
         features_only=True,
         out_indices=config.backbone_indices,
         pretrained=False,
         **arguments,
     )
-    return backbone
 
 
 def _initialise(part: nn.Module, *, is_head: bool) -> None:
@@ -118,5 +118,6 @@ def _initialise_conv(conv: nn.Conv2d, *, is_head: bool, separable: bool) -> None
 
 
 def _set_prior(predict: nn.Module) -> None:
-    conv = predict.conv_pw if isinstance(predict, SeparableConv2d) else predict.conv
-    nn.init.constant_(conv.bias, -math.log((1 - _PRIOR) / _PRIOR))
+    *_, conv = (module for module in predict.modules() if isinstance(module, nn.Conv2d))
+    if conv.bias is not None:
+        nn.init.constant_(conv.bias, -math.log((1 - _PRIOR) / _PRIOR))
