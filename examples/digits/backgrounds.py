@@ -13,7 +13,7 @@ _LINES_PER_SCENE = (0, 5)
 
 
 def _blotches(size: int, cells: int, channels: int, rng: np.random.Generator) -> FloatArray:
-    """Return smooth noise ``[size, size, channels]`` in about -1..1, with ``cells`` blotches a side."""
+    """Return smooth noise ``[size, size, channels]`` in about -1..1, ``cells`` blotches a side."""
     grid = rng.uniform(-1.0, 1.0, (channels, cells, cells)).astype(np.float32)
     planes = [
         Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC) for plane in grid
@@ -55,7 +55,7 @@ def _draw_clutter(picture: Image.Image, base: FloatArray, rng: np.random.Generat
 
 
 def textured_background(size: int, rng: np.random.Generator) -> FloatArray:
-    """Return float32 ``[size, size, 3]`` in 0..255: blotches, stripes, and shapes without meaning."""
+    """Return float32 ``[size, size, 3]`` in 0..255: blotches, stripes and meaningless shapes."""
     base = rng.uniform(30.0, 225.0, 3).astype(np.float32)
     canvas = base + _blotches(size, 3, 3, rng) * np.float32(rng.uniform(0.0, 35.0))
     picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))

@@ -134,7 +134,8 @@ def _hides_an_earlier_digit(
 
 def _place_digit(canvas: _Canvas, glyph: int, rng: np.random.Generator) -> None:
     """Add a digit where it leaves the earlier ones mostly visible; give up after some tries."""
-    height = float(np.exp(rng.uniform(*np.log(_GLYPH_HEIGHT))))
+    low, high = _GLYPH_HEIGHT
+    height = float(np.exp(rng.uniform(*np.log((low, min(high, canvas.size / 2))))))
     alpha = draw_glyph(glyph, height, rng)
     covered = alpha >= _SHOWS
     for _ in range(_PLACEMENT_TRIES):
