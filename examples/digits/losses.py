@@ -6,10 +6,14 @@ training bench.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as functional
-from assignment import Targets
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from assignment import Targets
 
 FOCAL_ALPHA = 0.25
 FOCAL_GAMMA = 1.5

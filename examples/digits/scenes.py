@@ -14,7 +14,7 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from backgrounds import textured_background
@@ -27,8 +27,10 @@ from glyphs import (
     glyph_indices,
     glyph_labels,
 )
-from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SCENE_SIZE = 256
 CLASS_NAMES = tuple("0123456789")

@@ -15,7 +15,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from batches import Batch, TrainingBatches, batch_loader, normalise
@@ -23,9 +23,11 @@ from losses import detection_loss
 from safetensors.torch import save_file
 from scenes import CATEGORY_IDS, CLASS_NAMES
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from effdet_deploy.model import create_model
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
 
 logger = logging.getLogger("digits.train")
 
