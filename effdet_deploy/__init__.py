@@ -1,0 +1,51 @@
+"""Ship any EfficientDet checkpoint: one verified graph from uint8 image to boxes.
+
+The names below are imported when first used, so that running a model needs neither torch nor the
+time it takes to import it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from effdet_deploy._version import __version__
+
+if TYPE_CHECKING:
+    from effdet_deploy.detections import Detections
+    from effdet_deploy.detector import Detector, load
+    from effdet_deploy.exporters import export
+    from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.parity import compare
+    from effdet_deploy.spec import DetectorSpec
+
+__all__ = [
+    "Detections",
+    "Detector",
+    "DetectorSpec",
+    "ExportOptions",
+    "__version__",
+    "compare",
+    "export",
+    "load",
+]
+
+_HOMES = {
+    "Detections": "effdet_deploy.detections",
+    "Detector": "effdet_deploy.detector",
+    "DetectorSpec": "effdet_deploy.spec",
+    "ExportOptions": "effdet_deploy.exporters.options",
+    "compare": "effdet_deploy.parity",
+    "export": "effdet_deploy.exporters",
+    "load": "effdet_deploy.detector",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,213 @@
+"""Reading an ONNX file's own statements without the ``onnx`` package, which the base install lacks.
+
+Only the structure is read (versions, metadata, operators, names of external files), by walking the
+protobuf wire format: https://protobuf.dev/programming-guides/encoding. A file whose walk does not
+end exactly at its last byte is truncated or no ONNX file.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from effdet_deploy.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    Span = tuple[int, int]
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MAX_VARINT_BYTES = 10
+# protobuf's own limit for nested messages.
+_MAX_DEPTH = 100
+
+# Field numbers of onnx.proto.
+_MODEL_IR, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTION = 1, 7, 8, 14, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
+_TENSOR_EXTERNAL = 13
+_FUNCTION_NODE = 7
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What an ONNX file says about itself.
+
+    Attributes:
+        ir_version: the version of the file format.
+        opsets: the opset version of each domain; ``""`` is ONNX's own.
+        metadata: the model's key-value properties.
+        operators: how often each operator occurs; those of other domains as ``domain::Operator``.
+        external: the names of the data files it refers to.
+    """
+
+    ir_version: int
+    opsets: dict[str, int]
+    metadata: dict[str, str]
+    operators: dict[str, int]
+    external: tuple[str, ...]
+
+
+def read_onnx(path: Path) -> OnnxFile:
+    """Read what ``path`` says about itself.
+
+    Raises:
+        ModelFileError: not an ONNX file, truncated or damaged.
+    """
+    try:
+        with path.open("rb") as stream, _mapped(stream.fileno()) as data:
+            return _Walk(data).model()
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ModelFileError(
+            f"'{path}' is not a readable ONNX model: {error}.",
+            "The file is truncated, damaged or something else; get it again or export it again.",
+        ) from error
+
+
+def _mapped(descriptor: int) -> mmap.mmap:
+    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+
+
+@dataclass
+class _Walk:
+    """One pass over the file; collects operators and external names on the way."""
+
+    data: mmap.mmap
+    operators: Counter[str] = field(default_factory=Counter)
+    external: dict[str, None] = field(default_factory=dict)
+
+    def model(self) -> OnnxFile:
+        ir_version = 0
+        opsets: dict[str, int] = {}
+        metadata: dict[str, str] = {}
+        graphs = 0
+        for number, value in self.fields((0, len(self.data))):
+            if number == _MODEL_IR and isinstance(value, int):
+                ir_version = value
+            elif isinstance(value, int):
+                continue
+            elif number == _MODEL_GRAPH:
+                graphs += 1
+                self.graph(value, 0)
+            elif number == _MODEL_OPSET:
+                domain, version = self.opset(value)
+                opsets[domain] = version
+            elif number == _MODEL_METADATA:
+                metadata.update([self.entry(value)])
+            elif number == _MODEL_FUNCTION:
+                self.children(value, _FUNCTION_NODE, 0)
+        if not graphs or not ir_version:
+            raise ValueError("it has no graph")
+        return OnnxFile(
+            ir_version, opsets, metadata, dict(sorted(self.operators.items())), tuple(self.external)
+        )
+
+    def graph(self, span: Span, depth: int) -> None:
+        if depth > _MAX_DEPTH:
+            raise ValueError("its graphs are nested too deeply")
+        for number, value in self.fields(span):
+            if isinstance(value, int):
+                continue
+            if number == _GRAPH_NODE:
+                self.node(value, depth)
+            elif number == _GRAPH_INITIALIZER:
+                self.tensor(value)
+            elif number == _GRAPH_SPARSE:
+                self.sparse(value)
+
+    def children(self, span: Span, wanted: int, depth: int) -> None:
+        for number, value in self.fields(span):
+            if number == wanted and not isinstance(value, int):
+                self.node(value, depth)
+
+    def node(self, span: Span, depth: int) -> None:
+        operator = domain = ""
+        for number, value in self.fields(span):
+            if isinstance(value, int):
+                continue
+            if number == _NODE_OPERATOR:
+                operator = self.text(value)
+            elif number == _NODE_DOMAIN:
+                domain = self.text(value)
+            elif number == _NODE_ATTRIBUTE:
+                self.attribute(value, depth)
+        own = domain in ("", "ai.onnx")
+        self.operators[operator if own else f"{domain}::{operator}"] += 1
+
+    def attribute(self, span: Span, depth: int) -> None:
+        for number, value in self.fields(span):
+            if isinstance(value, int):
+                continue
+            if number in _ATTRIBUTE_TENSORS:
+                self.tensor(value)
+            elif number in _ATTRIBUTE_GRAPHS:
+                self.graph(value, depth + 1)
+            elif number in _ATTRIBUTE_SPARSE:
+                self.sparse(value)
+
+    def sparse(self, span: Span) -> None:
+        """Values and indices of a sparse tensor are tensors, its dims are not."""
+        for number, value in self.fields(span):
+            if number in (1, 2) and not isinstance(value, int):
+                self.tensor(value)
+
+    def tensor(self, span: Span) -> None:
+        for number, value in self.fields(span):
+            if number == _TENSOR_EXTERNAL and not isinstance(value, int):
+                key, name = self.entry(value)
+                if key == "location":
+                    self.external[name] = None
+
+    def opset(self, span: Span) -> tuple[str, int]:
+        domain, version = "", 0
+        for number, value in self.fields(span):
+            if number == 1 and not isinstance(value, int):
+                domain = self.text(value)
+            elif number == 2 and isinstance(value, int):
+                version = value
+        return ("" if domain == "ai.onnx" else domain), version
+
+    def entry(self, span: Span) -> tuple[str, str]:
+        pair = {number: value for number, value in self.fields(span) if isinstance(value, tuple)}
+        return self.text(pair.get(1, (0, 0))), self.text(pair.get(2, (0, 0)))
+
+    def text(self, span: Span) -> str:
+        return self.data[span[0] : span[1]].decode()
+
+    def fields(self, span: Span) -> Iterator[tuple[int, int | Span]]:
+        """Yield (field number, integer or span of bytes) for each field of a message."""
+        position, end = span
+        while position < end:
+            tag, position = self.varint(position, end)
+            number, wire = tag >> 3, tag & 7
+            if number == 0:
+                raise ValueError("it holds a field with number 0")
+            if wire == _VARINT:
+                value, position = self.varint(position, end)
+                yield number, value
+                continue
+            length = {_FIXED64: 8, _FIXED32: 4}.get(wire)
+            if wire == _BYTES:
+                length, position = self.varint(position, end)
+            if length is None:
+                raise ValueError(f"it holds a field of the unknown wire type {wire}")
+            if position + length > end:
+                raise ValueError(f"it ends {position + length - end} bytes too early")
+            yield number, (position, position + length)
+            position += length
+
+    def varint(self, position: int, end: int) -> tuple[int, int]:
+        value = 0
+        for index in range(_MAX_VARINT_BYTES):
+            if position + index >= end:
+                raise ValueError("it ends in the middle of a number")
+            byte = self.data[position + index]
+            value |= (byte & 0x7F) << (7 * index)
+            if byte < 0x80:
+                return value, position + index + 1
+        raise ValueError("it holds a number of more than ten bytes")

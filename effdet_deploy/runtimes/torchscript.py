@@ -1,0 +1,170 @@
+"""Running TorchScript archives with torch. The only runtime that needs torch."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
+from effdet_deploy.runtimes.adapter import TensorInfo, TimedRun, checked_feeds, closed_error
+from effdet_deploy.runtimes.modelfile import read_spec
+from effdet_deploy.spec import INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.runtimes.adapter import Tensors
+    from effdet_deploy.spec import DetectorSpec
+
+
+def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TorchScriptRuntime:  # noqa: ARG001
+    """Load a TorchScript archive; see :func:`effdet_deploy.runtimes.load_runtime`.
+
+    ``threads`` is torch's own setting and holds for the whole process.
+    """
+    spec = read_spec(path, "torchscript")
+    place = _device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        module = torch.jit.load(str(path), map_location=place)  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelFileError(
+            f"'{path}' cannot be loaded by torch {torch.__version__}: {_first_line(error)}.",
+            "Get the file again or export it again with this version of torch.",
+        ) from error
+    return TorchScriptRuntime(path.name, spec, module.eval(), place)
+
+
+class TorchScriptRuntime:
+    """A loaded archive; see :class:`effdet_deploy.runtimes.adapter.Runtime`."""
+
+    backend = "torchscript"
+
+    def __init__(
+        self, name: str, spec: DetectorSpec, module: torch.nn.Module, device: torch.device
+    ) -> None:
+        self.spec = spec
+        self.device = str(device)
+        self.inputs = (_input_info(spec),)
+        self.outputs = _output_infos(spec)
+        self._name = name
+        self._module: torch.nn.Module | None = module
+        self._place = device
+
+    @property
+    def precision(self) -> str:
+        """What is computed in: the archive's own precision."""
+        return self.spec.precision.kind
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Run the module; raises TensorError on unfit feeds and ResourceError without memory."""
+        return self.run_timed(feeds).outputs
+
+    def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
+        """Run as :meth:`run`, timing the copies; on the CPU they cost next to nothing."""
+        module = self._module
+        if module is None:
+            raise closed_error(self._name)
+        checked = checked_feeds(feeds, self.inputs, self.spec.batch)
+        with self._translated_errors(), torch.inference_mode():
+            start = time.perf_counter()
+            image = torch.from_numpy(checked[INPUT_NAME]).to(self._place)
+            self._synchronise()
+            copied = time.perf_counter()
+            values = _as_tuple(module(image))
+            self._synchronise()
+            computed = time.perf_counter()
+            arrays = [value.cpu().numpy() for value in values]
+            end = time.perf_counter()
+        names = [each.name for each in self.outputs]
+        if len(names) != len(arrays):
+            raise ModelFileError(
+                f"'{self._name}' gives {len(arrays)} outputs where its spec names {len(names)}.",
+                "Export the model again; its spec belongs to another file.",
+            )
+        outputs = dict(zip(names, arrays, strict=True))
+        return TimedRun(outputs, copied - start, computed - copied, end - computed)
+
+    def close(self) -> None:
+        """Release the module; runs that are under way finish."""
+        self._module = None
+
+    def _synchronise(self) -> None:
+        if self._place.type == "cuda":
+            torch.cuda.synchronize(self._place)
+
+    @contextlib.contextmanager
+    def _translated_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise self._out_of_memory() from error
+        except RuntimeError as error:
+            if "allocate memory" in str(error) or "out of memory" in str(error):
+                raise self._out_of_memory() from error
+            raise ModelFileError(
+                f"torch failed while running '{self._name}': {_first_line(error)}.",
+                "Export the model again; if that does not help, report it with the model.",
+            ) from error
+
+    def _out_of_memory(self) -> ResourceError:
+        return ResourceError(
+            f"The memory ran out while '{self._name}' was run.",
+            "Use a smaller batch or a smaller --image-size, or free some memory.",
+        )
+
+
+def _device(name: str) -> torch.device:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
+        raise UnknownNameError("device", name, ("auto", "cpu", "cuda", "cuda:1"))
+    count = torch.cuda.device_count()
+    if kind == "cpu" or (kind == "auto" and count == 0):
+        return torch.device("cpu")
+    if int(index or 0) >= count:
+        raise DeviceError(
+            f"The device '{name}' was asked for, but torch sees {count} CUDA devices.",
+            "Use --device cpu, or install a torch with CUDA on a machine with a GPU.",
+        )
+    return torch.device("cuda", int(index or 0))
+
+
+def _input_info(spec: DetectorSpec) -> TensorInfo:
+    _, *sides = spec.input.shape(1)
+    dtype = np.dtype(np.uint8 if spec.input.kind == "uint8" else np.float32)
+    return TensorInfo(INPUT_NAME, dtype, (_batch_side(spec), *sides))
+
+
+def _output_infos(spec: DetectorSpec) -> tuple[TensorInfo, ...]:
+    batch, depth = _batch_side(spec), spec.output.max_detections
+    if spec.output.nms == "none":
+        sides: tuple[tuple[int | None, ...], ...] = ((None, spec.num_classes), (None, 4))
+        dtypes: tuple[type, ...] = (np.float32, np.float32)
+    else:
+        sides = ((1,), (depth, 4), (depth,), (depth,))
+        dtypes = (np.int32, np.float32, np.float32, np.int32)
+    return tuple(
+        TensorInfo(name, np.dtype(dtype), (batch, *side))
+        for name, dtype, side in zip(spec.output.names, dtypes, sides, strict=True)
+    )
+
+
+def _batch_side(spec: DetectorSpec) -> int | None:
+    return spec.batch.minimum if spec.batch.is_static else None
+
+
+def _as_tuple(value: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300].rstrip(".") if lines else type(error).__name__
