@@ -1,0 +1,137 @@
+"""How far one tensor is from another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_CHUNK = 1 << 20
+"""Elements that are widened to float64 at once: the heads of D7x are 160 MB an image."""
+_DIGITS = 2
+
+
+@dataclass(frozen=True)
+class TensorErrors:
+    """Errors of a candidate against a reference, pooled: two of them add up.
+
+    Sums run over the elements that are finite on both sides; ``non_finite_reference`` and
+    ``non_finite_candidate`` count the others. ``mismatch`` is the sentence that says why the two
+    could not be compared at all.
+    """
+
+    count: int = 0
+    largest: float = 0.0
+    total: float = 0.0
+    error_energy: float = 0.0
+    reference_energy: float = 0.0
+    candidate_energy: float = 0.0
+    product: float = 0.0
+    non_finite_reference: int = 0
+    non_finite_candidate: int = 0
+    mismatch: str = ""
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            count=self.count + other.count,
+            largest=max(self.largest, other.largest),
+            total=self.total + other.total,
+            error_energy=self.error_energy + other.error_energy,
+            reference_energy=self.reference_energy + other.reference_energy,
+            candidate_energy=self.candidate_energy + other.candidate_energy,
+            product=self.product + other.product,
+            non_finite_reference=self.non_finite_reference + other.non_finite_reference,
+            non_finite_candidate=self.non_finite_candidate + other.non_finite_candidate,
+            mismatch=self.mismatch or other.mismatch,
+        )
+
+    @property
+    def is_comparable(self) -> bool:
+        """Whether there was something to compare and all of it was finite on both sides."""
+        broken = self.non_finite_reference + self.non_finite_candidate
+        return self.count > 0 and not broken and not self.mismatch
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute error; NaN of nothing."""
+        return self.total / self.count if self.count else math.nan
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between the two tensors as vectors; 1 for two zero vectors."""
+        if self.error_energy == 0:
+            return 1.0
+        norm = math.sqrt(self.reference_energy) * math.sqrt(self.candidate_energy)
+        return self.product / norm if norm else 0.0
+
+    @property
+    def snr_db(self) -> float:
+        """Energy of the reference over energy of the error, in decibels; inf without error."""
+        if self.error_energy == 0:
+            return math.inf
+        if self.reference_energy == 0:
+            return -math.inf
+        return 10 * math.log10(self.reference_energy / self.error_energy)
+
+    @property
+    def passing_tolerance(self) -> float:
+        """The smallest absolute tolerance of two digits that would pass; inf if none would."""
+        return _round_up(self.largest) if self.is_comparable else math.inf
+
+    def within(self, tolerance: float) -> bool:
+        """Whether every element is finite on both sides and within ``tolerance``."""
+        return self.is_comparable and self.largest <= tolerance
+
+
+def tensor_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> TensorErrors:
+    """Compare two tensors of any float or integer dtype, element by element, in float64.
+
+    Tensors of different shapes are reported as a mismatch. NaN never equals NaN here, and an
+    infinity on both sides is no agreement either.
+    """
+    if reference.shape != candidate.shape:
+        shapes = f"{list(reference.shape)} in the reference, {list(candidate.shape)} here"
+        return TensorErrors(mismatch=f"the shapes differ: {shapes}")
+    one, other = reference.reshape(-1), candidate.reshape(-1)
+    errors = TensorErrors()
+    for start in range(0, one.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        errors += _chunk_errors(one[part].astype(np.float64), other[part].astype(np.float64))
+    return errors
+
+
+def _chunk_errors(reference: NDArray[np.float64], candidate: NDArray[np.float64]) -> TensorErrors:
+    reference_ok, candidate_ok = np.isfinite(reference), np.isfinite(candidate)
+    finite = reference_ok & candidate_ok
+    if not finite.all():
+        reference, candidate = reference[finite], candidate[finite]
+    difference = np.abs(candidate - reference)
+    return TensorErrors(
+        count=difference.size,
+        largest=float(difference.max(initial=0.0)),
+        total=float(difference.sum()),
+        error_energy=float(difference @ difference),
+        reference_energy=float(reference @ reference),
+        candidate_energy=float(candidate @ candidate),
+        product=float(reference @ candidate),
+        non_finite_reference=int(np.count_nonzero(~reference_ok)),
+        non_finite_candidate=int(np.count_nonzero(~candidate_ok)),
+    )
+
+
+def _round_up(value: float) -> float:
+    """Round up to two significant digits."""
+    if value == 0:
+        return 0.0
+    exponent = math.floor(math.log10(value)) - _DIGITS + 1
+    rounded = float(f"{math.ceil(value / 10.0**exponent)}e{exponent}")
+    return (
+        rounded
+        if rounded >= value
+        else float(f"{math.ceil(value / 10.0**exponent) + 1}e{exponent}")
+    )

@@ -1,0 +1,290 @@
+"""ParityReport: what a comparison found, and what follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from effdet_deploy.parity.tolerances import MAX_SET_ASIDE, OWN_ERROR_FACTOR
+
+if TYPE_CHECKING:
+    from effdet_deploy.parity.matching import Stray
+    from effdet_deploy.parity.metrics import TensorErrors
+
+Status = Literal["passed", "failed", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class OutputParity:
+    """One raw output of the network against the reference's.
+
+    Attributes:
+        name: of the output.
+        errors: pooled over all images and batch sizes.
+        by_batch: (batch size, largest error at it), in the order they were run.
+        tolerance: the absolute error allowed; None where the output is measured but not judged.
+        own_error: largest error of the reference itself against float64, where it was measured.
+    """
+
+    name: str
+    errors: TensorErrors
+    by_batch: tuple[tuple[int, float], ...] = ()
+    tolerance: float | None = None
+    own_error: float | None = None
+
+    @property
+    def allowed(self) -> float | None:
+        """The absolute error that is allowed, the network's own error considered."""
+        if self.tolerance is None:
+            return None
+        return max(self.tolerance, OWN_ERROR_FACTOR * (self.own_error or 0.0))
+
+    @property
+    def status(self) -> Status:
+        """Failed where the error is too large or anything is not finite."""
+        allowed = math.inf if self.allowed is None else self.allowed
+        return "passed" if self.errors.within(allowed) else "failed"
+
+
+@dataclass(frozen=True)
+class DetectionParity:
+    """The detections of all images against the reference's.
+
+    Attributes:
+        images: how many were compared, an image at two batch sizes counting twice.
+        reference_count: detections of the reference.
+        candidate_count: detections of the candidate.
+        matched: pairs of one class at an IoU of ``iou`` or more.
+        strays: detections without counterpart, border cases included.
+        iou: see ``matched``.
+        required: the share that must be matched; None where it is measured but not judged.
+        box_difference: largest difference of a coordinate among pairs, in pixels.
+        score_difference: largest difference of scores among pairs.
+        score_error: within how much of a border a score is a border case.
+        non_finite: rows with a NaN or an infinity, on both sides together.
+        own_share: share of the reference's own detections that its float64 run confirms, where it
+            was measured: no artifact can be asked for more.
+        broken: the sentence that says why there was nothing to compare, if so.
+    """
+
+    images: int
+    reference_count: int
+    candidate_count: int
+    matched: int
+    strays: tuple[Stray, ...]
+    iou: float
+    required: float | None
+    box_difference: float = 0.0
+    score_difference: float = 0.0
+    score_error: float = 0.0
+    non_finite: int = 0
+    own_share: float | None = None
+    broken: str = ""
+
+    @property
+    def set_aside(self) -> tuple[Stray, ...]:
+        """The strays that are border cases."""
+        return tuple(stray for stray in self.strays if stray.excuse)
+
+    @property
+    def missed(self) -> tuple[Stray, ...]:
+        """What the reference has, the candidate has not, and nothing excuses."""
+        return tuple(each for each in self._counted if each.side == "reference")
+
+    @property
+    def extra(self) -> tuple[Stray, ...]:
+        """What the candidate has, the reference has not, and nothing excuses."""
+        return tuple(each for each in self._counted if each.side == "candidate")
+
+    @property
+    def _counted(self) -> tuple[Stray, ...]:
+        return tuple(stray for stray in self.strays if not stray.excuse)
+
+    @property
+    def total(self) -> int:
+        """Detections of both sides."""
+        return self.reference_count + self.candidate_count
+
+    @property
+    def share(self) -> float:
+        """Share of both sides' detections that are matched, border cases set aside; NaN of none."""
+        judged = self.total - len(self.set_aside)
+        return 2 * self.matched / judged if judged else math.nan
+
+    @property
+    def set_aside_share(self) -> float:
+        """Share of both sides' detections that are set aside; NaN of none."""
+        return len(self.set_aside) / self.total if self.total else math.nan
+
+    @property
+    def status(self) -> Status:
+        """What follows from the detections; see :attr:`reason`."""
+        return self._verdict[0]
+
+    @property
+    def reason(self) -> str:
+        """Why :attr:`status` is what it is, as a clause."""
+        return self._verdict[1]
+
+    @property
+    def _verdict(self) -> tuple[Status, str]:
+        if self.broken:
+            return "failed", self.broken
+        if self.non_finite:
+            return "failed", f"{self.non_finite} rows hold NaN or infinity"
+        if not self.total:
+            return "inconclusive", "nothing was detected on either side"
+        if self.required is None:
+            return "passed", "measured, not judged"
+        # Enough are matched even if every border case counts: no need to set any aside.
+        if 2 * self.matched / self.total >= self.required:
+            return "passed", f"at least {self.required:.1%} was asked for"
+        if self.set_aside_share > MAX_SET_ASIDE:
+            return "inconclusive", f"{self.set_aside_share:.1%} are border cases"
+        if self.share >= self.required:
+            return "passed", f"at least {self.required:.1%} was asked for"
+        if self.own_share is not None and self.own_share < self.required:
+            return "inconclusive", (
+                f"the network's own float64 run confirms only {self.own_share:.1%} of them"
+            )
+        return "failed", f"at least {self.required:.1%} was asked for"
+
+
+@dataclass(frozen=True)
+class ChainParity:
+    """Suppression chains met on the images.
+
+    Attributes:
+        needed: steps that the static NMS needs to be exact on every image.
+        allowed: steps in the graph; None where its NMS does not work in steps.
+    """
+
+    needed: int
+    allowed: int | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether the graph's NMS is exact on these images."""
+        return self.allowed is None or self.needed <= self.allowed
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """A candidate against its reference.
+
+    Attributes:
+        precision: what the tolerances were chosen for.
+        images: distinct images.
+        batch_sizes: the batch sizes that were run.
+        outputs: raw outputs; empty where only detections could be compared.
+        detections: None where only raw outputs could be compared.
+        chains: None where the reference's candidates are unknown.
+    """
+
+    precision: str
+    images: int
+    batch_sizes: tuple[int, ...]
+    outputs: tuple[OutputParity, ...] = ()
+    detections: DetectionParity | None = None
+    chains: ChainParity | None = None
+
+    @property
+    def status(self) -> Status:
+        """Failed if any part is; inconclusive if detections are, or if nothing was compared."""
+        parts = [output.status for output in self.outputs]
+        if self.detections is not None:
+            parts.append(self.detections.status)
+        if "failed" in parts:
+            return "failed"
+        return "inconclusive" if "inconclusive" in parts or not parts else "passed"
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything that was compared agrees."""
+        return self.status == "passed"
+
+    @property
+    def inconclusive(self) -> bool:
+        """Whether nothing disagrees, but detections prove nothing."""
+        return self.status == "inconclusive"
+
+    @property
+    def heads_match(self) -> bool:
+        """Whether raw outputs were judged, and all of them are within their tolerance."""
+        judged = [output for output in self.outputs if output.tolerance is not None]
+        return bool(judged) and all(output.status == "passed" for output in self.outputs)
+
+    @property
+    def deliverable(self) -> bool:
+        """Whether an export may keep its artifact: passed, or inconclusive with matching heads."""
+        return self.passed or (self.inconclusive and self.heads_match)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report for JSON; a number that is not finite is None, as JSON has none."""
+        document: dict[str, Any] = {
+            "status": self.status,
+            "precision": self.precision,
+            "images": self.images,
+            "batch_sizes": list(self.batch_sizes),
+            "outputs": [_output_dict(output) for output in self.outputs],
+            "detections": _detections_dict(self.detections) if self.detections else None,
+            "chains": dataclasses.asdict(self.chains) if self.chains else None,
+        }
+        cleaned: dict[str, Any] = _without_non_finite(document)
+        return cleaned
+
+
+def _output_dict(output: OutputParity) -> dict[str, Any]:
+    errors = output.errors
+    return {
+        "name": output.name,
+        "status": output.status,
+        "largest_error": errors.largest,
+        "mean_error": errors.mean,
+        "cosine": errors.cosine,
+        "snr_db": errors.snr_db,
+        "passing_tolerance": errors.passing_tolerance,
+        "allowed": output.allowed,
+        "own_error": output.own_error,
+        "largest_error_by_batch": {str(size): error for size, error in output.by_batch},
+        "elements": errors.count,
+        "non_finite": {
+            "reference": errors.non_finite_reference,
+            "candidate": errors.non_finite_candidate,
+        },
+        "mismatch": errors.mismatch,
+    }
+
+
+def _detections_dict(parity: DetectionParity) -> dict[str, Any]:
+    return {
+        "status": parity.status,
+        "reason": parity.reason,
+        "images": parity.images,
+        "reference": parity.reference_count,
+        "candidate": parity.candidate_count,
+        "matched": parity.matched,
+        "matched_share": parity.share,
+        "required_share": parity.required,
+        "own_share": parity.own_share,
+        "iou": parity.iou,
+        "largest_box_difference": parity.box_difference,
+        "largest_score_difference": parity.score_difference,
+        "score_error": parity.score_error,
+        "non_finite": parity.non_finite,
+        "missed": [dataclasses.asdict(stray) for stray in parity.missed],
+        "extra": [dataclasses.asdict(stray) for stray in parity.extra],
+        "set_aside": [dataclasses.asdict(stray) for stray in parity.set_aside],
+    }
+
+
+def _without_non_finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_non_finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_non_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

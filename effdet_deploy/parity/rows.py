@@ -1,0 +1,167 @@
+"""Boxes with scores and classes: the rows that leave a detector, the candidates that enter NMS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.errors import TensorError
+from effdet_deploy.postprocess import anchor_boxes, decode_boxes, sigmoid, top_candidates
+from effdet_deploy.spec import DETECTION_OUTPUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.spec import BoxFormat, DetectorSpec
+
+_TO_XYXY = [1, 0, 3, 2]
+_PAIR_ROWS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Boxes of one image, best score first.
+
+    Attributes:
+        boxes: float64 ``[n,4]`` xyxy in pixels.
+        scores: float64 ``[n]``.
+        classes: int64 ``[n]``, 0-based.
+        limit: the most rows that there may be: D of detections, K of candidates; 0 for no limit.
+    """
+
+    boxes: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    limit: int = 0
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def last_score(self) -> float | None:
+        """The score of the last row that fitted, or None where rows were left free."""
+        full = 0 < self.limit <= len(self)
+        return float(self.scores.min()) if full else None
+
+    @property
+    def non_finite(self) -> int:
+        """How many rows hold a NaN or an infinity."""
+        finite = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
+        return int(np.count_nonzero(~finite))
+
+    def take(self, rows: NDArray[Any]) -> Rows:
+        """Return the rows chosen by an index or a mask, without a limit."""
+        return Rows(self.boxes[rows], self.scores[rows], self.classes[rows])
+
+
+def make_rows(
+    boxes: NDArray[Any], scores: NDArray[Any], classes: NDArray[Any], limit: int = 0
+) -> Rows:
+    """Return rows of any numeric arrays: xyxy ``[n,4]``, ``[n]``, ``[n]``."""
+    return Rows(
+        np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
+        np.asarray(scores, dtype=np.float64),
+        np.asarray(classes, dtype=np.int64),
+        limit,
+    )
+
+
+def join_rows(first: Rows, second: Rows) -> Rows:
+    """Return the rows of both, best score first, without a limit."""
+    joined = make_rows(
+        np.concatenate([first.boxes, second.boxes]),
+        np.concatenate([first.scores, second.scores]),
+        np.concatenate([first.classes, second.classes]),
+    )
+    return joined.take(np.argsort(-joined.scores, kind="stable"))
+
+
+def rows_from_outputs(outputs: Mapping[str, NDArray[Any]], box_format: BoxFormat) -> list[Rows]:
+    """Read the four detection outputs of a batch; one :class:`Rows` an image.
+
+    Raises:
+        TensorError: an image claims fewer than 0 or more than D detections.
+    """
+    counts, boxes, scores, classes = (outputs[name] for name in DETECTION_OUTPUTS)
+    depth = scores.shape[1]
+    images = []
+    for image, count in enumerate(np.asarray(counts).reshape(-1).tolist()):
+        if not 0 <= count <= depth:
+            raise TensorError(
+                f"num_detections of image {image} is {count}; there are {depth} rows.",
+                "Export the model again with effdet-export.",
+            )
+        found = boxes[image, :count]
+        images.append(
+            make_rows(
+                found if box_format == "xyxy" else found[:, _TO_XYXY],
+                scores[image, :count],
+                classes[image, :count],
+                depth,
+            )
+        )
+    return images
+
+
+def candidates_from_heads(
+    class_logits: NDArray[Any], box_regression: NDArray[Any], spec: DetectorSpec
+) -> Rows:
+    """Return what enters NMS for one image: the best K pairs at or above the score threshold.
+
+    Args:
+        class_logits: ``[A,C]``.
+        box_regression: ``[A,4]``.
+        spec: anchors, input size, threshold and K.
+    """
+    anchors = anchor_boxes(spec.anchors, spec.input.height, spec.input.width)
+    logits = np.asarray(class_logits, dtype=np.float32)
+    rows, classes = top_candidates(logits, spec.output.candidates)
+    scores = sigmoid(logits[rows, classes])
+    strong = scores >= spec.output.score_threshold
+    boxes = decode_boxes(np.asarray(box_regression)[rows[strong]], anchors[rows[strong]])
+    return make_rows(boxes, scores[strong], classes[strong], spec.output.candidates)
+
+
+def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the IoU of every xyxy box of ``[n,4]`` with every one of ``[m,4]`` as ``[n,m]``.
+
+    Two equal boxes have IoU 1 even where they have no area; NaN counts as no overlap.
+    """
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        low = np.maximum(first[:, None, :2], second[None, :, :2])
+        high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+        inner = np.prod(np.maximum(high - low, 0.0), axis=2)
+        ratio = inner / (_areas(first)[:, None] + _areas(second)[None, :] - inner)
+    ratio[~np.isfinite(ratio)] = 0.0
+    same = (first[:, None, :] == second[None, :, :]).all(axis=2)
+    result: NDArray[np.float64] = np.where(same, 1.0, ratio)
+    return result
+
+
+def overlapping_pairs(
+    rows: Rows, minimum: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return (row, other, IoU) of all ordered pairs of one class whose IoU is above ``minimum``."""
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    for label in np.unique(rows.classes):
+        members = np.flatnonzero(rows.classes == label)
+        for start in range(0, len(members), _PAIR_ROWS):
+            part = members[start : start + _PAIR_ROWS]
+            ious = iou_matrix(rows.boxes[part], rows.boxes[members])
+            ious[part[:, None] == members[None, :]] = -1.0
+            row, other = np.nonzero(ious > minimum)
+            found.append((part[row], members[other], ious[row, other]))
+    if not found:
+        empty = np.empty(0, dtype=np.int64)
+        return empty, empty, np.empty(0)
+    row, other, iou = (np.concatenate(column) for column in zip(*found, strict=True))
+    return row, other, iou
+
+
+def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    areas: NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return areas

@@ -1,0 +1,44 @@
+"""How much each precision may differ from the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from effdet_deploy.spec import Precision
+
+OWN_ERROR_FACTOR = 4.0
+"""Heads may differ by this many times the network's own FP32 error against float64."""
+MAX_SET_ASIDE = 0.05
+"""Above this share of border cases nothing is concluded from detections."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a precision must reach.
+
+    Attributes:
+        heads: largest absolute error of a head's element; None where only detections are judged.
+        matched: share of detections that must have a counterpart; None where something else, such
+            as an mAP budget, decides.
+        iou: from which IoU a detection counts as the same.
+        score_error: what the measured score error is capped at when border cases are told: a
+            larger difference is a finding, not a tie.
+    """
+
+    heads: float | None
+    matched: float | None
+    iou: float
+    score_error: float
+
+
+TOLERANCES: dict[Precision, Tolerance] = {
+    # The score's slope over its logit is at most 1/4.
+    "fp32": Tolerance(heads=1e-3, matched=0.999, iou=0.99, score_error=2.5e-4),
+    "fp16": Tolerance(heads=None, matched=0.99, iou=0.95, score_error=0.01),
+    # bfloat16 keeps 8 bits of mantissa where float16 keeps 11: nearer to INT8.
+    "bf16": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05),
+    "int8": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05),
+}
+"""By the precision written into the graph; the coarser of the two sides counts."""
