@@ -11,6 +11,7 @@ import numpy as np
 from effdet_deploy.detector import Detector
 from effdet_deploy.errors import UsageError
 from effdet_deploy.images import letterbox, load_image, to_input
+from effdet_deploy.parity.matching import ImagePair
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.report import OutputParity, ParityReport
 from effdet_deploy.parity.rows import Rows, candidates_from_heads, rows_from_outputs
@@ -91,7 +92,7 @@ def _compare(
                 errors[name] = errors.get(name, TensorErrors()) + found
             theirs_logits, our_logits = other.heads[HEAD_OUTPUTS[0]], mine.heads[HEAD_OUTPUTS[0]]
             score_error = measure_score_error(theirs_logits[0], our_logits[0], output.candidates)
-        tally.add(index, other.rows, mine.rows, other.candidates, score_error)
+        tally.add(ImagePair(index, other.rows, mine.rows, other.candidates), score_error)
     return ParityReport(
         precision=precision,
         images=len(images),

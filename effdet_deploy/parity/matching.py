@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     Side = Literal["reference", "candidate"]
 
 NMS_MARGIN = 1e-3
-"""An IoU this close to the NMS threshold may fall on either side of it (design: verification)."""
+"""An IoU this close to the NMS threshold may fall on either side of it."""
+TIE = 2.5e-4
+"""Scores further apart than this come in an order that means something, however coarse the
+precision: which of two overlapping boxes survives is then a finding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,15 +91,29 @@ def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matchi
     )
 
 
+@dataclass(frozen=True, eq=False)
+class ImagePair:
+    """What both sides found in one image.
+
+    Attributes:
+        image: the image's index.
+        reference: detections of the reference.
+        candidate: detections of the candidate.
+        candidates: what entered the reference's NMS, best score first; None where it is unknown.
+    """
+
+    image: int
+    reference: Rows
+    candidate: Rows
+    candidates: Rows | None = None
+
+
 def strays(
-    image: int,
-    reference: Rows,
-    candidate: Rows,
+    pair: ImagePair,
     matching: Matching,
     output: OutputSpec,
     score_error: float,
-    candidates: Rows | None = None,
-    iou_threshold: float = 0.9,
+    iou_threshold: float,
 ) -> list[Stray]:
     """Return the unpaired detections of an image, each with its excuse if it has one.
 
@@ -106,68 +123,78 @@ def strays(
     (see :func:`~effdet_deploy.parity.suppression.uncertain_rows`).
 
     Args:
-        image: the image's index, to be reported.
-        reference: detections of the reference.
-        candidate: detections of the candidate.
-        matching: of these two.
+        pair: the image. Where its candidates are unknown, the rows that NMS left must do.
+        matching: of its detections.
         output: score threshold and NMS threshold.
-        score_error: measured between the two.
-        candidates: what entered the reference's NMS, best score first. Without it the rows that
-            are left of both sides must do.
-        iou_threshold: from which IoU a box counts as one of ``candidates``.
+        score_error: measured between the two sides.
+        iou_threshold: from which IoU a box counts as one of the candidates.
     """
-    pool = candidates
-    if pool is None:
-        pool = join_rows(reference, candidate.take(matching.extra))
-    borders = _score_borders(reference, candidate, candidates, output)
-    uncertain: NDArray[np.bool_] | None = None
-    found = []
-    sides: tuple[tuple[Side, Rows, NDArray[np.int64]], ...] = (
-        ("reference", reference, matching.missed),
-        ("candidate", candidate, matching.extra),
+    if not len(matching.missed) and not len(matching.extra):
+        return []
+    borders = _borders(pair, matching, output, score_error, iou_threshold)
+    sides: tuple[tuple[Side, Rows], ...] = (
+        ("reference", pair.reference.take(matching.missed)),
+        ("candidate", pair.candidate.take(matching.extra)),
     )
-    for side, rows, indices in sides:
-        for index in indices:
-            excuse = _score_excuse(float(rows.scores[index]), borders, score_error)
-            if not excuse:
-                if uncertain is None:
-                    uncertain = uncertain_rows(pool, output.iou_threshold, NMS_MARGIN, score_error)
-                excuse = _nms_excuse(rows.take(index[None]), pool, uncertain, iou_threshold)
-            found.append(_stray(image, side, rows, int(index), excuse))
-    return found
-
-
-def _score_borders(
-    reference: Rows, candidate: Rows, candidates: Rows | None, output: OutputSpec
-) -> list[tuple[str, float]]:
-    """Return the scores at which a detection may fall out, and what each is called."""
-    borders = [
-        ("the score threshold", output.score_threshold),
-        ("the reference's last row", reference.last_score),
-        ("the candidate's last row", candidate.last_score),
-        ("the last candidate", candidates.last_score if candidates is not None else None),
+    return [
+        _stray(pair.image, side, rows.take([index]), borders)
+        for side, rows in sides
+        for index in range(len(rows))
     ]
-    return [(name, score) for name, score in borders if score is not None]
 
 
-def _score_excuse(score: float, borders: list[tuple[str, float]], score_error: float) -> str:
-    for name, border in borders:
-        if abs(score - border) <= score_error:
-            return f"score within {score_error:.1e} of {name} ({border:.6f})"
-    return ""
+@dataclass(frozen=True, eq=False)
+class _Borders:
+    """Where a detection may fall out: named scores, and the candidates NMS is unsure about."""
+
+    scores: list[tuple[str, float]]
+    score_error: float
+    pool: Rows
+    uncertain: NDArray[np.bool_]
+    iou_threshold: float
+
+    def excuse(self, row: Rows) -> str:
+        """Return the excuse of one detection, or nothing."""
+        score = float(row.scores[0])
+        for name, border in self.scores:
+            if abs(score - border) <= self.score_error:
+                return f"score within {self.score_error:.1e} of {name} ({border:.6f})"
+        ious = iou_matrix(row.boxes, self.pool.boxes)[0]
+        same = (self.pool.classes == row.classes[0]) & (ious >= self.iou_threshold)
+        if not same.any():
+            return ""
+        nearest = np.lexsort((np.abs(self.pool.scores - score), -np.where(same, ious, -1.0)))[0]
+        unsure = self.uncertain[nearest]
+        return "its suppression hangs on an IoU or score at the border" if unsure else ""
 
 
-def _nms_excuse(row: Rows, pool: Rows, uncertain: NDArray[np.bool_], iou_threshold: float) -> str:
-    """Return the excuse of one detection whose counterpart in ``pool`` is uncertain."""
-    ious = iou_matrix(row.boxes, pool.boxes)[0]
-    same = (pool.classes == row.classes[0]) & (ious >= iou_threshold)
-    if not same.any():
-        return ""
-    nearest = np.lexsort((np.abs(pool.scores - row.scores[0]), -np.where(same, ious, -1.0)))[0]
-    return "its suppression hangs on an IoU or score at the border" if uncertain[nearest] else ""
+def _borders(
+    pair: ImagePair,
+    matching: Matching,
+    output: OutputSpec,
+    score_error: float,
+    iou_threshold: float,
+) -> _Borders:
+    scores = [
+        ("the score threshold", output.score_threshold),
+        ("the reference's last row", pair.reference.last_score),
+        ("the candidate's last row", pair.candidate.last_score),
+        ("the last candidate", pair.candidates.last_score if pair.candidates else None),
+    ]
+    pool = pair.candidates
+    if pool is None:
+        pool = join_rows(pair.reference, pair.candidate.take(matching.extra))
+    tie = min(score_error, TIE)
+    return _Borders(
+        [(name, score) for name, score in scores if score is not None],
+        score_error,
+        pool,
+        uncertain_rows(pool, output.iou_threshold, NMS_MARGIN, tie),
+        iou_threshold,
+    )
 
 
-def _stray(image: int, side: Side, rows: Rows, index: int, excuse: str) -> Stray:
-    x1, y1, x2, y2 = rows.boxes[index].tolist()
-    label, score = int(rows.classes[index]), float(rows.scores[index])
-    return Stray(image, side, label, score, (x1, y1, x2, y2), excuse)
+def _stray(image: int, side: Side, row: Rows, borders: _Borders) -> Stray:
+    x1, y1, x2, y2 = row.boxes[0].tolist()
+    label, score = int(row.classes[0]), float(row.scores[0])
+    return Stray(image, side, label, score, (x1, y1, x2, y2), borders.excuse(row))

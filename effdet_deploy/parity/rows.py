@@ -53,7 +53,7 @@ class Rows:
         finite = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
         return int(np.count_nonzero(~finite))
 
-    def take(self, rows: NDArray[Any]) -> Rows:
+    def take(self, rows: NDArray[Any] | list[int]) -> Rows:
         """Return the rows chosen by an index or a mask, without a limit."""
         return Rows(self.boxes[rows], self.scores[rows], self.classes[rows])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effdet_deploy.parity.matching import Matching, match_rows, strays
+from effdet_deploy.parity.matching import ImagePair, Matching, match_rows, strays
 from effdet_deploy.parity.report import DetectionParity
 from effdet_deploy.postprocess import sigmoid, top_candidates
 
@@ -16,18 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.parity.rows import Rows
     from effdet_deploy.parity.tolerances import Tolerance
     from effdet_deploy.spec import OutputSpec
-
-
-@dataclass(frozen=True)
-class _Compared:
-    image: int
-    reference: Rows
-    candidate: Rows
-    candidates: Rows | None
-    matching: Matching
 
 
 @dataclass
@@ -42,61 +32,39 @@ class DetectionTally:
     output: OutputSpec
     tolerance: Tolerance
     broken: str = ""
-    _compared: list[_Compared] = field(default_factory=list)
+    _pairs: list[tuple[ImagePair, Matching]] = field(default_factory=list)
     _score_error: float = 0.0
 
-    def add(
-        self,
-        image: int,
-        reference: Rows,
-        candidate: Rows,
-        candidates: Rows | None = None,
-        score_error: float = 0.0,
-    ) -> None:
-        """Take one image.
-
-        Args:
-            image: its index.
-            reference: detections of the reference.
-            candidate: detections of the candidate.
-            candidates: what entered the reference's NMS, best score first, where it is known.
-            score_error: measured between the raw scores of both, where they are known.
-        """
-        matching = match_rows(reference, candidate, self.tolerance.iou)
-        self._compared.append(_Compared(image, reference, candidate, candidates, matching))
+    def add(self, pair: ImagePair, score_error: float = 0.0) -> None:
+        """Take one image; ``score_error`` is measured between raw scores, where they are known."""
+        matching = match_rows(pair.reference, pair.candidate, self.tolerance.iou)
+        self._pairs.append((pair, matching))
         self._score_error = max(self._score_error, score_error, matching.score_difference)
 
     def finish(self, own_share: float | None = None) -> DetectionParity:
-        """Judge everything that was taken; border cases by the score error of all images."""
+        """Judge everything that was taken; border cases by the score error of all images.
+
+        ``own_share`` is the share of its own detections that the reference's float64 run confirms.
+        """
         score_error = min(self._score_error, self.tolerance.score_error)
-        matchings = [each.matching for each in self._compared]
+        pairs = [pair for pair, _ in self._pairs]
+        matchings = [matching for _, matching in self._pairs]
         return DetectionParity(
-            images=len(self._compared),
-            reference_count=sum(len(each.reference) for each in self._compared),
-            candidate_count=sum(len(each.candidate) for each in self._compared),
-            matched=sum(len(each.pairs) for each in matchings),
+            images=len(pairs),
+            reference_count=sum(len(pair.reference) for pair in pairs),
+            candidate_count=sum(len(pair.candidate) for pair in pairs),
+            matched=sum(len(matching.pairs) for matching in matchings),
             strays=tuple(
                 stray
-                for each in self._compared
-                for stray in strays(
-                    each.image,
-                    each.reference,
-                    each.candidate,
-                    each.matching,
-                    self.output,
-                    score_error,
-                    each.candidates,
-                    self.tolerance.iou,
-                )
+                for pair, matching in self._pairs
+                for stray in strays(pair, matching, self.output, score_error, self.tolerance.iou)
             ),
             iou=self.tolerance.iou,
             required=self.tolerance.matched,
             box_difference=max((each.box_difference for each in matchings), default=0.0),
             score_difference=max((each.score_difference for each in matchings), default=0.0),
             score_error=score_error,
-            non_finite=sum(
-                each.reference.non_finite + each.candidate.non_finite for each in self._compared
-            ),
+            non_finite=sum(pair.reference.non_finite + pair.candidate.non_finite for pair in pairs),
             own_share=own_share,
             broken=self.broken,
         )

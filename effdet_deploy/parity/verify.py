@@ -10,6 +10,7 @@ import numpy as np
 
 from effdet_deploy.errors import InputError
 from effdet_deploy.images import to_input
+from effdet_deploy.parity.matching import ImagePair
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.report import ChainParity, OutputParity, ParityReport
 from effdet_deploy.parity.rows import Rows, candidates_from_heads, rows_from_outputs
@@ -128,7 +129,8 @@ def _run_batch(
         score_error = 0.0
         if heads is not None:
             score_error = _compare_heads(state, known, heads, position, len(indices))
-        state.tally.add(index, known.rows, found[position], known.candidates, score_error)
+        pair = ImagePair(index, known.rows, found[position], known.candidates)
+        state.tally.add(pair, score_error)
 
 
 def _candidate_rows(
@@ -227,5 +229,5 @@ def _own_share(state: _Verification, asked: Tolerance) -> float:
     for index, batch in enumerate(state.inputs):
         _, single = _detections_of(state.reference.heads(batch), state.spec)
         candidates, double = _detections_of(state.reference.heads64(batch), state.spec)
-        tally.add(index, double, single, candidates)
+        tally.add(ImagePair(index, double, single, candidates))
     return tally.finish().share
