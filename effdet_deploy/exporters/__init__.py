@@ -1,0 +1,69 @@
+"""From a checkpoint to an artifact: one module a kind of file, behind one registry.
+
+Each module of :data:`EXPORTERS` has a function
+``export(source, output, options, progress) -> Artifact``; it is imported only when chosen, after
+the options have been checked, because importing torch takes seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import MissingPackageError, UnknownNameError
+from effdet_deploy.exporters.artifact import Artifact, Progress, silent
+from effdet_deploy.exporters.options import ExportOptions
+from effdet_deploy.files import require_writable_target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["EXPORTERS", "Artifact", "ExportOptions", "Progress", "export"]
+
+EXPORTERS = {
+    ".onnx": "effdet_deploy.exporters.onnx",
+    ".torchscript": "effdet_deploy.exporters.torchscript",
+}
+"""Suffix of the output → the module that makes it."""
+
+
+def export(
+    variant_or_model: str | nn.Module | None,
+    output: str | Path,
+    options: ExportOptions | None = None,
+    progress: Progress = silent,
+) -> Artifact:
+    """Export a detector, verify it against eager PyTorch, and write it with its sidecar.
+
+    Args:
+        variant_or_model: a variant such as ``d2``; or a model in memory: ours, or an effdet model
+            or bench; or None to take the variant from the weights' metadata.
+        output: the file to write; its suffix decides what is made.
+        options: see :class:`ExportOptions`.
+        progress: told in a few words whenever the next stage begins.
+
+    Raises:
+        UsageError: the suffix, an option or a combination of them cannot be had.
+        VerificationError: the artifact differs from PyTorch; it is kept as ``OUTPUT.failed``.
+        MissingPackageError: the extra ``[export]`` is not installed.
+    """
+    target = Path(output)
+    chosen = options or ExportOptions()
+    if target.suffix not in EXPORTERS:
+        raise UnknownNameError("output suffix", target.suffix, EXPORTERS)
+    chosen.require_fits(target.suffix)
+    require_writable_target(target)
+    exporter: Any = _import_exporter(EXPORTERS[target.suffix])
+    artifact: Artifact = exporter.export(variant_or_model, target, chosen, progress)
+    return artifact
+
+
+def _import_exporter(name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "torch").partition(".")[0]
+        if package == "effdet_deploy":
+            raise
+        raise MissingPackageError(package, "exporting", "export") from error

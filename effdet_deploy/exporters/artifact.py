@@ -1,0 +1,92 @@
+"""What an export delivers, and the last step of every export: the sidecar and the move."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from effdet_deploy._version import __version__
+from effdet_deploy.errors import VerificationError
+from effdet_deploy.files import deliver, sha256_file, sidecar_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.spec import DetectorSpec
+
+Progress: TypeAlias = Callable[[str], None]
+"""Told in a few words whenever the next stage begins."""
+
+
+def silent(_stage: str) -> None:
+    """Report no progress."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A delivered file.
+
+    Attributes:
+        path: the artifact itself.
+        spec: what it says about itself.
+        report: how it compared with eager PyTorch; None if that was not asked for.
+        size: bytes, external data included.
+        notes: what the user should know, a sentence each.
+    """
+
+    path: Path
+    spec: DetectorSpec
+    report: ParityReport | None
+    size: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sidecar(self) -> Path:
+        """The JSON file beside the artifact."""
+        return sidecar_path(self.path)
+
+
+def deliver_artifact(
+    staged: Path,
+    target: Path,
+    spec: DetectorSpec,
+    report: ParityReport | None,
+    notes: tuple[str, ...] = (),
+) -> Artifact:
+    """Move a staged artifact and its sidecar to ``target``, or to ``target.failed``.
+
+    External files that ``spec`` names are expected beside ``staged`` and move first, so that a
+    model is never seen without its data.
+
+    Raises:
+        VerificationError: ``report`` failed; what was built is kept as ``target.failed``.
+    """
+    failed = report is not None and not report.deliverable
+    final = target.with_name(target.name + ".failed") if failed else target
+    sidecar = staged.with_name(staged.name + ".sidecar")
+    sidecar.write_text(_sidecar_text(staged, spec, report), encoding="utf-8")
+    size = staged.stat().st_size
+    for each in spec.external_files:
+        size += each.size
+        deliver(staged.with_name(each.name), target.with_name(each.name))
+    deliver(sidecar, sidecar_path(final))
+    deliver(staged, final)
+    if failed:
+        raise VerificationError(
+            f"The exported model does not give what PyTorch gives; it is kept as '{final}'.",
+            f"Read the comparison in '{sidecar_path(final)}' and report it to effdet-deploy.",
+        )
+    return Artifact(final, spec, report, size, notes)
+
+
+def _sidecar_text(staged: Path, spec: DetectorSpec, report: ParityReport | None) -> str:
+    document = {
+        "effdet_deploy": __version__,
+        "spec": asdict(spec),
+        "sha256": sha256_file(staged),
+        "verification": None if report is None else report.to_dict(),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,163 @@
+"""ONNX: the whole pipeline traced into one graph, simplified, finished and verified."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+
+from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact
+from effdet_deploy.exporters.finishing import finish_graph, write_onnx
+from effdet_deploy.exporters.naming import name_nodes
+from effdet_deploy.exporters.simplify import simplify
+from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.files import staging
+from effdet_deploy.graph import create_pipeline, fold_for_inference
+from effdet_deploy.parity.instrument import add_head_outputs
+from effdet_deploy.parity.reference import EagerReference
+from effdet_deploy.parity.samples import verification_images
+from effdet_deploy.parity.verify import verify
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.spec import INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.model import EfficientDet
+    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.runtimes.adapter import Runtime
+    from effdet_deploy.spec import DetectorSpec
+
+EXAMPLE_SEED = 7
+"""Of the images a graph is traced with; verification uses others."""
+
+
+def export(
+    variant_or_model: str | nn.Module | None,
+    output: Path,
+    options: ExportOptions,
+    progress: Progress,
+) -> Artifact:
+    """Export to ``output``, an ``.onnx`` file; see :func:`effdet_deploy.exporters.export`."""
+    source = load_source(variant_or_model, options, progress)
+    spec = specification_of(source, options)
+    with staging(output) as directory:
+        staged = directory / output.name
+        spec, notes = write_graph(source.model, spec, options.opset, staged, progress)
+        report = None
+        if options.verify:
+            progress("comparing with eager PyTorch")
+            images = verification_images(spec.input, options.verify_images, spec.batch)
+            report = verify_onnx(staged, spec, EagerReference(source.model, spec.input), images)
+        return deliver_artifact(staged, output, spec, report, notes)
+
+
+def write_graph(
+    network: EfficientDet, spec: DetectorSpec, opset: int, path: Path, progress: Progress
+) -> tuple[DetectorSpec, tuple[str, ...]]:
+    """Trace ``network`` as ``spec`` asks and write the finished graph to ``path``.
+
+    The directory of ``path`` must be the caller's own: intermediate files stay in it.
+
+    Returns:
+        The completed spec, and what the user should be told.
+    """
+    progress("tracing the graph")
+    pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
+    traced = path.with_name("traced.onnx")
+    trace(pipeline, spec, opset).save(traced)
+    progress("simplifying the graph")
+    simplified = path.with_name("simplified.onnx")
+    note = simplify(traced, simplified)
+    model = onnx.load(simplified)
+    finish_graph(model)
+    spec = write_onnx(model, spec, path)
+    return spec, (note,) if note else ()
+
+
+def trace(pipeline: nn.Module, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
+    """Trace with torch's exporter; nodes are named by module path."""
+    batch = (
+        None
+        if spec.batch.is_static
+        else torch.export.Dim("batch", min=spec.batch.minimum, max=spec.batch.maximum)
+    )
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            pipeline,
+            (example_input(spec),),
+            dynamo=True,
+            optimize=True,
+            opset_version=opset,
+            input_names=[INPUT_NAME],
+            output_names=list(spec.output.names),
+            dynamic_shapes=None if batch is None else ({0: batch},),
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    name_nodes(program.model.graph)
+    return program
+
+
+def example_input(spec: DetectorSpec) -> torch.Tensor:
+    """Return a seeded input: a ranged batch needs two images or more, or it is taken as fixed."""
+    size = spec.batch.minimum if spec.batch.is_static else max(2, spec.batch.minimum)
+    pixels = np.random.default_rng(EXAMPLE_SEED).integers(0, 256, spec.input.shape(size))
+    return torch.from_numpy(pixels.astype(np.uint8 if spec.input.kind == "uint8" else np.float32))
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's remarks on its own internals from the user's terminal."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+
+
+def verify_onnx(
+    path: Path,
+    spec: DetectorSpec,
+    reference: EagerReference,
+    images: list[NDArray[np.uint8]],
+) -> ParityReport:
+    """Compare the file at ``path`` with eager PyTorch in ONNX Runtime on the CPU."""
+    instrumented = path.with_name("heads.onnx")
+    add_head_outputs(path, instrumented)
+    with contextlib.ExitStack() as stack:
+        heads = _opened(stack, instrumented)
+        detections = None if spec.output.nms == "none" else _opened(stack, path)
+        return verify(
+            spec,
+            images,
+            reference,
+            run_heads=partial(_run, heads),
+            run_detections=None if detections is None else partial(_run, detections),
+        )
+
+
+def _opened(stack: contextlib.ExitStack, path: Path) -> Runtime:
+    runtime = load_runtime(path, backend="onnxruntime", device="cpu")
+    stack.callback(runtime.close)
+    return runtime
+
+
+def _run(runtime: Runtime, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    return dict(runtime.run({INPUT_NAME: batch}))

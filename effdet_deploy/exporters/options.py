@@ -1,0 +1,162 @@
+"""ExportOptions: everything an export can be told, checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.spec import (
+    BatchSpec,
+    BoxFormat,
+    ChannelOrder,
+    InputKind,
+    NmsKind,
+    Precision,
+    Target,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_NMS_STEPS = 16
+DEFAULT_OPSET = 20
+MIN_OPSET, MAX_OPSET = 18, 23
+TENSORRT_MAX_TOPK = 3840
+"""The largest K that TensorRT's TopK takes."""
+MAX_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export and how; the fields are the command line's options of the same name.
+
+    Raises:
+        UsageError: values out of range, or options that contradict each other.
+    """
+
+    weights: str = "pretrained"
+    num_classes: int | None = None
+    labels: Path | None = None
+    image_size: tuple[int, int] | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    batch: BatchSpec = field(default_factory=BatchSpec)
+    precision: Precision = "fp32"
+    target: Target | None = None
+    input_kind: InputKind = "uint8"
+    channel_order: ChannelOrder = "rgb"
+    nms: NmsKind = "static"
+    nms_steps: int = DEFAULT_NMS_STEPS
+    box_format: BoxFormat = "xyxy"
+    score_threshold: float = 0.01
+    iou_threshold: float = 0.5
+    max_detections: int = 100
+    candidates: int = 1000
+    opset: int = DEFAULT_OPSET
+    verify: bool = True
+    verify_images: Path | None = None
+    seed: int = 0
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.score_threshold < 1, "--score-threshold", "from 0 to below 1")
+        _require(0 < self.iou_threshold < 1, "--iou-threshold", "between 0 and 1")
+        _require(1 <= self.nms_steps <= 1000, "--nms-steps", "from 1 to 1000")
+        _require(self.max_detections >= 1, "--max-detections", "1 or more")
+        _require(self.max_detections <= self.candidates, "--max-detections", "at most --candidates")
+        _require(MIN_OPSET <= self.opset <= MAX_OPSET, "--opset", f"{MIN_OPSET} to {MAX_OPSET}")
+        batch = self.batch
+        ordered = 1 <= batch.minimum <= batch.optimum <= batch.maximum <= MAX_BATCH
+        _require(ordered, "--batch", f"N, MIN..MAX or MIN,OPT,MAX, ascending, 1 to {MAX_BATCH}")
+        if self.verify_images is not None and not self.verify:
+            raise UsageError(
+                "--verify-images was given together with --no-verify.", "Leave one of them out."
+            )
+
+    def require_fits(self, suffix: str) -> None:
+        """Check the options against the kind of output.
+
+        Raises:
+            UsageError: the output cannot have these options.
+        """
+        target = "tensorrt" if suffix in (".engine", ".plan") else self.target
+        if self.precision != "fp32" and suffix == ".onnx" and target is None:
+            raise UsageError(
+                f"--{self.precision} needs --target, because engines want different forms.",
+                "Add --target tensorrt, --target openvino or --target onnxruntime.",
+            )
+        if self.target is not None and target != self.target:
+            raise UsageError(
+                f"--target {self.target} contradicts the output's suffix '{suffix}'.",
+                "A .engine is always for tensorrt: leave --target out.",
+            )
+        if target == "tensorrt" and self.nms != "none" and self.candidates > TENSORRT_MAX_TOPK:
+            raise UsageError(
+                f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, "
+                f"not {self.candidates}.",
+                f"Pass --candidates {TENSORRT_MAX_TOPK} or fewer.",
+            )
+        if suffix == ".torchscript":
+            self._require_torchscript()
+
+    def _require_torchscript(self) -> None:
+        if self.precision != "fp32":
+            raise UsageError(
+                f"A .torchscript file is FP32; --{self.precision} is laid out in ONNX files.",
+                "Write an .onnx file, or leave the precision out.",
+            )
+        if self.nms not in ("static", "none"):
+            raise UsageError(
+                f"--nms {self.nms} is an operator of ONNX and cannot be put into TorchScript.",
+                "Choose --nms static or --nms none.",
+            )
+
+
+def _require(condition: bool, option: str, wanted: str) -> None:
+    if not condition:
+        raise UsageError(f"{option} must be {wanted}.", "Choose a value in that range.")
+
+
+def parse_batch(text: str) -> BatchSpec:
+    """Read ``1``, ``1..8`` or ``1,4,8`` (minimum, optimum, maximum).
+
+    Raises:
+        UsageError: another form.
+    """
+    separator = "," if "," in text else ".."
+    try:
+        numbers = [int(part) for part in text.split(separator)]
+    except ValueError:
+        numbers = []
+    match numbers:
+        case [size]:
+            return BatchSpec(size, size, size)
+        case [low, high] if separator == "..":
+            return BatchSpec(low, low, high)
+        case [low, best, high]:
+            return BatchSpec(low, best, high)
+    raise UsageError(
+        f"--batch takes N, MIN..MAX or MIN,OPT,MAX, not '{text}'.", "Try --batch 1..8."
+    )
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """Read ``512`` or ``384x640`` (height x width, in pixels).
+
+    Raises:
+        UsageError: another form.
+    """
+    parts = text.lower().split("x")
+    if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) > 2:
+        raise UsageError(
+            f"--image-size takes whole pixels as N or HxW, not '{text}'.",
+            "Try --image-size 512 or --image-size 384x640.",
+        )
+    sides = [int(part) for part in parts]
+    return sides[0], sides[-1]
+
+
+def require_known(kind: str, name: str, known: tuple[str, ...]) -> None:
+    """Check a choice; raises UnknownNameError with the nearest names."""
+    if name not in known:
+        raise UnknownNameError(kind, name, known)

@@ -1,0 +1,78 @@
+"""Where the model comes from: a variant and weights, or a module in memory."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from effdet_deploy.classes import class_specs, read_labels
+from effdet_deploy.errors import UsageError
+from effdet_deploy.graph import describe
+from effdet_deploy.model.weights import LoadedModel, build_model, loaded_module
+from effdet_deploy.spec import DetectorSpec, OutputSpec, PrecisionSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from effdet_deploy.exporters.artifact import Progress
+    from effdet_deploy.exporters.options import ExportOptions
+
+
+def load_source(
+    variant_or_model: str | nn.Module | None, options: ExportOptions, progress: Progress
+) -> LoadedModel:
+    """Build the network with its weights.
+
+    Raises:
+        UsageError: a model in memory together with options that would change it.
+        WeightsError: the weights are unusable or of another model.
+    """
+    if variant_or_model is None or isinstance(variant_or_model, str):
+        progress("loading the weights")
+        return build_model(
+            variant_or_model,
+            options.weights,
+            num_classes=options.num_classes,
+            image_size=options.image_size,
+            overrides=options.overrides,
+            seed=options.seed,
+            progress=partial(_tell_download, progress),
+        )
+    if options.num_classes is not None or options.image_size is not None or options.overrides:
+        raise UsageError(
+            "num_classes, image_size and overrides cannot change a model in memory.",
+            "Create the model with them, or pass a variant's name and weights.",
+        )
+    return loaded_module(variant_or_model)
+
+
+def _tell_download(progress: Progress, done: int, total: int | None) -> None:
+    of_all = f" of {total / 1e6:.1f}" if total else ""
+    progress(f"downloading the weights: {done / 1e6:.1f}{of_all} MB")
+
+
+def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpec:
+    """Describe the artifact that ``options`` ask for; the graph's own facts come later."""
+    names, category_ids = source.labels, source.category_ids
+    if options.labels is not None:
+        names, category_ids = read_labels(options.labels)
+    return describe(
+        source.config,
+        source.base_config,
+        class_specs(source.config.num_classes, names, category_ids),
+        OutputSpec(
+            nms=options.nms,
+            score_threshold=options.score_threshold,
+            iou_threshold=options.iou_threshold,
+            candidates=options.candidates,
+            max_detections=options.max_detections,
+            nms_steps=options.nms_steps,
+            box_format=options.box_format,
+        ),
+        input_kind=options.input_kind,
+        channel_order=options.channel_order,
+        precision=PrecisionSpec(options.precision, options.target),
+        batch=options.batch,
+        weights_sha256=source.weights_sha256,
+        command=options.command,
+    )

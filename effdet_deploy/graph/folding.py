@@ -1,0 +1,153 @@
+"""Folding what is constant at inference into weights, on a copy of the network.
+
+BatchNorms go into the convolutions before them, fusion weights become constants, and input scale
+and channel order go into the stem. The result computes the same function with fewer nodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from effdet_deploy.model.layers import FpnCombine, SeparableConv2d
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from effdet_deploy.model.head import HeadNet
+    from effdet_deploy.model.network import EfficientDet
+    from effdet_deploy.spec import InputSpec
+
+
+def fold_for_inference(network: EfficientDet, spec: InputSpec) -> EfficientDet:
+    """Return a folded copy of ``network`` for graph inputs as ``spec`` describes them.
+
+    The copy takes what :class:`effdet_deploy.graph.preprocess.Preprocess` gives.
+    """
+    folded = copy.deepcopy(network).eval().requires_grad_(False)
+    size = network.config.image_size
+    with torch.no_grad():
+        fold_batch_norms(folded, torch.zeros(1, 3, *size))
+        for module in folded.modules():
+            if isinstance(module, FpnCombine):
+                module.freeze()
+        fold_input(folded.backbone, spec)
+    return folded
+
+
+class FoldedHead(nn.Module):
+    """A head whose per-level BatchNorms live in convolutions of each level's own.
+
+    Depthwise and predict convolutions stay shared by all levels.
+    """
+
+    def __init__(self, head: HeadNet) -> None:
+        super().__init__()
+        self.conv_rep = nn.ModuleList()
+        for repeat, conv in enumerate(head.conv_rep):
+            norms = [_head_norm(head, repeat, level) for level in range(head.num_levels)]
+            self.conv_rep.append(_FoldedRepeat(conv, norms, head.act))
+        self.predict = head.predict
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Map as :meth:`HeadNet.forward` does."""
+        maps = x
+        for repeat in self.conv_rep:
+            maps = repeat(maps)
+        return [self.predict(level_map) for level_map in maps]
+
+
+class _FoldedRepeat(nn.Module):
+    """One repeat: a shared depthwise convolution, then each level's own, then activation."""
+
+    def __init__(self, conv: nn.Module, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:
+        super().__init__()
+        separable = isinstance(conv, SeparableConv2d)
+        self.conv_dw: nn.Module = conv.conv_dw if separable else nn.Identity()
+        last = conv.conv_pw if separable else conv.conv
+        self.level = nn.ModuleList(fuse_conv_bn_eval(last, norm) for norm in norms)
+        self.act = act
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for index, conv in enumerate(self.level):
+            maps.append(self.act(conv(self.conv_dw(x[index]))))
+        return maps
+
+
+def _head_norm(head: HeadNet, repeat: int, level: int) -> nn.BatchNorm2d:
+    outer, inner = (level, repeat) if head.level_first else (repeat, level)
+    holder: Any = head.bn_rep[outer]
+    norm = holder[inner]
+    found: nn.BatchNorm2d = norm if head.level_first else norm.bn
+    return found
+
+
+def fold_batch_norms(network: EfficientDet, example: Tensor) -> None:
+    """Fold every BatchNorm that follows a convolution, in place.
+
+    Pairs are found by running ``example`` ``[1,3,H,W]``: a BatchNorm whose input is the very
+    tensor that a convolution returned belongs to it. Those of the heads are folded per level.
+    """
+    network.class_net = FoldedHead(network.class_net)
+    network.box_net = FoldedHead(network.box_net)
+    names = {module: name for name, module in network.named_modules()}
+    for conv, norm in _conv_norm_pairs(network, example):
+        _replace(network, names[conv], fuse_conv_bn_eval(conv, norm))
+        _replace(network, names[norm], _after_norm(norm))
+
+
+def _conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    produced: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def remember(conv: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # The tensor is kept so that its id cannot be given to another one.
+        produced[id(output)] = (conv, output)  # type: ignore[assignment]
+
+    def pair(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if id(inputs[0]) in produced:
+            pairs.append((produced[id(inputs[0])][0], norm))  # type: ignore[arg-type]
+
+    with contextlib.ExitStack() as hooks:
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                hooks.callback(module.register_forward_hook(remember).remove)
+            elif isinstance(module, nn.BatchNorm2d):
+                hooks.callback(module.register_forward_pre_hook(pair).remove)
+        network(example)
+    return pairs
+
+
+def _after_norm(norm: nn.BatchNorm2d) -> nn.Module:
+    """What is left of a norm layer: timm's ``BatchNormAct2d`` carries an activation."""
+    act = getattr(norm, "act", None)
+    return act if isinstance(act, nn.Module) else nn.Identity()
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, attribute = name.rpartition(".")
+    setattr(network.get_submodule(parent), attribute, module)
+
+
+def fold_input(backbone: nn.Module, spec: InputSpec) -> None:
+    """Fold 1/std and the channel order into the first convolution, in place.
+
+    ``normalized`` input is already divided; only its channel order is folded.
+    """
+    stem = next(_convolutions(backbone))
+    weight = stem.weight.data
+    if spec.kind != "normalized":
+        weight = weight / (255 * torch.tensor(spec.std)).view(1, 3, 1, 1)
+    if spec.channel_order == "bgr":
+        weight = weight.flip(1)
+    stem.weight.data = weight
+
+
+def _convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
+    return (each for each in module.modules() if isinstance(each, nn.Conv2d))

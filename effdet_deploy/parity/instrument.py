@@ -1,0 +1,44 @@
+"""A copy of an ONNX file that shows its raw heads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from effdet_deploy.errors import ModelFileError
+from effdet_deploy.spec import HEAD_OUTPUTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def add_head_outputs(source: Path, target: Path) -> None:
+    """Write ``source`` to ``target`` with the two head tensors as further outputs, in float32.
+
+    A file whose outputs are the heads is copied as it is. ``target`` must stand in the directory
+    of ``source`` if that has external data.
+
+    Raises:
+        ModelFileError: the graph holds no nodes named as our exporter names the heads.
+    """
+    model = onnx.load(source, load_external_data=False)
+    present = {output.name for output in model.graph.output}
+    for name in HEAD_OUTPUTS:
+        if name not in present:
+            _add_output(model.graph, name)
+    target.write_bytes(model.SerializeToString())
+
+
+def _add_output(graph: onnx.GraphProto, name: str) -> None:
+    joined = next((node for node in graph.node if node.name == f"{name}.concat"), None)
+    if joined is None:
+        raise ModelFileError(
+            f"The graph has no node '{name}.concat', which holds the raw head.",
+            "Only files written by effdet-deploy can be compared by their heads.",
+        )
+    cast = onnx.helper.make_node(
+        "Cast", [joined.output[0]], [name], f"{name}.cast_output", to=onnx.TensorProto.FLOAT
+    )
+    graph.node.append(cast)
+    graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
