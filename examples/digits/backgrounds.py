@@ -57,7 +57,7 @@ def _draw_clutter(picture: Image.Image, base: FloatArray, rng: np.random.Generat
 def textured_background(size: int, rng: np.random.Generator) -> FloatArray:
     """Return float32 ``[size, size, 3]`` in 0..255: blotches, stripes and meaningless shapes."""
     base = rng.uniform(30.0, 225.0, 3).astype(np.float32)
-    canvas = base + _blotches(size, 3, 3, rng) * np.float32(rng.uniform(0.0, 35.0))
+    canvas: FloatArray = base + _blotches(size, 3, 3, rng) * np.float32(rng.uniform(0.0, 35.0))
     picture = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
     _draw_clutter(picture, base, rng)
     canvas = np.asarray(picture, dtype=np.float32)

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 from batches import normalise
 from effdet import DetBenchPredict, create_model
+from glyphs import SPLITS
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from safetensors import safe_open
-from scenes import SPLITS, Scene, coco_annotations, compose_scene
+from scenes import Scene, coco_annotations, compose_scene
 from torch import Tensor, nn
 
 _BATCH = 8
@@ -83,16 +84,10 @@ def coco_results(rows: Tensor, first_image_id: int) -> list[dict[str, object]]:
     ]
 
 
-def evaluate(weights: Path, split: str, seed: int, count: int) -> Accuracy:
-    """Measure a checkpoint on scenes 0 to ``count - 1`` of a split."""
-    bench = load_bench(weights)
-    results: list[dict[str, object]] = []
-    scenes = [compose_scene(split, seed, index) for index in range(count)]
-    for first in range(0, count, _BATCH):
-        rows = predict(bench, scenes[first : first + _BATCH])
-        results += coco_results(rows, first_image_id=first + 1)
+def measure(scenes: list[Scene], results: list[dict[str, object]]) -> Accuracy:
+    """Score COCO results (image ids from 1, in the order of the scenes) with pycocotools."""
     truth = COCO()
-    truth.dataset = coco_annotations(scenes, [str(index) for index in range(count)])
+    truth.dataset = coco_annotations(scenes, [str(index) for index in range(len(scenes))])
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
         metric = COCOeval(truth, truth.loadRes(results), "bbox")
@@ -100,6 +95,17 @@ def evaluate(weights: Path, split: str, seed: int, count: int) -> Accuracy:
         metric.accumulate()
         metric.summarize()
     return Accuracy(*(float(value) for value in metric.stats[:3]))
+
+
+def evaluate(weights: Path, split: str, seed: int, count: int) -> Accuracy:
+    """Measure a checkpoint on scenes 0 to ``count - 1`` of a split."""
+    bench = load_bench(weights)
+    scenes = [compose_scene(split, seed, index) for index in range(count)]
+    results: list[dict[str, object]] = []
+    for first in range(0, count, _BATCH):
+        rows = predict(bench, scenes[first : first + _BATCH])
+        results += coco_results(rows, first_image_id=first + 1)
+    return measure(scenes, results)
 
 
 def main() -> int:

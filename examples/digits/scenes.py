@@ -191,7 +191,8 @@ def compose_scene(split: str, seed: int, index: int, size: int = SCENE_SIZE) -> 
 
 def coco_annotations(scenes: list[Scene], file_names: list[str]) -> dict[str, Any]:
     """Describe scenes in COCO form; ids start at 1 and a category id is the digit plus one."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for image_id, (scene, name) in enumerate(zip(scenes, file_names, strict=True), start=1):
         height, width = scene.image.shape[:2]
         images.append({"id": image_id, "file_name": name, "width": width, "height": height})

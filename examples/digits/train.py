@@ -22,9 +22,12 @@ from batches import Batch, TrainingBatches, batch_loader, normalise
 from losses import detection_loss
 from safetensors.torch import save_file
 from scenes import CATEGORY_IDS, CLASS_NAMES
+from timm.layers import DropPath
 from torch import Tensor, nn
 
-from effdet_deploy.model import create_model
+from effdet_deploy.model import create_model, get_config
+from effdet_deploy.postprocess import anchor_boxes
+from effdet_deploy.spec import AnchorSpec
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -90,19 +93,22 @@ def build_network(options: TrainingOptions, size: int) -> nn.Module:
     torch.manual_seed(options.seed)
     model = create_model(options.variant, num_classes=len(CLASS_NAMES), image_size=size)
     for module in model.modules():
-        if hasattr(module, "drop_prob"):
+        if isinstance(module, DropPath):
             module.drop_prob = 0.0
     return model.to(memory_format=torch.channels_last)
 
 
 def build_anchors(options: TrainingOptions, size: int) -> Tensor:
     """Return the anchors ``[A, 4]`` (y1, x1, y2, x2 in pixels) for scenes of ``size``."""
-    from effdet.anchors import Anchors
-    from effdet.config import get_efficientdet_config
-
-    config = get_efficientdet_config(options.variant)
-    config.image_size = (size, size)
-    return Anchors.from_config(config).boxes
+    config = get_config(options.variant)
+    grid = AnchorSpec(
+        config.min_level,
+        config.max_level,
+        config.num_scales,
+        config.aspect_ratios,
+        config.anchor_scale,
+    )
+    return torch.tensor(anchor_boxes(grid, size, size))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
