@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from effdet_deploy.detections import Detections
-from effdet_deploy.errors import ModelFileError, UsageError
+from effdet_deploy.errors import ImageError, ModelFileError, UsageError
 from effdet_deploy.images import load_image, prepare_batch
 from effdet_deploy.postprocess import finish_heads
 from effdet_deploy.runtimes import load_runtime
@@ -189,6 +191,39 @@ class Detector:
             tuple(each.name for each in self.spec.classes),
             tuple(each.category_id for each in self.spec.classes),
         )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture: its pixels and detections, or the error that stopped it."""
+
+    source: Path
+    image: NDArray[np.uint8] | None = None
+    detections: Detections | None = None
+    error: ImageError | None = None
+
+
+def detect_each(
+    detector: Detector, sources: Sequence[Path], score_threshold: float | None = None
+) -> Iterator[Outcome]:
+    """Detect in many files, in order; an unreadable one is reported in its place.
+
+    As many pictures as the model takes at once are held in memory.
+    """
+    step = detector.spec.batch.maximum
+    for start in range(0, len(sources), step):
+        read = [_read(source) for source in sources[start : start + step]]
+        images = [each.image for each in read if each.image is not None]
+        found = iter(detector.detect(images, score_threshold))
+        for each in read:
+            yield each if each.error else dataclasses.replace(each, detections=next(found))
+
+
+def _read(source: Path) -> Outcome:
+    try:
+        return Outcome(source, image=load_image(source))
+    except ImageError as error:
+        return Outcome(source, error=error)
 
 
 def _padded(batch: NDArray[Any], minimum: int) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import math
 import struct
@@ -32,6 +33,12 @@ MAX_PIXELS = 80_000_000
 # because Pillow has them loaded; reaching any other makes it import all of its plugins.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "TGA", "AVIF")
 
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga"}
+    | {".tif", ".tiff", ".webp"}
+)
+"""The suffixes by which pictures are found in a folder; a file that is named may have any."""
+
 _BACKDROP = (255, 255, 255)
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -51,6 +58,26 @@ _DECODE_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+
+
+def find_images(source: str | Path) -> list[Path]:
+    """Return the pictures that a file, a folder (searched to the bottom) or a glob pattern names.
+
+    Raises:
+        ImageError: nothing is there.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = [each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES]
+    elif path.exists():
+        return [path]
+    else:
+        # Path.glob takes no absolute patterns.
+        found = [Path(each) for each in glob.glob(str(source), recursive=True)]  # noqa: PTH207
+    files = sorted(each for each in found if each.is_file())
+    if not files:
+        raise ImageError(f"There is no picture at '{source}'.", "Check the path or the pattern.")
+    return files
 
 
 def load_image(source: ImageSource) -> NDArray[np.uint8]:

@@ -31,6 +31,14 @@ def feature_sizes(height: int, width: int, max_level: int) -> list[tuple[int, in
     return sizes
 
 
+def anchor_count(anchors: AnchorSpec, height: int, width: int) -> int:
+    """Return how many anchors an image of this size has."""
+    cells = feature_sizes(height, width, anchors.max_level)[anchors.min_level :]
+    return sum(rows * columns for rows, columns in cells) * (
+        anchors.num_scales * len(anchors.aspect_ratios)
+    )
+
+
 @functools.lru_cache(maxsize=8)
 def anchor_boxes(anchors: AnchorSpec, height: int, width: int) -> Floats:
     """Return every anchor as yxyx float32 ``[A,4]`` in network pixels; the array is read-only.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from effdet_deploy.postprocess import (
     anchor_boxes,
+    anchor_count,
     decode_boxes,
     feature_sizes,
     finish_heads,
@@ -50,6 +51,7 @@ def test_anchors_equal_effdets_for_every_kind_of_anchor_setting(size):
         settings_.image_size = size
         expected = anchors.Anchors.from_config(settings_).boxes.numpy()
         np.testing.assert_array_equal(anchor_boxes(spec, *size), expected, err_msg=name)
+        assert anchor_count(spec, *size) == len(expected)
 
 
 def test_feature_sizes_halve_rounding_up():

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 
 from effdet_deploy.errors import TensorError, UsageError
+from effdet_deploy.postprocess import anchor_count
+from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,6 +98,33 @@ class TimedRuntime(Protocol):
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
         """Run as ``run`` does, and measure; every stage is complete before the next is timed."""
         ...
+
+
+def spec_tensors(spec: DetectorSpec) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Return the inputs and outputs that a model with ``spec`` has by contract."""
+    batch = spec.batch.minimum if spec.batch.is_static else None
+    _, *sides = spec.input.shape(1)
+    dtype = np.dtype(np.uint8 if spec.input.kind == "uint8" else np.float32)
+    depth = spec.output.max_detections
+    anchors = anchor_count(spec.anchors, spec.input.height, spec.input.width)
+    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
+        "num_detections": (np.int32, (1,)),
+        "detection_boxes": (np.float32, (depth, 4)),
+        "detection_scores": (np.float32, (depth,)),
+        "detection_classes": (np.int32, (depth,)),
+        "class_logits": (np.float32, (anchors, spec.num_classes)),
+        "box_regression": (np.float32, (anchors, 4)),
+    }
+    outputs = tuple(
+        TensorInfo(name, np.dtype(shapes[name][0]), (batch, *shapes[name][1]))
+        for name in spec.output.names
+    )
+    return (TensorInfo(INPUT_NAME, dtype, (batch, *sides)),), outputs
+
+
+def run_images(runtime: Runtime, batch: NDArray[Any]) -> Tensors:
+    """Run on one prepared batch of images; raises as :meth:`Runtime.run` does."""
+    return runtime.run({INPUT_NAME: batch})
 
 
 def closed_error(name: str) -> UsageError:

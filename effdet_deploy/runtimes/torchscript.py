@@ -6,11 +6,10 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
-from effdet_deploy.runtimes.adapter import TensorInfo, TimedRun, checked_feeds, closed_error
+from effdet_deploy.runtimes.adapter import TimedRun, checked_feeds, closed_error, spec_tensors
 from effdet_deploy.runtimes.modelfile import read_spec
 from effdet_deploy.spec import INPUT_NAME
 
@@ -53,8 +52,7 @@ class TorchScriptRuntime:
     ) -> None:
         self.spec = spec
         self.device = str(device)
-        self.inputs = (_input_info(spec),)
-        self.outputs = _output_infos(spec)
+        self.inputs, self.outputs = spec_tensors(spec)
         self._name = name
         self._module: torch.nn.Module | None = module
         self._place = device
@@ -135,30 +133,6 @@ def _device(name: str) -> torch.device:
             "Use --device cpu, or install a torch with CUDA on a machine with a GPU.",
         )
     return torch.device("cuda", int(index or 0))
-
-
-def _input_info(spec: DetectorSpec) -> TensorInfo:
-    _, *sides = spec.input.shape(1)
-    dtype = np.dtype(np.uint8 if spec.input.kind == "uint8" else np.float32)
-    return TensorInfo(INPUT_NAME, dtype, (_batch_side(spec), *sides))
-
-
-def _output_infos(spec: DetectorSpec) -> tuple[TensorInfo, ...]:
-    batch, depth = _batch_side(spec), spec.output.max_detections
-    if spec.output.nms == "none":
-        sides: tuple[tuple[int | None, ...], ...] = ((None, spec.num_classes), (None, 4))
-        dtypes: tuple[type, ...] = (np.float32, np.float32)
-    else:
-        sides = ((1,), (depth, 4), (depth,), (depth,))
-        dtypes = (np.int32, np.float32, np.float32, np.int32)
-    return tuple(
-        TensorInfo(name, np.dtype(dtype), (batch, *side))
-        for name, dtype, side in zip(spec.output.names, dtypes, sides, strict=True)
-    )
-
-
-def _batch_side(spec: DetectorSpec) -> int | None:
-    return spec.batch.minimum if spec.batch.is_static else None
 
 
 def _as_tuple(value: Any) -> tuple[torch.Tensor, ...]:

@@ -1,0 +1,211 @@
+"""The command line: one file a command, imported only when it is the one that runs.
+
+A command is a line in :data:`COMMANDS` and a module ``effdet_deploy.cli.<name>`` with a function
+``run`` annotated for Typer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import sys
+import traceback
+import warnings
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from effdet_deploy._version import __version__
+from effdet_deploy.cli.console import note, report_error
+from effdet_deploy.errors import (
+    EffdetDeployError,
+    EffdetDeployWarning,
+    InputError,
+    ResourceError,
+    UnknownNameError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+COMMANDS = {
+    "export": "Turn a checkpoint into one verified graph: uint8 image in, boxes out.",
+    "detect": "Detect in pictures with an exported model.",
+    "inspect": "Show what an exported model says about itself.",
+    "doctor": "Show what is installed here and what is missing for what.",
+}
+"""Each command and its line in the help; the help of one command is in its own module."""
+
+_INTERRUPTED = 130
+_ISSUES = "the issue tracker of effdet-deploy"
+_EPILOG = "Add --debug to see the traceback of an error."
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``effdet-deploy`` and return its exit code."""
+    return _run("effdet-deploy", _deploy_app, arguments)
+
+
+def export_main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``effdet-export``, which is ``effdet-deploy export``."""
+    return _run("effdet-export", lambda _: _export_app(), arguments)
+
+
+def _deploy_app(arguments: Sequence[str]) -> typer.Typer:
+    chosen = next((each for each in arguments if not each.startswith("-")), "")
+    if chosen and chosen not in COMMANDS:
+        raise UnknownNameError("command", chosen, COMMANDS)
+    app = _app(_EPILOG)
+    app.callback()(_about)
+    for name, summary in COMMANDS.items():
+        command = _command(name) if name == chosen else _stub
+        app.command(name, short_help=summary, epilog=_EPILOG)(command)
+    return app
+
+
+def _app(epilog: str | None = None) -> typer.Typer:
+    # Typer's Rich help imports Markdown and Pygments: twice the time that --help may take.
+    return typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        epilog=epilog,
+    )
+
+
+def _export_app() -> typer.Typer:
+    app = _app()
+    app.command("export", epilog=_EPILOG)(_command("export"))
+    return app
+
+
+def _command(name: str) -> Callable[..., None]:
+    module = importlib.import_module(f"effdet_deploy.cli.{name}")
+    command: Callable[..., None] = module.run
+    return command
+
+
+def _stub() -> None:
+    """Stand in the help for a command whose module need not be imported; never called."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"effdet-deploy {__version__}")
+        raise typer.Exit
+
+
+def _about(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Ship any EfficientDet checkpoint: PyTorch to ONNX, FP16/INT8 and TensorRT, verified."""
+
+
+def _run(
+    program: str,
+    build: Callable[[Sequence[str]], typer.Typer],
+    arguments: Sequence[str] | None,
+) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [each for each in given if each != "--debug"] or ["--help"]
+    sys.excepthook = sys.__excepthook__ if debug else _report_bug
+    with _own_warnings(debug):
+        try:
+            command = typer.main.get_command(build(given))
+            code = command.main(given, prog_name=program, standalone_mode=False)
+        except (KeyboardInterrupt, typer.Abort):
+            return _interrupted()
+        except BrokenPipeError:
+            return _reader_gone()
+        except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
+            return _report(error, program, debug)
+    # Typer turns Ctrl-C into a plain return of this code.
+    return _interrupted() if code == _INTERRUPTED else code or 0
+
+
+def _report(error: BaseException, program: str, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    known = _as_ours(error, program)
+    report_error(known.cause, known.remedy)
+    return known.exit_code
+
+
+def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
+    """Put what the parser or the operating system said into our own form."""
+    if isinstance(error, EffdetDeployError):
+        return error
+    if isinstance(error, typer.TyperException):
+        return _usage_error(error, program)
+    if isinstance(error, MemoryError):
+        return ResourceError("The memory ran out.", "Free some, or use a smaller image or batch.")
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        return ResourceError("The disk is full.", "Free some space and run the command again.")
+    return InputError(f"{error}.", "Check the path and its permissions.")
+
+
+def _usage_error(error: typer.TyperException, program: str) -> UsageError:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else program
+    near = getattr(error, "possibilities", None)
+    cause = error.message if near else error.format_message()
+    help_hint = f"See '{path} --help'."
+    remedy = f"Did you mean {', '.join(sorted(near))}? {help_hint}" if near else help_hint
+    return UsageError(f"{' '.join(cause.split()).rstrip('.')}.", remedy)
+
+
+def _interrupted() -> int:
+    report_error("Interrupted.", "")
+    return _INTERRUPTED
+
+
+def _reader_gone() -> int:
+    """The reader of our output has left, as ``| head`` does: there is nobody to tell."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _report_bug(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Stand in for Python's own report of an exception nobody caught; Python then exits with 1."""
+    frames = traceback.extract_tb(trace)
+    place = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""
+    report_error(
+        f"This is a bug in effdet-deploy: {kind.__name__}: {error}{place}.",
+        f"Run the command again with --debug and report what it prints to {_ISSUES}.",
+    )
+
+
+@contextlib.contextmanager
+def _own_warnings(debug: bool) -> Iterator[None]:
+    """Show our own warnings as notes, and those of libraries only to who is debugging."""
+    if debug:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", EffdetDeployWarning)
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],  # noqa: ARG001
+    filename: str,  # noqa: ARG001
+    lineno: int,  # noqa: ARG001
+    file: object = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    note(f"warning: {message}")

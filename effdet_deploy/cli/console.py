@@ -1,0 +1,78 @@
+"""Where words go: results to stdout, progress, notes and errors to stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rich.console import Console
+
+
+def stdout() -> Console:
+    """Return a console for results."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def stderr() -> Console:
+    """Return a console for everything else."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Say something the user should know, on stderr."""
+    stderr().print(text, markup=False, style="yellow")
+
+
+def report_error(cause: str, remedy: str) -> None:
+    """Print an error in its two parts, on stderr."""
+    from rich.text import Text
+
+    console = stderr()
+    console.print(Text.assemble(("error: ", "bold red"), cause))
+    if remedy:
+        console.print(Text(remedy))
+
+
+def write_json(target: Path, document: object) -> None:
+    """Write ``document`` to ``target``, whole or not at all."""
+    from effdet_deploy.files import write_atomically
+
+    write_atomically(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def stages() -> Iterator[Callable[[str], None]]:
+    """Give a function that names the stage that begins; show it, and its seconds when it is over.
+
+    A stage whose name begins like the last one's, such as a download that goes on, replaces it.
+    """
+    screen = stderr()
+    begun = time.monotonic()
+    current = ""
+
+    def close() -> None:
+        if current:
+            screen.print(f"    {current}: {time.monotonic() - begun:.1f} s", style="dim")
+
+    with screen.status("starting") as status:
+
+        def begin(stage: str) -> None:
+            nonlocal begun, current
+            head = stage.partition(":")[0]
+            if head != current:
+                close()
+                begun, current = time.monotonic(), head
+            status.update(stage)
+
+        yield begin
+        close()

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effdet_deploy.cli import main
+from effdet_deploy.spec import BatchSpec
+from tests.onnx_models import SIDE, detector_spec, write_tiny
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save(path, level: int = 255, size: tuple[int, int] = (SIDE, SIDE)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((*size, 3), level, np.uint8)).save(path)
+    return path
+
+
+def test_one_picture_gives_an_annotated_copy_json_and_a_table(run_tool, model, picture, here):
+    done = run_tool("detect", model, picture, "--output", "out")
+    assert done.returncode == 0, done.stderr
+    annotated = np.asarray(Image.open(here / "out" / "white.png"))
+    assert annotated.shape == (SIDE, SIDE, 3)
+    assert (annotated != 255).any()
+    document = json.loads((here / "out" / "detections.json").read_text())
+    assert document["backend"] == "onnxruntime"
+    assert [each["name"] for each in document["images"][0]["detections"]] == [
+        "square",
+        "ring",
+        "circle",
+        "square",
+    ]
+    assert "circle" in done.stdout
+    assert "4 detections in 1 pictures" in done.stderr
+    assert "detections in" not in done.stdout
+
+
+def test_files_folders_and_globs_are_found_once_each(model, here, capsys):
+    save(here / "in" / "a.png")
+    save(here / "in" / "deep" / "b.jpg")
+    (here / "in" / "notes.txt").write_text("no picture")
+    save(here / "more" / "c.png")
+    code = main(
+        ["detect", str(model), "in", "in/a.png", "more/*.png", "-o", "out", "--json", "r.json"]
+    )
+    assert code == 0
+    names = [each["file"] for each in json.loads((here / "r.json").read_text())["images"]]
+    assert names == ["in/a.png", "in/deep/b.jpg", "more/c.png"]
+    assert sorted(each.name for each in (here / "out").iterdir()) == ["a.png", "b.jpg", "c.png"]
+    assert "c.png" in capsys.readouterr().out
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(model, here):
+    save(here / "a" / "1.png")
+    save(here / "b" / "1.png", level=128)
+    assert main(["detect", str(model), "a", "b", "-o", "out"]) == 0
+    document = json.loads((here / "out" / "detections.json").read_text())
+    assert [each["annotated"] for each in document["images"]] == ["out/1.png", "out/1-2.png"]
+
+
+@pytest.mark.parametrize("output", [".", "pictures/.."])
+def test_it_refuses_to_replace_a_picture_that_was_given(model, picture, here, output, capsys):
+    (here / "pictures").mkdir()
+    before = picture.read_bytes()
+    assert main(["detect", str(model), picture.name, "--output", output]) == 2
+    assert "would replace the picture" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+
+
+def test_a_second_run_leaves_out_what_the_first_one_wrote(model, here):
+    save(here / "in" / "a.png")
+    for _ in range(2):
+        assert main(["detect", str(model), "in", "-o", "in/out"]) == 0
+    document = json.loads((here / "in" / "out" / "detections.json").read_text())
+    assert [each["file"] for each in document["images"]] == ["in/a.png"]
+
+
+def test_one_unreadable_picture_is_reported_and_the_rest_is_delivered(model, here, capsys):
+    save(here / "in" / "a.png")
+    (here / "in" / "b.png").write_bytes(b"no picture")
+    save(here / "in" / "c.png")
+    assert main(["detect", str(model), "in", "-o", "out"]) == 5
+    shown = capsys.readouterr()
+    assert "1 of 3 pictures could not be read" in shown.err
+    assert "b.png" in shown.err
+    document = json.loads((here / "out" / "detections.json").read_text())
+    assert ["error" in each for each in document["images"]] == [False, True, False]
+    assert sorted(each.name for each in (here / "out").glob("*.png")) == ["a.png", "c.png"]
+
+
+def test_unreadable_pictures_among_a_batch_keep_every_result_at_its_picture(here, capsys):
+    model = write_tiny(here / "batch.onnx", detector_spec(batch=BatchSpec(1, 2, 4)))
+    for index in range(6):
+        save(here / "in" / f"{index}.png", level=255 - 20 * index)
+    (here / "in" / "1.png").write_bytes(b"")
+    assert main(["detect", str(model), "in", "-o", "out"]) == 5
+    capsys.readouterr()
+    for index, each in enumerate(json.loads((here / "out/detections.json").read_text())["images"]):
+        if index == 1:
+            assert "error" in each
+            continue
+        assert each["detections"][0]["score"] == pytest.approx((255 - 20 * index) / 255, abs=1e-3)
+
+
+@pytest.mark.parametrize("source", ["absent.jpg", "empty", "*.nothing"])
+def test_an_input_that_names_no_picture_is_a_bad_input(model, here, source, capsys):
+    (here / "empty").mkdir()
+    assert main(["detect", str(model), source]) == 5
+    assert f"no picture at '{source}'" in capsys.readouterr().err
+    assert not (here / "detections").exists()
+
+
+def test_a_bad_model_is_told_before_any_picture_is_read(here, picture, capsys):
+    (here / "bad.onnx").write_bytes(b"no model")
+    assert main(["detect", "bad.onnx", str(picture), "-o", "out"]) == 5
+    assert "bad.onnx" in capsys.readouterr().err
+
+
+def test_paths_with_spaces_semicolons_and_unicode_work(model, here):
+    odd = here / "a dir; $(x) ünï"
+    shutil.copy(save(here / "p.png"), save(odd / "ein bild;.png"))
+    renamed = odd / "模型.onnx"
+    renamed.write_bytes(model.read_bytes())
+    assert (
+        main(["detect", str(renamed), str(odd / "ein bild;.png"), "-o", str(odd / "out put")]) == 0
+    )
+    assert (odd / "out put" / "ein bild;.png").is_file()
+
+
+def test_the_threshold_and_the_json_file_are_honoured(model, picture, here):
+    arguments = [
+        "--score-threshold",
+        "0.7",
+        "--json",
+        "result.json",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    assert main(["detect", str(model), str(picture), "-o", "out", *arguments]) == 0
+    document = json.loads((here / "result.json").read_text())
+    assert len(document["images"][0]["detections"]) == 2
+    assert not (here / "out" / "detections.json").exists()
+
+
+def test_a_device_that_is_absent_is_exit_4_and_leaves_nothing_behind(model, picture, here, capsys):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("shows what an onnxruntime without CUDA answers")
+    assert main(["detect", str(model), str(picture), "--device", "cuda", "-o", "out"]) == 4
+    assert "onnxruntime-gpu" in capsys.readouterr().err
+    assert not (here / "out").exists()
+
+
+def test_an_animation_is_saved_as_a_still(model, here):
+    Image.new("RGB", (50, 50), "white").save(here / "x.gif")
+    assert main(["detect", str(model), "x.gif", "-o", "out"]) == 0
+    assert (here / "out" / "x.png").is_file()
