@@ -7,7 +7,7 @@ import io
 import logging
 import warnings
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ from effdet_deploy.parity.reference import EagerReference
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify
 from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.adapter import run_images
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def verify_onnx(
             spec,
             images,
             reference,
-            run_heads=partial(_run, heads),
-            run_detections=None if detections is None else partial(_run, detections),
+            run_heads=partial(run_images, heads),
+            run_detections=None if detections is None else partial(run_images, detections),
         )
 
 
@@ -157,7 +158,3 @@ def _opened(stack: contextlib.ExitStack, path: Path) -> Runtime:
     runtime = load_runtime(path, backend="onnxruntime", device="cpu")
     stack.callback(runtime.close)
     return runtime
-
-
-def _run(runtime: Runtime, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    return dict(runtime.run({INPUT_NAME: batch}))

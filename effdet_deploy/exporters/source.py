@@ -53,9 +53,8 @@ def _tell_download(progress: Progress, done: int, total: int | None) -> None:
 
 def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpec:
     """Describe the artifact that ``options`` ask for; the graph's own facts come later."""
-    names, category_ids = source.labels, source.category_ids
-    if options.labels is not None:
-        names, category_ids = read_labels(options.labels)
+    named = (source.labels, source.category_ids)
+    names, category_ids = named if options.labels is None else read_labels(options.labels)
     return describe(
         source.config,
         source.base_config,

@@ -1,7 +1,5 @@
 """From the heads' level maps to candidate boxes: flattening, selection, box decoding."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
@@ -53,6 +51,8 @@ class BoxDecoder(nn.Module):
 
     Source: Faster R-CNN's box coder without variances, as effdet uses it.
     """
+
+    anchors: Tensor
 
     def __init__(self, anchors: Tensor) -> None:
         super().__init__()

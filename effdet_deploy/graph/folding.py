@@ -19,7 +19,6 @@ from effdet_deploy.model.layers import FpnCombine, SeparableConv2d
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from effdet_deploy.model.head import HeadNet
     from effdet_deploy.model.network import EfficientDet
     from effdet_deploy.spec import InputSpec
 
@@ -46,7 +45,7 @@ class FoldedHead(nn.Module):
     Depthwise and predict convolutions stay shared by all levels.
     """
 
-    def __init__(self, head: HeadNet) -> None:
+    def __init__(self, head: Any) -> None:
         super().__init__()
         self.conv_rep = nn.ModuleList()
         for repeat, conv in enumerate(head.conv_rep):
@@ -65,10 +64,10 @@ class FoldedHead(nn.Module):
 class _FoldedRepeat(nn.Module):
     """One repeat: a shared depthwise convolution, then each level's own, then activation."""
 
-    def __init__(self, conv: nn.Module, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:
+    def __init__(self, conv: Any, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:
         super().__init__()
         separable = isinstance(conv, SeparableConv2d)
-        self.conv_dw: nn.Module = conv.conv_dw if separable else nn.Identity()
+        self.conv_dw = conv.conv_dw if separable else nn.Identity()
         last = conv.conv_pw if separable else conv.conv
         self.level = nn.ModuleList(fuse_conv_bn_eval(last, norm) for norm in norms)
         self.act = act
@@ -80,10 +79,9 @@ class _FoldedRepeat(nn.Module):
         return maps
 
 
-def _head_norm(head: HeadNet, repeat: int, level: int) -> nn.BatchNorm2d:
+def _head_norm(head: Any, repeat: int, level: int) -> nn.BatchNorm2d:
     outer, inner = (level, repeat) if head.level_first else (repeat, level)
-    holder: Any = head.bn_rep[outer]
-    norm = holder[inner]
+    norm = head.bn_rep[outer][inner]
     found: nn.BatchNorm2d = norm if head.level_first else norm.bn
     return found
 
@@ -94,8 +92,8 @@ def fold_batch_norms(network: EfficientDet, example: Tensor) -> None:
     Pairs are found by running ``example`` ``[1,3,H,W]``: a BatchNorm whose input is the very
     tensor that a convolution returned belongs to it. Those of the heads are folded per level.
     """
-    network.class_net = FoldedHead(network.class_net)
-    network.box_net = FoldedHead(network.box_net)
+    for name in ("class_net", "box_net"):
+        _replace(network, name, FoldedHead(network.get_submodule(name)))
     names = {module: name for name, module in network.named_modules()}
     for conv, norm in _conv_norm_pairs(network, example):
         _replace(network, names[conv], fuse_conv_bn_eval(conv, norm))

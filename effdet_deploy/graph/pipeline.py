@@ -1,9 +1,5 @@
 """DetectionPipeline: images in, rows of detections out, in one module."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -12,9 +8,7 @@ from effdet_deploy.graph.anchors import anchor_centres
 from effdet_deploy.graph.decode import BoxDecoder, CandidateSelector, FlattenLevels
 from effdet_deploy.graph.nms import OnnxNms, StaticNms
 from effdet_deploy.graph.preprocess import Preprocess
-
-if TYPE_CHECKING:
-    from effdet_deploy.spec import DetectorSpec
+from effdet_deploy.spec import DetectorSpec
 
 
 class HeadsPipeline(nn.Module):
@@ -35,6 +29,9 @@ class HeadsPipeline(nn.Module):
 
 class Postprocess(nn.Module):
     """Flattened heads in, rows of detections out."""
+
+    axes: Tensor
+    precedence: Tensor
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()

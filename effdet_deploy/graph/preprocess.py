@@ -1,14 +1,9 @@
 """Preprocess: what stands between the graph's image input and the network."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from effdet_deploy.spec import InputSpec
+from effdet_deploy.spec import InputSpec
 
 
 class Preprocess(nn.Module):
@@ -18,6 +13,8 @@ class Preprocess(nn.Module):
     :func:`effdet_deploy.graph.folding.fold_input` puts them. The mean cannot follow: the stem pads
     with zeros after normalisation.
     """
+
+    mean: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()

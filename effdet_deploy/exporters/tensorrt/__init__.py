@@ -1,0 +1,6 @@
+"""TensorRT: an ONNX file compiled into an engine, in a child process, for 10.x, 11.x and RTX.
+
+``options`` says what can be asked, ``machine`` what this machine can do, ``engine`` builds and
+delivers, ``worker`` and ``network`` run in the child process, ``export`` is the whole road from a
+checkpoint. None but ``export`` needs torch or onnx.
+"""

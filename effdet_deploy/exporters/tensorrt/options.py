@@ -1,0 +1,101 @@
+"""BuildOptions: what an engine build can be told, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+from effdet_deploy.errors import UnknownNameError, UsageError
+
+Backend = Literal["tensorrt", "tensorrt-rtx"]
+HardwareLevel = Literal["none", "ampere+", "same-compute-capability"]
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+HARDWARE_LEVELS: dict[str, str] = {
+    "none": "NONE",
+    "ampere+": "AMPERE_PLUS",
+    "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
+}
+"""Our names, which are trtexec's in lower case, and those of TensorRT's enumeration."""
+_NOT_IN_RTX = ("timing_cache", "hardware_compatible", "version_compatible", "dla_core")
+MAX_OPT_LEVEL = 5
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build an engine; the fields are the command line's options of the same name.
+
+    Attributes:
+        backend: ``tensorrt`` builds on the target's GPU; ``tensorrt-rtx`` needs no GPU and builds
+            for RTX GPUs.
+        workspace: GiB of scratch memory a layer may take; None leaves it to TensorRT.
+        opt_level: 0 (quick to build) to 5 (quick to run); None leaves it to TensorRT.
+        timing_cache: a file of kernel timings to start from and to bring up to date.
+        tf32: let FP32 convolutions round their inputs to 10 bits of mantissa, which is faster.
+        hardware_compatible: run on other GPUs as well, at some cost in speed.
+        version_compatible: run under later TensorRT releases of the same major version as well.
+        refit: let the weights be replaced in the engine later.
+        strip_plan: leave the weights out; the engine must be refitted before it runs.
+        dla_core: the DLA core of a Jetson to run on; layers it cannot take stay on the GPU.
+
+    Raises:
+        UsageError: a value out of range, or an option that the backend does not have.
+    """
+
+    backend: Backend = "tensorrt"
+    workspace: float | None = None
+    opt_level: int | None = None
+    timing_cache: Path | None = None
+    tf32: bool = False
+    hardware_compatible: HardwareLevel = "none"
+    version_compatible: bool = False
+    refit: bool = False
+    strip_plan: bool = False
+    dla_core: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise UnknownNameError("backend", self.backend, BACKENDS)
+        if self.hardware_compatible not in HARDWARE_LEVELS:
+            raise UnknownNameError(
+                "hardware compatibility level", self.hardware_compatible, HARDWARE_LEVELS
+            )
+        if self.workspace is not None and not 0 < self.workspace <= 1024:  # noqa: PLR2004
+            raise _out_of_range("--workspace", "more than 0 and at most 1024 GiB", self.workspace)
+        if self.opt_level is not None and not 0 <= self.opt_level <= MAX_OPT_LEVEL:
+            raise _out_of_range("--opt-level", f"0 to {MAX_OPT_LEVEL}", self.opt_level)
+        if self.dla_core is not None and self.dla_core < 0:
+            raise _out_of_range("--dla-core", "0 or more", self.dla_core)
+        if self.backend == "tensorrt-rtx":
+            self._require_in_rtx()
+
+    def _require_in_rtx(self) -> None:
+        defaults = {each.name: each.default for each in fields(self)}
+        for name in _NOT_IN_RTX:
+            if getattr(self, name) != defaults[name]:
+                raise UsageError(
+                    f"TensorRT-RTX has no {option_name(name)}; it would be ignored.",
+                    "Leave it out, or build with --backend tensorrt.",
+                )
+
+    def traits(self) -> tuple[str, ...]:
+        """Return what makes the engine differ from a default one, as the spec records it."""
+        named = {
+            "tf32": self.tf32,
+            "refit": self.refit,
+            "strip-plan": self.strip_plan,
+            "version-compatible": self.version_compatible,
+            f"hardware-compatible={self.hardware_compatible}": self.hardware_compatible != "none",
+            f"dla={self.dla_core}": self.dla_core is not None,
+        }
+        return tuple(name for name, wanted in named.items() if wanted)
+
+
+def option_name(field: str) -> str:
+    """Return the command line's name of a field: ``opt_level`` → ``--opt-level``."""
+    return f"--{field.replace('_', '-')}"
+
+
+def _out_of_range(option: str, wanted: str, got: float) -> UsageError:
+    return UsageError(f"{option} must be {wanted}, not {got}.", "Choose a value in that range.")

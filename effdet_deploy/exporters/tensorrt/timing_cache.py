@@ -1,0 +1,92 @@
+"""A timing cache that can be trusted, and is replaced in one step.
+
+TensorRT itself may take a damaged cache for an empty one, or read on; so a cache of ours has a note
+beside it (``FILE.json``) with its hash, and the release and GPU it was measured with. A cache
+without a note, such as one of trtexec's, is TensorRT's to judge.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.files import sha256_bytes, sidecar_path, write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from effdet_deploy.exporters.tensorrt.network import Log
+
+_MAGIC = b"ptrt"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What timings depend on: the backend, its release and the GPU."""
+
+    backend: str
+    version: str
+    gpu: str
+
+
+def attach(config: Any, path: Path, origin: Origin, log: Log) -> str:
+    """Give the build the cache at ``path``, or an empty one.
+
+    Returns:
+        An empty string, or why the file was discarded.
+    """
+    reason = ""
+    if path.is_file() and path.stat().st_size:
+        content = path.read_bytes()
+        reason = _unfit(content, path, origin) or _try(config, content, log)
+        if not reason:
+            return ""
+    config.set_timing_cache(config.create_timing_cache(b""), False)
+    return reason
+
+
+def _unfit(content: bytes, path: Path, origin: Origin) -> str:
+    if not content.startswith(_MAGIC):
+        return "it is not a timing cache"
+    note = sidecar_path(path)
+    if not note.is_file():
+        return ""
+    try:
+        recorded = json.loads(note.read_bytes())
+        made_by = Origin(**recorded["origin"])
+        digest = recorded["sha256"]
+    except (ValueError, TypeError, KeyError):
+        return f"its note '{note.name}' is damaged"
+    if digest != sha256_bytes(content):
+        return "its content is damaged"
+    if made_by != origin:
+        return (
+            f"it was measured with {made_by.backend} {made_by.version} on {made_by.gpu}, "
+            f"and this is {origin.version} on {origin.gpu}"
+        )
+    return ""
+
+
+def _try(config: Any, content: bytes, log: Log) -> str:
+    """TensorRT has three ways to say no: None, False, and an empty cache with a warning."""
+    before = len(log.warnings) + len(log.errors)
+    cache = config.create_timing_cache(content)
+    if cache is None or not config.set_timing_cache(cache, False):
+        return "TensorRT does not accept it"
+    complaints = [*log.warnings, *log.errors]
+    if len(complaints) > before and any("timing cache" in each for each in complaints):
+        return "TensorRT cannot read it"
+    return ""
+
+
+def save(config: Any, path: Path, origin: Origin) -> None:
+    """Replace the cache at ``path`` and its note by what the build has measured."""
+    cache = config.get_timing_cache()
+    serialized = None if cache is None else cache.serialize()
+    if serialized is None:
+        return
+    content = bytes(serialized)
+    note = {"origin": asdict(origin), "sha256": sha256_bytes(content)}
+    write_atomically(path, content)
+    write_atomically(sidecar_path(path), json.dumps(note, indent=2) + "\n")

@@ -1,0 +1,94 @@
+"""TorchScript: the same pipeline, compiled by ``torch.jit.script``, with the spec inside."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+import torch
+
+from effdet_deploy._version import __version__
+from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact
+from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.files import staging
+from effdet_deploy.graph import create_pipeline, fold_for_inference
+from effdet_deploy.graph.pipeline import HeadsPipeline
+from effdet_deploy.parity.reference import EagerReference
+from effdet_deploy.parity.samples import verification_images
+from effdet_deploy.parity.verify import verify
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.adapter import run_images
+from effdet_deploy.spec import METADATA_KEY
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.model.weights import LoadedModel
+    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.spec import DetectorSpec
+
+_TOOLS = ("torch", "timm", "numpy")
+
+
+def export(
+    variant_or_model: str | nn.Module | None,
+    output: Path,
+    options: ExportOptions,
+    progress: Progress,
+) -> Artifact:
+    """Export to ``output``, a ``.torchscript`` file; see :func:`effdet_deploy.exporters.export`."""
+    source = load_source(variant_or_model, options, progress)
+    spec = dataclasses.replace(
+        specification_of(source, options),
+        parameters=sum(each.numel() for each in source.model.parameters()),
+        tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
+    )
+    with staging(output) as directory:
+        progress("compiling the pipeline")
+        network = fold_for_inference(source.model, spec.input)
+        staged = directory / output.name
+        _write_script(create_pipeline(network, spec), spec, staged)
+        report = None
+        if options.verify:
+            progress("comparing with eager PyTorch")
+            heads = directory / "heads.torchscript"
+            heads_spec = dataclasses.replace(
+                spec, output=dataclasses.replace(spec.output, nms="none")
+            )
+            _write_script(HeadsPipeline(network, spec), heads_spec, heads)
+            report = _verify(staged, heads, spec, source, options)
+        return deliver_artifact(staged, output, spec, report)
+
+
+def _write_script(pipeline: nn.Module, spec: DetectorSpec, path: Path) -> None:
+    with warnings.catch_warnings():
+        # torch 2.15 calls TorchScript deprecated; it still is what C++ users load.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        script = torch.jit.script(pipeline.eval())
+        torch.jit.save(script, path, _extra_files={METADATA_KEY: spec.to_json()})
+
+
+def _verify(
+    path: Path, heads_path: Path, spec: DetectorSpec, source: LoadedModel, options: ExportOptions
+) -> ParityReport:
+    images = verification_images(spec.input, options.verify_images, spec.batch)
+    runtimes = [load_runtime(each, "torchscript", "cpu") for each in (heads_path, path)]
+    try:
+        heads, detections = (partial(run_images, runtime) for runtime in runtimes)
+        return verify(
+            spec,
+            images,
+            EagerReference(source.model, spec.input),
+            run_heads=heads,
+            run_detections=None if spec.output.nms == "none" else detections,
+        )
+    finally:
+        for runtime in runtimes:
+            runtime.close()
