@@ -1,0 +1,105 @@
+"""A reference and artifacts that need no network: heads are seeded by the pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+
+import numpy as np
+
+from effdet_deploy.postprocess import anchor_boxes, finish_heads
+from effdet_deploy.spec import (
+    AnchorSpec,
+    BatchSpec,
+    ClassSpec,
+    DetectorSpec,
+    InputSpec,
+    OutputSpec,
+    PrecisionSpec,
+)
+
+ANCHORS = AnchorSpec(3, 7, 3, ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0)
+CLASSES = 4
+
+
+def detector_spec(precision="fp32", batch=BatchSpec(), **output) -> DetectorSpec:  # noqa: B008
+    return DetectorSpec(
+        variant="stand-in",
+        input=InputSpec(height=128, width=128),
+        anchors=ANCHORS,
+        classes=tuple(ClassSpec(f"class {index}", index + 1) for index in range(CLASSES)),
+        output=OutputSpec(**({"candidates": 300, "max_detections": 50} | output)),
+        precision=PrecisionSpec(precision),
+        batch=batch,
+    )
+
+
+def heads_of(batch: np.ndarray) -> dict[str, np.ndarray]:
+    """Heads that depend on every pixel of each image and on nothing else."""
+    count = len(anchor_boxes(ANCHORS, 128, 128))
+    logits, codes = [], []
+    for image in batch:
+        generator = np.random.default_rng(zlib.crc32(np.ascontiguousarray(image).tobytes()))
+        logits.append(generator.normal(-3, 1.5, (count, CLASSES)))
+        codes.append(generator.normal(0, 0.4, (count, 4)))
+    return {
+        "class_logits": np.stack(logits).astype(np.float32),
+        "box_regression": np.stack(codes).astype(np.float32),
+    }
+
+
+def with_noise(size: float):
+    """Heads that are off by gaussian noise, the same on every call."""
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        generator = np.random.default_rng(0)
+        return {
+            name: each + generator.normal(0, size, each.shape).astype(np.float32)
+            for name, each in heads_of(batch).items()
+        }
+
+    return run
+
+
+def finished(run_heads, spec: DetectorSpec):
+    """The four detection outputs of heads."""
+    output = dataclasses.replace(spec.output, nms="none")
+    finishing = dataclasses.replace(spec, output=output)
+
+    def run(batch: np.ndarray) -> dict[str, np.ndarray]:
+        heads = run_heads(batch)
+        return finish_heads(heads["class_logits"], heads["box_regression"], finishing)
+
+    return run
+
+
+class StandInReference:
+    """Counts its float64 runs, which are expensive in earnest."""
+
+    def __init__(self, own_error: float = 0.0) -> None:
+        self.own_error = own_error
+        self.double_runs = 0
+
+    def heads(self, batch):
+        return heads_of(batch)
+
+    def heads64(self, batch):
+        self.double_runs += 1
+        return {
+            name: each.astype(np.float64) + self.own_error for name, each in heads_of(batch).items()
+        }
+
+
+class StandInRuntime:
+    """As much of a runtime as a Detector uses."""
+
+    def __init__(self, spec: DetectorSpec, run) -> None:
+        self.spec = spec
+        self._run = run
+        self.is_closed = False
+
+    def run(self, feeds):
+        return self._run(feeds["images"])
+
+    def close(self) -> None:
+        self.is_closed = True
