@@ -1,0 +1,45 @@
+# Two commands matter: `make demo` does the main job, `make test` passes every check.
+# Both set up .venv by themselves: uv, pinned versions, Python 3.11 to 3.13.
+
+PYTHON ?= $(shell for v in 3.11 3.12 3.13; do command -v python$$v && break; done || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+DIGITS := examples/digits/digits_d0.safetensors
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo test test-all lint format setup clean
+
+demo: setup
+	@mkdir -p demo
+	$(BIN)/effdet-export --weights $(DIGITS) demo/digits.onnx
+	$(BIN)/python examples/digits/scenes.py --split test --seed 3 --count 4 demo/scenes
+	$(BIN)/effdet-deploy detect demo/digits.onnx demo/scenes/images --output demo/detections
+	@echo "The annotated pictures are in demo/detections."
+
+test: lint
+	$(PYTEST)
+
+test-all: lint
+	$(PYTEST) -m "slow or not slow"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.complete
+
+$(VENV)/.complete: pyproject.toml constraints.txt Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo
