@@ -25,8 +25,9 @@ def test_four_pictures_of_the_networks_size_that_differ_and_are_always_the_same(
     )
 
 
-def test_pictures_fill_the_largest_batch():
-    assert len(verification_images(SIZE, batch=BatchSpec(1, 4, 6))) == 6
+@pytest.mark.parametrize(("largest", "count"), [(2, 4), (6, 6), (64, 8)])
+def test_a_larger_batch_gets_more_pictures_up_to_a_limit(largest, count):
+    assert len(verification_images(SIZE, batch=BatchSpec(1, 1, largest))) == count
 
 
 def test_a_folder_is_used_instead_and_letterboxed(tmp_path):

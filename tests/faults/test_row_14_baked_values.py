@@ -1,0 +1,86 @@
+"""Row 14 of the fault matrix: a trace that baked in a batch size or a value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from effdet_deploy.errors import ModelFileError
+from effdet_deploy.parity.samples import verification_images
+from effdet_deploy.parity.verify import verify
+from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.spec import BatchSpec
+from tests.parity.stand_ins import StandInReference, detector_spec, finished, heads_of
+
+RANGED = detector_spec(batch=BatchSpec(1, 2, 3))
+
+
+def verified(run_heads, spec=RANGED, folder=None):
+    images = verification_images(spec.input, folder, spec.batch)
+    return verify(
+        spec,
+        images,
+        StandInReference(),
+        run_heads=run_heads,
+        run_detections=finished(run_heads, spec),
+    )
+
+
+def test_row_14_an_honest_graph_passes():
+    assert verified(heads_of).passed
+
+
+def test_row_14_a_graph_that_answers_for_its_example_whatever_it_sees_fails():
+    example = verification_images(RANGED.input)[0]
+
+    def run_heads(batch):
+        return heads_of(np.repeat(example[None], len(batch), axis=0))
+
+    report = verified(run_heads, detector_spec())
+    assert report.status == "failed"
+
+
+def test_row_14_even_when_the_users_folder_holds_just_that_example(tmp_path):
+    (example,) = structured_pictures(1, 128, 128, seed=7)
+    Image.fromarray(example).save(tmp_path / "example.png")
+
+    def run_heads(batch):
+        return heads_of(np.repeat(example[None], len(batch), axis=0))
+
+    assert verified(run_heads, detector_spec(), tmp_path).status == "failed"
+
+
+@pytest.mark.parametrize("traced", [1, 3])
+def test_row_14_a_batch_that_was_baked_in_fails_at_the_other_size(traced):
+    def run_heads(batch):
+        heads = heads_of(batch)
+        rows = np.arange(traced) % len(batch)
+        return {name: each[rows] for name, each in heads.items()}
+
+    report = verified(run_heads)
+    assert report.status == "failed"
+    other = {1: 3, 3: 1}[traced]
+    assert f"at batch {other}" in report.detections.broken
+    assert f"for {traced} images instead of {other}" in report.detections.broken
+
+
+def test_row_14_a_batch_whose_later_images_repeat_the_first_fails():
+    def run_heads(batch):
+        return heads_of(np.repeat(batch[:1], len(batch), axis=0))
+
+    report = verified(run_heads)
+    assert report.status == "failed"
+    assert dict(report.outputs[0].by_batch)[1] == 0
+    assert dict(report.outputs[0].by_batch)[3] > 0
+
+
+def test_row_14_a_runtime_that_refuses_the_other_size_fails_the_verification():
+    def run_heads(batch):
+        if len(batch) != 1:
+            raise ModelFileError("The model failed: Reshape cannot make [1,100] of 300 values.")
+        return heads_of(batch)
+
+    report = verified(run_heads)
+    assert report.status == "failed"
+    assert "at batch 3 the artifact failed: The model failed" in report.detections.broken

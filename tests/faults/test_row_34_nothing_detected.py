@@ -1,0 +1,69 @@
+"""Row 34 of the fault matrix: nothing detected on both sides proves nothing."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from effdet_deploy.detector import Detector
+from effdet_deploy.parity import compare
+from effdet_deploy.parity.render import render
+from effdet_deploy.parity.samples import verification_images
+from effdet_deploy.parity.verify import verify
+from tests.parity.stand_ins import (
+    StandInReference,
+    StandInRuntime,
+    detector_spec,
+    finished,
+    heads_of,
+)
+
+# No logit of the stand-in reaches this score.
+SILENT = detector_spec(score_threshold=0.999999)
+IMAGES = verification_images(SILENT.input)[:2]
+
+
+def silent(batch):
+    return finished(heads_of, SILENT)(batch)
+
+
+def verified(run_heads):
+    return verify(SILENT, IMAGES, StandInReference(), run_heads=run_heads, run_detections=silent)
+
+
+def test_row_34_nothing_on_both_sides_is_inconclusive_and_said():
+    report = verified(heads_of)
+    assert report.inconclusive
+    assert not report.passed
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render(report))
+    assert "[?] detections: nothing was detected on either side" in console.file.getvalue()
+
+
+def test_row_34_an_export_whose_heads_match_is_still_delivered():
+    assert verified(heads_of).deliverable
+
+
+def test_row_34_an_export_whose_heads_differ_is_not():
+    def wrong(batch):
+        return {name: np.zeros_like(each) for name, each in heads_of(batch).items()}
+
+    assert not verified(wrong).deliverable
+
+
+def test_row_34_an_export_whose_heads_were_not_seen_is_not_delivered():
+    assert not verified(None).deliverable
+
+
+def test_row_34_two_silent_artifacts_do_not_pass_a_comparison():
+    one, other = (Detector(StandInRuntime(SILENT, silent)) for _ in range(2))
+    assert compare(one, other, IMAGES).inconclusive
+
+
+def test_row_34_silence_on_one_side_alone_fails():
+    loud = detector_spec()
+    one, other = (Detector(StandInRuntime(loud, run)) for run in (silent, finished(heads_of, loud)))
+    assert compare(one, other, IMAGES).status == "failed"
+    assert compare(other, one, IMAGES).status == "failed"

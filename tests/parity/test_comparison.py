@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import effdet_deploy
+from effdet_deploy.detector import Detector
+from effdet_deploy.errors import UsageError
+from effdet_deploy.parity import compare
+from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.spec import BatchSpec
+from tests.parity.stand_ins import StandInRuntime, detector_spec, finished, heads_of, with_noise
+
+# Twice the network's size: boxes are compared in pixels of the picture.
+PICTURES = list(structured_pictures(3, 256, 256, seed=1))
+
+
+def detector(run_heads=heads_of, **options) -> Detector:
+    spec = detector_spec(**options)
+    run = run_heads if spec.output.nms == "none" else finished(run_heads, spec)
+    return Detector(StandInRuntime(spec, run))
+
+
+def test_compare_is_part_of_the_public_interface():
+    assert effdet_deploy.compare is compare
+
+
+def test_an_artifact_equals_itself():
+    report = compare(detector(), detector(), PICTURES)
+    assert report.passed
+    assert report.images == 3
+    assert report.outputs == ()
+    assert report.detections.matched == 3 * 50
+
+
+def test_raw_heads_are_compared_where_both_give_them():
+    report = compare(detector(with_noise(1e-5), nms="none"), detector(nms="none"), PICTURES)
+    assert report.passed
+    assert [output.name for output in report.outputs] == ["class_logits", "box_regression"]
+    assert 0 < report.outputs[0].errors.largest < 1e-4
+
+
+def test_an_artifact_with_nms_is_compared_with_one_without():
+    report = compare(detector(), detector(nms="none"), PICTURES)
+    assert report.passed
+    assert report.outputs == ()
+
+
+def test_a_difference_is_found_and_raises_nothing():
+    report = compare(detector(with_noise(0.05)), detector(), PICTURES)
+    assert report.status == "failed"
+    assert report.detections.missed
+    assert report.detections.extra
+
+
+def test_the_coarser_precision_of_the_two_decides():
+    noisy = detector(with_noise(3e-3), precision="int8")
+    assert compare(noisy, detector(), PICTURES).passed
+    assert compare(detector(), noisy, PICTURES).precision == "int8"
+    assert not compare(detector(with_noise(3e-3)), detector(), PICTURES).passed
+
+
+def test_boxes_differ_in_pixels_of_the_picture():
+    def shifted(batch):
+        outputs = finished(heads_of, detector_spec())(batch)
+        outputs["detection_boxes"] = outputs["detection_boxes"] + np.float32(0.01)
+        return outputs
+
+    moved = Detector(StandInRuntime(detector_spec(), shifted))
+    report = compare(moved, detector(), PICTURES)
+    assert report.detections.box_difference == pytest.approx(0.02, rel=0.01)
+
+
+def test_the_higher_score_floor_of_the_two_counts():
+    report = compare(detector(score_threshold=0.8), detector(), PICTURES)
+    assert report.passed
+    assert 0 < report.detections.matched < 3 * 50
+
+
+def test_detectors_that_want_a_larger_batch_get_one():
+    report = compare(detector(batch=BatchSpec(4, 4, 4)), detector(), PICTURES)
+    assert report.passed
+
+
+def test_other_anchors_are_compared_by_detections_only():
+    spec = detector_spec(nms="none")
+    other = dataclasses.replace(spec, anchors=dataclasses.replace(spec.anchors, scale=3.0))
+    report = compare(Detector(StandInRuntime(other, heads_of)), detector(nms="none"), PICTURES)
+    assert report.outputs == ()
+    assert report.status == "failed"
+
+
+def test_other_classes_are_refused():
+    spec = detector_spec()
+    fewer = dataclasses.replace(spec, classes=spec.classes[:2])
+    with pytest.raises(UsageError, match="2 classes, the reference 4"):
+        compare(Detector(StandInRuntime(fewer, heads_of)), detector(), PICTURES)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(UsageError, match="no image"):
+        compare(detector(), detector(), [])
+
+
+def test_detectors_given_stay_open():
+    ours = detector()
+    compare(ours, detector(), PICTURES[:1])
+    assert not ours.runtime.is_closed
