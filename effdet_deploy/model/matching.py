@@ -139,7 +139,7 @@ def _facts_of_config(config: ModelConfig) -> tuple[int | bool | None, ...]:
         config.fpn_cell_repeats,
         len(topology.nodes),
         config.box_class_repeats,
-        config.num_levels - len(config.backbone_indices),
+        config.num_levels,
         any(node.fusion != "sum" for node in topology.nodes),
         config.head_bn_level_first,
     )
@@ -148,15 +148,16 @@ def _facts_of_config(config: ModelConfig) -> tuple[int | bool | None, ...]:
 def _facts_of_weights(given: Shapes) -> tuple[int | bool | None, ...]:
     """Read the same facts, in the same order, off the names and shapes of weights."""
     predict = _first(given, ("box_net.predict.conv_pw.weight", "box_net.predict.conv.weight"))
+    level_first = "box_net.bn_rep.0.0.weight" in given
     return (
         "box_net.predict.conv_pw.weight" in given,
         None if predict is None else predict[1],
         _count(given, r"fpn\.cell\.(\d+)\."),
         _count(given, r"fpn\.cell\.0\.fnode\.(\d+)\."),
         _count(given, r"box_net\.conv_rep\.(\d+)\."),
-        _count(given, r"fpn\.resample\.(\d+)\."),
+        _count(given, r"box_net\.bn_rep\.(\d+)" if level_first else r"box_net\.bn_rep\.0\.(\d+)"),
         any(key.endswith(".edge_weights") for key in given),
-        "box_net.bn_rep.0.0.weight" in given,
+        level_first,
     )
 
 
