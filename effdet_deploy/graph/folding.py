@@ -6,7 +6,6 @@ and channel order go into the stem. The result computes the same function with f
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +28,8 @@ def fold_for_inference(network: EfficientDet, spec: InputSpec) -> EfficientDet:
     The copy takes what :class:`effdet_deploy.graph.preprocess.Preprocess` gives.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
-    size = network.config.image_size
     with torch.no_grad():
-        fold_batch_norms(folded, torch.zeros(1, 3, *size))
+        fold_batch_norms(folded)
         for module in folded.modules():
             if isinstance(module, FpnCombine):
                 module.freeze()
@@ -86,43 +84,47 @@ def _head_norm(head: Any, repeat: int, level: int) -> nn.BatchNorm2d:
     return found
 
 
-def fold_batch_norms(network: EfficientDet, example: Tensor) -> None:
-    """Fold every BatchNorm that follows a convolution, in place.
-
-    Pairs are found by running ``example`` ``[1,3,H,W]``: a BatchNorm whose input is the very
-    tensor that a convolution returned belongs to it. Those of the heads are folded per level.
-    """
+def fold_batch_norms(network: EfficientDet) -> None:
+    """Fold every BatchNorm that follows a convolution, in place; those of the heads per level."""
     for name in ("class_net", "box_net"):
         _replace(network, name, FoldedHead(network.get_submodule(name)))
-    names = {module: name for name, module in network.named_modules()}
-    for conv, norm in _conv_norm_pairs(network, example):
-        _replace(network, names[conv], fuse_conv_bn_eval(conv, norm))
-        _replace(network, names[norm], _after_norm(norm))
+    for conv_name, norm_name in _conv_norm_pairs(network):
+        conv: Any = network.get_submodule(conv_name)
+        norm: Any = network.get_submodule(norm_name)
+        _replace(network, conv_name, fuse_conv_bn_eval(conv, norm))
+        _replace(network, norm_name, _after_norm(norm))
 
 
-def _conv_norm_pairs(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    produced: dict[int, tuple[nn.Conv2d, Tensor]] = {}
-    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+def _conv_norm_pairs(network: EfficientDet) -> list[tuple[str, str]]:
+    """Find which BatchNorm belongs to which convolution, by running the network.
+
+    A BatchNorm whose input is the very tensor that a convolution returned belongs to it. The run
+    is on the meta device, where tensors have shapes and no numbers, and takes no time.
+    """
+    twin = copy.deepcopy(network).to("meta")
+    names = {module: name for name, module in twin.named_modules()}
+    produced: dict[int, tuple[str, Tensor]] = {}
+    pairs: list[tuple[str, str]] = []
 
     def remember(conv: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # The tensor is kept so that its id cannot be given to another one.
-        produced[id(output)] = (conv, output)  # type: ignore[assignment]
+        produced[id(output)] = (names[conv], output)
 
     def pair(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if id(inputs[0]) in produced:
-            pairs.append((produced[id(inputs[0])][0], norm))  # type: ignore[arg-type]
+            pairs.append((produced[id(inputs[0])][0], names[norm]))
 
-    with contextlib.ExitStack() as hooks:
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                hooks.callback(module.register_forward_hook(remember).remove)
-            elif isinstance(module, nn.BatchNorm2d):
-                hooks.callback(module.register_forward_pre_hook(pair).remove)
-        network(example)
+    for module in names:
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(remember)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.register_forward_pre_hook(pair)
+    dtype = next(twin.parameters()).dtype
+    twin(torch.empty(1, 3, *network.config.image_size, device="meta", dtype=dtype))
     return pairs
 
 
-def _after_norm(norm: nn.BatchNorm2d) -> nn.Module:
+def _after_norm(norm: nn.Module) -> nn.Module:
     """What is left of a norm layer: timm's ``BatchNormAct2d`` carries an activation."""
     act = getattr(norm, "act", None)
     return act if isinstance(act, nn.Module) else nn.Identity()
