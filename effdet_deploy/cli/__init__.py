@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "export": "Turn a checkpoint into one verified graph: uint8 image in, boxes out.",
+    "check": "Check an ONNX model against what a TensorRT takes.",
     "detect": "Detect in pictures with an exported model.",
     "inspect": "Show what an exported model says about itself.",
     "doctor": "Show what is installed here and what is missing for what.",

@@ -1,0 +1,117 @@
+"""Preflight: does a TensorRT take this ONNX file, and does it compute what the file says?
+
+Answered from a table (:mod:`effdet_deploy.preflight.tables`), so neither TensorRT nor a GPU is
+needed; confirmed by NVIDIA's own parser for ``tensorrt-rtx`` where that is installed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from effdet_deploy.errors import MissingPackageError, ModelFileError
+from effdet_deploy.preflight.tables import load_target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from effdet_deploy.preflight.finding import Finding
+    from effdet_deploy.preflight.graph import Graph
+    from effdet_deploy.preflight.tables import Target
+
+    Rule = Callable[[Graph, Target], Iterator[Finding]]
+
+_PARSED_HERE = "tensorrt-rtx"
+
+
+def check_model(path: Path, target: str) -> tuple[Finding, ...]:
+    """Return everything about the ONNX file ``path`` that does not fit ``target``.
+
+    Args:
+        path: an ONNX file; external weights are not read.
+        target: ``"tensorrt-10"``, ``"tensorrt-11"`` or ``"tensorrt-rtx"``.
+
+    Returns:
+        What was found, errors first, in the order of the nodes; empty when the model fits.
+
+    Raises:
+        UnknownNameError: no such target.
+        ModelFileError: not a readable ONNX file.
+        MissingPackageError: the package ``onnx`` is not installed.
+    """
+    wanted = load_target(target)
+    _require_onnx()
+    from effdet_deploy.preflight.graph import read_graph
+
+    graph = read_graph(path)
+    findings = [finding for rule in _rules() for finding in rule(graph, wanted)]
+    if target == _PARSED_HERE:
+        findings += _confirmed(path, findings)
+    order = {node.name: index for index, node in enumerate(graph.nodes)}
+    findings.sort(key=lambda each: (each.severity != "error", order.get(each.node, -1)))
+    return tuple(dict.fromkeys(findings))
+
+
+def require_fit(path: Path, target: str) -> tuple[Finding, ...]:
+    """Check ``path`` before it is built for ``target``; return the warnings.
+
+    Raises:
+        ModelFileError: the target refuses the model; every reason is named with its node.
+        UnknownNameError, MissingPackageError: as :func:`check_model`.
+    """
+    findings = check_model(path, target)
+    errors = [each for each in findings if each.severity == "error"]
+    if errors:
+        raise refusal(path, load_target(target).title, errors)
+    return findings
+
+
+def refusal(path: Path, title: str, errors: Iterable[Finding]) -> ModelFileError:
+    """Return the error that says why ``title`` refuses the model, node by node, in one sentence."""
+    listed = list(errors)
+    causes = "; ".join(
+        f"{each.node + ': ' if each.node else ''}{each.cause.rstrip('.')}" for each in listed
+    )
+    remedies = " ".join(dict.fromkeys(each.remedy for each in listed))
+    return ModelFileError(f"{title} refuses '{path}': {causes}.", remedies)
+
+
+def _require_onnx() -> None:
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingPackageError("onnx", "checking a model for TensorRT", "export")
+
+
+def _rules() -> tuple[Rule, ...]:
+    from effdet_deploy.preflight import operators, quantization, strong_typing
+
+    return (
+        operators.check_versions,
+        operators.check_operators,
+        operators.check_attributes,
+        operators.check_arity,
+        operators.check_inputs,
+        operators.check_limits,
+        operators.check_output_shapes,
+        strong_typing.check_known_types,
+        strong_typing.check_uint8,
+        strong_typing.check_operator_types,
+        strong_typing.check_onnx_types,
+        strong_typing.check_same_types,
+        strong_typing.check_output_types,
+        quantization.check_quantisers,
+        quantization.check_quantised_convolutions,
+    )
+
+
+def _confirmed(path: Path, findings: list[Finding]) -> list[Finding]:
+    """What NVIDIA's parser refuses beyond the table's errors: at other nodes, or after none."""
+    from effdet_deploy.preflight.parser import rtx_findings, rtx_is_installed
+
+    if not rtx_is_installed():
+        return []
+    known = {each.node for each in findings if each.severity == "error"}
+    refused = rtx_findings(path)
+    if known and all(not each.node for each in refused):
+        return []
+    return [each for each in refused if each.node not in known]

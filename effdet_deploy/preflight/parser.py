@@ -1,0 +1,58 @@
+"""The verdict of NVIDIA's own parser, where one is installed: TensorRT-RTX needs no GPU for it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.preflight.finding import Finding
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RTX_MODULE = "tensorrt_rtx_bindings"
+
+
+def rtx_is_installed() -> bool:
+    """Say whether the parser of TensorRT-RTX can be asked here."""
+    return importlib.util.find_spec(RTX_MODULE) is not None
+
+
+def rtx_findings(path: Path) -> tuple[Finding, ...]:
+    """Return what the parser of TensorRT-RTX refuses in the ONNX file ``path``.
+
+    Raises:
+        ImportError: TensorRT-RTX is not installed; see :func:`rtx_is_installed`.
+    """
+    trt = importlib.import_module(RTX_MODULE)
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    builder = trt.Builder(logger)
+    strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(strongly_typed)
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse_from_file(str(path)):
+        return ()
+    return parser_findings(parser)
+
+
+def parser_findings(parser: Any) -> tuple[Finding, ...]:
+    """Return every error of an ``OnnxParser`` that has refused a model, once each.
+
+    Works with the parsers of ``tensorrt`` 10.x, 11.x and ``tensorrt-rtx``.
+    """
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    findings = [
+        Finding(
+            "parser",
+            error.node_name() or error.node_operator(),
+            f"NVIDIA's parser refuses {error.node_operator() or 'the model'}: {_reason(error)}",
+            "Export the model without it.",
+        )
+        for error in errors
+    ]
+    return tuple(dict.fromkeys(findings))
+
+
+def _reason(error: Any) -> str:
+    text = " ".join(str(error.desc()).split())
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,130 @@
+"""The tables of ``tensorrt.toml``, where their sources are named, as objects."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_FLOAT = frozenset({"FLOAT", "FLOAT16", "BFLOAT16"})
+_NUMBER = _FLOAT | {"INT32", "INT64"}
+_QUANTISED = frozenset({"INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1"})
+
+READ_AS_FLOAT = "DOUBLE"
+"""The one type that TensorRT reads as another, FLOAT, without a word."""
+
+TENSOR_TYPES = _NUMBER | _QUANTISED | {"BOOL", "UINT8", READ_AS_FLOAT}
+"""The types of ONNX that TensorRT has at all."""
+
+QUANTISED_TYPES = _QUANTISED
+"""Types that may only stand between a QuantizeLinear and a DequantizeLinear."""
+
+_GROUPS = {
+    "any": TENSOR_TYPES,
+    "all": _NUMBER | {"BOOL"},
+    "number": _NUMBER,
+    "number_but_int32": _NUMBER - {"INT32"},
+    "float": _FLOAT,
+    "bool": frozenset({"BOOL"}),
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What one TensorRT takes.
+
+    Attributes:
+        name: such as ``"tensorrt-11"``.
+        title: its name in sentences.
+        opsets: the lowest and the highest opset of ONNX.
+        ir_version: the newest version of the file format.
+        plugins: operators outside ONNX that its plugin library has.
+        operators: each operator of ONNX it takes, with the types of its main input.
+        attributes: operator → attribute → the values it may have.
+        outputs: operator → how many outputs it may have.
+        constants: operator → the inputs, by index, that must be known when the engine is built.
+        max_rank, max_topk, max_spatial_rank: limits.
+        plugin_attributes: plugin → the attributes it must have.
+        remedies: what to use in place of an operator it does not take.
+    """
+
+    name: str
+    title: str
+    opsets: tuple[int, int]
+    ir_version: int
+    plugins: frozenset[str]
+    operators: Mapping[str, frozenset[str]]
+    attributes: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    outputs: Mapping[str, int]
+    constants: Mapping[str, tuple[int, ...]]
+    max_rank: int
+    max_topk: int
+    max_spatial_rank: int
+    plugin_attributes: Mapping[str, tuple[str, ...]]
+    remedies: Mapping[str, str]
+
+
+def target_names() -> tuple[str, ...]:
+    """Return the names :func:`load_target` takes."""
+    return tuple(_tables()["targets"])
+
+
+def load_target(name: str) -> Target:
+    """Return what the target ``name`` takes.
+
+    Raises:
+        UnknownNameError: no such target.
+    """
+    tables = _tables()
+    if name not in tables["targets"]:
+        raise UnknownNameError("target", name, tables["targets"])
+    own = tables["targets"][name]
+    low, high = own["opsets"]
+    limits = tables["limits"]
+    return Target(
+        name=name,
+        title=own["title"],
+        opsets=(low, high),
+        ir_version=own["ir_version"],
+        plugins=frozenset(own["plugins"]),
+        operators=_operators(tables["operators"], own["absent"]),
+        attributes=_attributes(tables["attributes"], own.get("attributes", {})),
+        outputs=tables["outputs"],
+        constants={each: tuple(inputs) for each, inputs in tables["constants"].items()},
+        max_rank=limits["rank"],
+        max_topk=limits["topk"],
+        max_spatial_rank=limits["spatial_rank"],
+        plugin_attributes={each: tuple(names) for each, names in tables["plugins"].items()},
+        remedies=tables["remedies"],
+    )
+
+
+@functools.cache
+def _tables() -> dict[str, Any]:
+    text = resources.files(__package__).joinpath("tensorrt.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def _operators(groups: dict[str, list[str]], absent: list[str]) -> dict[str, frozenset[str]]:
+    return {
+        operator: _GROUPS[group]
+        for group, operators in groups.items()
+        for operator in operators
+        if operator not in absent
+    }
+
+
+def _attributes(
+    shared: dict[str, dict[str, list[Any]]], own: dict[str, dict[str, list[Any]]]
+) -> dict[str, dict[str, tuple[Any, ...]]]:
+    return {
+        operator: {name: tuple(values) for name, values in (rules | own.get(operator, {})).items()}
+        for operator, rules in shared.items()
+    }
