@@ -132,14 +132,22 @@ def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArr
     Two equal boxes have IoU 1 even where they have no area; NaN counts as no overlap.
     """
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        low = np.maximum(first[:, None, :2], second[None, :, :2])
-        high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-        inner = np.prod(np.maximum(high - low, 0.0), axis=2)
+        inner = _shared(first, second, 0) * _shared(first, second, 1)
         ratio = inner / (_areas(first)[:, None] + _areas(second)[None, :] - inner)
-    ratio[~np.isfinite(ratio)] = 0.0
-    same = (first[:, None, :] == second[None, :, :]).all(axis=2)
-    result: NDArray[np.float64] = np.where(same, 1.0, ratio)
-    return result
+    # 0/0 are points, NaN in a box makes NaN, and inf/inf is no overlap that means anything.
+    row, column = np.nonzero(~np.isfinite(ratio))
+    ratio[row, column] = (first[row] == second[column]).all(axis=1)
+    return ratio
+
+
+def _shared(
+    first: NDArray[np.float64], second: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
+    """Return how many pixels every box of ``first`` shares with every one of ``second``."""
+    low = np.maximum(first[:, None, axis], second[None, :, axis])
+    high = np.minimum(first[:, None, axis + 2], second[None, :, axis + 2])
+    shared: NDArray[np.float64] = np.maximum(high - low, 0.0)
+    return shared
 
 
 def overlapping_pairs(
