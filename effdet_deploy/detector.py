@@ -88,7 +88,7 @@ class Detector:
             ImageError: a picture is unusable.
             UsageError: the threshold is below the model's own floor, or the detector is closed.
         """
-        floor = self._checked_threshold(score_threshold)
+        floor = self.checked_threshold(score_threshold)
         sources = (
             [images]
             if isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
@@ -113,7 +113,19 @@ class Detector:
     ) -> None:
         self.close()
 
-    def _checked_threshold(self, asked: float | None) -> float:
+    def __repr__(self) -> str:
+        runtime = self.runtime
+        return (
+            f"Detector({self.spec.variant}, {runtime.backend} on {runtime.device}, "
+            f"{runtime.precision})"
+        )
+
+    def checked_threshold(self, asked: float | None) -> float:
+        """Return the threshold that holds: ``asked``, or the model's own floor for None.
+
+        Raises:
+            UsageError: below the model's floor, or not within 0-1.
+        """
         floor = self.spec.output.score_threshold
         if asked is None:
             return floor

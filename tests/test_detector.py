@@ -158,6 +158,10 @@ def test_the_public_names_are_the_same_objects():
         _ = effdet_deploy.nonsense
 
 
+def test_it_says_what_it_is(detector):
+    assert repr(detector) == "Detector(tiny, onnxruntime on cpu, fp32)"
+
+
 def test_many_threads_get_what_one_gets(detector):
     pictures = [np.full((30, 50, 3), level, np.uint8) for level in range(0, 250, 10)]
     serial = [detector.detect(picture)[0].scores for picture in pictures]

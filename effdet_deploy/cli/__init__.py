@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "export": "Turn a checkpoint into one verified graph: uint8 image in, boxes out.",
+    "build": "Build a TensorRT engine from an exported ONNX model.",
     "check": "Check an ONNX model against what a TensorRT takes.",
     "detect": "Detect in pictures with an exported model.",
     "inspect": "Show what an exported model says about itself.",
@@ -118,17 +119,26 @@ def _run(
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [each for each in given if each != "--debug"] or ["--help"]
-    sys.excepthook = sys.__excepthook__ if debug else _report_bug
+    before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
     with _own_warnings(debug):
-        try:
-            command = typer.main.get_command(build(given))
-            code = command.main(given, prog_name=program, standalone_mode=False)
-        except (KeyboardInterrupt, typer.Abort):
-            return _interrupted()
-        except BrokenPipeError:
-            return _reader_gone()
-        except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
-            return _report(error, program, debug)
+        code = _attempt(program, build, given, debug)
+    # What nobody caught has left by now, and finds the hook in place.
+    sys.excepthook = before
+    return code
+
+
+def _attempt(
+    program: str, build: Callable[[Sequence[str]], typer.Typer], given: list[str], debug: bool
+) -> int:
+    try:
+        command = typer.main.get_command(build(given))
+        code = command.main(given, prog_name=program, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+    except BrokenPipeError:
+        return _reader_gone()
+    except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
+        return _report(error, program, debug)
     # Typer turns Ctrl-C into a plain return of this code.
     return _interrupted() if code == _INTERRUPTED else code or 0
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _JPEG_QUALITY = 92
+_DEFAULT_THRESHOLD = 0.3
 
 
 def run(
@@ -29,8 +30,9 @@ def run(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where annotated pictures go.")
     ] = Path("detections"),
     score_threshold: Annotated[
-        float, typer.Option(help="Leave out detections below this score.")
-    ] = 0.3,
+        float | None,
+        typer.Option(help="Leave out detections below it; default 0.3, or the model's if higher."),
+    ] = None,
     backend: Annotated[
         str, typer.Option(help="The engine; auto goes by the model's suffix.")
     ] = "auto",
@@ -53,17 +55,18 @@ def run(
     targets = _plan(inputs, output)
     result = json_file or output / "detections.json"
     with load(model, backend, device, threads, trust) as detector:
+        threshold = _threshold(score_threshold, detector)
         output.mkdir(parents=True, exist_ok=True)
         require_writable_target(result)
         require_writable_target(next(iter(targets.values())))
         _say_precision(model, detector)
         outcomes = []
         for outcome in _with_progress(
-            detect_each(detector, list(targets), score_threshold), len(targets)
+            detect_each(detector, list(targets), threshold), len(targets)
         ):
             _save(outcome, targets[outcome.source])
             outcomes.append(_described(outcome, targets[outcome.source]))
-        document = _document(model, detector, score_threshold, outcomes)
+        document = _document(model, detector, threshold, outcomes)
     console.write_json(result, document)
     console.stdout().print(_table(outcomes))
     _finish(outcomes, output, result)
@@ -113,6 +116,11 @@ def _free_name(output: Path, picture: Path, taken: set[Path]) -> Path:
     return target
 
 
+def _threshold(asked: float | None, detector: Detector) -> float:
+    floor = detector.checked_threshold(asked)
+    return max(_DEFAULT_THRESHOLD, floor) if asked is None else floor
+
+
 def _say_precision(model: Path, detector: Detector) -> None:
     said, computed = detector.spec.precision.kind, detector.runtime.precision
     if said != computed:
@@ -123,19 +131,12 @@ def _say_precision(model: Path, detector: Detector) -> None:
 
 
 def _with_progress(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
+    screen = console.stderr()
+    if not screen.is_terminal:
+        return outcomes
     from rich.progress import track
 
-    screen = console.stderr()
-    return iter(
-        track(
-            outcomes,
-            "Detecting",
-            total,
-            console=screen,
-            transient=True,
-            disable=not screen.is_terminal,
-        )
-    )
+    return iter(track(outcomes, "Detecting", total, console=screen, transient=True))
 
 
 def _save(outcome: Outcome, target: Path) -> None:
@@ -214,11 +215,17 @@ def _finish(outcomes: list[dict[str, Any]], output: Path, result: Path) -> None:
     done = len(outcomes) - len(failed)
     count = sum(len(each.get("detections", ())) for each in outcomes)
     console.stderr().print(
-        f"{count} detections in {done} pictures; pictures in {output}, JSON in {result}.",
+        f"Found {_counted(count, 'detection')} in {_counted(done, 'picture')}; "
+        f"annotated copies in {output}, JSON in {result}.",
         markup=False,
     )
     if failed:
         raise ImageError(
-            f"{len(failed)} of {len(outcomes)} pictures could not be read: {failed[0]['error']}",
+            f"{len(failed)} of {_counted(len(outcomes), 'picture')} could not be read: "
+            f"{failed[0]['error']}",
             "The others were done; the JSON lists every failure.",
         )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -139,7 +139,7 @@ def _sidecar_text(document: dict[str, Any]) -> str:
         return "none"
     same = document["sidecar"]["sha256"] == document["sha256"]
     verification = document["sidecar"]["verification"]
-    verdict = verification.get("verdict", "recorded") if verification else "none"
+    verdict = verification.get("status", "recorded") if verification else "none"
     return f"{'hash agrees' if same else 'HASH DIFFERS'}; verification: {verdict}"
 
 

@@ -34,7 +34,8 @@ _NAMES = {
     "tensorrt": "a TensorRT engine",
     "torchscript": "a TorchScript archive",
 }
-_ENGINE_MAGIC = (b"ptrt", b"ftrt")
+_ENGINE_MAGIC = (b"ptrt", b"ftrt", b"vtrt")
+"""TensorRT, old and new, and TensorRT-RTX."""
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
 

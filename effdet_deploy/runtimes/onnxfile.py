@@ -7,6 +7,7 @@ end exactly at its last byte is truncated or no ONNX file.
 
 from __future__ import annotations
 
+import functools
 import mmap
 from collections import Counter
 from dataclasses import dataclass, field
@@ -59,6 +60,13 @@ def read_onnx(path: Path) -> OnnxFile:
     Raises:
         ModelFileError: not an ONNX file, truncated or damaged.
     """
+    status = path.stat()
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
+    """Read once while the file stays the same: recognising and loading ask one after another."""
     try:
         with path.open("rb") as stream, _mapped(stream.fileno()) as data:
             return _Walk(data).model()

@@ -145,17 +145,18 @@ class OnnxRuntime:
                 took = time.perf_counter() - start
             return TimedRun(dict(zip(names, values, strict=True)), 0.0, took, 0.0)
         with _translated_run_errors(self._name):
-            return self._run_timed_on_gpu(session, checked)
+            return self._run_bound(session, checked)
 
-    def _run_timed_on_gpu(self, session: ort.InferenceSession, feeds: Tensors) -> TimedRun:
-        index = int(self.device.partition(":")[2])
+    def _run_bound(self, session: ort.InferenceSession, feeds: Tensors) -> TimedRun:
+        kind, _, index = self.device.partition(":")
+        place = (kind, int(index or 0))
         binding = session.io_binding()
         start = time.perf_counter()
         for name, array in feeds.items():
-            on_gpu = ort.OrtValue.ortvalue_from_numpy(array, "cuda", index)
+            on_gpu = ort.OrtValue.ortvalue_from_numpy(array, *place)
             binding.bind_ortvalue_input(name, on_gpu)
         for each in self.outputs:
-            binding.bind_output(each.name, "cuda", index)
+            binding.bind_output(each.name, *place)
         binding.synchronize_inputs()
         copied = time.perf_counter()
         session.run_with_iobinding(binding)

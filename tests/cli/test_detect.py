@@ -39,8 +39,8 @@ def test_one_picture_gives_an_annotated_copy_json_and_a_table(run_tool, model, p
         "square",
     ]
     assert "circle" in done.stdout
-    assert "4 detections in 1 pictures" in done.stderr
-    assert "detections in" not in done.stdout
+    assert "Found 4 detections in 1 picture;" in done.stderr
+    assert "Found" not in done.stdout
 
 
 def test_files_folders_and_globs_are_found_once_each(model, here, capsys):
@@ -150,6 +150,18 @@ def test_the_threshold_and_the_json_file_are_honoured(model, picture, here):
     document = json.loads((here / "result.json").read_text())
     assert len(document["images"][0]["detections"]) == 2
     assert not (here / "out" / "detections.json").exists()
+
+
+def test_a_model_with_a_higher_floor_than_the_default_runs(here, picture):
+    model = write_tiny(here / "strict.onnx", detector_spec(score_threshold=0.5))
+    assert main(["detect", str(model), str(picture), "-o", "out"]) == 0
+    assert json.loads((here / "out" / "detections.json").read_text())["score_threshold"] == 0.5
+
+
+def test_a_threshold_that_cannot_be_met_is_refused_and_leaves_nothing_behind(here, model, picture):
+    asked = ["--score-threshold", "0.001"]
+    assert main(["detect", str(model), str(picture), "-o", "out", *asked]) == 2
+    assert not (here / "out").exists()
 
 
 def test_a_device_that_is_absent_is_exit_4_and_leaves_nothing_behind(model, picture, here, capsys):

@@ -43,12 +43,12 @@ def test_its_json_holds_everything(model, tmp_path, capsys):
 def test_it_compares_the_file_with_its_sidecar(model, capsys, recorded, said):
     digest = sha256_file(model) if recorded is None else recorded
     sidecar_path(model).write_text(
-        json.dumps({"sha256": digest, "verification": {"verdict": "ok"}})
+        json.dumps({"sha256": digest, "verification": {"status": "passed"}})
     )
     assert main(["inspect", str(model)]) == 0
     shown = capsys.readouterr().out
     assert said in shown
-    assert "verification: ok" in shown
+    assert "verification: passed" in shown
 
 
 def test_a_foreign_onnx_file_is_described_as_far_as_it_goes(tmp_path, capsys):

@@ -219,7 +219,7 @@ def test_row_38_onnx_under_another_name_is_recognised(tmp_path, suffix):
     assert "'.onnx'" in error.remedy
 
 
-@pytest.mark.parametrize("magic", [b"ptrt", b"ftrt"])
+@pytest.mark.parametrize("magic", [b"ptrt", b"ftrt", b"vtrt"])
 def test_row_38_an_engine_named_onnx_is_recognised(tmp_path, magic):
     path = tmp_path / "model.onnx"
     path.write_bytes(magic + ENGINE[4:])

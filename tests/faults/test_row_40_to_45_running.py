@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
@@ -13,7 +14,7 @@ from effdet_deploy.detector import load
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, TensorError, UsageError
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.spec import BatchSpec
-from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
+from tests.onnx_models import SIDE, detector_spec, tiny_model, with_input, write_tiny
 
 
 @pytest.fixture
@@ -151,6 +152,20 @@ OUT_OF_MEMORY = [
     ort_errors.Fail("CUDA failure 2: out of memory ; GPU=0"),
     ort_errors.RuntimeException("std::bad_alloc"),
 ]
+
+
+def test_row_45_an_allocation_that_cannot_be_met_is_a_typed_error(tmp_path):
+    model = tiny_model()
+    shape = np.array([2**40, 4], np.int64)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(shape, "huge"))
+    scores = next(each for each in model.graph.node if each.output[0] == "detection_scores")
+    scores.output[0] = "few"
+    expand = onnx.helper.make_node("Expand", ["few", "huge"], ["detection_scores"])
+    model.graph.node.append(expand)
+    path = tmp_path / "huge.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ResourceError, match="memory ran out"):
+        load_runtime(path).run({"images": pictures(1)})
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)

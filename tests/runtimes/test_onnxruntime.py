@@ -59,6 +59,15 @@ def test_a_timed_run_gives_the_same_outputs_and_copies_nothing_on_the_cpu(tmp_pa
     assert (timed.copy_in, timed.copy_out) == (0, 0)
 
 
+def test_a_run_with_bound_memory_gives_the_same_outputs(tmp_path, batch):
+    # The path that CUDA takes, run on the CPU so that every call in it is made somewhere.
+    runtime = load_runtime(write_tiny(tmp_path / "tiny.onnx"))
+    timed = runtime._run_bound(runtime._open_session(), {"images": batch})
+    for name, expected in runtime.run({"images": batch}).items():
+        np.testing.assert_array_equal(timed.outputs[name], expected)
+    assert min(timed.copy_in, timed.compute, timed.copy_out) >= 0
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 has no FP16 kernels")
 def test_a_half_precision_file_says_that_an_x86_cpu_computes_in_fp32(tmp_path):
     spec = DetectorSpec(
