@@ -53,7 +53,9 @@ def complete_spec(spec: DetectorSpec, model: onnx.ModelProto) -> DetectorSpec:
         spec,
         opset=next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx")),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
-        parameters=sum(_elements(each) for each in weights if len(each.dims) > 0),
+        # Lowering the precision of a graph adds casts and scales, and no parameters.
+        parameters=spec.parameters
+        or sum(_elements(each) for each in weights if len(each.dims) > 0),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
 
@@ -69,8 +71,6 @@ def write_onnx(
     model: onnx.ModelProto,
     spec: DetectorSpec,
     path: Path,
-    *,
-    external_above: int = EXTERNAL_DATA_ABOVE,
 ) -> DetectorSpec:
     """Check the graph and write it with its spec; large weights go into a data file beside it.
 
@@ -81,7 +81,7 @@ def write_onnx(
         ModelFileError: the graph breaks ONNX's rules: a bug of ours or of the tracer.
     """
     spec = complete_spec(spec, model)
-    if model.ByteSize() > external_above:
+    if model.ByteSize() > EXTERNAL_DATA_ABOVE:
         spec = dataclasses.replace(spec, external_files=(_externalise(model, path),))
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     path.write_bytes(model.SerializeToString(deterministic=True))

@@ -16,6 +16,6 @@ if TYPE_CHECKING:
 
 def anchor_centres(spec: AnchorSpec, height: int, width: int) -> Tensor:
     """Return anchors ``[A,4]`` float32 as (y, x, h, w): centre and size in network pixels."""
-    boxes = torch.from_numpy(anchor_boxes(spec, height, width))
+    boxes = torch.tensor(anchor_boxes(spec, height, width))
     low, high = boxes[:, :2], boxes[:, 2:]
     return torch.cat([(low + high) / 2, high - low], dim=1)

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from effdet_deploy.exporters import Artifact, ExportOptions, export, finishing
+from effdet_deploy.files import sha256_file
+from effdet_deploy.model import get_config
+from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.spec import METADATA_KEY, DetectorSpec
+from tests.networks import conditioned
+
+LEAN_NODES = 800
+"""Of D0 with its NMS; effdet's naive export has twice as many without."""
+EXPECTED_ROLES = {"Conv": 214, "MaxPool": 14, "Resize": 12}
+"""Of D0's network (facts section 8): a different count means a wasted or a lost node."""
+
+
+@pytest.fixture(scope="module")
+def graph(ranged: Artifact) -> onnx.ModelProto:
+    return onnx.load(ranged.path)
+
+
+def test_a_ranged_export_passes_verification_at_both_ends(ranged: Artifact) -> None:
+    assert ranged.report is not None
+    assert ranged.report.passed
+    assert set(ranged.report.batch_sizes) == {1, 3}
+    assert not ranged.notes
+
+
+def test_the_graph_is_lean(graph: onnx.ModelProto, ranged: Artifact) -> None:
+    assert len(graph.graph.node) < LEAN_NODES
+    for operator, count in EXPECTED_ROLES.items():
+        assert ranged.spec.operators[operator] == count
+    assert not {"BatchNormalization", "Pad", "Shape", "ConstantOfShape"} & set(
+        ranged.spec.operators
+    )
+
+
+def test_every_node_is_named_once_and_its_first_output_after_it(graph: onnx.ModelProto) -> None:
+    names = [node.name for node in graph.graph.node]
+    outputs = {value.name for value in graph.graph.output}
+    assert len(set(names)) == len(names)
+    assert all(node.output[0] in {node.name, *outputs} for node in graph.graph.node)
+
+
+def test_every_convolution_is_named_by_a_module_of_the_network(graph: onnx.ModelProto) -> None:
+    modules = dict(conditioned("tf_efficientdet_d0").named_modules())
+    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    for name in convolutions:
+        path = re.sub(r"\.conv(_\d+)?$", "", name)
+        # Folding gives each level of a head a pointwise convolution of its own.
+        path = re.sub(r"\.level\.\d+$", ".conv_pw", path)
+        assert path in modules, name
+
+
+def test_nothing_private_is_in_the_file(ranged: Artifact) -> None:
+    content = ranged.path.read_bytes()
+    for secret in (str(Path.home()), str(Path(__file__).parents[2]), str(ranged.path.parent)):
+        assert secret.encode() not in content
+    assert b"stack_trace" not in content
+    assert b"site-packages" not in content
+
+
+def test_the_spec_travels_in_the_metadata_and_in_the_sidecar(
+    graph: onnx.ModelProto, ranged: Artifact
+) -> None:
+    metadata = {each.key: each.value for each in graph.metadata_props}
+    spec = DetectorSpec.from_json(metadata[METADATA_KEY])
+    sidecar = json.loads(ranged.sidecar.read_text())
+    assert spec == ranged.spec == DetectorSpec.from_dict(sidecar["spec"])
+    assert sidecar["sha256"] == sha256_file(ranged.path)
+    assert sidecar["verification"]["status"] == "passed"
+    assert spec.operators["TopK"] == 3
+    assert spec.batch.maximum == 3
+
+
+def test_the_parameters_are_those_of_the_published_network(ranged: Artifact) -> None:
+    # EfficientDet's table 2 says 3.9 M for D0; folding gives each level its own pointwise weights.
+    network = sum(each.numel() for each in conditioned("tf_efficientdet_d0").parameters())
+    assert abs(network / 1e6 - 3.9) < 0.05
+    assert network < ranged.spec.parameters < 1.2 * network
+
+
+def test_a_model_in_memory_is_exported_as_the_same_weights(tmp_path: Path) -> None:
+    network = conditioned("tf_efficientdet_lite0", num_classes=3)
+    options = ExportOptions(labels=write_labels(tmp_path), verify=False)
+    artifact = export(network, tmp_path / "mine.onnx", options)
+    assert [each.name for each in artifact.spec.classes] == ["cat", "dog", "bird"]
+    assert artifact.spec.variant == "tf_efficientdet_lite0"
+    assert artifact.spec.overrides == {"image_size": (128, 128), "num_classes": 3}
+    assert artifact.report is None
+
+
+def write_labels(directory: Path) -> Path:
+    labels = directory / "labels.txt"
+    labels.write_text("cat\ndog\nbird\n")
+    return labels
+
+
+def test_onnx_nms_gives_the_rows_of_static_nms(ranged: Artifact, tmp_path: Path) -> None:
+    options = ExportOptions(weights="random", image_size=(128, 128), nms="onnx", verify=False)
+    other = export("d0", tmp_path / "onnx_nms.onnx", options)
+    image = structured_pictures(1, 128, 128, seed=3)
+    with load_runtime(ranged.path) as static, load_runtime(other.path) as operator:
+        expected = static.run({"images": image})
+        found = operator.run({"images": image})
+    assert expected["num_detections"].item() > 20
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+
+
+def test_large_weights_go_into_a_data_file_with_its_hash_in_the_spec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "EXTERNAL_DATA_ABOVE", 1_000_000)
+    options = ExportOptions(weights="random", image_size=(128, 128))
+    artifact = export("lite0", tmp_path / "large.onnx", options)
+    (data,) = artifact.spec.external_files
+    assert artifact.report is not None
+    assert artifact.report.passed
+    assert sha256_file(tmp_path / data.name) == data.sha256
+    assert artifact.size == artifact.path.stat().st_size + data.size
+    assert artifact.path.stat().st_size < 1_000_000
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(
+        [artifact.path.name, artifact.sidecar.name, data.name]
+    )
+
+
+def test_the_variant_named_is_the_config_registered(ranged: Artifact) -> None:
+    config = get_config(ranged.spec.variant)
+    assert ranged.spec.anchors.scale == config.anchor_scale
+    assert ranged.spec.input.mean == config.mean
