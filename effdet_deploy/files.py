@@ -8,10 +8,14 @@ import hashlib
 import os
 import secrets
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import ModelFileError, ResourceError, UsageError
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -103,6 +107,27 @@ def deliver(staged: Path, target: Path) -> None:
     with staged.open("rb") as stream:
         os.fsync(stream.fileno())
     staged.replace(target)
+
+
+@contextlib.contextmanager
+def one_at_a_time(directory: Path) -> Iterator[None]:
+    """Wait until no other process of ours delivers files into ``directory``.
+
+    Several files that belong together are moved one after the other: without this, two exports to
+    one target could leave the model of one beside the sidecar of the other. The directory itself
+    is locked, so that no lock file stays behind.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        # A file system without locks, such as some network ones, is no reason to fail.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_atomically(target: Path, content: bytes | str) -> None:

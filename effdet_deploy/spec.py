@@ -142,12 +142,17 @@ class ExternalFile:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine was built with and for; ``gpu`` is empty where none was present."""
+    """What an engine was built with and for; ``gpu`` is empty where none was present.
+
+    ``traits`` are the build options that decide where and how it runs, such as ``tf32``,
+    ``version-compatible`` or ``hardware-compatible=ampere+``.
+    """
 
     backend: str
     version: str
     gpu: str = ""
     compute_capability: str = ""
+    traits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from effdet_deploy._version import __version__
 from effdet_deploy.errors import VerificationError
-from effdet_deploy.files import deliver, sha256_file, sidecar_path
+from effdet_deploy.files import deliver, one_at_a_time, sha256_file, sidecar_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,11 +56,15 @@ def deliver_artifact(
     spec: DetectorSpec,
     report: ParityReport | None,
     notes: tuple[str, ...] = (),
+    *,
+    reference: str = "PyTorch",
+    extra: Mapping[str, object] = MappingProxyType({}),
 ) -> Artifact:
     """Move a staged artifact and its sidecar to ``target``, or to ``target.failed``.
 
     External files that ``spec`` names are expected beside ``staged`` and move first, so that a
-    model is never seen without its data.
+    model is never seen without its data. Of two deliveries to one target, the files of one stay.
+    ``extra`` joins the sidecar; ``reference`` is what ``report`` compared with.
 
     Raises:
         VerificationError: ``report`` failed; what was built is kept as ``target.failed``.
@@ -67,26 +72,30 @@ def deliver_artifact(
     failed = report is not None and not report.deliverable
     final = target.with_name(target.name + ".failed") if failed else target
     sidecar = staged.with_name(staged.name + ".sidecar")
-    sidecar.write_text(_sidecar_text(staged, spec, report), encoding="utf-8")
+    sidecar.write_text(_sidecar_text(staged, spec, report, extra), encoding="utf-8")
     size = staged.stat().st_size
-    for each in spec.external_files:
-        size += each.size
-        deliver(staged.with_name(each.name), target.with_name(each.name))
-    deliver(sidecar, sidecar_path(final))
-    deliver(staged, final)
+    with one_at_a_time(target.parent):
+        for each in spec.external_files:
+            size += each.size
+            deliver(staged.with_name(each.name), target.with_name(each.name))
+        deliver(sidecar, sidecar_path(final))
+        deliver(staged, final)
     if failed:
         raise VerificationError(
-            f"The exported model does not give what PyTorch gives; it is kept as '{final}'.",
+            f"The exported model does not give what {reference} gives; it is kept as '{final}'.",
             f"Read the comparison in '{sidecar_path(final)}' and report it to effdet-deploy.",
         )
     return Artifact(final, spec, report, size, notes)
 
 
-def _sidecar_text(staged: Path, spec: DetectorSpec, report: ParityReport | None) -> str:
+def _sidecar_text(
+    staged: Path, spec: DetectorSpec, report: ParityReport | None, extra: Mapping[str, object]
+) -> str:
     document = {
         "effdet_deploy": __version__,
         "spec": asdict(spec),
         "sha256": sha256_file(staged),
         "verification": None if report is None else report.to_dict(),
+        **extra,
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

@@ -173,7 +173,9 @@ def _use_dla(trt: Trt, builder: Any, config: Any, core: int) -> None:
     config.DLA_core = core
 
 
-def create_monitor(trt: Trt, report: Callable[[str, int, int], None], stop: Callable[[], bool]) -> Monitor:
+def create_monitor(
+    trt: Trt, report: Callable[[str, int, int], None], stop: Callable[[], bool]
+) -> Monitor:
     """Return a progress monitor.
 
     Args:
@@ -187,7 +189,12 @@ def create_monitor(trt: Trt, report: Callable[[str, int, int], None], stop: Call
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}
 
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        def phase_start(
+            self,
+            phase_name: str,
+            parent_phase: str | None,  # noqa: ARG002 - given by position
+            num_steps: int,
+        ) -> None:
             self.steps[phase_name] = num_steps
             report(phase_name, 0, num_steps)
 

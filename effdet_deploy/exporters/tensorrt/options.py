@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from effdet_deploy.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Backend = Literal["tensorrt", "tensorrt-rtx"]
 HardwareLevel = Literal["none", "ampere+", "same-compute-capability"]
@@ -61,7 +63,7 @@ class BuildOptions:
             raise UnknownNameError(
                 "hardware compatibility level", self.hardware_compatible, HARDWARE_LEVELS
             )
-        if self.workspace is not None and not 0 < self.workspace <= 1024:  # noqa: PLR2004
+        if self.workspace is not None and not 0 < self.workspace <= 1024:
             raise _out_of_range("--workspace", "more than 0 and at most 1024 GiB", self.workspace)
         if self.opt_level is not None and not 0 <= self.opt_level <= MAX_OPT_LEVEL:
             raise _out_of_range("--opt-level", f"0 to {MAX_OPT_LEVEL}", self.opt_level)

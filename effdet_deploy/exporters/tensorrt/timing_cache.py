@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from effdet_deploy.exporters.tensorrt.network import Log
 
-_MAGIC = b"ptrt"
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -47,8 +45,6 @@ def attach(config: Any, path: Path, origin: Origin, log: Log) -> str:
 
 
 def _unfit(content: bytes, path: Path, origin: Origin) -> str:
-    if not content.startswith(_MAGIC):
-        return "it is not a timing cache"
     note = sidecar_path(path)
     if not note.is_file():
         return ""
@@ -70,12 +66,12 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
 
 def _try(config: Any, content: bytes, log: Log) -> str:
     """TensorRT has three ways to say no: None, False, and an empty cache with a warning."""
-    before = len(log.warnings) + len(log.errors)
+    log.warnings.clear()
+    log.errors.clear()
     cache = config.create_timing_cache(content)
     if cache is None or not config.set_timing_cache(cache, False):
         return "TensorRT does not accept it"
-    complaints = [*log.warnings, *log.errors]
-    if len(complaints) > before and any("timing cache" in each for each in complaints):
+    if any("timing cache" in each for each in (*log.warnings, *log.errors)):
         return "TensorRT cannot read it"
     return ""
 

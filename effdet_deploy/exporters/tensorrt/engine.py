@@ -1,0 +1,160 @@
+"""From an ONNX file to a delivered engine: build, sidecar, and a run where there is a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from effdet_deploy.errors import UsageError
+from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, silent
+from effdet_deploy.exporters.options import TENSORRT_MAX_TOPK
+from effdet_deploy.exporters.tensorrt.messages import Request
+from effdet_deploy.exporters.tensorrt.options import BuildOptions
+from effdet_deploy.exporters.tensorrt.process import run_builder
+from effdet_deploy.files import require_writable_target, sha256_file, staging
+from effdet_deploy.runtimes.modelfile import (
+    check_external_files,
+    read_sidecar,
+    read_spec,
+    require_content,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.spec import BatchSpec, DetectorSpec, EngineSpec
+
+
+def build_engine(
+    onnx_path: Path,
+    engine_path: Path,
+    options: BuildOptions | None = None,
+    progress: Progress = silent,
+    *,
+    batch: BatchSpec | None = None,
+    images: Path | None = None,
+    verify: bool = True,
+) -> Artifact:
+    """Build ``engine_path`` from an ONNX file of ours, and run it against that file on a GPU.
+
+    Needs neither torch nor onnx.
+
+    Args:
+        onnx_path: the model, in the precision that is wanted.
+        engine_path: where the plan goes; its sidecar goes beside it.
+        options: how to build.
+        progress: told the phase of the builder, its step and the seconds that have passed.
+        batch: the batch sizes the engine takes; default those of the ONNX file.
+        images: a folder of pictures to compare on; default four structured pictures.
+        verify: run the plan where there is a GPU; without one it cannot be run.
+
+    Raises:
+        UsageError: TensorRT cannot have the model's options, or the target cannot be written.
+        ModelFileError: the ONNX file is unusable, or TensorRT refuses it or crashes.
+        MissingError: TensorRT, its GPU, or the memory is not there.
+        VerificationError: the engine does not do what the ONNX file does; it is kept as
+            ``ENGINE.failed``.
+    """
+    options = options or BuildOptions()
+    require_writable_target(engine_path)
+    require_content(onnx_path, "onnx")
+    spec = read_spec(onnx_path, "onnx")
+    check_external_files(onnx_path, spec)
+    spec = dataclasses.replace(spec, batch=_checked_batch(spec, batch))
+    _require_candidates(spec)
+    with staging(engine_path) as directory:
+        staged = directory / engine_path.name
+        request = Request(options, str(onnx_path.resolve()), str(staged.resolve()), spec.batch)
+        builder = run_builder(request, progress)
+        spec = _engine_spec(spec, builder)
+        report = None
+        if verify and _can_run(builder):
+            progress("comparing the engine with the ONNX file")
+            report = _verify(staged, onnx_path, spec, images)
+        evidence = _evidence(onnx_path, report)
+        return deliver_artifact(
+            staged,
+            engine_path,
+            spec,
+            report,
+            (_verdict(builder, evidence["verified"], verify),),
+            reference="its ONNX file",
+            extra=evidence,
+        )
+
+
+def _checked_batch(spec: DetectorSpec, batch: BatchSpec | None) -> BatchSpec:
+    if batch is None:
+        return spec.batch
+    if batch.minimum < spec.batch.minimum or batch.maximum > spec.batch.maximum:
+        raise UsageError(
+            f"--batch {batch} was asked for, and the ONNX file takes {spec.batch}.",
+            "Choose sizes within that range, or export it again with another --batch.",
+        )
+    return batch
+
+
+def _require_candidates(spec: DetectorSpec) -> None:
+    if spec.output.nms != "none" and spec.output.candidates > TENSORRT_MAX_TOPK:
+        raise UsageError(
+            f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, "
+            f"and the ONNX file has {spec.output.candidates}.",
+            f"Export it again with --candidates {TENSORRT_MAX_TOPK} or fewer.",
+        )
+
+
+def _engine_spec(spec: DetectorSpec, builder: EngineSpec) -> DetectorSpec:
+    """An engine has its weights inside: no data file belongs to it."""
+    tools = spec.tools | {builder.backend: builder.version}
+    return dataclasses.replace(spec, engine=builder, tools=tools, external_files=())
+
+
+def _can_run(builder: EngineSpec) -> bool:
+    return bool(builder.gpu) and "strip-plan" not in builder.traits
+
+
+def _verify(staged: Path, onnx_path: Path, spec: DetectorSpec, images: Path | None) -> ParityReport:
+    """Run the plan and the ONNX file on the same pictures, without torch."""
+    from effdet_deploy.detector import Detector
+    from effdet_deploy.parity import compare
+    from effdet_deploy.parity.samples import verification_images
+    from effdet_deploy.runtimes.tensorrt import open_engine
+
+    chosen = verification_images(spec.input, images, spec.batch)
+    with (
+        Detector(open_engine(staged, spec)) as engine,
+        Detector.load(onnx_path, backend="onnxruntime", device="cpu") as reference,
+    ):
+        return compare(engine, reference, chosen)
+
+
+def _verdict(builder: EngineSpec, verified: str, verify: bool) -> str:
+    """Return the sentence that says what was verified and what was not."""
+    made_by = f"{builder.backend} {builder.version}"
+    if verified == "engine":
+        return (
+            f"[✓] the engine was built by {made_by}, run on {builder.gpu} and compared with its "
+            "ONNX file"
+        )
+    why = {
+        "that was switched off": not verify,
+        "its weights are stripped": "strip-plan" in builder.traits,
+        "there is no GPU here": not builder.gpu,
+    }
+    reason = next(each for each, holds in why.items() if holds)
+    compared = "was compared" if verified == "onnx" else "has no record of a comparison"
+    return f"[!] the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}"
+
+
+def _evidence(onnx_path: Path, report: ParityReport | None) -> dict[str, Any]:
+    """Return what the sidecar says beside the usual: what was compared, and from which file."""
+    recorded = read_sidecar(onnx_path)
+    digest = sha256_file(onnx_path)
+    of_this_file = recorded is not None and recorded.sha256 == digest
+    compared = recorded.verification if recorded is not None and of_this_file else None
+    return {
+        "onnx": {"sha256": digest, "verification": compared},
+        "verified": "engine" if report is not None else "onnx" if compared else "nothing",
+    }

@@ -1,0 +1,120 @@
+"""What TensorRT says when it gives up, in the user's words."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import (
+    DeviceError,
+    EffdetDeployError,
+    MissingPackageError,
+    ModelFileError,
+    ResourceError,
+    UsageError,
+)
+from effdet_deploy.exporters.tensorrt.messages import MODULES
+
+if TYPE_CHECKING:
+    from effdet_deploy.exporters.tensorrt.messages import Request
+
+_MEMORY = re.compile(
+    r"OutOfMemory|out of memory|bad_alloc|cudaErrorMemoryAllocation|insufficient memory"
+    r"|insufficient workspace|MEM_ALLOC",
+    re.IGNORECASE,
+)
+_NO_GPU = re.compile(r"CUDA driver version is insufficient|no CUDA-capable device|CUDA init")
+"""What RTX reports on every machine without a GPU; it builds all the same."""
+_SHOWN = 5
+_NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+
+
+def build_error(request: Request, fields: dict[str, Any]) -> EffdetDeployError | OSError:
+    """Return the error for a ``failed`` event's ``fields``."""
+    stage, messages = fields["stage"], fields["messages"]
+    if stage == "write":
+        code = fields.get("errno") or 0
+        return OSError(code, os.strerror(code), request.plan)
+    if stage == "import":
+        return _import_error(request, messages[0])
+    if stage == "start":
+        return DeviceError(
+            f"{_NAMES[request.options.backend]} finds no usable GPU: {_listed(messages)}.",
+            "Build on the machine that the engine is for, or use --backend tensorrt-rtx.",
+        )
+    if stage == "options":
+        return UsageError(
+            f"The engine cannot be built as asked: {_listed(messages)}.",
+            "Leave that option out, or build with another release of TensorRT.",
+        )
+    return _model_error(request, stage, messages)
+
+
+def _import_error(request: Request, message: str) -> EffdetDeployError:
+    module = MODULES[request.options.backend]
+    if f"'{module}'" in message:
+        return MissingPackageError(
+            module.replace("_", "-"),
+            f"building engines with {_NAMES[request.options.backend]}",
+            request.options.backend,
+        )
+    return DeviceError(
+        f"The package '{module}' is installed and cannot be loaded: {message}.",
+        "Install TensorRT's libraries of the same release, and an NVIDIA driver that they support.",
+    )
+
+
+def _model_error(request: Request, stage: str, messages: list[str]) -> EffdetDeployError:
+    name, said = _NAMES[request.options.backend], _listed(messages)
+    model = Path(request.onnx).name
+    if any(_MEMORY.search(each) for each in messages):
+        return ResourceError(
+            f"The memory ran out while {name} built an engine from '{model}': {said}.",
+            "Free memory or raise --workspace; or export with a smaller --batch or --image-size.",
+        )
+    if stage == "parse":
+        return ModelFileError(
+            f"{name} cannot read '{model}': {said}.",
+            "See what it takes with: effdet-deploy check; "
+            "an export with --nms static avoids operators that it lacks.",
+        )
+    return ModelFileError(
+        f"{name} could not build an engine from '{model}': {said}.",
+        "See what it takes with: effdet-deploy check.",
+    )
+
+
+def _listed(messages: list[str]) -> str:
+    telling = [each for each in messages if not _NO_GPU.search(each)] or messages
+    shown = [" ".join(each.split()).rstrip(".")[:400] for each in telling[:_SHOWN]]
+    if len(telling) > _SHOWN:
+        shown.append(f"and {len(telling) - _SHOWN} more")
+    return "; ".join(shown)
+
+
+def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDeployError:
+    """Return the error for a process that ended without saying anything."""
+    name, model = _NAMES[request.options.backend], Path(request.onnx).name
+    how = _signal_name(returncode) or f"exit code {returncode}"
+    said = f" ({last_words})" if last_words else ""
+    if returncode == -signal.SIGKILL:
+        return ResourceError(
+            f"The process that builds the engine from '{model}' was ended by SIGKILL{said}.",
+            "Usually the system ran out of memory: free some, or build on a larger machine.",
+        )
+    return ModelFileError(
+        f"{name} crashed with {how} on '{model}'{said}.",
+        "Try another release of TensorRT or a lower --opt-level; no engine was written.",
+    )
+
+
+def _signal_name(returncode: int) -> str:
+    if returncode >= 0:
+        return ""
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"

@@ -1,0 +1,249 @@
+"""A recording double of TensorRT: it builds nothing, says what was asked of it, fails on demand.
+
+The environment directs it: ``TENSORRT_DOUBLE`` names what happens (see the uses of ``_scenario``),
+``TENSORRT_DOUBLE_VERSION`` is the release it claims to be, and ``TENSORRT_DOUBLE_LOG`` names the
+file that every call is appended to, one JSON array a line.
+"""
+
+# ruff: noqa: A002, N815 - the names are NVIDIA's
+
+import enum
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+__version__ = os.environ.get("TENSORRT_DOUBLE_VERSION", "10.16.1.11")
+_MAJOR = int(__version__.partition(".")[0])
+PLAN = b"ftrt" + bytes(60)
+TIMINGS = b"timings of the double"
+
+
+def _scenario() -> str:
+    return os.environ.get("TENSORRT_DOUBLE", "")
+
+
+def _record(*call):
+    log = os.environ.get("TENSORRT_DOUBLE_LOG")
+    if log:
+        with Path(log).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps([str(each) for each in call]) + "\n")
+
+
+class ILogger:
+    class Severity(enum.Enum):
+        INTERNAL_ERROR = 0
+        ERROR = 1
+        WARNING = 2
+        INFO = 3
+        VERBOSE = 4
+
+    def __init__(self):
+        pass
+
+
+class IProgressMonitor:
+    def __init__(self):
+        pass
+
+
+class _Typed10(enum.IntEnum):
+    EXPLICIT_BATCH = 0
+    STRONGLY_TYPED = 1
+
+
+class _Typed11(enum.IntEnum):
+    STRONGLY_TYPED = 0
+
+
+NetworkDefinitionCreationFlag = _Typed10 if _MAJOR < 11 else _Typed11
+BuilderFlag = enum.Enum(
+    "BuilderFlag",
+    ["GPU_FALLBACK", "REFIT", "TF32", "VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT_IDENTICAL"],
+)
+MemoryPoolType = enum.Enum("MemoryPoolType", ["WORKSPACE"])
+DeviceType = enum.Enum("DeviceType", ["GPU", "DLA"])
+HardwareCompatibilityLevel = enum.Enum(
+    "HardwareCompatibilityLevel", ["NONE", "AMPERE_PLUS", "SAME_COMPUTE_CAPABILITY"]
+)
+
+
+class IHostMemory(bytes):
+    """The genuine one is a buffer; before Python 3.12 only built-in types can be."""
+
+    nbytes = property(len)
+
+
+class ITimingCache:
+    def __init__(self, content):
+        self._content = content
+
+    def serialize(self):
+        return IHostMemory(TIMINGS)
+
+
+class ParserError:
+    def __init__(self, node, name, operator, text):
+        self._node, self._name, self._operator, self._text = node, name, operator, text
+
+    def node(self):
+        return self._node
+
+    def node_name(self):
+        return self._name
+
+    def node_operator(self):
+        return self._operator
+
+    def desc(self):
+        return self._text
+
+
+class ITensor:
+    def __init__(self, name, shape):
+        self.name, self.shape = name, shape
+
+
+class INetworkDefinition:
+    num_inputs = 1
+
+    def get_input(self, index):
+        first = 1 if _scenario() == "static" else -1
+        return ITensor("images", (first, 128, 128, 3))
+
+
+class IOptimizationProfile:
+    def set_shape(self, input, min, opt, max):
+        _record("set_shape", input, min, opt, max)
+
+
+class IBuilderConfig:
+    def __init__(self, logger):
+        self._logger = logger
+        self._cache = None
+
+    def __setattr__(self, name, value):
+        if not name.startswith("_"):
+            _record("config", name, type(value).__name__ if name == "progress_monitor" else value)
+        super().__setattr__(name, value)
+
+    def set_flag(self, flag):
+        _record("set_flag", flag.name)
+
+    def clear_flag(self, flag):
+        _record("clear_flag", flag.name)
+
+    def set_memory_pool_limit(self, pool, pool_size):
+        _record("set_memory_pool_limit", pool.name, pool_size)
+
+    def add_optimization_profile(self, profile):
+        return -1 if _scenario() == "profile refused" else 0
+
+    def create_timing_cache(self, serialized_timing_cache):
+        content = bytes(serialized_timing_cache)
+        _record("create_timing_cache", content.decode(errors="replace"))
+        if content and content != TIMINGS:
+            self._logger.log(
+                ILogger.Severity.WARNING,
+                "Failed to deserialize timing cache. Returning an empty one.",
+            )
+        return ITimingCache(content)
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        self._cache = cache
+        return not (cache._content and _scenario() == "timing cache of another GPU")
+
+    def get_timing_cache(self):
+        return self._cache
+
+
+class Builder:
+    num_DLA_cores = 0
+
+    def __init__(self, logger):
+        self._logger = logger
+        if _scenario() == "no GPU":
+            logger.log(ILogger.Severity.ERROR, "CUDA initialization failure with error: 100")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    def create_network(self, flags=0):
+        _record("create_network", flags)
+        return INetworkDefinition()
+
+    def create_builder_config(self):
+        return IBuilderConfig(self._logger)
+
+    def create_optimization_profile(self):
+        return IOptimizationProfile()
+
+    def build_serialized_network(self, network, config):
+        _record("build_serialized_network")
+        return _OUTCOMES.get(_scenario(), _build)(self._logger, config.progress_monitor)
+
+
+class OnnxParser:
+    def __init__(self, network, logger):
+        self._errors = []
+
+    @property
+    def num_errors(self):
+        return len(self._errors)
+
+    def get_error(self, index):
+        return self._errors[index]
+
+    def parse_from_file(self, model):
+        _record("parse_from_file", model)
+        if _scenario() == "parser errors":
+            self._errors = [
+                ParserError(3, "head.nms", "NonMaxSuppression", "unsupported attribute"),
+                ParserError(5, "", "Foo", "No importer\nregistered"),
+            ]
+        return not self._errors
+
+
+def _build(logger, monitor):
+    monitor.phase_start("Building engine", None, 3)
+    for step in range(3):
+        if not monitor.step_complete("Building engine", step):
+            return None
+    monitor.phase_finish("Building engine")
+    return IHostMemory(PLAN)
+
+
+def _endless(logger, monitor):
+    """Go on until the monitor says stop, as a build of minutes does."""
+    monitor.phase_start("Building engine", None, 1000)
+    _record("started")
+    for step in range(6000):
+        time.sleep(0.01)
+        if not monitor.step_complete("Building engine", step):
+            _record("stopped by the monitor")
+            return None
+    return IHostMemory(PLAN)
+
+
+def _nothing(logger, monitor):
+    logger.log(ILogger.Severity.ERROR, "Could not find any implementation for node stem.conv.")
+
+
+def _out_of_memory(logger, monitor):
+    logger.log(ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (Requested size was 99 bytes.)")
+
+
+def _signalled(number):
+    def die(logger, monitor):
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    return die
+
+
+_OUTCOMES = {
+    "endless": _endless,
+    "returns None": _nothing,
+    "out of memory": _out_of_memory,
+    "killed": _signalled(signal.SIGKILL),
+    "crash": _signalled(signal.SIGSEGV),
+}
