@@ -53,6 +53,10 @@ def run(
     target: Annotated[
         str | None, typer.Option(help="tensorrt, openvino or onnxruntime: who will run it.")
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Your pictures, for a reduced precision's ranges."),
+    ] = None,
     input_kind: Annotated[
         str, typer.Option("--input", help="uint8, float255 or normalized.")
     ] = "uint8",
@@ -137,6 +141,7 @@ _PLAIN = (
     "opset",
     "verify",
     "verify_images",
+    "calibration",
     "seed",
 )
 

@@ -15,6 +15,7 @@ import torch
 
 from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact
 from effdet_deploy.exporters.finishing import finish_graph, write_onnx
+from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.naming import name_nodes
 from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
@@ -57,12 +58,13 @@ def export(
     with staging(output) as directory:
         staged = directory / output.name
         spec, notes = write_graph(source.model, spec, options.opset, staged, progress)
+        spec, more = lower_precision(staged, spec, options, progress)
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
             images = verification_images(spec.input, options.verify_images, spec.batch)
             report = verify_onnx(staged, spec, EagerReference(source.model, spec.input), images)
-        return deliver_artifact(staged, output, spec, report, notes)
+        return deliver_artifact(staged, output, spec, report, notes + more)
 
 
 def write_graph(

@@ -43,6 +43,7 @@ class ExportOptions:
     batch: BatchSpec = field(default_factory=BatchSpec)
     precision: Precision = "fp32"
     target: Target | None = None
+    calibration: Path | None = None
     input_kind: InputKind = "uint8"
     channel_order: ChannelOrder = "rgb"
     nms: NmsKind = "static"
@@ -65,6 +66,11 @@ class ExportOptions:
         _require(self.max_detections >= 1, "--max-detections", "1 or more")
         _require(self.max_detections <= self.candidates, "--max-detections", "at most --candidates")
         _require(MIN_OPSET <= self.opset <= MAX_OPSET, "--opset", f"{MIN_OPSET} to {MAX_OPSET}")
+        if self.calibration is not None and self.precision == "fp32":
+            raise UsageError(
+                "--calibration only serves a reduced precision, and the export is FP32.",
+                "Add --fp16, or leave --calibration out.",
+            )
         batch = self.batch
         ordered = 1 <= batch.minimum <= batch.optimum <= batch.maximum <= MAX_BATCH
         _require(ordered, "--batch", f"N, MIN..MAX or MIN,OPT,MAX, ascending, 1 to {MAX_BATCH}")

@@ -26,6 +26,8 @@ class OutputParity:
         by_batch: (batch size, largest error at it), in the order they were run.
         tolerance: the absolute error allowed; None where the output is measured but not judged.
         own_error: largest error of the reference itself against float64, where it was measured.
+        least_snr_db: signal-to-noise ratio from which on it counts as matching where ``tolerance``
+            is None; only asked where detections prove nothing.
     """
 
     name: str
@@ -33,6 +35,7 @@ class OutputParity:
     by_batch: tuple[tuple[int, float], ...] = ()
     tolerance: float | None = None
     own_error: float | None = None
+    least_snr_db: float | None = None
 
     @property
     def allowed(self) -> float | None:
@@ -40,6 +43,17 @@ class OutputParity:
         if self.tolerance is None:
             return None
         return max(self.tolerance, OWN_ERROR_FACTOR * (self.own_error or 0.0))
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether anything is asked of it."""
+        return self.tolerance is not None or self.least_snr_db is not None
+
+    @property
+    def matches(self) -> bool:
+        """Whether it is what the reference gives, as far as its precision allows."""
+        enough = self.least_snr_db is None or self.errors.snr_db >= self.least_snr_db
+        return self.status == "passed" and enough
 
     @property
     def status(self) -> Status:
@@ -213,8 +227,8 @@ class ParityReport:
     @property
     def heads_match(self) -> bool:
         """Whether raw outputs were judged, and all of them are within their tolerance."""
-        judged = [output for output in self.outputs if output.tolerance is not None]
-        return bool(judged) and all(output.status == "passed" for output in self.outputs)
+        judged = any(output.is_judged for output in self.outputs)
+        return judged and all(output.matches for output in self.outputs)
 
     @property
     def deliverable(self) -> bool:

@@ -25,20 +25,23 @@ class Tolerance:
         iou: from which IoU a detection counts as the same.
         score_error: what the measured score error is capped at when border cases are told: a
             larger difference is a finding, not a tie.
+        least_snr_db: what the heads must reach where ``heads`` is None and detections prove
+            nothing, as on pictures that show none of the detector's classes.
     """
 
     heads: float | None
     matched: float | None
     iou: float
     score_error: float
+    least_snr_db: float | None = None
 
 
 TOLERANCES: dict[Precision, Tolerance] = {
     # The score's slope over its logit is at most 1/4.
     "fp32": Tolerance(heads=1e-3, matched=0.999, iou=0.99, score_error=2.5e-4),
-    "fp16": Tolerance(heads=None, matched=0.99, iou=0.95, score_error=0.01),
+    "fp16": Tolerance(heads=None, matched=0.99, iou=0.95, score_error=0.01, least_snr_db=35.0),
     # bfloat16 keeps 8 bits of mantissa where float16 keeps 11: nearer to INT8.
-    "bf16": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05),
-    "int8": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05),
+    "bf16": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05, least_snr_db=20.0),
+    "int8": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05, least_snr_db=12.0),
 }
 """By the precision written into the graph; the coarser of the two sides counts."""

@@ -208,7 +208,9 @@ def _judged_outputs(state: _Verification, asked: Tolerance) -> tuple[OutputParit
     if asked.heads is not None and not all(each.within(asked.heads) for each in pooled.values()):
         own = _own_errors(state)
     return tuple(
-        OutputParity(name, errors, tuple(by_batch[name]), asked.heads, own.get(name))
+        OutputParity(
+            name, errors, tuple(by_batch[name]), asked.heads, own.get(name), asked.least_snr_db
+        )
         for name, errors in pooled.items()
     )
 

@@ -196,3 +196,14 @@ def test_the_table_shows_error_cosine_and_the_tolerance_that_would_pass():
 
 def test_reports_are_values():
     assert dataclasses.replace(report(), images=4) == report()
+
+
+@pytest.mark.parametrize(("error", "deliverable"), [(1e-3, True), (0.5, False)])
+def test_without_detections_a_reduced_precision_is_delivered_by_the_noise_in_its_heads(
+    error, deliverable
+):
+    silent = detection_parity(matched=0)
+    head = output_parity(error, tolerance=None, least_snr_db=35.0)
+    judged = report(head, detections=silent)
+    assert judged.inconclusive
+    assert judged.deliverable is deliverable

@@ -1,0 +1,212 @@
+"""FP16 written into the graph, as strongly typed engines need it.
+
+The network computes in float16; preprocessing, box decoding, NMS and outputs stay float32, with a
+Cast at every border. Engines that compute float16 nodes in float32, as ONNX Runtime does on x86,
+cannot show an overflow, so what would overflow is found from the ranges of the float32 graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from effdet_deploy.precision.network import (
+    float_inputs,
+    float_values,
+    initializers,
+    is_float,
+    network_nodes,
+    producers,
+)
+from effdet_deploy.precision.ranges import scan_ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
+
+    from effdet_deploy.precision.ranges import Range
+
+LARGEST = 65504.0
+"""The largest finite float16."""
+SMALLEST_NORMAL = 2.0**-14
+"""Below it float16 loses precision bit by bit, and engines may flush to zero."""
+MARGIN = 4.0
+"""Other images may reach beyond the range that some showed, by so many times."""
+MAX_WEIGHT_ERROR = 2.0**-9
+"""Relative RMS error of a rounded constant; rounding alone gives about 2**-12."""
+_HALF, _SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+_SUFFIXES = {_HALF: "to_fp16", _SINGLE: "to_fp32"}
+# Operators that make float32 from other types; their float32 result is cast where it is used.
+_CREATORS = {"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"}
+
+_Casts: TypeAlias = dict[tuple[str, int], str]
+"""(value, element type) → the name of the value in that type."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A float32 value that float16 cannot hold, and why in a few words."""
+
+    value: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.reason})"
+
+
+def find_unfit(model: ModelProto, batches: Iterable[NDArray[Any]]) -> list[Unfit]:
+    """Return the network's values that float16 cannot hold on the graph inputs ``batches``."""
+    constants = initializers(model.graph)
+    floats = float_values(model)
+    values = {
+        value: None
+        for node in network_nodes(model.graph)
+        for value in (*(name for _, name in float_inputs(node, floats)), *node.output)
+        if value in floats
+    }
+    computed = [value for value in values if value not in constants]
+    ranges = scan_ranges(model, computed, batches)
+    reasons = {value: _misfit_of_range(ranges[value]) for value in computed}
+    for value in values.keys() & constants.keys():
+        reasons[value] = _misfit_of_constant(numpy_helper.to_array(constants[value]))
+    return [Unfit(value, reasons[value]) for value in values if reasons[value]]
+
+
+def _misfit_of_range(seen: Range) -> str:
+    largest = seen.magnitude
+    if not largest * MARGIN <= LARGEST:
+        return f"reaches {largest:.3g}"
+    return f"stays below {largest:.3g}" if 0 < largest < SMALLEST_NORMAL else ""
+
+
+def _misfit_of_constant(values: NDArray[np.float32]) -> str:
+    largest = float(np.abs(values).max(initial=0))
+    if not largest <= LARGEST:
+        return f"holds {largest:.3g}"
+    error = float(np.linalg.norm(values - values.astype(np.float16).astype(np.float32)))
+    scale = float(np.linalg.norm(values))
+    return f"would lose {error / scale:.1%}" if error > MAX_WEIGHT_ERROR * scale else ""
+
+
+def nodes_touching(model: ModelProto, values: Collection[str]) -> tuple[str, ...]:
+    """Return the names of the network's nodes that read or make one of ``values``."""
+    wanted = set(values)
+    return tuple(
+        node.name
+        for node in network_nodes(model.graph)
+        if wanted.intersection(node.input) or wanted.intersection(node.output)
+    )
+
+
+def to_half(model: ModelProto, kept: Collection[str] = ()) -> None:
+    """Turn the network of ``model`` into float16, in place; nodes named in ``kept`` stay float32.
+
+    Names stay as they are; a Cast is named after the value it converts.
+    """
+    graph = model.graph
+    floats = float_values(model)
+    half = {
+        node.name
+        for node in network_nodes(graph)
+        if node.name not in kept and node.op_type not in _CREATORS
+    }
+    halved = {
+        value
+        for node in graph.node
+        if node.name in half
+        for value in node.output
+        if value in floats
+    }
+    casts = _free_graph_outputs(model, halved)
+    _retarget_casts(graph.node, half)
+    constants = _half_constants(model, half, floats)
+    _rewire(graph.node, half, halved, floats, constants, casts)
+    _insert_casts(model, casts)
+
+
+def _free_graph_outputs(model: ModelProto, halved: set[str]) -> _Casts:
+    """Rename float16 values that are graph outputs; return the casts that make the outputs."""
+    makers = producers(model.graph)
+    casts: _Casts = {}
+    for output in model.graph.output:
+        if output.name not in halved:
+            continue
+        inner = makers[output.name].name
+        for node in model.graph.node:
+            node.input[:] = [inner if name == output.name else name for name in node.input]
+            node.output[:] = [inner if name == output.name else name for name in node.output]
+        halved.remove(output.name)
+        halved.add(inner)
+        casts[inner, _SINGLE] = output.name
+    return casts
+
+
+def _retarget_casts(nodes: Iterable[NodeProto], half: set[str]) -> None:
+    for node in nodes:
+        if node.op_type == "Cast" and node.name in half and is_float(node.attribute[0].i):
+            node.attribute[0].i = _HALF
+
+
+def _half_constants(model: ModelProto, half: set[str], floats: set[str]) -> dict[str, str]:
+    """Round the constants that the network reads; return the name of each one's float16 form."""
+    tensors = initializers(model.graph)
+    readers: dict[str, set[bool]] = {}
+    for node in model.graph.node:
+        following = {name for _, name in float_inputs(node, floats)} if node.name in half else set()
+        for name in tensors.keys() & set(node.input):
+            readers.setdefault(name, set()).add(name in following)
+    found = {}
+    for name, kinds in readers.items():
+        if True not in kinds:
+            continue
+        found[name] = name if kinds == {True} else f"{name}.fp16"
+        rounded = numpy_helper.to_array(tensors[name]).astype(np.float16)
+        target = tensors[name] if kinds == {True} else model.graph.initializer.add()
+        target.CopyFrom(numpy_helper.from_array(rounded, found[name]))
+    return found
+
+
+def _rewire(
+    nodes: Iterable[NodeProto],
+    half: set[str],
+    halved: set[str],
+    floats: set[str],
+    constants: Mapping[str, str],
+    casts: _Casts,
+) -> None:
+    """Point every input at a value of the right type, and note the casts that this needs."""
+    for node in nodes:
+        if node.name in half:
+            for index, value in float_inputs(node, floats - halved):
+                node.input[index] = constants.get(value) or casts.setdefault(
+                    (value, _HALF), f"{value}.{_SUFFIXES[_HALF]}"
+                )
+        else:
+            for index, value in enumerate(node.input):
+                if value in halved:
+                    node.input[index] = casts.setdefault(
+                        (value, _SINGLE), f"{value}.{_SUFFIXES[_SINGLE]}"
+                    )
+
+
+def _insert_casts(model: ModelProto, casts: _Casts) -> None:
+    """Place each cast right after the node that makes its value, or first for a graph input."""
+    graph = model.graph
+    pending: dict[str, list[NodeProto]] = {}
+    for (value, kind), name in casts.items():
+        cast = onnx.helper.make_node("Cast", [value], [name], f"{value}.{_SUFFIXES[kind]}", to=kind)
+        pending.setdefault(value, []).append(cast)
+    ordered = [cast for value in graph.input for cast in pending.get(value.name, [])]
+    for node in graph.node:
+        ordered.append(node)
+        for value in node.output:
+            ordered += pending.get(value, [])
+    del graph.node[:]
+    graph.node.extend(ordered)
