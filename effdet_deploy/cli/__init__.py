@@ -37,6 +37,7 @@ COMMANDS = {
     "build": "Build a TensorRT engine from an exported ONNX model.",
     "check": "Check an ONNX model against what a TensorRT takes.",
     "detect": "Detect in pictures with an exported model.",
+    "bench": "Time exported models on this machine.",
     "inspect": "Show what an exported model says about itself.",
     "doctor": "Show what is installed here and what is missing for what.",
 }
@@ -161,7 +162,10 @@ def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
         return ResourceError("The memory ran out.", "Free some, or use a smaller image or batch.")
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return ResourceError("The disk is full.", "Free some space and run the command again.")
-    return InputError(f"{error}.", "Check the path and its permissions.")
+    if isinstance(error, OSError) and error.filename:
+        said = f"{error.strerror}: '{error.filename}'."
+        return InputError(said, "Check the path and its permissions.")
+    return InputError(f"{error}.", "Check the paths and their permissions.")
 
 
 def _usage_error(error: typer.TyperException, program: str) -> UsageError:

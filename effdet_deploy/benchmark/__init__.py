@@ -1,0 +1,17 @@
+"""Timing that can be trusted: the engine of ``bench`` and of ``benchmarks/*.py``; no torch here."""
+
+from effdet_deploy.benchmark.machine import LoadWatch, Machine, describe_machine
+from effdet_deploy.benchmark.measure import Plan, Timing, measure, measure_interleaved
+from effdet_deploy.benchmark.ratio import Ratio, compare
+
+__all__ = [
+    "LoadWatch",
+    "Machine",
+    "Plan",
+    "Ratio",
+    "Timing",
+    "compare",
+    "describe_machine",
+    "measure",
+    "measure_interleaved",
+]

@@ -1,0 +1,256 @@
+"""What a benchmark ran on, and what else that machine was doing in the meantime."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from effdet_deploy.errors import ResourceError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_PROC, _SYS = Path("/proc"), Path("/sys")
+MAX_OTHER_SHARE = 0.05
+"""Of the processors' time, spent by other processes; housekeeping alone stays below 0.02."""
+MAX_STEAL_SHARE = 0.02
+"""Of the processors' time, taken by the hypervisor for other guests."""
+MIN_CLOCK_RATIO = 0.9
+"""Of the clock at the end to the clock at the beginning; below it the processor slowed down."""
+_FLAGS = (
+    *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"),
+    *("avx512_fp16", "amx_int8", "amx_bf16", "amx_tile", "asimd", "asimddp", "sve", "bf16"),
+)
+"""The instruction sets that decide how fast a CPU infers, as Linux names them."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine, as far as it says; an unknown text is empty and an unknown number is 0.
+
+    ``cpus`` are those this process may use, ``flags`` the instruction sets that matter for
+    inference, ``memory`` is in bytes, ``clock_mhz`` as reported at this moment.
+    """
+
+    cpu: str
+    architecture: str
+    cpus: int
+    cpus_online: int
+    flags: tuple[str, ...]
+    memory: int
+    governor: str
+    clock_mhz: float
+    virtual: bool
+    system: str
+    python: str
+
+    def __str__(self) -> str:
+        parts = [
+            self.cpu or self.architecture,
+            f"{self.cpus} of {self.cpus_online} CPUs",
+            f"{self.memory / 1024**3:.0f} GiB" if self.memory else "",
+            "virtual machine" if self.virtual else "",
+            f"governor {self.governor}" if self.governor else "",
+            " ".join(self.flags),
+        ]
+        return ", ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Load:
+    """What else happened while something was measured; shares are of the usable CPUs' time.
+
+    ``observed`` is false where the system does not tell (no ``/proc/stat``); the shares are then 0.
+    """
+
+    seconds: float
+    observed: bool
+    other_share: float
+    steal_share: float
+    load_average: float
+    throttle_events: int
+    clock_ratio: float
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why a number measured under this load cannot be trusted, a clause each; empty if it can.
+
+        An unobserved load gives no reason: what is not seen is not claimed.
+        """
+        found = []
+        if self.other_share > MAX_OTHER_SHARE:
+            found.append(f"other programs took {self.other_share:.0%} of the processors' time")
+        if self.steal_share > MAX_STEAL_SHARE:
+            found.append(f"the hypervisor took {self.steal_share:.0%} of the processors' time")
+        if self.throttle_events:
+            found.append(f"the processor was throttled {self.throttle_events} times by heat")
+        if self.clock_ratio < MIN_CLOCK_RATIO:
+            found.append(f"the clock fell to {self.clock_ratio:.0%} of what it was")
+        return tuple(found)
+
+    def require_quiet(self) -> None:
+        """Refuse numbers that other work has spoilt.
+
+        Raises:
+            ResourceError: the machine was busy with something else; it says with what share.
+        """
+        if self.reasons:
+            raise ResourceError(
+                f"No number measured here can be trusted: {' and '.join(self.reasons)}.",
+                "Stop the other programs and run it again, or pass --under-load to see the "
+                "numbers marked as such.",
+            )
+
+
+def describe_machine(proc: Path = _PROC, sys: Path = _SYS) -> Machine:
+    """Describe this machine from what Linux says in ``proc`` and ``sys``, where there are any."""
+    said = _cpu_info(proc)
+    flags = said.get("flags", said.get("Features", "")).split()
+    return Machine(
+        cpu=said.get("model name", platform.processor()),
+        architecture=platform.machine(),
+        cpus=len(usable_cpus()),
+        cpus_online=os.cpu_count() or 1,
+        flags=tuple(flag for flag in _FLAGS if flag in flags),
+        memory=_memory(proc),
+        governor=_read(sys / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        clock_mhz=_clock(proc),
+        virtual="hypervisor" in flags,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
+
+
+def usable_cpus() -> set[int]:
+    """Return the CPUs that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return affinity(0) if affinity else set(range(os.cpu_count() or 1))
+
+
+def _read(path: Path) -> str:
+    """Return the text of a file of the kernel's, empty where there is none."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _cpu_info(proc: Path) -> dict[str, str]:
+    first = _read(proc / "cpuinfo").partition("\n\n")[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _memory(proc: Path) -> int:
+    for line in _read(proc / "meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def _clock(proc: Path) -> float:
+    """Return the mean clock of all CPUs in MHz as the kernel reports it."""
+    lines = _read(proc / "cpuinfo").splitlines()
+    clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+    return sum(clocks) / len(clocks) if clocks else 0.0
+
+
+def peak_memory(proc: Path = _PROC) -> int:
+    """Return the most host memory this process ever held, in bytes; 0 where unknown."""
+    for line in _read(proc / "self/status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+@dataclass(frozen=True)
+class _Clocks:
+    """Counters of one moment: seconds, but for the number of throttle events."""
+
+    wall: float
+    own: float
+    busy: float
+    stolen: float
+    throttled: int
+    mhz: float
+    observed: bool
+
+
+class LoadWatch:
+    """Watches what else the machine does, from ``with`` to its end; ``load`` is there afterwards.
+
+    It reads counters of the kernel's at both ends and costs nothing in between.
+    """
+
+    def __init__(self, proc: Path = _PROC, sys: Path = _SYS) -> None:
+        self._proc, self._sys = proc, sys
+        self._begun = self._now()
+        self.load = _load_between(self._begun, self._begun)
+
+    def __enter__(self) -> Self:
+        self._begun = self._now()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.load = self.so_far()
+
+    def so_far(self) -> Load:
+        """Return the load since the beginning."""
+        return _load_between(self._begun, self._now())
+
+    def _now(self) -> _Clocks:
+        times = os.times()
+        stat = _read(self._proc / "stat")
+        busy, stolen = _busy_and_stolen(stat)
+        return _Clocks(
+            wall=time.perf_counter(),
+            own=sum(times[:4]),
+            busy=busy,
+            stolen=stolen,
+            throttled=self._throttle_events(),
+            mhz=_clock(self._proc),
+            observed=bool(stat),
+        )
+
+    def _throttle_events(self) -> int:
+        counters = self._sys.glob("devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
+        return sum(int(_read(counter) or 0) for counter in counters)
+
+
+def _busy_and_stolen(stat: str) -> tuple[float, float]:
+    """Sum over the usable CPUs of ``/proc/stat``, in seconds; see ``man 5 proc_stat``."""
+    names = {f"cpu{index}" for index in usable_cpus()}
+    tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+    busy = stolen = 0
+    for line in stat.splitlines():
+        name, *counts = line.split()
+        if name in names:
+            user, nice, system, _idle, _wait, irq, soft_irq, steal = map(int, counts[:8])
+            busy += user + nice + system + irq + soft_irq
+            stolen += steal
+    return busy / tick, stolen / tick
+
+
+def _load_between(begin: _Clocks, end: _Clocks) -> Load:
+    seconds = end.wall - begin.wall
+    # A tick is 10 ms: shares of a shorter time would be noise.
+    capacity = max(seconds * len(usable_cpus()), 0.05)
+    other = (end.busy - begin.busy) - (end.own - begin.own)
+    return Load(
+        seconds=seconds,
+        observed=end.observed,
+        other_share=min(1.0, max(0.0, other / capacity)) if end.observed else 0.0,
+        steal_share=max(0.0, end.stolen - begin.stolen) / capacity,
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+        throttle_events=end.throttled - begin.throttled,
+        clock_ratio=end.mhz / begin.mhz if begin.mhz else 1.0,
+    )

@@ -1,0 +1,206 @@
+"""Timing one thing, or several in turn, until the median is known as well as was asked for."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Run = Callable[[], Any]
+    Clock = Callable[[], float]
+
+CONFIDENCE = 0.95
+MIN_PAIRS = 7
+"""Interleaved runs below which no ratio is stated (design.md, "Words in measurements")."""
+WARM_UP_WINDOW = 3
+WARM_UP_TOLERANCE = 0.05
+"""Warm-up ends when the medians of two windows of runs differ by no more than this share."""
+PAUSE_S = 0.02
+"""Between two runs of different things: worker threads spin for a while after a run, and would
+take a core from the one that comes next."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When a measurement ends.
+
+    Attributes:
+        min_runs: at least so many runs count, whatever their spread.
+        max_runs: no more than so many.
+        precision: stop when the interval of the median is within this share of the median.
+        max_seconds: begin no further run after this time, once there are ``min_runs``.
+        warm_up_seconds: give up waiting for stable times after this.
+
+    Raises:
+        UsageError: no runs, or values out of order.
+    """
+
+    min_runs: int = 15
+    max_runs: int = 200
+    precision: float = 0.02
+    max_seconds: float = 30.0
+    warm_up_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.min_runs < 1 or self.max_runs < self.min_runs:
+            raise UsageError(
+                f"A benchmark needs at least one run; {self.min_runs} to {self.max_runs} "
+                "were asked for.",
+                f"Ask for 1 run or more; {MIN_PAIRS} are needed for a ratio.",
+            )
+        if self.precision <= 0 or self.max_seconds <= 0:
+            raise UsageError(
+                "The precision and the time of a benchmark must be above 0.",
+                "Leave them out to use the defaults.",
+            )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every run that counted, in order; and what warm-up came before.
+
+    ``warm`` is false where times were still changing when warm-up had to end.
+    """
+
+    seconds: tuple[float, ...]
+    warm_up_runs: int = 0
+    warm: bool = True
+
+    @property
+    def median(self) -> float:
+        """Half of the runs took no longer, in seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def variation(self) -> float:
+        """The coefficient of variation: standard deviation over mean."""
+        mean = float(np.mean(self.seconds))
+        return float(np.std(self.seconds, ddof=1)) / mean if len(self.seconds) > 1 else 0.0
+
+    def percentile(self, share: float) -> float:
+        """Return the seconds that ``share`` (0-100) of the runs did not exceed."""
+        return float(np.percentile(self.seconds, share))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the median, in seconds; see :func:`median_interval`."""
+        return median_interval(self.seconds)
+
+    @property
+    def precision(self) -> float:
+        """Half the width of the interval over the median; infinite for too few runs."""
+        low, high = self.interval
+        return (high - low) / 2 / self.median
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures in milliseconds, and every single run."""
+        low, high = (1e3 * bound for bound in self.interval)
+        bounds = [low, high] if math.isfinite(high) else None
+        return {
+            "median_ms": 1e3 * self.median,
+            "median_interval_ms": bounds,
+            "p90_ms": 1e3 * self.percentile(90),
+            "p99_ms": 1e3 * self.percentile(99),
+            "variation": self.variation,
+            "runs": len(self.seconds),
+            "warm_up_runs": self.warm_up_runs,
+            "warm": self.warm,
+            "samples_ms": [round(1e3 * each, 4) for each in self.seconds],
+        }
+
+
+def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
+    """Return an interval that holds the median with at least 95% confidence.
+
+    The sign test's: the r-th smallest and the r-th largest value, with the largest r for which
+    2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the distribution. Fewer
+    than six values have no such interval: it is infinite.
+    """
+    count = len(values)
+    tail, rank = 0.0, 0
+    while rank < count // 2:
+        tail += math.comb(count, rank) / 2**count
+        if 2 * tail > 1 - CONFIDENCE:
+            break
+        rank += 1
+    if rank == 0:
+        return -math.inf, math.inf
+    ordered = sorted(values)
+    return ordered[rank - 1], ordered[-rank]
+
+
+def measure(run: Run, plan: Plan | None = None, clock: Clock = time.perf_counter) -> Timing:
+    """Time ``run`` by itself: warm it up, then repeat until ``plan`` is met."""
+    return measure_interleaved({"": run}, plan, clock=clock, pause=0.0)[""]
+
+
+def measure_interleaved(
+    contenders: Mapping[str, Run],
+    plan: Plan | None = None,
+    *,
+    clock: Clock = time.perf_counter,
+    pause: float = PAUSE_S,
+) -> dict[str, Timing]:
+    """Time several things in turns, so that what disturbs the machine disturbs all of them.
+
+    Every round runs each once, in an order that rotates. The i-th times of any two belong
+    together: :func:`effdet_deploy.benchmark.ratio.compare` takes them as pairs.
+
+    Args:
+        contenders: what to run, by name.
+        plan: when to end; it is met when each median is known well enough.
+        clock: gives seconds.
+        pause: seconds of rest before each run; see :data:`PAUSE_S`.
+    """
+    plan = plan or Plan()
+    warm_ups = {name: _warm_up(run, plan, clock) for name, run in contenders.items()}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    begun = clock()
+    for round_number in itertools.count(1):
+        for name in names:
+            if pause:
+                time.sleep(pause)
+            times[name].append(_timed(contenders[name], clock))
+        names.append(names.pop(0))
+        if _is_enough(times, round_number, clock() - begun, plan):
+            break
+    return {name: Timing(tuple(times[name]), *warm_ups[name]) for name in contenders}
+
+
+def _timed(run: Run, clock: Clock) -> float:
+    start = clock()
+    run()
+    return clock() - start
+
+
+def _warm_up(run: Run, plan: Plan, clock: Clock) -> tuple[int, bool]:
+    """Run until two windows agree; return how many runs it took, and whether they did."""
+    begun = clock()
+    times: list[float] = []
+    while True:
+        times.append(_timed(run, clock))
+        if len(times) >= 2 * WARM_UP_WINDOW:
+            now = np.median(times[-WARM_UP_WINDOW:])
+            before = np.median(times[-2 * WARM_UP_WINDOW : -WARM_UP_WINDOW])
+            if abs(now - before) <= WARM_UP_TOLERANCE * before:
+                return len(times), True
+        if clock() - begun > plan.warm_up_seconds:
+            return len(times), False
+
+
+def _is_enough(times: Mapping[str, list[float]], rounds: int, seconds: float, plan: Plan) -> bool:
+    if rounds < plan.min_runs:
+        return False
+    if rounds >= plan.max_runs or seconds >= plan.max_seconds:
+        return True
+    return all(Timing(tuple(each)).precision <= plan.precision for each in times.values())

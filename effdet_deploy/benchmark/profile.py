@@ -1,0 +1,92 @@
+"""Where the time goes inside one ONNX graph, by ONNX Runtime's own profile."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+STAGES = {
+    "preprocess": r"preprocess\.",
+    "backbone": r"backbone\.",
+    "fpn": r"fpn\.",
+    "heads": r"(?:class|box)_net\.",
+    "head reorder": r"(?:class_logits|box_regression)(?:\.|$)",
+    "selection": r"postprocess\.select\.",
+    "decode": r"postprocess\.decode\.",
+    "nms": r"postprocess\.nms\.",
+    "output rows": r"postprocess\.|num_detections|detection_",
+}
+"""Parts of a graph, by the module path that its nodes are named with; the first match counts."""
+LAYOUT = "layout changes"
+"""Nodes that ONNX Runtime put in to change the memory layout; they bear no path of ours."""
+_PATTERNS = {stage: re.compile(pattern) for stage, pattern in STAGES.items()}
+_KERNEL = "_kernel_time"
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """One node: its name and operator in the optimised graph, and its median seconds."""
+
+    name: str
+    operator: str
+    seconds: float
+
+    @property
+    def stage(self) -> str:
+        """The part of the graph it belongs to; other nodes than ours are layout changes."""
+        found = (stage for stage, pattern in _PATTERNS.items() if pattern.match(self.name))
+        return next(found, LAYOUT)
+
+
+def profile_onnx(
+    path: Path, feeds: dict[str, NDArray[Any]], *, threads: int | None, runs: int = 10
+) -> list[NodeTime]:
+    """Run the model on the CPU with ONNX Runtime's profiler and return the time of every node.
+
+    The times are for shares, not for a benchmark: profiling itself costs some.
+    """
+    settings = ort.SessionOptions()
+    settings.enable_profiling = True
+    if threads is not None:
+        settings.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as directory:
+        settings.profile_file_prefix = str(Path(directory) / "profile")
+        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        for _ in range(runs):
+            session.run(None, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return _node_times(events, runs)
+
+
+def _node_times(events: list[dict[str, Any]], runs: int) -> list[NodeTime]:
+    micros: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for event in events:
+        name = str(event.get("name", ""))
+        if event.get("cat") == "Node" and name.endswith(_KERNEL):
+            operator = str(event["args"]["op_name"])
+            micros[name.removesuffix(_KERNEL), operator].append(float(event["dur"]))
+    # Several nodes of one name are told apart by nothing; they count together.
+    return [
+        NodeTime(name, operator, 1e-6 * float(np.median(times)) * max(1, len(times) // runs))
+        for (name, operator), times in micros.items()
+    ]
+
+
+def stage_shares(nodes: list[NodeTime]) -> dict[str, float]:
+    """Return the share of the time that each part of the graph takes, largest first."""
+    total = sum(node.seconds for node in nodes)
+    shares: dict[str, float] = defaultdict(float)
+    for node in nodes:
+        shares[node.stage] += node.seconds / total
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))

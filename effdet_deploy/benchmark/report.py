@@ -1,0 +1,111 @@
+"""A benchmark as JSON and as Markdown."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from effdet_deploy.benchmark.artifacts import Benchmark, Result
+    from effdet_deploy.benchmark.machine import Load, Machine
+
+COLUMNS = (
+    "model",
+    "engine",
+    "batch",
+    "threads",
+    "median ms",
+    "95% interval",
+    "p90 ms",
+    "p99 ms",
+    "spread",
+    "images/s",
+    "against the first",
+)
+
+
+def environment(machine: Machine, load: Load) -> dict[str, Any]:
+    """Return where and under what load something was measured, for JSON."""
+    return {
+        "effdet_deploy": __version__,
+        "machine": asdict(machine),
+        "load": asdict(load) | {"trusted": not load.reasons, "reasons": list(load.reasons)},
+    }
+
+
+def to_dict(benchmark: Benchmark) -> dict[str, Any]:
+    """Return the whole benchmark as a JSON document."""
+    return environment(benchmark.machine, benchmark.load) | {
+        "results": [result.to_dict() for result in benchmark.results]
+    }
+
+
+def rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
+    """Return the cells of the table, a row a result, in the order of :data:`COLUMNS`."""
+    return [_row(result) for result in benchmark.results]
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    timing = result.end_to_end
+    low, high = timing.interval
+    runs = len(timing.seconds)
+    return (
+        result.name,
+        f"{result.backend} {result.device} {result.precision}",
+        str(result.batch),
+        str(result.threads or "default"),
+        f"{1e3 * timing.median:.2f}",
+        f"{1e3 * low:.2f}-{1e3 * high:.2f}" if low > 0 else f"{runs} runs: none",
+        f"{1e3 * timing.percentile(90):.2f}",
+        f"{1e3 * timing.percentile(99):.2f}",
+        f"{timing.variation:.1%}",
+        f"{result.throughput:.1f}",
+        "" if result.ratio is None else f"{result.ratio}, {result.ratio.verdict}",
+    )
+
+
+def stage_lines(benchmark: Benchmark) -> list[str]:
+    """Return for each result where the time goes, a line each."""
+    return [line for result in benchmark.results if (line := _stage_line(result))]
+
+
+def _stage_line(result: Result) -> str:
+    parts = [f"{name} {1e3 * seconds:.2f} ms" for name, seconds in result.stages.items() if seconds]
+    parts += [f"{name} {share:.1%}" for name, share in result.shares.items()]
+    return f"{result.name}, batch {result.batch}: {', '.join(parts)}" if parts else ""
+
+
+def load_lines(load: Load) -> list[str]:
+    """Return what is to be said about the machine's other work, a line each."""
+    if load.reasons:
+        return [f"DO NOT TRUST THESE NUMBERS: {' and '.join(load.reasons)}."]
+    if not load.observed:
+        return ["This system does not tell what else was running."]
+    others, stolen = f"{load.other_share:.1%}", f"{load.steal_share:.1%}"
+    return [f"Other programs took {others} of the processors' time, the hypervisor {stolen}."]
+
+
+def markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; a ``|`` in a cell is escaped."""
+    lines = [columns, ["---"] * len(columns), *cells]
+    return "".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines
+    )
+
+
+def to_markdown(benchmark: Benchmark) -> str:
+    """Return the benchmark as a Markdown section."""
+    return "\n".join(
+        (
+            f"Measured on: {benchmark.machine}.",
+            *load_lines(benchmark.load),
+            "",
+            markdown_table(COLUMNS, rows(benchmark)),
+            *(f"- {line}" for line in stage_lines(benchmark)),
+            "",
+        )
+    )

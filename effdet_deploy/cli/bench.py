@@ -1,0 +1,109 @@
+"""``effdet-deploy bench``: how fast exported models run here, and how sure that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from effdet_deploy.cli import console
+
+if TYPE_CHECKING:
+    from effdet_deploy.benchmark.artifacts import Benchmark, Settings
+
+
+def run(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Exported models.")],
+    batch: Annotated[
+        str, typer.Option(metavar="N,N", help="Batch sizes; default what each was tuned for.")
+    ] = "",
+    threads: Annotated[str, typer.Option(metavar="N,N", help="Numbers of CPU threads.")] = "",
+    backend: Annotated[
+        str, typer.Option(help="The engine; auto goes by the model's suffix.")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:N; one that is named is used or refused.")
+    ] = "auto",
+    runs: Annotated[int, typer.Option(metavar="N", help="At least so many runs of each.")] = 15,
+    max_runs: Annotated[int, typer.Option(metavar="N", help="No more runs than this.")] = 200,
+    precision: Annotated[
+        float, typer.Option(help="Stop when the median is known to this share of itself.")
+    ] = 0.02,
+    seconds: Annotated[
+        float, typer.Option(help="Begin no further run after so many seconds.")
+    ] = 30.0,
+    under_load: Annotated[
+        bool, typer.Option("--under-load", help="Show numbers even if the machine was busy.")
+    ] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="The result, with every run.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The result as Markdown.")
+    ] = None,
+) -> None:
+    """Time exported models on this machine, in turns, until their medians are known."""
+    from effdet_deploy.benchmark import report
+    from effdet_deploy.benchmark.artifacts import Settings, bench
+    from effdet_deploy.benchmark.measure import Plan
+    from effdet_deploy.files import require_writable_target, write_atomically
+
+    settings = Settings(
+        backend,
+        device,
+        _numbers("--batch", batch),
+        _numbers("--threads", threads) or (None,),
+        trust,
+        Plan(runs, max(runs, max_runs), precision, seconds),
+    )
+    for target in filter(None, (json_file, markdown)):
+        require_writable_target(target)
+    with console.stages() as begin:
+        result = bench(models, settings, begin)
+    if not under_load:
+        result.load.require_quiet()
+    _show(result, settings)
+    if json_file is not None:
+        console.write_json(json_file, report.to_dict(result))
+    if markdown is not None:
+        write_atomically(markdown, report.to_markdown(result))
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    from effdet_deploy.errors import UsageError
+
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(
+            f"{option} takes whole numbers from 1, separated by commas, not '{text}'.",
+            f"Try {option} 1,8.",
+        )
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _show(result: Benchmark, settings: Settings) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from effdet_deploy.benchmark import report
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in report.COLUMNS:
+        table.add_column(column, overflow="fold")
+    for row in report.rows(result):
+        table.add_row(*map(Text, row))
+    screen = console.stdout()
+    screen.print(table)
+    for line in report.stage_lines(result):
+        screen.print(line, markup=False)
+    console.note("\n".join([str(result.machine), *report.load_lines(result.load)]))
+    if any(not each.end_to_end.warm for each in result.results):
+        console.note(
+            "Times still changed when warm-up ended after "
+            f"{settings.plan.warm_up_seconds:.0f} s; take them with care."
+        )

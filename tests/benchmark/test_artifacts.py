@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from effdet_deploy.benchmark import report
+from effdet_deploy.benchmark.artifacts import Settings, bench, require_device, sample_batch
+from effdet_deploy.benchmark.measure import Plan
+from effdet_deploy.errors import DeviceError, TensorError
+from effdet_deploy.spec import BatchSpec
+from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
+
+QUICK = Plan(min_runs=7, max_runs=7)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    spec = detector_spec(batch=BatchSpec(1, 1, 4))
+    raw = detector_spec(batch=BatchSpec(1, 1, 4), nms="none")
+    return write_tiny(directory / "boxes.onnx", spec), write_tiny(directory / "raw.onnx", raw)
+
+
+@pytest.fixture(scope="module")
+def benchmark(models):
+    return bench(models, Settings(batches=(1, 4), threads=(1,), plan=QUICK))
+
+
+def test_every_model_is_timed_at_every_batch_size(benchmark):
+    timed = [(each.name, each.batch, each.threads) for each in benchmark.results]
+    assert timed == [
+        ("boxes.onnx", 1, 1),
+        ("raw.onnx", 1, 1),
+        ("boxes.onnx", 4, 1),
+        ("raw.onnx", 4, 1),
+    ]
+    assert all(len(each.end_to_end.seconds) == QUICK.min_runs for each in benchmark.results)
+    assert all(each.throughput > 0 and each.load_seconds > 0 for each in benchmark.results)
+
+
+def test_models_are_compared_with_the_first(benchmark):
+    first, second, *_ = benchmark.results
+    assert first.ratio is None
+    assert second.ratio is not None
+    assert second.ratio.pairs == QUICK.min_runs
+    # Raw heads of 3,069 anchors are finished in numpy: that is slower than doing nothing.
+    assert second.ratio.verdict == "slower"
+
+
+def test_what_is_done_outside_the_graph_is_told_apart(benchmark):
+    boxes, raw, *_ = benchmark.results
+    assert "finishing in numpy" not in boxes.stages
+    assert raw.stages["finishing in numpy"] > 0
+    assert boxes.stages["engine"] > 0
+
+
+def test_the_report_has_a_row_a_result_and_survives_json(benchmark):
+    document = json.loads(json.dumps(report.to_dict(benchmark)))
+    assert [each["name"] for each in document["results"]] == [
+        each.name for each in benchmark.results
+    ]
+    assert document["machine"]["cpus"] >= 1
+    text = report.to_markdown(benchmark)
+    assert text.count("| boxes.onnx |") == 2
+    assert str(benchmark.machine) in text
+
+
+def test_a_batch_size_that_a_model_does_not_take_is_refused_before_timing(models, tmp_path):
+    single = write_tiny(tmp_path / "single.onnx")
+    with pytest.raises(TensorError, match=r"'single.onnx' takes a batch of 1, not 4"):
+        bench([*models, single], Settings(batches=(4,), plan=QUICK))
+
+
+def test_the_default_is_the_batch_size_a_model_was_tuned_for(tmp_path):
+    tuned = write_tiny(tmp_path / "tuned.onnx", detector_spec(batch=BatchSpec(1, 2, 4)))
+    assert [each.batch for each in bench([tuned], Settings(plan=QUICK)).results] == [2]
+
+
+@pytest.mark.parametrize(
+    ("actual", "asked"), [("cpu", "cpu"), ("cpu", "auto"), ("cuda:0", "cuda"), ("cuda:1", "cuda:1")]
+)
+def test_the_device_asked_for_is_accepted(actual, asked):
+    require_device(actual, asked)
+
+
+@pytest.mark.parametrize(("actual", "asked"), [("cpu", "cuda"), ("cuda:0", "cuda:1")])
+def test_another_device_than_asked_is_refused(actual, asked):
+    with pytest.raises(DeviceError, match=f"on '{asked}'.*on '{actual}'"):
+        require_device(actual, asked)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float255", "normalized"])
+def test_pictures_come_as_the_model_takes_them(kind):
+    spec = with_input(detector_spec(), kind=kind)
+    assert sample_batch(spec, 2).shape == spec.input.shape(2)
+    assert SIDE in spec.input.shape(2)
