@@ -87,7 +87,7 @@ class Detections:
         try:
             import supervision
         except ImportError as error:
-            raise MissingPackageError("supervision", "converting to supervision", "dev") from error
+            raise MissingPackageError("supervision", "converting to supervision") from error
         return supervision.Detections(
             xyxy=self.boxes,
             confidence=self.scores,

@@ -93,14 +93,15 @@ class MissingPackageError(MissingError):
     Args:
         package: the distribution that is missing.
         purpose: what needs it, such as ``"exporting"``.
-        extra: the extra of effdet-deploy that brings it.
+        extra: the extra of effdet-deploy that brings it; empty if it is installed by its own name.
     """
 
-    def __init__(self, package: str, purpose: str, extra: str) -> None:
+    def __init__(self, package: str, purpose: str, extra: str = "") -> None:
+        wanted = f"'effdet-deploy[{extra}]'" if extra else package
         super().__init__(
             f"{purpose[:1].upper()}{purpose[1:]} needs the package '{package}', "
             "which is not installed.",
-            f"Install it with: pip install 'effdet-deploy[{extra}]'.",
+            f"Install it with: pip install {wanted}.",
         )
         self.package = package
 

@@ -30,11 +30,12 @@ MAX_PIXELS = 80_000_000
 """The largest picture that is decoded: 80 megapixels, below the 89 where Pillow starts to warn."""
 
 # EPS is left out on purpose: Pillow would start Ghostscript on it. The first five stand first
-# because Pillow has them loaded; reaching any other makes it import all of its plugins.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "TGA", "AVIF")
+# because Pillow has them loaded; reaching any other makes it import all of its plugins. Formats
+# without a signature, such as TGA, are left out: any bytes can pass for one.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
 SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga"}
+    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"}
     | {".tif", ".tiff", ".webp"}
 )
 """The suffixes by which pictures are found in a folder; a file that is named may have any."""

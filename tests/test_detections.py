@@ -69,7 +69,7 @@ def test_supervision_takes_an_empty_result():
 
 def test_a_missing_supervision_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(MissingPackageError, match="supervision"):
+    with pytest.raises(MissingPackageError, match="pip install supervision"):
         detections().to_supervision()
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from effdet_deploy import images
 from effdet_deploy.errors import ImageError
-from effdet_deploy.images import Letterbox, letterbox, load_image, prepare_batch
+from effdet_deploy.images import Letterbox, find_images, letterbox, load_image, prepare_batch
 from effdet_deploy.spec import InputSpec
 
 FILL = (124, 116, 104)
@@ -135,6 +135,30 @@ def test_a_missing_file_and_a_directory_are_told_apart(tmp_path):
         load_image(tmp_path / "absent.png")
     with pytest.raises(ImageError, match="is a directory"):
         load_image(tmp_path)
+
+
+def test_random_bytes_never_pass_for_a_picture():
+    for seed in range(300):
+        with pytest.raises(ImageError):
+            load_image(np.random.default_rng(seed).bytes(2000))
+
+
+def test_pictures_are_found_by_file_folder_and_pattern(tmp_path):
+    for name in ("b.JPG", "a.png", "deep/c.webp", "notes.txt", "[x].png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    named = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert named == ["[x].png", "a.png", "b.JPG", "deep/c.webp"]
+    assert find_images(str(tmp_path / "*.png")) == [tmp_path / "[x].png", tmp_path / "a.png"]
+    assert find_images(tmp_path / "[x].png") == [tmp_path / "[x].png"]
+    assert find_images(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+
+
+@pytest.mark.parametrize("source", ["absent.png", "*.bmp"])
+def test_what_names_no_picture_is_refused(tmp_path, source):
+    with pytest.raises(ImageError, match="no picture"):
+        find_images(tmp_path / source)
 
 
 def test_postscript_is_refused_because_reading_it_would_start_a_program():

@@ -38,6 +38,7 @@ COMMANDS = {
     "check": "Check an ONNX model against what a TensorRT takes.",
     "detect": "Detect in pictures with an exported model.",
     "bench": "Time exported models on this machine.",
+    "eval": "Measure the mAP of exported models on a COCO set.",
     "inspect": "Show what an exported model says about itself.",
     "doctor": "Show what is installed here and what is missing for what.",
 }

@@ -54,11 +54,12 @@ def run(
 
     targets = _plan(inputs, output)
     result = json_file or output / "detections.json"
+    _require_directory(output)
+    if json_file is not None:
+        require_writable_target(json_file)
     with load(model, backend, device, threads, trust) as detector:
         threshold = _threshold(score_threshold, detector)
         output.mkdir(parents=True, exist_ok=True)
-        require_writable_target(result)
-        require_writable_target(next(iter(targets.values())))
         _say_precision(model, detector)
         outcomes = []
         for outcome in _with_progress(
@@ -97,6 +98,23 @@ def _plan(inputs: list[str], output: Path) -> dict[Path, Path]:
                 "Choose another directory with --output.",
             )
     return targets
+
+
+def _require_directory(output: Path) -> None:
+    """Check that ``output`` is a directory that can be written to, or can be made.
+
+    Raises:
+        UsageError: it is a file, or stands where nothing can be written.
+    """
+    from effdet_deploy.errors import UsageError
+    from effdet_deploy.files import require_writable_target
+
+    existing = next(each for each in (output, *output.parents) if each.exists())
+    if not existing.is_dir():
+        raise UsageError(
+            f"The output '{output}' is no directory: '{existing}' is a file.", "Choose another."
+        )
+    require_writable_target(existing / "detections.json")
 
 
 def _new_pictures(found: list[Path], source: str, output: Path) -> list[Path]:

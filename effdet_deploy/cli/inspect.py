@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -82,7 +82,7 @@ def _spec_and_tensors(model: Path, content: Content) -> dict[str, Any]:
     return {
         "inputs": [str(each) for each in inputs],
         "outputs": [str(each) for each in outputs],
-        "spec": dataclasses.asdict(spec),
+        "spec": json.loads(spec.to_json()),
     }
 
 
@@ -146,7 +146,7 @@ def _sidecar_text(document: dict[str, Any]) -> str:
 def _spec_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
     from effdet_deploy.spec import DetectorSpec
 
-    spec = DetectorSpec.from_json(_plain_json(document["spec"]))
+    spec = DetectorSpec.from_dict(document["spec"])
     rows = [
         ("variant", spec.variant + (f" with {_pairs(spec.overrides)}" if spec.overrides else "")),
         ("inputs", "\n".join(document["inputs"])),
@@ -167,12 +167,6 @@ def _spec_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
         built = f"{engine.backend} {engine.version}" + (f" for {chip}" if chip else "")
         rows.append(("engine", built))
     return [(name, value) for name, value in rows if value]
-
-
-def _plain_json(document: object) -> str:
-    import json
-
-    return json.dumps(document)
 
 
 def _pairs(mapping: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from effdet_deploy.errors import MissingError, MissingPackageError, UnknownNameError
+from effdet_deploy.errors import MissingPackageError, UnknownNameError
 from effdet_deploy.runtimes.adapter import checked_threads
 from effdet_deploy.runtimes.modelfile import SUFFIXES, require_content, require_model_file
 
@@ -103,9 +103,4 @@ def _import(backend: Backend) -> ModuleType:
         return importlib.import_module(backend.module)
     except ImportError as error:
         purpose = f"running models with {backend.name}"
-        if backend.extra:
-            raise MissingPackageError(backend.package, purpose, backend.extra) from error
-        raise MissingError(
-            f"The package '{backend.package}', needed for {purpose}, is not installed.",
-            f"Install it with: pip install {backend.package}.",
-        ) from error
+        raise MissingPackageError(backend.package, purpose, backend.extra) from error

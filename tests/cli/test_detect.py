@@ -174,6 +174,21 @@ def test_a_device_that_is_absent_is_exit_4_and_leaves_nothing_behind(model, pict
     assert not (here / "out").exists()
 
 
+def test_an_output_that_is_a_file_is_a_usage_error(model, picture, here, capsys):
+    (here / "out").write_text("mine")
+    for output in ("out", "out/deeper"):
+        assert main(["detect", str(model), str(picture), "-o", output]) == 2
+        assert "is no directory" in capsys.readouterr().err
+    assert (here / "out").read_text() == "mine"
+
+
+def test_an_unwritable_json_target_leaves_nothing_behind(model, picture, here, capsys):
+    arguments = ["detect", str(model), str(picture), "-o", "out", "--json", "absent/r.json"]
+    assert main(arguments) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert not (here / "out").exists()
+
+
 def test_an_animation_is_saved_as_a_still(model, here):
     Image.new("RGB", (50, 50), "white").save(here / "x.gif")
     assert main(["detect", str(model), "x.gif", "-o", "out"]) == 0
