@@ -6,7 +6,7 @@ needed; confirmed by NVIDIA's own parser for ``tensorrt-rtx`` where that is inst
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import MissingPackageError, ModelFileError
@@ -78,8 +78,10 @@ def refusal(path: Path, title: str, errors: Iterable[Finding]) -> ModelFileError
 
 
 def _require_onnx() -> None:
-    if importlib.util.find_spec("onnx") is None:
-        raise MissingPackageError("onnx", "checking a model for TensorRT", "export")
+    try:
+        importlib.import_module("onnx")
+    except ImportError as error:
+        raise MissingPackageError("onnx", "checking a model for TensorRT", "export") from error
 
 
 def _rules() -> tuple[Rule, ...]:
@@ -106,12 +108,10 @@ def _rules() -> tuple[Rule, ...]:
 
 def _confirmed(path: Path, findings: list[Finding]) -> list[Finding]:
     """What NVIDIA's parser refuses beyond the table's errors: at other nodes, or after none."""
-    from effdet_deploy.preflight.parser import rtx_findings, rtx_is_installed
+    from effdet_deploy.preflight.parser import rtx_findings
 
-    if not rtx_is_installed():
-        return []
-    known = {each.node for each in findings if each.severity == "error"}
     refused = rtx_findings(path)
+    known = {each.node for each in findings if each.severity == "error"}
     if known and all(not each.node for each in refused):
         return []
     return [each for each in refused if each.node not in known]

@@ -66,15 +66,13 @@ def check_uint8(graph: Graph, target: Target) -> Iterator[Finding]:
         if kind != "UINT8" or is_weight or _is_passed_on(graph, name):
             continue
         for node in graph.consumers.get(name, ()):
-            if node.operator in _QUANTISERS:
-                continue
-            if made is not None or not _may_take_uint8(graph, node):
+            if node.operator not in _QUANTISERS and (made or not _may_take_uint8(graph, node)):
                 yield Finding(
                     "uint8",
-                    node.name,
+                    made.name if made else node.name,
                     f"{node.operator} takes the UINT8 tensor '{name}'; {target.title} has UINT8 "
                     "only as an input that goes straight into a Cast, or as an output.",
-                    f"Put the Cast before {node.operator}.",
+                    "Compute in another type." if made else f"Put the Cast before {node.operator}.",
                 )
 
 

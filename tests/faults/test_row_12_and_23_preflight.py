@@ -1,0 +1,55 @@
+"""Rows 12 and 23 as far as preflight goes: refused before any parser, every node named."""
+
+from __future__ import annotations
+
+import pytest
+
+from effdet_deploy.errors import ModelFileError
+from effdet_deploy.preflight import check_model, require_fit, target_names
+from tests.preflight.graphs import graph, node, top_k, value
+
+
+@pytest.fixture
+def _no_parser(monkeypatch):
+    """Fail where a parser is asked."""
+
+    def ask(path):
+        raise AssertionError(f"a parser was asked about {path}")
+
+    monkeypatch.setattr("effdet_deploy.preflight.parser.rtx_findings", ask)
+
+
+@pytest.mark.usefixtures("_no_parser")
+@pytest.mark.parametrize("target", [each for each in target_names() if each != "tensorrt-rtx"])
+@pytest.mark.parametrize("count", [3841, 5000])
+def test_row_12_more_candidates_than_tensorrt_sorts_are_refused_before_parsing(
+    tmp_path, target, count
+):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(top_k(count).SerializeToString())
+    with pytest.raises(ModelFileError) as caught:
+        require_fit(path, target)
+    assert str(count) in caught.value.cause
+    assert "3840" in caught.value.cause
+    assert "--candidates 3840" in caught.value.remedy
+    assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_row_12_as_many_candidates_as_tensorrt_sorts_are_taken(tmp_path, target):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(top_k(3840).SerializeToString())
+    assert check_model(path, target) == ()
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_row_23_every_refused_node_is_reported_by_name(tmp_path, target):
+    operators = ("Det", "Bernoulli", "Unique")
+    nodes = [node(each, ["x"], [f"of_{each}"], name=f"layer.{each}") for each in operators]
+    model = graph(nodes, [value(f"of_{each}", shape=None) for each in operators])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError) as caught:
+        require_fit(path, target)
+    assert all(f"layer.{each}: " in caught.value.cause for each in operators)
+    assert "\n" not in str(caught.value)
