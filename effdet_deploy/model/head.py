@@ -3,6 +3,8 @@
 TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
 """
 
+# ruff: noqa: B905 - TorchScript's zip has no strict, and a line that says so beside the
+# "type: ignore" that it needs would be taken for a type comment by TorchScript.
 from typing import Final
 
 from torch import Tensor, nn
@@ -55,10 +57,10 @@ class HeadNet(nn.Module):
         # index them, and has no zip(strict=).
         if self.level_first:
             for level, norms in enumerate(self.bn_rep):
-                for conv, norm in zip(self.conv_rep, norms):  # type: ignore[call-overload] # noqa: B905
+                for conv, norm in zip(self.conv_rep, norms):  # type: ignore[call-overload]
                     maps[level] = self.act(norm(conv(maps[level])))
         else:
-            for conv, norms in zip(self.conv_rep, self.bn_rep):  # noqa: B905
+            for conv, norms in zip(self.conv_rep, self.bn_rep):
                 for level, norm in enumerate(norms):  # type: ignore[arg-type]
                     maps[level] = self.act(norm(conv(maps[level])))
         return [self.predict(level_map) for level_map in maps]
