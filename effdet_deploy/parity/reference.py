@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from effdet_deploy.spec import HEAD_OUTPUTS
+from effdet_deploy.runtimes.adapter import checked_feeds, spec_tensors
+from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from effdet_deploy.model import EfficientDet
-    from effdet_deploy.spec import InputSpec
+    from effdet_deploy.spec import DetectorSpec, InputSpec
 
     Heads = dict[str, NDArray[Any]]
 
@@ -78,3 +82,31 @@ def _rows(levels: list[Tensor], channels: int) -> NDArray[Any]:
     """Join maps ``[1,anchors·channels,h,w]`` into ``[1,A,channels]``: rows, columns, anchors."""
     joined = [level.permute(0, 2, 3, 1).reshape(1, -1, channels).cpu().numpy() for level in levels]
     return np.concatenate(joined, axis=1)
+
+
+class EagerRuntime:
+    """The trained network as a runtime, so that a Detector can run it beside exported models.
+
+    Heads come from :class:`EagerReference`; the Detector finishes them with exact greedy NMS.
+
+    Args:
+        network: our model.
+        spec: its heads as an artifact; candidates and thresholds are those of effdet.
+    """
+
+    backend = "pytorch"
+    device = "cpu"
+    precision = "fp32"
+
+    def __init__(self, network: EfficientDet, spec: DetectorSpec) -> None:
+        raw = dataclasses.replace(spec.output, nms="none")
+        self.spec = dataclasses.replace(spec, output=raw)
+        self.inputs, self.outputs = spec_tensors(self.spec)
+        self._reference = EagerReference(network, spec.input)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Heads:
+        """Return the raw heads; raises TensorError on unfit feeds."""
+        return self._reference.heads(checked_feeds(feeds, self.inputs, self.spec.batch)[INPUT_NAME])
+
+    def close(self) -> None:
+        """Do nothing: the network is Python's own."""

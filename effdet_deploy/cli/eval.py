@@ -1,0 +1,177 @@
+"""``effdet-deploy eval``: the accuracy of exported models, and of eager PyTorch, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from effdet_deploy.cli import console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rich.table import Table
+
+    from effdet_deploy.detector import Detector
+    from effdet_deploy.evaluation.accuracy import Accuracy
+    from effdet_deploy.evaluation.cocoset import CocoSet
+    from effdet_deploy.spec import DetectorSpec
+
+_EAGER = "PyTorch"
+_EFFDET_CANDIDATES = 5000
+_PERCENT = 100
+
+
+def run(
+    models: Annotated[
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="Exported models; the first is the baseline."),
+    ],
+    coco: Annotated[
+        Path, typer.Option("--coco", metavar="FILE", help="COCO annotations with boxes.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The pictures; default beside FILE.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Measure these weights in eager PyTorch too, as the baseline.")
+    ] = "",
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
+    ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="AP of every class.")] = False,
+    backend: Annotated[str, typer.Option(help="The engine; auto goes by the suffix.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
+    ] = None,
+) -> None:
+    """Measure mAP on a COCO set; differences are paired, with a 95% bootstrap interval."""
+    from effdet_deploy.detector import load
+    from effdet_deploy.evaluation.cocoset import read_coco
+    from effdet_deploy.files import require_writable_target
+
+    if json_file is not None:
+        require_writable_target(json_file)
+    dataset = read_coco(coco, images, limit)
+    measured: dict[str, Accuracy] = {}
+    if weights:
+        with load(models[0], backend, device, threads, trust) as detector:
+            spec = detector.spec
+        measured[_EAGER] = _measured(_EAGER, eager_detector(spec, weights), dataset)
+    for model in models:
+        with load(model, backend, device, threads, trust) as detector:
+            measured[str(model)] = _measured(model.name, detector, dataset)
+    document = _document(measured, dataset)
+    console.stdout().print(_table(document))
+    if per_class:
+        console.stdout().print(_class_table(document, dataset))
+    if json_file is not None:
+        console.write_json(json_file, document)
+
+
+def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
+    """Return the network of an exported model in eager PyTorch, with effdet's post-processing.
+
+    Raises:
+        WeightsError: the weights are unusable or of another model.
+    """
+    from effdet_deploy.detector import Detector
+    from effdet_deploy.model.weights import build_model
+    from effdet_deploy.parity.reference import EagerRuntime
+
+    network = build_model(
+        spec.variant,
+        weights,
+        num_classes=spec.num_classes,
+        image_size=(spec.input.height, spec.input.width),
+        overrides={
+            name: value
+            for name, value in spec.overrides.items()
+            if name not in ("num_classes", "image_size")
+        },
+    ).model
+    output = dataclasses.replace(
+        spec.output, candidates=_EFFDET_CANDIDATES, score_threshold=0.0, max_detections=100
+    )
+    return Detector(EagerRuntime(network, dataclasses.replace(spec, output=output)))
+
+
+def _measured(name: str, detector: Detector, dataset: CocoSet) -> Accuracy:
+    from effdet_deploy.evaluation.accuracy import measure
+    from effdet_deploy.evaluation.predictions import predict
+
+    with _progress(name, len(dataset)) as progress:
+        return measure(predict(detector, dataset, progress), dataset)
+
+
+@contextlib.contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.progress import Progress
+
+    screen = console.stderr()
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _document(measured: dict[str, Accuracy], dataset: CocoSet) -> dict[str, Any]:
+    from effdet_deploy.evaluation.accuracy import difference
+
+    baseline = next(iter(measured.values()))
+    rows = []
+    for name, each in measured.items():
+        row: dict[str, Any] = {
+            "model": name,
+            "ap": each.ap,
+            "ap50": each.ap50,
+            "ap75": each.ap75,
+            "by_category": each.by_category,
+            "difference": None,
+        }
+        if each is not baseline:
+            row["difference"] = dataclasses.asdict(difference(each, baseline))
+        rows.append(row)
+    return {"pictures": len(dataset), "models": rows}
+
+
+def _table(document: dict[str, Any]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{document['pictures']} pictures")
+    table.add_column("model", overflow="fold")
+    for head in ("mAP", "AP50", "AP75", "difference, points"):
+        table.add_column(head, justify="right")
+    for row in document["models"]:
+        scores = [f"{_PERCENT * row[each]:.2f}" for each in ("ap", "ap50", "ap75")]
+        table.add_row(Path(row["model"]).name, *scores, _interval(row["difference"]))
+    return table
+
+
+def _interval(found: dict[str, float] | None) -> str:
+    if found is None:
+        return ""
+    return f"{found['points']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+
+
+def _class_table(document: dict[str, Any], dataset: CocoSet) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("class")
+    for row in document["models"]:
+        table.add_column(Path(row["model"]).name, justify="right")
+    for category, name in dataset.categories.items():
+        values = [row["by_category"].get(category) for row in document["models"]]
+        table.add_row(name, *("" if v is None else f"{_PERCENT * v:.2f}" for v in values))
+    return table
