@@ -83,7 +83,7 @@ def write_graph(
     trace(pipeline, spec, opset).save(traced)
     progress("simplifying the graph")
     simplified = path.with_name("simplified.onnx")
-    note = simplify(traced, simplified)
+    note = simplify(traced, simplified, example_input(spec).numpy())
     model = onnx.load(simplified)
     finish_graph(model)
     spec = write_onnx(model, spec, path)

@@ -9,41 +9,93 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from effdet_deploy.errors import ModelFileError
+from effdet_deploy.parity.instrument import add_head_outputs
+from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 SIMPLIFY_TIMEOUT_S = 600
 """D7x takes well under a minute; beyond this the simplifier hangs."""
-_CHILD = (
-    "import sys, onnx, onnxsim\n"
-    "model, _ = onnxsim.simplify(sys.argv[1], check_n=0)\n"
-    "onnx.save(model, sys.argv[2], save_as_external_data=len(sys.argv) > 3)\n"
-)
+MAX_RELATIVE_CHANGE = 1e-4
+"""Of the heads' largest value: folded constants and fused nodes round differently."""
+_CHILD = """
+import sys, onnx, onnxsim
+model, _ = onnxsim.simplify(sys.argv[1], check_n=0)
+onnx.save(model, sys.argv[2])
+"""
 
 
-def simplify(source: Path, target: Path, *, timeout: float = SIMPLIFY_TIMEOUT_S) -> str:
+def simplify(
+    source: Path,
+    target: Path,
+    example: NDArray[Any],
+    *,
+    program: str = _CHILD,
+    timeout: float = SIMPLIFY_TIMEOUT_S,
+) -> str:
     """Write the simplified graph of ``source`` to ``target``, in a child process.
+
+    Args:
+        source: a traced graph of ours, its nodes named.
+        target: where the result goes, in the same directory.
+        example: an input to compare the two graphs on, by their raw heads.
+        program: Python that simplifies its first argument into its second.
+        timeout: seconds after which the child is ended.
 
     Returns:
         An empty string, or in one sentence why ``target`` is an unsimplified copy.
     """
-    command = [sys.executable, "-c", _CHILD, str(source), str(target)]
+    problem = _run_child([sys.executable, "-c", program, str(source), str(target)], timeout)
+    if not problem and not target.is_file():
+        problem = "wrote nothing"
+    problem = problem or _change(source, target, example)
+    if not problem:
+        return ""
+    shutil.copyfile(source, target)
+    return f"onnxsim {problem}; the graph is delivered as it was traced."
+
+
+def _run_child(command: list[str], timeout: float) -> str:
     try:
         result = subprocess.run(  # noqa: S603 - our own interpreter and program
             command, capture_output=True, text=True, timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired:
-        return _keep(source, target, f"did not finish in {timeout:.0f} s")
+        return f"did not finish in {timeout:.0f} s"
     if result.returncode < 0:
-        return _keep(source, target, f"was ended by signal {-result.returncode}")
-    if result.returncode or not target.is_file():
-        last_line = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return _keep(source, target, f"failed: {last_line}")
+        return f"was ended by signal {-result.returncode}"
+    if result.returncode:
+        return f"failed: {(result.stderr.strip().splitlines() or ['no message'])[-1]}"
     return ""
 
 
-def _keep(source: Path, target: Path, reason: str) -> str:
-    shutil.copyfile(source, target)
-    return f"onnxsim {reason}; the graph is delivered as it was traced."
+def _change(source: Path, target: Path, example: NDArray[Any]) -> str:
+    """Say how the simplified graph computes something else, or nothing if it does not."""
+    try:
+        before, after = (_heads(path, example) for path in (source, target))
+    except (ModelFileError, RuntimeError) as error:
+        return f"made a graph that does not run: {str(error).splitlines()[0]}"
+    for name, expected, found in zip(HEAD_OUTPUTS, before, after, strict=True):
+        if expected.shape != found.shape:
+            return f"changed the shape of {name}"
+        # Written so that a NaN counts as a change.
+        if not np.abs(expected - found).max() <= MAX_RELATIVE_CHANGE * np.abs(expected).max():
+            return f"changed the numbers of {name}"
+    return ""
+
+
+def _heads(path: Path, example: NDArray[Any]) -> list[NDArray[Any]]:
+    instrumented = path.with_name(f"{path.stem}.heads.onnx")
+    add_head_outputs(path, instrumented)
+    session = ort.InferenceSession(str(instrumented), providers=["CPUExecutionProvider"])
+    heads: list[NDArray[Any]] = session.run(list(HEAD_OUTPUTS), {INPUT_NAME: example})
+    return heads

@@ -44,14 +44,18 @@ COVER = (
     "mobiledetv2_110d",
     "mobiledetv3_large",
 )
+SIZES = {r"_b\d$": "", r"lite\d$": "lite", r"_e[sm]$": "_edge", r"_[stml]$": "", r"_1\d0d$": ""}
+"""How a backbone's name says its size: not a kind of part."""
 OWN_SIZE = ("d0", "d1", "d2", "d3", "d4", "lite0", "lite1", "lite2", "lite3", "lite4")
 
 
 def kinds(config: ModelConfig) -> set[tuple[str, object]]:
     """What a graph is made of: two configs with the same kinds differ only in numbers."""
-    family = re.sub(r"(?<=_)b\d$|(?<=lite)\d$|(?<=_)[esm]{1,2}$|\d+$", "", config.backbone_name)
+    family = config.backbone_name.removeprefix("tf_")
+    for size, kind in SIZES.items():
+        family = re.sub(size, kind, family)
     return {
-        ("backbone", family.removeprefix("tf_") + config.feature_location),
+        ("backbone", family + config.feature_location),
         ("fpn", config.fpn_name),
         ("activation", config.act_type),
         ("head activation", config.head_act_type),

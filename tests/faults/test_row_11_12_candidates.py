@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from effdet_deploy.classes import class_specs
+from effdet_deploy.errors import UsageError
+from effdet_deploy.exporters import ExportOptions
+from effdet_deploy.graph import create_pipeline, describe, fold_for_inference
+from effdet_deploy.spec import OutputSpec
+from tests.networks import conditioned
+
+ANCHORS_AT_128 = 9 * (16 * 16 + 8 * 8 + 4 * 4 + 2 * 2 + 1)
+
+
+def test_row_11_candidates_are_clamped_to_the_pairs_there_are_and_recorded() -> None:
+    network = conditioned("tf_efficientdet_lite0", num_classes=1)
+    spec = describe(network.config, network.config, class_specs(1), OutputSpec(candidates=5000))
+    assert spec.output.candidates == ANCHORS_AT_128
+    pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
+    with torch.no_grad():
+        count, boxes, _, _ = pipeline(torch.randint(0, 255, (1, 128, 128, 3), dtype=torch.uint8))
+    assert boxes.shape == (1, 100, 4)
+    assert 0 <= count.item() <= 100
+
+
+def test_row_11_detections_are_clamped_with_the_candidates() -> None:
+    network = conditioned("tf_efficientdet_lite0", num_classes=1)
+    asked = OutputSpec(candidates=5000, max_detections=4000)
+    spec = describe(network.config, network.config, class_specs(1), asked)
+    assert spec.output.max_detections == ANCHORS_AT_128
+
+
+@pytest.mark.parametrize(("suffix", "target"), [(".onnx", "tensorrt"), (".engine", None)])
+def test_row_12_more_candidates_than_tensorrts_topk_takes_are_refused(
+    suffix: str, target: str | None
+) -> None:
+    options = ExportOptions(candidates=3841, precision="fp16", target=target)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="3840"):
+        options.require_fits(suffix)
