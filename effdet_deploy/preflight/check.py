@@ -68,13 +68,17 @@ def require_fit(path: Path, target: str) -> tuple[Finding, ...]:
 
 
 def refusal(path: Path, title: str, errors: Iterable[Finding]) -> ModelFileError:
-    """Return the error that says why ``title`` refuses the model, node by node, in one sentence."""
-    listed = list(errors)
+    """Return the error that says why ``title`` refuses the model; each cause names its nodes."""
+    nodes: dict[str, list[str]] = {}
+    remedies: dict[str, None] = {}
+    for each in errors:
+        nodes.setdefault(each.cause.rstrip("."), []).append(each.node)
+        remedies[each.remedy] = None
     causes = "; ".join(
-        f"{each.node + ': ' if each.node else ''}{each.cause.rstrip('.')}" for each in listed
+        ": ".join(filter(None, (", ".join(filter(None, named)), cause)))
+        for cause, named in nodes.items()
     )
-    remedies = " ".join(dict.fromkeys(each.remedy for each in listed))
-    return ModelFileError(f"{title} refuses '{path}': {causes}.", remedies)
+    return ModelFileError(f"{title} refuses '{path}': {causes}.", " ".join(remedies))
 
 
 def _require_onnx() -> None:

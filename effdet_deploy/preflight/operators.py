@@ -18,6 +18,7 @@ _SPATIAL = ("AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool")
 _DATA_DEPENDENT = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
 _TRAINING_INPUT = 2
 _DEFAULT_OPSET = 20
+_ONNX_RUNTIME_DOMAIN = "com.microsoft"
 
 
 def check_versions(graph: Graph, target: Target) -> Iterator[Finding]:
@@ -72,8 +73,14 @@ def _absent(node: Node, target: Target) -> Finding:
         "plugin" if plugin else "operator",
         node.name,
         f"{target.title} does not have the {kind} {full}.",
-        target.remedies.get(node.operator, "Export the model without it."),
+        target.remedies.get(node.operator, _general_remedy(node)),
     )
+
+
+def _general_remedy(node: Node) -> str:
+    if node.domain.startswith(_ONNX_RUNTIME_DOMAIN):
+        return "Give it the file as it was exported, not one that ONNX Runtime has optimised."
+    return "Export the model without it."
 
 
 def _plugin(node: Node, target: Target) -> Iterator[Finding]:

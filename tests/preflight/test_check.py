@@ -71,6 +71,24 @@ def test_require_fit_names_every_node_in_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_require_fit_says_a_cause_once_for_all_its_nodes(tmp_path):
+    names = [f"layer.{index}" for index in range(30)]
+    nodes = [node("Det", ["x"], [f"out.{each}"], name=each) for each in names]
+    model = graph(nodes, [value(f"out.{each}", shape=(1, 3)) for each in names])
+    with pytest.raises(ModelFileError) as caught:
+        require_fit(write(tmp_path / "m.onnx", model), "tensorrt-11")
+    assert ", ".join(names) + ": " in caught.value.cause
+    assert caught.value.cause.count("does not have") == 1
+
+
+def test_a_file_that_onnx_runtime_optimised_is_recognised(tmp_path):
+    made = node("QuickGelu", ["x"], ["y"], name="act", domain="com.microsoft")
+    model = graph([made], [value("y")], domains=["com.microsoft"])
+    (found,) = check_model(write(tmp_path / "m.onnx", model), "tensorrt-11")
+    assert "optimised" in found.remedy
+    assert "com.microsoft::QuickGelu" in found.cause
+
+
 def test_require_fit_gives_back_warnings(tmp_path):
     model = graph([node("Relu", ["x"], ["y"], name="relu")], [value("y")], opset=99)
     (found,) = require_fit(write(tmp_path / "m.onnx", model), "tensorrt-11")
