@@ -40,9 +40,11 @@ BACKENDS = {
     each.name: each
     for each in (
         Backend("onnxruntime", "onnx", "effdet_deploy.runtimes.onnxruntime", "onnxruntime"),
+        Backend("openvino", "onnx", "effdet_deploy.runtimes.openvino", "openvino", "openvino"),
         Backend(
             "torchscript", "torchscript", "effdet_deploy.runtimes.torchscript", "torch", "export"
         ),
+        Backend("tensorrt", "tensorrt", "effdet_deploy.runtimes.tensorrt", "tensorrt", "tensorrt"),
     )
 }
 

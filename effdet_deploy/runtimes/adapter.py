@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from effdet_deploy.errors import TensorError, UsageError
+from effdet_deploy.errors import ModelFileError, TensorError, UsageError
 from effdet_deploy.postprocess import anchor_count
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -120,6 +121,27 @@ def spec_tensors(spec: DetectorSpec) -> tuple[tuple[TensorInfo, ...], tuple[Tens
         for name in spec.output.names
     )
     return (TensorInfo(INPUT_NAME, dtype, (batch, *sides)),), outputs
+
+
+def require_spec_fits(path: Path, runtime: Runtime) -> None:
+    """Check that a loaded graph is the one that its spec describes.
+
+    The graph may have more outputs than the spec promises, never fewer.
+
+    Raises:
+        ModelFileError: the spec belongs to another file.
+    """
+    wanted = runtime.spec.input.shape(runtime.spec.batch.optimum)
+    found = runtime.inputs[0].shape if len(runtime.inputs) == 1 else ()
+    fits = len(found) == len(wanted) and found[1:] == wanted[1:]
+    missing = set(runtime.spec.output.names) - {each.name for each in runtime.outputs}
+    if not fits or missing:
+        have = ", ".join(map(str, (*runtime.inputs, *runtime.outputs)))
+        raise ModelFileError(
+            f"The graph of '{path}' does not fit its spec: it has {have}, and the spec says "
+            f"{list(wanted)} in and {', '.join(runtime.spec.output.names)} out.",
+            "Export the model again; its spec belongs to another file.",
+        )
 
 
 def run_images(runtime: Runtime, batch: NDArray[Any]) -> Tensors:

@@ -13,7 +13,13 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
-from effdet_deploy.runtimes.adapter import TensorInfo, TimedRun, checked_feeds, closed_error
+from effdet_deploy.runtimes.adapter import (
+    TensorInfo,
+    TimedRun,
+    checked_feeds,
+    closed_error,
+    require_spec_fits,
+)
 from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
 
 if TYPE_CHECKING:
@@ -116,7 +122,7 @@ class OnnxRuntime:
         self.device = _device_of(session)
         self._name = path.name
         self._session: ort.InferenceSession | None = session
-        _check_against_spec(path, self)
+        require_spec_fits(path, self)
 
     @property
     def precision(self) -> str:
@@ -233,21 +239,6 @@ def _device_of(session: ort.InferenceSession) -> str:
 def _tensor_info(node: Any) -> TensorInfo:
     shape = tuple(side if isinstance(side, int) else None for side in node.shape)
     return TensorInfo(node.name, np.dtype(_DTYPES.get(node.type, np.object_)), shape)
-
-
-def _check_against_spec(path: Path, runtime: OnnxRuntime) -> None:
-    """The graph may have more outputs than the spec promises, never fewer."""
-    wanted = runtime.spec.input.shape(runtime.spec.batch.optimum)
-    found = runtime.inputs[0].shape if len(runtime.inputs) == 1 else ()
-    fits = len(found) == len(wanted) and found[1:] == wanted[1:]
-    missing = set(runtime.spec.output.names) - {each.name for each in runtime.outputs}
-    if not fits or missing:
-        have = ", ".join(map(str, (*runtime.inputs, *runtime.outputs)))
-        raise ModelFileError(
-            f"The graph of '{path}' does not fit its spec: it has {have}, and the spec says "
-            f"{list(wanted)} in and {', '.join(runtime.spec.output.names)} out.",
-            "Export the model again; its spec belongs to another file.",
-        )
 
 
 @contextlib.contextmanager

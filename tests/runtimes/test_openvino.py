@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import onnx
+import pytest
+
+from effdet_deploy.errors import DeviceError, ModelFileError, TensorError, UsageError
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.adapter import TimedRuntime
+from effdet_deploy.spec import DETECTION_OUTPUTS, BatchSpec
+from tests.onnx_models import SIDE, detector_spec, write_tiny
+from tests.precision.tiny_network import tiny_network
+
+pytest.importorskip("openvino")
+
+# Two engines sum in different orders, in float32; BF16 would differ by 0.01.
+FLOAT32_ERROR = 1e-4
+
+
+@pytest.fixture
+def batch() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def opened(path, **options):
+    return load_runtime(path, backend="openvino", **options)
+
+
+def test_it_says_what_it_takes_gives_and_runs_on(tmp_path):
+    spec = detector_spec(batch=BatchSpec(1, 2, 4))
+    runtime = opened(write_tiny(tmp_path / "tiny.onnx", spec))
+    assert [str(each) for each in runtime.inputs] == ["images uint8 [N, 128, 128, 3]"]
+    assert tuple(each.name for each in runtime.outputs) == DETECTION_OUTPUTS
+    assert (runtime.backend, runtime.device, runtime.precision) == ("openvino", "cpu", "fp32")
+
+
+def test_it_computes_in_float32_and_not_in_bfloat16(tmp_path, batch):
+    path = tmp_path / "network.onnx"
+    onnx.save(tiny_network(), path)
+    mine = opened(path, threads=1).run({"images": batch})
+    for name, expected in load_runtime(path).run({"images": batch}).items():
+        np.testing.assert_allclose(mine[name], expected, atol=FLOAT32_ERROR)
+
+
+def test_outputs_are_not_overwritten_by_the_next_run(tmp_path, batch):
+    runtime = opened(write_tiny(tmp_path / "tiny.onnx"))
+    first = runtime.run({"images": batch})
+    scores = first["detection_scores"].copy()
+    runtime.run({"images": np.zeros_like(batch)})
+    np.testing.assert_array_equal(first["detection_scores"], scores)
+
+
+def test_a_timed_run_gives_the_same_outputs(tmp_path, batch):
+    runtime = opened(write_tiny(tmp_path / "tiny.onnx"))
+    assert isinstance(runtime, TimedRuntime)
+    timed = runtime.run_timed({"images": batch})
+    for name, expected in runtime.run({"images": batch}).items():
+        np.testing.assert_array_equal(timed.outputs[name], expected)
+
+
+def test_threads_get_the_results_of_their_own_pictures(tmp_path):
+    runtime = opened(write_tiny(tmp_path / "tiny.onnx"))
+    batches = [np.full((1, SIDE, SIDE, 3), level, np.uint8) for level in range(0, 250, 25)]
+    alone = [runtime.run({"images": each})["detection_scores"] for each in batches]
+    found: dict[int, np.ndarray] = {}
+
+    def work(index: int) -> None:
+        for _ in range(20):
+            found[index] = runtime.run({"images": batches[index]})["detection_scores"]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, scores in enumerate(alone):
+        np.testing.assert_array_equal(found[index], scores)
+
+
+def test_a_gpu_is_refused(tmp_path):
+    with pytest.raises(DeviceError, match="OpenVINO runs on the CPU"):
+        opened(write_tiny(tmp_path / "tiny.onnx"), device="cuda:0")
+
+
+def test_an_unfit_feed_is_refused(tmp_path, batch):
+    with pytest.raises(TensorError, match="must have the shape"):
+        opened(write_tiny(tmp_path / "tiny.onnx")).run({"images": batch[:, 1:]})
+
+
+def test_after_close_it_refuses_to_run(tmp_path, batch):
+    runtime = opened(write_tiny(tmp_path / "tiny.onnx"))
+    runtime.close()
+    runtime.close()
+    with pytest.raises(UsageError, match="is closed"):
+        runtime.run({"images": batch})
+
+
+def test_an_operator_that_openvino_lacks_is_a_model_file_error(tmp_path):
+    model = onnx.load(write_tiny(tmp_path / "tiny.onnx"))
+    model.graph.node[1].op_type = "Unheard"
+    onnx.save(model, tmp_path / "tiny.onnx")
+    with pytest.raises(ModelFileError, match="Unheard"):
+        opened(tmp_path / "tiny.onnx")
