@@ -13,12 +13,13 @@ import json
 import logging
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 from batches import Batch, TrainingBatches, batch_loader, normalise
+from batchnorm import Frozen, layers_to_freeze, measure_statistics
 from losses import detection_loss
 from safetensors.torch import save_file
 from scenes import CATEGORY_IDS, CLASS_NAMES
@@ -36,15 +37,22 @@ logger = logging.getLogger("digits.train")
 
 VARIANT = "tf_efficientdet_d0"
 _LOG_EVERY = 20
+_STATISTICS_SCENES = 128
+_STATISTICS_STEP = 1_000
+"""Beyond the scenes that a run comes to."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of steps at one batch size and scene size (pixels, square)."""
+    """A stretch of steps at one batch size and scene size (pixels, square).
+
+    ``frozen`` says which BatchNorm layers keep the statistics measured when the phase begins.
+    """
 
     steps: int
     batch_size: int
     size: int
+    frozen: Frozen = "none"
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ class TrainingOptions:
     final_lr_fraction: float = 0.01
     weight_decay: float = 0.02
     clip_norm: float = 10.0
+    frozen_clip_norm: float = 1.0
     ema_decay: float = 0.999
     variant: str = VARIANT
 
@@ -199,18 +208,18 @@ def export_weights(average: dict[str, Tensor], options: TrainingOptions, path: P
 
 
 def train_step(
-    state: TrainingState, images: Tensor, targets: Any, options: TrainingOptions
+    state: TrainingState, batch: Batch, options: TrainingOptions, clip_norm: float
 ) -> dict[str, Tensor]:
     """Do one optimiser step on a batch and return its losses and gradient norm."""
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(options, state.step)
-    class_outputs, box_outputs = state.model(normalise(images))
+    class_outputs, box_outputs = state.model(normalise(batch.images))
     total, class_loss, box_loss = detection_loss(
-        class_outputs, box_outputs, targets, len(CLASS_NAMES)
+        class_outputs, box_outputs, batch.targets, len(CLASS_NAMES)
     )
     state.optimiser.zero_grad(set_to_none=True)
     total.backward()
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), options.clip_norm, foreach=True)
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm, foreach=True)
     state.optimiser.step()
     state.step += 1
     decay = min(options.ema_decay, (1 + state.step) / (10 + state.step))
@@ -235,27 +244,41 @@ def train(
         ends = min(begins + phase.steps, last)
         if state.step < ends:
             state = _from_tensors(_as_tensors(state), options, phase.size)
-            state.model.train()
             anchors = build_anchors(options, phase.size)
             batches = TrainingBatches(anchors, phase.batch_size, options.seed, phase.size)
+            if state.step == begins and phase.frozen != "none":
+                _measure_statistics(state, batches)
+            state.model.train()
+            for layer in layers_to_freeze(state.model, phase.frozen, phase.size):
+                layer.eval()
             loader = batch_loader(batches, state.step, ends, workers, worker_cpu)
-            _train_phase(state, options, loader, run / "checkpoint.pt", save_every)
+            clip = options.clip_norm if phase.frozen == "none" else options.frozen_clip_norm
+            _train_phase(state, options, loader, clip, run / "checkpoint.pt", save_every)
         begins += phase.steps
     save_checkpoint(state, options, run / "checkpoint.pt")
     return state
+
+
+def _measure_statistics(state: TrainingState, batches: TrainingBatches) -> None:
+    """Measure BatchNorm statistics on training scenes; the average starts anew with them."""
+    large = replace(batches, batch_size=_STATISTICS_SCENES)
+    measure_statistics(state.model, normalise(large[_STATISTICS_STEP].images))
+    for name, tensor in state.model.state_dict().items():
+        state.average[name].copy_(tensor)
 
 
 def _train_phase(
     state: TrainingState,
     options: TrainingOptions,
     loader: DataLoader[Batch],
+    clip_norm: float,
     checkpoint: Path,
     save_every: int,
 ) -> None:
     recent: list[dict[str, Tensor]] = []
     began = time.perf_counter()
     for batch in loader:
-        recent.append(train_step(state, batch.images, batch.targets, options))
+        recent.append(train_step(state, batch, options, clip_norm))
         if len(recent) == _LOG_EVERY:
             took = (time.perf_counter() - began) / len(recent)
             _log_progress(state.step, options, recent, took)
@@ -282,8 +305,11 @@ def _log_progress(
 
 
 def _phase(text: str) -> Phase:
-    steps, batch_size, size = (int(number) for number in text.split("x"))
-    return Phase(steps, batch_size, size)
+    numbers, _, frozen = text.partition(":")
+    steps, batch_size, size = (int(number) for number in numbers.split("x"))
+    if frozen not in ("", *get_args(Frozen)):
+        raise ValueError(f"Frozen is one of {', '.join(get_args(Frozen))}, not {frozen!r}.")
+    return Phase(steps, batch_size, size, cast("Frozen", frozen or "none"))
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -294,7 +320,7 @@ def _parse_arguments() -> argparse.Namespace:
         type=_phase,
         action="append",
         required=True,
-        metavar="STEPSxBATCHxSIZE",
+        metavar="STEPSxBATCHxSIZE[:FROZEN]",
         help="a stretch of the schedule; give it once for each",
     )
     parser.add_argument("--seed", type=int, default=0)
