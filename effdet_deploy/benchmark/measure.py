@@ -39,6 +39,8 @@ class Plan:
         precision: stop when the interval of the median is within this share of the median.
         max_seconds: begin no further run after this time, once there are ``min_runs``.
         warm_up_seconds: give up waiting for stable times after this.
+        settling_runs: where things take turns, so many runs before each that counts: the others
+            leave caches full of their own weights, which nobody meets who runs one model.
 
     Raises:
         UsageError: no runs, or values out of order.
@@ -49,6 +51,7 @@ class Plan:
     precision: float = 0.02
     max_seconds: float = 30.0
     warm_up_seconds: float = 10.0
+    settling_runs: int = 1
 
     def __post_init__(self) -> None:
         if self.min_runs < 1 or self.max_runs < self.min_runs:
@@ -165,11 +168,14 @@ def measure_interleaved(
     warm_ups = {name: _warm_up(run, plan, clock) for name, run in contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
+    settling_runs = plan.settling_runs if len(names) > 1 else 0
     begun = clock()
     for round_number in itertools.count(1):
         for name in names:
             if pause:
                 time.sleep(pause)
+            for _ in range(settling_runs):
+                contenders[name]()
             times[name].append(_timed(contenders[name], clock))
         names.append(names.pop(0))
         if _is_enough(times, round_number, clock() - begun, plan):

@@ -106,8 +106,8 @@ def test_interleaved_things_take_turns_and_the_first_place_rotates():
     timings = measure_interleaved(
         {name: named(name) for name in "abc"}, Plan(min_runs=3, max_runs=3), clock=clock, pause=0
     )
-    counted = "".join(order[-9:])
-    assert counted == "abcbcacab"
+    # Each turn is one run to settle and one that counts.
+    assert "".join(order[-18:]) == "aabbcc" + "bbccaa" + "ccaabb"
     assert {len(each.seconds) for each in timings.values()} == {3}
 
 

@@ -1,0 +1,331 @@
+"""The peers that our graphs are timed against: same weights, same pictures, one process.
+
+Every peer is a function of one batch of letterboxed pictures, uint8 ``[N,H,W,3]`` in host memory.
+*End to end*, it returns rows of boxes in host memory. *Network*, it takes normalised float32
+``[N,3,H,W]`` and returns raw heads, as ``--input normalized --nms none`` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import effdet
+import numpy as np
+import onnxruntime as ort
+import torch
+from effdet.bench import DetBenchPredict
+from torch import Tensor, nn
+
+from effdet_deploy import ExportOptions, export
+from effdet_deploy.benchmark.artifacts import SEED
+from effdet_deploy.detector import Detector
+from effdet_deploy.images import to_input
+from effdet_deploy.model import create_model, resolve_name
+from effdet_deploy.model.conditioning import randomise
+from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.runtimes.adapter import run_images
+from effdet_deploy.spec import BatchSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.model import EfficientDet
+    from effdet_deploy.spec import InputSpec
+
+    Run = Callable[[], Any]
+
+OURS = "ours, ONNX Runtime"
+"""The peer that all others are compared with."""
+AGREEMENT = 1e-2
+"""Between the best scores of ours and of effdet: peers that compute something else are no peers."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed: one variant at one size, batch and thread count; files go to ``directory``."""
+
+    variant: str
+    image_size: int | None
+    batch: int
+    threads: int
+    directory: Path
+    verify: bool = True
+
+    @property
+    def stem(self) -> str:
+        """Begins the names of the case's files; exports serve every batch and thread count."""
+        return f"{self.variant}_{self.image_size or 'own'}"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Two networks with the same weights, and the input our graphs take."""
+
+    ours: EfficientDet
+    theirs: nn.Module
+    pictures: NDArray[np.uint8]
+
+
+def load_weights(case: Case) -> Weights:
+    """Make seeded, conditioned weights and give them to both implementations, strictly."""
+    ours = create_model(case.variant, image_size=case.image_size)
+    randomise(ours)
+    size = ours.config.image_size
+    theirs = effdet.create_model(
+        resolve_name(case.variant), pretrained_backbone=False, image_size=size
+    ).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    return Weights(ours.eval(), theirs, structured_pictures(case.batch, *size, SEED))
+
+
+class Normalise(nn.Module):
+    """What effdet's loader does to a batch on its way to the network."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 ``[N,H,W,3]`` to float32 ``[N,3,H,W]``."""
+        return images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
+
+
+class Foreign(nn.Module):
+    """A network that runs elsewhere than in torch, with effdet's outputs: two lists of levels."""
+
+    def __init__(self, run: Callable[[NDArray[Any]], Sequence[NDArray[Any]]]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Map normalised images to class and box outputs, level by level."""
+        maps = [torch.from_numpy(each) for each in self.run(pixels.numpy())]
+        return maps[: len(maps) // 2], maps[len(maps) // 2 :]
+
+
+class Half(nn.Module):
+    """A network in bfloat16 whose inputs and outputs stay float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).to(torch.bfloat16)
+
+    def forward(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Map as the network does."""
+        classes, boxes = self.network(pixels.to(torch.bfloat16))
+        return [each.float() for each in classes], [each.float() for each in boxes]
+
+
+def effdet_networks(case: Case, weights: Weights, names: Sequence[str]) -> dict[str, nn.Module]:
+    """Return every form in which effdet itself can be run, by name; only those in ``names``."""
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "effdet eager": lambda: weights.theirs,
+        "effdet torch.compile FP32": lambda: torch.compile(copy.deepcopy(weights.theirs)),
+        "effdet torch.compile BF16": lambda: torch.compile(Half(weights.theirs)),
+        "effdet naive ONNX, ONNX Runtime": lambda: Foreign(
+            onnxruntime_session(naive_onnx(case, weights), case.threads)
+        ),
+        "effdet naive ONNX, OpenVINO FP32": lambda: Foreign(
+            openvino_session(naive_onnx(case, weights), case, "f32")
+        ),
+    }
+    return {name: make() for name, make in makers.items() if name in names}
+
+
+EFFDET_PEERS = (
+    "effdet eager",
+    "effdet torch.compile FP32",
+    "effdet torch.compile BF16",
+    "effdet naive ONNX, ONNX Runtime",
+    "effdet naive ONNX, OpenVINO FP32",
+)
+OUR_PEERS = (
+    OURS,
+    "ours, OpenVINO FP32",
+    "ours, OpenVINO BF16",
+    "ours, TorchScript",
+)
+PEERS = (*EFFDET_PEERS, *OUR_PEERS)
+
+
+def naive_onnx(case: Case, weights: Weights) -> Path:
+    """Export effdet as its users do: raw heads, one call, one fixed batch size."""
+    path = case.directory / f"{case.stem}_naive_b{case.batch}.onnx"
+    if not path.exists():
+        example = torch.randn(case.batch, 3, *weights.pictures.shape[1:3])
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(weights.theirs, (example,), path, dynamo=True, external_data=False)
+    return path
+
+
+def onnxruntime_session(path: Path, threads: int) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
+    """Return what runs an ONNX file in ONNX Runtime at its defaults."""
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})
+
+
+def openvino_session(
+    path: Path, case: Case, precision: str
+) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
+    """Return what runs an ONNX file in OpenVINO, tuned for latency at the case's batch size."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    shape = model.input(0).partial_shape
+    shape[0] = case.batch
+    model.reshape({model.input(0): shape})
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": case.threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    compiled = core.compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda pixels: list(request.infer([pixels], share_inputs=True).to_tuple())
+
+
+def our_file(case: Case, weights: Weights, part: str, suffix: str = ".onnx") -> Path:
+    """Export our graph for every batch size, the whole of it or the network alone."""
+    path = case.directory / f"{case.stem}_ours_{part.replace(' ', '_')}{suffix}"
+    if not path.exists():
+        batch = BatchSpec(1, 1, 8) if case.batch <= 8 else BatchSpec(1, 1, case.batch)
+        options = ExportOptions(batch=batch, verify=case.verify)
+        if part == "network":
+            options = ExportOptions(
+                batch=batch, verify=case.verify, input_kind="normalized", nms="none"
+            )
+        export(weights.ours, path, options)
+    return path
+
+
+def our_input(case: Case, weights: Weights, part: str) -> NDArray[Any]:
+    """Return the pictures as our file for ``part`` takes them."""
+    return to_input(weights.pictures, _spec(case, weights, part))
+
+
+def _spec(case: Case, weights: Weights, part: str) -> InputSpec:
+    from effdet_deploy.runtimes.modelfile import read_spec
+
+    return read_spec(our_file(case, weights, part), "onnx").input
+
+
+def our_runs(
+    case: Case, weights: Weights, part: str, names: Sequence[str], stack: contextlib.ExitStack
+) -> dict[str, Run]:
+    """Return every engine that runs our graph, by name; only those in ``names``."""
+    feed = our_input(case, weights, part)
+    makers: dict[str, Callable[[], Run]] = {
+        OURS: lambda: _detector_run(our_file(case, weights, part), case, part, feed, stack),
+        "ours, OpenVINO FP32": lambda: partial(
+            openvino_session(our_file(case, weights, part), case, "f32"), feed
+        ),
+        "ours, OpenVINO BF16": lambda: partial(
+            openvino_session(our_file(case, weights, part), case, "bf16"), feed
+        ),
+        "ours, TorchScript": lambda: _detector_run(
+            our_file(case, weights, part, ".torchscript"), case, part, feed, stack
+        ),
+    }
+    return {name: make() for name, make in makers.items() if name in names}
+
+
+def _detector_run(
+    path: Path, case: Case, part: str, feed: NDArray[Any], stack: contextlib.ExitStack
+) -> Run:
+    detector = stack.enter_context(Detector.load(path, device="cpu", threads=case.threads))
+    if part == "network":
+        return partial(run_images, detector.runtime, feed)
+    return partial(detector.detect_prepared, feed)
+
+
+def artifact_runs(
+    case: Case, weights: Weights, paths: Sequence[Path], stack: contextlib.ExitStack
+) -> dict[str, Run]:
+    """Return further files of ours, such as INT8 ones, end to end."""
+    runs: dict[str, Run] = {}
+    for path in paths:
+        detector = stack.enter_context(Detector.load(path, device="cpu", threads=case.threads))
+        feed = to_input(weights.pictures, detector.spec.input)
+        runs[f"ours, {path.name}"] = partial(detector.detect_prepared, feed)
+    return runs
+
+
+def create_runs(
+    case: Case,
+    weights: Weights,
+    part: str,
+    names: Sequence[str],
+    stack: contextlib.ExitStack,
+) -> dict[str, Run]:
+    """Return every peer in ``names`` as something to time, for ``part``."""
+    torch.set_num_threads(case.threads)
+    networks = effdet_networks(case, weights, names)
+    if part == "network":
+        pixels = torch.from_numpy(our_input(case, weights, part))
+        runs = {name: _without_gradients(partial(each, pixels)) for name, each in networks.items()}
+    else:
+        normalise = Normalise(weights.ours.config)
+        runs = {
+            name: _without_gradients(
+                partial(_effdet_rows, normalise, _bench(weights.theirs, each), weights.pictures)
+            )
+            for name, each in networks.items()
+        }
+    return runs | our_runs(case, weights, part, names, stack)
+
+
+def _bench(theirs: nn.Module, network: nn.Module) -> DetBenchPredict:
+    """Return effdet's post-processing around ``network``."""
+    bench = DetBenchPredict(theirs)
+    bench.model = network
+    return bench
+
+
+def _effdet_rows(
+    normalise: nn.Module, bench: nn.Module, pictures: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = bench(normalise(torch.from_numpy(pictures))).numpy()
+    return rows
+
+
+def _without_gradients(run: Run) -> Run:
+    def quiet() -> Any:
+        with torch.inference_mode():
+            return run()
+
+    return quiet
+
+
+def require_agreement(runs: dict[str, Run]) -> float:
+    """Check that effdet eager and ours find the same best scores, end to end.
+
+    Returns:
+        The largest difference among the ten best scores of each picture.
+
+    Raises:
+        RuntimeError: they do not, so that a comparison of their times would say nothing.
+    """
+    if OURS not in runs or "effdet eager" not in runs:
+        return 0.0
+    theirs = np.asarray(runs["effdet eager"]())[:, :10, 4]
+    ours = runs[OURS]()["detection_scores"][:, :10]
+    difference = float(np.abs(theirs - ours).max())
+    if difference > AGREEMENT:
+        message = f"ours and effdet differ by {difference:.3f} in their best scores"
+        raise RuntimeError(message)
+    return difference
