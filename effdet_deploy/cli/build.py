@@ -83,7 +83,7 @@ def _conclude(artifact: Artifact, seconds: float) -> None:
     if artifact.report is not None:
         screen.print(render(artifact.report))
     for note in artifact.notes:
-        screen.print(note, markup=False)
+        screen.print(f"[!] {note}", markup=False)
     size = artifact.size / 1e6
     screen.print(f"[✓] wrote {artifact.path} ({size:.1f} MB) in {seconds:.0f} s", markup=False)
 

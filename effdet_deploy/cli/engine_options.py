@@ -40,3 +40,8 @@ DlaCore = Annotated[int | None, typer.Option(metavar="N", help="Run on this DLA 
 def build_options(given: Mapping[str, Any]) -> BuildOptions:
     """Turn a command's parameters into checked options; raises UsageError."""
     return BuildOptions(**{each.name: given[each.name] for each in fields(BuildOptions)})
+
+
+def is_default(name: str, value: object) -> bool:
+    """Tell whether ``name`` is an option of an engine build that was left at its default."""
+    return any(each.name == name and each.default == value for each in fields(BuildOptions))

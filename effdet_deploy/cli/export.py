@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import engine_options as option
 from effdet_deploy.errors import DataError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def run(
     context: typer.Context,
     output: Annotated[
         Path,
-        typer.Argument(metavar="OUTPUT", help="The file to write: .onnx or .torchscript."),
+        typer.Argument(metavar="OUTPUT", help="The file to write: .onnx, .torchscript or .engine."),
     ],
     variant: Annotated[
         str | None,
@@ -71,6 +72,19 @@ def run(
     max_detections: Annotated[int, typer.Option(metavar="N", help="Rows of the output.")] = 100,
     candidates: Annotated[int, typer.Option(metavar="N", help="Boxes that enter NMS.")] = 1000,
     opset: Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")] = 20,
+    backend: option.Backend = "tensorrt",
+    workspace: option.Workspace = None,
+    opt_level: option.OptLevel = None,
+    timing_cache: option.TimingCache = None,
+    tf32: option.Tf32 = False,
+    hardware_compatible: option.HardwareCompatible = "none",
+    version_compatible: option.VersionCompatible = False,
+    refit: option.Refit = False,
+    strip_plan: option.StripPlan = False,
+    dla_core: option.DlaCore = None,
+    keep_onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the ONNX file of an engine here.")
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Compare with eager PyTorch.")] = True,
     verify_images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pictures to compare on.")
@@ -127,6 +141,7 @@ def _options(given: Mapping[str, Any]) -> ExportOptions:
         channel_order=_choice("channel order", given["channel_order"], ("rgb", "bgr")),
         nms=_choice("NMS", given["nms"], ("static", "onnx", "none")),
         box_format=_choice("box format", given["box_format"], ("xyxy", "yxyx")),
+        build=option.build_options(given),
         command=_command(given),
         **{name: given[name] for name in _PLAIN},
     )
@@ -139,6 +154,7 @@ _PLAIN = (
     "max_detections",
     "candidates",
     "opset",
+    "keep_onnx",
     "verify",
     "verify_images",
     "calibration",
@@ -179,18 +195,21 @@ def _overrides(path: Path | None) -> dict[str, Any]:
     return document
 
 
+_NOT_STORED = ("output", "keep_onnx", "json_file")
+
+
 def _command(given: Mapping[str, Any]) -> str:
     """Return the command to store: base names only, OUTPUT left out."""
     words = ["effdet-export"]
     for name, value in given.items():
-        if name in ("output", "json_file") or value in (None, False, ""):
+        if name in _NOT_STORED or value in (None, False, "") or option.is_default(name, value):
             continue
-        option = {"input_kind": "input"}.get(name, name).replace("_", "-")
+        word = {"input_kind": "input"}.get(name, name).replace("_", "-")
         if value is True:
-            words += [] if name == "verify" else [f"--{option}"]
+            words += [] if name == "verify" else [f"--{word}"]
         else:
             is_path = isinstance(value, Path) or (name == "weights" and "/" in str(value))
-            words += [f"--{option}", Path(value).name if is_path else str(value)]
+            words += [f"--{word}", Path(value).name if is_path else str(value)]
     return " ".join(words)
 
 

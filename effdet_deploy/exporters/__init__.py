@@ -24,6 +24,8 @@ __all__ = ["EXPORTERS", "Artifact", "ExportOptions", "Progress", "export"]
 EXPORTERS = {
     ".onnx": "effdet_deploy.exporters.onnx",
     ".torchscript": "effdet_deploy.exporters.torchscript",
+    ".engine": "effdet_deploy.exporters.tensorrt.export",
+    ".plan": "effdet_deploy.exporters.tensorrt.export",
 }
 """Suffix of the output → the module that makes it."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.spec import (
     BatchSpec,
     BoxFormat,
@@ -25,6 +26,7 @@ MIN_OPSET, MAX_OPSET = 18, 23
 TENSORRT_MAX_TOPK = 3840
 """The largest K that TensorRT's TopK takes."""
 MAX_BATCH = 1024
+ENGINE_SUFFIXES = (".engine", ".plan")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class ExportOptions:
     max_detections: int = 100
     candidates: int = 1000
     opset: int = DEFAULT_OPSET
+    build: BuildOptions = field(default_factory=BuildOptions)
+    keep_onnx: Path | None = None
     verify: bool = True
     verify_images: Path | None = None
     seed: int = 0
@@ -85,7 +89,13 @@ class ExportOptions:
         Raises:
             UsageError: the output cannot have these options.
         """
-        target = "tensorrt" if suffix in (".engine", ".plan") else self.target
+        is_engine = suffix in ENGINE_SUFFIXES
+        if not is_engine and (self.keep_onnx is not None or self.build != BuildOptions()):
+            raise UsageError(
+                f"--keep-onnx and the options of engine builds do not fit the suffix '{suffix}'.",
+                "Leave them out, or write an .engine file.",
+            )
+        target = "tensorrt" if is_engine else self.target
         if self.precision != "fp32" and suffix == ".onnx" and target is None:
             raise UsageError(
                 f"--{self.precision} needs --target, because engines want different forms.",

@@ -79,7 +79,7 @@ def build_engine(
             engine_path,
             spec,
             report,
-            (_verdict(builder, evidence["verified"], verify),),
+            _verdict(builder, evidence["verified"], verify),
             reference="its ONNX file",
             extra=evidence,
         )
@@ -130,14 +130,10 @@ def _verify(staged: Path, onnx_path: Path, spec: DetectorSpec, images: Path | No
         return compare(engine, reference, chosen)
 
 
-def _verdict(builder: EngineSpec, verified: str, verify: bool) -> str:
-    """Return the sentence that says what was verified and what was not."""
-    made_by = f"{builder.backend} {builder.version}"
+def _verdict(builder: EngineSpec, verified: str, verify: bool) -> tuple[str, ...]:
+    """Return what the user should know about what was not verified."""
     if verified == "engine":
-        return (
-            f"[✓] the engine was built by {made_by}, run on {builder.gpu} and compared with its "
-            "ONNX file"
-        )
+        return ()
     why = {
         "that was switched off": not verify,
         "its weights are stripped": "strip-plan" in builder.traits,
@@ -145,7 +141,8 @@ def _verdict(builder: EngineSpec, verified: str, verify: bool) -> str:
     }
     reason = next(each for each, holds in why.items() if holds)
     compared = "was compared" if verified == "onnx" else "has no record of a comparison"
-    return f"[!] the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}"
+    made_by = f"{builder.backend} {builder.version}"
+    return (f"the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}",)
 
 
 def _evidence(onnx_path: Path, report: ParityReport | None) -> dict[str, Any]:
@@ -154,7 +151,8 @@ def _evidence(onnx_path: Path, report: ParityReport | None) -> dict[str, Any]:
     digest = sha256_file(onnx_path)
     of_this_file = recorded is not None and recorded.sha256 == digest
     compared = recorded.verification if recorded is not None and of_this_file else None
-    return {
-        "onnx": {"sha256": digest, "verification": compared},
+    evidence: dict[str, Any] = {
         "verified": "engine" if report is not None else "onnx" if compared else "nothing",
+        "onnx": {"sha256": digest, "verification": compared},
     }
+    return evidence if report is not None else evidence | {"verification": compared}

@@ -16,7 +16,7 @@ from effdet_deploy.errors import (
     ResourceError,
     UsageError,
 )
-from effdet_deploy.exporters.tensorrt.messages import MODULES
+from effdet_deploy.runtimes.trt_library import MODULES, NAMES
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import Request
@@ -29,7 +29,6 @@ _MEMORY = re.compile(
 _NO_GPU = re.compile(r"CUDA driver version is insufficient|no CUDA-capable device|CUDA init")
 """What RTX reports on every machine without a GPU; it builds all the same."""
 _SHOWN = 5
-_NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 
 
 def build_error(request: Request, fields: dict[str, Any]) -> EffdetDeployError | OSError:
@@ -42,7 +41,7 @@ def build_error(request: Request, fields: dict[str, Any]) -> EffdetDeployError |
         return _import_error(request, messages[0])
     if stage == "start":
         return DeviceError(
-            f"{_NAMES[request.options.backend]} finds no usable GPU: {_listed(messages)}.",
+            f"{NAMES[request.options.backend]} finds no usable GPU: {_listed(messages)}.",
             "Build on the machine that the engine is for, or use --backend tensorrt-rtx.",
         )
     if stage == "options":
@@ -58,7 +57,7 @@ def _import_error(request: Request, message: str) -> EffdetDeployError:
     if f"'{module}'" in message:
         return MissingPackageError(
             module.replace("_", "-"),
-            f"building engines with {_NAMES[request.options.backend]}",
+            f"building engines with {NAMES[request.options.backend]}",
             request.options.backend,
         )
     return DeviceError(
@@ -68,7 +67,7 @@ def _import_error(request: Request, message: str) -> EffdetDeployError:
 
 
 def _model_error(request: Request, stage: str, messages: list[str]) -> EffdetDeployError:
-    name, said = _NAMES[request.options.backend], _listed(messages)
+    name, said = NAMES[request.options.backend], _listed(messages)
     model = Path(request.onnx).name
     if any(_MEMORY.search(each) for each in messages):
         return ResourceError(
@@ -97,7 +96,7 @@ def _listed(messages: list[str]) -> str:
 
 def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDeployError:
     """Return the error for a process that ended without saying anything."""
-    name, model = _NAMES[request.options.backend], Path(request.onnx).name
+    name, model = NAMES[request.options.backend], Path(request.onnx).name
     how = _signal_name(returncode) or f"exit code {returncode}"
     said = f" ({last_words})" if last_words else ""
     if returncode == -signal.SIGKILL:

@@ -10,8 +10,6 @@ from typing import Any, Literal
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.spec import BatchSpec
 
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
-"""Backend → the module to import."""
 CANCEL = "cancel\n"
 """The one line that the parent may send after the request."""
 

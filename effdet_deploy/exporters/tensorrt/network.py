@@ -6,24 +6,20 @@ looked up where releases differ.
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.exporters.tensorrt.options import HARDWARE_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import tensorrt
+
     from effdet_deploy.exporters.tensorrt.options import BuildOptions
+    from effdet_deploy.runtimes.trt_library import Log
     from effdet_deploy.spec import BatchSpec
 
-    Trt: TypeAlias = Any
-    Monitor: TypeAlias = Any
-
 _GIB = 1024**3
-_MESSAGES_KEPT = 12
-_LOG = logging.getLogger(__name__)
 
 
 class BuildFailedError(Exception):
@@ -40,46 +36,18 @@ class BuildFailedError(Exception):
         self.messages = messages
 
 
-@dataclass(frozen=True)
-class Log:
-    """TensorRT's logger and what it said: ``errors`` hold the last error messages."""
-
-    logger: Any
-    errors: list[str]
-    warnings: list[str]
-
-
-def create_log(trt: Trt) -> Log:
-    """Return a logger that collects messages instead of printing them."""
-    errors: list[str] = []
-    warnings: list[str] = []
-    severe = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, msg: str) -> None:
-            if severity in severe:
-                errors.append(msg)
-                del errors[:-_MESSAGES_KEPT]
-            elif severity == trt.ILogger.Severity.WARNING:
-                warnings.append(msg)
-                del warnings[:-_MESSAGES_KEPT]
-            _LOG.debug("%s: %s", severity, msg)
-
-    return Log(Logger(), errors, warnings)
-
-
-def create_builder(trt: Trt, log: Log) -> Any:
+def create_builder(trt: Any, log: Log) -> tensorrt.Builder:
     """Return a builder; raises BuildFailedError where TensorRT cannot make one: it wants a GPU."""
     try:
-        return trt.Builder(log.logger)
+        builder: tensorrt.Builder = trt.Builder(log.logger)
     except (TypeError, RuntimeError) as error:  # a factory that returns nullptr is a TypeError
         raise BuildFailedError("start", log.errors or [str(error)]) from error
+    return builder
 
 
-def parse(trt: Trt, builder: Any, log: Log, onnx_path: str) -> Any:
+def parse(
+    trt: Any, builder: tensorrt.Builder, log: Log, onnx_path: str
+) -> tensorrt.INetworkDefinition:
     """Read an ONNX file into a strongly typed network.
 
     Raises:
@@ -88,20 +56,25 @@ def parse(trt: Trt, builder: Any, log: Log, onnx_path: str) -> Any:
     # The flag's position differs between releases; TensorRT 11 knows no other kind of network.
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
-    parser = trt.OnnxParser(network, log.logger)
+    parser: tensorrt.OnnxParser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(onnx_path) or parser.num_errors:
         errors = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
         raise BuildFailedError("parse", errors or log.errors)
     return network
 
 
-def _describe(error: Any) -> str:
+def _describe(error: tensorrt.ParserError) -> str:
     name, operator = error.node_name(), error.node_operator()
     where = f"node '{name}'" if name else f"node {error.node()}"
     return f"{where} ({operator or 'unknown operator'}): {' '.join(str(error.desc()).split())}"
 
 
-def add_profile(builder: Any, config: Any, network: Any, batch: BatchSpec) -> None:
+def add_profile(
+    builder: tensorrt.Builder,
+    config: tensorrt.IBuilderConfig,
+    network: tensorrt.INetworkDefinition,
+    batch: BatchSpec,
+) -> None:
     """Give every input whose batch is open the range of ``batch``.
 
     Raises:
@@ -124,7 +97,9 @@ def add_profile(builder: Any, config: Any, network: Any, batch: BatchSpec) -> No
         raise BuildFailedError("options", [f"TensorRT refused the batch range {batch}"])
 
 
-def configure(trt: Trt, builder: Any, options: BuildOptions) -> Any:
+def configure(
+    trt: Any, builder: tensorrt.Builder, options: BuildOptions
+) -> tensorrt.IBuilderConfig:
     """Return the builder's configuration for ``options``.
 
     Raises:
@@ -161,11 +136,13 @@ def _flags(options: BuildOptions) -> dict[str, bool]:
     }
 
 
-def _switch(config: Any, flag: Any, wanted: bool) -> None:
+def _switch(config: tensorrt.IBuilderConfig, flag: tensorrt.BuilderFlag, wanted: bool) -> None:
     (config.set_flag if wanted else config.clear_flag)(flag)
 
 
-def _use_dla(trt: Trt, builder: Any, config: Any, core: int) -> None:
+def _use_dla(
+    trt: Any, builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, core: int
+) -> None:
     cores = builder.num_DLA_cores
     if core >= cores:
         raise BuildFailedError("options", [f"DLA core {core} was asked for, and there are {cores}"])
@@ -174,8 +151,8 @@ def _use_dla(trt: Trt, builder: Any, config: Any, core: int) -> None:
 
 
 def create_monitor(
-    trt: Trt, report: Callable[[str, int, int], None], stop: Callable[[], bool]
-) -> Monitor:
+    trt: Any, report: Callable[[str, int, int], None], stop: Callable[[], bool]
+) -> tensorrt.IProgressMonitor:
     """Return a progress monitor.
 
     Args:
@@ -208,14 +185,19 @@ def create_monitor(
     return Monitor()
 
 
-def build(builder: Any, network: Any, config: Any, log: Log) -> Any:
+def build(
+    builder: tensorrt.Builder,
+    network: tensorrt.INetworkDefinition,
+    config: tensorrt.IBuilderConfig,
+    log: Log,
+) -> tensorrt.IHostMemory:
     """Return the plan as a buffer.
 
     Raises:
         BuildFailedError: TensorRT returned None; the messages say why.
     """
     log.errors.clear()
-    plan = builder.build_serialized_network(network, config)
+    plan: tensorrt.IHostMemory | None = builder.build_serialized_network(network, config)
     if plan is None or plan.nbytes == 0:
         raise BuildFailedError("build", log.errors or ["TensorRT gave no reason"])
     return plan

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effdet_deploy.files import sha256_bytes, sidecar_path, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from effdet_deploy.exporters.tensorrt.network import Log
+    import tensorrt
+
+    from effdet_deploy.runtimes.trt_library import Log
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Origin:
     gpu: str
 
 
-def attach(config: Any, path: Path, origin: Origin, log: Log) -> str:
+def attach(config: tensorrt.IBuilderConfig, path: Path, origin: Origin, log: Log) -> str:
     """Give the build the cache at ``path``, or an empty one.
 
     Returns:
@@ -64,7 +66,7 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
     return ""
 
 
-def _try(config: Any, content: bytes, log: Log) -> str:
+def _try(config: tensorrt.IBuilderConfig, content: bytes, log: Log) -> str:
     """TensorRT has three ways to say no: None, False, and an empty cache with a warning."""
     log.warnings.clear()
     log.errors.clear()
@@ -76,7 +78,7 @@ def _try(config: Any, content: bytes, log: Log) -> str:
     return ""
 
 
-def save(config: Any, path: Path, origin: Origin) -> None:
+def save(config: tensorrt.IBuilderConfig, path: Path, origin: Origin) -> None:
     """Replace the cache at ``path`` and its note by what the build has measured."""
     cache = config.get_timing_cache()
     serialized = None if cache is None else cache.serialize()

@@ -6,7 +6,6 @@ stdin, writes events to stdout, and stops when it is told to or when its parent 
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import threading
@@ -16,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.exporters.tensorrt import network, timing_cache
-from effdet_deploy.exporters.tensorrt.messages import MODULES, Event, Request
+from effdet_deploy.exporters.tensorrt.messages import Event, Request
 from effdet_deploy.runtimes.gpu import list_gpus
+from effdet_deploy.runtimes.trt_library import create_log, import_library
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import EventKind
@@ -87,8 +87,8 @@ def _watch_parent(stop: threading.Event) -> None:
 
 def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
     options = request.options
-    trt = importlib.import_module(MODULES[options.backend])
-    log = network.create_log(trt)
+    trt = import_library(options.backend)
+    log = create_log(trt)
     builder = network.create_builder(trt, log)
     gpus = list_gpus()
     name, capability = (gpus[0].name, gpus[0].compute_capability) if gpus else ("", "")

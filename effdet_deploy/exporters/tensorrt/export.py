@@ -1,0 +1,133 @@
+"""The whole road from a checkpoint to an engine: a verified ONNX file, and the engine from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import TYPE_CHECKING
+
+from effdet_deploy.errors import (
+    EffdetDeployWarning,
+    InputError,
+    MissingError,
+    UsageError,
+    VerificationError,
+)
+from effdet_deploy.exporters import onnx
+from effdet_deploy.exporters.tensorrt.engine import build_engine
+from effdet_deploy.exporters.tensorrt.machine import finish_commands, require_builder
+from effdet_deploy.exporters.tensorrt.options import BuildOptions
+from effdet_deploy.files import deliver, require_writable_target, sidecar_path, staging
+from effdet_deploy.runtimes.modelfile import read_spec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from effdet_deploy.exporters.artifact import Artifact, Progress
+    from effdet_deploy.exporters.options import ExportOptions
+
+
+def export(
+    variant_or_model: str | nn.Module | None,
+    output: Path,
+    options: ExportOptions,
+    progress: Progress,
+) -> Artifact:
+    """Export to ``output``, an engine; see :func:`effdet_deploy.exporters.export`.
+
+    On a machine that cannot build, that is said first; the ONNX file is then finished and kept.
+
+    Raises:
+        MissingError: this machine cannot build the engine; names the file and the commands that
+            finish the work on another one.
+        UsageError: another file stands where the ONNX file would be kept.
+    """
+    if options.keep_onnx is not None:
+        require_writable_target(options.keep_onnx)
+    progress("looking for the builder")
+    try:
+        require_builder(options.build)
+    except MissingError as missing:
+        kept = options.keep_onnx or output.with_suffix(".onnx")
+        _require_free(kept, options)
+        warnings.warn(
+            f"{missing.cause} The engine cannot be built here: the ONNX file is made and kept as "
+            f"'{kept}'.",
+            EffdetDeployWarning,
+            stacklevel=3,
+        )
+        onnx.export(variant_or_model, kept, _for_onnx(options), progress)
+        raise _finish_elsewhere(missing, kept, output, options) from missing
+    with staging(output) as directory:
+        kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
+        model = _export_onnx(variant_or_model, kept, output, options, progress)
+        engine = build_engine(
+            model.path,
+            output,
+            options.build,
+            progress,
+            images=options.verify_images,
+            verify=options.verify,
+        )
+    # Where the engine was not run, the comparison of its ONNX file is what there is to show.
+    report = engine.report or model.report
+    return dataclasses.replace(engine, report=report, notes=model.notes + engine.notes)
+
+
+def _for_onnx(options: ExportOptions) -> ExportOptions:
+    return dataclasses.replace(options, target="tensorrt", build=BuildOptions(), keep_onnx=None)
+
+
+def _require_free(kept: Path, options: ExportOptions) -> None:
+    """Check that the ONNX file replaces nothing but what this same command wrote before."""
+    require_writable_target(kept)
+    if options.keep_onnx is not None or not kept.exists():
+        return
+    try:
+        same = bool(options.command) and read_spec(kept, "onnx").command == options.command
+    except InputError:
+        same = False
+    if not same:
+        raise UsageError(
+            f"The engine cannot be built here, and '{kept}', where its ONNX file would be kept, "
+            "is another file.",
+            "Name another place with --keep-onnx FILE.onnx, or move that file away.",
+        )
+
+
+def _export_onnx(
+    variant_or_model: str | nn.Module | None,
+    kept: Path,
+    output: Path,
+    options: ExportOptions,
+    progress: Progress,
+) -> Artifact:
+    """Export the ONNX file; one that fails its verification outlives the private directory."""
+    try:
+        return onnx.export(variant_or_model, kept, _for_onnx(options), progress)
+    except VerificationError as error:
+        if options.keep_onnx is not None:
+            raise
+        failed = kept.with_name(kept.name + ".failed")
+        final = output.with_name(failed.name)
+        deliver(sidecar_path(failed), sidecar_path(final))
+        deliver(failed, final)
+        raise VerificationError(
+            f"The ONNX file does not give what PyTorch gives, so no engine was built from it; it "
+            f"is kept as '{final}'.",
+            f"Read the comparison in '{sidecar_path(final)}' and report it to effdet-deploy.",
+        ) from error
+
+
+def _finish_elsewhere(
+    missing: MissingError, kept: Path, output: Path, options: ExportOptions
+) -> MissingError:
+    spec = read_spec(kept, "onnx")
+    ours, theirs = finish_commands(kept, output, options.build, spec.input, spec.batch)
+    return MissingError(
+        f"{missing.cause} The ONNX file is finished: '{kept}'.",
+        f"Copy it to the machine with the GPU and run there:\n    {ours}\nor, without "
+        f"effdet-deploy:\n    {theirs}",
+    )

@@ -1,0 +1,292 @@
+"""The little of CUDA that running an engine takes: memory, one stream, a graph of recorded work.
+
+Two packages offer it, cuda-python and pycuda; the first that is installed serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import re
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from effdet_deploy.errors import DeviceError, EffdetDeployError, MissingPackageError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+
+class Recorder(Protocol):
+    """Records work that is queued on a stream, and plays it back at the cost of one call."""
+
+    def begin(self, stream: int) -> None:
+        """Record what is queued from here on instead of doing it."""
+        ...
+
+    def end(self, stream: int) -> int:
+        """Return the recorded graph, ready to be launched."""
+        ...
+
+    def launch(self, graph: int, stream: int) -> None:
+        """Queue a recorded graph."""
+        ...
+
+    def destroy(self, graph: int) -> None:
+        """Destroy a recorded graph."""
+        ...
+
+
+class Cuda(Protocol):
+    """One device. Addresses, streams and graphs are integers, as TensorRT takes them.
+
+    Every call raises ResourceError when memory runs out and DeviceError when CUDA fails otherwise.
+    """
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Where work can be recorded: the means to do it."""
+        ...
+
+    def current(self) -> AbstractContextManager[None]:
+        """Make the device current in the calling thread; every other call is made inside."""
+        ...
+
+    def allocate(self, size: int) -> int:
+        """Return the address of ``size`` bytes on the device."""
+        ...
+
+    def free(self, address: int) -> None:
+        """Free what :meth:`allocate` gave."""
+        ...
+
+    def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
+        """Return ``size`` bytes of page-locked host memory, from which copies are asynchronous."""
+        ...
+
+    def free_pinned(self, array: NDArray[np.uint8]) -> None:
+        """Free what :meth:`allocate_pinned` gave; the array must not be used afterwards."""
+        ...
+
+    def create_stream(self) -> int:
+        """Return a stream of its own: the default one cannot be recorded."""
+        ...
+
+    def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream."""
+        ...
+
+    def copy_in(self, address: int, array: NDArray[np.uint8], size: int, stream: int) -> None:
+        """Queue a copy of the first ``size`` bytes of pinned memory to the device."""
+        ...
+
+    def copy_out(self, array: NDArray[np.uint8], address: int, size: int, stream: int) -> None:
+        """Queue a copy from the device to the first ``size`` bytes of pinned memory."""
+        ...
+
+    def synchronize(self, stream: int) -> None:
+        """Wait until everything queued on ``stream`` is done."""
+        ...
+
+
+def open_cuda(index: int) -> Cuda:
+    """Return device ``index`` through cuda-python, or through pycuda where only that is installed.
+
+    Raises:
+        MissingPackageError: neither is installed.
+        DeviceError: the device cannot be used.
+    """
+    try:
+        from cuda.bindings import runtime
+    except ImportError:
+        return _open_pycuda(index)
+    return _CudaPython(runtime, index)
+
+
+def _open_pycuda(index: int) -> Cuda:
+    try:
+        import pycuda.driver as driver
+    except ImportError as error:
+        raise MissingPackageError("cuda-python", "running engines", "tensorrt") from error
+    return _PyCuda(driver, index)
+
+
+def _failure(doing: str, code: str) -> EffdetDeployError:
+    if re.search(r"MemoryAllocation|out of memory", code):
+        return ResourceError(
+            f"The GPU ran out of memory while {doing} ({code}).",
+            "Use a smaller batch, or free memory on the GPU.",
+        )
+    return DeviceError(f"CUDA failed while {doing}: {code}.", "Run 'effdet-deploy doctor'.")
+
+
+def _check(doing: str, answer: tuple[Any, ...]) -> Any:
+    """Return the value of a call of cuda-python, whose first part is the error code."""
+    code, *values = answer
+    if int(code) != 0:
+        raise _failure(doing, str(getattr(code, "name", code)))
+    return values[0] if values else None
+
+
+class _CudaPython:
+    """A device through ``cuda.bindings.runtime``.
+
+    Args:
+        runtime: the module.
+        index: of the device.
+    """
+
+    def __init__(self, runtime: Any, index: int) -> None:
+        self._cuda = runtime
+        self._index = index
+        self.recorder = _GraphRecorder(runtime)
+        with self.current():
+            pass
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        _check("choosing the device", self._cuda.cudaSetDevice(self._index))
+        yield
+
+    def allocate(self, size: int) -> int:
+        return int(_check(f"allocating {size} bytes", self._cuda.cudaMalloc(size)))
+
+    def free(self, address: int) -> None:
+        _check("freeing memory", self._cuda.cudaFree(address))
+
+    def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
+        answer = self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault)
+        address = int(_check(f"locking {size} bytes of host memory", answer))
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def free_pinned(self, array: NDArray[np.uint8]) -> None:
+        _check("freeing host memory", self._cuda.cudaFreeHost(array.ctypes.data))
+
+    def create_stream(self) -> int:
+        flags = self._cuda.cudaStreamNonBlocking
+        return int(_check("creating a stream", self._cuda.cudaStreamCreateWithFlags(flags)))
+
+    def destroy_stream(self, stream: int) -> None:
+        _check("destroying a stream", self._cuda.cudaStreamDestroy(stream))
+
+    def copy_in(self, address: int, array: NDArray[np.uint8], size: int, stream: int) -> None:
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        answer = self._cuda.cudaMemcpyAsync(address, array.ctypes.data, size, kind, stream)
+        _check("copying to the GPU", answer)
+
+    def copy_out(self, array: NDArray[np.uint8], address: int, size: int, stream: int) -> None:
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        answer = self._cuda.cudaMemcpyAsync(array.ctypes.data, address, size, kind, stream)
+        _check("copying from the GPU", answer)
+
+    def synchronize(self, stream: int) -> None:
+        _check("waiting for the GPU", self._cuda.cudaStreamSynchronize(stream))
+
+
+class _GraphRecorder:
+    def __init__(self, runtime: Any) -> None:
+        self._cuda = runtime
+        # Graphs are Python objects there: they are kept, and known by their addresses.
+        self._graphs: dict[int, Any] = {}
+
+    def begin(self, stream: int) -> None:
+        # Thread-local: other threads may allocate meanwhile.
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        _check("recording a graph", self._cuda.cudaStreamBeginCapture(stream, mode))
+
+    def end(self, stream: int) -> int:
+        graph = _check("recording a graph", self._cuda.cudaStreamEndCapture(stream))
+        try:
+            ready = _check("preparing a graph", self._cuda.cudaGraphInstantiate(graph, 0))
+        finally:
+            _check("freeing a graph", self._cuda.cudaGraphDestroy(graph))
+        self._graphs[int(ready)] = ready
+        return int(ready)
+
+    def launch(self, graph: int, stream: int) -> None:
+        _check("launching a graph", self._cuda.cudaGraphLaunch(self._graphs[graph], stream))
+
+    def destroy(self, graph: int) -> None:
+        _check("freeing a graph", self._cuda.cudaGraphExecDestroy(self._graphs.pop(graph)))
+
+
+class _PyCuda:
+    """A device through ``pycuda.driver``, whose objects are kept and known by their addresses.
+
+    Args:
+        driver: the module.
+        index: of the device.
+    """
+
+    recorder = None
+
+    def __init__(self, driver: Any, index: int) -> None:
+        self._driver = driver
+        self._kept: dict[int, Any] = {}
+        try:
+            driver.init()
+            self._context = driver.Device(index).retain_primary_context()
+        except driver.Error as error:
+            raise _failure("choosing the device", str(error)) from error
+
+    def _keep(self, address: int, thing: Any) -> int:
+        self._kept[address] = thing
+        return address
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        # A context that is left on the stack makes pycuda abort when Python ends.
+        self._context.push()
+        try:
+            yield
+        finally:
+            self._driver.Context.pop()
+
+    def allocate(self, size: int) -> int:
+        try:
+            memory = self._driver.mem_alloc(size)
+        except self._driver.Error as error:
+            raise _failure(f"allocating {size} bytes", str(error)) from error
+        return self._keep(int(memory), memory)
+
+    def free(self, address: int) -> None:
+        self._kept.pop(address).free()
+
+    def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
+        try:
+            array: NDArray[np.uint8] = self._driver.pagelocked_empty(size, np.uint8)
+        except self._driver.Error as error:
+            raise _failure(f"locking {size} bytes of host memory", str(error)) from error
+        return array
+
+    def free_pinned(self, array: NDArray[np.uint8]) -> None:
+        """Do nothing: the memory goes when its last array does."""
+
+    def create_stream(self) -> int:
+        stream = self._driver.Stream()
+        return self._keep(int(stream.handle), stream)
+
+    def destroy_stream(self, stream: int) -> None:
+        self._kept.pop(stream)
+
+    def copy_in(self, address: int, array: NDArray[np.uint8], size: int, stream: int) -> None:
+        self._try("copying to the GPU", "memcpy_htod_async", address, array[:size], stream)
+
+    def copy_out(self, array: NDArray[np.uint8], address: int, size: int, stream: int) -> None:
+        self._try("copying from the GPU", "memcpy_dtoh_async", array[:size], address, stream)
+
+    def _try(self, doing: str, name: str, target: Any, source: Any, stream: int) -> None:
+        try:
+            getattr(self._driver, name)(target, source, self._kept[stream])
+        except self._driver.Error as error:
+            raise _failure(doing, str(error)) from error
+
+    def synchronize(self, stream: int) -> None:
+        try:
+            self._kept[stream].synchronize()
+        except self._driver.Error as error:
+            raise _failure("waiting for the GPU", str(error)) from error

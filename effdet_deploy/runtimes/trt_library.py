@@ -1,0 +1,59 @@
+"""NVIDIA's Python modules, which go by different names, and the logger they are given."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorrt
+
+MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
+"""Backend → the module to import."""
+NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
+"""Backend → its name in messages."""
+_MESSAGES_KEPT = 12
+_LOG = logging.getLogger(__name__)
+
+
+def import_library(backend: str) -> Any:
+    """Import the module of ``backend``; raises ImportError."""
+    return importlib.import_module(MODULES[backend])
+
+
+@dataclass(frozen=True)
+class Log:
+    """TensorRT's logger, and the last errors and warnings it was given."""
+
+    logger: tensorrt.ILogger
+    errors: list[str]
+    warnings: list[str]
+
+
+def create_log(trt: Any) -> Log:
+    """Return a logger that collects messages instead of printing them."""
+    errors: list[str] = []
+    warnings: list[str] = []
+    severe = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in severe:
+                errors.append(msg)
+                del errors[:-_MESSAGES_KEPT]
+            elif severity == trt.ILogger.Severity.WARNING:
+                warnings.append(msg)
+                del warnings[:-_MESSAGES_KEPT]
+            _LOG.debug("%s: %s", severity, msg)
+
+    return Log(Logger(), errors, warnings)
+
+
+def essence(messages: list[str]) -> str:
+    """Return what TensorRT said as one line."""
+    return "; ".join(" ".join(each.split()).rstrip(".")[:400] for each in messages)
