@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from effdet_deploy.postprocess import anchor_boxes
+from effdet_deploy.anchors import anchor_boxes
 from effdet_deploy.spec import (
     METADATA_KEY,
     AnchorSpec,

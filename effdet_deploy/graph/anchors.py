@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from effdet_deploy.postprocess import anchor_boxes
+from effdet_deploy.anchors import anchor_boxes
 
 if TYPE_CHECKING:
     from torch import Tensor

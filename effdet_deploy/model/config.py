@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from effdet_deploy.anchors import feature_sizes
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.model.topology import FPN_NAMES
 
@@ -110,10 +111,7 @@ class ModelConfig:
     @property
     def feature_sizes(self) -> tuple[tuple[int, int], ...]:
         """(height, width) of each level's feature map, fine to coarse; halves are rounded up."""
-        return tuple(
-            (_halved(self.image_size[0], level), _halved(self.image_size[1], level))
-            for level in range(self.min_level, self.max_level + 1)
-        )
+        return tuple(feature_sizes(*self.image_size, self.max_level)[self.min_level :])
 
     def replace(self, overrides: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed.
@@ -138,11 +136,6 @@ class ModelConfig:
             for each in dataclasses.fields(self)
             if getattr(self, each.name) != getattr(base, each.name)
         }
-
-
-def _halved(size: int, times: int) -> int:
-    """Halve ``times``, rounding up each time: what stride-2 layers with SAME padding do."""
-    return -(-size // 2**times)
 
 
 def _require_range(field: str, value: int, low: int, high: int) -> None:

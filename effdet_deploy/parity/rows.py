@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from effdet_deploy.anchors import anchor_boxes
 from effdet_deploy.errors import TensorError
-from effdet_deploy.postprocess import anchor_boxes, decode_boxes, sigmoid, top_candidates
+from effdet_deploy.postprocess import decode_boxes, sigmoid, top_candidates
 from effdet_deploy.spec import DETECTION_OUTPUTS
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from effdet_deploy.anchors import anchor_count
 from effdet_deploy.errors import ModelFileError, TensorError, UsageError
-from effdet_deploy.postprocess import anchor_count
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from scenes import CATEGORY_IDS, CLASS_NAMES
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from effdet_deploy.anchors import anchor_boxes
 from effdet_deploy.model import create_model, get_config
-from effdet_deploy.postprocess import anchor_boxes
 from effdet_deploy.spec import AnchorSpec
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import zlib
 
 import numpy as np
 
-from effdet_deploy.postprocess import anchor_boxes, finish_heads
+from effdet_deploy.anchors import anchor_boxes
+from effdet_deploy.postprocess import finish_heads
 from effdet_deploy.spec import (
     AnchorSpec,
     BatchSpec,
