@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from effdet_deploy.errors import UsageError
+from effdet_deploy.exporters.options import ExportOptions, parse_batch, parse_image_size
+from effdet_deploy.spec import BatchSpec
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", BatchSpec(1, 1, 1)),
+        ("8", BatchSpec(8, 8, 8)),
+        ("1..8", BatchSpec(1, 1, 8)),
+        ("1,4,8", BatchSpec(1, 4, 8)),
+    ],
+)
+def test_batch_takes_a_number_a_range_or_three_numbers(text: str, expected: BatchSpec) -> None:
+    assert parse_batch(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "a", "1-8", "1,8", "1..4..8..9", "1.5"])
+def test_batch_refuses_other_forms(text: str) -> None:
+    with pytest.raises(UsageError, match="--batch"):
+        ExportOptions(batch=parse_batch(text))
+
+
+@pytest.mark.parametrize("batch", [(0, 1, 1), (2, 1, 4), (1, 5, 4), (1, 1, 100_000)])
+def test_batches_ascend_from_one(batch: tuple[int, int, int]) -> None:
+    with pytest.raises(UsageError, match="--batch"):
+        ExportOptions(batch=BatchSpec(*batch))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("512", (512, 512)), ("384x640", (384, 640)), ("384X640", (384, 640))]
+)
+def test_image_size_is_a_square_or_height_by_width(text: str, expected: tuple[int, int]) -> None:
+    assert parse_image_size(text) == expected
+
+
+@pytest.mark.parametrize("text", ["x", "12.5", "1x2x3", "-5", "²"])
+def test_image_size_refuses_other_forms(text: str) -> None:
+    with pytest.raises(UsageError, match="--image-size"):
+        parse_image_size(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("score_threshold", 1.0),
+        ("score_threshold", float("nan")),
+        ("iou_threshold", 0.0),
+        ("nms_steps", 0),
+        ("max_detections", 0),
+        ("opset", 17),
+    ],
+)
+def test_values_out_of_range_are_refused(field: str, value: float) -> None:
+    with pytest.raises(UsageError, match=field.replace("_", "-")):
+        ExportOptions(**{field: value})  # type: ignore[arg-type]
