@@ -112,8 +112,9 @@ def _allowed_globals() -> list[Any]:
 
 def _read_torch(path: Path) -> object:
     try:
-        with torch.serialization.safe_globals(_allowed_globals()):
-            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+        # An open file: given a path, torch goes by its suffix.
+        with path.open("rb") as file, torch.serialization.safe_globals(_allowed_globals()):
+            loaded: object = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         _refuse_pickle(path, error)
     except _BROKEN_FILE as error:

@@ -43,7 +43,9 @@ def randomise(model: EfficientDet, seed: int = 0) -> None:
     The result depends on ``seed``, the configuration and the machine's arithmetic; not on the
     number of threads, nor on what was in the model or drawn from torch's generator before.
     """
-    twin = EfficientDet(_reduced(model.config))
+    # Layers draw initial values from torch's own generator, which is the caller's.
+    with torch.random.fork_rng(devices=()):
+        twin = EfficientDet(_reduced(model.config))
     with torch.no_grad(), _one_thread():
         _draw_parameters(twin, torch.Generator().manual_seed(seed))
         pictures = _normalised_pictures(twin.config, seed)

@@ -211,7 +211,9 @@ class FpnCombine(nn.Module):
 
     def fusion_weights(self) -> list[float]:
         """Return the weight of each input as it is applied, in order."""
-        return [1.0] * len(self.inputs) if self.edge_weights is None else self._weights().tolist()
+        if self.edge_weights is None:
+            return list(self.frozen_weights)
+        return self._weights().tolist()
 
     def freeze(self) -> None:
         """Turn the weights into constants, for export; there is no parameter afterwards."""

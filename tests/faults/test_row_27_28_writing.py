@@ -1,0 +1,64 @@
+"""Rows 27 and 28 of the fault matrix: a full disk, and two writers to one target."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from effdet_deploy.errors import ResourceError
+from effdet_deploy.files import write_atomically
+
+OLD = b"the file that was there"
+# The limit is on the size of any one file that the process writes: a real error of the system.
+WRITE_PAST_A_LIMIT = """
+import resource, signal, sys
+from pathlib import Path
+from effdet_deploy.errors import ResourceError
+from effdet_deploy.files import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    write_atomically(Path(sys.argv[1]), b"x" * 100_000)
+except ResourceError as error:
+    sys.exit(error.exit_code)
+"""
+
+
+def test_row_27_a_full_disk_keeps_the_old_file_and_leaves_no_debris(tmp_path):
+    target = tmp_path / "model.onnx"
+    target.write_bytes(OLD)
+    run = subprocess.run(
+        [sys.executable, "-c", WRITE_PAST_A_LIMIT, str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (ResourceError.exit_code, "")
+    assert target.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_row_28_many_writers_to_one_target_leave_one_complete_file(tmp_path):
+    target = tmp_path / "model.onnx"
+    contents = [bytes([number]) * (1 << 18) for number in range(8)]
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(lambda content: write_atomically(target, content), contents * 4))
+    assert target.read_bytes() in contents
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_row_28_a_reader_sees_only_complete_files(tmp_path, attempt):
+    target = tmp_path / "model.onnx"
+    contents = [bytes([number]) * (1 << 18) for number in range(4)]
+    write_atomically(target, contents[0])
+    with ThreadPoolExecutor(2) as pool:
+        writing = pool.submit(
+            lambda: [write_atomically(target, content) for content in contents * 8]
+        )
+        while not writing.done():
+            assert target.read_bytes() in contents
+        writing.result()

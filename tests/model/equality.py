@@ -1,0 +1,43 @@
+"""What must hold for each of the 47 configurations; run by test_equality_*.py.
+
+Two test files share the work, because workers of ``make test`` are given whole files.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from effdet_deploy.model import create_model
+from effdet_deploy.model.conditioning import randomise
+from tests.model.peers import (
+    OUTPUT_TOLERANCE,
+    effdet_twin,
+    largest_difference,
+    outputs,
+    smallest_sizes,
+    unseen_images,
+)
+
+MIN_SPREAD = 1.0
+"""Below this, logits are so alike that equal outputs would prove little."""
+
+
+def assert_equal_to_effdet_and_scriptable(name: str) -> None:
+    for image_size in smallest_sizes(name):
+        network = create_model(name, image_size=image_size)
+        randomise(network)
+        network.eval()
+        twin = effdet_twin(network)
+        shapes = {key: value.shape for key, value in network.state_dict().items()}
+        assert shapes == {key: value.shape for key, value in twin.state_dict().items()}
+
+        images = unseen_images(network, 2)
+        ours = outputs(network, images)
+        logits = torch.cat([level.flatten() for level in ours[: len(ours) // 2]])
+        assert logits.std() >= MIN_SPREAD
+        assert largest_difference(ours, outputs(twin, images)) <= OUTPUT_TOLERANCE
+
+    scripted = torch.jit.script(network)
+    # Optimising takes longer than all the rest; test_equality_sizes.py does it for a few.
+    with torch.jit.optimized_execution(False):
+        assert largest_difference(ours, outputs(scripted, images)) <= OUTPUT_TOLERANCE

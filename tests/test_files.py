@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+
+import pytest
+
+from effdet_deploy.errors import ModelFileError, ResourceError, UsageError
+from effdet_deploy.files import (
+    deliver,
+    require_writable_target,
+    resolve_inside,
+    sha256_bytes,
+    sha256_file,
+    sidecar_path,
+    staging,
+    write_atomically,
+)
+
+OLD, NEW = b"old content", b"new content"
+
+
+@pytest.fixture
+def target(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(OLD)
+    return path
+
+
+def entries(directory) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_hashes_are_sha256(tmp_path):
+    content = os.urandom(3 << 20)
+    path = tmp_path / "blob"
+    path.write_bytes(content)
+    expected = hashlib.sha256(content).hexdigest()
+    assert sha256_file(path) == sha256_bytes(content) == expected
+
+
+def test_a_sidecar_is_named_in_full(tmp_path):
+    assert sidecar_path(tmp_path / "model.onnx") == tmp_path / "model.onnx.json"
+
+
+def test_a_write_replaces_the_old_file_and_leaves_nothing_else(target):
+    write_atomically(target, NEW)
+    assert target.read_bytes() == NEW
+    assert entries(target.parent) == ["model.onnx"]
+
+
+def test_text_is_written_as_utf8(tmp_path):
+    write_atomically(tmp_path / "labels", "é\n")
+    assert (tmp_path / "labels").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_a_failure_in_the_middle_keeps_the_old_file_and_leaves_nothing_else(target):
+    def fail_half_way() -> None:
+        with staging(target) as directory:
+            (directory / "half").write_bytes(NEW)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert target.read_bytes() == OLD
+    assert entries(target.parent) == ["model.onnx"]
+
+
+def test_staging_lies_on_the_file_system_of_the_target(target):
+    with staging(target) as directory:
+        assert directory.parent == target.parent
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_a_resource_error(target, code):
+    refused = pytest.raises(ResourceError, match=r"disk was full.*old file is untouched")
+    with refused, staging(target):
+        raise OSError(code, os.strerror(code))
+    assert target.read_bytes() == OLD
+
+
+def test_other_errors_of_the_system_stay_what_they_are(target):
+    with pytest.raises(PermissionError), staging(target):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_file_is_on_disk_before_it_is_visible(target, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append(target.read_bytes()))
+    with staging(target) as directory:
+        staged = directory / "model.onnx"
+        staged.write_bytes(NEW)
+        deliver(staged, target)
+    assert synced == [OLD]
+    assert target.read_bytes() == NEW
+
+
+def test_a_target_in_an_absent_directory_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="does not exist"):
+        require_writable_target(tmp_path / "absent" / "model.onnx")
+
+
+def test_a_directory_as_target_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="is a directory"):
+        require_writable_target(tmp_path)
+
+
+def test_a_directory_that_takes_no_files_is_refused(target, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UsageError, match="cannot be written to"):
+        require_writable_target(target)
+
+
+def test_asking_whether_a_target_is_writable_leaves_no_trace(target):
+    require_writable_target(target)
+    assert target.read_bytes() == OLD
+    assert entries(target.parent) == ["model.onnx"]
+
+
+def test_a_data_file_beside_the_model_is_resolved(tmp_path):
+    assert resolve_inside(tmp_path, "weights.data") == tmp_path / "weights.data"
+
+
+@pytest.mark.parametrize("location", ["../weights", "a/../../weights", "/etc/passwd"])
+def test_a_data_file_elsewhere_is_refused(tmp_path, location):
+    with pytest.raises(ModelFileError, match="not a plain file"):
+        resolve_inside(tmp_path, location)
+
+
+def test_a_link_as_data_file_is_refused(tmp_path):
+    (tmp_path / "weights").symlink_to("/etc/passwd")
+    with pytest.raises(ModelFileError):
+        resolve_inside(tmp_path, "weights")
