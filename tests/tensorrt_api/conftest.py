@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from tests.tensorrt_api.bindings import FOLDER, Bindings, compile_stubs
+
+
+@pytest.fixture(scope="session", params=["10", "11"])
+def bindings(request, tmp_path_factory) -> Bindings:
+    """The genuine bindings of one major version."""
+    folder = FOLDER / request.param
+    if not folder.is_dir():
+        pytest.skip(
+            f"no bindings of TensorRT {request.param}.x: scripts/fetch_trt_bindings.py fetches "
+            "them; they would show that every name we use exists there"
+        )
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc: the genuine bindings need stub libraries to be imported")
+    libraries = compile_stubs(tmp_path_factory.mktemp("stubs"), request.param)
+    return Bindings(request.param, folder, libraries)
