@@ -9,46 +9,18 @@ suppression chain, so n steps are exact for chains of at most n + 1 boxes.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
-BLOCK_ROWS = 250
-"""Rows of M that are computed at once. A CPU spends its time fetching and storing matrices: blocks
-leave out what lies below the diagonal and stay in its cache; four of them do for 1000 boxes."""
-
-
-def suppression_matrix(
-    boxes: Tensor, classes: Tensor, iou_threshold: float, block_rows: int = BLOCK_ROWS
-) -> Tensor:
-    """Return M ``[N,K,K]`` float32: 1 where box j (row) may suppress the later box i (column).
-
-    Args:
-        boxes: ``[N,K,4]``, either corner order, best score first.
-        classes: ``[N,K]`` class of each box.
-        iou_threshold: overlaps above it suppress.
-        block_rows: see :data:`BLOCK_ROWS`.
-    """
-    count = boxes.shape[1]
-    size = torch.relu(boxes[..., 2:] - boxes[..., :2])
-    # Classes are whole numbers far below 2^24, and floats compare faster than int64.
-    columns = torch.cat(
-        [boxes, size[..., :1] * size[..., 1:], classes.to(boxes.dtype).unsqueeze(2)], dim=2
-    ).transpose(1, 2)
-    blocks = [
-        F.pad(
-            _suppressed_after(columns[..., start:], min(block_rows, count - start), iou_threshold),
-            (start, 0),
-        )
-        for start in range(0, count, block_rows)
-    ]
-    return torch.cat(blocks, dim=1)
+CPU_BLOCKS = 4
+"""Boxes are settled in so many groups, the best first, where a CPU runs the graph: it spends its
+time fetching and storing M, and groups leave out half of it and keep the rest in the cache. A GPU
+wants one group, because each step waits for the last."""
+MIN_BLOCK_ROWS = 250
+"""Boxes in a group, but for the last one: in smaller groups a CPU spends its time between nodes."""
 
 
 def _suppressed_after(columns: Tensor, rows: int, iou_threshold: float) -> Tensor:
-    """Return ``[N,rows,n]``: which of n boxes each of the first ``rows`` may suppress.
-
-    ``columns`` ``[N,6,n]`` are two low and two high coordinates, area and class.
-    """
+    """Return M ``[N,rows,n]`` float32 for the first ``rows`` of n boxes: 1 where j suppresses i."""
     first, second, first_end, second_end, area, classes = columns.unbind(1)
     width = torch.relu(_overlap(first, first_end, rows))
     # A negative height times a width is negative and suppresses nothing: one relu is enough.
@@ -72,24 +44,52 @@ def _overlap(low: Tensor, high: Tensor, rows: int) -> Tensor:
 
 
 class StaticNms(nn.Module):
-    """Greedy NMS by a fixed number of steps; see the module's text for its limit."""
+    """Greedy NMS by a fixed number of steps; see the module's text for its limit.
 
-    def __init__(self, iou_threshold: float, steps: int) -> None:
+    Args:
+        iou_threshold: overlaps above it suppress.
+        steps: how often each group of boxes is settled.
+        blocks: the most groups; the limit on chains counts within each.
+    """
+
+    def __init__(self, iou_threshold: float, steps: int, blocks: int = CPU_BLOCKS) -> None:
         super().__init__()
         self.iou_threshold = iou_threshold
         self.steps = steps
+        self.blocks = blocks
+        self.min_rows = MIN_BLOCK_ROWS
 
     def forward(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
         """Map boxes ``[N,K,4]``, scores and classes ``[N,K]``, best first, to keep ``[N,K]``.
 
         Keep is float32: 1 for a box that stays, 0 for one that is suppressed.
         """
-        matrix = suppression_matrix(boxes, classes, self.iou_threshold)
-        keep = torch.ones_like(scores).unsqueeze(1)
-        for _ in range(self.steps):
-            # Counts of kept suppressors are whole numbers: this is 1 where none is left.
-            keep = torch.relu(1 - keep @ matrix)
-        return keep.squeeze(1)
+        columns = _columns(boxes, classes)
+        count = boxes.shape[1]
+        rows = max(self.min_rows, -(-count // self.blocks))
+        # What the groups so far leave of those that follow.
+        left = torch.ones_like(scores).unsqueeze(1)
+        kept: list[Tensor] = []
+        for start in range(0, count, rows):
+            size = min(rows, count - start)
+            matrix = _suppressed_after(columns[..., start:], size, self.iou_threshold)
+            among = matrix[..., :size]
+            free = left[..., :size]
+            keep = free
+            for _ in range(self.steps):
+                # Counts of kept suppressors are whole numbers: this is 1 where none is left.
+                keep = torch.relu(free - keep @ among)
+            kept.append(keep)
+            left = torch.relu(left - keep @ matrix)[..., size:]
+        return torch.cat(kept, dim=2).squeeze(1)
+
+
+def _columns(boxes: Tensor, classes: Tensor) -> Tensor:
+    """Return ``[N,6,K]``: two low and two high coordinates, area and class of each box."""
+    size = torch.relu(boxes[..., 2:] - boxes[..., :2])
+    # Classes are whole numbers far below 2^24, and floats compare faster than int64.
+    parts = [boxes, size[..., :1] * size[..., 1:], classes.to(boxes.dtype).unsqueeze(2)]
+    return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 class OnnxNms(nn.Module):

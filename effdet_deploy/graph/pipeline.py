@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from effdet_deploy.errors import UsageError
 from effdet_deploy.graph.anchors import anchor_centres
 from effdet_deploy.graph.decode import BoxDecoder, CandidateSelector, FlattenLevels
-from effdet_deploy.graph.nms import OnnxNms, StaticNms
+from effdet_deploy.graph.nms import CPU_BLOCKS, OnnxNms, StaticNms
 from effdet_deploy.graph.preprocess import Preprocess
 from effdet_deploy.spec import DetectorSpec
 
@@ -91,7 +91,8 @@ def create_pipeline(network: nn.Module, spec: DetectorSpec) -> nn.Module:
 def _create_nms(spec: DetectorSpec) -> nn.Module:
     output = spec.output
     if output.nms == "static":
-        return StaticNms(output.iou_threshold, output.nms_steps)
+        blocks = 1 if spec.precision.target == "tensorrt" else CPU_BLOCKS
+        return StaticNms(output.iou_threshold, output.nms_steps, blocks)
     if output.nms == "onnx":
         return OnnxNms(output.iou_threshold, spec.num_classes)
     raise UsageError(

@@ -26,6 +26,16 @@ def static_keep(boxes: np.ndarray, classes: np.ndarray, steps: int) -> list[int]
     return np.flatnonzero(keep[0].numpy()).tolist()
 
 
+def grouped_keep(
+    boxes: np.ndarray, classes: np.ndarray, steps: int, blocks: int, min_rows: int
+) -> list[int]:
+    nms = StaticNms(IOU_THRESHOLD, steps, blocks)
+    nms.min_rows = min_rows
+    scores = torch.linspace(1, 0.1, len(boxes))[None]
+    keep = nms(torch.from_numpy(boxes)[None], scores, torch.from_numpy(classes)[None])
+    return np.flatnonzero(keep[0].numpy()).tolist()
+
+
 def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
     """Equal boxes in a row, each overlapping the next at IoU 0.6 and the one after that at 0.33."""
     left = np.arange(length, dtype=np.float32) * 25
@@ -87,6 +97,23 @@ def test_the_default_steps_cover_dense_crowds_with_a_margin() -> None:
         needed = max(needed, steps_needed(boxes, np.zeros(CROWD_SIZE, dtype=np.int64)))
     assert needed > 4, "the crowds are dense enough to mean something"
     assert needed + STEP_MARGIN <= DEFAULT_NMS_STEPS
+
+
+@given(crowds(), st.integers(1, 5), st.integers(1, 9))
+@settings(max_examples=100, deadline=None)
+def test_groups_of_any_size_settle_what_greedy_nms_does(
+    crowd: tuple[np.ndarray, np.ndarray], blocks: int, min_rows: int
+) -> None:
+    boxes, classes = crowd
+    expected = greedy_nms(boxes, classes, IOU_THRESHOLD).tolist()
+    assert grouped_keep(boxes, classes, len(boxes), blocks, min_rows) == expected
+
+
+def test_a_group_passes_what_it_suppresses_on_to_those_after_it() -> None:
+    boxes, classes = chain(9)
+    # Two steps settle a group of three; in one group of nine they cannot.
+    assert grouped_keep(boxes, classes, 2, blocks=3, min_rows=3) == [0, 2, 4, 6, 8]
+    assert grouped_keep(boxes, classes, 2, blocks=1, min_rows=3) != [0, 2, 4, 6, 8]
 
 
 def test_boxes_of_other_classes_and_of_no_area_suppress_nothing() -> None:
