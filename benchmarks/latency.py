@@ -56,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--batch", default="1", help="such as 1,8")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--peers", default="", help="comma-free parts of names, separated by ;")
+    parser.add_argument("--peers", default="", help="parts of their names, such as 'eager;naive'")
     parser.add_argument("--artifact", type=Path, action="append", default=[], help="also time it")
     parser.add_argument("--runs", type=int, default=15, help="at least so many turns")
     parser.add_argument("--seconds", type=float, default=120.0, help="end a table after this")
@@ -71,6 +71,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 def main(arguments: Sequence[str] | None = None) -> int:
     """Time everything that was asked for and report it."""
     options = parse_arguments(arguments)
+    targets = [each for each in (options.json, options.document) if each]
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as stack:
             directory = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
