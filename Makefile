@@ -8,7 +8,7 @@ UV_VERSION := 0.13.8
 DIGITS := examples/digits/digits_d0.safetensors
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all lint format setup clean
+.PHONY: demo test test-all lint bindings format setup clean
 
 demo: setup
 	@mkdir -p demo
@@ -17,10 +17,10 @@ demo: setup
 	$(BIN)/effdet-deploy detect demo/digits.onnx demo/scenes/images --output demo/detections
 	@echo "The annotated pictures are in demo/detections."
 
-test: lint
+test: lint bindings
 	$(PYTEST)
 
-test-all: lint
+test-all: lint bindings
 	$(PYTEST) -m "slow or not slow"
 
 lint: setup
@@ -28,6 +28,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# NVIDIA's Python bindings of both major versions, for tests/tensorrt_api.
+bindings: setup
+	$(BIN)/python scripts/fetch_trt_bindings.py
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,108 @@
+"""On a real GPU: CUDA's memory, streams and graphs as we use them, and engines built and run.
+
+The first half needs any CUDA GPU, the second TensorRT or TensorRT-RTX as well. One command runs
+both: ``pytest -m gpu tests/runtimes/test_gpu.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+
+from effdet_deploy.errors import ResourceError
+from effdet_deploy.exporters.tensorrt.engine import build_engine
+from effdet_deploy.exporters.tensorrt.options import BACKENDS, BuildOptions
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.cuda_memory import open_cuda
+from effdet_deploy.runtimes.gpu import list_gpus
+from effdet_deploy.runtimes.trt_library import MODULES
+from effdet_deploy.spec import BatchSpec
+from tests.onnx_models import SIDE, WEIGHTS, detector_spec, write_tiny
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not list_gpus(),
+        reason="no GPU: would show that copies, streams, graphs and engines do what is expected",
+    ),
+]
+SIZE = 4096
+
+
+@pytest.fixture
+def cuda():
+    device = open_cuda(0)
+    with device.current():
+        yield device
+
+
+@pytest.fixture
+def round_trip(cuda):
+    """Two pinned arrays with a place on the device between them, and a stream."""
+    source, target = (cuda.allocate_pinned(SIZE) for _ in range(2))
+    address, stream = cuda.allocate(SIZE), cuda.create_stream()
+    yield source, target, address, stream
+    cuda.destroy_stream(stream)
+    cuda.free(address)
+    for each in (source, target):
+        cuda.free_pinned(each)
+
+
+def test_what_is_copied_in_comes_out(cuda, round_trip):
+    source, target, address, stream = round_trip
+    source[:] = np.arange(SIZE) % 251
+    target[:] = 0
+
+    cuda.copy_in(address, source, SIZE, stream)
+    cuda.copy_out(target, address, SIZE, stream)
+    cuda.synchronize(stream)
+
+    np.testing.assert_array_equal(target, source)
+
+
+def test_a_recorded_graph_reads_the_memory_as_it_is_then(cuda, round_trip):
+    if cuda.recorder is None:
+        pytest.skip("pycuda records no graphs: cuda-python would show that replays read new data")
+    source, target, address, stream = round_trip
+    cuda.recorder.begin(stream)
+    cuda.copy_in(address, source, SIZE, stream)
+    cuda.copy_out(target, address, SIZE, stream)
+    graph = cuda.recorder.end(stream)
+
+    for value in (7, 99):
+        source[:] = value
+        cuda.recorder.launch(graph, stream)
+        cuda.synchronize(stream)
+        assert (target == value).all()
+
+    cuda.recorder.destroy(graph)
+
+
+def test_too_much_memory_is_a_typed_error(cuda):
+    with pytest.raises(ResourceError, match="ran out of memory"):
+        cuda.allocate(2**50)
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request) -> str:
+    if importlib.util.find_spec(MODULES[request.param]) is None:
+        pytest.skip(f"no {request.param}: would show that its engines run and agree with ONNX")
+    return request.param
+
+
+@pytest.mark.parametrize("batch", [BatchSpec(), BatchSpec(1, 2, 4)], ids=str)
+def test_an_engine_is_built_run_and_verified(backend, batch, tmp_path):
+    model = write_tiny(tmp_path / "tiny.onnx", detector_spec(batch=batch))
+
+    artifact = build_engine(model, tmp_path / "tiny.engine", BuildOptions(backend=backend))
+
+    assert json.loads(artifact.sidecar.read_text())["verified"] == "engine"
+    runtime = load_runtime(artifact.path)
+    for level in (51, 255, 0, 102):
+        pictures = np.full((batch.maximum, SIDE, SIDE, 3), level, np.uint8)
+        scores = runtime.run({"images": pictures})["detection_scores"]
+        np.testing.assert_allclose(scores[-1], level / 255 * WEIGHTS, atol=1e-5)
+    runtime.close()
