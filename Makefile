@@ -6,7 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DIGITS := examples/digits/digits_d0.safetensors
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# One thread a worker: two workers that each take two cores only wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-all lint bindings format setup clean
 

@@ -166,7 +166,9 @@ def _downsample(
     if config.downsample_type == "max" and config.pad_type == "same" and stride == (2, 2):
         # SAME padding of a 3x3 stride-2 pooling, without the Pad node that timm's layer exports.
         padding = (input_size[0] % 2, input_size[1] % 2)
-        return nn.MaxPool2d(3, 2, padding=padding, ceil_mode=True)
+        # On two pixels the window's third row is padding; OpenVINO refuses a window that large.
+        kernel_size = (min(3, input_size[0]), min(3, input_size[1]))
+        return nn.MaxPool2d(kernel_size, 2, padding=padding, ceil_mode=True)
     pool: nn.Module = create_pool2d(
         config.downsample_type,
         kernel_size=stride[0] + 1,
