@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from effdet_deploy.runtimes.adapter import Tensors
     from effdet_deploy.spec import DetectorSpec
 
+    _Provider = tuple[str, dict[str, str]]
+
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-_DEVICE = re.compile(r"auto|cpu|cuda(?::(\d+))?")
+_GPU_PROVIDERS = {"cuda": _CUDA, "tensorrt": "TensorrtExecutionProvider"}
+_DEVICE = re.compile(r"auto|cpu|(cuda|tensorrt)(?::(\d+))?")
+_KNOWN_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt:1")
 _FATAL = 4
 _DTYPES = {
     "tensor(uint8)": np.uint8,
@@ -187,11 +191,12 @@ class OnnxRuntime:
 def _create_session(path: Path, device: str, threads: int | None) -> ort.InferenceSession:
     match = _DEVICE.fullmatch(device)
     if match is None:
-        raise UnknownNameError("device", device, ("auto", "cpu", "cuda", "cuda:1"))
-    has_cuda = _CUDA in ort.get_available_providers()
-    if device == "cpu" or (device == "auto" and not has_cuda):
-        return _session_on(path, _CPU, {}, threads)
-    if not has_cuda:
+        raise UnknownNameError("device", device, _KNOWN_DEVICES)
+    wanted = _GPU_PROVIDERS[match.group(1) or "cuda"]
+    present = wanted in ort.get_available_providers()
+    if device == "cpu" or (device == "auto" and not present):
+        return _session_on(path, _CPU, [], threads)
+    if not present:
         raise DeviceError(
             f"The device '{device}' was asked for, but this onnxruntime offers only "
             f"{', '.join(ort.get_available_providers())}.",
@@ -199,15 +204,29 @@ def _create_session(path: Path, device: str, threads: int | None) -> ort.Inferen
             "pip install onnxruntime-gpu.",
         )
     try:
-        return _session_on(path, _CUDA, {"device_id": match.group(1) or "0"}, threads)
+        providers = _gpu_providers(path, wanted, match.group(2) or "0")
+        return _session_on(path, wanted, providers, threads)
     except DeviceError:
         if device != "auto":
             raise
-        return _session_on(path, _CPU, {}, threads)
+        return _session_on(path, _CPU, [], threads)
+
+
+def _gpu_providers(path: Path, wanted: str, index: str) -> list[_Provider]:
+    """TensorRT keeps its engines beside the model; CUDA computes what TensorRT leaves."""
+    cuda: _Provider = (_CUDA, {"device_id": index})
+    if wanted == _CUDA:
+        return [cuda]
+    options = {
+        "device_id": index,
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(path.with_name(path.name + ".trt-cache").resolve()),
+    }
+    return [(wanted, options), cuda]
 
 
 def _session_on(
-    path: Path, provider: str, options: dict[str, str], threads: int | None
+    path: Path, provider: str, providers: list[_Provider], threads: int | None
 ) -> ort.InferenceSession:
     settings = ort.SessionOptions()
     # What goes wrong is raised; its log on stderr would only repeat it in ONNX Runtime's words.
@@ -217,7 +236,7 @@ def _session_on(
         settings.inter_op_num_threads = 1
     with _translated_load_errors(path, provider):
         session = ort.InferenceSession(
-            str(path), settings, providers=[(provider, options)], enable_fallback=0
+            str(path), settings, providers=providers or [(_CPU, {})], enable_fallback=0
         )
     session.disable_fallback()
     if session.get_providers()[0] != provider:
@@ -255,7 +274,7 @@ def _translated_load_errors(path: Path, provider: str) -> Iterator[None]:
                 raise ModelFileError(f"'{path}' cannot be loaded: {reason}.", remedy) from error
         if _OUT_OF_MEMORY.search(text):
             raise _out_of_memory(path.name, "loaded") from error
-        if provider == _CUDA and "CUDA" in text:
+        if provider != _CPU and re.search("CUDA|TensorRT", text):
             raise DeviceError(
                 f"onnxruntime could not start {provider}: {_essence(text)}.",
                 "Run 'effdet-deploy doctor', or use --device cpu.",

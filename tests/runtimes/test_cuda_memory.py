@@ -17,7 +17,6 @@ from effdet_deploy.runtimes import cuda_memory
 from effdet_deploy.runtimes.cuda_memory import _CudaPython, _PyCuda, open_cuda
 from effdet_deploy.runtimes.gpu import list_gpus
 
-
 Code = enum.IntEnum(
     "Code",
     {"cudaSuccess": 0, "cudaErrorMemoryAllocation": 2, "cudaErrorLaunchFailure": 719},

@@ -165,6 +165,37 @@ def test_auto_takes_the_cpu_where_a_cuda_provider_cannot_start(tmp_path, monkeyp
         load_runtime(path, device="cuda")
 
 
+def test_tensorrt_is_a_device_that_is_used_or_refused(tmp_path):
+    path = write_tiny(tmp_path / "tiny.onnx")
+
+    with pytest.raises(DeviceError, match="The device 'tensorrt' was asked for"):
+        load_runtime(path, device="tensorrt")
+
+
+def test_tensorrt_keeps_its_engines_beside_the_model(tmp_path, monkeypatch):
+    path = write_tiny(tmp_path / "tiny.onnx")
+    asked = []
+    session = onnxruntime.InferenceSession
+
+    def cpu_session(model, settings, providers, **options):
+        asked.extend(providers)
+        return session(model, settings, providers=["CPUExecutionProvider"], **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", cpu_session)
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"]
+    )
+
+    # A session that starts on another provider than asked is refused.
+    with pytest.raises(DeviceError, match="could not start TensorrtExecutionProvider"):
+        load_runtime(path, device="tensorrt:1")
+
+    (name, options), (second, _) = asked
+    assert (name, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert options["device_id"] == "1"
+    assert options["trt_engine_cache_path"] == str(tmp_path / "tiny.onnx.trt-cache")
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),

@@ -64,6 +64,8 @@ def build_engine(
     check_external_files(onnx_path, spec)
     spec = dataclasses.replace(spec, batch=_checked_batch(spec, batch))
     _require_candidates(spec)
+    if options.dla_core is not None:
+        _require_fits_dla(spec)
     with staging(engine_path) as directory:
         staged = directory / engine_path.name
         request = Request(options, str(onnx_path.resolve()), str(staged.resolve()), spec.batch)
@@ -102,6 +104,16 @@ def _require_candidates(spec: DetectorSpec) -> None:
             f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, "
             f"and the ONNX file has {spec.output.candidates}.",
             f"Export it again with --candidates {TENSORRT_MAX_TOPK} or fewer.",
+        )
+
+
+def _require_fits_dla(spec: DetectorSpec) -> None:
+    """A DLA computes in FP16 or INT8 at one batch size; else all would fall back to the GPU."""
+    if spec.precision.kind == "fp32" or not spec.batch.is_static:
+        raise UsageError(
+            "A DLA takes an FP16 or INT8 graph at a fixed batch, and the ONNX file is "
+            f"{spec.precision.kind.upper()} for a batch of {spec.batch}.",
+            "Export it with --fp16 and one batch size, or leave --dla-core out.",
         )
 
 
