@@ -58,6 +58,18 @@ def run(
         Path | None,
         typer.Option(metavar="DIR", help="Your pictures, for a reduced precision's ranges."),
     ] = None,
+    max_map_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="With --int8: keep what costs more mAP than this."),
+    ] = None,
+    eval_data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="COCO annotations that --max-map-drop is measured on."),
+    ] = None,
+    precision_file: Annotated[
+        Path | None,
+        typer.Option("--precision", metavar="FILE", help="Which layers are INT8."),
+    ] = None,
     input_kind: Annotated[
         str, typer.Option("--input", help="uint8, float255 or normalized.")
     ] = "uint8",
@@ -158,6 +170,9 @@ _PLAIN = (
     "verify",
     "verify_images",
     "calibration",
+    "max_map_drop",
+    "eval_data",
+    "precision_file",
     "seed",
 )
 
@@ -198,13 +213,16 @@ def _overrides(path: Path | None) -> dict[str, Any]:
 _NOT_STORED = ("output", "keep_onnx", "json_file")
 
 
+_OPTION_NAMES = {"input_kind": "input", "precision_file": "precision"}
+
+
 def _command(given: Mapping[str, Any]) -> str:
     """Return the command to store: base names only, OUTPUT left out."""
     words = ["effdet-export"]
     for name, value in given.items():
         if name in _NOT_STORED or value in (None, False, "") or option.is_default(name, value):
             continue
-        word = {"input_kind": "input"}.get(name, name).replace("_", "-")
+        word = _OPTION_NAMES.get(name, name).replace("_", "-")
         if value is True:
             words += [] if name == "verify" else [f"--{word}"]
         else:

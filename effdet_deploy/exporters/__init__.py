@@ -56,6 +56,9 @@ def export(
         raise UnknownNameError("output suffix", target.suffix, EXPORTERS)
     chosen.require_fits(target.suffix)
     require_writable_target(target)
+    if chosen.precision == "int8":
+        lowering: Any = _import_exporter("effdet_deploy.exporters.lowering")
+        lowering.require_pictures(chosen)
     exporter: Any = _import_exporter(EXPORTERS[target.suffix])
     artifact: Artifact = exporter.export(variant_or_model, target, chosen, progress)
     return artifact

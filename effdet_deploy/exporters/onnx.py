@@ -15,7 +15,7 @@ import torch
 
 from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact
 from effdet_deploy.exporters.finishing import finish_graph, write_onnx
-from effdet_deploy.exporters.lowering import lower_precision
+from effdet_deploy.exporters.lowering import deliver_plan, lower_precision
 from effdet_deploy.exporters.naming import name_nodes
 from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
@@ -62,9 +62,12 @@ def export(
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
-            images = verification_images(spec.input, options.verify_images, spec.batch)
+            folder = options.verify_images or options.calibration
+            images = verification_images(spec.input, folder, spec.batch)
             report = verify_onnx(staged, spec, EagerReference(source.model, spec.input), images)
-        return deliver_artifact(staged, output, spec, report, notes + more)
+        artifact = deliver_artifact(staged, output, spec, report, notes + more)
+        deliver_plan(directory, output)
+        return artifact
 
 
 def write_graph(

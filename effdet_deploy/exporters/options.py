@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 DEFAULT_NMS_STEPS = 16
 DEFAULT_OPSET = 20
 MIN_OPSET, MAX_OPSET = 18, 23
+MIN_INT8_OPSET = 19
+"""The first in which quantisers take float16 scales."""
 TENSORRT_MAX_TOPK = 3840
 """The largest K that TensorRT's TopK takes."""
 MAX_BATCH = 1024
@@ -46,6 +48,9 @@ class ExportOptions:
     precision: Precision = "fp32"
     target: Target | None = None
     calibration: Path | None = None
+    max_map_drop: float | None = None
+    eval_data: Path | None = None
+    precision_file: Path | None = None
     input_kind: InputKind = "uint8"
     channel_order: ChannelOrder = "rgb"
     nms: NmsKind = "static"
@@ -70,11 +75,7 @@ class ExportOptions:
         _require(self.max_detections >= 1, "--max-detections", "1 or more")
         _require(self.max_detections <= self.candidates, "--max-detections", "at most --candidates")
         _require(MIN_OPSET <= self.opset <= MAX_OPSET, "--opset", f"{MIN_OPSET} to {MAX_OPSET}")
-        if self.calibration is not None and self.precision == "fp32":
-            raise UsageError(
-                "--calibration only serves a reduced precision, and the export is FP32.",
-                "Add --fp16, or leave --calibration out.",
-            )
+        self._require_consistent_precision()
         batch = self.batch
         ordered = 1 <= batch.minimum <= batch.optimum <= batch.maximum <= MAX_BATCH
         _require(ordered, "--batch", f"N, MIN..MAX or MIN,OPT,MAX, ascending, 1 to {MAX_BATCH}")
@@ -82,6 +83,47 @@ class ExportOptions:
             raise UsageError(
                 "--verify-images was given together with --no-verify.", "Leave one of them out."
             )
+
+    def _require_consistent_precision(self) -> None:
+        if self.calibration is not None and self.precision == "fp32":
+            raise UsageError(
+                "--calibration only serves a reduced precision, and the export is FP32.",
+                "Add --fp16 or --int8, or leave --calibration out.",
+            )
+        if self.precision != "int8":
+            named = {
+                "--max-map-drop": self.max_map_drop,
+                "--eval-data": self.eval_data,
+                "--precision": self.precision_file,
+            }
+            for option, value in named.items():
+                if value is not None:
+                    raise UsageError(
+                        f"{option} only serves --int8, and the export is {self.precision.upper()}.",
+                        f"Add --int8, or leave {option} out.",
+                    )
+            return
+        if self.calibration is None:
+            raise UsageError(
+                "--int8 needs pictures to calibrate on.",
+                "Pass --calibration with a folder of pictures like those the detector will see.",
+            )
+        _require(self.opset >= MIN_INT8_OPSET, "--opset", f"{MIN_INT8_OPSET} or more for --int8")
+        self._require_consistent_budget()
+
+    def _require_consistent_budget(self) -> None:
+        if (self.max_map_drop is None) != (self.eval_data is None):
+            raise UsageError(
+                "--max-map-drop and --eval-data only work together.",
+                "Pass both, or leave both out.",
+            )
+        if self.max_map_drop is not None and self.precision_file is not None:
+            raise UsageError(
+                "--precision FILE says what is INT8, and --max-map-drop would search for it.",
+                "Leave one of them out.",
+            )
+        allowed = self.max_map_drop is None or 0 < self.max_map_drop < 100
+        _require(allowed, "--max-map-drop", "above 0 and below 100 points")
 
     def require_fits(self, suffix: str) -> None:
         """Check the options against the kind of output.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, ModelProto, NodeProto
 
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 _PREPROCESS = "preprocess."
 
 
@@ -28,11 +29,16 @@ def network_nodes(graph: GraphProto) -> list[NodeProto]:
     found: set[str] = set()
     while wanted:
         node = wanted.pop()
-        if node.name in found or node.name.startswith(_PREPROCESS):
+        if node.name in found or _is_preprocessing(node):
             continue
         found.add(node.name)
         wanted += [makers[value] for value in node.input if value in makers]
     return [node for node in graph.node if node.name in found]
+
+
+def _is_preprocessing(node: NodeProto) -> bool:
+    """A quantiser belongs to the convolution that it feeds, whatever value it is named after."""
+    return node.name.startswith(_PREPROCESS) and node.op_type not in QUANTISERS
 
 
 def head_node(graph: GraphProto, head: str) -> NodeProto:

@@ -1,0 +1,109 @@
+"""The convolutions of a network: where they stand, what they cost, and which may be INT8."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx
+
+from effdet_deploy.precision.network import initializers, network_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from onnx import ModelProto, NodeProto
+
+Kind = Literal["stem", "depthwise", "squeeze-excite", "predict", "dense"]
+
+_STAGE = re.compile(
+    r"backbone\.(?:blocks\.\d+|[a-z]+\d*\.\d+|[a-z_0-9]+)|fpn\.(?:cell\.\d+|resample)|class_net|box_net"
+)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution of the graph.
+
+    Attributes:
+        name: of its node.
+        source: the value it convolves.
+        weight: its constant ``[out, in/groups, kh, kw]``, which others may share.
+        bias: its constant ``[out]``, or an empty string.
+        output: the value it makes.
+        kind: its part in the network.
+        stage: the part of the network it belongs to, such as ``backbone.blocks.3``.
+        macs: multiply-accumulates for one image.
+    """
+
+    name: str
+    source: str
+    weight: str
+    bias: str
+    output: str
+    kind: Kind
+    stage: str
+    macs: int
+
+    @property
+    def group(self) -> str:
+        """What is ranked as one when precision is chosen: stage and kind."""
+        return f"{self.stage}/{self.kind}"
+
+
+def find_convolutions(model: ModelProto) -> list[Convolution]:
+    """Return the convolutions with constant weights, in graph order."""
+    tensors = initializers(model.graph)
+    nodes = [
+        node
+        for node in network_nodes(model.graph)
+        if node.op_type == "Conv" and node.input[1] in tensors
+    ]
+    areas = _output_areas(model)
+    return [
+        Convolution(
+            node.name,
+            node.input[0],
+            node.input[1],
+            node.input[2] if len(node.input) > 2 else "",
+            node.output[0],
+            _kind(node, first=index == 0),
+            _stage(node.name),
+            int(np.prod(tensors[node.input[1]].dims)) * areas.get(node.output[0], 1),
+        )
+        for index, node in enumerate(nodes)
+    ]
+
+
+def _kind(node: NodeProto, *, first: bool) -> Kind:
+    if first:
+        return "stem"
+    if ".predict" in node.name:
+        return "predict"
+    if ".se." in node.name:
+        return "squeeze-excite"
+    groups = next((each.i for each in node.attribute if each.name == "group"), 1)
+    return "depthwise" if groups > 1 else "dense"
+
+
+def _stage(name: str) -> str:
+    match = _STAGE.match(name)
+    return match.group() if match else name
+
+
+def _output_areas(model: ModelProto) -> dict[str, int]:
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return {
+        value.name: int(np.prod([side.dim_value for side in value.type.tensor_type.shape.dim[2:]]))
+        for value in inferred.value_info
+    }
+
+
+def int8_share(convolutions: Iterable[Convolution], chosen: Iterable[str]) -> float:
+    """Return the share of multiply-accumulates that the ``chosen`` convolutions do."""
+    names = set(chosen)
+    every = list(convolutions)
+    total = sum(each.macs for each in every)
+    return sum(each.macs for each in every if each.name in names) / total if total else 0.0

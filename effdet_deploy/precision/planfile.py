@@ -1,0 +1,83 @@
+"""precision.json: which groups of layers are INT8, to be read, edited and used again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import DataError, UnknownNameError
+from effdet_deploy.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    from effdet_deploy.precision.convolutions import Convolution
+    from effdet_deploy.precision.sensitivity import Plan
+
+INT8, HIGHER = "int8", "higher"
+_VERSION = 1
+
+
+def write_plan(
+    path: Path,
+    convolutions: Iterable[Convolution],
+    names: Collection[str],
+    plan: Plan | None = None,
+) -> None:
+    """Write which groups of ``convolutions`` are INT8: those that have a member in ``names``.
+
+    ``plan`` adds the table of losses, which a reader of the file ignores.
+    """
+    groups: dict[str, str] = {}
+    for each in convolutions:
+        chosen = INT8 if each.name in names else groups.get(each.group, HIGHER)
+        groups[each.group] = chosen
+    document: dict[str, Any] = {"version": _VERSION, "groups": groups}
+    if plan is not None:
+        document |= {
+            "map_drop_points": plan.drop,
+            "int8_share_of_macs": plan.share,
+            "losses": [
+                {"group": each.group, "macs": each.macs_share, "noise": each.noise}
+                for each in plan.losses
+            ],
+        }
+    write_atomically(path, json.dumps(document, indent=2) + "\n")
+
+
+def read_plan(path: Path, convolutions: Iterable[Convolution]) -> tuple[str, ...]:
+    """Return the names of the convolutions that the file makes INT8.
+
+    A group that the file does not name stays in higher precision.
+
+    Raises:
+        DataError: the file is unreadable or of another form.
+        UnknownNameError: it names a group that the network does not have.
+    """
+    groups = _groups(path)
+    every = list(convolutions)
+    known = {each.group for each in every}
+    for group in groups:
+        if group not in known:
+            raise UnknownNameError("group of layers", group, known)
+    return tuple(each.name for each in every if groups.get(each.group) == INT8)
+
+
+def _groups(path: Path) -> dict[str, str]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"The precision file '{path}' cannot be read: {error}.",
+            "An export with --int8 writes one beside the model.",
+        ) from error
+    groups = document.get("groups") if isinstance(document, dict) else None
+    values = set(groups.values()) if isinstance(groups, dict) else {None}
+    if not values <= {INT8, HIGHER}:
+        raise DataError(
+            f"The precision file '{path}' must hold 'groups' with the values '{INT8}' and "
+            f"'{HIGHER}'.",
+            "An export with --int8 writes one beside the model.",
+        )
+    return dict(groups or {})
