@@ -51,7 +51,8 @@ def cached_path(url: str) -> Path:
 
     A name that carries its own hash is enough. Any other is kept apart by its URL.
     """
-    name = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name or "weights"
+    last = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
+    name = re.sub(r"[^\w.+-]", "_", last).lstrip(".") or "weights"
     if _NAMED_HASH.search(name):
         return cache_directory() / name
     return cache_directory() / hashlib.sha256(url.encode()).hexdigest()[:16] / name
