@@ -22,6 +22,7 @@ TORCH_MODULES = (
     "graph",
     "exporters.onnx",
     "exporters.source",
+    "exporters.tensorrt.export",
     "exporters.torchscript",
     "parity.reference",
     "parity.layers",
@@ -101,6 +102,7 @@ TOOL = "from effdet_deploy.cli import main\nsys.exit(main())"
         (["detect", "model.onnx", "white.png", "-o", "out"], "circle"),
         (["inspect", "model.onnx"], "detection_boxes"),
         (["doctor"], "ONNX Runtime"),
+        (["build", "model.onnx", "model.engine", "--backend", "tensorrt-rtx"], "wrote"),
         (["--help"], "detect"),
     ],
 )
