@@ -85,20 +85,9 @@ def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
         WeightsError: the weights are unusable or of another model.
     """
     from effdet_deploy.detector import Detector
-    from effdet_deploy.model.weights import build_model
-    from effdet_deploy.parity.reference import EagerRuntime
+    from effdet_deploy.parity.reference import EagerRuntime, build_network
 
-    network = build_model(
-        spec.variant,
-        weights,
-        num_classes=spec.num_classes,
-        image_size=(spec.input.height, spec.input.width),
-        overrides={
-            name: value
-            for name, value in spec.overrides.items()
-            if name not in ("num_classes", "image_size")
-        },
-    ).model
+    network = build_network(spec, weights)
     output = dataclasses.replace(
         spec.output, candidates=_EFFDET_CANDIDATES, score_threshold=0.0, max_detections=100
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,18 @@ def measure(results: Results, dataset: CocoSet) -> Accuracy:
             by_category[int(category)] = float(values[values > -1].mean())
     ap, ap50, ap75 = (float(value) for value in metric.stats[:3])
     return Accuracy(ap, ap50, ap75, by_category, tuple(_evidence(metric)))
+
+
+def require_pycocotools() -> None:
+    """Check for pycocotools before anything is run.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    try:
+        importlib.import_module("pycocotools")
+    except ImportError as error:
+        raise MissingPackageError("pycocotools", "measuring accuracy", "eval") from error
 
 
 def _evaluated(results: Results, dataset: CocoSet) -> Any:

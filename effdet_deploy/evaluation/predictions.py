@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.detector import Detector
     from effdet_deploy.evaluation.cocoset import CocoSet
+    from effdet_deploy.spec import DetectorSpec
 
     Results = list[dict[str, Any]]
 
@@ -27,13 +28,7 @@ def predict(
         DataError: no class of the detector is a category of the set.
         ImageError: a picture is unreadable.
     """
-    ids = {each.category_id for each in detector.spec.classes}
-    if not ids & dataset.categories.keys():
-        raise DataError(
-            f"The model's category ids ({_some(ids)}) and those of the annotations "
-            f"({_some(dataset.categories.keys())}) have nothing in common.",
-            "Export the model with --labels ANNOTATIONS.json, so that it knows the ids.",
-        )
+    require_common_categories(detector.spec, dataset)
     results: Results = []
     pairs = list(dataset.paths.items())
     step = detector.spec.batch.maximum
@@ -44,6 +39,21 @@ def predict(
             results += each.to_coco(image_id)
         progress(min(start + step, len(pairs)))
     return results
+
+
+def require_common_categories(spec: DetectorSpec, dataset: CocoSet) -> None:
+    """Check that a detector knows any category of the set.
+
+    Raises:
+        DataError: it knows none.
+    """
+    ids = {each.category_id for each in spec.classes}
+    if not ids & dataset.categories.keys():
+        raise DataError(
+            f"The model's category ids ({_some(ids)}) and those of the annotations "
+            f"({_some(dataset.categories.keys())}) have nothing in common.",
+            "Export the model with --labels ANNOTATIONS.json, so that it knows the ids.",
+        )
 
 
 def _some(ids: Collection[int]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from effdet_deploy.runtimes.adapter import checked_feeds, spec_tensors
-from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME, BatchSpec, PrecisionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ class EagerReference:
             # One image at a time bounds the memory that a large network takes.
             for image in pixels:
                 logits, regression = network(image[None].to(dtype))
-                runs.append((_rows(logits, self._classes), _rows(regression, 4)))
+                runs.append((flatten_levels(logits, self._classes), flatten_levels(regression, 4)))
         joined = (np.concatenate(column) for column in zip(*runs, strict=True))
         return dict(zip(HEAD_OUTPUTS, joined, strict=True))
 
@@ -78,10 +78,37 @@ def normalize(batch: NDArray[Any], spec: InputSpec) -> NDArray[np.float64]:
     return np.ascontiguousarray(pixels)
 
 
-def _rows(levels: list[Tensor], channels: int) -> NDArray[Any]:
+def flatten_levels(levels: list[Tensor], channels: int) -> NDArray[Any]:
     """Join maps ``[1,anchors·channels,h,w]`` into ``[1,A,channels]``: rows, columns, anchors."""
     joined = [level.permute(0, 2, 3, 1).reshape(1, -1, channels).cpu().numpy() for level in levels]
     return np.concatenate(joined, axis=1)
+
+
+def build_network(spec: DetectorSpec, weights: str) -> EfficientDet:
+    """Build the network that an artifact was exported from, with ``weights``.
+
+    Args:
+        spec: of the artifact: variant, image size, classes and config overrides.
+        weights: ``pretrained``, ``random``, a path or a URL.
+
+    Raises:
+        WeightsError: the weights are unusable or of another model.
+    """
+    from effdet_deploy.model.weights import build_model
+
+    chosen = {"num_classes", "image_size"}
+    return build_model(
+        spec.variant,
+        weights,
+        num_classes=spec.num_classes,
+        image_size=(spec.input.height, spec.input.width),
+        overrides={name: value for name, value in spec.overrides.items() if name not in chosen},
+    ).model
+
+
+def eager_spec(spec: DetectorSpec) -> DetectorSpec:
+    """Return an artifact's spec as its network in eager PyTorch has it: float32, one image."""
+    return dataclasses.replace(spec, precision=PrecisionSpec(), batch=BatchSpec())
 
 
 class EagerRuntime:

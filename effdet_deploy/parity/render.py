@@ -20,18 +20,22 @@ if TYPE_CHECKING:
         Status,
     )
 
-_MARKS: dict[Status, tuple[str, str]] = {
+MARKS: dict[Status, tuple[str, str]] = {
     "passed": ("[✓]", "green"),
     "failed": ("[✗]", "bold red"),
     "inconclusive": ("[?]", "yellow"),
 }
+"""The mark of a verdict and its style."""
 _LISTED = 5
 """Strays of a kind that are written out; the JSON form has them all."""
 
 
-def render(report: ParityReport) -> RenderableType:
-    """Return ``report`` as lines with [✓], [✗] or [?], and a table of the raw outputs."""
-    parts: list[RenderableType] = [_headline(report)]
+def render(report: ParityReport, title: str = "verification") -> RenderableType:
+    """Return ``report`` as lines with [✓], [✗] or [?], and a table of the raw outputs.
+
+    ``title`` names what was done, in the first line.
+    """
+    parts: list[RenderableType] = [_headline(report, title)]
     parts += [_output_line(output) for output in report.outputs]
     if report.outputs:
         parts.append(_output_table(report.outputs))
@@ -43,14 +47,14 @@ def render(report: ParityReport) -> RenderableType:
 
 
 def _marked(status: Status, text: str) -> Text:
-    mark, style = _MARKS[status]
+    mark, style = MARKS[status]
     return Text.assemble((mark, style), " ", text)
 
 
-def _headline(report: ParityReport) -> Text:
+def _headline(report: ParityReport, title: str) -> Text:
     sizes = " and ".join(map(str, report.batch_sizes)) or "-"
     where = f"{report.images} images, batch {sizes}"
-    return _marked(report.status, f"verification {report.status} ({report.precision}; {where})")
+    return _marked(report.status, f"{title} {report.status} ({report.precision}; {where})")
 
 
 def _output_line(output: OutputParity) -> Text:

@@ -35,11 +35,15 @@ class DetectionTally:
     _pairs: list[tuple[ImagePair, Matching]] = field(default_factory=list)
     _score_error: float = 0.0
 
-    def add(self, pair: ImagePair, score_error: float = 0.0) -> None:
-        """Take one image; ``score_error`` is measured between raw scores, where they are known."""
+    def add(self, pair: ImagePair, score_error: float = 0.0) -> Matching:
+        """Take one image and return its pairs.
+
+        ``score_error`` is measured between raw scores, where they are known.
+        """
         matching = match_rows(pair.reference, pair.candidate, self.tolerance.iou)
         self._pairs.append((pair, matching))
         self._score_error = max(self._score_error, score_error, matching.score_difference)
+        return matching
 
     def finish(self, own_share: float | None = None) -> DetectionParity:
         """Judge everything that was taken; border cases by the score error of all images.

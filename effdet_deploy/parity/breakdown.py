@@ -1,0 +1,171 @@
+"""Where two artifacts agree: by class, by size, and by how much boxes and scores differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.detections import Detections
+from effdet_deploy.parity.rows import iou_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.parity.comparison import ComparedImage, Comparison
+    from effdet_deploy.parity.rows import Rows
+    from effdet_deploy.spec import DetectorSpec
+
+SIZES = (("small", 32.0**2), ("medium", 96.0**2), ("large", np.inf))
+"""COCO's three sizes by the area of the box in pixels of the picture, smallest first."""
+_PERCENTILE = 95
+
+
+@dataclass(frozen=True)
+class Count:
+    """Detections of one group; ``missed`` and ``extra`` leave out what was set aside."""
+
+    reference: int = 0
+    candidate: int = 0
+    matched: int = 0
+    missed: int = 0
+    extra: int = 0
+    set_aside: int = 0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Absolute differences among matched pairs; all zero where there are none."""
+
+    mean: float
+    percentile: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """The detections of a comparison, taken apart.
+
+    Attributes:
+        classes: by class index, only those that either side detected.
+        sizes: by the names of :data:`SIZES`.
+        boxes: largest coordinate difference of each pair, in pixels of the picture.
+        scores: score difference of each pair.
+        least_iou: of all pairs; 1 without any.
+    """
+
+    classes: dict[int, Count]
+    sizes: dict[str, Count]
+    boxes: Spread
+    scores: Spread
+    least_iou: float
+
+
+def break_down(comparison: Comparison) -> Breakdown:
+    """Take the detections of a comparison apart."""
+    classes: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    sizes: dict[str, dict[str, int]] = {name: defaultdict(int) for name, _ in SIZES}
+    for label, size, what in _counted(comparison):
+        classes[label][what] += 1
+        sizes[size][what] += 1
+    boxes, scores, ious = _pair_differences(comparison.images)
+    return Breakdown(
+        {label: Count(**classes[label]) for label in sorted(classes)},
+        {name: Count(**found) for name, found in sizes.items()},
+        _spread(boxes),
+        _spread(scores),
+        float(ious.min(initial=1.0)),
+    )
+
+
+def _counted(comparison: Comparison) -> Iterator[tuple[int, str, str]]:
+    """Yield class, size and the field of :class:`Count` for everything that counts."""
+    for image in comparison.images:
+        for side, rows in (("reference", image.reference), ("candidate", image.candidate)):
+            yield from _described(rows, side)
+        yield from _described(image.reference.take(image.matching.pairs[:, 0]), "matched")
+    detections = comparison.report.detections
+    for stray in detections.strays if detections else ():
+        kind = "missed" if stray.side == "reference" else "extra"
+        yield stray.label, _size_of(stray.box), "set_aside" if stray.excuse else kind
+
+
+def _described(rows: Rows, what: str) -> Iterator[tuple[int, str, str]]:
+    for label, box in zip(rows.classes.tolist(), rows.boxes.tolist(), strict=True):
+        yield label, _size_of(box), what
+
+
+def _size_of(box: Sequence[float]) -> str:
+    area = (box[2] - box[0]) * (box[3] - box[1])
+    # A box of NaN belongs to no size; it is reported as not finite and counted as large here.
+    return next((name for name, limit in SIZES if area < limit), SIZES[-1][0])
+
+
+def _pair_differences(
+    images: Sequence[ComparedImage],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    boxes, scores, ious = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+    for image in images:
+        one = image.reference.take(image.matching.pairs[:, 0])
+        other = image.candidate.take(image.matching.pairs[:, 1])
+        if len(one):
+            boxes.append(np.abs(one.boxes - other.boxes).max(axis=1))
+            scores.append(np.abs(one.scores - other.scores))
+            ious.append(np.diagonal(iou_matrix(one.boxes, other.boxes)))
+    return np.concatenate(boxes), np.concatenate(scores), np.concatenate(ious)
+
+
+def _spread(values: NDArray[np.float64]) -> Spread:
+    if not len(values):
+        return Spread(0.0, 0.0, 0.0)
+    return Spread(
+        float(values.mean()), float(np.percentile(values, _PERCENTILE)), float(values.max())
+    )
+
+
+def coco_results(
+    images: Sequence[ComparedImage], ids: Sequence[int], spec: DetectorSpec, *, candidate: bool
+) -> list[dict[str, Any]]:
+    """Return one side's detections as COCO results, clipped to the pictures.
+
+    Args:
+        images: of a comparison, in order.
+        ids: the COCO image id of each.
+        spec: of that side; its classes name the categories.
+        candidate: which side: the candidate, or the reference.
+    """
+    results = []
+    for image, image_id in zip(images, ids, strict=True):
+        rows = image.candidate if candidate else image.reference
+        results += _detections(rows, image.size, spec).to_coco(image_id)
+    return results
+
+
+def _detections(rows: Rows, size: tuple[int, int], spec: DetectorSpec) -> Detections:
+    height, width = size
+    boxes = np.clip(rows.boxes, 0, [width, height, width, height])
+    inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3]) & np.isfinite(rows.scores)
+    return Detections(
+        boxes[inside].astype(np.float32),
+        rows.scores[inside].astype(np.float32),
+        rows.classes[inside],
+        tuple(each.name for each in spec.classes),
+        tuple(each.category_id for each in spec.classes),
+    )
+
+
+def breakdown_dict(breakdown: Breakdown, spec: DetectorSpec) -> dict[str, Any]:
+    """Return the breakdown for JSON, classes by name."""
+    document = dataclasses.asdict(breakdown)
+    document["classes"] = [
+        {"class": label, "name": spec.classes[label].name, **count}
+        if 0 <= label < spec.num_classes
+        else {"class": label, "name": str(label), **count}
+        for label, count in document["classes"].items()
+    ]
+    return document

@@ -1,0 +1,51 @@
+"""A comparison as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.parity.breakdown import breakdown_dict
+from effdet_deploy.parity.locate import layers_dict
+
+if TYPE_CHECKING:
+    from effdet_deploy.parity.side_by_side import Examined, SideBySide
+
+
+def to_dict(result: SideBySide) -> dict[str, Any]:
+    """Return the whole comparison for JSON; a number that is not finite is None."""
+    return {
+        "reference": result.reference,
+        "passed": result.passed,
+        "pictures": list(result.pictures.names),
+        "candidates": [_candidate(each, result.pictures.names) for each in result.examined],
+    }
+
+
+def _candidate(each: Examined, pictures: tuple[str, ...]) -> dict[str, Any]:
+    comparison = each.comparison
+    return {
+        "candidate": comparison.name,
+        "status": comparison.report.status,
+        "causes": list(each.causes),
+        "report": comparison.report.to_dict(),
+        "breakdown": breakdown_dict(each.breakdown, comparison.candidate),
+        "accuracy": dataclasses.asdict(each.scores) if each.scores else None,
+        "layers": layers_dict(each.layers) if each.layers else None,
+        "images": [
+            {
+                "picture": pictures[image.index],
+                "reference": len(image.reference),
+                "candidate": len(image.candidate),
+                "matched": len(image.matching.pairs),
+                "largest_box_difference": _finite(image.matching.box_difference),
+                "largest_score_difference": _finite(image.matching.score_difference),
+            }
+            for image in comparison.images
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
