@@ -51,7 +51,9 @@ class Detections:
         if not len(self):
             return "nothing"
         counted = Counter(self.names[label] for label in self.labels)
-        return ", ".join(f"{count} {name}" for name, count in counted.most_common())
+        return ", ".join(
+            f"{name} x{count}" if count > 1 else name for name, count in counted.most_common()
+        )
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one plain dict a detection: box (xyxy), score, label, name and category_id."""

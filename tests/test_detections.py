@@ -74,7 +74,7 @@ def test_a_missing_supervision_is_named(monkeypatch):
 
 
 def test_it_reads_as_a_count_of_what_was_found():
-    assert str(detections(((1, 1, 2, 2),) * 3, (0, 2, 2))) == "2 person, 1 bicycle"
+    assert str(detections(((1, 1, 2, 2),) * 3, (0, 2, 2))) == "person x2, bicycle"
     assert str(detections((), ())) == "nothing"
 
 
