@@ -83,7 +83,7 @@ def lowered(task: Task, name: str, **options: object) -> Row:
     chosen = ExportOptions(calibration=task.calibration, **options)
     spec = dataclasses.replace(task.spec, precision=PrecisionSpec(chosen.precision, chosen.target))
     spec, notes = lower_precision(path, spec, chosen, progress)
-    return measured(task, name, path, spec, "; ".join(notes).splitlines()[0])
+    return measured(task, name, path, spec, next(iter(notes), ""))
 
 
 def technique(task: Task, name: str, recipe: Recipe, kinds: tuple[str, ...]) -> Row:

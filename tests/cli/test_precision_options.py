@@ -28,7 +28,7 @@ USAGE = 2
 )
 def test_it_is_a_usage_error_and_torch_is_not_imported(tmp_path, arguments, said):
     command = [sys.executable, "-c", _PROGRAM, "--variant", "d0", *arguments]
-    done = subprocess.run(  # noqa: S603 - our own interpreter and program
+    done = subprocess.run(
         [*command, str(tmp_path / "model.onnx")], capture_output=True, text=True, check=False
     )
     assert done.returncode == USAGE, done.stderr
