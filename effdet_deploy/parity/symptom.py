@@ -58,8 +58,8 @@ def _scaled(reference: Channels, candidate: Channels) -> tuple[str, Channels]:
 
 def _clipped(reference: Channels, candidate: Channels) -> tuple[str, Channels]:
     low, high = float(candidate.min()), float(candidate.max())
-    below, above = reference.min() < low, reference.max() > high
-    bounds = [f"{low:.4g} from below"] * below + [f"{high:.4g} from above"] * above
+    bounds = [f"{low:.4g} from below"] if reference.min() < low else []
+    bounds += [f"{high:.4g} from above"] if reference.max() > high else []
     text = f"is the reference's clipped at {' and '.join(bounds)}" if bounds else ""
     return text, np.clip(reference, low, high)
 

@@ -9,9 +9,6 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from effdet_deploy.exporters import ExportOptions, export
-from tests.networks import conditioned
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -26,10 +23,15 @@ SCALE = 1.25
 
 
 def network():
+    """The network in eager PyTorch; callers must not change it."""
+    from tests.networks import conditioned
+
     return conditioned("lite0", 128, 3)
 
 
 def export_detector(path: Path) -> Path:
+    from effdet_deploy.exporters import ExportOptions, export
+
     export(network(), path, ExportOptions(verify=False))
     return path
 
