@@ -135,5 +135,9 @@ class EagerRuntime:
         """Return the raw heads; raises TensorError on unfit feeds."""
         return self._reference.heads(checked_feeds(feeds, self.inputs, self.spec.batch)[INPUT_NAME])
 
+    def run_double(self, batch: NDArray[Any]) -> Heads:
+        """Return the raw heads of a graph input, computed in float64."""
+        return self._reference.heads64(batch)
+
     def close(self) -> None:
         """Do nothing: the network is Python's own."""

@@ -153,7 +153,8 @@ def _open_weights(weights: str, spec: DetectorSpec) -> Reference:
         purpose = f"comparing with the weights '{weights}'"
         raise MissingPackageError("torch", purpose, "export") from error
     network = build_network(spec, weights)
-    return Reference(Side(Detector(EagerRuntime(network, eager_spec(spec)))), network)
+    runtime = EagerRuntime(network, eager_spec(spec))
+    return Reference(Side(Detector(runtime), heads64=runtime.run_double), network)
 
 
 def layer_sources(

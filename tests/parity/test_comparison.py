@@ -9,6 +9,7 @@ import effdet_deploy
 from effdet_deploy.detector import Detector
 from effdet_deploy.errors import UsageError
 from effdet_deploy.parity import compare
+from effdet_deploy.parity.comparison import Side, compare_all
 from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.spec import BatchSpec
 from tests.parity.stand_ins import StandInRuntime, detector_spec, finished, heads_of, with_noise
@@ -108,3 +109,38 @@ def test_detectors_given_stay_open():
     ours = detector()
     compare(ours, detector(), PICTURES[:1])
     assert not ours.runtime.is_closed
+
+
+def test_what_the_references_own_rounding_amounts_to_is_not_held_against_a_candidate():
+    def double(batch):
+        return {name: each + 2e-3 for name, each in heads_of(batch).items()}
+
+    def off(batch):
+        return {name: each + np.float32(4e-3) for name, each in heads_of(batch).items()}
+
+    candidate = Side(detector(off, nms="none"))
+    plain, known = Side(detector(nms="none")), Side(detector(nms="none"), heads64=double)
+    (strict,) = compare_all({"": candidate}, plain, PICTURES[:1])
+    (fair,) = compare_all({"": candidate}, known, PICTURES[:1])
+    assert [each.status for each in strict.report.outputs] == ["failed", "failed"]
+    assert [each.status for each in fair.report.outputs] == ["passed", "passed"]
+
+
+def test_heads_of_an_artifact_with_nms_come_from_a_copy_that_shows_them():
+    copy = StandInRuntime(detector_spec(nms="none"), heads_of)
+    (found,) = compare_all({"a": Side(detector(), copy)}, Side(detector(nms="none")), PICTURES[:1])
+    assert [each.name for each in found.report.outputs] == ["class_logits", "box_regression"]
+    assert found.name == "a"
+
+
+def test_one_reference_runs_once_for_all_candidates():
+    runs = []
+
+    def counted(batch):
+        runs.append(len(batch))
+        return heads_of(batch)
+
+    candidates = {"a": Side(detector()), "b": Side(detector(with_noise(0.05)))}
+    found = compare_all(candidates, Side(detector(counted)), PICTURES)
+    assert [each.report.status for each in found] == ["passed", "failed"]
+    assert runs == [1, 1, 1]
