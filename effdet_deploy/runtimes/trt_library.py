@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 """Backend → its name in messages."""
 _MESSAGES_KEPT = 12
+_POSITION = re.compile(r"^\[[^\]]*::\d+\] |(?:\w+::)+\w+: |Error Code \d+: | In \w+ at /\S+:\d+")
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,5 +57,10 @@ def create_log(trt: Any) -> Log:
 
 
 def essence(messages: list[str]) -> str:
-    """Return what TensorRT said as one line."""
-    return "; ".join(" ".join(each.split()).rstrip(".")[:400] for each in messages)
+    """Return what TensorRT said as one line, without its C++ source positions."""
+    return "; ".join(_clean(each) for each in messages)
+
+
+def _clean(message: str) -> str:
+    text = _POSITION.sub("", " ".join(message.split()))
+    return text.strip().rstrip(".")[:400]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,7 @@ from effdet_deploy.exporters.tensorrt.machine import require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes.modelfile import read_sidecar, recognise
-from effdet_deploy.spec import BatchSpec
+from effdet_deploy.spec import BatchSpec, PrecisionSpec
 from tests.doubles.machine import recorded, with_double, with_driver
 from tests.onnx_models import detector_spec, write_tiny
 
@@ -175,11 +176,26 @@ def test_the_timing_cache_is_saved_and_used_again(model, tmp_path, use_double):
     assert given == ["timings of the double"]
 
 
-def test_a_dla_core_that_is_not_there_is_refused(model, tmp_path, use_double):
+def test_a_dla_core_that_is_not_there_is_refused(tmp_path, use_double):
     use_double()
+    spec = dataclasses.replace(detector_spec(), precision=PrecisionSpec("fp16", "tensorrt"))
+    model = write_tiny(tmp_path / "half.onnx", spec)
 
     with pytest.raises(UsageError, match="DLA core 0 was asked for, and there are 0"):
         build_engine(model, tmp_path / "tiny.engine", BuildOptions(dla_core=0))
+
+
+def test_a_dla_is_refused_what_it_cannot_take(model, tmp_path):
+    with pytest.raises(UsageError, match="the ONNX file is FP32 for a batch of 1"):
+        build_engine(model, tmp_path / "tiny.engine", BuildOptions(dla_core=0))
+
+
+def test_rtx_builds_an_exported_detector_ranged_and_fixed(ranged, tmp_path):
+    for batch in (None, BatchSpec(1, 1, 1)):
+        artifact = build_engine(ranged.path, tmp_path / "d0.engine", RTX, batch=batch)
+
+        assert artifact.spec.batch == (batch or ranged.spec.batch)
+        assert json.loads(artifact.sidecar.read_text())["verified"] == "onnx"
 
 
 def test_rtx_refuses_refitting_without_a_gpu():

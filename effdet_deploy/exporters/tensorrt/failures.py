@@ -16,7 +16,7 @@ from effdet_deploy.errors import (
     ResourceError,
     UsageError,
 )
-from effdet_deploy.runtimes.trt_library import MODULES, NAMES
+from effdet_deploy.runtimes.trt_library import MODULES, NAMES, essence
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import Request
@@ -88,10 +88,8 @@ def _model_error(request: Request, stage: str, messages: list[str]) -> EffdetDep
 
 def _listed(messages: list[str]) -> str:
     telling = [each for each in messages if not _NO_GPU.search(each)] or messages
-    shown = [" ".join(each.split()).rstrip(".")[:400] for each in telling[:_SHOWN]]
-    if len(telling) > _SHOWN:
-        shown.append(f"and {len(telling) - _SHOWN} more")
-    return "; ".join(shown)
+    more = [f"and {len(telling) - _SHOWN} more"] if len(telling) > _SHOWN else []
+    return essence([*telling[:_SHOWN], *more])
 
 
 def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDeployError:

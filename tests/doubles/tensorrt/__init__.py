@@ -232,7 +232,7 @@ def _endless(logger, config):
     monitor = config.progress_monitor
     monitor.phase_start("Building engine", None, 1000)
     _record("started")
-    for step in range(6000):
+    for step in range(60_000):
         time.sleep(0.01)
         if not monitor.step_complete("Building engine", step):
             _record("stopped by the monitor")
