@@ -49,8 +49,8 @@ class Histogram:
     def centres(self) -> NDArray[np.float64]:
         """The middle of every bin."""
         width = (self.high - self.low) / len(self.counts)
-        centres: NDArray[np.float64] = self.low + width * (np.arange(len(self.counts)) + 0.5)
-        return centres
+        middles = self.low + width * (np.arange(len(self.counts)) + 0.5)
+        return np.asarray(middles, dtype=np.float64)
 
 
 def calibration_images(source: Path, spec: InputSpec) -> list[NDArray[np.uint8]]:
