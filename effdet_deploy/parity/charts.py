@@ -21,6 +21,8 @@ _LOWEST = -8
 """Decade of relative error that the depth chart begins at; what is smaller stands on its floor."""
 _MAX_POINTS = 2500
 _BINS_PER_DECADE = 4
+_ZERO_BAR = -1.25
+"""Decades before the first one at which the bar of values without any difference begins."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _PART_LABEL_WIDTH = 60
 
@@ -107,7 +109,7 @@ def _layer_dot(layer: LayerParity, x: float, y: float, *, is_first: bool) -> str
     anchor, shift = ("start", 11) if x < 540 else ("end", -11)
     return (
         f'<circle class="first" cx="{x:.1f}" cy="{y:.1f}" r="5.5">{title}</circle>'
-        f'<text class="first" x="{x + shift:.1f}" y="{y - 8:.1f}" text-anchor="{anchor}">'
+        f'<text class="first" x="{x + shift:.1f}" y="{y + 22:.1f}" text-anchor="{anchor}">'
         f"{escape(layer.name)}</text>"
     )
 
@@ -177,6 +179,9 @@ def _upright_label(x: float, y: float, text: str) -> str:
 def log_histogram(values: NDArray[np.float64], label: str) -> str:
     """Draw how many values, 0 or above, fall into each part of a decade; zeros stand apart."""
     width, height = 380, 190
+    if not len(values):
+        place = f'x="{width / 2}" y="{height / 2}" text-anchor="middle"'
+        return _svg(width, height, label, f"<text {place}>{escape(label)}: no pairs</text>")
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]
     low, high = _decades(positive)
@@ -185,12 +190,12 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
     exact = len(finite) - len(positive)
     step = 1 / _BINS_PER_DECADE
     highest = max(exact, int(counts.max(initial=0)), 1)
-    frame = _Frame(50, 12, width - 14, height - 46, (low - 3 * step, high), (0, highest))
+    frame = _Frame(50, 12, width - 14, height - 46, (low + _ZERO_BAR - step, high), (0, highest))
     body = frame.grid([(0, "0"), (highest, str(highest))])
     labelled = 1 if high - low <= 6 else 2
     ticks = [(each, _power(each)) for each in range(low, high + 1, labelled)]
-    body += frame.below([(low - 2 * step, "0"), *ticks])
-    bars = [(low - 2.5 * step, exact), *zip(edges.tolist(), counts.tolist(), strict=False)]
+    body += frame.below([(low + _ZERO_BAR + step / 2, "0"), *ticks])
+    bars = [(low + _ZERO_BAR, exact), *zip(edges.tolist(), counts.tolist(), strict=False)]
     for left, count in bars:
         start, end, top = frame.across(left), frame.across(left + step), frame.up(count)
         if count:

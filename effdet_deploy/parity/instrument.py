@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.spec import HEAD_OUTPUTS
@@ -22,7 +23,12 @@ def add_head_outputs(source: Path, target: Path) -> None:
     Raises:
         ModelFileError: the graph holds no nodes named as our exporter names the heads.
     """
-    model = onnx.load(source, load_external_data=False)
+    try:
+        model = onnx.load(source, load_external_data=False)
+    except DecodeError as error:
+        raise ModelFileError(
+            f"'{source.name}' is not an ONNX file.", "Export the model again with effdet-export."
+        ) from error
     present = {output.name for output in model.graph.output}
     for name in HEAD_OUTPUTS:
         if name not in present:

@@ -13,7 +13,13 @@ from effdet_deploy._version import __version__
 from effdet_deploy.parity.charts import depth_chart, log_histogram, score_scatter
 from effdet_deploy.parity.gallery import DRAWN, SHOWN, gallery
 from effdet_deploy.parity.report_style import STYLE
-from effdet_deploy.parity.table import class_name, decibels, map_text, most_disagreed
+from effdet_deploy.parity.table import (
+    class_name,
+    decibels,
+    largest_differences,
+    map_text,
+    most_disagreed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,8 +70,7 @@ def _summary(result: SideBySide) -> str:
                 "·" if math.isnan(share) else f"{share:.2%}",
                 str(len(detections.missed)) if detections else "·",
                 str(len(detections.extra)) if detections else "·",
-                f"{each.breakdown.boxes.largest:.2g}",
-                f"{each.breakdown.scores.largest:.1e}",
+                *largest_differences(each),
                 escape(map_text(each)) or "·",
             ]
         )
@@ -117,7 +122,8 @@ def _causes(each: Examined) -> str:
     detections = each.comparison.report.detections
     said = list(each.causes)
     if detections is not None and not each.passed:
-        said.insert(0, f"Detections {detections.status}: {detections.reason}.")
+        share = "" if math.isnan(detections.share) else f"{detections.share:.2%} matched, "
+        said.insert(0, f"Detections {detections.status}: {share}{detections.reason}.")
     if not said:
         return ""
     listed = "".join(f"<li>{escape(cause)}</li>" for cause in said)

@@ -59,9 +59,16 @@ def _summary_cells(each: Examined) -> list[str]:
         "" if math.isnan(share) else f"{share:.2%}",
         str(len(detections.missed)),
         str(len(detections.extra)),
-        f"{each.breakdown.boxes.largest:.2g}",
-        f"{each.breakdown.scores.largest:.1e}",
+        *largest_differences(each),
     ]
+
+
+def largest_differences(each: Examined) -> tuple[str, str]:
+    """Return those of boxes, in pixels, and of scores, as text; dots where nothing was paired."""
+    detections = each.comparison.report.detections
+    if detections is None or not detections.matched:
+        return "·", "·"
+    return f"{each.breakdown.boxes.largest:.2g}", f"{each.breakdown.scores.largest:.1e}"
 
 
 def map_text(each: Examined) -> str:
@@ -83,8 +90,10 @@ def _details(each: Examined) -> Iterable[RenderableType]:
     yield render(each.comparison.report, Path(each.comparison.name).name)
     for cause in each.causes:
         yield Text.assemble(("  ➜ ", "bold yellow"), cause)
-    yield _spread_line("boxes, px", each.breakdown.boxes)
-    yield _spread_line("scores", each.breakdown.scores)
+    detections = each.comparison.report.detections
+    if detections is not None and detections.matched:
+        yield _spread_line("boxes, px", each.breakdown.boxes)
+        yield _spread_line("scores", each.breakdown.scores)
     yield _count_table(each.breakdown, each.comparison.candidate)
     if each.layers is not None:
         yield _layer_table(each.layers)
