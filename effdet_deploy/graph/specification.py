@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.spec import AnchorSpec, ClassSpec, DetectorSpec, InputSpec, OutputSpec
@@ -55,6 +56,7 @@ def describe(
             candidates=candidates,
             max_detections=min(output.max_detections, candidates),
         ),
-        overrides=config.overrides_of(base),
+        # As JSON reads it back: lists for tuples, so that a spec equals its own round trip.
+        overrides=json.loads(json.dumps(config.overrides_of(base))),
         **fields,
     )

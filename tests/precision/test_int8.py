@@ -134,17 +134,6 @@ def test_openvino_runs_it_and_agrees(tmp_path, caches):
     assert snr(exact, [[mine["class_logits"], mine["box_regression"]]]) > LEAST_SNR_DB
 
 
-def test_each_step_of_the_recipe_is_worth_its_work(caches):
-    exact = heads(tiny_network())
-
-    def reached(**steps) -> float:
-        quantiser = Quantiser(tiny_network(), BATCHES, "openvino", Recipe(**steps), caches)
-        return snr(exact, heads(quantiser.quantised(quantiser.default())))
-
-    plain = reached(ranges="min-max", compensate=False, correct_bias=False)
-    assert reached() > plain
-
-
 def test_the_share_of_multiply_accumulates_counts_work_and_not_layers():
     convolutions = find_convolutions(tiny_network())
     assert int8_share(convolutions, [each.name for each in convolutions]) == 1.0
