@@ -119,7 +119,7 @@ def test_the_library_detects_with_the_base_install(workplace):
         "    print(detector.detect('white.png')[0])\n"
     )
     done = run_without(EXTRAS, code, cwd=workplace)
-    assert done.stdout == "2 square, 1 ring, 1 circle\n", done.stderr
+    assert done.stdout == "square x2, ring, circle\n", done.stderr
 
 
 def test_a_torchscript_model_without_torch_names_the_extra(workplace):

@@ -69,7 +69,9 @@ def custom_operator(path: Path, spec: DetectorSpec) -> None:
     ]
     graph = onnx.helper.make_graph([node, *heads], "g", [images], outputs)
     opsets = [onnx.helper.make_opsetid(domain, 1) for domain in ("com.example", "x")]
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20), *opsets])
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 20), *opsets], ir_version=10
+    )
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.checker.check_model(model)
     onnx.save(model, path)
