@@ -14,6 +14,7 @@ from effdet_deploy.model.config import SQRT_ASPECT_RATIOS, ModelConfig
 
 _RELEASE = "https://github.com/rwightman/efficientdet-pytorch/releases/download/v0.1/"
 _HALF = (0.5, 0.5, 0.5)
+_BILINEAR = {"downsample_type": "bilinear", "upsample_type": "bilinear"}
 
 _TF_SCALING = (
     # variant, image side, FPN channels, FPN repeats, head repeats, published file
@@ -180,7 +181,6 @@ def _torch_configs() -> list[ModelConfig]:
         head_bn_level_first=True,
         url=_RELEASE + "efficientdet_q0-bdf1bdb5.pth",
     )
-    bilinear = {"downsample_type": "bilinear", "upsample_type": "bilinear"}
     q1 = d1.replace(
         {
             "name": "efficientdet_q1",
@@ -188,7 +188,7 @@ def _torch_configs() -> list[ModelConfig]:
             "fpn_name": "qufpn_fa",
             "head_bn_level_first": True,
             "url": _RELEASE + "efficientdet_q1b-d0612140.pth",
-            **bilinear,
+            **_BILINEAR,
         }
     )
     q2 = replace(
@@ -218,7 +218,17 @@ def _sqrt_aspect_configs(d0: ModelConfig) -> list[ModelConfig]:
         small, image_size=(640, 640), drop_path_rate=0.2, fpn_channels=88, fpn_cell_repeats=4
     )
     full = replace(large, separable_conv=False)
-    bilinear = {"downsample_type": "bilinear", "upsample_type": "bilinear"}
+    return [
+        *_efficientnet_kin(small, large, full),
+        *_residual_configs(full, aspect_ratios=d0.aspect_ratios),
+        *_mobile_configs(small, large),
+    ]
+
+
+def _efficientnet_kin(
+    small: ModelConfig, large: ModelConfig, full: ModelConfig
+) -> list[ModelConfig]:
+    """Wide, EdgeTPU and V2 EfficientNets."""
     return [
         small.replace(
             {
@@ -250,7 +260,7 @@ def _sqrt_aspect_configs(d0: ModelConfig) -> list[ModelConfig]:
                 "fpn_channels": 128,
                 "fpn_cell_repeats": 5,
                 "url": _RELEASE + "efficientdetv2_rw_dt_agc-ad8b8c96.pth",
-                **bilinear,
+                **_BILINEAR,
             }
         ),
         large.replace(
@@ -262,15 +272,23 @@ def _sqrt_aspect_configs(d0: ModelConfig) -> list[ModelConfig]:
                 "fpn_cell_repeats": 7,
                 "box_class_repeats": 4,
                 "url": _RELEASE + "efficientnetv2_rw_ds_agc-cf589293.pth",
-                **bilinear,
+                **_BILINEAR,
             }
         ),
+    ]
+
+
+def _residual_configs(
+    full: ModelConfig, aspect_ratios: tuple[tuple[float, float], ...]
+) -> list[ModelConfig]:
+    """ResNets and their cross-stage partial kin; ``aspect_ratios`` are those of resdet50."""
+    return [
         replace(
             full,
             name="resdet50",
             backbone_name="resnet50",
             act_type="relu",
-            aspect_ratios=d0.aspect_ratios,
+            aspect_ratios=aspect_ratios,
             head_bn_level_first=False,
             url=_RELEASE + "resdet50_416-08676892.pth",
         ),
@@ -282,7 +300,7 @@ def _sqrt_aspect_configs(d0: ModelConfig) -> list[ModelConfig]:
                 "act_type": "leaky_relu",
                 "head_act_type": "silu",
                 "url": _RELEASE + "cspresdet50b-386da277.pth",
-                **bilinear,
+                **_BILINEAR,
             }
         ),
         replace(full, name="cspresdext50", backbone_name="cspresnext50", act_type="leaky_relu"),
@@ -313,9 +331,15 @@ def _sqrt_aspect_configs(d0: ModelConfig) -> list[ModelConfig]:
                 "fpn_channels": 96,
                 "fpn_name": "qufpn_fa",
                 "url": _RELEASE + "cspdarkdet53m-79062b2d.pth",
-                **bilinear,
+                **_BILINEAR,
             }
         ),
+    ]
+
+
+def _mobile_configs(small: ModelConfig, large: ModelConfig) -> list[ModelConfig]:
+    """MixNets and MobileNets."""
+    return [
         replace(small, name="mixdet_m", backbone_name="mixnet_m"),
         replace(large, name="mixdet_l", backbone_name="mixnet_l"),
         replace(
