@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from effdet_deploy.svg import Frame, drawing, upright
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,51 +28,6 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _PART_LABEL_WIDTH = 60
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """The plot inside a drawing: its edges in drawing units, and the values at the edges."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    x: tuple[float, float]
-    y: tuple[float, float]
-
-    def across(self, value: float) -> float:
-        """Return the horizontal place of a value."""
-        low, high = self.x
-        return self.left + (value - low) / ((high - low) or 1) * (self.right - self.left)
-
-    def up(self, value: float) -> float:
-        """Return the vertical place of a value."""
-        low, high = self.y
-        return self.bottom - (value - low) / ((high - low) or 1) * (self.bottom - self.top)
-
-    def grid(self, ticks: Sequence[tuple[float, str]]) -> str:
-        """Return horizontal lines with labels."""
-        return "".join(
-            f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{self.up(at):.1f}" '
-            f'y2="{self.up(at):.1f}"/><text x="{self.left - 8}" y="{self.up(at) + 4:.1f}" '
-            f'text-anchor="end">{text}</text>'
-            for at, text in ticks
-        )
-
-    def below(self, ticks: Sequence[tuple[float, str]]) -> str:
-        """Return labels under the plot."""
-        return "".join(
-            f'<text x="{self.across(at):.1f}" y="{self.bottom + 18}" text-anchor="middle">'
-            f"{text}</text>"
-            for at, text in ticks
-        )
-
-
-def _svg(width: int, height: int, label: str, body: str) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>'
-    )
-
-
 def _power(decade: int) -> str:
     return f"10{str(decade).translate(_SUPERSCRIPTS)}"
 
@@ -81,7 +37,7 @@ def depth_chart(report: LayerReport) -> str:
     width, height = 1080, 320
     errors = [_relative_error(each) for each in report.layers]
     top = max(0.0, math.ceil(max(errors, default=0.0)))
-    frame = _Frame(58, 34, width - 14, height - 26, (-0.5, len(errors) - 0.5), (_LOWEST, top))
+    frame = Frame(58, 34, width - 14, height - 26, (-0.5, len(errors) - 0.5), (_LOWEST, top))
     ticks = [(decade, _power(decade)) for decade in range(_LOWEST + 1, int(top) + 1)]
     body = _parts(report.layers, frame) + frame.grid([(_LOWEST, "exact"), *ticks])
     limit = frame.up(-report.least_snr_db / 20)
@@ -94,7 +50,7 @@ def depth_chart(report: LayerReport) -> str:
         _layer_dot(each, frame.across(index), frame.up(error), is_first=each is report.first)
         for index, (each, error) in enumerate(zip(report.layers, errors, strict=True))
     )
-    return _svg(width, height, "relative error along the depth of the network", body)
+    return drawing(width, height, "relative error along the depth of the network", body)
 
 
 def _relative_error(layer: LayerParity) -> float:
@@ -114,7 +70,7 @@ def _layer_dot(layer: LayerParity, x: float, y: float, *, is_first: bool) -> str
     )
 
 
-def _parts(layers: Sequence[LayerParity], frame: _Frame) -> str:
+def _parts(layers: Sequence[LayerParity], frame: Frame) -> str:
     """Shade every other part of the network, and name the parts that have room for a name."""
     drawn = ""
     start = 0
@@ -145,7 +101,7 @@ def score_scatter(
     What only one side has stands on that side's axis.
     """
     width = height = 380
-    frame = _Frame(50, 14, width - 14, height - 46, (0, 1), (0, 1))
+    frame = Frame(50, 14, width - 14, height - 46, (0, 1), (0, 1))
     marks = [(each / 4, f"{each / 4:g}") for each in range(5)]
     body = frame.grid(marks) + frame.below(marks)
     body += (
@@ -165,15 +121,8 @@ def score_scatter(
         )
     middle = (frame.left + frame.right) / 2
     body += f'<text x="{middle}" y="{height - 8}" text-anchor="middle">reference score</text>'
-    body += _upright_label(14, (frame.top + frame.bottom) / 2, "candidate score")
-    return _svg(width, height, "scores of the candidate over those of the reference", body)
-
-
-def _upright_label(x: float, y: float, text: str) -> str:
-    return (
-        f'<text x="{x}" y="{y}" text-anchor="middle" transform="rotate(-90 {x} {y})">'
-        f"{escape(text)}</text>"
-    )
+    body += upright(14, (frame.top + frame.bottom) / 2, "candidate score")
+    return drawing(width, height, "scores of the candidate over those of the reference", body)
 
 
 def log_histogram(values: NDArray[np.float64], label: str) -> str:
@@ -181,7 +130,7 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
     width, height = 380, 190
     if not len(values):
         place = f'x="{width / 2}" y="{height / 2}" text-anchor="middle"'
-        return _svg(width, height, label, f"<text {place}>{escape(label)}: no pairs</text>")
+        return drawing(width, height, label, f"<text {place}>{escape(label)}: no pairs</text>")
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]
     low, high = _decades(positive)
@@ -190,7 +139,7 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
     exact = len(finite) - len(positive)
     step = 1 / _BINS_PER_DECADE
     highest = max(exact, int(counts.max(initial=0)), 1)
-    frame = _Frame(50, 12, width - 14, height - 46, (low + _ZERO_BAR - step, high), (0, highest))
+    frame = Frame(50, 12, width - 14, height - 46, (low + _ZERO_BAR - step, high), (0, highest))
     body = frame.grid([(0, "0"), (highest, str(highest))])
     labelled = 1 if high - low <= 6 else 2
     ticks = [(each, _power(each)) for each in range(low, high + 1, labelled)]
@@ -206,7 +155,7 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
             )
     middle = (frame.left + frame.right) / 2
     body += f'<text x="{middle}" y="{height - 8}" text-anchor="middle">{escape(label)}</text>'
-    return _svg(width, height, f"histogram: {label}", body)
+    return drawing(width, height, f"histogram: {label}", body)
 
 
 def _decades(positive: NDArray[np.float64]) -> tuple[int, int]:
