@@ -10,74 +10,119 @@ import typer
 from effdet_deploy.cli import console
 
 if TYPE_CHECKING:
-    from effdet_deploy.parity.side_by_side import Pictures
+    from effdet_deploy.parity.side_by_side import Pictures, SideBySide
+    from effdet_deploy.precision.bisect import Bisection
 
 _DIFFERS = 3
 
 
+Candidates = Annotated[
+    list[Path], typer.Argument(metavar="CANDIDATE...", help="Exported models of any kind.")
+]
+Reference = Annotated[
+    str,
+    typer.Option(
+        metavar="WEIGHTS|MODEL",
+        help="What they are compared with: another exported model; or weights, which run in eager "
+        "PyTorch: a path, a URL, pretrained or random.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Pictures; default four structured ones of our own."),
+]
+Coco = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="COCO annotations: mAP and its difference as well."),
+]
+Limit = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
+]
+Layers = Annotated[
+    bool, typer.Option("--layers", help="Compare layer by layer and name the first to differ.")
+]
+Bisect = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fp16|int8",
+        help="Find the smallest set of layers whose precision explains the loss; the reference is "
+        "the FP32 ONNX file that the candidate was made from.",
+    ),
+]
+BackendName = Annotated[str, typer.Option(help="The engine; auto goes by the suffix.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
+]
+HtmlFile = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="A report with pictures, in one file.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
+]
+
+
 def run(
-    candidates: Annotated[
-        list[Path], typer.Argument(metavar="CANDIDATE...", help="Exported models of any kind.")
-    ],
-    reference: Annotated[
-        str,
-        typer.Option(
-            metavar="WEIGHTS|MODEL",
-            help="What they are compared with: another exported model; or weights, which run in "
-            "eager PyTorch: a path, a URL, pretrained or random.",
-        ),
-    ],
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Pictures; default four structured ones of our own."),
-    ] = None,
-    coco: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="COCO annotations: mAP and its difference as well."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
-    ] = None,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Compare layer by layer and name the first to differ.")
-    ] = False,
-    backend: Annotated[str, typer.Option(help="The engine; auto goes by the suffix.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
-    ] = False,
-    html_file: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="A report with pictures, in one file."),
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
-    ] = None,
+    candidates: Candidates,
+    reference: Reference,
+    images: Images = None,
+    coco: Coco = None,
+    limit: Limit = None,
+    layers: Layers = False,
+    bisect: Bisect = None,
+    backend: BackendName = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+    trust: Trust = False,
+    html_file: HtmlFile = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
-    from effdet_deploy.files import require_writable_target, write_atomically
-    from effdet_deploy.parity.document import to_dict
-    from effdet_deploy.parity.report_html import to_html
+    from effdet_deploy.files import require_writable_target
     from effdet_deploy.parity.side_by_side import compare_files
     from effdet_deploy.parity.sides import Engine
-    from effdet_deploy.parity.table import render_comparison
+    from effdet_deploy.precision.bisect_files import bisect_files, require_bisectable
 
     for target in filter(None, (html_file, json_file)):
         require_writable_target(target)
+    if bisect is not None:
+        require_bisectable(candidates, reference, bisect)
     pictures = _pictures(images, coco, limit)
     engine = Engine(backend, device, threads, trust)
     with console.stages() as begin:
         result = compare_files(
             candidates, reference, pictures, engine=engine, layers=layers, progress=begin
         )
-    console.stdout().print(render_comparison(result))
-    if json_file is not None:
-        console.write_json(json_file, to_dict(result))
-    if html_file is not None:
-        write_atomically(html_file, to_html(result))
+        blamed = bisect_files(candidates, Path(reference), bisect, result.pictures, begin)
+    _report(result, blamed, html_file, json_file)
     if not result.passed:
         raise typer.Exit(_DIFFERS)
+
+
+def _report(
+    result: SideBySide,
+    blamed: tuple[Bisection, ...],
+    html_file: Path | None,
+    json_file: Path | None,
+) -> None:
+    from effdet_deploy.files import write_atomically
+    from effdet_deploy.parity.document import to_dict
+    from effdet_deploy.parity.report_html import to_html
+    from effdet_deploy.parity.table import render_comparison
+
+    screen = console.stdout()
+    screen.print(render_comparison(result))
+    for each, found in zip(result.examined, blamed, strict=False):
+        lines = [f"{Path(each.comparison.name).name}, bisected", *found.lines()]
+        screen.print("\n".join(lines), markup=False)
+    if json_file is not None:
+        document = to_dict(result)
+        for candidate, found in zip(document["candidates"], blamed, strict=False):
+            candidate["bisection"] = found.to_dict()
+        console.write_json(json_file, document)
+    if html_file is not None:
+        write_atomically(html_file, to_html(result))
 
 
 def _pictures(folder: Path | None, coco: Path | None, limit: int | None) -> Pictures | None:
