@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.benchmark.machine import LoadWatch, describe_machine, peak_memory
+from effdet_deploy.benchmark.ceilings import measure_ceilings
+from effdet_deploy.benchmark.footprint import measure_footprint
+from effdet_deploy.benchmark.machine import LoadWatch, describe_machine, usable_cpus
 from effdet_deploy.benchmark.measure import MIN_PAIRS, Plan, measure_interleaved
-from effdet_deploy.benchmark.profile import profile_onnx, stage_shares
+from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
 from effdet_deploy.benchmark.ratio import compare
+from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detector import Detector
 from effdet_deploy.errors import DeviceError, TensorError
 from effdet_deploy.images import to_input
@@ -28,14 +31,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.benchmark.footprint import Footprint
     from effdet_deploy.benchmark.machine import Load, Machine
     from effdet_deploy.benchmark.measure import Timing
+    from effdet_deploy.benchmark.profile import NodeTime
     from effdet_deploy.benchmark.ratio import Ratio
+    from effdet_deploy.benchmark.work import Reached, Work
     from effdet_deploy.spec import DetectorSpec
 
 SEED = 512
 """Of the pictures that are timed; no export is traced or verified with them."""
 _STAGE_RUNS = 10
+_PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
+"""What tells where the time goes inside the graph, by engine; both run ONNX files."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,10 @@ class Result:
         stages: median seconds of the parts of a run that can be told apart from outside.
         shares: of the engine's time by part of the graph; empty where it keeps no profile.
         ratio: against the first artifact; above 1 means that this one is faster.
-        load_seconds: from the file to a model ready to run.
-        first_seconds: the first run, which may compile or allocate.
-        peak_memory: of the process so far, in bytes.
+        footprint: what a process of its own takes to load it and detect once.
+        file_size: with the data files that belong to it, in bytes.
+        work: of its convolutions for the whole batch; None where the engine's file does not say.
+        reached: shares of what this machine can do at best; None on another device than the CPU.
     """
 
     name: str
@@ -74,10 +83,10 @@ class Result:
     stages: dict[str, float]
     shares: dict[str, float]
     ratio: Ratio | None
-    load_seconds: float
-    first_seconds: float
+    footprint: Footprint
     file_size: int
-    peak_memory: int
+    work: Work | None
+    reached: Reached | None
 
     @property
     def throughput(self) -> float:
@@ -98,10 +107,10 @@ class Result:
             "stages_ms": {stage: 1e3 * seconds for stage, seconds in self.stages.items()},
             "graph_shares": self.shares,
             "ratio_to_first": None if self.ratio is None else self.ratio.to_dict(),
-            "load_ms": 1e3 * self.load_seconds,
-            "first_result_ms": 1e3 * (self.load_seconds + self.first_seconds),
+            "footprint": asdict(self.footprint),
             "file_size": self.file_size,
-            "peak_memory": self.peak_memory,
+            "work": None if self.work is None else asdict(self.work),
+            "reached": None if self.reached is None else asdict(self.reached),
         }
 
 
@@ -144,19 +153,21 @@ def bench(
 class _Loaded:
     path: Path
     detector: Detector
-    seconds: float
-    first: list[float]
+    footprint: Footprint
 
 
 def _load(
     stack: contextlib.ExitStack, path: Path, threads: int | None, settings: Settings
 ) -> _Loaded:
-    begun = time.perf_counter()
     detector = Detector.load(path, settings.backend, settings.device, threads, settings.trust)
-    seconds = time.perf_counter() - begun
     stack.callback(detector.close)
     require_device(detector.runtime.device, settings.device)
-    return _Loaded(path, detector, seconds, [])
+    batch = settings.batches[0] if settings.batches else detector.spec.batch.optimum
+    _require_batch(path.name, detector.spec, batch)
+    footprint = measure_footprint(
+        path, settings.backend, settings.device, threads, batch, trust=settings.trust
+    )
+    return _Loaded(path, detector, footprint)
 
 
 def require_device(actual: str, asked: str) -> None:
@@ -179,12 +190,16 @@ def _batches(loaded: Sequence[_Loaded], settings: Settings) -> tuple[int, ...]:
     chosen = settings.batches or tuple({spec.batch.optimum: None for spec in specs.values()})
     for name, spec in specs.items():
         for batch in chosen:
-            if not spec.batch.minimum <= batch <= spec.batch.maximum:
-                raise TensorError(
-                    f"'{name}' takes a batch of {batch_range(spec.batch)}, not {batch}.",
-                    "Choose another --batch, or export the model with a range such as 1..8.",
-                )
+            _require_batch(name, spec, batch)
     return chosen
+
+
+def _require_batch(name: str, spec: DetectorSpec, batch: int) -> None:
+    if not spec.batch.minimum <= batch <= spec.batch.maximum:
+        raise TensorError(
+            f"'{name}' takes a batch of {batch_range(spec.batch)}, not {batch}.",
+            "Choose another --batch, or export the model with a range such as 1..8.",
+        )
 
 
 def _stage_name(batch: int, threads: int | None) -> str:
@@ -200,9 +215,6 @@ def _measure_batch(
         name: partial(each.detector.detect_prepared, feed)
         for name, each, feed in zip(names, loaded, feeds, strict=True)
     }
-    for name, each in zip(names, loaded, strict=True):
-        if not each.first:
-            each.first.append(_seconds(runs[name]))
     timings = measure_interleaved(runs, plan)
     return [
         _result(each, feed, timings[name], timings[names[0]] if index else None, threads)
@@ -227,7 +239,12 @@ def _result(
 ) -> Result:
     runtime = each.detector.runtime
     can_compare = first is not None and len(timing.seconds) >= MIN_PAIRS
-    profiled = runtime.backend == "onnxruntime" and runtime.device == "cpu"
+    work = reached = None
+    if runtime.backend in _PROFILERS:
+        work = convolution_work(each.path, {INPUT_NAME: feed})
+        if runtime.device == "cpu":
+            ceilings = measure_ceilings(threads or len(usable_cpus()))
+            reached = work.reached(timing.median, ceilings)
     return Result(
         name=each.path.name,
         backend=runtime.backend,
@@ -237,16 +254,21 @@ def _result(
         threads=threads,
         end_to_end=timing,
         stages=_stages(each.detector, feed),
-        shares=stage_shares(profile_onnx(each.path, {INPUT_NAME: feed}, threads=threads))
-        if profiled
-        else {},
+        shares=stage_shares(_profile(each, feed, threads)),
         ratio=compare(timing, first) if first is not None and can_compare else None,
-        load_seconds=each.seconds,
-        first_seconds=each.first[0],
+        footprint=each.footprint,
         file_size=each.path.stat().st_size
         + sum(external.size for external in runtime.spec.external_files),
-        peak_memory=peak_memory(),
+        work=work,
+        reached=reached,
     )
+
+
+def _profile(each: _Loaded, feed: NDArray[Any], threads: int | None) -> list[NodeTime]:
+    runtime = each.detector.runtime
+    if runtime.backend not in _PROFILERS or runtime.device != "cpu":
+        return []
+    return _PROFILERS[runtime.backend](each.path, {INPUT_NAME: feed}, threads=threads)
 
 
 def _stages(detector: Detector, feed: NDArray[Any]) -> dict[str, float]:

@@ -68,15 +68,49 @@ def _row(result: Result) -> tuple[str, ...]:
     )
 
 
-def stage_lines(benchmark: Benchmark) -> list[str]:
-    """Return for each result where the time goes, a line each."""
-    return [line for result in benchmark.results if (line := _stage_line(result))]
+def detail_lines(benchmark: Benchmark) -> list[str]:
+    """Return what the table has no room for, a line each.
+
+    Where the time goes, what share of the machine's ceilings is reached, and what it takes to get
+    going.
+    """
+    lines = [line for result in benchmark.results if (line := _stage_line(result))]
+    lines += [line for result in benchmark.results if (line := _reached_line(result))]
+    started = {(each.name, each.threads): _footprint_line(each) for each in benchmark.results}
+    return lines + list(started.values())
 
 
 def _stage_line(result: Result) -> str:
     parts = [f"{name} {1e3 * seconds:.2f} ms" for name, seconds in result.stages.items() if seconds]
     parts += [f"{name} {share:.1%}" for name, share in result.shares.items()]
     return f"{result.name}, batch {result.batch}: {', '.join(parts)}" if parts else ""
+
+
+def _reached_line(result: Result) -> str:
+    work, reached = result.work, result.reached
+    if work is None or reached is None or not work.macs:
+        return ""
+    return (
+        f"{result.name}, batch {result.batch}: {1e-9 * work.macs:.2f} GMACs are "
+        f"{reached.arithmetic:.0%} of this machine's float32 arithmetic at "
+        f"{1e3 * result.end_to_end.median:.1f} ms, {1e-6 * work.traffic:.0f} MB of activations "
+        f"and weights {reached.bandwidth:.0%} of its bandwidth"
+    )
+
+
+def _footprint_line(result: Result) -> str:
+    each = result.footprint
+    device = f" and {_megabytes(each.device_memory)} on the device" if each.device_memory else ""
+    return (
+        f"{result.name}: file {_megabytes(result.file_size)}; first result after "
+        f"{each.until_first:.2f} s (imports {each.import_seconds:.2f}, load "
+        f"{each.load_seconds:.2f}, first run {each.first_seconds:.2f}); "
+        f"{_megabytes(each.peak_memory)} of host memory at the most{device}"
+    )
+
+
+def _megabytes(count: int) -> str:
+    return f"{1e-6 * count:.0f} MB" if count >= 1e7 else f"{1e-6 * count:.1f} MB"
 
 
 def load_lines(load: Load) -> list[str]:
@@ -105,7 +139,7 @@ def to_markdown(benchmark: Benchmark) -> str:
             *load_lines(benchmark.load),
             "",
             markdown_table(COLUMNS, rows(benchmark)),
-            *(f"- {line}" for line in stage_lines(benchmark)),
+            *(f"- {line}" for line in detail_lines(benchmark)),
             "",
         )
     )

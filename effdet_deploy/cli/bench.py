@@ -99,7 +99,7 @@ def _show(result: Benchmark, settings: Settings) -> None:
         table.add_row(*map(Text, row))
     screen = console.stdout()
     screen.print(table)
-    for line in report.stage_lines(result):
+    for line in report.detail_lines(result):
         screen.print(line, markup=False)
     console.note("\n".join([str(result.machine), *report.load_lines(result.load)]))
     if any(not each.end_to_end.warm for each in result.results):

@@ -1,0 +1,116 @@
+"""What it takes to get a model going: time and memory of a process that does nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from effdet_deploy.errors import ResourceError
+
+_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """One fresh process that loads a model and detects once.
+
+    Attributes:
+        import_seconds: importing this package and the engine.
+        load_seconds: from the file to a model ready to run.
+        first_seconds: the first detection, which may compile or allocate.
+        peak_memory: the most host memory the process held, in bytes; 0 where unknown.
+        device_memory: what the device had less of afterwards, in bytes; 0 on the CPU or where
+            the driver does not say. Programs beside it are counted in.
+    """
+
+    import_seconds: float
+    load_seconds: float
+    first_seconds: float
+    peak_memory: int
+    device_memory: int
+
+    @property
+    def until_first(self) -> float:
+        """Seconds from the first import to the first detection."""
+        return self.import_seconds + self.load_seconds + self.first_seconds
+
+
+def measure_footprint(
+    path: Path,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    batch: int = 1,
+    *,
+    trust: bool = False,
+) -> Footprint:
+    """Load the model at ``path`` in a process of its own and let it detect once.
+
+    Raises:
+        ResourceError: the process ended without a result.
+    """
+    asked = json.dumps([str(path.resolve()), backend, device, threads, trust, batch])
+    command = [sys.executable, "-m", __name__, asked]
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+        )
+        return Footprint(**json.loads(done.stdout.splitlines()[-1]))
+    except (subprocess.SubprocessError, ValueError, TypeError, IndexError) as error:
+        raise ResourceError(
+            f"A process of its own could not load '{path.name}' and detect once with it.",
+            "Free some memory and run it again.",
+        ) from error
+
+
+def _measured(
+    path: str, backend: str, device: str, threads: int | None, trust: bool, batch: int
+) -> Footprint:
+    begun = time.perf_counter()
+    # Imported here, because importing is part of what is measured.
+    from effdet_deploy.benchmark.artifacts import sample_batch
+    from effdet_deploy.benchmark.machine import peak_memory
+    from effdet_deploy.detector import Detector
+    from effdet_deploy.runtimes.modelfile import SUFFIXES
+
+    if backend == "auto" and SUFFIXES.get(Path(path).suffix.lower()) == "onnx":
+        import effdet_deploy.runtimes.onnxruntime  # noqa: F401
+    imported = time.perf_counter()
+    index = int(device.partition(":")[2] or 0)
+    free = free_device_memory(index)
+    detector = Detector.load(path, backend, device, threads, trust)
+    loaded = time.perf_counter()
+    feed = sample_batch(detector.spec, batch)
+    ready = time.perf_counter()
+    detector.detect_prepared(feed)
+    done = time.perf_counter()
+    used = max(0, free - free_device_memory(index)) if detector.runtime.device != "cpu" else 0
+    return Footprint(imported - begun, loaded - imported, done - ready, peak_memory(), used)
+
+
+def free_device_memory(index: int = 0) -> int:
+    """Return the free memory of a CUDA device in bytes, as its driver says; 0 without one."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return 0
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    failed = (
+        driver.cuInit(0)
+        or driver.cuDeviceGet(ctypes.byref(device), index)
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+        or driver.cuCtxPushCurrent_v2(context)
+        or driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    )
+    return 0 if failed else free.value
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(_measured(*json.loads(sys.argv[1])))))

@@ -1,0 +1,81 @@
+"""How much work one run of an ONNX graph is: what its convolutions multiply, and must move."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import onnxruntime as ort
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.benchmark.ceilings import Ceilings
+
+_BYTES = 4
+"""Of an element: the ceilings are those of float32."""
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run takes at least.
+
+    Attributes:
+        macs: multiply-accumulates of all convolutions.
+        traffic: bytes of float32 if each convolution reads its input and its weights once and
+            writes its output once, and nothing else moves anything.
+    """
+
+    macs: int
+    traffic: int
+
+    def reached(self, seconds: float, ceilings: Ceilings) -> Reached:
+        """Return the shares of ``ceilings`` that a run of ``seconds`` comes to."""
+        return Reached(
+            2 * self.macs / seconds / ceilings.flops, self.traffic / seconds / ceilings.bandwidth
+        )
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Shares of the machine's float32 ceilings; INT8 and BF16 may go above 1."""
+
+    arithmetic: float
+    bandwidth: float
+
+
+def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
+    """Run an ONNX file once on the CPU, as it is written, and add up its convolutions.
+
+    ONNX Runtime's profile of a graph that it did not optimise says every node's shapes; so this
+    needs no package but the engine.
+    """
+    settings = ort.SessionOptions()
+    settings.enable_profiling = True
+    settings.log_severity_level = _ERRORS_ONLY
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with tempfile.TemporaryDirectory() as directory:
+        settings.profile_file_prefix = str(Path(directory) / "shapes")
+        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    macs = traffic = 0
+    for event in events:
+        if event.get("cat") == "Node" and event["args"].get("op_name") == "Conv":
+            source, weight, *_ = _shapes(event["args"]["input_type_shape"])
+            (output,) = _shapes(event["args"]["output_type_shape"])
+            macs += math.prod(output) * math.prod(weight[1:])
+            traffic += _BYTES * (math.prod(source) + math.prod(weight) + math.prod(output))
+    return Work(macs, traffic)
+
+
+def _shapes(described: list[dict[str, list[int]]]) -> list[list[int]]:
+    """Return the shapes of tensors that the profile writes as ``{type: shape}``."""
+    return [next(iter(each.values())) for each in described]
