@@ -1,36 +1,89 @@
-"""What ``latency.py`` measured, as a Markdown document with plots."""
+"""What ``latency.py`` measured, as a Markdown document with charts."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headline import headline
+from scaling_section import scaling_charts, scaling_section
+
+from effdet_deploy.benchmark.charts import (
+    Mark,
+    Series,
+    bar_chart,
+    line_chart,
+    point_chart,
+    share_chart,
+)
 from effdet_deploy.benchmark.report import markdown_table
+from effdet_deploy.files import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 COLUMNS = ("", "median ms", "ms an image", "95% interval", "p90", "p99", "spread", "ours is")
+FOLDER = "benchmarks"
+"""Of the charts, beside the document."""
+ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 PREFACE = """# Benchmarks
 
 Same weights (random, conditioned, seeded), same pictures, one process. *End to end* is from
 letterboxed uint8 pictures in host memory to rows of boxes in host memory; *network* is from
 normalised pixels to raw heads. Peers take turns; ratios are medians over neighbouring runs with
-the 95% interval of the sign test, and "faster" means that the interval excludes 1.
+the 95% interval of the sign test, and "faster" means that the interval excludes 1. *Ours* without
+an engine's name in the last column is ours in ONNX Runtime. A table that other programs disturbed
+is measured again, and marked if it never was quiet.
 """
+TIME_TEXT = """Milliseconds end to end at batch 1: the median of the table above, divided as the
+engine's own profile divides its time. *Layout changes* are nodes that the engine put in.
+"""
+CEILING_TEXT = """The multiply-accumulates of all convolutions over the time end to end, as a share
+of the float32 matrix product above (INT8 and BF16 have higher ceilings of their own, so theirs may
+pass 100%); and the bytes of float32 that the convolutions read and write at the least, as a share
+of the bandwidth of a copy (what stays in caches moves faster).
+"""
+STARTUP_TEXT = (
+    "Fresh processes, each of which imports, loads and detects once; medians. *MB held* is the "
+    "most host memory that the process ever held. Files are in the system's cache."
+)
 
 
-def markdown(document: dict[str, Any], plots: dict[int, str] | None = None) -> str:
-    """Return the document; ``plots`` maps the index of a table to a picture beside it."""
-    parts = [
-        PREFACE,
-        f"Machine: {document['machine']}.\n",
-        f"Command: `python benchmarks/latency.py {document['command']}`.\n",
-    ]
-    for index, table in enumerate(document["tables"]):
+def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> str:
+    """Return the document; ``plots`` maps a chart's key to its path beside it."""
+    plots = plots or {}
+    parts = [PREFACE, *_circumstances(document), headline(document)]
+    for table in document["tables"]:
         parts.append(_section(table))
-        if plots and index in plots:
-            parts.append(f"![{_title(table)}]({plots[index]})\n")
+        parts += _picture(plots, _key(table), _title(table))
+    parts += _throughput_section(document, plots)
+    parts += _time_section(document, plots)
+    parts += _startup_section(document)
+    parts += _accuracy_section(plots)
+    parts += scaling_section(document.get("scaling"), plots)
     return "\n".join(parts)
+
+
+def _circumstances(document: dict[str, Any]) -> list[str]:
+    best = document["ceilings"]
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    return [
+        f"Command: `python benchmarks/latency.py {document['command']}`\n",
+        f"Machine: {document['machine']}.\n",
+        f"Versions: {versions}.\n",
+        (
+            f"Ceilings, measured here on {best['threads']} threads: {best['flops'] / 1e9:.0f} "
+            f"GFLOP/s in a float32 matrix product, {best['bandwidth'] / 1e9:.1f} GB/s in a copy.\n"
+        ),
+    ]
+
+
+def _picture(plots: dict[str, str], key: str, title: str) -> list[str]:
+    return [f"![{title}]({plots[key]})\n"] if key in plots else []
+
+
+def _key(table: dict[str, Any]) -> str:
+    part = table["part"].replace(" ", "-")
+    return f"{table['variant']}-b{table['batch']}-{part}"
 
 
 def _title(table: dict[str, Any]) -> str:
@@ -44,13 +97,12 @@ def _title(table: dict[str, Any]) -> str:
 def _section(table: dict[str, Any]) -> str:
     cells = [_cells(row, table["batch"]) for row in table["rows"]]
     lines = [f"## {_title(table)}", "", markdown_table(COLUMNS, cells)]
+    turns = f"{table['rows'][0]['runs']} turns."
     if reasons := table["load"]["reasons"]:
-        lines.append(f"**Do not trust these numbers: {' and '.join(reasons)}.**\n")
+        lines.append(f"{turns} **Do not trust these numbers: {' and '.join(reasons)}.**\n")
     else:
         share = table["load"]["other_share"]
-        lines.append(f"Other programs took {share:.1%} of the processors' time.\n")
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in table["graph_shares"].items())
-    lines.append(f"Our graph in ONNX Runtime: {shares}.\n")
+        lines.append(f"{turns} Other programs took {share:.1%} of the processors' time.\n")
     return "\n".join(lines)
 
 
@@ -75,35 +127,178 @@ def _ratio_text(ratio: dict[str, Any] | None) -> str:
     return f"{ratio['median']:.2f}x ({low:.2f}-{high:.2f}), {ratio['verdict']}"
 
 
-def write_plots(document: dict[str, Any], directory: Path) -> dict[int, str]:
-    """Draw each table as bars beside the document, if matplotlib is installed.
+def _throughput_section(document: dict[str, Any], plots: dict[str, str]) -> list[str]:
+    pictures = [
+        line
+        for variant in _variants(document)
+        for line in _picture(
+            plots, f"{variant}-throughput", f"{variant.upper()}: images a second against batch"
+        )
+    ]
+    return ["## Throughput against batch\n", *pictures] if pictures else []
+
+
+def _variants(document: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(table["variant"] for table in document["tables"]))
+
+
+def _time_section(document: dict[str, Any], plots: dict[str, str]) -> list[str]:
+    """Say where the time of our graphs goes, and how much of the machine they use."""
+    tables = _whole_at_one(document)
+    rows = {f"{table['variant'].upper()}, {name}": parts for table, name, parts in _times(tables)}
+    stages = list(dict.fromkeys(stage for parts in rows.values() for stage in parts))
+    cells = [
+        (name, *(f"{parts.get(stage, 0.0):.2f}" for stage in stages))
+        for name, parts in rows.items()
+    ]
+    reached = [line for table in tables for line in _reached(table, document["ceilings"])]
+    return [
+        "## Where the time of our graphs goes\n",
+        TIME_TEXT,
+        markdown_table(("", *stages), cells),
+        *_picture(plots, "stages", "where the time goes"),
+        "## Share of the machine's ceilings\n",
+        CEILING_TEXT,
+        markdown_table(("", "GMACs", "arithmetic", "MB", "bandwidth"), reached),
+    ]
+
+
+def _whole_at_one(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        table
+        for table in document["tables"]
+        if table["part"] == "end to end" and table["batch"] == 1
+    ]
+
+
+def _times(tables: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str, dict[str, float]]]:
+    """Return each table's profiled peers with milliseconds by part."""
+    found = []
+    for table in tables:
+        medians = {row["name"]: row["median_ms"] for row in table["rows"]}
+        for name, shares in table["graph_shares"].items():
+            times = {stage: share * medians[name] for stage, share in shares.items()}
+            found.append((table, name, times))
+    return found
+
+
+def _reached(table: dict[str, Any], ceilings: dict[str, Any]) -> list[tuple[str, ...]]:
+    work = table["work"]
+    return [
+        (
+            f"{table['variant'].upper()}, {row['name']}",
+            f"{work['macs'] / 1e9:.2f}",
+            f"{2e3 * work['macs'] / row['median_ms'] / ceilings['flops']:.0%}",
+            f"{work['traffic'] / 1e6:.0f}",
+            f"{1e3 * work['traffic'] / row['median_ms'] / ceilings['bandwidth']:.0%}",
+        )
+        for row in table["rows"]
+    ]
+
+
+def _startup_section(document: dict[str, Any]) -> list[str]:
+    startup = document.get("startup")
+    if not startup:
+        return []
+    cells = [
+        (
+            row["name"],
+            f"{row['until_first_s']:.2f}",
+            f"{row['import_s']:.2f}",
+            f"{row['load_s']:.2f}",
+            f"{row['first_s']:.2f}",
+            f"{row['peak_memory'] / 1e6:.0f}",
+            f"{row['file_size'] / 1e6:.1f}",
+        )
+        for row in startup["rows"]
+    ]
+    sooner = startup["ours_is_sooner_by"]
+    low, high = sooner["interval"]
+    columns = ("", "s to the first detection", "import", "load", "first run", "MB held", "MB file")
+    return [
+        f"## Getting going: {startup['variant'].upper()}\n",
+        (
+            f"{STARTUP_TEXT} Ours in ONNX Runtime, which imports no torch, and effdet took turns "
+            f"{sooner['pairs']} times: ours is {sooner['median']:.1f}x as soon "
+            f"({low:.1f}-{high:.1f}).\n"
+        ),
+        markdown_table(columns, cells),
+    ]
+
+
+def _accuracy_section(plots: dict[str, str]) -> list[str]:
+    if "accuracy" not in plots:
+        return []
+    return [
+        "## Latency against accuracy\n",
+        (
+            "The digits detector in each precision, as `benchmarks/accuracy.py` measured mAP and "
+            "latency of one and the same file; each in the engine that runs it fastest.\n"
+        ),
+        *_picture(plots, "accuracy", "latency against accuracy"),
+    ]
+
+
+def write_plots(document: dict[str, Any], directory: Path) -> dict[str, str]:
+    """Draw every chart into a folder in ``directory``.
 
     Returns:
-        The file name of each table's plot, by the table's index.
+        The path of each chart beside the document, by its key.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    drawn = {_key(table): _bars(table) for table in document["tables"]}
+    drawn |= _throughput_charts(document)
+    times = _times(_whole_at_one(document))
+    if times:
+        rows = {f"{table['variant'].upper()}, {name}": parts for table, name, parts in times}
+        drawn["stages"] = share_chart("Where the time goes, end to end", rows, "milliseconds")
+    drawn |= _accuracy_chart(document.get("accuracy"))
+    drawn |= scaling_charts(document.get("scaling"))
+    (directory / FOLDER).mkdir(exist_ok=True)
+    paths = {}
+    for key, text in drawn.items():
+        paths[key] = f"{FOLDER}/{key}.svg"
+        write_atomically(directory / paths[key], text)
+    return paths
+
+
+def _bars(table: dict[str, Any]) -> str:
+    bars = [
+        Mark(row["name"], row["median_ms"] / table["batch"], is_ours=row["name"].startswith("ours"))
+        for row in table["rows"]
+    ]
+    return bar_chart(_title(table), "milliseconds an image (median; less is better)", bars)
+
+
+def _throughput_charts(document: dict[str, Any]) -> dict[str, str]:
+    charts = {}
+    for variant in _variants(document):
+        found: dict[str, dict[float, float]] = {}
+        for table in document["tables"]:
+            if table["variant"] == variant and table["part"] == "end to end":
+                for row in table["rows"]:
+                    speed = 1e3 * table["batch"] / row["median_ms"]
+                    found.setdefault(row["name"], {})[table["batch"]] = speed
+        lines = [
+            Series(name, tuple(points.items())) for name, points in found.items() if len(points) > 1
+        ]
+        if lines:
+            charts[f"{variant}-throughput"] = line_chart(
+                f"{variant.upper()}, end to end", "batch", "images a second", lines
+            )
+    return charts
+
+
+def _accuracy_chart(accuracy: dict[str, Any] | None) -> dict[str, str]:
+    """Draw each file of ``accuracy.py`` in the engine that runs it fastest."""
+    marks = []
+    for name, row in (accuracy or {"rows": {}})["rows"].items():
+        times = {each: found["median_ms"] for each, found in row.get("latency", {}).items()}
+        if "ap" in row and times:
+            engine = min(times, key=lambda each: times[each])
+            label = f"{name}; {ENGINES[engine]}"
+            is_ours = not name.startswith("onnxruntime.quantization")
+            marks.append(Mark(label, times[engine], 100 * row["ap"], is_ours))
+    if not marks:
         return {}
-    names = {}
-    for index, table in enumerate(document["tables"]):
-        part = table["part"].replace(" ", "-")
-        name = f"benchmarks-{table['variant']}-b{table['batch']}-{part}.svg"
-        _draw(Figure(figsize=(8, 0.5 + 0.4 * len(table["rows"]))), table).savefig(
-            directory / name, bbox_inches="tight", metadata={"Date": None}
-        )
-        names[index] = name
-    return names
-
-
-def _draw(figure: Any, table: dict[str, Any]) -> Any:
-    rows = table["rows"]
-    axes = figure.subplots()
-    medians = [row["median_ms"] / table["batch"] for row in rows]
-    colours = ["#2a6f97" if row["name"].startswith("ours") else "#b0b0b0" for row in rows]
-    bars = axes.barh([row["name"] for row in rows], medians, color=colours)
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.set_xlabel("ms an image (median; less is better)")
-    axes.set_title(_title(table), fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    title = "The digits detector, D0 at batch 1, end to end"
+    return {"accuracy": point_chart(title, "milliseconds", "mAP on its test split", marks)}

@@ -1,7 +1,8 @@
 """How fast our graphs are beside their peers: ``python benchmarks/latency.py``.
 
-Same weights (random, conditioned, seeded), same pictures, one process, in turns. Prints a table
-and, on request, writes JSON with every single run and a Markdown document.
+Same weights (random, conditioned, seeded), same pictures, one process, in turns. Prints tables and,
+on request, writes JSON with every single run, and a Markdown document with charts. What is finished
+is in the JSON at once: ``--resume`` goes on from there.
 """
 
 from __future__ import annotations
@@ -11,27 +12,39 @@ import contextlib
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.benchmark import LoadWatch, Plan, compare, describe_machine, measure_interleaved
-from effdet_deploy.benchmark.profile import profile_onnx, stage_shares
+from effdet_deploy.benchmark import (
+    LoadWatch,
+    Plan,
+    Ratio,
+    Timing,
+    compare,
+    describe_machine,
+    measure_interleaved,
+)
+from effdet_deploy.benchmark.ceilings import measure_ceilings
+from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
 from effdet_deploy.benchmark.report import environment
-from effdet_deploy.errors import EffdetDeployError
+from effdet_deploy.benchmark.work import convolution_work
+from effdet_deploy.errors import EffdetDeployError, ResourceError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from peers import Case, Weights
-
-    from effdet_deploy.benchmark import Ratio, Timing
 
 PARTS = ("end to end", "network")
 QUICK_SIZE = 256
 """The smallest size at which OpenVINO takes the coarsest level of D0."""
+ATTEMPTS = 3
+"""A table that other programs disturbed is measured again, so many times in all."""
+FEWEST_TURNS = 9
+"""At batch sizes above 1, where a turn takes many times as long; a ratio needs seven."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +67,20 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--variants", default="d0", help="such as d0,d2,lite0")
     parser.add_argument("--image-size", type=int, help="default: each variant's own")
     parser.add_argument("--batch", default="1", help="such as 1,8")
+    parser.add_argument("--single", default="", help="variants timed at the first --batch alone")
+    parser.add_argument("--compiled", help="variants with torch.compile; default the first one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--peers", default="", help="parts of their names, such as 'eager;naive'")
     parser.add_argument("--artifact", type=Path, action="append", default=[], help="also time it")
     parser.add_argument("--runs", type=int, default=15, help="at least so many turns")
-    parser.add_argument("--seconds", type=float, default=120.0, help="end a table after this")
+    parser.add_argument("--seconds", type=float, default=40.0, help="end a table after this")
+    parser.add_argument("--no-startup", action="store_true", help="leave fresh processes out")
+    parser.add_argument("--accuracy", type=Path, help="what accuracy.py --json wrote")
+    parser.add_argument("--scaling", type=Path, help="what scaling.py --json wrote")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--document", type=Path, help="write Markdown, and plots beside it")
+    parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
+    parser.add_argument("--document", type=Path, help="write Markdown, and charts beside it")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
     parser.add_argument("--under-load", action="store_true", help="show numbers of a busy machine")
     parser.add_argument("--quick", action="store_true", help="256 pixels, 7 turns, no compiling")
@@ -84,9 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     from document import markdown, write_plots
 
+    for name in ("accuracy", "scaling"):
+        if path := getattr(options, name):
+            document[name] = json.loads(path.read_text(encoding="utf-8"))
     print(markdown(document))
-    if options.json:
-        write_atomically(options.json, json.dumps(document, indent=1) + "\n")
     if options.document:
         plots = write_plots(document, options.document.parent)
         write_atomically(options.document, markdown(document, plots))
@@ -99,67 +119,161 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     Raises:
         ResourceError: the machine was busy, and numbers were not asked for all the same.
     """
-    from peers import Case, load_weights
+    from peers import load_weights
 
-    tables = []
+    known = earlier(options)
+    document: dict[str, Any] = {
+        "machine": str(describe_machine()),
+        "command": " ".join(sys.argv[1:]),
+        "versions": versions(),
+        "ceilings": asdict(measure_ceilings(options.threads)),
+        "tables": [],
+        "startup": known.get("startup"),
+    }
+    tables = {table_key(table): table for table in known.get("tables", [])}
+    for case in cases(options, directory):
+        weights = None
+        for part in options.parts.split(","):
+            key = (case.variant, case.image_size, case.batch, case.threads, part)
+            if key not in tables:
+                weights = weights or load_weights(case)
+                tables[key] = measured_quietly(case, weights, part, options)
+            document["tables"].append(tables[key])
+            save(options, document)
+    if not options.no_startup and document["startup"] is None:
+        from startup import measure_starts
+
+        case = next(cases(options, directory))
+        tell(f"{case.variant}: starting fresh processes")
+        document["startup"] = measure_starts(case, load_weights(case))
+        save(options, document)
+    return document
+
+
+def earlier(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what an interrupted run left in ``--json``, if it is to be used."""
+    if not (options.resume and options.json and options.json.is_file()):
+        return {}
+    found: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8"))
+    return found
+
+
+def table_key(table: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what a table is of."""
+    return tuple(table[name] for name in ("variant", "asked_size", "batch", "threads", "part"))
+
+
+def save(options: argparse.Namespace, document: dict[str, Any]) -> None:
+    """Write what is finished."""
+    if options.json:
+        write_atomically(options.json, json.dumps(document, indent=1) + "\n")
+
+
+def cases(options: argparse.Namespace, directory: Path) -> Iterator[Case]:
+    """Yield every variant at every batch size."""
+    from peers import Case
+
+    single = options.single.split(",")
     for variant in options.variants.split(","):
-        for batch in map(int, options.batch.split(",")):
+        batches = [int(each) for each in options.batch.split(",")]
+        for batch in batches[:1] if variant in single else batches:
             size = options.image_size or (QUICK_SIZE if options.quick else None)
-            case = Case(variant, size, batch, options.threads, directory, not options.quick)
-            weights = load_weights(case)
-            tables += [
-                measure_part(case, weights, part, options) for part in options.parts.split(",")
-            ]
-    command = " ".join(sys.argv[1:])
-    return {"machine": str(describe_machine()), "command": command, "tables": tables}
+            # Exports are verified by the tests and by every export; here the time is short.
+            yield Case(variant, size, batch, options.threads, directory, verify=False)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what is timed."""
+    from importlib.metadata import version
+
+    names = ("effdet-deploy", "effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
+    return {name: version(name) for name in names}
+
+
+def measured_quietly(
+    case: Case, weights: Weights, part: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Measure a table, and again while other programs disturb it.
+
+    Raises:
+        ResourceError: the machine never was quiet, and numbers were not asked for all the same.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        table = measure_part(case, weights, part, options)
+        reasons = table["load"]["reasons"]
+        if not reasons or options.under_load:
+            return table
+        tell(f"disturbed, attempt {attempt} of {ATTEMPTS}: {' and '.join(reasons)}")
+    raise ResourceError(
+        f"No number measured here can be trusted: {' and '.join(reasons)}.",
+        "Stop the other programs and run it again with --resume, or pass --under-load.",
+    )
+
+
+def plan_for(case: Case, options: argparse.Namespace) -> Plan:
+    """Return how often to run; a large batch leaves nothing of a neighbour in the caches."""
+    if options.quick:
+        return Plan(min_runs=7, max_runs=7, max_seconds=options.seconds)
+    turns = options.runs if case.batch == 1 else min(options.runs, FEWEST_TURNS)
+    return Plan(
+        min_runs=turns,
+        max_runs=max(60, turns),
+        max_seconds=options.seconds,
+        settling_runs=1 if case.batch == 1 else 0,
+    )
 
 
 def measure_part(
     case: Case, weights: Weights, part: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Time every peer of one table."""
-    from peers import artifact_runs, create_runs, require_agreement
+    from peers import artifact_runs, create_runs, our_file, our_input, require_agreement
 
     tell(f"{case.variant} batch {case.batch} {part}: preparing")
-    plan = Plan(
-        min_runs=7 if options.quick else options.runs,
-        max_runs=max(7, options.runs),
-        max_seconds=options.seconds,
-    )
     with contextlib.ExitStack() as stack:
-        runs = create_runs(case, weights, part, chosen_peers(options), stack)
+        runs = create_runs(case, weights, part, chosen_peers(options, case), stack)
         if part == "end to end":
             runs |= artifact_runs(case, weights, options.artifact, stack)
             require_agreement(runs)
         tell(f"{case.variant} batch {case.batch} {part}: timing {', '.join(runs)}")
         with LoadWatch() as watch:
-            timings = measure_interleaved(runs, plan)
-    if not options.under_load:
-        watch.load.require_quiet()
+            timings = measure_interleaved(runs, plan_for(case, options))
+    feeds = {INPUT_NAME: our_input(case, weights, part)}
     height, width = weights.ours.config.image_size
     return {
         "variant": case.variant,
+        "asked_size": case.image_size,
         "image_size": [height, width],
         "batch": case.batch,
         "threads": case.threads,
         "part": part,
         "rows": [row.to_dict() for row in rows(timings)],
-        "graph_shares": graph_shares(case, weights, part),
+        "work": asdict(convolution_work(our_file(case, weights, part), feeds)),
+        "graph_shares": graph_shares(case, weights, part, list(runs)),
         **environment(describe_machine(), watch.load),
     }
 
 
-def chosen_peers(options: argparse.Namespace) -> list[str]:
-    """Return the peers to time: all, or those with one of the given parts in their names."""
+def chosen_peers(options: argparse.Namespace, case: Case) -> list[str]:
+    """Return the peers to time: all, or those with one of the given parts in their names.
+
+    Compiling takes minutes: it is done for the variants asked for, at batch 1.
+    """
     from peers import OURS, PEERS
 
     wanted = [part for part in options.peers.split(";") if part]
-    skipped = "torch.compile" if options.quick and not wanted else "\0"
+    compiled = options.compiled
+    if compiled is None:
+        compiled = "" if options.quick else options.variants.split(",")[0]
+    compiles = case.variant in compiled.split(",") and case.batch == 1
     return [
         name
         for name in PEERS
         if name == OURS
-        or (skipped not in name and (not wanted or any(part in name for part in wanted)))
+        or (
+            (compiles or "torch.compile" not in name)
+            and (not wanted or any(part in name for part in wanted))
+        )
     ]
 
 
@@ -175,14 +289,26 @@ def rows(timings: dict[str, Timing]) -> list[Row]:
     return sorted(found, key=lambda row: -row.timing.median)
 
 
-def graph_shares(case: Case, weights: Weights, part: str) -> dict[str, float]:
-    """Return where our graph spends its time in ONNX Runtime."""
-    from peers import our_file, our_input
+def graph_shares(
+    case: Case, weights: Weights, part: str, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return for our graph in each engine which share of the time each of its parts takes."""
+    from peers import OURS, int8_file, our_file, our_input
 
     feeds = {INPUT_NAME: our_input(case, weights, part)}
-    return stage_shares(
-        profile_onnx(our_file(case, weights, part), feeds, threads=case.threads, runs=10)
-    )
+    files = {
+        OURS: (profile_onnx, our_file),
+        "ours, OpenVINO FP32": (profile_openvino, our_file),
+        "ours, OpenVINO INT8": (
+            profile_openvino,
+            lambda *given: int8_file(*given, target="openvino"),
+        ),
+    }
+    return {
+        name: stage_shares(profile(file(case, weights, part), feeds, threads=case.threads))
+        for name, (profile, file) in files.items()
+        if name in names
+    }
 
 
 def tell(text: str) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import io
+import shutil
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import effdet
@@ -20,31 +23,35 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from effdet.bench import DetBenchPredict
+from PIL import Image
 from torch import Tensor, nn
 
 from effdet_deploy import ExportOptions, export
 from effdet_deploy.benchmark.artifacts import SEED
 from effdet_deploy.detector import Detector
+from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.images import to_input
 from effdet_deploy.model import create_model, resolve_name
 from effdet_deploy.model.conditioning import randomise
 from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.precision.calibration import MIN_IMAGES
 from effdet_deploy.runtimes.adapter import run_images
-from effdet_deploy.spec import BatchSpec
+from effdet_deploy.runtimes.modelfile import read_spec
+from effdet_deploy.spec import BatchSpec, PrecisionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from effdet_deploy.model import EfficientDet
-    from effdet_deploy.spec import InputSpec
+    from effdet_deploy.spec import InputSpec, Target
 
     Run = Callable[[], Any]
 
 OURS = "ours, ONNX Runtime"
 """The peer that all others are compared with."""
+CALIBRATION_SEED = 7
 AGREEMENT = 1e-2
 """Between the best scores of ours and of effdet: peers that compute something else are no peers."""
 
@@ -153,6 +160,9 @@ OUR_PEERS = (
     OURS,
     "ours, OpenVINO FP32",
     "ours, OpenVINO BF16",
+    "ours, OpenVINO INT8",
+    "ours, OpenVINO INT8, the rest BF16",
+    "ours, ONNX Runtime INT8",
     "ours, TorchScript",
 )
 PEERS = (*EFFDET_PEERS, *OUR_PEERS)
@@ -219,9 +229,39 @@ def our_input(case: Case, weights: Weights, part: str) -> NDArray[Any]:
 
 
 def _spec(case: Case, weights: Weights, part: str) -> InputSpec:
-    from effdet_deploy.runtimes.modelfile import read_spec
-
     return read_spec(our_file(case, weights, part), "onnx").input
+
+
+def int8_file(case: Case, weights: Weights, part: str, target: Target) -> Path:
+    """Lower our FP32 file to INT8 for an engine, calibrated on pictures that are not timed.
+
+    It is lowered and not verified: random weights say nothing of what INT8 costs in accuracy.
+    """
+    source = our_file(case, weights, part)
+    path = source.with_name(f"{source.stem}_int8_{target}.onnx")
+    if not path.exists():
+        staging = case.directory / f"{path.stem}.lowering"
+        staging.mkdir(exist_ok=True)
+        staged = Path(shutil.copyfile(source, staging / path.name))
+        spec = read_spec(source, "onnx")
+        spec = dataclasses.replace(spec, precision=PrecisionSpec("int8", target))
+        calibration = calibration_folder(case, weights)
+        options = ExportOptions(precision="int8", target=target, calibration=calibration)
+        lower_precision(staged, spec, options, lambda _stage: None)
+        staged.replace(path)
+    return path
+
+
+def calibration_folder(case: Case, weights: Weights) -> Path:
+    """Write pictures like those that are timed, of another seed."""
+    height, width = weights.ours.config.image_size
+    folder = case.directory / f"calibration_{height}x{width}"
+    if not folder.exists():
+        folder.mkdir()
+        made = structured_pictures(MIN_IMAGES, height, width, CALIBRATION_SEED)
+        for index, picture in enumerate(made):
+            Image.fromarray(picture).save(folder / f"{index}.png")
+    return folder
 
 
 def our_runs(
@@ -229,16 +269,21 @@ def our_runs(
 ) -> dict[str, Run]:
     """Return every engine that runs our graph, by name; only those in ``names``."""
     feed = our_input(case, weights, part)
+    float32 = partial(our_file, case, weights, part)
+    int8 = partial(int8_file, case, weights, part, "openvino")
     makers: dict[str, Callable[[], Run]] = {
-        OURS: lambda: _detector_run(our_file(case, weights, part), case, part, feed, stack),
-        "ours, OpenVINO FP32": lambda: partial(
-            openvino_session(our_file(case, weights, part), case, "f32"), feed
+        OURS: lambda: _detector_run(float32(), case, part, feed, stack),
+        "ours, OpenVINO FP32": lambda: partial(openvino_session(float32(), case, "f32"), feed),
+        "ours, OpenVINO BF16": lambda: partial(openvino_session(float32(), case, "bf16"), feed),
+        "ours, OpenVINO INT8": lambda: partial(openvino_session(int8(), case, "f32"), feed),
+        "ours, OpenVINO INT8, the rest BF16": lambda: partial(
+            openvino_session(int8(), case, "bf16"), feed
         ),
-        "ours, OpenVINO BF16": lambda: partial(
-            openvino_session(our_file(case, weights, part), case, "bf16"), feed
+        "ours, ONNX Runtime INT8": lambda: _detector_run(
+            int8_file(case, weights, part, "onnxruntime"), case, part, feed, stack
         ),
         "ours, TorchScript": lambda: _detector_run(
-            our_file(case, weights, part, ".torchscript"), case, part, feed, stack
+            float32(".torchscript"), case, part, feed, stack
         ),
     }
     return {name: make() for name, make in makers.items() if name in names}

@@ -1,0 +1,126 @@
+"""What the tables come to: one line for each claim, with the aim beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effdet_deploy.benchmark import Ratio, Timing, compare
+from effdet_deploy.benchmark.report import markdown_table
+
+EAGER = "effdet eager"
+FLOAT32 = ("ours, ONNX Runtime", "ours, OpenVINO FP32")
+"""Ours in float32, of which the faster one counts."""
+INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
+NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
+LARGER = 8
+OUTSIDE = ("preprocess", "selection", "decode", "nms", "output rows")
+
+Line = tuple[str, str, str]
+
+
+def headline(document: dict[str, Any]) -> str:
+    """Return the claims about the first variant, as far as they were measured."""
+    tables = document["tables"]
+    if not tables:
+        return ""
+    variant = tables[0]["variant"]
+    found = {(each["part"], each["batch"]): each for each in tables if each["variant"] == variant}
+    whole, network = found.get(("end to end", 1)), found.get(("network", 1))
+    lines: list[Line] = []
+    if whole:
+        lines += _float32_lines(whole) + _int8_lines(whole)
+        lines += _batch_lines(whole, found.get(("end to end", LARGER)))
+        lines += _share_lines(whole)
+    if network:
+        lines += _network_lines(network)
+    lines += _startup_lines(document.get("startup"))
+    table = markdown_table(("", "measured", "aim"), lines)
+    return f"## In short: {variant.upper()}\n\n{table}" if lines else ""
+
+
+def _samples(table: dict[str, Any]) -> dict[str, Timing]:
+    return {
+        row["name"]: Timing(tuple(each / 1e3 for each in row["samples_ms"]))
+        for row in table["rows"]
+    }
+
+
+def _best(timings: dict[str, Timing], names: tuple[str, ...]) -> str | None:
+    known = [name for name in names if name in timings]
+    return min(known, key=lambda name: timings[name].median, default=None)
+
+
+def _against(timings: dict[str, Timing], ours: str, theirs: str) -> Ratio | None:
+    return compare(timings[ours], timings[theirs]) if theirs in timings else None
+
+
+def _line(ours: str, theirs: str, ratio: Ratio | None, aim: str) -> list[Line]:
+    if ratio is None:
+        return []
+    return [(f"{ours} against {theirs}", f"{ratio}, {ratio.verdict}", aim)]
+
+
+def _float32_lines(table: dict[str, Any]) -> list[Line]:
+    timings = _samples(table)
+    best = _best(timings, FLOAT32)
+    if best is None:
+        return []
+    lines = _line(best, EAGER, _against(timings, best, EAGER), "4.5x")
+    for peer in NAIVE:
+        lines += _line(best, peer, _against(timings, best, peer), "2.5x")
+    return lines
+
+
+def _int8_lines(table: dict[str, Any]) -> list[Line]:
+    timings = _samples(table)
+    best, int8 = _best(timings, FLOAT32), _best(timings, INT8)
+    if best is None or int8 is None:
+        return []
+    lines = _line(int8, f"our best FP32 ({best})", _against(timings, int8, best), "1.15x")
+    return lines + _line(int8, EAGER, _against(timings, int8, EAGER), "7x")
+
+
+def _batch_lines(one: dict[str, Any], many: dict[str, Any] | None) -> list[Line]:
+    if many is None:
+        return []
+    alone, together = _samples(one), _samples(many)
+    lines = []
+    for name in FLOAT32:
+        if name in alone and name in together:
+            cost = together[name].median / many["batch"] / alone[name].median
+            what = f"{name}: cost of an image at batch {many['batch']} over that at batch 1"
+            lines.append((what, f"{cost:.2f}x", "at most 1.1x"))
+    return lines
+
+
+def _share_lines(table: dict[str, Any]) -> list[Line]:
+    lines = []
+    for name in FLOAT32:
+        shares = table["graph_shares"].get(name)
+        if shares:
+            outside = sum(shares.get(stage, 0.0) for stage in OUTSIDE)
+            what = f"{name}: preprocess, decode, selection and NMS together"
+            lines.append((what, f"{outside:.1%} of the graph's time", "at most 10%"))
+    return lines
+
+
+def _network_lines(table: dict[str, Any]) -> list[Line]:
+    timings = _samples(table)
+    best = _best(timings, FLOAT32)
+    if best is None:
+        return []
+    peers = [name for name in timings if name.startswith("effdet") and "BF16" not in name]
+    return [
+        line
+        for peer in sorted(peers, key=lambda name: timings[name].median)
+        for line in _line(f"network alone, {best}", peer, _against(timings, best, peer), "faster")
+    ]
+
+
+def _startup_lines(startup: dict[str, Any] | None) -> list[Line]:
+    if not startup:
+        return []
+    ratio = startup["ours_is_sooner_by"]
+    low, high = ratio["interval"]
+    measured = f"{ratio['median']:.1f}x ({low:.1f}-{high:.1f})"
+    return [("import to first detection, against effdet", measured, "6x")]

@@ -1,0 +1,254 @@
+"""What a graph's cost grows with: ``python benchmarks/scaling.py --json docs/scaling.json``.
+
+Variants, image sizes, batch, threads and numbers of detections, in ONNX Runtime and OpenVINO; and
+what an export takes in time and memory. Every point is written when it is measured, and one that is
+there is not measured again: an interrupted run, or one that ``--max-seconds`` ended, goes on when
+the command is given once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.benchmark import LoadWatch, Plan, describe_machine, measure_interleaved
+from effdet_deploy.benchmark.artifacts import sample_batch
+from effdet_deploy.benchmark.work import convolution_work
+from effdet_deploy.detector import Detector
+from effdet_deploy.files import write_atomically
+from effdet_deploy.spec import INPUT_NAME, BatchSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+ENGINES = ("onnxruntime", "openvino")
+VARIANTS = "d0,d1,d2,d3,lite0,lite2,lite4"
+EXPORTED = "d0,d4,d7x"
+SIZES = "256,384,512,768"
+BATCHES = (1, 2, 4, 8)
+DETECTIONS = ((10, 100), (100, 500), (100, 1000), (300, 3000))
+"""Rows that leave NMS, and candidates that enter it."""
+BASE = "d0"
+"""The variant that all but the variants are measured on."""
+_EXPORT_LIMIT_S = 1800
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement: what is exported, and how it is run.
+
+    ``kind`` names the axis it belongs to: variant, size, batch, threads, detections or export.
+    """
+
+    kind: str
+    variant: str = BASE
+    size: int | None = None
+    batch: int = 1
+    threads: int = 2
+    detections: int = 100
+    candidates: int = 1000
+
+    @property
+    def key(self) -> str:
+        """Names the point in the JSON."""
+        return " ".join(f"{name}={value}" for name, value in asdict(self).items())
+
+    @property
+    def file(self) -> str:
+        """Names the exported file; batches and threads share one."""
+        return f"{self.variant}_{self.size or 'own'}_{self.detections}of{self.candidates}.onnx"
+
+
+def points(options: argparse.Namespace) -> Iterator[Point]:
+    """Yield every point that was asked for, the cheapest axes first."""
+    axes = options.axes.split(",")
+    threads = options.threads
+    base = partial(Point, size=options.base_size, threads=threads)
+    if "variant" in axes:
+        for variant in options.variants.split(","):
+            yield Point("variant", variant, options.image_size, threads=threads)
+    if "batch" in axes:
+        yield from (base("batch", batch=batch) for batch in BATCHES)
+    if "threads" in axes:
+        counts = [each for each in (1, 2, 4, 8, 16) if each <= threads]
+        yield from (Point("threads", size=options.base_size, threads=each) for each in counts)
+    if "detections" in axes:
+        for rows, candidates in DETECTIONS:
+            yield base("detections", detections=rows, candidates=candidates)
+    if "size" in axes:
+        yield from (Point("size", size=int(s), threads=threads) for s in options.sizes.split(","))
+    if "export" in axes:
+        for variant in options.exported.split(","):
+            yield Point("export", variant, options.image_size, threads=threads)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="points are kept and looked up here")
+    parser.add_argument("--axes", default="variant,batch,threads,detections,size,export")
+    parser.add_argument("--variants", default=VARIANTS)
+    parser.add_argument("--exported", default=EXPORTED, help="whose export is measured")
+    parser.add_argument("--sizes", default=SIZES, help=f"of {BASE}")
+    parser.add_argument("--image-size", type=int, help="of the variants; default their own")
+    parser.add_argument("--base-size", type=int, help=f"of {BASE} on the other axes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=8.0, help="end a point after this")
+    parser.add_argument("--max-seconds", type=float, default=900.0, help="begin none after this")
+    parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
+    parser.add_argument("--under-load", action="store_true", help="keep numbers of a busy machine")
+    parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--point", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every point that is not known yet; exit 1 if time ran out or the machine was busy."""
+    options = parse_arguments(arguments)
+    if options.export_to:
+        return export_here(Point(**json.loads(options.point)), options.export_to)
+    document = known(options.json)
+    document["machine"] = str(describe_machine())
+    document["command"] = " ".join(sys.argv[1:])
+    begun = time.monotonic()
+    left = 0
+    with contextlib.ExitStack() as stack:
+        directory = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        directory.mkdir(parents=True, exist_ok=True)
+        for point in points(options):
+            if point.key in document["points"]:
+                continue
+            if time.monotonic() - begun > options.max_seconds:
+                left += 1
+                continue
+            print(point.key, file=sys.stderr, flush=True)
+            found = measure(point, options, directory)
+            if found["reasons"] and not options.under_load:
+                print(f"  not kept: {' and '.join(found['reasons'])}", file=sys.stderr)
+                left += 1
+                continue
+            document["points"][point.key] = asdict(point) | found
+            if options.json:
+                write_atomically(options.json, json.dumps(document, indent=1) + "\n")
+    from scaling_section import scaling_section
+
+    print("\n".join(scaling_section(document, {})))
+    if left:
+        print(f"{left} points are left: give the command once more.", file=sys.stderr)
+    return 1 if left else 0
+
+
+def known(path: Path | None) -> dict[str, Any]:
+    """Return what was measured before."""
+    if path is not None and path.is_file():
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return document
+    return {"points": {}}
+
+
+def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[str, Any]:
+    """Measure one point; ``reasons`` says why its numbers are not to be trusted."""
+    if point.kind == "export":
+        with tempfile.TemporaryDirectory() as folder, LoadWatch() as watch:
+            found = exported(point, Path(folder) / point.file)
+        return found | {"reasons": list(watch.load.reasons)}
+    path = directory / point.file
+    if not path.exists():
+        exported(point, path)
+    return latencies(point, path, options.seconds)
+
+
+def latencies(point: Point, path: Path, seconds: float) -> dict[str, Any]:
+    """Time one file in every engine, in turns."""
+    plan = Plan(min_runs=7, max_runs=40, max_seconds=seconds, warm_up_seconds=seconds / 2)
+    with contextlib.ExitStack() as stack:
+        runs = {}
+        for engine in ENGINES:
+            detector = stack.enter_context(Detector.load(path, engine, "cpu", point.threads))
+            feed = sample_batch(detector.spec, point.batch)
+            runs[engine] = partial(detector.detect_prepared, feed)
+        with LoadWatch() as watch:
+            timings = measure_interleaved(runs, plan)
+        work = convolution_work(path, {INPUT_NAME: feed})
+        spec = detector.spec
+    return {
+        "image_size": [spec.input.height, spec.input.width],
+        "macs": work.macs,
+        "engines": {engine: timing.to_dict() for engine, timing in timings.items()},
+        "reasons": list(watch.load.reasons),
+    }
+
+
+def exported(point: Point, path: Path) -> dict[str, Any]:
+    """Export in a process of its own, which says what it took.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    command = [sys.executable, __file__, "--export-to", path, "--point", json.dumps(asdict(point))]
+    done = subprocess.run(  # noqa: S603
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_EXPORT_LIMIT_S,
+    )
+    if done.returncode:
+        raise RuntimeError(f"the export of {point.variant} failed: {done.stderr[-500:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def export_here(point: Point, path: Path) -> int:
+    """Export in this process and say on stdout how long it took and how much memory it held.
+
+    Where only the export counts, the weights are left as torch initialises them: conditioning them
+    would hold more memory than the export does.
+    """
+    begun = time.perf_counter()
+    import resource
+
+    import torch
+
+    from effdet_deploy import ExportOptions, export
+    from effdet_deploy.benchmark.machine import peak_memory
+    from effdet_deploy.model import create_model
+    from effdet_deploy.model.conditioning import randomise
+
+    torch.set_num_threads(point.threads)
+    network = create_model(point.variant, image_size=point.size).eval()
+    if point.kind != "export":
+        randomise(network)
+    options = ExportOptions(
+        batch=BatchSpec(1, 1, max(BATCHES)),
+        max_detections=point.detections,
+        candidates=point.candidates,
+        verify=False,
+    )
+    ready = time.perf_counter()
+    export(network, path, options)
+    done = time.perf_counter()
+    # The simplifier works in a process of its own; the larger of the two counts.
+    children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    report = {
+        "export_s": done - ready,
+        "process_s": done - begun,
+        "peak_memory": max(peak_memory(), children),
+        "file_size": path.stat().st_size,
+        "image_size": list(network.config.image_size),
+    }
+    print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""What a model takes to get going, and how much of the machine it uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from effdet_deploy.benchmark.ceilings import Ceilings, measure_ceilings
+from effdet_deploy.benchmark.footprint import measure_footprint
+from effdet_deploy.benchmark.profile import profile_openvino, stage_shares
+from effdet_deploy.benchmark.work import Work, convolution_work
+from effdet_deploy.errors import ResourceError
+from effdet_deploy.precision.convolutions import find_convolutions
+from tests.onnx_models import write_tiny
+from tests.precision.tiny_network import SIDE, tiny_network
+
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("network") / "network.onnx"
+    onnx.save(tiny_network(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def feeds():
+    return {"images": np.zeros((1, SIDE, SIDE, 3), np.uint8)}
+
+
+def test_a_process_of_its_own_tells_time_and_memory(tmp_path):
+    found = measure_footprint(write_tiny(tmp_path / "tiny.onnx"), threads=1)
+    parts = (found.import_seconds, found.load_seconds, found.first_seconds)
+    assert min(parts) > 0
+    assert found.until_first == pytest.approx(sum(parts))
+    # Python with numpy and ONNX Runtime holds more than this, whatever the model.
+    assert found.peak_memory > 20 * MEGABYTE
+    assert found.device_memory == 0
+
+
+def test_a_model_that_cannot_be_started_has_no_footprint(tmp_path):
+    with pytest.raises(ResourceError, match=r"could not load 'absent\.onnx'"):
+        measure_footprint(tmp_path / "absent.onnx")
+
+
+def test_the_work_is_that_of_every_convolution(network, feeds):
+    found = convolution_work(network, feeds)
+    assert found.macs == sum(each.macs for each in find_convolutions(tiny_network()))
+    assert found.traffic > 4 * sum(
+        int(np.prod(tensor.dims))
+        for tensor in tiny_network().graph.initializer
+        if tensor.name.endswith(".weight")
+    )
+
+
+def test_a_share_is_work_over_time_over_the_ceiling():
+    ceilings = Ceilings(threads=2, flops=200e9, bandwidth=10e9)
+    reached = Work(macs=1_000_000_000, traffic=50_000_000).reached(0.02, ceilings)
+    assert reached.arithmetic == pytest.approx(0.5)
+    assert reached.bandwidth == pytest.approx(0.25)
+
+
+def test_ceilings_are_measured_and_say_what_of():
+    ceilings = measure_ceilings(1)
+    assert ceilings.flops > 1e8
+    assert ceilings.bandwidth > 1e8
+    assert "on 1 threads" in str(ceilings)
+
+
+def test_openvino_tells_the_parts_of_the_graph_apart(network, feeds):
+    pytest.importorskip("openvino")
+    shares = stage_shares(profile_openvino(network, feeds, threads=1, runs=2))
+    assert {"backbone", "fpn", "heads"} <= set(shares)
+    assert sum(shares.values()) == pytest.approx(1)
