@@ -72,6 +72,11 @@ class Case:
         """Begins the names of the case's files; exports serve every batch and thread count."""
         return f"{self.variant}_{self.image_size or 'own'}"
 
+    @property
+    def weights(self) -> Path:
+        """The checkpoint of the case, in the form that effdet reads as well."""
+        return self.directory / f"{self.stem}.pth"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -85,7 +90,12 @@ class Weights:
 def load_weights(case: Case) -> Weights:
     """Make seeded, conditioned weights and give them to both implementations, strictly."""
     ours = create_model(case.variant, image_size=case.image_size)
-    randomise(ours)
+    stored = case.weights
+    if stored.exists():
+        ours.load_state_dict(torch.load(stored, weights_only=True))
+    else:
+        randomise(ours)
+        torch.save(ours.state_dict(), stored)
     size = ours.config.image_size
     theirs = effdet.create_model(
         resolve_name(case.variant), pretrained_backbone=False, image_size=size

@@ -59,20 +59,16 @@ class Start:
 
 def starts(case: Case, weights: Weights) -> list[Start]:
     """Return every peer that can be started, ours in ONNX Runtime and effdet first."""
-    import torch
     from peers import OURS, int8_file, naive_onnx, our_file
 
     from effdet_deploy.model import resolve_name
 
-    checkpoint = case.directory / f"{case.stem}.pth"
-    if not checkpoint.exists():
-        torch.save(weights.theirs.state_dict(), checkpoint)
     variant = resolve_name(case.variant)
     whole = "end to end"
     float32 = our_file(case, weights, whole)
     made = (
         (OURS, "onnxruntime", float32),
-        ("effdet eager", "effdet", checkpoint),
+        ("effdet eager", "effdet", case.weights),
         ("effdet naive ONNX, ONNX Runtime", "naive", naive_onnx(case, weights)),
         ("ours, OpenVINO FP32", "openvino", float32),
         ("ours, OpenVINO INT8", "openvino", int8_file(case, weights, whole, "openvino")),
