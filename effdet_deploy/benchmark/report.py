@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy._version import __version__
+from effdet_deploy.benchmark.charts import Mark, Series, bar_chart, line_chart
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from effdet_deploy.benchmark.artifacts import Benchmark, Result
     from effdet_deploy.benchmark.machine import Load, Machine
@@ -131,15 +132,54 @@ def markdown_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> st
     )
 
 
-def to_markdown(benchmark: Benchmark) -> str:
-    """Return the benchmark as a Markdown section."""
+def to_markdown(benchmark: Benchmark, pictures: Mapping[str, str] | None = None) -> str:
+    """Return the benchmark as a Markdown section.
+
+    Args:
+        benchmark: what was measured.
+        pictures: the path of each of :func:`to_charts`, by its title.
+    """
+    shown = [f"![{title}]({path})\n" for title, path in (pictures or {}).items()]
     return "\n".join(
         (
             f"Measured on: {benchmark.machine}.",
             *load_lines(benchmark.load),
             "",
             markdown_table(COLUMNS, rows(benchmark)),
+            *shown,
             *(f"- {line}" for line in detail_lines(benchmark)),
             "",
         )
     )
+
+
+def to_charts(benchmark: Benchmark) -> dict[str, str]:
+    """Return SVG files by title: latency side by side, throughput against batch and threads.
+
+    A chart of one value is none.
+    """
+    charts = {}
+    if len(benchmark.results) > 1:
+        bars = [
+            Mark(_label(each), 1e3 * each.end_to_end.median, is_ours=True)
+            for each in benchmark.results
+        ]
+        charts["latency"] = bar_chart("Latency, end to end", "milliseconds (median)", bars)
+    for axis in ("batch", "threads"):
+        lines: dict[str, dict[float, float]] = {}
+        for each in benchmark.results:
+            place = getattr(each, axis)
+            fixed = each.threads if axis == "batch" else each.batch
+            name = f"{each.name}, {'threads' if axis == 'batch' else 'batch'} {fixed or 'default'}"
+            if place is not None:
+                lines.setdefault(name, {})[place] = each.throughput
+        series = [Series(name, tuple(points.items())) for name, points in lines.items()]
+        if any(len(line.points) > 1 for line in series):
+            title = f"throughput against {axis}"
+            charts[title] = line_chart(title.capitalize(), axis, "images a second", series)
+    return charts
+
+
+def _label(result: Result) -> str:
+    threads = f", {result.threads} threads" if result.threads else ""
+    return f"{result.name}, batch {result.batch}{threads}"

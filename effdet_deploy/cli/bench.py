@@ -13,44 +13,55 @@ if TYPE_CHECKING:
     from effdet_deploy.benchmark.artifacts import Benchmark, Settings
 
 
+Models = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Exported models.")]
+Batch = Annotated[
+    str, typer.Option(metavar="N,N", help="Batch sizes; default what each was tuned for.")
+]
+Threads = Annotated[str, typer.Option(metavar="N,N", help="Numbers of CPU threads.")]
+BackendName = Annotated[str, typer.Option(help="The engine; auto goes by the model's suffix.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N; one that is named is used or refused.")
+]
+Runs = Annotated[int, typer.Option(metavar="N", help="At least so many runs of each.")]
+MaxRuns = Annotated[int, typer.Option(metavar="N", help="No more runs than this.")]
+Share = Annotated[
+    float, typer.Option(help="Stop when the median is known to this share of itself.")
+]
+Seconds = Annotated[float, typer.Option(help="Begin no further run after so many seconds.")]
+UnderLoad = Annotated[
+    bool, typer.Option("--under-load", help="Show numbers even if the machine was busy.")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="The result, with every run.")
+]
+Markdown = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The result as Markdown, charts beside it.")
+]
+
+
 def run(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Exported models.")],
-    batch: Annotated[
-        str, typer.Option(metavar="N,N", help="Batch sizes; default what each was tuned for.")
-    ] = "",
-    threads: Annotated[str, typer.Option(metavar="N,N", help="Numbers of CPU threads.")] = "",
-    backend: Annotated[
-        str, typer.Option(help="The engine; auto goes by the model's suffix.")
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N; one that is named is used or refused.")
-    ] = "auto",
-    runs: Annotated[int, typer.Option(metavar="N", help="At least so many runs of each.")] = 15,
-    max_runs: Annotated[int, typer.Option(metavar="N", help="No more runs than this.")] = 200,
-    precision: Annotated[
-        float, typer.Option(help="Stop when the median is known to this share of itself.")
-    ] = 0.02,
-    seconds: Annotated[
-        float, typer.Option(help="Begin no further run after so many seconds.")
-    ] = 30.0,
-    under_load: Annotated[
-        bool, typer.Option("--under-load", help="Show numbers even if the machine was busy.")
-    ] = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
-    ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="The result, with every run.")
-    ] = None,
-    markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The result as Markdown.")
-    ] = None,
+    models: Models,
+    batch: Batch = "",
+    threads: Threads = "",
+    backend: BackendName = "auto",
+    device: Device = "auto",
+    runs: Runs = 15,
+    max_runs: MaxRuns = 200,
+    precision: Share = 0.02,
+    seconds: Seconds = 30.0,
+    under_load: UnderLoad = False,
+    trust: Trust = False,
+    json_file: JsonFile = None,
+    markdown: Markdown = None,
 ) -> None:
     """Time exported models on this machine, in turns, until their medians are known."""
     from effdet_deploy.benchmark import report
     from effdet_deploy.benchmark.artifacts import Settings, bench
     from effdet_deploy.benchmark.measure import Plan
-    from effdet_deploy.files import require_writable_target, write_atomically
+    from effdet_deploy.files import require_writable_target
 
     settings = Settings(
         backend,
@@ -70,7 +81,18 @@ def run(
     if json_file is not None:
         console.write_json(json_file, report.to_dict(result))
     if markdown is not None:
-        write_atomically(markdown, report.to_markdown(result))
+        _write_markdown(markdown, result)
+
+
+def _write_markdown(target: Path, result: Benchmark) -> None:
+    from effdet_deploy.benchmark import report
+    from effdet_deploy.files import write_atomically
+
+    pictures = {}
+    for title, chart in report.to_charts(result).items():
+        pictures[title] = f"{target.stem}-{title.replace(' ', '-')}.svg"
+        write_atomically(target.with_name(pictures[title]), chart)
+    write_atomically(target, report.to_markdown(result, pictures))
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -36,7 +36,9 @@ def test_every_model_is_timed_at_every_batch_size(benchmark):
         ("raw.onnx", 4, 1),
     ]
     assert all(len(each.end_to_end.seconds) == QUICK.min_runs for each in benchmark.results)
-    assert all(each.throughput > 0 and each.footprint.load_seconds > 0 for each in benchmark.results)
+    assert all(
+        each.throughput > 0 and each.footprint.load_seconds > 0 for each in benchmark.results
+    )
 
 
 def test_models_are_compared_with_the_first(benchmark):
@@ -64,6 +66,22 @@ def test_the_report_has_a_row_a_result_and_survives_json(benchmark):
     text = report.to_markdown(benchmark)
     assert text.count("| boxes.onnx |") == 2
     assert str(benchmark.machine) in text
+
+
+def test_throughput_is_drawn_against_batch_for_every_model(benchmark):
+    charts = report.to_charts(benchmark)
+    assert set(charts) == {"latency", "throughput against batch"}
+    assert charts["throughput against batch"].count("<polyline") == 2
+    text = report.to_markdown(benchmark, {"latency": "bench-latency.svg"})
+    assert "![latency](bench-latency.svg)" in text
+
+
+def test_what_a_model_takes_to_get_going_is_told(benchmark):
+    for each in benchmark.results:
+        assert each.footprint.peak_memory > each.file_size > 0
+    text = report.to_markdown(benchmark)
+    assert "of host memory at the most" in text
+    assert "on the device" not in text
 
 
 def test_a_batch_size_that_a_model_does_not_take_is_refused_before_timing(models, tmp_path):
