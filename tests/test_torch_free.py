@@ -102,7 +102,6 @@ TOOL = "from effdet_deploy.cli import main\nsys.exit(main())"
         (["detect", "model.onnx", "white.png", "-o", "out"], "circle"),
         (["inspect", "model.onnx"], "detection_boxes"),
         (["doctor"], "ONNX Runtime"),
-        (["build", "model.onnx", "model.engine", "--backend", "tensorrt-rtx"], "wrote"),
         (["--help"], "detect"),
     ],
 )
@@ -110,6 +109,20 @@ def test_the_base_install_is_enough_for(workplace, arguments, shown):
     done = run_without(EXTRAS, TOOL, *arguments, cwd=workplace)
     assert done.returncode == 0, done.stderr
     assert shown in done.stdout
+
+
+def test_building_needs_onnx_beside_the_base_install(workplace):
+    arguments = ["build", "model.onnx", "model.engine", "--backend", "tensorrt-rtx"]
+
+    without = run_without(EXTRAS, TOOL, *arguments, cwd=workplace)
+    with_it = run_without(
+        tuple(each for each in EXTRAS if each != "onnx"), TOOL, *arguments, cwd=workplace
+    )
+
+    assert without.returncode == 4
+    assert "effdet-deploy[tensorrt-rtx]" in without.stderr
+    assert with_it.returncode == 0, with_it.stderr
+    assert "wrote" in with_it.stdout
 
 
 def test_the_library_detects_with_the_base_install(workplace):

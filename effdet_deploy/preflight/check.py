@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import MissingPackageError, ModelFileError
-from effdet_deploy.preflight.tables import load_target
+from effdet_deploy.preflight.tables import extra_of, load_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -40,13 +40,16 @@ def check_model(path: Path, target: str) -> tuple[Finding, ...]:
         ModelFileError: not a readable ONNX file.
         MissingPackageError: the package ``onnx`` is not installed.
     """
-    wanted = load_target(target)
-    _require_onnx()
+    return _check(path, load_target(target), ask_parser=target == _PARSED_HERE)
+
+
+def _check(path: Path, target: Target, *, ask_parser: bool) -> tuple[Finding, ...]:
+    require_onnx(extra_of(target.name))
     from effdet_deploy.preflight.graph import read_graph
 
     graph = read_graph(path)
-    findings = [finding for rule in _rules() for finding in rule(graph, wanted)]
-    if target == _PARSED_HERE:
+    findings = [finding for rule in _rules() for finding in rule(graph, target)]
+    if ask_parser:
         findings += _confirmed(path, findings)
     order = {node.name: index for index, node in enumerate(graph.nodes)}
     findings.sort(key=lambda each: (each.severity != "error", order.get(each.node, -1)))
@@ -56,18 +59,21 @@ def check_model(path: Path, target: str) -> tuple[Finding, ...]:
 def require_fit(path: Path, target: str) -> tuple[Finding, ...]:
     """Check ``path`` before it is built for ``target``; return the warnings.
 
+    No parser is asked: the builder's own comes next.
+
     Raises:
         ModelFileError: the target refuses the model; every reason is named with its node.
         UnknownNameError, MissingPackageError: as :func:`check_model`.
     """
-    findings = check_model(path, target)
+    wanted = load_target(target)
+    findings = _check(path, wanted, ask_parser=False)
     errors = [each for each in findings if each.severity == "error"]
     if errors:
-        raise refusal(path, load_target(target).title, errors)
+        raise _refusal(path, wanted.title, errors)
     return findings
 
 
-def refusal(path: Path, title: str, errors: Iterable[Finding]) -> ModelFileError:
+def _refusal(path: Path, title: str, errors: Iterable[Finding]) -> ModelFileError:
     """Return the error that says why ``title`` refuses the model; each cause names its nodes."""
     nodes: dict[str, list[str]] = {}
     remedies: dict[str, None] = {}
@@ -78,14 +84,19 @@ def refusal(path: Path, title: str, errors: Iterable[Finding]) -> ModelFileError
         ": ".join(filter(None, (", ".join(filter(None, named)), cause)))
         for cause, named in nodes.items()
     )
-    return ModelFileError(f"{title} refuses '{path}': {causes}.", " ".join(remedies))
+    return ModelFileError(f"{title} refuses '{path.name}': {causes}.", " ".join(remedies))
 
 
-def _require_onnx() -> None:
+def require_onnx(extra: str) -> None:
+    """Check that the package ``onnx`` is there, which ``extra`` brings.
+
+    Raises:
+        MissingPackageError: it is not.
+    """
     try:
         importlib.import_module("onnx")
     except ImportError as error:
-        raise MissingPackageError("onnx", "checking a model for TensorRT", "export") from error
+        raise MissingPackageError("onnx", "checking a model for TensorRT", extra) from error
 
 
 def _rules() -> tuple[Rule, ...]:

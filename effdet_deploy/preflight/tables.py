@@ -76,6 +76,22 @@ def target_names() -> tuple[str, ...]:
     return tuple(_tables()["targets"])
 
 
+def target_of(backend: str, version: str) -> str | None:
+    """Return the name of the target that a release is; None where there is no table for it.
+
+    Args:
+        backend: ``"tensorrt"`` or ``"tensorrt-rtx"``.
+        version: such as ``"10.16.1.11"``.
+    """
+    name = backend if backend == "tensorrt-rtx" else f"{backend}-{version.partition('.')[0]}"
+    return name if name in _tables()["targets"] else None
+
+
+def extra_of(name: str) -> str:
+    """Return the extra of effdet-deploy that brings what the target ``name`` needs."""
+    return name if name == "tensorrt-rtx" else "tensorrt"
+
+
 def load_target(name: str) -> Target:
     """Return what the target ``name`` takes.
 

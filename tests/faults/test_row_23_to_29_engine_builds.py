@@ -1,4 +1,4 @@
-"""Rows 2, 3 and 23 to 29: engines that cannot be built, or not as asked."""
+"""Rows 2, 3, 12 and 23 to 29: engines that cannot be built, or not as asked."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ from effdet_deploy.errors import (
     MissingPackageError,
     ModelFileError,
     ResourceError,
+    UsageError,
 )
+from effdet_deploy.exporters.tensorrt import network
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.exporters.tensorrt.timing_cache import Origin
 from effdet_deploy.files import sha256_bytes, sha256_file
 from effdet_deploy.runtimes.modelfile import read_sidecar
+from effdet_deploy.runtimes.trt_library import create_log, import_library
 from effdet_deploy.spec import BatchSpec
 from tests.doubles.machine import recorded, with_double
 from tests.onnx_models import detector_spec, tiny_model, write_tiny
@@ -95,19 +98,92 @@ def test_row_23_every_parser_error_is_reported_with_its_node(model, engine, use_
     assert engine.read_bytes() == OLD
 
 
-def test_row_23_nvidias_own_parser_names_the_node(tmp_path, engine):
+@pytest.fixture
+def custom(tmp_path):
+    """A model with two operators that nobody has."""
     model = tiny_model()
     model.opset_import.append(helper.make_opsetid("custom", 1))
-    model.graph.node.append(
-        helper.make_node("Foo", ["mean"], ["foo"], name="the.custom.node", domain="custom")
-    )
+    for name in ("Foo", "Bar"):
+        model.graph.node.append(
+            helper.make_node(name, ["mean"], [name], name=f"the.{name}.node", domain="custom")
+        )
     path = tmp_path / "custom.onnx"
     path.write_bytes(model.SerializeToString())
+    return path
 
-    with pytest.raises(ModelFileError, match=r"cannot read 'custom.onnx'.*\(Foo\)"):
-        build_engine(path, engine, RTX)
 
-    assert_untouched(engine, path)
+@pytest.mark.parametrize("options", [BuildOptions(), RTX], ids=["10.x", "RTX"])
+def test_row_23_what_a_release_lacks_is_refused_with_all_nodes_before_parsing(
+    options, custom, engine, use_double
+):
+    log = use_double("")
+
+    with pytest.raises(ModelFileError, match=r"refuses 'custom\.onnx'") as caught:
+        build_engine(custom, engine, options)
+
+    assert all(f"the.{each}.node: " in caught.value.cause for each in ("Foo", "Bar"))
+    assert not [each for each in _calls(log) if each[0] == "parse_from_file"]
+    assert_untouched(engine, custom, *([log] if log.exists() else []))
+
+
+def _calls(log):
+    return recorded(log) if log.exists() else []
+
+
+def test_row_12_more_candidates_than_topk_takes_are_refused_before_parsing(
+    tmp_path, engine, use_double
+):
+    """Both by what the spec says, and by the node where the spec says less than the graph has."""
+    log = use_double("")
+    honest = write_tiny(tmp_path / "honest.onnx", detector_spec(candidates=3841))
+    other = tmp_path / "other.onnx"
+    other.write_bytes(_with_topk(3841).SerializeToString())
+
+    with pytest.raises(UsageError, match="at most 3840 candidates") as by_spec:
+        build_engine(honest, engine)
+    with pytest.raises(ModelFileError, match=r"the\.topk: TopK has K 3841") as by_node:
+        build_engine(other, engine)
+
+    assert by_spec.value.exit_code == 2
+    assert "--candidates 3840" in by_node.value.remedy
+    assert not [each for each in _calls(log) if each[0] == "parse_from_file"]
+    assert engine.read_bytes() == OLD
+
+
+def _with_topk(count: int) -> onnx.ModelProto:
+    model = tiny_model()
+    nodes = [
+        helper.make_node("Cast", ["images"], ["many"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Reshape", ["many", "flat"], ["row"]),
+        helper.make_node("TopK", ["row", "count_of_topk"], ["best", "where"], name="the.topk"),
+    ]
+    model.graph.node.extend(nodes)
+    for name, values in (("flat", [1, -1]), ("count_of_topk", [count])):
+        tensor = helper.make_tensor(name, onnx.TensorProto.INT64, [len(values)], values)
+        model.graph.initializer.append(tensor)
+    return model
+
+
+def test_row_3_a_build_without_onnx_names_the_extra(model, engine, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+
+    with pytest.raises(MissingPackageError, match="'onnx'") as caught:
+        build_engine(model, engine, RTX)
+
+    assert "effdet-deploy[tensorrt-rtx]" in caught.value.remedy
+    assert_untouched(engine, model)
+
+
+def test_row_23_nvidias_own_parser_names_the_node(custom):
+    trt = import_library("tensorrt-rtx")
+    log = create_log(trt)
+    builder = network.create_builder(trt, log)
+
+    with pytest.raises(network.BuildFailedError) as caught:
+        network.parse(trt, builder, log, str(custom))
+
+    assert caught.value.stage == "parse"
+    assert any("(Foo)" in each for each in caught.value.messages)
 
 
 def test_row_24_none_is_a_build_error_with_tensorrts_reason(model, engine, use_double):
@@ -120,15 +196,21 @@ def test_row_24_none_is_a_build_error_with_tensorrts_reason(model, engine, use_d
     assert_untouched(engine, model, log)
 
 
-def test_row_24_nvidias_own_builder_returns_none(tmp_path, engine):
+def test_row_24_nvidias_own_builder_returns_none(tmp_path):
     """TensorRT-RTX parses NonMaxSuppression and cannot build it."""
     path = tmp_path / "nms.onnx"
     path.write_bytes(_with_onnx_nms().SerializeToString())
+    trt = import_library("tensorrt-rtx")
+    log = create_log(trt)
+    builder = network.create_builder(trt, log)
+    parsed = network.parse(trt, builder, log, str(path))
+    config = network.configure(trt, builder, RTX)
 
-    with pytest.raises(ModelFileError, match=r"could not build an engine from .nms\.onnx."):
-        build_engine(path, engine, RTX)
+    with pytest.raises(network.BuildFailedError) as caught:
+        network.build(builder, parsed, config, log)
 
-    assert_untouched(engine, path)
+    assert caught.value.stage == "build"
+    assert caught.value.messages
 
 
 def _with_onnx_nms() -> onnx.ModelProto:

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from effdet_deploy.errors import MissingPackageError, ModelFileError, UnknownNameError
-from effdet_deploy.preflight import check_model, require_fit, target_names
+from effdet_deploy.preflight import check_model, require_fit, target_names, target_of
 from effdet_deploy.preflight.graph import graph_of, read_graph
 from tests.onnx_models import write_tiny
 from tests.preflight.graphs import FLOAT, constant, graph, node, top_k, value
@@ -95,17 +95,38 @@ def test_require_fit_gives_back_warnings(tmp_path):
     assert found.rule == "opset"
 
 
+@pytest.mark.parametrize(
+    ("backend", "version", "target"),
+    [
+        ("tensorrt", "10.16.1.11", "tensorrt-10"),
+        ("tensorrt", "11.4.0", "tensorrt-11"),
+        ("tensorrt-rtx", "1.7.1", "tensorrt-rtx"),
+        ("tensorrt", "12.0", None),
+    ],
+)
+def test_a_release_has_the_table_of_its_major_version_or_none(backend, version, target):
+    assert target_of(backend, version) == target
+
+
 def test_an_unknown_target_names_the_nearest(tmp_path):
     with pytest.raises(UnknownNameError) as caught:
         check_model(tmp_path / "m.onnx", "tensorrt-12")
     assert set(caught.value.nearest) == {"tensorrt-10", "tensorrt-11", "tensorrt-rtx"}
 
 
-def test_without_onnx_the_extra_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("target", "extra"),
+    [
+        ("tensorrt-10", "tensorrt"),
+        ("tensorrt-11", "tensorrt"),
+        ("tensorrt-rtx", "tensorrt-rtx"),
+    ],
+)
+def test_without_onnx_the_extra_is_named(target, extra, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingPackageError) as caught:
-        check_model(tmp_path / "m.onnx", "tensorrt-11")
-    assert "effdet-deploy[export]" in caught.value.remedy
+        check_model(tmp_path / "m.onnx", target)
+    assert f"effdet-deploy[{extra}]" in caught.value.remedy
 
 
 def test_without_tensorrt_rtx_the_table_answers_alone(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.exporters.tensorrt.process import run_builder
 from effdet_deploy.files import require_writable_target, sha256_file, staging
+from effdet_deploy.preflight import require_onnx
 from effdet_deploy.runtimes.modelfile import (
     check_external_files,
     read_sidecar,
@@ -39,7 +40,8 @@ def build_engine(
 ) -> Artifact:
     """Build ``engine_path`` from an ONNX file of ours, and run it against that file on a GPU.
 
-    Needs neither torch nor onnx.
+    Needs no torch. The builder's process checks the file against what its release of TensorRT
+    takes before it is parsed.
 
     Args:
         onnx_path: the model, in the precision that is wanted.
@@ -53,12 +55,13 @@ def build_engine(
     Raises:
         UsageError: TensorRT cannot have the model's options, or the target cannot be written.
         ModelFileError: the ONNX file is unusable, or TensorRT refuses it or crashes.
-        MissingError: TensorRT, its GPU, or the memory is not there.
+        MissingError: TensorRT, its GPU, the package ``onnx``, or the memory is not there.
         VerificationError: the engine does not do what the ONNX file does; it is kept as
             ``ENGINE.failed``.
     """
     options = options or BuildOptions()
     require_writable_target(engine_path)
+    require_onnx(options.backend)
     require_content(onnx_path, "onnx")
     spec = read_spec(onnx_path, "onnx")
     check_external_files(onnx_path, spec)
@@ -81,7 +84,7 @@ def build_engine(
             engine_path,
             spec,
             report,
-            _verdict(builder, evidence["verified"], verify),
+            _verdict(spec, builder, evidence["verified"], verify=verify),
             reference="its ONNX file",
             extra=evidence,
         )
@@ -99,7 +102,8 @@ def _checked_batch(spec: DetectorSpec, batch: BatchSpec | None) -> BatchSpec:
 
 
 def _require_candidates(spec: DetectorSpec) -> None:
-    if spec.output.nms != "none" and spec.output.candidates > TENSORRT_MAX_TOPK:
+    sorts = spec.output.nms not in ("none", "plugin")
+    if sorts and spec.output.candidates > TENSORRT_MAX_TOPK:
         raise UsageError(
             f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, "
             f"and the ONNX file has {spec.output.candidates}.",
@@ -135,6 +139,9 @@ def _verify(staged: Path, onnx_path: Path, spec: DetectorSpec, images: Path | No
     from effdet_deploy.runtimes.tensorrt import open_engine
 
     chosen = verification_images(spec.input, images, spec.batch)
+    if spec.output.nms == "plugin":
+        # Nothing but TensorRT runs the plugin: numpy finishes the raw heads in its place.
+        onnx_path = _ending_in_heads(onnx_path, staged.with_name("heads.onnx"))
     with (
         Detector(open_engine(staged, spec)) as engine,
         Detector.load(onnx_path, backend="onnxruntime", device="cpu") as reference,
@@ -142,7 +149,16 @@ def _verify(staged: Path, onnx_path: Path, spec: DetectorSpec, images: Path | No
         return compare(engine, reference, chosen)
 
 
-def _verdict(builder: EngineSpec, verified: str, verify: bool) -> tuple[str, ...]:
+def _ending_in_heads(source: Path, target: Path) -> Path:
+    from effdet_deploy.parity.instrument import add_head_outputs
+
+    add_head_outputs(source, target)
+    return target
+
+
+def _verdict(
+    spec: DetectorSpec, builder: EngineSpec, verified: str, *, verify: bool
+) -> tuple[str, ...]:
     """Return what the user should know about what was not verified."""
     if verified == "engine":
         return ()
@@ -153,6 +169,8 @@ def _verdict(builder: EngineSpec, verified: str, verify: bool) -> tuple[str, ...
     }
     reason = next(each for each, holds in why.items() if holds)
     compared = "was compared" if verified == "onnx" else "has no record of a comparison"
+    if verified == "onnx" and spec.output.nms == "plugin":
+        compared += " up to its NMS plugin"
     made_by = f"{builder.backend} {builder.version}"
     return (f"the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}",)
 

@@ -34,6 +34,8 @@ _SHOWN = 5
 def build_error(request: Request, fields: dict[str, Any]) -> EffdetDeployError | OSError:
     """Return the error for a ``failed`` event's ``fields``."""
     stage, messages = fields["stage"], fields["messages"]
+    if stage == "check":
+        return ModelFileError(*messages)
     if stage == "write":
         code = fields.get("errno") or 0
         return OSError(code, os.strerror(code), request.plan)

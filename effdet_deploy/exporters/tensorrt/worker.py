@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from effdet_deploy.errors import EffdetDeployError
+from effdet_deploy.errors import EffdetDeployError, ModelFileError
 from effdet_deploy.exporters.tensorrt import network, timing_cache
 from effdet_deploy.exporters.tensorrt.messages import Event, Request
+from effdet_deploy.preflight import require_fit, target_of
 from effdet_deploy.runtimes.gpu import list_gpus
 from effdet_deploy.runtimes.trt_library import create_log, import_library
 
@@ -60,6 +61,8 @@ def main() -> int:
         _serve(request, channel, stop)
     except network.BuildFailedError as error:
         channel.send("failed", stage=error.stage, messages=error.messages)
+    except ModelFileError as error:
+        channel.send("failed", stage="check", messages=[error.cause, error.remedy])
     except ImportError as error:
         channel.send("failed", stage="import", messages=[str(error)])
     except MemoryError:
@@ -95,6 +98,7 @@ def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
     channel.send("ready", version=trt.__version__, gpu=name, compute_capability=capability)
     if not request.onnx:
         return
+    _check(request, trt.__version__, channel)
     channel.report("parsing the ONNX file", 0, 0)
     parsed = network.parse(trt, builder, log, request.onnx)
     config = network.configure(trt, builder, options)
@@ -112,6 +116,20 @@ def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
     plan = network.build(builder, parsed, config, log)
     Path(request.plan).write_bytes(plan)
     _save_timings(config, request, origin, channel)
+
+
+def _check(request: Request, version: str, channel: Channel) -> None:
+    """Say what this release refuses or changes, with all nodes, before it sees the file.
+
+    Raises:
+        ModelFileError: it refuses the file.
+    """
+    target = target_of(request.options.backend, version)
+    if target is None:
+        return
+    channel.report("checking the ONNX file", 0, 0)
+    for each in require_fit(Path(request.onnx), target):
+        channel.send("warning", text=str(each))
 
 
 def _save_timings(
