@@ -15,6 +15,7 @@ from effdet_deploy.benchmark.charts import (
     point_chart,
     share_chart,
 )
+from effdet_deploy.benchmark.profile import LAYOUT, STAGES
 from effdet_deploy.benchmark.report import markdown_table
 from effdet_deploy.files import write_atomically
 
@@ -146,7 +147,7 @@ def _time_section(document: dict[str, Any], plots: dict[str, str]) -> list[str]:
     """Say where the time of our graphs goes, and how much of the machine they use."""
     tables = _whole_at_one(document)
     rows = {f"{table['variant'].upper()}, {name}": parts for table, name, parts in _times(tables)}
-    stages = list(dict.fromkeys(stage for parts in rows.values() for stage in parts))
+    stages = list(next(iter(rows.values()), {}))
     cells = [
         (name, *(f"{parts.get(stage, 0.0):.2f}" for stage in stages))
         for name, parts in rows.items()
@@ -177,7 +178,7 @@ def _times(tables: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str, dict
     for table in tables:
         medians = {row["name"]: row["median_ms"] for row in table["rows"]}
         for name, shares in table["graph_shares"].items():
-            times = {stage: share * medians[name] for stage, share in shares.items()}
+            times = {stage: shares.get(stage, 0.0) * medians[name] for stage in (*STAGES, LAYOUT)}
             found.append((table, name, times))
     return found
 

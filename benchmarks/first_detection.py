@@ -82,10 +82,10 @@ def naive(model: str, threads: int, variant: str) -> Callable[[], Detect]:
 
 def _with_effdet(bench: Any) -> Detect:
     import torch
+    from effdet.data.transforms import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    config = bench.config
-    mean = 255 * torch.tensor(config.mean).view(1, 3, 1, 1)
-    std = 255 * torch.tensor(config.std).view(1, 3, 1, 1)
+    mean = 255 * torch.tensor(bench.config.get("mean", IMAGENET_DEFAULT_MEAN)).view(1, 3, 1, 1)
+    std = 255 * torch.tensor(bench.config.get("std", IMAGENET_DEFAULT_STD)).view(1, 3, 1, 1)
 
     def detect(picture: Any) -> Any:
         with torch.inference_mode():

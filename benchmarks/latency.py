@@ -68,7 +68,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--image-size", type=int, help="default: each variant's own")
     parser.add_argument("--batch", default="1", help="such as 1,8")
     parser.add_argument("--single", default="", help="variants timed at the first --batch alone")
-    parser.add_argument("--compiled", help="variants with torch.compile; default the first one")
+    parser.add_argument("--full", help="variants with the costly peers; default the first one")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--peers", default="", help="parts of their names, such as 'eager;naive'")
@@ -82,6 +82,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
     parser.add_argument("--document", type=Path, help="write Markdown, and charts beside it")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
+    parser.add_argument("--prepare", action="store_true", help="only make what --files keeps")
     parser.add_argument("--under-load", action="store_true", help="show numbers of a busy machine")
     parser.add_argument("--quick", action="store_true", help="256 pixels, 7 turns, no compiling")
     return parser.parse_args(arguments)
@@ -97,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             directory = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
             directory.mkdir(parents=True, exist_ok=True)
+            if options.prepare:
+                prepare(options, directory)
+                return 0
             document = run(options, directory)
     except EffdetDeployError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -148,6 +152,23 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         document["startup"] = measure_starts(case, load_weights(case))
         save(options, document)
     return document
+
+
+def prepare(options: argparse.Namespace, directory: Path) -> None:
+    """Export everything that is to be timed, which needs no quiet machine, and time nothing."""
+    from peers import COMPILED, create_runs, load_weights
+    from startup import starts
+
+    for case in cases(options, directory):
+        weights = load_weights(case)
+        for part in options.parts.split(","):
+            tell(f"{case.variant} batch {case.batch} {part}: exporting")
+            names = [name for name in chosen_peers(options, case, part) if name not in COMPILED]
+            with contextlib.ExitStack() as stack:
+                create_runs(case, weights, part, names, stack)
+    if not options.no_startup:
+        case = next(cases(options, directory))
+        starts(case, load_weights(case))
 
 
 def earlier(options: argparse.Namespace) -> dict[str, Any]:
@@ -231,7 +252,7 @@ def measure_part(
 
     tell(f"{case.variant} batch {case.batch} {part}: preparing")
     with contextlib.ExitStack() as stack:
-        runs = create_runs(case, weights, part, chosen_peers(options, case), stack)
+        runs = create_runs(case, weights, part, chosen_peers(options, case, part), stack)
         if part == "end to end":
             runs |= artifact_runs(case, weights, options.artifact, stack)
             require_agreement(runs)
@@ -254,26 +275,26 @@ def measure_part(
     }
 
 
-def chosen_peers(options: argparse.Namespace, case: Case) -> list[str]:
+def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str]:
     """Return the peers to time: all, or those with one of the given parts in their names.
 
-    Compiling takes minutes: it is done for the variants asked for, at batch 1.
+    Those that take minutes to make are for the variants asked for: compiled ones at batch 1 alone,
+    and INT8 networks, which are calibrated anew, in OpenVINO alone.
     """
-    from peers import OURS, PEERS
+    from peers import COMPILED, COSTLY, INT8, OURS, PEERS
 
     wanted = [part for part in options.peers.split(";") if part]
-    compiled = options.compiled
-    if compiled is None:
-        compiled = "" if options.quick else options.variants.split(",")[0]
-    compiles = case.variant in compiled.split(",") and case.batch == 1
+    full = options.variants.split(",")[0] if options.full is None else options.full
+    left_out = set(() if case.variant in full.split(",") else COSTLY)
+    if case.batch > 1 or options.quick:
+        left_out |= set(COMPILED)
+    if part == "network":
+        left_out |= set(INT8 if left_out.issuperset(COSTLY) else INT8[-1:])
     return [
         name
         for name in PEERS
         if name == OURS
-        or (
-            (compiles or "torch.compile" not in name)
-            and (not wanted or any(part in name for part in wanted))
-        )
+        or (name not in left_out and (not wanted or any(part in name for part in wanted)))
     ]
 
 

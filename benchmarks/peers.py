@@ -13,7 +13,7 @@ import dataclasses
 import io
 import shutil
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,14 @@ if TYPE_CHECKING:
 OURS = "ours, ONNX Runtime"
 """The peer that all others are compared with."""
 CALIBRATION_SEED = 7
+COMPILED = ("effdet torch.compile FP32", "effdet torch.compile BF16")
+INT8 = (
+    "ours, OpenVINO INT8",
+    "ours, OpenVINO INT8, the rest BF16",
+    "ours, ONNX Runtime INT8",
+)
+COSTLY = (*COMPILED, INT8[-1], "ours, TorchScript")
+"""Peers that take minutes to make, and that are timed for some variants only."""
 AGREEMENT = 1e-2
 """Between the best scores of ours and of effdet: peers that compute something else are no peers."""
 
@@ -80,11 +88,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Weights:
-    """Two networks with the same weights, and the input our graphs take."""
+    """Two networks with the same weights, and the input our graphs take.
+
+    ``compiled`` holds what torch.compile took minutes to make, for the next table.
+    """
 
     ours: EfficientDet
     theirs: nn.Module
     pictures: NDArray[np.uint8]
+    compiled: dict[str, nn.Module] = field(default_factory=dict)
 
 
 def load_weights(case: Case) -> Weights:
@@ -147,8 +159,12 @@ def effdet_networks(case: Case, weights: Weights, names: Sequence[str]) -> dict[
     """Return every form in which effdet itself can be run, by name; only those in ``names``."""
     makers: dict[str, Callable[[], nn.Module]] = {
         "effdet eager": lambda: weights.theirs,
-        "effdet torch.compile FP32": lambda: torch.compile(copy.deepcopy(weights.theirs)),
-        "effdet torch.compile BF16": lambda: torch.compile(Half(weights.theirs)),
+        COMPILED[0]: lambda: weights.compiled.setdefault(
+            COMPILED[0], torch.compile(copy.deepcopy(weights.theirs))
+        ),
+        COMPILED[1]: lambda: weights.compiled.setdefault(
+            COMPILED[1], torch.compile(Half(weights.theirs))
+        ),
         "effdet naive ONNX, ONNX Runtime": lambda: Foreign(
             onnxruntime_session(naive_onnx(case, weights), case.threads)
         ),
@@ -161,8 +177,7 @@ def effdet_networks(case: Case, weights: Weights, names: Sequence[str]) -> dict[
 
 EFFDET_PEERS = (
     "effdet eager",
-    "effdet torch.compile FP32",
-    "effdet torch.compile BF16",
+    *COMPILED,
     "effdet naive ONNX, ONNX Runtime",
     "effdet naive ONNX, OpenVINO FP32",
 )
@@ -170,9 +185,7 @@ OUR_PEERS = (
     OURS,
     "ours, OpenVINO FP32",
     "ours, OpenVINO BF16",
-    "ours, OpenVINO INT8",
-    "ours, OpenVINO INT8, the rest BF16",
-    "ours, ONNX Runtime INT8",
+    *INT8,
     "ours, TorchScript",
 )
 PEERS = (*EFFDET_PEERS, *OUR_PEERS)

@@ -96,22 +96,24 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
 
 
 def point_chart(title: str, x_label: str, y_label: str, points: Sequence[Mark]) -> str:
-    """Draw named points; x begins at 0, y at what the lowest point needs."""
+    """Draw numbered points, named below; x begins at 0, y at what the lowest point needs."""
     low, high = min(each.y for each in points), max(each.y for each in points)
     margin = 0.15 * ((high - low) or abs(high) or 1.0)
     rows, columns = _ticks(low - margin, high + margin), _ticks(0, max(each.x for each in points))
-    frame = Frame(
-        64, 36, _WIDTH - 130, 330, (0, columns[-1][0]), (rows[0][0], max(rows[-1][0], high))
-    )
+    height = 380 + 18 * len(points)
+    frame = Frame(64, 36, _WIDTH - 30, 330, (0, columns[-1][0]), (rows[0][0], rows[-1][0]))
     body = _title(title) + frame.grid(rows) + frame.below(columns)
     body += _labels(frame, x_label, y_label)
-    for each in points:
+    for index, each in enumerate(points):
         x, y = frame.across(each.x), frame.up(each.y)
+        colour = _COLOURS[index % len(_COLOURS)] if each.is_ours else _THEIRS
         body += (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{each.colour}"/>'
-            f'<text x="{x + 9:.1f}" y="{y + 4:.1f}">{escape(each.name)}</text>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}"/>'
+            f'<text x="{x + 8:.1f}" y="{y - 5:.1f}">{index + 1}</text>'
         )
-    return _file(376, title, body)
+        name = f"{index + 1}  {each.name}: {_number(each.x)}, {each.y:.2f}"
+        body += _key(64, 380 + 18 * index, colour, name)
+    return _file(height, title, body)
 
 
 def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) -> str:
