@@ -19,6 +19,12 @@ from effdet_deploy.exporters.lowering import deliver_plan, lower_precision
 from effdet_deploy.exporters.naming import name_nodes
 from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.exporters.tensorrt.plugin import (
+    CONSIDERED,
+    NOT_RUN,
+    attach_plugin,
+    before_plugin,
+)
 from effdet_deploy.files import staging
 from effdet_deploy.graph import create_pipeline, fold_for_inference
 from effdet_deploy.parity.instrument import add_head_outputs
@@ -54,18 +60,23 @@ def export(
 ) -> Artifact:
     """Export to ``output``, an ``.onnx`` file; see :func:`effdet_deploy.exporters.export`."""
     source = load_source(variant_or_model, options, progress)
-    spec = specification_of(source, options)
+    asked = specification_of(source, options)
     with staging(output) as directory:
         staged = directory / output.name
-        spec, notes = write_graph(source.model, spec, options.opset, staged, progress)
+        traced = before_plugin(asked)
+        spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
         spec, more = lower_precision(staged, spec, options, progress)
+        notes += more
+        if asked.output.nms == "plugin":
+            spec = attach_plugin(staged, spec, asked.output)
+            notes += (CONSIDERED, NOT_RUN) if options.verify else (CONSIDERED,)
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
             folder = options.verify_images or options.calibration
             images = verification_images(spec.input, folder, spec.batch)
             report = verify_onnx(staged, spec, EagerReference(source.model, spec.input), images)
-        artifact = deliver_artifact(staged, output, spec, report, notes + more)
+        artifact = deliver_artifact(staged, output, spec, report, notes)
         deliver_plan(directory, output)
         return artifact
 
@@ -144,12 +155,16 @@ def verify_onnx(
     reference: EagerReference,
     images: list[NDArray[np.uint8]],
 ) -> ParityReport:
-    """Compare the file at ``path`` with eager PyTorch in ONNX Runtime on the CPU."""
+    """Compare the file at ``path`` with eager PyTorch in ONNX Runtime on the CPU.
+
+    Of a graph that ends in a plugin, only the raw heads can be run; they are finished in numpy.
+    """
     instrumented = path.with_name("heads.onnx")
     add_head_outputs(path, instrumented)
     with contextlib.ExitStack() as stack:
         heads = _opened(stack, instrumented)
-        detections = None if spec.output.nms == "none" else _opened(stack, path)
+        runs = spec.output.nms not in ("none", "plugin")
+        detections = _opened(stack, path) if runs else None
         return verify(
             spec,
             images,

@@ -27,6 +27,9 @@ MIN_INT8_OPSET = 19
 """The first in which quantisers take float16 scales."""
 TENSORRT_MAX_TOPK = 3840
 """The largest K that TensorRT's TopK takes."""
+PLUGIN_CANDIDATES = 4096
+"""How many scores TensorRT's NMS plugin considers; it has no attribute for it."""
+DEFAULT_CANDIDATES = 1000
 MAX_BATCH = 1024
 ENGINE_SUFFIXES = (".engine", ".plan")
 
@@ -59,7 +62,7 @@ class ExportOptions:
     score_threshold: float = 0.01
     iou_threshold: float = 0.5
     max_detections: int = 100
-    candidates: int = 1000
+    candidates: int = DEFAULT_CANDIDATES
     opset: int = DEFAULT_OPSET
     build: BuildOptions = field(default_factory=BuildOptions)
     keep_onnx: Path | None = None
@@ -73,7 +76,11 @@ class ExportOptions:
         _require(0 < self.iou_threshold < 1, "--iou-threshold", "between 0 and 1")
         _require(1 <= self.nms_steps <= 1000, "--nms-steps", "from 1 to 1000")
         _require(self.max_detections >= 1, "--max-detections", "1 or more")
-        _require(self.max_detections <= self.candidates, "--max-detections", "at most --candidates")
+        if self.nms == "plugin":
+            self._require_what_the_plugin_has()
+        else:
+            most = self.candidates
+            _require(self.max_detections <= most, "--max-detections", "at most --candidates")
         _require(MIN_OPSET <= self.opset <= MAX_OPSET, "--opset", f"{MIN_OPSET} to {MAX_OPSET}")
         self._require_consistent_precision()
         batch = self.batch
@@ -83,6 +90,16 @@ class ExportOptions:
             raise UsageError(
                 "--verify-images was given together with --no-verify.", "Leave one of them out."
             )
+
+    def _require_what_the_plugin_has(self) -> None:
+        if self.candidates != DEFAULT_CANDIDATES:
+            raise UsageError(
+                f"--nms plugin always considers the best {PLUGIN_CANDIDATES} scores, and "
+                f"--candidates {self.candidates} was asked for.",
+                "Leave --candidates out, or choose --nms static.",
+            )
+        allowed = self.max_detections <= PLUGIN_CANDIDATES
+        _require(allowed, "--max-detections", f"at most {PLUGIN_CANDIDATES} with --nms plugin")
 
     def _require_consistent_precision(self) -> None:
         if self.calibration is not None and self.precision == "fp32":
@@ -148,14 +165,29 @@ class ExportOptions:
                 f"--target {self.target} contradicts the output's suffix '{suffix}'.",
                 "A .engine is always for tensorrt: leave --target out.",
             )
-        if target == "tensorrt" and self.nms != "none" and self.candidates > TENSORRT_MAX_TOPK:
+        if suffix == ".torchscript":
+            self._require_torchscript()
+        if self.nms == "plugin":
+            self._require_plugin(target)
+        elif target == "tensorrt" and self.nms != "none" and self.candidates > TENSORRT_MAX_TOPK:
             raise UsageError(
                 f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, "
                 f"not {self.candidates}.",
                 f"Pass --candidates {TENSORRT_MAX_TOPK} or fewer.",
             )
-        if suffix == ".torchscript":
-            self._require_torchscript()
+
+    def _require_plugin(self, target: Target | None) -> None:
+        if target != "tensorrt":
+            said = "no --target was given" if target is None else f"--target {target} was given"
+            raise UsageError(
+                f"--nms plugin is a plugin of TensorRT that no other engine has, and {said}.",
+                "Add --target tensorrt, write an .engine file, or choose --nms static.",
+            )
+        if self.build.backend == "tensorrt-rtx":
+            raise UsageError(
+                "--nms plugin is in TensorRT's plugin library, which TensorRT-RTX does not have.",
+                "Choose --nms static, or build with --backend tensorrt.",
+            )
 
     def _require_torchscript(self) -> None:
         if self.precision != "fp32":
@@ -165,7 +197,7 @@ class ExportOptions:
             )
         if self.nms not in ("static", "none"):
             raise UsageError(
-                f"--nms {self.nms} is an operator of ONNX and cannot be put into TorchScript.",
+                f"--nms {self.nms} is a node of ONNX files and cannot be put into TorchScript.",
                 "Choose --nms static or --nms none.",
             )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.classes import class_specs, read_labels
 from effdet_deploy.errors import UsageError
+from effdet_deploy.exporters.options import PLUGIN_CANDIDATES
 from effdet_deploy.graph import describe
 from effdet_deploy.model.weights import LoadedModel, build_model, loaded_module
 from effdet_deploy.spec import DetectorSpec, OutputSpec, PrecisionSpec
@@ -63,7 +64,7 @@ def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpe
             nms=options.nms,
             score_threshold=options.score_threshold,
             iou_threshold=options.iou_threshold,
-            candidates=options.candidates,
+            candidates=PLUGIN_CANDIDATES if options.nms == "plugin" else options.candidates,
             max_detections=options.max_detections,
             nms_steps=options.nms_steps,
             box_format=options.box_format,

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import onnx
 from google.protobuf.message import DecodeError
 
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.spec import HEAD_OUTPUTS
+from effdet_deploy.spec import HEAD_OUTPUTS, METADATA_KEY, DetectorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PLUGIN_DOMAIN = "trt.plugins"
+"""Of the operators that only TensorRT has."""
 
 
 def add_head_outputs(source: Path, target: Path) -> None:
     """Write ``source`` to ``target`` with the two head tensors as further outputs, in float32.
 
-    A file whose outputs are the heads is copied as it is. ``target`` must stand in the directory
-    of ``source`` if that has external data.
+    A file whose outputs are the heads is copied as it is. A graph that ends in a plugin of TensorRT
+    ends in its heads afterwards, and its spec says so: nothing else could run it. ``target`` must
+    stand in the directory of ``source`` if that has external data.
 
     Raises:
         ModelFileError: the graph holds no nodes named as our exporter names the heads.
@@ -33,6 +38,8 @@ def add_head_outputs(source: Path, target: Path) -> None:
     for name in HEAD_OUTPUTS:
         if name not in present:
             _add_output(model.graph, name)
+    if any(node.domain == PLUGIN_DOMAIN for node in model.graph.node):
+        _end_before_plugin(model)
     target.write_bytes(model.SerializeToString())
 
 
@@ -48,3 +55,28 @@ def _add_output(graph: onnx.GraphProto, name: str) -> None:
     )
     graph.node.append(cast)
     graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+
+
+def _end_before_plugin(model: onnx.ModelProto) -> None:
+    """Remove the plugin and what depends on it, in place."""
+    graph = model.graph
+    lost: set[str] = set()
+    kept = []
+    for node in graph.node:
+        if node.domain == PLUGIN_DOMAIN or lost.intersection(node.input):
+            lost.update(node.output)
+        else:
+            kept.append(node)
+    outputs = [each for each in graph.output if each.name not in lost]
+    del graph.node[:], graph.output[:]
+    graph.node.extend(kept)
+    graph.output.extend(outputs)
+    used = {value for node in kept for value in node.input}
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name not in used:
+            del graph.initializer[index]
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY:
+            spec = DetectorSpec.from_json(entry.value)
+            heads = dataclasses.replace(spec.output, nms="none")
+            entry.value = dataclasses.replace(spec, output=heads).to_json()

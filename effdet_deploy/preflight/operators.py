@@ -18,6 +18,7 @@ _SPATIAL = ("AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool")
 _DATA_DEPENDENT = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
 _TRAINING_INPUT = 2
 _DEFAULT_OPSET = 20
+_PLUGIN_TYPES = {"FLOAT", "FLOAT16"}
 _ONNX_RUNTIME_DOMAIN = "com.microsoft"
 
 
@@ -50,7 +51,7 @@ def check_operators(graph: Graph, target: Target) -> Iterator[Finding]:
     """Yield each node whose operator the target does not have."""
     for node in graph.nodes:
         if node.operator in target.plugins:
-            yield from _plugin(node, target)
+            yield from _plugin(graph, node, target)
         elif node.operator not in target.operators:
             yield _absent(node, target)
         elif node.domain not in ONNX_DOMAINS:
@@ -83,7 +84,7 @@ def _general_remedy(node: Node) -> str:
     return "Export the model without it."
 
 
-def _plugin(node: Node, target: Target) -> Iterator[Finding]:
+def _plugin(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
     missing = [
         each for each in target.plugin_attributes[node.operator] if each not in node.attributes
     ]
@@ -93,6 +94,15 @@ def _plugin(node: Node, target: Target) -> Iterator[Finding]:
             node.name,
             f"{node.operator} lacks the attributes {', '.join(missing)}.",
             "Give the node every attribute of the plugin.",
+        )
+    kinds = {name: graph.types[name] for name in node.inputs if name in graph.types}
+    if len({*kinds.values()}) > 1 or not {*kinds.values()} <= _PLUGIN_TYPES:
+        listed = ", ".join(f"'{name}' {kind}" for name, kind in kinds.items())
+        yield Finding(
+            "plugin",
+            node.name,
+            f"{node.operator} takes inputs of one type, FLOAT or FLOAT16, and has {listed}.",
+            "Cast its inputs to one type.",
         )
 
 

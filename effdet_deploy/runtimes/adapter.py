@@ -144,6 +144,20 @@ def require_spec_fits(path: Path, runtime: Runtime) -> None:
         )
 
 
+def require_no_plugin(path: Path, spec: DetectorSpec, engine: str) -> None:
+    """Check that the graph does not end in the NMS plugin of TensorRT.
+
+    Raises:
+        ModelFileError: it does, and ``engine`` does not have that.
+    """
+    if spec.output.nms == "plugin":
+        raise ModelFileError(
+            f"'{path}' ends in TensorRT's NMS plugin (--nms plugin), which {engine} does not have.",
+            f"Build an engine from it: effdet-deploy build '{path.name}' model.engine; or export "
+            "it with --nms static, which runs everywhere.",
+        )
+
+
 def run_images(runtime: Runtime, batch: NDArray[Any]) -> Tensors:
     """Run on one prepared batch of images; raises as :meth:`Runtime.run` does."""
     return runtime.run({INPUT_NAME: batch})

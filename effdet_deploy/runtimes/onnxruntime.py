@@ -18,6 +18,7 @@ from effdet_deploy.runtimes.adapter import (
     TimedRun,
     checked_feeds,
     closed_error,
+    require_no_plugin,
     require_spec_fits,
 )
 from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
@@ -110,6 +111,7 @@ _LOAD_MESSAGES = (
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OnnxRuntime:  # noqa: ARG001
     """Load an ONNX model; see :func:`effdet_deploy.runtimes.load_runtime`."""
     spec = read_spec(path, "onnx")
+    require_no_plugin(path, spec, "ONNX Runtime")
     check_external_files(path, spec)
     return OnnxRuntime(path, spec, _create_session(path, device, threads))
 

@@ -17,6 +17,7 @@ from effdet_deploy.runtimes.adapter import (
     TimedRun,
     checked_feeds,
     closed_error,
+    require_no_plugin,
     require_spec_fits,
 )
 from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVinoRuntime:  # noqa: ARG001
     """Load an ONNX model; see :func:`effdet_deploy.runtimes.load_runtime`."""
     spec = read_spec(path, "onnx")
+    require_no_plugin(path, spec, "OpenVINO")
     check_external_files(path, spec)
     _require_cpu(device)
     settings: dict[Any, Any] = {

@@ -17,7 +17,13 @@ from effdet_deploy.runtimes.adapter import TensorInfo, checked_feeds, closed_err
 from effdet_deploy.runtimes.cuda_memory import open_cuda
 from effdet_deploy.runtimes.gpu import list_gpus
 from effdet_deploy.runtimes.tensorrt_session import Session
-from effdet_deploy.runtimes.trt_library import NAMES, create_log, essence, import_library
+from effdet_deploy.runtimes.trt_library import (
+    NAMES,
+    create_log,
+    essence,
+    import_library,
+    register_plugins,
+)
 from effdet_deploy.runtimes.unknown_engine import guessed_spec
 
 if TYPE_CHECKING:
@@ -89,6 +95,7 @@ def _deserialise(
         runtime: tensorrt.Runtime = trt.Runtime(log.logger)
     except (TypeError, RuntimeError) as error:  # a factory that returns nullptr is a TypeError
         raise _refused(path, trt, log) from error
+    register_plugins(trt, log)
     # A version-compatible plan brings the code of its own runtime.
     runtime.engine_host_code_allowed = hosts_code
     engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)

@@ -56,6 +56,16 @@ def create_log(trt: Any) -> Log:
     return Log(Logger(), errors, warnings)
 
 
+def register_plugins(trt: Any, log: Log) -> None:
+    """Make the plugins that come with TensorRT known to its parser and its runtime.
+
+    TensorRT-RTX has none. Where the library does not load, a model that needs a plugin is refused
+    with its node, and any other does without.
+    """
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(log.logger, "")
+
+
 def essence(messages: list[str]) -> str:
     """Return what TensorRT said as one line, without its C++ source positions."""
     return "; ".join(_clean(each) for each in messages)

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from effdet_deploy.errors import DeviceError, UsageError
+from effdet_deploy.errors import DeviceError, EffdetDeployWarning, UsageError
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.machine import require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -15,7 +15,7 @@ from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes.modelfile import read_sidecar, recognise
 from effdet_deploy.spec import BatchSpec, PrecisionSpec
 from tests.doubles.machine import recorded, with_double, with_driver
-from tests.onnx_models import detector_spec, write_tiny
+from tests.onnx_models import detector_spec, tiny_model, write_tiny
 
 RTX = BuildOptions(backend="tensorrt-rtx")
 
@@ -94,6 +94,34 @@ def test_networks_are_strongly_typed_in_every_release(version, flags, model, tmp
     build_engine(model, tmp_path / "tiny.engine")
 
     assert ["create_network", flags] in recorded(log)
+
+
+def test_plugins_are_registered_before_the_parser_looks_for_them(model, tmp_path, use_double):
+    log = use_double()
+
+    build_engine(model, tmp_path / "tiny.engine")
+
+    names = [each[0] for each in recorded(log)]
+    assert names.index("init_libnvinfer_plugins") < names.index("parse_from_file")
+
+
+def test_a_release_without_a_table_is_left_to_its_parser(model, tmp_path, use_double):
+    log = use_double(version="12.0.1")
+
+    build_engine(model, tmp_path / "tiny.engine")
+
+    assert any(each[0] == "parse_from_file" for each in recorded(log))
+
+
+def test_what_a_release_would_change_is_warned_of(tmp_path, use_double):
+    use_double()
+    onnx_model = tiny_model()
+    onnx_model.ir_version = 99
+    path = tmp_path / "new.onnx"
+    path.write_bytes(onnx_model.SerializeToString())
+
+    with pytest.warns(EffdetDeployWarning, match="IR version 99"):
+        build_engine(path, tmp_path / "tiny.engine")
 
 
 def test_tf32_is_off_unless_asked(model, tmp_path, use_double):

@@ -187,7 +187,7 @@ PLUGIN = {
 }
 
 
-def efficient_nms(**attributes) -> onnx.ModelProto:
+def efficient_nms(*, boxes: int = FLOAT, **attributes) -> onnx.ModelProto:
     outputs = {
         "num_detections": (TensorProto.INT32, (1, 1)),
         "detection_boxes": (FLOAT, (1, 10, 4)),
@@ -205,7 +205,7 @@ def efficient_nms(**attributes) -> onnx.ModelProto:
     return graph(
         [made],
         [value(name, *of) for name, of in outputs.items()],
-        inputs=[value("boxes", shape=(1, 20, 4)), value("scores", shape=(1, 20, 3))],
+        inputs=[value("boxes", boxes, (1, 20, 4)), value("scores", shape=(1, 20, 3))],
         domains=["TRT"],
     )
 

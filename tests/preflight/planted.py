@@ -194,6 +194,13 @@ OF_ONE_VERSION = (
         target="tensorrt-11",
     ),
     Planted(
+        "plugin with integer boxes",
+        efficient_nms(boxes=TensorProto.INT32, **PLUGIN),
+        "plugin",
+        "bad",
+        target="tensorrt-10",
+    ),
+    Planted(
         "output of unknown size",
         non_max_suppression(),
         "data-dependent-shape",

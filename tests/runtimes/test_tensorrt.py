@@ -45,6 +45,16 @@ def test_it_computes_what_the_engine_does(engine, use_engine_double):
     assert outputs["detection_classes"].dtype == np.int32
 
 
+def test_plugins_are_registered_before_the_plan_is_read(engine, use_engine_double, tmp_path):
+    log = tmp_path / "calls.jsonl"
+    use_engine_double(log=log)
+
+    load_runtime(engine)
+
+    names = [each[0] for each in recorded(log)]
+    assert names.index("init_libnvinfer_plugins") < names.index("deserialize_cuda_engine")
+
+
 def test_it_says_where_it_runs(engine, use_engine_double):
     use_engine_double()
 

@@ -2,5 +2,5 @@
 
 ``options`` says what can be asked, ``machine`` what this machine can do, ``engine`` builds and
 delivers, ``worker`` and ``network`` run in the child process, ``export`` is the whole road from a
-checkpoint. None but ``export`` needs torch or onnx.
+checkpoint, ``plugin`` ends a graph in TensorRT's NMS. None but ``export`` needs torch.
 """

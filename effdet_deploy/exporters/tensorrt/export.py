@@ -17,6 +17,7 @@ from effdet_deploy.exporters import onnx
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.machine import finish_commands, require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
+from effdet_deploy.exporters.tensorrt.plugin import NOT_RUN
 from effdet_deploy.files import deliver, require_writable_target, sidecar_path, staging
 from effdet_deploy.runtimes.modelfile import read_spec
 
@@ -73,7 +74,8 @@ def export(
         )
     # Where the engine was not run, the comparison of its ONNX file is what there is to show.
     report = engine.report or model.report
-    return dataclasses.replace(engine, report=report, notes=model.notes + engine.notes)
+    notes = [each for each in model.notes if engine.report is None or each != NOT_RUN]
+    return dataclasses.replace(engine, report=report, notes=(*notes, *engine.notes))
 
 
 def _for_onnx(options: ExportOptions) -> ExportOptions:

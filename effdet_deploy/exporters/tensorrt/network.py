@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.exporters.tensorrt.options import HARDWARE_LEVELS
+from effdet_deploy.runtimes.trt_library import register_plugins
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,7 @@ def parse(
     Raises:
         BuildFailedError: with every error of the parser and the node it is about.
     """
+    register_plugins(trt, log)
     # The flag's position differs between releases; TensorRT 11 knows no other kind of network.
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
