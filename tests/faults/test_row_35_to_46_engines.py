@@ -282,10 +282,15 @@ def test_row_45_close_is_idempotent_and_use_after_it_is_said(engine, use_double)
         runtime.run(picture())
 
 
-def test_row_46_outputs_are_read_after_the_stream_is_done(engine, use_double):
-    """The double does queued work only when it is waited for: too early a read finds 0xEE."""
-    use_double(cuda=HostCuda(with_recorder=False))
+@pytest.mark.parametrize("with_recorder", [False, True], ids=["queued", "recorded"])
+def test_row_46_outputs_are_read_after_the_stream_is_done(with_recorder, engine, use_double):
+    """The double does queued work only when it is waited for: too early a read finds 0xEE.
 
-    scores = load_runtime(engine).run(picture(255))["detection_scores"]
+    With a recorder, the first run is queued, the second recorded, the third played back.
+    """
+    use_double(cuda=HostCuda(with_recorder=with_recorder))
+    runtime = load_runtime(engine)
 
-    assert scores[0, 0] == pytest.approx(1.0)
+    scores = [runtime.run(picture(level))["detection_scores"][0, 0] for level in (255, 51, 102)]
+
+    assert scores == pytest.approx([1.0, 0.2, 0.4])
