@@ -45,7 +45,8 @@ of the bandwidth of a copy (what stays in caches moves faster).
 """
 STARTUP_TEXT = (
     "Fresh processes, each of which imports, loads and detects once; medians. *MB held* is the "
-    "most host memory that the process ever held. Files are in the system's cache."
+    "most host memory that the process ever held. Files are in the system's cache; torch.compile, "
+    "which takes minutes to its first result, is left out."
 )
 
 

@@ -1,6 +1,6 @@
 """One fresh process from its first import to its first detection; ``startup.py`` starts it.
 
-    python benchmarks/first_detection.py KIND MODEL PICTURE THREADS VARIANT
+    python benchmarks/first_detection.py KIND MODEL PICTURE THREADS VARIANT HEIGHT WIDTH
 
 ``PICTURE`` is a letterboxed array uint8 ``[1,H,W,3]`` in a .npy file. One JSON line comes out.
 """
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     Detect = Callable[[Any], Any]
     # Imports what it needs, and returns what loads the model and gives what detects.
-    Starter = Callable[[str, int, str], Callable[[], Detect]]
+    Starter = Callable[[str, int, str, tuple[int, int]], Callable[[], Detect]]
 
 
 def ours(backend: str) -> Starter:
     """Return what starts one of our files."""
 
-    def start(model: str, threads: int, _variant: str) -> Callable[[], Detect]:
+    def start(model: str, threads: int, *_network: Any) -> Callable[[], Detect]:
         from effdet_deploy import load
 
         def ready() -> Detect:
@@ -36,7 +36,7 @@ def ours(backend: str) -> Starter:
     return start
 
 
-def eager(model: str, threads: int, variant: str) -> Callable[[], Detect]:
+def eager(model: str, threads: int, variant: str, size: tuple[int, int]) -> Callable[[], Detect]:
     """Start effdet as its users do: its bench around the network, from a checkpoint."""
     import effdet
     import torch
@@ -45,14 +45,18 @@ def eager(model: str, threads: int, variant: str) -> Callable[[], Detect]:
 
     def ready() -> Detect:
         bench = effdet.create_model(
-            variant, bench_task="predict", pretrained=False, checkpoint_path=model
+            variant,
+            bench_task="predict",
+            pretrained=False,
+            checkpoint_path=model,
+            image_size=size,
         )
         return _with_effdet(bench.eval())
 
     return ready
 
 
-def naive(model: str, threads: int, variant: str) -> Callable[[], Detect]:
+def naive(model: str, threads: int, variant: str, size: tuple[int, int]) -> Callable[[], Detect]:
     """Start effdet's exported network in ONNX Runtime, with effdet's own post-processing."""
     import effdet
     import onnxruntime
@@ -73,7 +77,9 @@ def naive(model: str, threads: int, variant: str) -> Callable[[], Detect]:
                 ]
                 return maps[: len(maps) // 2], maps[len(maps) // 2 :]
 
-        bench = effdet.create_model(variant, bench_task="predict", pretrained=False)
+        bench = effdet.create_model(
+            variant, bench_task="predict", pretrained=False, image_size=size
+        )
         bench.model = Network()
         return _with_effdet(bench)
 
@@ -106,9 +112,9 @@ KINDS: dict[str, Starter] = {
 
 def main() -> None:
     """Measure one start and write it to stdout as JSON; times in seconds, memory in bytes."""
-    kind, model, picture, threads, variant = sys.argv[1:]
+    kind, model, picture, threads, variant, height, width = sys.argv[1:]
     begun = time.perf_counter()
-    ready = KINDS[kind](model, int(threads), variant)
+    ready = KINDS[kind](model, int(threads), variant, (int(height), int(width)))
     import numpy as np
 
     if kind == "openvino":

@@ -105,6 +105,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seconds", type=float, default=8.0, help="end a point after this")
     parser.add_argument("--max-seconds", type=float, default=900.0, help="begin none after this")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
+    parser.add_argument("--prepare", action="store_true", help="only make what --files keeps")
     parser.add_argument("--under-load", action="store_true", help="keep numbers of a busy machine")
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--point", help=argparse.SUPPRESS)
@@ -119,32 +120,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = known(options.json)
     document["machine"] = str(describe_machine())
     document["command"] = " ".join(sys.argv[1:])
-    begun = time.monotonic()
-    left = 0
     with contextlib.ExitStack() as stack:
         directory = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         directory.mkdir(parents=True, exist_ok=True)
-        for point in points(options):
-            if point.key in document["points"]:
-                continue
-            if time.monotonic() - begun > options.max_seconds:
-                left += 1
-                continue
-            print(point.key, file=sys.stderr, flush=True)
-            found = measure(point, options, directory)
-            if found["reasons"] and not options.under_load:
-                print(f"  not kept: {' and '.join(found['reasons'])}", file=sys.stderr)
-                left += 1
-                continue
-            document["points"][point.key] = asdict(point) | found
-            if options.json:
-                write_atomically(options.json, json.dumps(document, indent=1) + "\n")
+        if options.prepare:
+            for point in points(options):
+                if point.kind != "export":
+                    file_of(point, directory)
+            return 0
+        left = measure_all(document, options, directory)
     from scaling_section import scaling_section
 
     print("\n".join(scaling_section(document, {})))
     if left:
         print(f"{left} points are left: give the command once more.", file=sys.stderr)
     return 1 if left else 0
+
+
+def measure_all(document: dict[str, Any], options: argparse.Namespace, directory: Path) -> int:
+    """Measure what ``document`` does not hold, and write it there; return how much is left."""
+    begun = time.monotonic()
+    left = 0
+    for point in points(options):
+        if point.key in document["points"]:
+            continue
+        if time.monotonic() - begun > options.max_seconds:
+            left += 1
+            continue
+        print(point.key, file=sys.stderr, flush=True)
+        found = measure(point, options, directory)
+        if found["reasons"] and not options.under_load:
+            print(f"  not kept: {' and '.join(found['reasons'])}", file=sys.stderr)
+            left += 1
+            continue
+        document["points"][point.key] = asdict(point) | found
+        if options.json:
+            write_atomically(options.json, json.dumps(document, indent=1) + "\n")
+    return left
+
+
+def file_of(point: Point, directory: Path) -> Path:
+    """Return the exported file of a point, made if it is not there."""
+    path = directory / point.file
+    if not path.exists():
+        print(f"exporting {path.name}", file=sys.stderr, flush=True)
+        exported(point, path)
+    return path
 
 
 def known(path: Path | None) -> dict[str, Any]:
@@ -161,10 +182,7 @@ def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[
         with tempfile.TemporaryDirectory() as folder, LoadWatch() as watch:
             found = exported(point, Path(folder) / point.file)
         return found | {"reasons": list(watch.load.reasons)}
-    path = directory / point.file
-    if not path.exists():
-        exported(point, path)
-    return latencies(point, path, options.seconds)
+    return latencies(point, file_of(point, directory), options.seconds)
 
 
 def latencies(point: Point, path: Path, seconds: float) -> dict[str, Any]:
@@ -226,8 +244,12 @@ def export_here(point: Point, path: Path) -> int:
 
     torch.set_num_threads(point.threads)
     network = create_model(point.variant, image_size=point.size).eval()
-    if point.kind != "export":
+    stored = path.parent / f"{point.variant}.pth"
+    if point.kind != "export" and stored.exists():
+        network.load_state_dict(torch.load(stored, weights_only=True))
+    elif point.kind != "export":
         randomise(network)
+        torch.save(network.state_dict(), stored)
     options = ExportOptions(
         batch=BatchSpec(1, 1, max(BATCHES)),
         max_detections=point.detections,

@@ -38,6 +38,7 @@ class Start:
     kind: str
     file: Path
     variant: str
+    size: tuple[int, int]
 
     def run(self, picture: Path, threads: int) -> dict[str, Any]:
         """Start it once; return what :mod:`first_detection` says.
@@ -47,7 +48,10 @@ class Start:
         """
         command = [sys.executable, _CHILD, self.kind, self.file, picture, str(threads)]
         done = subprocess.run(  # noqa: S603
-            [*map(str, command), self.variant], capture_output=True, text=True, check=False
+            [*map(str, (*command, self.variant, *self.size))],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise RuntimeError(f"{self.name} did not start: {done.stderr[-500:]}")
@@ -64,6 +68,7 @@ def starts(case: Case, weights: Weights) -> list[Start]:
     from effdet_deploy.model import resolve_name
 
     variant = resolve_name(case.variant)
+    size = weights.ours.config.image_size
     whole = "end to end"
     float32 = our_file(case, weights, whole)
     made = (
@@ -79,7 +84,7 @@ def starts(case: Case, weights: Weights) -> list[Start]:
         ),
         ("ours, TorchScript", "torchscript", our_file(case, weights, whole, ".torchscript")),
     )
-    return [Start(name, kind, file, variant) for name, kind, file in made]
+    return [Start(name, kind, file, variant, size) for name, kind, file in made]
 
 
 def measure_starts(
