@@ -43,6 +43,9 @@ of the float32 matrix product above (INT8 and BF16 have higher ceilings of their
 pass 100%); and the bytes of float32 that the convolutions read and write at the least, as a share
 of the bandwidth of a copy (what stays in caches moves faster).
 """
+NO_BF16 = """This CPU has no BF16 instructions: the rows of BF16 show what converting to it costs,
+not what it gains.
+"""
 STARTUP_TEXT = (
     "Fresh processes, each of which imports, loads and detects once; medians. *MB held* is the "
     "most host memory that the process ever held. Files are in the system's cache; torch.compile, "
@@ -67,10 +70,12 @@ def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> s
 
 def _circumstances(document: dict[str, Any]) -> list[str]:
     best = document["ceilings"]
+    has_bf16 = any("bf16" in each for each in document["machine"].split())
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     return [
         f"Command: `python benchmarks/latency.py {document['command']}`\n",
         f"Machine: {document['machine']}.\n",
+        *([] if has_bf16 else [NO_BF16]),
         f"Versions: {versions}.\n",
         (
             f"Ceilings, measured here on {best['threads']} threads: {best['flops'] / 1e9:.0f} "

@@ -242,7 +242,7 @@ def _result(
     work = reached = None
     if runtime.backend in _PROFILERS:
         work = convolution_work(each.path, {INPUT_NAME: feed})
-        if runtime.device == "cpu":
+        if runtime.device == "cpu" and work.macs:
             ceilings = measure_ceilings(threads or len(usable_cpus()))
             reached = work.reached(timing.median, ceilings)
     return Result(
