@@ -1,251 +1,248 @@
 """One table: what each precision costs in mAP, and how each technique moves it.
 
-    python benchmarks/accuracy.py --model digits.onnx --weights digits.safetensors \
-        --calibration CALIBRATION --val VAL/annotations.json --test TEST/annotations.json
+    python benchmarks/accuracy.py --json docs/accuracy.json --document docs/precision.md
 
-``--model`` is our FP32 export of ``--weights``. Every row starts from it, so rows differ in
-precision alone. The budget search sees only ``--val``; every figure is of ``--test``. Naive
-quantisation is ``onnxruntime.quantization.quantize_static`` at its defaults.
+makes the FP32 export of the digits detector, the scenes, a file in every precision, and measures
+them: mAP on the test split, size, share of the multiply-accumulates in INT8, and latency in ONNX
+Runtime and OpenVINO. The budget search sees the val split only. Rows that the JSON file holds
+already are not measured again. Latency wants a quiet machine: ``--no-latency`` leaves it out,
+``--latency-only`` fills it in later.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
-import shutil
 import sys
-import tempfile
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import onnx
+from accuracy_document import fill_document, sections
+from accuracy_noise import noise_tables
+from precisions import BASELINE, Entry, Setting, entries, prepare, tell
 
+from effdet_deploy.benchmark import Plan
+from effdet_deploy.benchmark.artifacts import Settings, bench
+from effdet_deploy.benchmark.report import environment
 from effdet_deploy.cli.eval import eager_detector
 from effdet_deploy.detector import Detector
+from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.evaluation.accuracy import Accuracy, difference, measure
 from effdet_deploy.evaluation.cocoset import CocoSet, read_coco
 from effdet_deploy.evaluation.predictions import predict
-from effdet_deploy.exporters.finishing import write_onnx
-from effdet_deploy.exporters.lowering import lower_precision
-from effdet_deploy.exporters.options import ExportOptions
-from effdet_deploy.precision.calibration import calibration_images
-from effdet_deploy.precision.convolutions import find_convolutions, int8_share
-from effdet_deploy.precision.quantisation import Quantiser, Recipe
-from effdet_deploy.precision.ranges import graph_inputs
-from effdet_deploy.runtimes.modelfile import read_spec
-from effdet_deploy.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
+from effdet_deploy.files import sha256_file, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-BUDGET = 0.5
-TECHNIQUES = {
-    "min-max, nearest": Recipe("min-max", compensate=False, correct_bias=False),
-    "percentile, nearest": Recipe("percentile", compensate=False, correct_bias=False),
-    "entropy, nearest": Recipe("entropy", compensate=False, correct_bias=False),
-    "mse, nearest": Recipe("mse", compensate=False, correct_bias=False),
-    "mse, nearest, bias corrected": Recipe("mse", compensate=False, correct_bias=True),
-    "mse, compensated": Recipe("mse", compensate=True, correct_bias=False),
-    "mse, compensated, bias corrected": Recipe(),
-}
+    from effdet_deploy.evaluation.predictions import Results
+
+ENGINES = ("onnxruntime", "openvino")
+WEIGHTS = Path(__file__).parent.parent / "examples" / "digits" / "digits_d0.safetensors"
 
 
-@dataclass(frozen=True)
-class Row:
-    """A line of the table; ``accuracy`` is None where the file could not be made or run."""
+@dataclass
+class Table:
+    """What has been measured so far, kept in a JSON file after every step."""
 
-    name: str
-    accuracy: Accuracy | None
-    size: int = 0
-    share: float = 0.0
-    remark: str = ""
+    path: Path | None
+    document: dict[str, Any]
 
+    @classmethod
+    def open(cls, path: Path | None, inputs: dict[str, Any]) -> Table:
+        """Continue the table at ``path``; one of other inputs is begun anew."""
+        if path is not None and path.is_file():
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document.get("inputs") == inputs:
+                return cls(path, document)
+        return cls(path, {"inputs": inputs, "rows": {}, "noise": {}})
 
-@dataclass(frozen=True)
-class Task:
-    """What every row is made from and measured on."""
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """What was measured, by the name of the row."""
+        found: dict[str, dict[str, Any]] = self.document["rows"]
+        return found
 
-    model: Path
-    spec: DetectorSpec
-    calibration: Path
-    val: Path
-    test: CocoSet
-    folder: Path
+    def put(self, part: str, name: str, value: dict[str, Any]) -> None:
+        """Store one result."""
+        self.document[part][name] = value
+        self.save()
 
-
-def lowered(task: Task, name: str, **options: object) -> Row:
-    """Lower the FP32 file as an export would, and measure it."""
-    path = task.folder / "lowered.onnx"
-    shutil.copyfile(task.model, path)
-    chosen = ExportOptions(calibration=task.calibration, **options)
-    spec = dataclasses.replace(task.spec, precision=PrecisionSpec(chosen.precision, chosen.target))
-    spec, notes = lower_precision(path, spec, chosen, progress)
-    return measured(task, name, path, spec, next(iter(notes), ""))
-
-
-def technique(task: Task, name: str, recipe: Recipe, kinds: tuple[str, ...]) -> Row:
-    """Quantise convolutions of some kinds for OpenVINO by ``recipe``, and measure it."""
-    model = onnx.load(task.model)
-    images = calibration_images(task.calibration, task.spec.input)
-    batches = list(graph_inputs(images, task.spec))
-    quantiser = Quantiser(model, batches, "openvino", recipe, task.folder / "cache", progress)
-    names = [each.name for each in quantiser.convolutions if each.kind in kinds]
-    precision = PrecisionSpec("int8", "openvino")
-    path = task.folder / "technique.onnx"
-    spec = dataclasses.replace(task.spec, precision=precision)
-    spec = write_onnx(quantiser.quantised(names), spec, path)
-    row = measured(task, name, path, spec)
-    return dataclasses.replace(row, share=int8_share(quantiser.convolutions, names))
+    def save(self) -> None:
+        """Write everything."""
+        if self.path is not None:
+            write_atomically(self.path, json.dumps(self.document, indent=1) + "\n")
 
 
-def naive(task: Task) -> Row:
-    """Quantise with ONNX Runtime's defaults."""
-    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+@dataclass
+class Bench:
+    """A setting, its test sets, and the results of the baselines that were needed so far."""
 
-    images = calibration_images(task.calibration, task.spec.input)
-    feeds = iter([{INPUT_NAME: each} for each in graph_inputs(images, task.spec)])
+    setting: Setting
+    scenes: CocoSet
+    fewer: CocoSet
+    threads: int
 
-    class Reader(CalibrationDataReader):
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(feeds, None)
+    def dataset(self, entry: Entry) -> CocoSet:
+        """Return the scenes that an entry is measured on."""
+        return self.fewer if entry.is_technique else self.scenes
 
-    path = task.folder / "naive.onnx"
-    quantize_static(task.model, path, Reader())
-    model = onnx.load(path)
-    spec = dataclasses.replace(task.spec, precision=PrecisionSpec("int8", "onnxruntime"))
-    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-    onnx.save(model, path)
-    return measured(task, "INT8, onnxruntime.quantization defaults", path, spec)
+    def results(self, entry: Entry, path: Path) -> Results:
+        """Return the detections of an entry, from its file of results if there is one."""
+        stored = self.setting.files / f"{entry.stem}.results.json"
+        if stored.is_file():
+            found: Results = json.loads(stored.read_text(encoding="utf-8"))
+            return found
+        with self._detector(entry, path) as detector:
+            found = predict(detector, self.dataset(entry))
+        write_atomically(stored, json.dumps(found))
+        return found
 
-
-def unrepresentable(task: Task) -> Row:
-    """FP16 of weights that FP16 cannot hold exactly: each moved by up to half of its last bit."""
-    path = task.folder / "inexact.onnx"
-    model = onnx.load(task.model)
-    random = np.random.default_rng(0)
-    for tensor in model.graph.initializer:
-        if tensor.name.endswith(".weight"):
-            values = onnx.numpy_helper.to_array(tensor)
-            moved = values * (1 + random.uniform(-(2.0**-12), 2.0**-12, values.shape))
-            tensor.CopyFrom(onnx.numpy_helper.from_array(moved.astype(np.float32), tensor.name))
-    write_onnx(model, task.spec, path)
-    inexact = dataclasses.replace(task, model=path)
-    return lowered(inexact, "FP16 of inexact weights", precision="fp16", target="tensorrt")
+    def _detector(self, entry: Entry, path: Path) -> Detector:
+        if entry.make is None:
+            return eager_detector(self.setting.spec, str(self.setting.weights))
+        return Detector.load(path, backend=entry.engine, device="cpu", threads=self.threads)
 
 
-def measured(task: Task, name: str, path: Path, spec: DetectorSpec, remark: str = "") -> Row:
-    """Measure the file at ``path`` in ONNX Runtime."""
-    with Detector.load(path, backend="onnxruntime", device="cpu") as detector:
-        accuracy = measure(predict(detector, task.test), task.test)
-    share = 0.0
-    if spec.precision.kind == "int8":
-        every = find_convolutions(onnx.load(task.model))
-        kept = set(spec.precision.kept)
-        share = int8_share(every, [each.name for each in every if each.name not in kept])
-    return Row(name, accuracy, path.stat().st_size, share, remark)
+def accuracy_of(results: Results, dataset: CocoSet) -> Accuracy:
+    """Score the detections in the pictures of ``dataset``."""
+    return measure([each for each in results if each["image_id"] in dataset.paths], dataset)
 
 
-def rows(task: Task, weights: str) -> list[tuple[str, Callable[[], Row]]]:
-    """Return the name of every row and what makes it, in order."""
-    table: list[tuple[str, Callable[[], Row]]] = []
-    if weights:
-        eager = "eager, effdet's post-processing"
-
-        def in_eager() -> Row:
-            detector = eager_detector(task.spec, weights)
-            return Row(eager, measure(predict(detector, task.test), task.test))
-
-        table.append((eager, in_eager))
-    table.append(("FP32", lambda: measured(task, "FP32", task.model, task.spec)))
-    table.append(
-        ("FP16", lambda: lowered(task, "FP16", precision="fp16", target="tensorrt")),
-    )
-    table.append(("FP16 of inexact weights", lambda: unrepresentable(task)))
-    for target in ("openvino", "tensorrt", "onnxruntime"):
-        name = f"INT8 default, {target}"
-        table.append(
-            (name, lambda n=name, t=target: lowered(task, n, precision="int8", target=t)),
-        )
-    name = f"INT8 budget {BUDGET}, openvino"
-    budget = {"max_map_drop": BUDGET, "eval_data": task.val}
-    table.append((name, lambda: lowered(task, name, precision="int8", target="openvino", **budget)))
-    for label, recipe in TECHNIQUES.items():
-        table.append((label, lambda n=label, r=recipe: technique(task, n, r, ("dense",))))
-    every = ("stem", "depthwise", "squeeze-excite", "predict", "dense")
-    table.append(
-        ("every convolution", lambda: technique(task, "every convolution", Recipe(), every))
-    )
-    table.append(("naive", lambda: naive(task)))
-    return table
+def measured(bench: Bench, entry: Entry, known: dict[str, Entry]) -> dict[str, Any]:
+    """Make the file of one row, run it on the test scenes and compare it with its baseline."""
+    begun = time.monotonic()
+    path = file_of(bench.setting, entry)
+    document: dict[str, Any] = {"engine": entry.engine, "technique": entry.is_technique}
+    if entry.make is not None:
+        made = entry.make(bench.setting, path)
+        document |= {"size": path.stat().st_size, "int8_share": made.share, "remark": made.remark}
+    dataset = bench.dataset(entry)
+    accuracy = accuracy_of(bench.results(entry, path), dataset)
+    document |= {"scenes": len(dataset), "ap": accuracy.ap, "ap50": accuracy.ap50}
+    document["ap75"] = accuracy.ap75
+    if entry.name != BASELINE:
+        other = known[entry.baseline]
+        baseline = accuracy_of(bench.results(other, file_of(bench.setting, other)), dataset)
+        document["baseline"] = entry.baseline
+        document["difference"] = asdict(difference(accuracy, baseline))
+    return document | {"seconds": round(time.monotonic() - begun)}
 
 
-def progress(stage: str) -> None:
-    """Say what is being done."""
-    print(f"    {stage}", file=sys.stderr)
+def file_of(setting: Setting, entry: Entry) -> Path:
+    """Return where the file of a row is made."""
+    return setting.files / f"{entry.stem}.onnx"
 
 
-def documented(row: Row, baseline: Accuracy | None) -> dict[str, object]:
-    """Return a row for JSON; the difference is against FP32."""
-    document: dict[str, object] = {
-        "name": row.name,
-        "size": row.size,
-        "int8_share": row.share,
-        "remark": row.remark,
-    }
-    if row.accuracy is not None:
-        document |= {"ap": row.accuracy.ap, "ap50": row.accuracy.ap50, "ap75": row.accuracy.ap75}
-        if baseline is not None:
-            document["difference"] = str(difference(row.accuracy, baseline))
-    return document
+def measure_rows(bench: Bench, table: Table, options: argparse.Namespace) -> None:
+    """Measure every row that is not in the table yet; the baselines come first among them."""
+    known = {entry.name: entry for entry in entries()}
+    for name, entry in known.items():
+        again = name.startswith(tuple(options.redo)) if options.redo else False
+        wanted = not options.only or name.startswith(tuple(options.only)) or again
+        if again:
+            (bench.setting.files / f"{entry.stem}.results.json").unlink(missing_ok=True)
+        if not wanted or (name in table.rows and not again):
+            continue
+        tell(name)
+        try:
+            row = measured(bench, entry, known)
+        except EffdetDeployError as error:
+            row = {"engine": entry.engine, "technique": entry.is_technique, "failed": str(error)}
+        table.put("rows", name, row)
+        tell(f"{name}: {row.get('seconds', 0)} s, mAP {row.get('ap')}, {row.get('difference')}")
 
 
-def show(document: dict[str, object]) -> None:
-    """Print a row as a line of a Markdown table."""
-    ap = document.get("ap")
-    print(
-        f"| {document['name']} | {f'{100 * ap:.2f}' if isinstance(ap, float) else 'failed'} "
-        f"| {document.get('difference', '')} | {document['size'] / 1e6:.1f} "
-        f"| {document['int8_share']:.0%} | {document['remark']} |",
-        flush=True,
-    )
+def measure_latency(setting: Setting, table: Table, options: argparse.Namespace) -> None:
+    """Time the file of every row that is not a mere technique, in turns with FP32."""
+    timed = [
+        entry
+        for entry in entries()
+        if entry.make is not None
+        and not entry.is_technique
+        and entry.name in table.rows
+        and "inexact" not in entry.name
+    ]
+    plan = Plan(min_runs=options.runs, max_runs=options.runs, max_seconds=3600)
+    for engine in ENGINES:
+        tell(f"timing in {engine}")
+        settings = Settings(engine, "cpu", threads=(options.latency_threads,), plan=plan)
+        runnable = [entry for entry in timed if _loads(file_of(setting, entry), engine)]
+        found = bench([file_of(setting, entry) for entry in runnable], settings, tell)
+        if found.load.reasons and not options.under_load:
+            raise SystemExit(f"not quiet: {'; '.join(found.load.reasons)}; pass --under-load")
+        for entry, result in zip(runnable, found.results, strict=True):
+            latency = table.rows[entry.name].setdefault("latency", {})
+            latency[engine] = {
+                key: value
+                for key, value in result.to_dict().items()
+                if key in ("precision", "threads", "ratio_to_first")
+            } | {"median_ms": 1e3 * result.end_to_end.median}
+        where = environment(found.machine, found.load)
+        table.document.setdefault("latency_environment", {})[engine] = where
+        table.save()
 
 
-def main() -> int:
-    """Measure every row; write them as they come, so that an interrupted run is not lost."""
+def _loads(path: Path, engine: str) -> bool:
+    try:
+        Detector.load(path, backend=engine, device="cpu").close()
+    except EffdetDeployError as error:
+        tell(f"{path.name} is not timed: {error}")
+        return False
+    return True
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--weights", default="")
-    parser.add_argument("--calibration", type=Path, required=True)
-    parser.add_argument("--val", type=Path, required=True)
-    parser.add_argument("--test", type=Path, required=True)
-    parser.add_argument("--limit", type=int)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--files", type=Path, default=Path("build/accuracy"), help="kept, reused")
+    parser.add_argument("--scenes", type=int, default=1000, help="of the test split")
+    parser.add_argument("--technique-scenes", type=int, help="fewer for rows that only explain")
+    parser.add_argument("--val-scenes", type=int, default=300, help="that the budget search sees")
+    parser.add_argument("--calibration-scenes", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1, help="while accuracy is measured")
     parser.add_argument("--only", nargs="*", default=[], help="rows whose names begin so")
+    parser.add_argument("--redo", nargs="*", default=[], help="measure these rows again")
+    parser.add_argument("--no-latency", action="store_true", help="leave latency for later")
+    parser.add_argument("--latency-only", action="store_true", help="only fill in latency")
+    parser.add_argument("--latency-threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=21, help="timed turns")
+    parser.add_argument("--under-load", action="store_true", help="keep times of a busy machine")
+    parser.add_argument("--snr", action="store_true", help="only measure the noise of the heads")
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        task = Task(
-            given.model,
-            read_spec(given.model, "onnx"),
-            given.calibration,
-            given.val,
-            read_coco(given.test, limit=given.limit),
-            Path(folder),
-        )
-        print("| | mAP | against FP32, points | MB | MACs in INT8 | |\n|---|---|---|---|---|---|")
-        documents: list[dict[str, object]] = []
-        baseline = None
-        for name, make in rows(task, given.weights):
-            if given.only and name != "FP32" and not name.startswith(tuple(given.only)):
-                continue
-            row = make()
-            baseline = row.accuracy if row.name == "FP32" else baseline
-            documents.append(documented(row, baseline))
-            show(documents[-1])
-            if given.json:
-                given.json.write_text(json.dumps(documents, indent=2) + "\n")
+    parser.add_argument("--document", type=Path, action="append", default=[], help="fill it in")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure what is missing; print the tables and put them into the documents."""
+    options = parse_arguments(arguments)
+    counts = {
+        "train": options.calibration_scenes,
+        "val": options.val_scenes,
+        "test": options.scenes,
+    }
+    setting = prepare(options.weights, options.files, counts)
+    few = options.technique_scenes or options.scenes
+    inputs = {"weights": sha256_file(options.weights), "scenes": counts, "technique scenes": few}
+    table = Table.open(options.json, inputs)
+    if not options.latency_only:
+        if not options.snr:
+            scenes, fewer = read_coco(setting.test), read_coco(setting.test, limit=few)
+            measure_rows(Bench(setting, scenes, fewer, options.threads), table, options)
+        for name, rows in noise_tables(setting):
+            if options.snr or name not in table.document["noise"]:
+                table.put("noise", name, rows())
+    if not options.no_latency and not options.snr:
+        measure_latency(setting, table, options)
+    parts = sections(table.document)
+    for text in parts.values():
+        print(text)
+    for path in options.document:
+        fill_document(path, parts)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 from typing import TYPE_CHECKING
 
 import onnx
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 PLAN_NAME = "precision.json"
 """Of the file in the directory of the staged model that says which layers are INT8."""
+EXACT_NAME = "exact.onnx"
+"""Of the FP32 graph in that directory, from which an INT8 one was made."""
 _NAMED = 3
 _SYNTHETIC = (
     "FP16's limits were checked on synthetic pictures; pass --calibration DIR with your own."
@@ -113,6 +116,7 @@ def _lower_to_int8(
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
     from effdet_deploy.model.download import cache_directory
 
+    shutil.copyfile(path, path.with_name(EXACT_NAME))
     if options.calibration is None:
         raise ValueError("INT8 without calibration pictures")  # ExportOptions refuses it.
     target: Target = spec.precision.target or "tensorrt"

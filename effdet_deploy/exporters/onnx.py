@@ -19,6 +19,7 @@ from effdet_deploy.exporters.lowering import deliver_plan, lower_precision
 from effdet_deploy.exporters.naming import name_nodes
 from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.exporters.speed import speed_notes
 from effdet_deploy.exporters.tensorrt.plugin import (
     CONSIDERED,
     NOT_RUN,
@@ -76,6 +77,8 @@ def export(
             folder = options.verify_images or options.calibration
             images = verification_images(spec.input, folder, spec.batch)
             report = verify_onnx(staged, spec, EagerReference(source.model, spec.input), images)
+            if report.deliverable:
+                notes += speed_notes(staged, spec, progress)
         artifact = deliver_artifact(staged, output, spec, report, notes)
         deliver_plan(directory, output)
         return artifact

@@ -19,7 +19,7 @@ _PREPROCESS = "preprocess."
 
 
 def network_nodes(graph: GraphProto) -> list[NodeProto]:
-    """Return the nodes of the network, in graph order, up to the two that join the heads' levels.
+    """Return the nodes of the network, in graph order, up to the two that make the heads.
 
     Raises:
         ModelFileError: the heads are not named as our exporter names them.
@@ -42,18 +42,22 @@ def _is_preprocessing(node: NodeProto) -> bool:
 
 
 def head_node(graph: GraphProto, head: str) -> NodeProto:
-    """Return the node that joins the levels of ``head``, one of :data:`HEAD_OUTPUTS`.
+    """Return the node that makes ``head``, one of :data:`HEAD_OUTPUTS`: the last of its scope.
 
     Raises:
         ModelFileError: there is none.
     """
-    for node in graph.node:
-        if node.name == f"{head}.concat":
-            return node
-    raise ModelFileError(
-        f"The graph has no node '{head}.concat', which holds the raw head.",
-        "Only files written by effdet-deploy can be given another precision.",
-    )
+    scope = [
+        node
+        for node in graph.node
+        if node.name.startswith(f"{head}.") and node.op_type not in (*QUANTISERS, "Cast")
+    ]
+    if not scope:
+        raise ModelFileError(
+            f"The graph has no nodes named '{head}.…', which make the raw head.",
+            "Only files written by effdet-deploy can be given another precision.",
+        )
+    return scope[-1]
 
 
 def producers(graph: GraphProto) -> dict[str, NodeProto]:

@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[str], None]
 
-DEFAULT_KINDS = ("dense",)
-"""What is INT8 by default: pointwise and full convolutions. See docs/precision.md for the figures
-that speak against stem, depthwise, squeeze-excite and predict layers."""
 _MOMENT_IMAGES = 16
 
 
@@ -82,7 +79,8 @@ class Quantiser:
         self._recipe = recipe
         self._progress = progress
         self.cache = cache
-        values = quantised_values(self.convolutions, self._layout)
+        self._choosable = [each for each in self.convolutions if each.kind != "product"]
+        values = quantised_values(self._choosable, self._layout)
         # Whatever depends on the quantiser depends on the graph, the pictures and these settings.
         self.key = f"{calibration_key(model, values, batches)} {target} {recipe}"
         self._histograms: dict[str, Histogram] = cached(cache, model, values, batches, progress)
@@ -90,11 +88,11 @@ class Quantiser:
 
     def default(self) -> tuple[str, ...]:
         """Return the names of the convolutions that the default policy makes INT8."""
-        return tuple(each.name for each in self.convolutions if each.kind in DEFAULT_KINDS)
+        return tuple(each.name for each in self.convolutions if self._layout.takes(each))
 
     def quantised(self, names: Collection[str]) -> ModelProto:
         """Return a copy of the graph in which the convolutions ``names`` are INT8."""
-        chosen = [each for each in self.convolutions if each.name in names]
+        chosen = [each for each in self._choosable if each.name in names]
         self._quantise_weights(chosen)
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
@@ -113,12 +111,12 @@ class Quantiser:
     def _exact(self) -> dict[str, NDArray[np.float32]]:
         tensors = initializers(self.model.graph)
         return {
-            each.weight: numpy_helper.to_array(tensors[each.weight]) for each in self.convolutions
+            each.weight: numpy_helper.to_array(tensors[each.weight]) for each in self._choosable
         }
 
     @functools.cached_property
     def _means(self) -> dict[str, NDArray[np.float32]]:
-        sources = list(dict.fromkeys(each.source for each in self.convolutions))
+        sources = list(dict.fromkeys(each.source for each in self._choosable))
         return channel_means(self.model, sources, self._few)
 
     @property

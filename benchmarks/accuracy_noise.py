@@ -1,0 +1,90 @@
+"""Signal-to-noise ratio of the heads, by where INT8 stands and how it is made."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from precisions import KINDS, RECIPES, Setting, by_default, only, quantiser, tell
+
+from effdet_deploy.evaluation.cocoset import read_coco
+from effdet_deploy.images import letterbox, load_image
+from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
+from effdet_deploy.precision.convolutions import int8_share
+from effdet_deploy.precision.network import head_node
+from effdet_deploy.precision.quantisation import Recipe
+from effdet_deploy.precision.ranges import graph_inputs, open_session, with_outputs
+from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from onnx import ModelProto
+    from precisions import Take
+
+    Cells = dict[str, dict[str, float]]
+
+IMAGES = 16
+"""Of the val split; no range was taken from them."""
+NEAREST = RECIPES["least error, nearest"]
+
+
+def noise_tables(setting: Setting) -> Iterator[tuple[str, Callable[[], Cells]]]:
+    """Yield the name of each table and what measures it."""
+    yield "kinds", partial(_by_kind, setting)
+    yield "recipes", partial(_by_recipe, setting)
+
+
+def _by_kind(setting: Setting) -> Cells:
+    rows = {f"{kind} alone": only(kind) for kind in KINDS}
+    rows |= {"the default": by_default, "every convolution": only(*KINDS)}
+    return _measured(setting, "openvino", NEAREST, rows)
+
+
+def _by_recipe(setting: Setting) -> Cells:
+    cells: Cells = {}
+    for name, recipe in RECIPES.items():
+        cells |= _measured(setting, "openvino", recipe, {name: by_default})
+    for ranges in ("least error", "min-max"):
+        recipe = Recipe("mse" if ranges == "least error" else "min-max")
+        for target in ("tensorrt", "onnxruntime"):
+            name = f"{ranges}, compensated, bias corrected, laid out for {target}"
+            cells |= _measured(setting, target, recipe, {name: by_default})
+    return cells
+
+
+def _measured(setting: Setting, target: str, recipe: Recipe, rows: dict[str, Take]) -> Cells:
+    """Return share of work and noise of each row: a name to what is INT8."""
+    made = quantiser(setting, recipe, target)
+    paths = itertools.islice(read_coco(setting.val).paths.values(), IMAGES)
+    spec = setting.spec.input
+    images = [letterbox(load_image(path), spec.height, spec.width, spec.fill)[0] for path in paths]
+    batches = list(graph_inputs(images, setting.spec))
+    exact = _heads(made.model, batches)
+    cells: Cells = {}
+    for name, takes in rows.items():
+        names = [each.name for each in made.convolutions if takes(each)]
+        errors = _errors(exact, _heads(made.quantised(names), batches))
+        cells[name] = {"share": int8_share(made.convolutions, names)} | errors
+        tell(f"{name}: {errors}")
+    return cells
+
+
+def _heads(model: ModelProto, batches: list[Any]) -> list[list[Any]]:
+    values = [head_node(model.graph, name).output[0] for name in HEAD_OUTPUTS]
+    session = open_session(with_outputs(model, values), threads=1)
+    return [session.run(None, {INPUT_NAME: batch}) for batch in batches]
+
+
+def _errors(exact: list[list[Any]], mine: list[list[Any]]) -> dict[str, float]:
+    """Return the ratio of each head in dB, over all pictures; a mean is no signal."""
+    found = {}
+    for head, name in enumerate(("class", "box")):
+        mean = np.mean([each[head].mean() for each in exact])
+        total = TensorErrors()
+        for one, other in zip(exact, mine, strict=True):
+            total += tensor_errors(one[head] - mean, other[head] - mean)
+        found[name] = round(total.snr_db, 1)
+    return found

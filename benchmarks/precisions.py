@@ -1,0 +1,318 @@
+"""The files that ``accuracy.py`` measures: one network in every precision, made in every way.
+
+All start from one FP32 export, so they differ in precision alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from effdet_deploy.exporters import ExportOptions, export
+from effdet_deploy.exporters.finishing import write_onnx
+from effdet_deploy.exporters.lowering import EXACT_NAME, PLAN_NAME, lower_precision
+from effdet_deploy.files import sha256_file
+from effdet_deploy.precision.calibration import calibration_images
+from effdet_deploy.precision.convolutions import find_convolutions, int8_share
+from effdet_deploy.precision.int8 import LAYOUTS
+from effdet_deploy.precision.network import network_nodes
+from effdet_deploy.precision.quantisation import Quantiser, Recipe
+from effdet_deploy.precision.ranges import graph_inputs
+from effdet_deploy.runtimes.modelfile import read_spec
+from effdet_deploy.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from effdet_deploy.precision.convolutions import Convolution
+
+    Take = Callable[[Convolution], bool]
+
+BUDGET = 0.5
+BASELINE = "FP32"
+KINDS = ("stem", "depthwise", "squeeze-excite", "predict", "dense")
+RECIPES = {
+    "min-max, nearest": Recipe("min-max", compensate=False, correct_bias=False),
+    "percentile, nearest": Recipe("percentile", compensate=False, correct_bias=False),
+    "entropy, nearest": Recipe("entropy", compensate=False, correct_bias=False),
+    "least error, nearest": Recipe("mse", compensate=False, correct_bias=False),
+    "least error, nearest, bias corrected": Recipe("mse", compensate=False, correct_bias=True),
+    "least error, compensated": Recipe("mse", compensate=True, correct_bias=False),
+    "least error, compensated, bias corrected": Recipe(),
+}
+_SCENES = Path(__file__).parent.parent / "examples" / "digits" / "scenes.py"
+_SPLIT_BY = 2.0**13 + 1
+"""Veltkamp's constant: a float32 split with it keeps float16's 11 bits of mantissa."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every row is made from.
+
+    Attributes:
+        weights: the checkpoint.
+        files: the folder that everything is made in.
+        model: our FP32 export of it.
+        spec: of that export.
+        calibration: folder of pictures.
+        val: COCO annotations that the budget search may see.
+        test: COCO annotations that figures come from.
+    """
+
+    weights: Path
+    files: Path
+    model: Path
+    spec: DetectorSpec
+    calibration: Path
+    val: Path
+    test: Path
+
+
+@dataclass(frozen=True)
+class Made:
+    """A row's file and what it says of itself."""
+
+    path: Path
+    share: float = 0.0
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: its name, the engine that computes it, what makes its file, and its baseline.
+
+    ``make`` is None for eager PyTorch. A technique serves to explain, not to be used.
+    """
+
+    name: str
+    engine: str
+    make: Callable[[Setting, Path], Made] | None
+    baseline: str = BASELINE
+    is_technique: bool = False
+
+    @property
+    def stem(self) -> str:
+        """The name as a file's."""
+        return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-")
+
+
+def prepare(weights: Path, files: Path, counts: dict[str, int]) -> Setting:
+    """Make the scenes of each split and the FP32 export, where they are not there yet."""
+    files.mkdir(parents=True, exist_ok=True)
+    sets = {split: _scenes(files, split, count) for split, count in counts.items()}
+    model = files / f"fp32-{sha256_file(weights)[:12]}.onnx"
+    if not model.exists():
+        export(None, model, ExportOptions(weights=str(weights)), tell)
+    spec = read_spec(model, "onnx")
+    calibration = sets["train"].parent / "images"
+    return Setting(weights, files, model, spec, calibration, sets["val"], sets["test"])
+
+
+def _scenes(files: Path, split: str, count: int) -> Path:
+    """Return the annotations of ``count`` scenes; the detector was trained with other seeds."""
+    folder = files / f"{split}-{count}"
+    if not folder.is_dir():
+        tell(f"composing {count} scenes of the {split} split")
+        partial_folder = folder.with_suffix(".partial")
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        arguments = ["--split", split, "--seed", "0" if split == "test" else "1000"]
+        command = [sys.executable, str(_SCENES), *arguments, "--count", str(count)]
+        subprocess.run([*command, str(partial_folder)], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+        partial_folder.rename(folder)
+    return folder / "annotations.json"
+
+
+def entries() -> list[Entry]:
+    """Return every row, in the order of the table; a baseline stands before what it serves."""
+    fp16: dict[str, Any] = {"precision": "fp16", "target": "tensorrt"}
+    int8: dict[str, Any] = {"precision": "int8"}
+    rows = [
+        Entry(BASELINE, "onnxruntime", _exported),
+        Entry("eager PyTorch, effdet's post-processing", "pytorch", None),
+        Entry("FP16", "onnxruntime", partial(_lowered, **fp16)),
+        Entry("FP16, every tensor rounded", "onnxruntime", _rounded, is_technique=True),
+        Entry("FP32 of inexact weights", "onnxruntime", _inexact),
+        Entry("FP16 of inexact weights", "onnxruntime", _inexact_fp16, "FP32 of inexact weights"),
+        Entry("INT8 default, openvino", "openvino", partial(_lowered, target="openvino", **int8)),
+        Entry(f"INT8 budget {BUDGET}, openvino", "openvino", _budgeted),
+        Entry(
+            "INT8 default, tensorrt", "onnxruntime", partial(_lowered, target="tensorrt", **int8)
+        ),
+        Entry(
+            "INT8 default, onnxruntime",
+            "onnxruntime",
+            partial(_lowered, target="onnxruntime", **int8),
+        ),
+        Entry("onnxruntime.quantization, defaults", "onnxruntime", _naive),
+    ]
+    return rows + [
+        Entry(f"INT8, {name}", "openvino", partial(_quantised, **how), is_technique=True)
+        for name, how in _techniques().items()
+    ]
+
+
+def _techniques() -> dict[str, dict[str, Any]]:
+    """Return what else is measured: each way to round, and each kind of layer added or left out."""
+    found: dict[str, dict[str, Any]] = {
+        name: {"recipe": recipe, "takes": by_default} for name, recipe in RECIPES.items()
+    }
+    found["pointwise and full convolutions alone"] = {"takes": only("dense")}
+    for kind in KINDS:
+        if kind != "dense":
+            found[f"the default and {kind}"] = {"takes": default_and(kind)}
+    return found | {"every convolution": {"takes": only(*KINDS)}}
+
+
+def by_default(each: Convolution) -> bool:
+    """Take what the default for OpenVINO takes."""
+    return LAYOUTS["openvino"].takes(each)
+
+
+def only(*kinds: str) -> Take:
+    """Take some kinds of convolutions."""
+    return lambda each: each.kind in kinds
+
+
+def default_and(kind: str) -> Take:
+    """Take one more kind than the default for OpenVINO."""
+    return lambda each: by_default(each) or each.kind == kind
+
+
+def _exported(setting: Setting, path: Path) -> Made:
+    shutil.copyfile(setting.model, path)
+    return Made(path)
+
+
+def _lowered(setting: Setting, path: Path, **options: Any) -> Made:
+    """Lower the FP32 file as an export does."""
+    shutil.copyfile(setting.model, path)
+    chosen = ExportOptions(calibration=setting.calibration, **options)
+    precision = PrecisionSpec(chosen.precision, chosen.target)
+    asked = dataclasses.replace(setting.spec, precision=precision)
+    spec, notes = lower_precision(path, asked, chosen, tell)
+    for left in (PLAN_NAME, EXACT_NAME):
+        path.with_name(left).unlink(missing_ok=True)
+    every = find_convolutions(onnx.load(setting.model))
+    names = {each.name for each in every} - set(spec.precision.kept)
+    share = int8_share(every, names) if chosen.precision == "int8" else 0.0
+    remark = next((note for note in notes if "mAP lost" in note or "cannot hold" in note), "")
+    return Made(path, share, remark.partition(" Layers")[0])
+
+
+def _budgeted(setting: Setting, path: Path) -> Made:
+    budget: dict[str, Any] = {"max_map_drop": BUDGET, "eval_data": setting.val}
+    return _lowered(setting, path, precision="int8", target="openvino", **budget)
+
+
+def _inexact(setting: Setting, path: Path) -> Made:
+    """Move each weight by up to half of float16's last bit, so that float16 cannot hold it."""
+    model = onnx.load(setting.model)
+    random = np.random.default_rng(0)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".weight"):
+            values = numpy_helper.to_array(tensor)
+            moved = values * (1 + random.uniform(-(2.0**-12), 2.0**-12, values.shape))
+            tensor.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), tensor.name))
+    write_onnx(model, setting.spec, path)
+    return Made(path)
+
+
+def _inexact_fp16(setting: Setting, path: Path) -> Made:
+    made = _inexact(setting, path.with_suffix(".fp32.onnx"))
+    inexact = dataclasses.replace(setting, model=made.path)
+    return _lowered(inexact, path, precision="fp16", target="tensorrt")
+
+
+def _rounded(setting: Setting, path: Path) -> Made:
+    """Round every constant and computed value of the network to float16's mantissa.
+
+    CPUs compute FP16 files in float32, which leaves out the rounding between layers; this shows
+    what an engine gives that stores float16 and adds up in float32.
+    """
+    model = onnx.load(setting.model)
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.float32(_SPLIT_BY), "veltkamp"))
+    network = {node.name for node in network_nodes(graph)}
+    read = {value for node in graph.node if node.name in network for value in node.input}
+    for tensor in graph.initializer:
+        if tensor.name in read and tensor.data_type == onnx.TensorProto.FLOAT:
+            halved = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(halved, tensor.name))
+    outputs = {value.name for value in graph.output}
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.name in network and node.op_type != "Constant" and node.output[0] not in outputs:
+            nodes += _rounding(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    write_onnx(model, setting.spec, path)
+    return Made(path)
+
+
+def _rounding(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+    """Return what rounds the output of ``node``, whose own result gets another name (Dekker 1971).
+
+    x·c - (x·c - x) keeps the upper bits of x.
+    """
+    value = node.output[0]
+    exact, scaled, low = f"{value}.exact", f"{value}.scaled", f"{value}.low"
+    node.output[0] = exact
+    return [
+        helper.make_node("Mul", [exact, "veltkamp"], [scaled], scaled),
+        helper.make_node("Sub", [scaled, exact], [low], low),
+        helper.make_node("Sub", [scaled, low], [value], f"{value}.rounded"),
+    ]
+
+
+def quantiser(setting: Setting, recipe: Recipe, target: Any = "openvino") -> Quantiser:
+    """Return a quantiser of the FP32 export with the calibration pictures."""
+    images = calibration_images(setting.calibration, setting.spec.input)
+    batches = list(graph_inputs(images, setting.spec))
+    model = onnx.load(setting.model)
+    return Quantiser(model, batches, target, recipe, setting.files / "cache", tell)
+
+
+def _quantised(setting: Setting, path: Path, takes: Take, recipe: Recipe | None = None) -> Made:
+    """Quantise some convolutions for OpenVINO."""
+    made = quantiser(setting, recipe or Recipe())
+    names = [each.name for each in made.convolutions if takes(each)]
+    spec = dataclasses.replace(setting.spec, precision=PrecisionSpec("int8", "openvino"))
+    write_onnx(made.quantised(names), spec, path)
+    return Made(path, int8_share(made.convolutions, names))
+
+
+def _naive(setting: Setting, path: Path) -> Made:
+    """Quantise with ONNX Runtime's defaults, on the same pictures."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    images = calibration_images(setting.calibration, setting.spec.input)
+    feeds = iter([{INPUT_NAME: each} for each in graph_inputs(images, setting.spec)])
+
+    class Reader(CalibrationDataReader):
+        def get_next(self) -> dict[str, Any] | None:
+            return next(feeds, None)
+
+    quantize_static(setting.model, path, Reader())
+    model = onnx.load(path)
+    spec = dataclasses.replace(setting.spec, precision=PrecisionSpec("int8", "onnxruntime"))
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, path)
+    every = find_convolutions(onnx.load(setting.model))
+    return Made(path, int8_share(every, [each.name for each in every]))
+
+
+def tell(stage: str) -> None:
+    """Say on stderr what is being done."""
+    print(f"    {stage}", file=sys.stderr, flush=True)
