@@ -78,7 +78,11 @@ def naive(model: str, threads: int, variant: str, size: tuple[int, int]) -> Call
                 return maps[: len(maps) // 2], maps[len(maps) // 2 :]
 
         bench = effdet.create_model(
-            variant, bench_task="predict", pretrained=False, image_size=size
+            variant,
+            bench_task="predict",
+            pretrained=False,
+            pretrained_backbone=False,
+            image_size=size,
         )
         bench.model = Network()
         return _with_effdet(bench)
