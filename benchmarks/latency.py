@@ -10,11 +10,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+# Loaded before anything is timed: an hour later, an edited file would not fit the rest.
+from document import markdown, write_plots
+from startup import measure_starts, starts
 
 from effdet_deploy.benchmark import (
     LoadWatch,
@@ -77,7 +82,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seconds", type=float, default=40.0, help="end a table after this")
     parser.add_argument("--no-startup", action="store_true", help="leave fresh processes out")
     parser.add_argument("--accuracy", type=Path, help="what accuracy.py --json wrote")
-    parser.add_argument("--scaling", type=Path, help="what scaling.py --json wrote")
+    parser.add_argument("--scaling", type=Path, help="the JSON of scaling.py, which fills it in")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
     parser.add_argument("--document", type=Path, help="write Markdown, and charts beside it")
@@ -100,15 +105,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             directory.mkdir(parents=True, exist_ok=True)
             if options.prepare:
                 prepare(options, directory)
-                return 0
+                return measure_scaling(options, directory)
             document = run(options, directory)
+            if measure_scaling(options, directory):
+                tell("scaling is not complete: give the command once more, with --resume")
     except EffdetDeployError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    from document import markdown, write_plots
-
     for name in ("accuracy", "scaling"):
-        if path := getattr(options, name):
+        path = getattr(options, name)
+        if path and path.is_file():
             document[name] = json.loads(path.read_text(encoding="utf-8"))
     print(markdown(document))
     if options.document:
@@ -145,8 +151,6 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
             document["tables"].append(tables[key])
             save(options, document)
     if not options.no_startup and document["startup"] is None:
-        from startup import measure_starts
-
         case = next(cases(options, directory))
         tell(f"{case.variant}: starting fresh processes")
         document["startup"] = measure_starts(case, load_weights(case))
@@ -157,7 +161,6 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 def prepare(options: argparse.Namespace, directory: Path) -> None:
     """Export everything that is to be timed, which needs no quiet machine, and time nothing."""
     from peers import COMPILED, create_runs, load_weights
-    from startup import starts
 
     for case in cases(options, directory):
         weights = load_weights(case)
@@ -169,6 +172,18 @@ def prepare(options: argparse.Namespace, directory: Path) -> None:
     if not options.no_startup:
         case = next(cases(options, directory))
         starts(case, load_weights(case))
+
+
+def measure_scaling(options: argparse.Namespace, directory: Path) -> int:
+    """Let ``scaling.py`` fill in what its JSON lacks; return its exit code."""
+    if not options.scaling:
+        return 0
+    given = ["--json", options.scaling, "--files", directory, "--threads", options.threads]
+    given += ["--under-load"] * options.under_load + ["--prepare"] * options.prepare
+    command = [sys.executable, Path(__file__).with_name("scaling.py"), *given]
+    return subprocess.run(  # noqa: S603
+        list(map(str, command)), stdout=subprocess.DEVNULL, check=False
+    ).returncode
 
 
 def earlier(options: argparse.Namespace) -> dict[str, Any]:
