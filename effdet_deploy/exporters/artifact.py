@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from effdet_deploy._version import __version__
 from effdet_deploy.errors import VerificationError
@@ -48,6 +48,17 @@ class Artifact:
     def sidecar(self) -> Path:
         """The JSON file beside the artifact."""
         return sidecar_path(self.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything about the artifact in a form that JSON can hold."""
+        return {
+            "path": str(self.path),
+            "sidecar": str(self.sidecar),
+            "size": self.size,
+            "notes": list(self.notes),
+            "spec": asdict(self.spec),
+            "verification": None if self.report is None else self.report.to_dict(),
+        }
 
 
 def deliver_artifact(

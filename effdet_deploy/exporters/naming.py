@@ -72,4 +72,8 @@ def _rename_constants(graph: onnx.GraphProto, fixed: set[str], renamed: dict[str
                 renamed[value] = _numbered(f"{node.name}.{role}", taken)
 
 
-_CONSTANT_ROLES = {("Conv", 1): "weight", ("Conv", 2): "bias"}
+_CONSTANT_ROLES = {
+    (operator, index): role
+    for operator in ("Conv", "Gemm")
+    for index, role in ((1, "weight"), (2, "bias"))
+}

@@ -1,23 +1,8 @@
-"""From the heads' level maps to candidate boxes: flattening, selection, box decoding."""
+"""From the heads to candidate boxes: selection and box decoding."""
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
-
-
-class FlattenLevels(nn.Module):
-    """Joins the maps of all levels into one table with a row an anchor."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        """Map ``[N,A·channels,h,w]`` of every level to ``[N,anchors,channels]``, fine to coarse."""
-        rows = [
-            level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, self.channels) for level in maps
-        ]
-        return torch.cat(rows, dim=1)
 
 
 class CandidateSelector(nn.Module):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from effdet_deploy.model.layers import FpnCombine, SeparableConv2d
+from effdet_deploy.graph.heads import FoldedHead
+from effdet_deploy.model.layers import FpnCombine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from effdet_deploy.spec import InputSpec
 
 
-def fold_for_inference(network: EfficientDet, spec: InputSpec) -> EfficientDet:
+_HEADS = ("class_net.", "box_net.")
+
+
+def fold_for_inference(network: EfficientDet, spec: InputSpec) -> FoldedNetwork:
     """Return a folded copy of ``network`` for graph inputs as ``spec`` describes them.
 
     The copy takes what :class:`effdet_deploy.graph.preprocess.Preprocess` gives.
@@ -34,61 +38,30 @@ def fold_for_inference(network: EfficientDet, spec: InputSpec) -> EfficientDet:
             if isinstance(module, FpnCombine):
                 module.freeze()
         fold_input(folded.backbone, spec)
-    return folded
+        return FoldedNetwork(folded)
 
 
-class FoldedHead(nn.Module):
-    """A head whose per-level BatchNorms live in convolutions of each level's own.
+class FoldedNetwork(nn.Module):
+    """A network without BatchNorms, whose heads give one table for all levels."""
 
-    Depthwise and predict convolutions stay shared by all levels.
-    """
-
-    def __init__(self, head: Any) -> None:
+    def __init__(self, network: EfficientDet) -> None:
         super().__init__()
-        self.conv_rep = nn.ModuleList()
-        for repeat, conv in enumerate(head.conv_rep):
-            norms = [_head_norm(head, repeat, level) for level in range(head.num_levels)]
-            self.conv_rep.append(_FoldedRepeat(conv, norms, head.act))
-        self.predict = head.predict
+        self.backbone = network.backbone
+        self.fpn = network.fpn
+        self.class_net = FoldedHead(network.class_net)
+        self.box_net = FoldedHead(network.box_net)
 
-    def forward(self, x: list[Tensor]) -> list[Tensor]:
-        """Map as :meth:`HeadNet.forward` does."""
-        maps = x
-        for repeat in self.conv_rep:
-            maps = repeat(maps)
-        return [self.predict(level_map) for level_map in maps]
-
-
-class _FoldedRepeat(nn.Module):
-    """One repeat: a shared depthwise convolution, then each level's own, then activation."""
-
-    def __init__(self, conv: Any, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:
-        super().__init__()
-        separable = isinstance(conv, SeparableConv2d)
-        self.conv_dw = conv.conv_dw if separable else nn.Identity()
-        last = conv.conv_pw if separable else conv.conv
-        self.level = nn.ModuleList(fuse_conv_bn_eval(last, norm) for norm in norms)
-        self.act = act
-
-    def forward(self, x: list[Tensor]) -> list[Tensor]:
-        maps: list[Tensor] = []
-        for index, conv in enumerate(self.level):
-            maps.append(self.act(conv(self.conv_dw(x[index]))))
-        return maps
-
-
-def _head_norm(head: Any, repeat: int, level: int) -> nn.BatchNorm2d:
-    outer, inner = (level, repeat) if head.level_first else (repeat, level)
-    norm = head.bn_rep[outer][inner]
-    found: nn.BatchNorm2d = norm if head.level_first else norm.bn
-    return found
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images to ``[N·positions,anchors·classes]`` and ``[N·positions,anchors·4]``."""
+        maps = self.fpn(self.backbone(x))
+        return self.class_net(maps), self.box_net(maps)
 
 
 def fold_batch_norms(network: EfficientDet) -> None:
-    """Fold every BatchNorm that follows a convolution, in place; those of the heads per level."""
-    for name in ("class_net", "box_net"):
-        _replace(network, name, FoldedHead(network.get_submodule(name)))
+    """Fold every BatchNorm of backbone and pyramid that follows a convolution, in place."""
     for conv_name, norm_name in _conv_norm_pairs(network):
+        if conv_name.startswith(_HEADS):
+            continue  # A head's convolution has a BatchNorm for every level: see FoldedHead.
         conv: Any = network.get_submodule(conv_name)
         norm: Any = network.get_submodule(norm_name)
         _replace(network, conv_name, fuse_conv_bn_eval(conv, norm))

@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from effdet_deploy.anchors import anchor_count
 from effdet_deploy.errors import UsageError
 from effdet_deploy.graph.anchors import anchor_centres
-from effdet_deploy.graph.decode import BoxDecoder, CandidateSelector, FlattenLevels
+from effdet_deploy.graph.decode import BoxDecoder, CandidateSelector
+from effdet_deploy.graph.heads import AnchorRows
 from effdet_deploy.graph.nms import CPU_BLOCKS, OnnxNms, StaticNms
 from effdet_deploy.graph.preprocess import Preprocess
 from effdet_deploy.spec import DetectorSpec
@@ -18,13 +20,14 @@ class HeadsPipeline(nn.Module):
         super().__init__()
         self.preprocess = Preprocess(spec.input)
         self.network = network
-        self.class_logits = FlattenLevels(spec.num_classes)
-        self.box_regression = FlattenLevels(4)
+        anchors = anchor_count(spec.anchors, spec.input.height, spec.input.width)
+        self.class_logits = AnchorRows(anchors, spec.num_classes)
+        self.box_regression = AnchorRows(anchors, 4)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map images to ``class_logits`` ``[N,A,C]`` and ``box_regression`` ``[N,A,4]``."""
-        class_maps, box_maps = self.network(self.preprocess(images))
-        return self.class_logits(class_maps), self.box_regression(box_maps)
+        class_rows, box_rows = self.network(self.preprocess(images))
+        return self.class_logits(class_rows), self.box_regression(box_rows)
 
 
 class Postprocess(nn.Module):

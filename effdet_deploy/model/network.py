@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import timm
 from torch import Tensor, nn
 
-from effdet_deploy.errors import UnknownNameError
+from effdet_deploy.model.backbone import create_backbone
 from effdet_deploy.model.fpn import BiFpn
 from effdet_deploy.model.head import HeadNet
 from effdet_deploy.model.layers import ConvBnAct2d, SeparableConv2d
@@ -31,7 +30,7 @@ class EfficientDet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        backbone = _create_backbone(config)
+        backbone = create_backbone(config)
         self.backbone = backbone
         self.fpn = BiFpn(config, backbone.feature_info.channels())
         self.class_net = HeadNet(config, config.num_classes)
@@ -72,21 +71,6 @@ def create_model(
     chosen = {"num_classes": num_classes, "image_size": image_size}
     overrides |= {field: value for field, value in chosen.items() if value is not None}
     return EfficientDet(get_config(name).replace(overrides))
-
-
-def _create_backbone(config: ModelConfig) -> Any:
-    if not timm.is_model(config.backbone_name):
-        raise UnknownNameError("timm backbone", config.backbone_name, timm.list_models())
-    arguments: dict[str, Any] = {"drop_path_rate": config.drop_path_rate}
-    if config.feature_location:
-        arguments["feature_location"] = config.feature_location
-    return timm.create_model(
-        config.backbone_name,
-        features_only=True,
-        out_indices=config.backbone_indices,
-        pretrained=False,
-        **arguments,
-    )
 
 
 def _initialise(part: nn.Module, *, is_head: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
 from effdet_deploy.errors import ModelFileError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _ROLE = re.compile(r"(?P<module>.+)\.(?P<role>[a-z0-9]+?)(?:_(?P<index>\d+))?")
 _POSTPROCESS = "postprocess."
 _PREPROCESS = "preprocess."
+_MOVES = ("transpose", "reshape", "concat")
 _FLOATS = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2}
 """Element types that are compared, and the bytes of each."""
 
@@ -52,6 +54,11 @@ class GraphLayer:
     value: str
     element_type: int
     bytes: int
+
+    @property
+    def computes(self) -> bool:
+        """Whether it makes numbers, and does not only move them."""
+        return self.operator not in _MOVES
 
     @property
     def is_postprocess(self) -> bool:
@@ -131,9 +138,19 @@ class GraphLayers:
             try:
                 for batch in batches:
                     values = run_images(runtime, batch)
-                    yield {name: values[each.value][:1] for name, each in wanted.items()}
+                    yield {
+                        name: _first_image(values[each.value], len(batch))
+                        for name, each in wanted.items()
+                    }
             finally:
                 runtime.close()
+
+
+def _first_image(value: NDArray[Any], images: int) -> NDArray[Any]:
+    """Return what belongs to the first image; one table of all has the rows of each in turn."""
+    if value.ndim == 2 and len(value) > images:
+        return value[np.newaxis, : len(value) // images]
+    return value[:1]
 
 
 def _add_outputs(source: Path, target: Path, layers: Iterable[GraphLayer]) -> None:

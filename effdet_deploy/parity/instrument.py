@@ -44,10 +44,10 @@ def add_head_outputs(source: Path, target: Path) -> None:
 
 
 def _add_output(graph: onnx.GraphProto, name: str) -> None:
-    joined = next((node for node in graph.node if node.name == f"{name}.concat"), None)
+    joined = next((node for node in graph.node if node.name == f"{name}.reshape"), None)
     if joined is None:
         raise ModelFileError(
-            f"The graph has no node '{name}.concat', which holds the raw head.",
+            f"The graph has no node '{name}.reshape', which holds the raw head.",
             "Only files written by effdet-deploy can be compared by their heads.",
         )
     cast = onnx.helper.make_node(

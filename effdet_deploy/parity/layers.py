@@ -68,9 +68,8 @@ class EagerLayers:
     ) -> None:
         self._network = copy.deepcopy(network).cpu().float().eval()
         self._input = spec
-        self._classes = network.config.num_classes
         self._spots = _align(_calls(self._network), layers, self._network)
-        self._joined = {f"{head}.concat": head for head in HEAD_OUTPUTS}
+        self._joined = _joined(network)
 
     @property
     def names(self) -> set[str]:
@@ -88,10 +87,19 @@ class EagerLayers:
                 heads = self._network(pixels)
             values = {name: seen.values[spot] for name, spot in spots.items()}
             for name in self._joined.keys() & set(names):
-                head = self._joined[name]
-                channels = self._classes if head == HEAD_OUTPUTS[0] else 4
-                values[name] = flatten_levels(heads[HEAD_OUTPUTS.index(head)], channels)
+                head, channels = self._joined[name]
+                values[name] = flatten_levels(heads[head], channels)
             yield values
+
+
+def _joined(network: EfficientDet) -> dict[str, tuple[int, int]]:
+    """Map each node that holds all levels of a head to the head and the length of its rows."""
+    found = {}
+    for index, (net, head) in enumerate(zip(_HEADS, HEAD_OUTPUTS, strict=True)):
+        outputs = network.config.num_classes if index == 0 else 4
+        found[f"{head}.reshape"] = (index, outputs)
+        found[f"{net}.predict.conv_pw.gemm"] = (index, outputs * network.config.num_anchors)
+    return found
 
 
 class _Watch:

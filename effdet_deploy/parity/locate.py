@@ -122,7 +122,7 @@ def locate(
         found += _measured(behind, candidate, reference, batches, progress)
         first = _first_below(found, least_snr_db)
     symptom = _symptom(first.name, candidate, reference, batches) if first else ""
-    modules = {each.module for each in layers if not each.is_postprocess}
+    modules = {each.module for each in layers if each.computes and not each.is_postprocess}
     unmatched = len(modules - {each.module for each in network})
     return LayerReport(tuple(found), least_snr_db, first, symptom, unmatched)
 

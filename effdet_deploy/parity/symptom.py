@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 GAIN_DB = 20.0
 """An explanation must leave a hundredth of the error's energy, or it explains nothing."""
 _MAX_POSITIONS = 4096
-_MAPS = 4
+_MAPS, _ROWS = 4, 3
 """Rank of ``[N,C,H,W]``, the only form whose channels are told apart."""
 
 
@@ -24,7 +24,7 @@ def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str
     """Say in a clause what turns ``reference`` into ``candidate``; empty where nothing simple does.
 
     Args:
-        reference: any shape; channels are told apart in ``[N,C,H,W]`` only.
+        reference: any shape; channels are told apart in ``[N,C,H,W]`` and ``[N,rows,C]``.
         candidate: the same shape.
     """
     if reference.shape != candidate.shape:
@@ -43,10 +43,12 @@ def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str
 
 
 def _by_channel(tensor: NDArray[Any]) -> Channels:
-    """Return ``[C, positions]`` of maps, ``[1, elements]`` of anything else."""
+    """Return ``[C, positions]`` of maps and of rows, ``[1, elements]`` of anything else."""
     wide = np.asarray(tensor, dtype=np.float64)
     if wide.ndim == _MAPS:
         return np.moveaxis(wide, 1, 0).reshape(wide.shape[1], -1)
+    if wide.ndim == _ROWS:
+        return np.moveaxis(wide, 2, 0).reshape(wide.shape[2], -1)
     return wide.reshape(1, -1)
 
 

@@ -1,4 +1,8 @@
-"""The convolutions of a network: where they stand, what they cost, and which may be INT8."""
+"""The convolutions of a network: where they stand, what they cost, and which may be INT8.
+
+A Gemm with constants is a pointwise convolution with channels last: so our graphs write the predict
+layers. It counts as work, and stays in higher precision.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,8 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto, NodeProto
 
-Kind = Literal["stem", "depthwise", "squeeze-excite", "predict", "dense"]
+Kind = Literal["stem", "depthwise", "squeeze-excite", "predict", "dense", "product"]
+"""``product`` is a matrix product: it is never INT8."""
 
 _STAGE = re.compile(
     r"backbone\.(?:blocks\.\d+|[a-z]+\d*\.\d+|[a-z_0-9]+)|fpn\.(?:cell\.\d+|resample)|class_net|box_net"
@@ -59,9 +64,12 @@ def find_convolutions(model: ModelProto) -> list[Convolution]:
     nodes = [
         node
         for node in network_nodes(model.graph)
-        if node.op_type == "Conv" and node.input[1] in tensors
+        if node.op_type in ("Conv", "Gemm") and node.input[1] in tensors
     ]
-    areas = _output_areas(model)
+    shapes = _shapes(model)
+    joined = {
+        node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"
+    }
     return [
         Convolution(
             node.name,
@@ -71,7 +79,7 @@ def find_convolutions(model: ModelProto) -> list[Convolution]:
             node.output[0],
             _kind(node, first=index == 0),
             _stage(node.name),
-            int(np.prod(tensors[node.input[1]].dims)) * areas.get(node.output[0], 1),
+            int(np.prod(tensors[node.input[1]].dims)) * _positions(node, shapes, joined),
         )
         for index, node in enumerate(nodes)
     ]
@@ -80,6 +88,8 @@ def find_convolutions(model: ModelProto) -> list[Convolution]:
 def _kind(node: NodeProto, *, first: bool) -> Kind:
     if first:
         return "stem"
+    if node.op_type == "Gemm":
+        return "product"
     if ".predict" in node.name:
         return "predict"
     if ".se." in node.name:
@@ -93,12 +103,20 @@ def _stage(name: str) -> str:
     return match.group() if match else name
 
 
-def _output_areas(model: ModelProto) -> dict[str, int]:
+def _shapes(model: ModelProto) -> dict[str, list[int]]:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
-        value.name: int(np.prod([side.dim_value for side in value.type.tensor_type.shape.dim[2:]]))
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
         for value in inferred.value_info
     }
+
+
+def _positions(node: NodeProto, shapes: dict[str, list[int]], joined: dict[str, str]) -> int:
+    """Return in how many places of one image the weights are applied."""
+    if node.op_type == "Gemm":
+        # Its rows are those of all images; before they were joined, a table had an image's.
+        return shapes.get(joined.get(node.input[0], ""), [0, 1])[1]
+    return int(np.prod(shapes.get(node.output[0], [])[2:]))
 
 
 def int8_share(convolutions: Iterable[Convolution], chosen: Iterable[str]) -> float:

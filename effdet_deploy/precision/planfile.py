@@ -61,6 +61,12 @@ def read_plan(path: Path, convolutions: Iterable[Convolution]) -> tuple[str, ...
     for group in groups:
         if group not in known:
             raise UnknownNameError("group of layers", group, known)
+    products = {each.group for each in every if each.kind == "product"}
+    if refused := sorted(each for each in products if groups.get(each) == INT8):
+        raise DataError(
+            f"The precision file '{path}' makes {refused[0]} {INT8}, which is a matrix product.",
+            f"Leave it out, or write '{HIGHER}' there.",
+        )
     return tuple(each.name for each in every if groups.get(each.group) == INT8)
 
 

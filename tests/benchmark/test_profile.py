@@ -16,7 +16,7 @@ SHARE_TOLERANCE = 1e-9  # sums of a few float64 shares
         ("backbone.blocks.1.0.conv_pw.conv_nchwc", "backbone"),
         ("fpn.cell.0.fnode.1.combine.add", "fpn"),
         ("class_net.predict.conv_pw.conv", "heads"),
-        ("class_logits.concat", "head reorder"),
+        ("class_logits.reshape", "head reorder"),
         ("class_logits", "head reorder"),
         ("postprocess.select.topk", "selection"),
         ("postprocess.decode.exp", "decode"),

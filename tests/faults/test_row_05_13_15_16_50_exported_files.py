@@ -12,9 +12,10 @@ import onnx
 import pytest
 
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.exporters import Artifact, ExportOptions, export
+from effdet_deploy.exporters import Artifact, ExportOptions, export, finishing
 from effdet_deploy.exporters import onnx as onnx_exporter
 from effdet_deploy.exporters.simplify import simplify
+from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.spec import METADATA_KEY, DetectorSpec
 
@@ -64,7 +65,7 @@ def custom_operator(path: Path, spec: DetectorSpec) -> None:
         "Detect", ["images"], list(spec.output.names), "detect", domain="com.example"
     )
     heads = [
-        onnx.helper.make_node("Detect", ["images"], [f"{name}_raw"], f"{name}.concat", domain="x")
+        onnx.helper.make_node("Detect", ["images"], [f"{name}_raw"], f"{name}.reshape", domain="x")
         for name in ("class_logits", "box_regression")
     ]
     graph = onnx.helper.make_graph([node, *heads], "g", [images], outputs)
@@ -138,3 +139,20 @@ def test_row_15_a_failing_simplifier_leaves_the_traced_graph_and_a_reason(
     note = simplify(source, target, example, program=program, timeout=timeout)
     assert reason in note
     assert target.read_bytes() == source.read_bytes()
+
+
+def test_row_16_a_large_model_keeps_its_weights_in_a_file_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "EXTERNAL_DATA_ABOVE", 1_000_000)
+    options = ExportOptions(weights="random", image_size=(128, 128))
+    artifact = export("lite0", tmp_path / "large.onnx", options)
+    (data,) = artifact.spec.external_files
+    assert artifact.report is not None
+    assert artifact.report.passed
+    assert sha256_file(tmp_path / data.name) == data.sha256
+    assert artifact.size == artifact.path.stat().st_size + data.size
+    assert artifact.path.stat().st_size < 1_000_000
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(
+        [artifact.path.name, artifact.sidecar.name, data.name]
+    )

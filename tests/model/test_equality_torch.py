@@ -5,19 +5,10 @@ import pytest
 from effdet_deploy.model import list_models
 from tests.model.equality import assert_equal_to_effdet_and_scriptable
 
-HOOKED = pytest.mark.xfail(
-    reason="timm takes this backbone's features by hooks, which TorchScript cannot compile",
-    strict=True,
-)
-
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=HOOKED if name == "efficientdet_w0" else ())
-        for name in list_models()
-        if not name.startswith("tf_")
-    ],
+    [name for name in list_models() if not name.startswith("tf_")],
 )
 def test_outputs_equal_effdet_at_two_sizes_and_scripted(name):
     assert_equal_to_effdet_and_scriptable(name)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SCALED_LAYER = "backbone.blocks.2.0.conv_pw.conv"
 CLIPPED_LAYER = "fpn.cell.1.fnode.2.after_combine.act.clip"
 STEM = "backbone.conv_stem.conv"
-BOX_PREDICT = "box_net.predict.conv_pw.conv"
+BOX_PREDICT = "box_net.predict.conv_pw.gemm"
 WRONG_NORM = "fpn.cell.1.fnode.2.after_combine.conv.bn"
 CLIPPED_AT = 0.5
 SCALE = 1.25
@@ -113,8 +113,8 @@ def plant_swapped_predictions(source: Path, target: Path) -> Path:
     """The box head gives the codes of wide anchors for tall ones and the reverse."""
 
     def swap(values: np.ndarray) -> np.ndarray:
-        cells = values.reshape(3, 3, 4, *values.shape[1:])
-        return cells[:, [0, 2, 1]].reshape(values.shape)
+        cells = values.reshape(*values.shape[:-1], 3, 3, 4)
+        return cells[..., [0, 2, 1], :].reshape(values.shape)
 
     with edited(source, target) as model:
         for name in node_named(model, BOX_PREDICT).input[1:]:

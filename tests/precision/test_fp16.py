@@ -63,8 +63,8 @@ def test_casts_stand_only_at_the_borders_and_are_named_after_the_value(half):
     assert casts == {
         "preprocess.cast",
         "preprocess.sub.to_fp16",
-        "class_logits.concat.to_fp32",
-        "box_regression.concat.to_fp32",
+        "class_logits.reshape.to_fp32",
+        "box_regression.reshape.to_fp32",
     }
 
 

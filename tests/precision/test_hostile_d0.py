@@ -95,7 +95,7 @@ def scale(model, name, factor, *, axis):
 
 def convolution(model, prefix):
     """Return the first convolution below a module; a pointwise one may be a matrix product."""
-    kinds = ("Conv", "MatMul")
+    kinds = ("Conv", "Gemm")
     return next(n for n in model.graph.node if n.op_type in kinds and n.name.startswith(prefix))
 
 
@@ -106,7 +106,7 @@ def scale_pair(model, first, second, seed):
     scale(model, one.input[1], factor, axis=0)
     if len(one.input) > 2:
         scale(model, one.input[2], factor, axis=0)
-    scale(model, other.input[1], 1 / factor, axis=0 if other.op_type == "MatMul" else 1)
+    scale(model, other.input[1], 1 / factor, axis=0 if other.op_type == "Gemm" else 1)
 
 
 def hostile_ends(model):

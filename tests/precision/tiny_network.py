@@ -112,7 +112,9 @@ def _head(net: _Builder, maps: list[str], module: str, output: str, channels: in
         x = net.node("Transpose", f"{output}.transpose_{level}", [x], perm=[0, 2, 3, 1])
         shape = net.constant(f"{output}.shape_{level}", np.array([1, -1, channels]))
         rows.append(net.node("Reshape", f"{output}.reshape_{level}", [x, shape]))
-    net.nodes.append(helper.make_node("Concat", rows, [output], f"{output}.concat", axis=1))
+    joined = net.node("Concat", f"{output}.concat", rows, axis=1)
+    shape = net.constant(f"{output}.shape", np.array([1, -1, channels]))
+    net.nodes.append(helper.make_node("Reshape", [joined, shape], [output], f"{output}.reshape"))
 
 
 def tiny_network(*, gain: float = 1.0, seed: int = 0) -> onnx.ModelProto:

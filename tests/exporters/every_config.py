@@ -1,0 +1,54 @@
+"""What the tests of all configurations share: a small export, and its verification."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import onnx
+
+from effdet_deploy.exporters.artifact import silent
+from effdet_deploy.exporters.onnx import verify_onnx, write_graph
+from effdet_deploy.exporters.source import specification_of
+from effdet_deploy.model import get_config
+from effdet_deploy.parity.reference import EagerReference
+from effdet_deploy.pictures import structured_pictures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from effdet_deploy.exporters import ExportOptions
+    from effdet_deploy.exporters.source import Source
+    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.spec import DetectorSpec
+
+POOLED_DETECTIONS = 1000
+PICTURES = 12
+
+
+def smallest_side(name: str) -> int:
+    return int(2 ** get_config(name).max_level)
+
+
+def export_graph(source: Source, options: ExportOptions, folder: Path) -> tuple[Path, DetectorSpec]:
+    """Write an FP32 graph into a new ``folder``; every convolution is named by its module."""
+    folder.mkdir()
+    path = folder / "model.onnx"
+    spec = specification_of(source, options)
+    spec, notes = write_graph(source.model, spec, options.opset, path, silent)
+    assert not notes
+    convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    assert all(re.match(r"(backbone|fpn|class_net|box_net)\.", node.name) for node in convolutions)
+    return path, spec
+
+
+def verified(path: Path, spec: DetectorSpec, source: Source, count: int = PICTURES) -> ParityReport:
+    """Compare the graph with eager PyTorch on ``count`` pictures."""
+    pictures = structured_pictures(count, spec.input.height, spec.input.width, seed=11)
+    return verify_onnx(path, spec, EagerReference(source.model, spec.input), list(pictures))
+
+
+def assert_passed(report: ParityReport) -> None:
+    assert report.passed, report.to_dict()
+    assert report.detections is not None
+    assert report.detections.total >= POOLED_DETECTIONS
