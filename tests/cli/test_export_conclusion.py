@@ -1,0 +1,58 @@
+"""What an export says at its end: what was compared, and what to do with the file."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from effdet_deploy.cli.export import _next_step, _what_was_compared
+from effdet_deploy.exporters import Artifact
+from effdet_deploy.spec import EngineSpec
+from tests.onnx_models import detector_spec
+
+COPY_ENGINE = "copy d0.engine and d0.engine.json to the machine"
+COPY_ONNX = "copy d0.onnx and d0.onnx.json to the machine"
+BUILT_HERE = EngineSpec("tensorrt-rtx", "1.7")
+ON_A_GPU = EngineSpec("tensorrt", "10.16", "NVIDIA L4", "8.9")
+
+
+def artifact(name: str, engine: EngineSpec | None = None, **output) -> Artifact:
+    spec = dataclasses.replace(detector_spec(**output), engine=engine)
+    return Artifact(Path("models", name), spec, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("made", "step"),
+    [
+        (artifact("d0.onnx"), "effdet-deploy detect models/d0.onnx PICTURE.jpg"),
+        (
+            artifact("d0.engine", ON_A_GPU),
+            "effdet-deploy detect models/d0.engine PICTURE.jpg",
+        ),
+        (
+            artifact("d0.engine", BUILT_HERE),
+            f"{COPY_ENGINE} with the GPU and run: effdet-deploy detect d0.engine PICTURE.jpg",
+        ),
+        (
+            artifact("d0.onnx", nms="plugin"),
+            f"{COPY_ONNX} with TensorRT and run: effdet-deploy build d0.onnx d0.engine",
+        ),
+    ],
+)
+def test_the_next_step_is_one_that_works(made, step):
+    assert _next_step(made) == step
+
+
+@pytest.mark.parametrize(
+    ("engine", "title"),
+    [
+        (None, "verification"),
+        (ON_A_GPU, "verification of the engine"),
+        (BUILT_HERE, "verification of the ONNX file"),
+        (dataclasses.replace(ON_A_GPU, traits=("strip-plan",)), "verification of the ONNX file"),
+    ],
+)
+def test_it_is_said_which_file_was_compared(engine, title):
+    assert _what_was_compared(artifact("d0.engine", engine)) == title
