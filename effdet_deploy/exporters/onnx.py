@@ -31,6 +31,7 @@ from effdet_deploy.graph import create_pipeline, fold_for_inference
 from effdet_deploy.parity.instrument import add_head_outputs
 from effdet_deploy.parity.reference import EagerReference
 from effdet_deploy.parity.samples import verification_images
+from effdet_deploy.parity.tolerances import tolerance_for
 from effdet_deploy.parity.verify import verify
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.model import EfficientDet
     from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.parity.tolerances import Tolerance
     from effdet_deploy.runtimes.adapter import Runtime
     from effdet_deploy.spec import DetectorSpec
 
@@ -76,7 +78,10 @@ def export(
             progress("comparing with eager PyTorch")
             folder = options.verify_images or options.calibration
             images = verification_images(spec.input, folder, spec.batch)
-            report = verify_onnx(staged, spec, EagerReference(source.model, spec.input), images)
+            reference = EagerReference(source.model, spec.input)
+            has_budget = options.max_map_drop is not None
+            tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)
+            report = verify_onnx(staged, spec, reference, images, tolerance)
             if report.deliverable:
                 notes += speed_notes(staged, spec, progress)
         artifact = deliver_artifact(staged, output, spec, report, notes)
@@ -157,6 +162,7 @@ def verify_onnx(
     spec: DetectorSpec,
     reference: EagerReference,
     images: list[NDArray[np.uint8]],
+    tolerance: Tolerance | None = None,
 ) -> ParityReport:
     """Compare the file at ``path`` with eager PyTorch in ONNX Runtime on the CPU.
 
@@ -174,6 +180,7 @@ def verify_onnx(
             reference,
             run_heads=partial(run_images, heads),
             run_detections=None if detections is None else partial(run_images, detections),
+            tolerance=tolerance,
         )
 
 
