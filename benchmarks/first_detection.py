@@ -125,6 +125,8 @@ def main() -> None:
         import openvino  # noqa: F401
     elif kind == "onnxruntime":
         import onnxruntime  # noqa: F401
+    elif kind == "torchscript":
+        import torch  # noqa: F401
     image = np.load(picture)
     imported = time.perf_counter()
     detect = ready()
