@@ -18,9 +18,19 @@ if TYPE_CHECKING:
 
 _MARKED = re.compile(r"(<!-- accuracy: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
-_FULL = ("", "computed by", "mAP", "AP50", "AP75", "difference, points", "MB", "MACs in INT8")
+_FULL = (
+    "",
+    "computed by",
+    "scenes",
+    "mAP",
+    "AP50",
+    "AP75",
+    "difference, points",
+    "MB",
+    "INT8 MACs",
+)
 _LATENCY = ("ONNX Runtime, ms", "against FP32 there", "OpenVINO, ms", "against FP32 there")
-_SHORT = ("", "mAP", "against FP32, points", "MB", "MACs in INT8")
+_SHORT = ("", "mAP", "against FP32, points", "MB", "INT8 MACs")
 
 
 def sections(document: dict[str, Any]) -> dict[str, str]:
@@ -51,7 +61,12 @@ def _full(name: str, row: dict[str, Any], latency: bool) -> tuple[str, ...]:
     engine = _ENGINES[row["engine"]]
     if "failed" in row:
         return (name, engine, "failed", *[""] * (len(_FULL) - 3 + latency * len(_LATENCY)))
-    cells = (name, engine, *(f"{100 * row[key]:.2f}" for key in ("ap", "ap50", "ap75")))
+    cells = (
+        name,
+        engine,
+        str(row["scenes"]),
+        *(f"{100 * row[key]:.2f}" for key in ("ap", "ap50", "ap75")),
+    )
     cells += (_difference(row), *_costs(row))
     if latency:
         for each in ("onnxruntime", "openvino"):
