@@ -74,6 +74,7 @@ def test_without_tensorrt_the_onnx_file_is_finished_and_the_commands_are_given(e
     options = dataclasses.replace(NOWHERE, batch=BatchSpec(1, 2, 4))
 
     with (
+        pytest.warns(EffdetDeployWarning, match="a note"),
         pytest.warns(EffdetDeployWarning, match="cannot be built here"),
         pytest.raises(MissingError) as caught,
     ):
@@ -117,6 +118,7 @@ def test_without_tensorrt_a_file_of_another_kind_is_not_replaced(content, export
 def test_without_tensorrt_the_same_command_may_be_run_again(exported, tmp_path):
     for _ in range(2):
         with (
+            pytest.warns(EffdetDeployWarning, match="a note"),
             pytest.warns(EffdetDeployWarning, match="cannot be built here"),
             pytest.raises(MissingError, match="is finished"),
         ):

@@ -59,8 +59,10 @@ def export(
             EffdetDeployWarning,
             stacklevel=3,
         )
-        onnx.export(variant_or_model, kept, _for_onnx(options), progress)
-        raise _finish_elsewhere(missing, kept, output, options) from missing
+        model = onnx.export(variant_or_model, kept, _for_onnx(options), progress)
+        for note in model.notes:
+            warnings.warn(note, EffdetDeployWarning, stacklevel=3)
+        raise _finish_elsewhere(missing, model, output, options) from missing
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
         model = _export_onnx(variant_or_model, kept, output, options, progress)
@@ -124,12 +126,16 @@ def _export_onnx(
 
 
 def _finish_elsewhere(
-    missing: MissingError, kept: Path, output: Path, options: ExportOptions
+    missing: MissingError, model: Artifact, output: Path, options: ExportOptions
 ) -> MissingError:
-    spec = read_spec(kept, "onnx")
-    ours, theirs = finish_commands(kept, output, options.build, spec.input, spec.batch)
+    spec = model.spec
+    ours, theirs = finish_commands(model.path, output, options.build, spec.input, spec.batch)
+    verdict = ""
+    if model.report is not None:
+        status = "passed" if model.report.passed else "was inconclusive"
+        verdict = f", and its comparison with PyTorch {status}"
     return MissingError(
-        f"{missing.cause} The ONNX file is finished: '{kept}'.",
-        f"Copy it to the machine with the GPU and run there:\n    {ours}\nor, without "
-        f"effdet-deploy:\n    {theirs}",
+        f"{missing.cause} The ONNX file '{model.path}' is finished{verdict}.",
+        f"Copy it and '{sidecar_path(model.path).name}' to the machine with the GPU and run there:"
+        f"\n    {ours}\nor, without effdet-deploy:\n    {theirs}",
     )
