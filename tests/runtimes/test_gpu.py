@@ -12,14 +12,18 @@ import json
 import numpy as np
 import pytest
 
+from effdet_deploy.detector import load
 from effdet_deploy.errors import ResourceError
+from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.options import BACKENDS, BuildOptions
+from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.cuda_memory import open_cuda
 from effdet_deploy.runtimes.gpu import list_gpus
 from effdet_deploy.runtimes.trt_library import MODULES
 from effdet_deploy.spec import BatchSpec
+from tests.networks import conditioned
 from tests.onnx_models import SIDE, WEIGHTS, detector_spec, write_tiny
 
 pytestmark = [
@@ -30,6 +34,7 @@ pytestmark = [
     ),
 ]
 SIZE = 4096
+RUNS = 50
 
 
 @pytest.fixture
@@ -106,3 +111,23 @@ def test_an_engine_is_built_run_and_verified(backend, batch, tmp_path):
         scores = runtime.run({"images": pictures})["detection_scores"]
         np.testing.assert_allclose(scores[-1], level / 255 * WEIGHTS, atol=1e-5)
     runtime.close()
+
+
+@pytest.mark.parametrize("nms", ["static", "plugin"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_exported_detector_is_built_run_and_verified(
+    backend, precision, nms, tmp_path, record_property
+):
+    """Its median compute time is recorded: ``--junit-xml FILE`` writes it down."""
+    if nms == "plugin" and backend == "tensorrt-rtx":
+        pytest.skip("TensorRT-RTX has no plugins")
+    options = ExportOptions(precision=precision, nms=nms, build=BuildOptions(backend=backend))
+
+    artifact = export(conditioned("tf_efficientdet_d0"), tmp_path / "d0.engine", options)
+
+    assert json.loads(artifact.sidecar.read_text())["verified"] == "engine"
+    assert artifact.report.passed
+    with load(artifact.path) as detector:
+        feed = {"images": structured_pictures(1, SIDE, SIDE, seed=5)}
+        runs = [detector.runtime.run_timed(feed) for _ in range(RUNS)]
+    record_property("compute_ms", 1e3 * float(np.median([each.compute for each in runs])))
