@@ -114,13 +114,18 @@ def _show(result: Benchmark, settings: Settings) -> None:
 
     from effdet_deploy.benchmark import report
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in report.COLUMNS:
-        table.add_column(column, overflow="fold")
-    for row in report.rows(result):
-        table.add_row(*map(Text, row))
     screen = console.stdout()
-    screen.print(table)
+    named = 2
+    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for row in report.rows(result):
+        groups.setdefault(row[:named], []).append(row[named:])
+    for name, rows in groups.items():
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=": ".join(name), title_justify="left")
+        for column in report.COLUMNS[named:]:
+            table.add_column(column, overflow="fold")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        screen.print(table)
     for line in report.detail_lines(result):
         screen.print(line, markup=False)
     console.note("\n".join([str(result.machine), *report.load_lines(result.load)]))
