@@ -35,7 +35,8 @@ from effdet_deploy.exporters.onnx import write_graph
 from effdet_deploy.exporters.options import ExportOptions
 from effdet_deploy.exporters.source import load_source, specification_of
 
-pytestmark = pytest.mark.slow
+# Naive quantisation calibrates every tensor of the graph, NMS included, and takes its time.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SCENES, PICTURES = 60, 16
