@@ -68,10 +68,13 @@ def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     macs = traffic = 0
     for event in events:
-        if event.get("cat") == "Node" and event["args"].get("op_name") == "Conv":
+        operator = event["args"].get("op_name") if event.get("cat") == "Node" else None
+        if operator in ("Conv", "Gemm"):
             source, weight, *_ = _shapes(event["args"]["input_type_shape"])
             (output,) = _shapes(event["args"]["output_type_shape"])
-            macs += math.prod(output) * math.prod(weight[1:])
+            # Our graphs write a Gemm where a pointwise convolution has its channels last.
+            inner = weight[1:] if operator == "Conv" else source[1:]
+            macs += math.prod(output) * math.prod(inner)
             traffic += _BYTES * (math.prod(source) + math.prod(weight) + math.prod(output))
     return Work(macs, traffic)
 

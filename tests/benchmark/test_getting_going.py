@@ -55,6 +55,22 @@ def test_the_work_is_that_of_every_convolution(network, feeds):
     )
 
 
+def test_a_matrix_product_is_work_as_the_pointwise_convolution_that_it_stands_for(tmp_path):
+    rows, inner, outer = 6, 5, 4
+    weight = onnx.numpy_helper.from_array(np.ones((inner, outer), np.float32), "weight")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Gemm", ["images", "weight"], ["y"], "gemm")],
+        "product",
+        [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [rows, inner])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [rows, outer])],
+        initializer=[weight],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "g")
+    found = convolution_work(tmp_path / "g", {"images": np.ones((rows, inner), np.float32)})
+    assert found.macs == rows * inner * outer
+
+
 def test_a_share_is_work_over_time_over_the_ceiling():
     ceilings = Ceilings(threads=2, flops=200e9, bandwidth=10e9)
     reached = Work(macs=1_000_000_000, traffic=50_000_000).reached(0.02, ceilings)
