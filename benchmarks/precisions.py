@@ -155,6 +155,7 @@ def entries() -> list[Entry]:
             partial(_lowered, target="onnxruntime", **int8),
         ),
         Entry("onnxruntime.quantization, defaults", "onnxruntime", _naive),
+        Entry("onnxruntime.quantization, network only", "onnxruntime", _naive_network),
     ]
     return rows + [
         Entry(f"INT8, {name}", "openvino", partial(_quantised, **how), is_technique=True)
@@ -293,7 +294,14 @@ def _quantised(setting: Setting, path: Path, takes: Take, recipe: Recipe | None 
     return Made(path, int8_share(made.convolutions, names))
 
 
-def _naive(setting: Setting, path: Path) -> Made:
+def _naive_network(setting: Setting, path: Path) -> Made:
+    """Spare preprocessing, decoding and NMS, which do not survive being quantised."""
+    graph = onnx.load(setting.model).graph
+    network = {node.name for node in network_nodes(graph)}
+    return _naive(setting, path, [node.name for node in graph.node if node.name not in network])
+
+
+def _naive(setting: Setting, path: Path, spared: list[str] | None = None) -> Made:
     """Quantise with ONNX Runtime's defaults, on the same pictures."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
@@ -304,7 +312,7 @@ def _naive(setting: Setting, path: Path) -> Made:
         def get_next(self) -> dict[str, Any] | None:
             return next(feeds, None)
 
-    quantize_static(setting.model, path, Reader())
+    quantize_static(setting.model, path, Reader(), nodes_to_exclude=spared or [])
     model = onnx.load(path)
     spec = dataclasses.replace(setting.spec, precision=PrecisionSpec("int8", "onnxruntime"))
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
