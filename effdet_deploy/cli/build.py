@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -73,7 +72,7 @@ def run(
         )
     _conclude(artifact, time.monotonic() - begun)
     if json_file is not None:
-        console.write_json(json_file, _document(artifact))
+        console.write_json(json_file, artifact.to_dict())
 
 
 def _conclude(artifact: Artifact, seconds: float) -> None:
@@ -86,14 +85,3 @@ def _conclude(artifact: Artifact, seconds: float) -> None:
         screen.print(f"[!] {note}", markup=False)
     size = artifact.size / 1e6
     screen.print(f"[✓] wrote {artifact.path} ({size:.1f} MB) in {seconds:.0f} s", markup=False)
-
-
-def _document(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "path": str(artifact.path),
-        "sidecar": str(artifact.sidecar),
-        "size": artifact.size,
-        "notes": list(artifact.notes),
-        "spec": asdict(artifact.spec),
-        "verification": None if artifact.report is None else artifact.report.to_dict(),
-    }
