@@ -70,11 +70,12 @@ def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
     for event in events:
         operator = event["args"].get("op_name") if event.get("cat") == "Node" else None
         if operator in ("Conv", "Gemm"):
-            source, weight, *_ = _shapes(event["args"]["input_type_shape"])
+            source, *constants = _shapes(event["args"]["input_type_shape"])
             (output,) = _shapes(event["args"]["output_type_shape"])
-            # Our graphs write a Gemm where a pointwise convolution has its channels last.
-            inner = weight[1:] if operator == "Conv" else source[1:]
-            macs += math.prod(output) * math.prod(inner)
+            # Our graphs write a Gemm where a pointwise convolution has its channels last. It says
+            # nothing of its weights, which the engine has packed away.
+            weight = constants[0] if operator == "Conv" else [output[1], source[1]]
+            macs += math.prod(output) * math.prod(weight[1:])
             traffic += _BYTES * (math.prod(source) + math.prod(weight) + math.prod(output))
     return Work(macs, traffic)
 
