@@ -48,11 +48,11 @@ PURPOSES = (
     ),
     Purpose("run on OpenVINO", "openvino", ("openvino",)),
     Purpose("measure mAP", "eval", ("pycocotools",)),
-    Purpose("build TensorRT engines", "tensorrt", ("tensorrt", "cuda-python")),
+    Purpose("build TensorRT engines", "tensorrt", ("tensorrt", "cuda-python", "onnx")),
     Purpose(
         "try NVIDIA's builder without a GPU",
         "tensorrt-rtx",
-        ("tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu12-bindings"),
+        ("tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu12-bindings", "onnx"),
     ),
 )
 _TWO_RUNTIMES = (
