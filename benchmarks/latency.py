@@ -32,7 +32,7 @@ from effdet_deploy.benchmark import (
 )
 from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
-from effdet_deploy.benchmark.report import environment
+from effdet_deploy.benchmark.report import command_of, environment
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.errors import EffdetDeployError, ResourceError
 from effdet_deploy.files import write_atomically
@@ -134,7 +134,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     known = earlier(options)
     document: dict[str, Any] = {
         "machine": str(describe_machine()),
-        "command": " ".join(sys.argv[1:]),
+        "command": command_of(sys.argv[1:]),
         "versions": versions(),
         "ceilings": asdict(measure_ceilings(options.threads)),
         "tables": [],

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.benchmark import LoadWatch, Plan, describe_machine, measure_interleaved
 from effdet_deploy.benchmark.artifacts import sample_batch
+from effdet_deploy.benchmark.report import command_of
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detector import Detector
 from effdet_deploy.files import write_atomically
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return export_here(Point(**json.loads(options.point)), options.export_to)
     document = known(options.json)
     document["machine"] = str(describe_machine())
-    document["command"] = " ".join(sys.argv[1:])
+    document["command"] = command_of(sys.argv[1:])
     with contextlib.ExitStack() as stack:
         directory = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         directory.mkdir(parents=True, exist_ok=True)

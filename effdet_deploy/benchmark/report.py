@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy._version import __version__
@@ -27,6 +29,12 @@ COLUMNS = (
     "images/s",
     "against the first",
 )
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """Return a command's arguments as one line; of a path outside the folder, the name only."""
+    shown = (Path(each).name if Path(each).is_absolute() else each for each in arguments)
+    return shlex.join(shown)
 
 
 def environment(machine: Machine, load: Load) -> dict[str, Any]:
