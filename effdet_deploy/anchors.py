@@ -48,6 +48,14 @@ def anchor_boxes(anchors: AnchorSpec, height: int, width: int) -> NDArray[np.flo
     return boxes
 
 
+def anchor_centres(anchors: AnchorSpec, height: int, width: int) -> NDArray[np.float32]:
+    """Return anchors ``[A,4]`` float32 as (y, x, h, w): centre and size in network pixels."""
+    boxes = anchor_boxes(anchors, height, width)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    centres: NDArray[np.float32] = np.concatenate([(low + high) / 2, high - low], axis=1)
+    return centres
+
+
 def _level_anchors(
     anchors: AnchorSpec, image: tuple[int, int], cells: tuple[int, int]
 ) -> NDArray[np.float64]:

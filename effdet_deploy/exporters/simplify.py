@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIMPLIFY_TIMEOUT_S = 600
-"""D7x takes well under a minute; beyond this the simplifier hangs."""
+"""Many times what the largest variant takes: a simplifier that is not done by then hangs."""
 MAX_RELATIVE_CHANGE = 1e-4
 """Of the heads' largest value: folded constants and fused nodes round differently."""
 _CHILD = """

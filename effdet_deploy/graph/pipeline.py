@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from effdet_deploy.anchors import anchor_count
+from effdet_deploy.anchors import anchor_centres, anchor_count
 from effdet_deploy.errors import UsageError
-from effdet_deploy.graph.anchors import anchor_centres
 from effdet_deploy.graph.decode import BoxDecoder, CandidateSelector
 from effdet_deploy.graph.heads import AnchorRows
 from effdet_deploy.graph.nms import CPU_BLOCKS, OnnxNms, StaticNms
@@ -41,7 +40,7 @@ class Postprocess(nn.Module):
         output = spec.output
         self.select = CandidateSelector(output.candidates, spec.num_classes)
         anchors = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
-        self.decode = BoxDecoder(anchors)
+        self.decode = BoxDecoder(torch.from_numpy(anchors))
         self.nms = _create_nms(spec)
         self.score_threshold = output.score_threshold
         self.max_detections = output.max_detections

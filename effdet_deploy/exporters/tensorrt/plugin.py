@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from effdet_deploy.anchors import anchor_boxes
+from effdet_deploy.anchors import anchor_centres
 from effdet_deploy.exporters.finishing import write_onnx
 from effdet_deploy.exporters.options import PLUGIN_CANDIDATES
 from effdet_deploy.parity.instrument import PLUGIN_DOMAIN
@@ -24,7 +24,6 @@ from effdet_deploy.spec import DETECTION_OUTPUTS, HEAD_OUTPUTS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from onnx import GraphProto, NodeProto, ValueInfoProto
 
     from effdet_deploy.spec import DetectorSpec, OutputSpec
@@ -67,7 +66,8 @@ def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> Detecto
     model = onnx.load(path)
     graph = model.graph
     logits, codes = (_as_inner_value(graph, name) for name in HEAD_OUTPUTS)
-    anchors = numpy_helper.from_array(anchor_centres(spec)[None], f"{NODE}.anchors")
+    centres = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
+    anchors = numpy_helper.from_array(centres[None], f"{NODE}.anchors")
     graph.initializer.append(anchors)
     graph.node.extend(_nodes([codes, logits, anchors.name], output))
     if output.box_format == "xyxy":
@@ -80,14 +80,6 @@ def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> Detecto
     # for plugins by name, version and the attribute plugin_namespace before it asks for a domain.
     model.opset_import.append(helper.make_opsetid(PLUGIN_DOMAIN, 1))
     return write_onnx(model, dataclasses.replace(spec, output=output), path)
-
-
-def anchor_centres(spec: DetectorSpec) -> NDArray[np.float32]:
-    """Return anchors ``[A,4]`` float32 as (y, x, h, w): centre and size in network pixels."""
-    corners = anchor_boxes(spec.anchors, spec.input.height, spec.input.width)
-    low, high = corners[:, :2], corners[:, 2:]
-    centres: NDArray[np.float32] = np.concatenate([(low + high) / 2, high - low], axis=1)
-    return centres.astype(np.float32)
 
 
 def _as_inner_value(graph: GraphProto, output: str) -> str:
