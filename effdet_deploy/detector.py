@@ -15,6 +15,7 @@ from effdet_deploy.errors import ImageError, ModelFileError, UsageError
 from effdet_deploy.images import load_image, prepare_batch
 from effdet_deploy.postprocess import finish_heads
 from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.adapter import SideBySideRuntime
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -169,7 +170,9 @@ class Detector:
             TensorError: the batch does not fit the model's input.
             ModelFileError: the model computed NaN or infinity.
         """
-        outputs = self.runtime.run({INPUT_NAME: batch})
+        runtime = self.runtime
+        run = runtime.run_side_by_side if isinstance(runtime, SideBySideRuntime) else runtime.run
+        outputs = run({INPUT_NAME: batch})
         for name in self.spec.output.names:
             if outputs[name].dtype.kind == "f" and not np.isfinite(outputs[name]).all():
                 raise ModelFileError(

@@ -12,7 +12,7 @@ import numpy as np
 
 from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.footprint import measure_footprint
-from effdet_deploy.benchmark.machine import LoadWatch, describe_machine, usable_cpus
+from effdet_deploy.benchmark.machine import LoadWatch, describe_machine
 from effdet_deploy.benchmark.measure import MIN_PAIRS, Plan, measure_interleaved
 from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
 from effdet_deploy.benchmark.ratio import compare
@@ -23,6 +23,7 @@ from effdet_deploy.images import to_input
 from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.postprocess import finish_heads
 from effdet_deploy.runtimes.adapter import TimedRuntime, batch_range
+from effdet_deploy.runtimes.lanes import usable_cpus
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from effdet_deploy.errors import ResourceError
+from effdet_deploy.runtimes.lanes import usable_cpus
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -123,12 +124,6 @@ def describe_machine(proc: Path = _PROC, sys: Path = _SYS) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
-
-
-def usable_cpus() -> set[int]:
-    """Return the CPUs that this process may run on."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return affinity(0) if affinity else set(range(os.cpu_count() or 1))
 
 
 def _read(path: Path) -> str:

@@ -101,6 +101,15 @@ class TimedRuntime(Protocol):
         ...
 
 
+@runtime_checkable
+class SideBySideRuntime(Protocol):
+    """A runtime that can compute the images of a batch side by side."""
+
+    def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Return what ``run`` returns; a batch is run in one piece where nothing would be won."""
+        ...
+
+
 def spec_tensors(spec: DetectorSpec) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Return the inputs and outputs that a model with ``spec`` has by contract."""
     batch = spec.batch.minimum if spec.batch.is_static else None

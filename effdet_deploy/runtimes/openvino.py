@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from effdet_deploy.runtimes.adapter import (
     require_no_plugin,
     require_spec_fits,
 )
+from effdet_deploy.runtimes.lanes import Lanes, lane_count
 from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
+from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,33 +41,35 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
     require_no_plugin(path, spec, "OpenVINO")
     check_external_files(path, spec)
     _require_cpu(device)
-    settings: dict[Any, Any] = {
-        ov_hints.performance_mode: ov_hints.PerformanceMode.LATENCY,
-        # OpenVINO's default is BF16 wherever the CPU has it, whatever the file says.
-        ov_hints.inference_precision: ov.Type.f32,
-    }
-    if threads is not None:
-        settings[ov_properties.inference_num_threads] = threads
     with _translated_errors(path.name, "loaded"):
-        compiled = ov.Core().compile_model(str(path), "CPU", settings)
-    return OpenVinoRuntime(path, spec, compiled)
+        model = ov.Core().read_model(str(path))
+        return OpenVinoRuntime(path, spec, model, threads)
 
 
 class OpenVinoRuntime:
-    """A compiled model; see :class:`effdet_deploy.runtimes.adapter.Runtime`."""
+    """A compiled model; see :class:`effdet_deploy.runtimes.adapter.Runtime`.
+
+    OpenVINO computes faster in shapes that it knows. A model for a range of batches that begins
+    at one is compiled for one image, and for any number of them once a batch comes.
+    """
 
     backend = "openvino"
     device = "cpu"
 
-    def __init__(self, path: Path, spec: DetectorSpec, compiled: ov.CompiledModel) -> None:
+    def __init__(
+        self, path: Path, spec: DetectorSpec, model: ov.Model, threads: int | None
+    ) -> None:
         self.spec = spec
-        self.inputs = tuple(_tensor_info(each) for each in compiled.inputs)
-        self.outputs = tuple(_tensor_info(each) for each in compiled.outputs)
+        self.inputs = tuple(_tensor_info(each) for each in model.inputs)
+        self.outputs = tuple(_tensor_info(each) for each in model.outputs)
         self._name = path.name
-        self._compiled: ov.CompiledModel | None = compiled
-        # A request serves one run at a time; threads that run at once have one each.
-        self._idle: list[ov.InferRequest] = []
+        self._model: ov.Model | None = model
+        self._threads = threads
+        self._lock = Lock()
+        self._compiled: dict[bool, _Compiled] = {}
+        self._lanes = Lanes(lane_count(threads, spec), self._compile_lanes)
         require_spec_fits(path, self)
+        self._compiled_for(spec.batch.minimum)
 
     @property
     def precision(self) -> str:
@@ -77,33 +82,84 @@ class OpenVinoRuntime:
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
         """Run as :meth:`run`; on the CPU the input is used where it stands."""
-        compiled = self._compiled
-        if compiled is None:
-            raise closed_error(self._name)
-        checked = checked_feeds(feeds, self.inputs, self.spec.batch)
-        with _translated_errors(self._name, "run"), self._request(compiled) as request:
-            start = time.perf_counter()
-            request.infer(checked, share_inputs=True)
-            computed = time.perf_counter()
-            # The request's own memory is written again by its next run.
-            outputs = {
-                each.name: np.array(request.get_tensor(each.name).data) for each in self.outputs
-            }
-            end = time.perf_counter()
-        return TimedRun(outputs, 0.0, computed - start, end - computed)
+        checked = self._checked(feeds)
+        with _translated_errors(self._name, "run"):
+            return self._compiled_for(len(checked[INPUT_NAME])).run(checked)
+
+    def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
+        checked = self._checked(feeds)
+        with _translated_errors(self._name, "run"):
+            if self._lanes.gain(checked):
+                return self._lanes.run(checked, most=1)
+            return self._compiled_for(len(checked[INPUT_NAME])).run(checked).outputs
 
     def close(self) -> None:
         """Release the model; runs that are under way finish."""
-        self._compiled = None
-        self._idle = []
+        self._model = None
+        self._compiled = {}
+        self._lanes.close()
+
+    def _checked(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        if self._model is None:
+            raise closed_error(self._name)
+        return checked_feeds(feeds, self.inputs, self.spec.batch)
+
+    def _compiled_for(self, batch: int) -> _Compiled:
+        """Return the model compiled for one image, where that is what it is to compute."""
+        one = batch == 1
+        with self._lock:
+            if one not in self._compiled:
+                hints = {ov_hints.performance_mode: ov_hints.PerformanceMode.LATENCY}
+                if self._threads is not None:
+                    hints[ov_properties.inference_num_threads] = self._threads
+                self._compiled[one] = self._compile(one, hints)
+            return self._compiled[one]
+
+    def _compile_lanes(self) -> Callable[[Tensors], Tensors]:
+        count = self._lanes.count
+        hints = {ov_properties.inference_num_threads: count, ov_properties.streams.num: count}
+        compiled = self._compile(one=True, hints=hints)
+        return lambda feeds: compiled.run(feeds).outputs
+
+    def _compile(self, one: bool, hints: dict[Any, Any]) -> _Compiled:
+        if self._model is None:
+            raise closed_error(self._name)
+        model = self._model
+        if one and not self.spec.batch.is_static:
+            model = model.clone()
+            _, *sides = self.inputs[0].shape
+            model.reshape({model.input(0): [1, *sides]})
+        # OpenVINO's default is BF16 wherever the CPU has it, whatever the file says.
+        settings = {**hints, ov_hints.inference_precision: ov.Type.f32}
+        return _Compiled(ov.Core().compile_model(model, "CPU", settings))
+
+
+class _Compiled:
+    """A compiled model, with its requests: one serves one run at a time."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._compiled = compiled
+        self._names = [port.any_name for port in compiled.outputs]
+        self._idle: list[ov.InferRequest] = []
+
+    def run(self, feeds: Tensors) -> TimedRun:
+        with self._request() as request:
+            start = time.perf_counter()
+            request.infer(feeds, share_inputs=True)
+            computed = time.perf_counter()
+            # The request's own memory is written again by its next run.
+            outputs = {name: np.array(request.get_tensor(name).data) for name in self._names}
+            end = time.perf_counter()
+        return TimedRun(outputs, 0.0, computed - start, end - computed)
 
     @contextlib.contextmanager
-    def _request(self, compiled: ov.CompiledModel) -> Iterator[ov.InferRequest]:
+    def _request(self) -> Iterator[ov.InferRequest]:
         idle = self._idle
         try:
             request = idle.pop()
         except IndexError:
-            request = compiled.create_infer_request()
+            request = self._compiled.create_infer_request()
         yield request
         idle.append(request)
 

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from effdet_deploy.benchmark.machine import Load, LoadWatch, describe_machine, usable_cpus
+from effdet_deploy.benchmark.machine import Load, LoadWatch, describe_machine
 from effdet_deploy.errors import ResourceError
+from effdet_deploy.runtimes.lanes import usable_cpus
 
 TICKS = os.sysconf("SC_CLK_TCK")
 CPU_INFO = """processor : 0

@@ -1,0 +1,83 @@
+"""Computing the images of a batch side by side, each on one thread of the processor.
+
+An engine that computes a batch on all threads waits after every node for the slowest of them, and
+what it computes on large images passes through memory on its way to the next node. Images side by
+side wait for nothing and stay in the caches.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from effdet_deploy.spec import INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from effdet_deploy.runtimes.adapter import Tensors
+    from effdet_deploy.spec import DetectorSpec
+
+CACHED_PIXELS = 512 * 512
+"""Smaller images are computed together, as many as have this many pixels, in one run: what they
+take in the caches is no more, and each run costs the same to begin."""
+
+
+def usable_cpus() -> set[int]:
+    """Return the CPUs that this process may run on."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return affinity(0) if affinity else set(range(os.cpu_count() or 1))
+
+
+def lane_count(threads: int | None, spec: DetectorSpec) -> int:
+    """Return how many images may be computed at once: 1 where a batch cannot be divided."""
+    divisible = spec.batch.minimum == 1 < spec.batch.maximum
+    return (threads or len(usable_cpus())) if divisible else 1
+
+
+class Lanes:
+    """Threads that share the images of a batch.
+
+    Args:
+        count: threads.
+        create: makes what each of them runs, when the first batch comes; it computes a group of
+            images on the thread that calls it, and may be called by several at once.
+    """
+
+    def __init__(self, count: int, create: Callable[[], Callable[[Tensors], Tensors]]) -> None:
+        self.count = count
+        self._create = create
+        self._run: Callable[[Tensors], Tensors] | None = None
+        self._lock = Lock()
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
+
+    def gain(self, feeds: Tensors) -> bool:
+        """Say whether every lane would have an image to compute."""
+        return len(feeds[INPUT_NAME]) >= self.count > 1
+
+    def run(self, feeds: Tensors, most: int) -> Tensors:
+        """Return the outputs for a batch, whose images are run in groups of at most ``most``."""
+        batch = feeds[INPUT_NAME]
+        size = min(most, -(-len(batch) // self.count))
+        groups = [{INPUT_NAME: batch[at : at + size]} for at in range(0, len(batch), size)]
+        found = list(self._pool.map(self._ready(), groups))
+        return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+    def close(self) -> None:
+        """Let the threads end; runs that are under way finish."""
+        self._pool.shutdown(wait=False)
+
+    def _ready(self) -> Callable[[Tensors], Tensors]:
+        with self._lock:
+            if self._run is None:
+                self._run = self._create()
+            return self._run
+
+
+def images_in_cache(spec: DetectorSpec) -> int:
+    """Return how many of the model's images a lane computes together."""
+    return max(1, CACHED_PIXELS // (spec.input.height * spec.input.width))

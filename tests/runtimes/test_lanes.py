@@ -1,0 +1,155 @@
+"""Batches whose images are computed side by side, in the engines that do so."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from effdet_deploy.detector import Detector
+from effdet_deploy.errors import UsageError
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.adapter import SideBySideRuntime
+from effdet_deploy.runtimes.lanes import CACHED_PIXELS, Lanes, images_in_cache, lane_count
+from effdet_deploy.spec import BatchSpec
+from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
+
+ENGINES = ["onnxruntime", "openvino"]
+RANGED = BatchSpec(1, 1, 16)
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(params=ENGINES)
+def opened(request, tmp_path):
+    pytest.importorskip(request.param)
+
+    def open_tiny(threads=2, batch=RANGED, **output):
+        path = write_tiny(tmp_path / "tiny.onnx", detector_spec(batch=batch, **output))
+        return load_runtime(path, backend=request.param, device="cpu", threads=threads)
+
+    return open_tiny
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Return the sizes of the batches that lanes were given."""
+    sizes = []
+    run = Lanes.run
+
+    def counting(self, feeds, most):
+        sizes.append(len(feeds["images"]))
+        return run(self, feeds, most)
+
+    monkeypatch.setattr(Lanes, "run", counting)
+    return sizes
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_images_side_by_side_give_what_the_batch_gives(opened, count, threads):
+    runtime = opened(threads)
+    assert isinstance(runtime, SideBySideRuntime)
+    whole = runtime.run({"images": pictures(count)})
+    apart = runtime.run_side_by_side({"images": pictures(count)})
+    assert whole.keys() == apart.keys()
+    for name, expected in whole.items():
+        assert apart[name].dtype == expected.dtype
+        np.testing.assert_allclose(apart[name], expected, atol=1e-6)
+
+
+def test_a_detector_divides_a_batch_and_a_plain_run_does_not(opened, counted):
+    detector = Detector(opened(threads=2))
+    alone = [detector.detect(each)[0].scores for each in pictures(6)]
+    assert counted == []
+    together = [each.scores for each in detector.detect(list(pictures(6)))]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert counted == [6]
+    detector.runtime.run({"images": pictures(6)})
+    assert counted == [6]
+
+
+@pytest.mark.parametrize("batch", [BatchSpec(), BatchSpec(4, 4, 4), BatchSpec(2, 2, 8)])
+def test_a_model_that_takes_no_single_image_of_a_batch_runs_it_whole(opened, counted, batch):
+    count = batch.maximum
+    outputs = opened(batch=batch).run_side_by_side({"images": pictures(count)})
+    assert len(outputs["num_detections"]) == count
+    assert counted == []
+
+
+def test_heads_are_divided_too(opened):
+    runtime = opened(nms="none")
+    whole = runtime.run({"images": pictures(4)})
+    for name, apart in runtime.run_side_by_side({"images": pictures(4)}).items():
+        np.testing.assert_allclose(apart, whole[name], atol=1e-6)
+
+
+def test_a_file_that_changes_after_loading_changes_no_result(opened, tmp_path):
+    runtime = opened()
+    expected = runtime.run({"images": pictures(4)})["detection_scores"]
+    (tmp_path / "tiny.onnx").unlink()
+    write_tiny(tmp_path / "tiny.onnx", detector_spec(max_detections=2))
+    found = runtime.run_side_by_side({"images": pictures(4)})["detection_scores"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_many_threads_get_the_results_of_their_own_batches(opened):
+    runtime = opened()
+    batches = [pictures(count) for count in (2, 3, 4, 5)]
+    expected = [runtime.run({"images": each})["detection_scores"] for each in batches]
+    found: dict[int, np.ndarray] = {}
+
+    def work(index: int) -> None:
+        for _ in range(10):
+            found[index] = runtime.run_side_by_side({"images": batches[index]})["detection_scores"]
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for index, scores in enumerate(expected):
+        np.testing.assert_allclose(found[index], scores, atol=1e-6)
+
+
+def test_after_close_it_refuses_to_run(opened):
+    runtime = opened()
+    runtime.run_side_by_side({"images": pictures(4)})
+    runtime.close()
+    runtime.close()
+    with pytest.raises(UsageError, match="is closed"):
+        runtime.run_side_by_side({"images": pictures(4)})
+
+
+def test_every_lane_has_an_image_or_the_batch_is_run_whole(opened, counted):
+    runtime = opened(threads=4)
+    for count in (3, 4, 9):
+        runtime.run_side_by_side({"images": pictures(count)})
+    assert counted == [4, 9]
+
+
+def test_groups_are_as_large_as_the_lanes_and_the_caches_allow():
+    sizes = []
+
+    def run(feeds):
+        sizes.append(len(feeds["images"]))
+        return {"rows": feeds["images"]}
+
+    lanes = Lanes(2, lambda: run)
+    batch = np.arange(7)
+    np.testing.assert_array_equal(lanes.run({"images": batch}, most=3)["rows"], batch)
+    np.testing.assert_array_equal(lanes.run({"images": batch}, most=9)["rows"], batch)
+    lanes.close()
+    assert sorted(sizes) == [1, 3, 3, 3, 4]
+
+
+def test_what_divides_and_how_far():
+    spec = detector_spec(batch=RANGED)
+    assert lane_count(3, spec) == 3
+    assert lane_count(None, spec) >= 1
+    assert lane_count(3, detector_spec()) == 1
+    assert images_in_cache(spec) == CACHED_PIXELS // SIDE**2
+    assert images_in_cache(with_input(spec, height=1024, width=1024)) == 1
