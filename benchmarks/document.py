@@ -36,7 +36,9 @@ an engine's name in the last column is ours in ONNX Runtime. A table that other 
 is measured again, and marked if it never was quiet.
 """
 TIME_TEXT = """Milliseconds end to end at batch 1: the median of the table above, divided as the
-engine's own profile divides its time. *Layout changes* are nodes that the engine put in.
+engine's own profile divides its time. *Layout changes* are nodes that the engine put in. A profile
+overstates what consists of many small nodes, such as NMS: the line in the summary above is measured
+without one, by turns of the whole graph and of the network alone.
 """
 CEILING_TEXT = """The multiply-accumulates of all convolutions over the time end to end, as a share
 of the float32 matrix product above (INT8 and BF16 have higher ceilings of their own, so theirs may

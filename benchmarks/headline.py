@@ -13,7 +13,6 @@ FLOAT32 = ("ours, ONNX Runtime", "ours, OpenVINO FP32")
 INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
 NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
 LARGER = 8
-OUTSIDE = ("preprocess", "selection", "decode", "nms", "output rows")
 
 Line = tuple[str, str, str]
 
@@ -94,14 +93,14 @@ def _batch_lines(one: dict[str, Any], many: dict[str, Any] | None) -> list[Line]
 
 
 def _share_lines(table: dict[str, Any]) -> list[Line]:
-    lines = []
-    for name in FLOAT32:
-        shares = table["graph_shares"].get(name)
-        if shares:
-            outside = sum(shares.get(stage, 0.0) for stage in OUTSIDE)
-            what = f"{name}: preprocess, decode, selection and NMS together"
-            lines.append((what, f"{outside:.1%} of the graph's time", "at most 10%"))
-    return lines
+    return [
+        (
+            f"{name}: preprocess, decode, selection and NMS together",
+            f"{share['median']:.1%} of the time ({share['low']:.1%} to {share['high']:.1%})",
+            "at most 10%",
+        )
+        for name, share in table["outside"].items()
+    ]
 
 
 def _network_lines(table: dict[str, Any]) -> list[Line]:

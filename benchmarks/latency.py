@@ -263,6 +263,7 @@ def measure_part(
     case: Case, weights: Weights, part: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Time every peer of one table."""
+    from outside import outside_shares
     from peers import artifact_runs, create_runs, our_file, our_input, require_agreement
 
     tell(f"{case.variant} batch {case.batch} {part}: preparing")
@@ -274,6 +275,8 @@ def measure_part(
         tell(f"{case.variant} batch {case.batch} {part}: timing {', '.join(runs)}")
         with LoadWatch() as watch:
             timings = measure_interleaved(runs, plan_for(case, options))
+            tells_outside = part == "end to end" and case.batch == 1
+            outside = outside_shares(case, weights, list(runs)) if tells_outside else {}
     feeds = {INPUT_NAME: our_input(case, weights, part)}
     height, width = weights.ours.config.image_size
     return {
@@ -286,6 +289,7 @@ def measure_part(
         "rows": [row.to_dict() for row in rows(timings)],
         "work": asdict(convolution_work(our_file(case, weights, part), feeds)),
         "graph_shares": graph_shares(case, weights, part, list(runs)),
+        "outside": outside,
         **environment(describe_machine(), watch.load),
     }
 
