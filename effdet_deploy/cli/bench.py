@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from effdet_deploy.benchmark.artifacts import Benchmark, Settings
@@ -18,10 +19,6 @@ Batch = Annotated[
     str, typer.Option(metavar="N,N", help="Batch sizes; default what each was tuned for.")
 ]
 Threads = Annotated[str, typer.Option(metavar="N,N", help="Numbers of CPU threads.")]
-BackendName = Annotated[str, typer.Option(help="The engine; auto goes by the model's suffix.")]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:N; one that is named is used or refused.")
-]
 Runs = Annotated[int, typer.Option(metavar="N", help="At least so many runs of each.")]
 MaxRuns = Annotated[int, typer.Option(metavar="N", help="No more runs than this.")]
 Share = Annotated[
@@ -30,12 +27,6 @@ Share = Annotated[
 Seconds = Annotated[float, typer.Option(help="Begin no further run after so many seconds.")]
 UnderLoad = Annotated[
     bool, typer.Option("--under-load", help="Show numbers even if the machine was busy.")
-]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
-]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="The result, with every run.")
 ]
 Markdown = Annotated[
     Path | None, typer.Option(metavar="FILE", help="The result as Markdown, charts beside it.")
@@ -46,22 +37,21 @@ def run(
     models: Models,
     batch: Batch = "",
     threads: Threads = "",
-    backend: BackendName = "auto",
-    device: Device = "auto",
+    backend: option.Backend = "auto",
+    device: option.Device = "auto",
     runs: Runs = 15,
     max_runs: MaxRuns = 200,
     precision: Share = 0.02,
     seconds: Seconds = 30.0,
     under_load: UnderLoad = False,
-    trust: Trust = False,
-    json_file: JsonFile = None,
+    trust: option.Trust = False,
+    json_file: option.JsonFile = None,
     markdown: Markdown = None,
 ) -> None:
     """Time exported models on this machine, in turns, until their medians are known."""
     from effdet_deploy.benchmark import report
     from effdet_deploy.benchmark.artifacts import Settings, bench
     from effdet_deploy.benchmark.measure import Plan
-    from effdet_deploy.files import require_writable_target
 
     settings = Settings(
         backend,
@@ -71,15 +61,13 @@ def run(
         trust,
         Plan(runs, max(runs, max_runs), precision, seconds),
     )
-    for target in filter(None, (json_file, markdown)):
-        require_writable_target(target)
+    console.require_targets(json_file, markdown)
     with console.stages() as begin:
         result = bench(models, settings, begin)
     if not under_load:
         result.load.require_quiet()
     _show(result, settings)
-    if json_file is not None:
-        console.write_json(json_file, report.to_dict(result))
+    console.write_json(json_file, report.to_dict(result))
     if markdown is not None:
         _write_markdown(markdown, result)
 

@@ -10,6 +10,7 @@ import typer
 
 from effdet_deploy.cli import console
 from effdet_deploy.cli import engine_options as option
+from effdet_deploy.cli import options as shared
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.artifact import Artifact
@@ -38,12 +39,8 @@ def run(
     verify: Annotated[
         bool, typer.Option(help="Run the engine against the ONNX file, where there is a GPU.")
     ] = True,
-    verify_images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Pictures to compare on.")
-    ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
-    ] = None,
+    verify_images: shared.VerifyImages = None,
+    json_file: shared.JsonFile = None,
 ) -> None:
     """Build a TensorRT engine from an ONNX file, on the machine that will run it.
 
@@ -52,13 +49,11 @@ def run(
     from effdet_deploy.errors import UnknownNameError
     from effdet_deploy.exporters.options import parse_batch
     from effdet_deploy.exporters.tensorrt.engine import build_engine
-    from effdet_deploy.files import require_writable_target
 
     if output.suffix.lower() not in _SUFFIXES:
         raise UnknownNameError("engine suffix", output.suffix, _SUFFIXES)
     options = option.build_options(context.params)
-    if json_file is not None:
-        require_writable_target(json_file)
+    console.require_targets(json_file)
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = build_engine(
@@ -71,8 +66,7 @@ def run(
             verify=verify,
         )
     _conclude(artifact, time.monotonic() - begun)
-    if json_file is not None:
-        console.write_json(json_file, artifact.to_dict())
+    console.write_json(json_file, artifact.to_dict())
 
 
 def _conclude(artifact: Artifact, seconds: float) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from effdet_deploy.preflight import Finding
@@ -20,20 +21,16 @@ def run(
         str,
         typer.Option("--target", help="tensorrt-10, tensorrt-11 or tensorrt-rtx."),
     ],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write what was found as JSON.")
-    ] = None,
+    json_file: option.JsonFile = None,
 ) -> None:
     """Check an ONNX model against what a TensorRT takes; needs neither TensorRT nor a GPU.
 
     Exits with 0 when nothing was found and with 5 otherwise.
     """
     from effdet_deploy.errors import ModelFileError
-    from effdet_deploy.files import require_writable_target
     from effdet_deploy.preflight import check_model
 
-    if json_file is not None:
-        require_writable_target(json_file)
+    console.require_targets(json_file)
     findings = check_model(model, target)
     if json_file is not None:
         console.write_json(

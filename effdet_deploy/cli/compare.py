@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from effdet_deploy.parity.side_by_side import Pictures, SideBySide
@@ -49,17 +50,8 @@ Bisect = Annotated[
         "the FP32 ONNX file that the candidate was made from.",
     ),
 ]
-BackendName = Annotated[str, typer.Option(help="The engine; auto goes by the suffix.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
-]
 HtmlFile = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="A report with pictures, in one file.")
-]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
 ]
 
 
@@ -71,21 +63,19 @@ def run(
     limit: Limit = None,
     layers: Layers = False,
     bisect: Bisect = None,
-    backend: BackendName = "auto",
-    device: Device = "auto",
-    threads: Threads = None,
-    trust: Trust = False,
+    backend: option.Backend = "auto",
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    trust: option.Trust = False,
     html_file: HtmlFile = None,
-    json_file: JsonFile = None,
+    json_file: option.JsonFile = None,
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
-    from effdet_deploy.files import require_writable_target
     from effdet_deploy.parity.side_by_side import compare_files
     from effdet_deploy.parity.sides import Engine
     from effdet_deploy.precision.bisect_files import bisect_files, require_bisectable
 
-    for target in filter(None, (html_file, json_file)):
-        require_writable_target(target)
+    console.require_targets(html_file, json_file)
     if bisect is not None:
         require_bisectable(candidates, reference, bisect)
     pictures = _pictures(images, coco, limit)

@@ -43,11 +43,21 @@ def report_error(cause: str, remedy: str) -> None:
         console.print(Text(remedy))
 
 
-def write_json(target: Path, document: object) -> None:
-    """Write ``document`` to ``target``, whole or not at all."""
+def require_targets(*targets: Path | None) -> None:
+    """Refuse files that could not be written, before any work; None is a file not asked for."""
+    from effdet_deploy.files import require_writable_target
+
+    for target in targets:
+        if target is not None:
+            require_writable_target(target)
+
+
+def write_json(target: Path | None, document: object) -> None:
+    """Write ``document`` to ``target``, whole or not at all; nothing where none was asked for."""
     from effdet_deploy.files import write_atomically
 
-    write_atomically(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    if target is not None:
+        write_atomically(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager

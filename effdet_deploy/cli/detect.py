@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,16 +34,10 @@ def run(
         float | None,
         typer.Option(help="Leave out detections below it; default 0.3, or the model's if higher."),
     ] = None,
-    backend: Annotated[
-        str, typer.Option(help="The engine; auto goes by the model's suffix.")
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="auto, cpu, cuda or cuda:N; one that is named is used or refused.")
-    ] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
-    ] = False,
+    backend: option.Backend = "auto",
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    trust: option.Trust = False,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="The result; default DIR/detections.json."),
@@ -50,13 +45,11 @@ def run(
 ) -> None:
     """Detect in pictures with an exported model; annotated pictures and JSON."""
     from effdet_deploy.detector import detect_each, load
-    from effdet_deploy.files import require_writable_target
 
     targets = _plan(inputs, output)
     result = json_file or output / "detections.json"
     _require_directory(output)
-    if json_file is not None:
-        require_writable_target(json_file)
+    console.require_targets(json_file)
     with load(model, backend, device, threads, trust) as detector:
         threshold = _threshold(score_threshold, detector)
         output.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,10 @@ import importlib.metadata
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,15 +64,10 @@ _GPU_SWAP = (
 
 
 def run(
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")
-    ] = None,
+    json_file: option.JsonFile = None,
 ) -> None:
     """Show what is installed here, which devices there are, and what is missing for what."""
-    from effdet_deploy.files import require_writable_target
-
-    if json_file is not None:
-        require_writable_target(json_file)
+    console.require_targets(json_file)
     document = examine()
     screen = console.stdout()
     screen.print(_machine_table(document))
@@ -84,8 +77,7 @@ def run(
             screen.print(f"To {each['purpose']}: {each['command']}", markup=False)
     for cause, remedy in document["notices"]:
         console.note(f"{cause} {remedy}")
-    if json_file is not None:
-        console.write_json(json_file, document)
+    console.write_json(json_file, document)
 
 
 def examine() -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,23 +45,17 @@ def run(
         int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="AP of every class.")] = False,
-    backend: Annotated[str, typer.Option(help="The engine; auto goes by the suffix.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
-    ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
-    ] = None,
+    backend: option.Backend = "auto",
+    device: option.Device = "auto",
+    threads: option.Threads = None,
+    trust: option.Trust = False,
+    json_file: option.JsonFile = None,
 ) -> None:
     """Measure mAP on a COCO set; differences are paired, with a 95% bootstrap interval."""
     from effdet_deploy.detector import load
     from effdet_deploy.evaluation.cocoset import read_coco
-    from effdet_deploy.files import require_writable_target
 
-    if json_file is not None:
-        require_writable_target(json_file)
+    console.require_targets(json_file)
     dataset = read_coco(coco, images, limit)
     measured: dict[str, Accuracy] = {}
     if weights:
@@ -74,8 +69,7 @@ def run(
     console.stdout().print(_table(document))
     if per_class:
         console.stdout().print(_class_table(document, dataset))
-    if json_file is not None:
-        console.write_json(json_file, document)
+    console.write_json(json_file, document)
 
 
 def eager_detector(spec: DetectorSpec, weights: str) -> Detector:

@@ -10,6 +10,7 @@ import typer  # noqa: TC002 - Typer reads the annotations
 from effdet_deploy.cli import console
 from effdet_deploy.cli import engine_options as engine
 from effdet_deploy.cli import export_options as option
+from effdet_deploy.cli import options as shared
 from effdet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def run(
     dla_core: engine.DlaCore = None,
     keep_onnx: option.KeepOnnx = None,
     verify: option.Verify = True,
-    verify_images: option.VerifyImages = None,
+    verify_images: shared.VerifyImages = None,
     seed: option.Seed = 0,
-    json_file: option.JsonFile = None,
+    json_file: shared.JsonFile = None,
 ) -> None:
     """Turn a checkpoint into one verified graph: uint8 image in, boxes out.
 
@@ -66,18 +67,15 @@ def run(
     comparing it with eager PyTorch; one that differs is kept as OUTPUT.failed.
     """
     from effdet_deploy.exporters import export
-    from effdet_deploy.files import require_writable_target
 
     _require_variant(variant, weights)
-    if json_file is not None:
-        require_writable_target(json_file)
+    console.require_targets(json_file)
     options = option.export_options(context.params)
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = export(variant, output, options, stage)
     _conclude(artifact, time.monotonic() - begun)
-    if json_file is not None:
-        console.write_json(json_file, artifact.to_dict())
+    console.write_json(json_file, artifact.to_dict())
 
 
 def _require_variant(variant: str | None, weights: str) -> None:

@@ -80,11 +80,7 @@ KeepOnnx = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Keep the ONNX file of an engine here.")
 ]
 Verify = Annotated[bool, typer.Option(help="Compare with eager PyTorch.")]
-VerifyImages = Annotated[Path | None, typer.Option(metavar="DIR", help="Pictures to compare on.")]
 Seed = Annotated[int, typer.Option(help="Of --weights random.")]
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
-]
 
 
 def export_options(given: Mapping[str, Any]) -> ExportOptions:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from effdet_deploy.runtimes.modelfile import Content
@@ -19,19 +20,13 @@ _SHOWN_CLASSES = 8
 
 def run(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An exported model.")],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON.")
-    ] = None,
+    json_file: option.JsonFile = None,
 ) -> None:
     """Show what an exported model says about itself: spec, tensors, operators, size and hash."""
-    from effdet_deploy.files import require_writable_target
-
-    if json_file is not None:
-        require_writable_target(json_file)
+    console.require_targets(json_file)
     document = describe(model)
     _show(document)
-    if json_file is not None:
-        console.write_json(json_file, document)
+    console.write_json(json_file, document)
 
 
 def describe(model: Path) -> dict[str, Any]:
