@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.benchmark import LoadWatch, Plan, describe_machine, measure_interleaved
 from effdet_deploy.benchmark.artifacts import sample_batch
+from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.benchmark.report import command_of
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detector import Detector
@@ -213,17 +213,8 @@ def exported(point: Point, path: Path) -> dict[str, Any]:
     Raises:
         RuntimeError: it failed.
     """
-    command = [sys.executable, __file__, "--export-to", path, "--point", json.dumps(asdict(point))]
-    done = subprocess.run(  # noqa: S603
-        list(map(str, command)),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_EXPORT_LIMIT_S,
-    )
-    if done.returncode:
-        raise RuntimeError(f"the export of {point.variant} failed: {done.stderr[-500:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    asked = ("--export-to", path, "--point", json.dumps(asdict(point)))
+    found: dict[str, Any] = json_of_child(__file__, *asked, timeout=_EXPORT_LIMIT_S)
     return found
 
 

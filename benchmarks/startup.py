@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effdet_deploy.benchmark import Timing, compare
+from effdet_deploy.benchmark.child import json_of_child
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,16 +46,9 @@ class Start:
         Raises:
             RuntimeError: it failed, or our ONNX files took torch to run.
         """
-        command = [sys.executable, _CHILD, self.kind, self.file, picture, str(threads)]
-        done = subprocess.run(  # noqa: S603
-            [*map(str, (*command, self.variant, *self.size))],
-            capture_output=True,
-            text=True,
-            check=False,
+        report: dict[str, Any] = json_of_child(
+            _CHILD, self.kind, self.file, picture, threads, self.variant, *self.size
         )
-        if done.returncode:
-            raise RuntimeError(f"{self.name} did not start: {done.stderr[-500:]}")
-        report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         if self.kind in ("onnxruntime", "openvino") and report["imports_torch"]:
             raise RuntimeError(f"{self.name} imported torch, which the base install has not")
         return report

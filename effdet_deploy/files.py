@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.errors import ModelFileError, ResourceError, UsageError
+from effdet_deploy.errors import DataError, ModelFileError, ResourceError, UsageError
 
 if sys.platform != "win32":
     import fcntl
@@ -36,6 +37,26 @@ def sha256_file(path: Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in ``path``.
+
+    Args:
+        path: a file in UTF-8.
+        what: the file's part in the user's command, such as ``The config file``.
+        remedy: what to do if it is something else.
+
+    Raises:
+        DataError: unreadable, or no JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"{what} '{path}' cannot be read: {error}.", remedy) from error
+    if not isinstance(document, dict):
+        raise DataError(f"{what} '{path}' does not hold a JSON object.", remedy)
+    return document
 
 
 def sidecar_path(artifact: Path) -> Path:

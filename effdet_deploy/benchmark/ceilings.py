@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -61,18 +60,10 @@ def measure_ceilings(threads: int) -> Ceilings:
         ResourceError: the process that measures did not come to its end.
     """
     limits = {f"{library}_NUM_THREADS": str(threads) for library in _LIBRARIES}
-    command = [sys.executable, "-m", __name__, str(threads)]
     try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            env=os.environ | limits,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_TIMEOUT_S,
-        )
-        return Ceilings(**json.loads(done.stdout))
-    except (subprocess.SubprocessError, ValueError, TypeError) as error:
+        found = json_of_child("-m", __name__, threads, environment=limits, timeout=_TIMEOUT_S)
+        return Ceilings(**found)
+    except (RuntimeError, TypeError) as error:
         raise ResourceError(
             "What this machine can do at best could not be measured: the process that multiplies "
             f"matrices of {_SIDE} x {_SIDE} ended without a result.",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.errors import ResourceError
 
 _TIMEOUT_S = 600
@@ -56,13 +56,9 @@ def measure_footprint(
         ResourceError: the process ended without a result.
     """
     asked = json.dumps([str(path.resolve()), backend, device, threads, trust, batch])
-    command = [sys.executable, "-m", __name__, asked]
     try:
-        done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
-        )
-        return Footprint(**json.loads(done.stdout.splitlines()[-1]))
-    except (subprocess.SubprocessError, ValueError, TypeError, IndexError) as error:
+        return Footprint(**json_of_child("-m", __name__, asked, timeout=_TIMEOUT_S))
+    except (RuntimeError, TypeError) as error:
         raise ResourceError(
             f"A process of its own could not load '{path.name}' and detect once with it.",
             "Free some memory and run it again.",

@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime as ort
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 STAGES = {
@@ -57,16 +59,23 @@ def profile_onnx(
     The times are for shares, not for a benchmark: profiling itself costs some.
     """
     settings = ort.SessionOptions()
-    settings.enable_profiling = True
     if threads is not None:
         settings.intra_op_num_threads = threads
+    return _node_times(profiled_events(path, feeds, settings, runs), runs)
+
+
+def profiled_events(
+    path: Path, feeds: Mapping[str, NDArray[Any]], settings: ort.SessionOptions, runs: int = 1
+) -> list[dict[str, Any]]:
+    """Run the model on the CPU and return what ONNX Runtime's profiler wrote, event by event."""
+    settings.enable_profiling = True
     with tempfile.TemporaryDirectory() as directory:
         settings.profile_file_prefix = str(Path(directory) / "profile")
         session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
         for _ in range(runs):
-            session.run(None, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    return _node_times(events, runs)
+            session.run(None, dict(feeds))
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_bytes())
+    return [event for event in events if event.get("cat") == "Node"]
 
 
 def profile_openvino(
@@ -101,7 +110,7 @@ def _node_times(events: list[dict[str, Any]], runs: int) -> list[NodeTime]:
     micros: dict[tuple[str, str], list[float]] = defaultdict(list)
     for event in events:
         name = str(event.get("name", ""))
-        if event.get("cat") == "Node" and name.endswith(_KERNEL):
+        if name.endswith(_KERNEL):
             operator = str(event["args"]["op_name"])
             micros[name.removesuffix(_KERNEL), operator].append(float(event["dur"]))
     # Several nodes of one name are told apart by nothing; they count together.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
 
+from effdet_deploy.benchmark.profile import profiled_events
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -58,17 +58,11 @@ def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
     needs no package but the engine.
     """
     settings = ort.SessionOptions()
-    settings.enable_profiling = True
     settings.log_severity_level = _ERRORS_ONLY
     settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with tempfile.TemporaryDirectory() as directory:
-        settings.profile_file_prefix = str(Path(directory) / "shapes")
-        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        session.run(None, dict(feeds))
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     macs = traffic = 0
-    for event in events:
-        operator = event["args"].get("op_name") if event.get("cat") == "Node" else None
+    for event in profiled_events(path, feeds, settings):
+        operator = event["args"].get("op_name")
         if operator in ("Conv", "Gemm"):
             source, *constants = _shapes(event["args"]["input_type_shape"])
             (output,) = _shapes(event["args"]["output_type_shape"])

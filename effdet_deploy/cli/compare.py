@@ -73,18 +73,23 @@ def run(
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
     from effdet_deploy.parity.side_by_side import compare_files
     from effdet_deploy.parity.sides import Engine
-    from effdet_deploy.precision.bisect_files import bisect_files, require_bisectable
+    from effdet_deploy.precision.bisect_files import bisect_file, parse_kind, require_bisectable
 
     console.require_targets(html_file, json_file)
-    if bisect is not None:
-        require_bisectable(candidates, reference, bisect)
+    kind = parse_kind(bisect) if bisect is not None else None
+    if kind is not None:
+        require_bisectable(candidates, reference, kind)
     pictures = _pictures(images, coco, limit)
     engine = Engine(backend, device, threads, trust)
     with console.stages() as begin:
         result = compare_files(
             candidates, reference, pictures, engine=engine, layers=layers, progress=begin
         )
-        blamed = bisect_files(candidates, Path(reference), bisect, result.pictures, begin)
+        blamed = tuple(
+            bisect_file(each, Path(reference), kind, result.pictures, begin)
+            for each in candidates
+            if kind is not None
+        )
     _report(result, blamed, html_file, json_file)
     if not result.passed:
         raise typer.Exit(_DIFFERS)

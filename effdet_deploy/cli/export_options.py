@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from effdet_deploy.cli import engine_options as engine
-from effdet_deploy.errors import DataError, UnknownNameError, UsageError
+from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.files import read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -143,19 +143,8 @@ def _choice(kind: str, value: str | None, known: tuple[str, ...]) -> Any:
 def _overrides(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"The config file '{path}' cannot be read: {error}.",
-            'It holds a JSON object such as {"fpn_channels": 88}.',
-        ) from error
-    if not isinstance(document, dict):
-        raise DataError(
-            f"The config file '{path}' does not hold a JSON object.",
-            'It should look like {"fpn_channels": 88}.',
-        )
-    return document
+    remedy = 'It holds a JSON object such as {"fpn_channels": 88}.'
+    return read_json_object(path, "The config file", remedy)
 
 
 _NOT_STORED = ("output", "keep_onnx", "json_file")

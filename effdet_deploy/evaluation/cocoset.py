@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import DataError
+from effdet_deploy.files import read_json_object
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,14 +70,8 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
 
 
 def _decoded(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"The annotations '{path}' cannot be read: {error}.", "Name a COCO JSON file."
-        ) from error
-    has = document.keys() if isinstance(document, dict) else ()
-    absent = [key for key in _REQUIRED if key not in has]
+    document = read_json_object(path, "The annotation file", "Name a COCO JSON file.")
+    absent = [key for key in _REQUIRED if key not in document]
     if absent or not document["images"]:
         what = f"have no {', '.join(absent)}" if absent else "name no pictures"
         raise DataError(

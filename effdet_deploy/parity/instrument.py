@@ -43,15 +43,28 @@ def add_head_outputs(source: Path, target: Path) -> None:
     target.write_bytes(model.SerializeToString())
 
 
-def _add_output(graph: onnx.GraphProto, name: str) -> None:
-    joined = next((node for node in graph.node if node.name == f"{name}.reshape"), None)
-    if joined is None:
+def head_node(graph: onnx.GraphProto, head: str) -> onnx.NodeProto:
+    """Return the node that makes ``head``, one of :data:`HEAD_OUTPUTS`, whatever its precision.
+
+    Raises:
+        ModelFileError: there is none.
+    """
+    found = next((node for node in graph.node if node.name == f"{head}.reshape"), None)
+    if found is None:
         raise ModelFileError(
-            f"The graph has no node '{name}.reshape', which holds the raw head.",
-            "Only files written by effdet-deploy can be compared by their heads.",
+            f"The graph has no node '{head}.reshape', which makes the raw head.",
+            "Only files written by effdet-deploy can be compared, or given another precision.",
         )
+    return found
+
+
+def _add_output(graph: onnx.GraphProto, name: str) -> None:
     cast = onnx.helper.make_node(
-        "Cast", [joined.output[0]], [name], f"{name}.cast_output", to=onnx.TensorProto.FLOAT
+        "Cast",
+        [head_node(graph, name).output[0]],
+        [name],
+        f"{name}.cast_output",
+        to=onnx.TensorProto.FLOAT,
     )
     graph.node.append(cast)
     graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))

@@ -32,16 +32,21 @@ PICTURES = 2
 """The heads are measured on the first pictures: a layer that loses does so on any."""
 
 
-def require_bisectable(candidates: Sequence[Path], reference: str, kind: str) -> None:
+def parse_kind(name: str) -> Kind:
+    """Return the precision that ``name`` names; raises UnknownNameError for any other name."""
+    found = next((kind for kind in KINDS if kind == name), None)
+    if found is None:
+        raise UnknownNameError("precision to bisect", name, KINDS)
+    return found
+
+
+def require_bisectable(candidates: Sequence[Path], reference: str, kind: Kind) -> None:
     """Check what is to be bisected, before anything is loaded.
 
     Raises:
-        UnknownNameError: no such precision.
         UsageError: a candidate is no ONNX file of that precision, or the reference none in FP32.
         MissingPackageError: the ``onnx`` package is not installed.
     """
-    if kind not in KINDS:
-        raise UnknownNameError("precision to bisect", kind, KINDS)
     for path, wanted in (*((each, kind) for each in candidates), (Path(reference), "fp32")):
         if SUFFIXES.get(path.suffix.lower()) != "onnx":
             raise UsageError(
@@ -59,22 +64,6 @@ def require_bisectable(candidates: Sequence[Path], reference: str, kind: str) ->
         importlib.import_module("onnx")
     except ImportError as error:
         raise MissingPackageError("onnx", "bisecting", "export") from error
-
-
-def bisect_files(
-    candidates: Sequence[Path],
-    reference: Path,
-    kind: str | None,
-    pictures: Pictures | None = None,
-    progress: Progress = lambda _stage: None,
-) -> tuple[Bisection, ...]:
-    """Bisect each of the candidates; none where no ``kind`` is given. See :func:`bisect_file`."""
-    return tuple(
-        bisect_file(path, reference, each, pictures, progress)
-        for each in KINDS
-        if each == kind
-        for path in candidates
-    )
 
 
 def bisect_file(

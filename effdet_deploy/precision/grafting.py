@@ -15,10 +15,10 @@ import onnx
 from onnx import numpy_helper
 
 from effdet_deploy.errors import UsageError
+from effdet_deploy.parity.instrument import head_node
 from effdet_deploy.precision.network import (
     float_inputs,
     float_values,
-    head_node,
     initializers,
     network_nodes,
     producers,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from effdet_deploy.errors import ModelFileError
+from effdet_deploy.parity.instrument import head_node
 from effdet_deploy.spec import HEAD_OUTPUTS
 
 if TYPE_CHECKING:
@@ -39,25 +40,6 @@ def network_nodes(graph: GraphProto) -> list[NodeProto]:
 def _is_preprocessing(node: NodeProto) -> bool:
     """A quantiser belongs to the convolution that it feeds, whatever value it is named after."""
     return node.name.startswith(_PREPROCESS) and node.op_type not in QUANTISERS
-
-
-def head_node(graph: GraphProto, head: str) -> NodeProto:
-    """Return the node that makes ``head``, one of :data:`HEAD_OUTPUTS`: the last of its scope.
-
-    Raises:
-        ModelFileError: there is none.
-    """
-    scope = [
-        node
-        for node in graph.node
-        if node.name.startswith(f"{head}.") and node.op_type not in (*QUANTISERS, "Cast")
-    ]
-    if not scope:
-        raise ModelFileError(
-            f"The graph has no nodes named '{head}.…', which make the raw head.",
-            "Only files written by effdet-deploy can be given another precision.",
-        )
-    return scope[-1]
 
 
 def producers(graph: GraphProto) -> dict[str, NodeProto]:

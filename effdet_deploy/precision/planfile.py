@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import DataError, UnknownNameError
-from effdet_deploy.files import write_atomically
+from effdet_deploy.files import read_json_object, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -71,19 +71,13 @@ def read_plan(path: Path, convolutions: Iterable[Convolution]) -> tuple[str, ...
 
 
 def _groups(path: Path) -> dict[str, str]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(
-            f"The precision file '{path}' cannot be read: {error}.",
-            "An export with --int8 writes one beside the model.",
-        ) from error
-    groups = document.get("groups") if isinstance(document, dict) else None
+    remedy = "An export with --int8 writes one beside the model."
+    groups = read_json_object(path, "The precision file", remedy).get("groups")
     values = set(groups.values()) if isinstance(groups, dict) else {None}
     if not values <= {INT8, HIGHER}:
         raise DataError(
             f"The precision file '{path}' must hold 'groups' with the values '{INT8}' and "
             f"'{HIGHER}'.",
-            "An export with --int8 writes one beside the model.",
+            remedy,
         )
     return dict(groups or {})

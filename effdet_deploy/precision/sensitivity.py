@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import VerificationError
 from effdet_deploy.files import write_atomically
+from effdet_deploy.parity.instrument import head_node
 from effdet_deploy.precision.convolutions import int8_share
-from effdet_deploy.precision.network import head_node
 from effdet_deploy.precision.ranges import open_session, with_outputs
 from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
 

@@ -36,7 +36,8 @@ def test_a_missing_picture_is_named(annotations):
     ("content", "said"),
     [
         ("{", "cannot be read"),
-        ("[]", "have no images"),
+        ("[]", "does not hold a JSON object"),
+        ("{}", "have no images"),
         (json.dumps({"images": [], "annotations": [], "categories": []}), "name no pictures"),
     ],
 )

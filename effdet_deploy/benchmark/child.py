@@ -1,0 +1,41 @@
+"""Measuring in a process of its own, which says on stdout what it found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def json_of_child(
+    *arguments: object, environment: Mapping[str, str] | None = None, timeout: float | None = None
+) -> Any:
+    """Run Python with ``arguments``; return the JSON in the last line that it writes.
+
+    Args:
+        arguments: a script or ``-m`` and a module, and what it takes.
+        environment: variables set for it besides our own.
+        timeout: seconds after which it is ended.
+
+    Raises:
+        RuntimeError: it failed, did not end in time or wrote no JSON.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter and program
+            [sys.executable, *map(str, arguments)],
+            env=os.environ | dict(environment or {}),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=timeout,
+        )
+        return json.loads(done.stdout.splitlines()[-1])
+    except subprocess.CalledProcessError as error:
+        raise RuntimeError(f"the process failed: {error.stderr[-500:]}") from error
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        raise RuntimeError(f"the process gave no result: {error}") from error
