@@ -10,6 +10,7 @@ import dataclasses
 import shutil
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,6 @@ from tests.precision.rtx import Build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from effdet_deploy.exporters.source import Source
     from effdet_deploy.spec import DetectorSpec, Precision
@@ -61,15 +61,18 @@ class Exported:
             self._made[batch] = export_graph(self.source, options, self.folder / batch)
         return self._made[batch]
 
-    def lowered(self, batch: str, precision: Precision, folder: Path, **fields: object):
+    def lowered(
+        self, batch: str, precision: Precision, **fields: object
+    ) -> tuple[Path, DetectorSpec]:
         """Return a copy of a graph in another precision, laid out for TensorRT."""
-        original, spec = self.graph(batch)
-        path = folder / f"{precision}.onnx"
-        shutil.copyfile(original, path)
-        options = options_for(self.name, precision=precision, target="tensorrt", **fields)
-        spec = dataclasses.replace(spec, precision=PrecisionSpec(precision, "tensorrt"))
-        spec, _ = lower_precision(path, spec, options, silent)
-        return path, spec
+        key = f"{batch}-{precision}"
+        if key not in self._made:
+            original, spec = self.graph(batch)
+            path = Path(shutil.copyfile(original, self.folder / f"{key}.onnx"))
+            options = options_for(self.name, precision=precision, target="tensorrt", **fields)
+            spec = dataclasses.replace(spec, precision=PrecisionSpec(precision, "tensorrt"))
+            self._made[key] = path, lower_precision(path, spec, options, silent)[0]
+        return self._made[key]
 
 
 def options_for(name: str, **fields: object) -> ExportOptions:
@@ -104,7 +107,7 @@ def test_rtx_builds_it(exported, precision, batch, tmp_path, engine_table):
     if precision == "fp32":
         path, spec = exported.graph(batch)
     else:
-        path, spec = exported.lowered(batch, precision, tmp_path)
+        path, spec = exported.lowered(batch, precision)
     begun = time.monotonic()
     artifact = build_engine(path, tmp_path / "model.engine", RTX)
     seconds = time.monotonic() - begun
@@ -114,8 +117,8 @@ def test_rtx_builds_it(exported, precision, batch, tmp_path, engine_table):
     engine_table(exported.name, precision, batch, seconds, artifact.size)
 
 
-def test_fp16_leaves_no_convolution_in_float_but_those_it_names(exported, tmp_path):
-    path, spec = exported.lowered("fixed", "fp16", tmp_path)
+def test_fp16_leaves_no_convolution_in_float_but_those_it_names(exported):
+    path, spec = exported.lowered("fixed", "fp16")
     build = Build(path.read_bytes())
     assert build.errors == []
     assert build.engine is not None
@@ -130,7 +133,7 @@ def test_int8_computes_the_chosen_convolutions_in_int8_and_none_in_float(
     if exported.name not in INT8:
         pytest.skip("INT8 is asked of D0-D4, lite0-lite4 and q0; others would show the same rules")
     monkeypatch.setenv("EFFDET_DEPLOY_CACHE", str(tmp_path / "cache"))
-    path, spec = exported.lowered("fixed", "int8", tmp_path, calibration=pictures)
+    path, spec = exported.lowered("fixed", "int8", calibration=pictures)
     begun = time.monotonic()
     build = Build(path.read_bytes())
     seconds = time.monotonic() - begun
