@@ -55,7 +55,7 @@ class Lanes:
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
-    def gain(self, feeds: Tensors) -> bool:
+    def pays(self, feeds: Tensors) -> bool:
         """Say whether every lane would have an image to compute."""
         return len(feeds[INPUT_NAME]) >= self.count > 1
 

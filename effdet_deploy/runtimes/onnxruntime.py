@@ -137,7 +137,7 @@ class OnnxRuntime:
         self._name = path.name
         self._session: ort.InferenceSession | None = session
         require_spec_fits(path, self)
-        self._lanes = _create_lanes(path, spec, threads) if self.device == "cpu" else None
+        self._lanes = _create_lanes(path, spec, threads if self.device == "cpu" else 1)
 
     @property
     def precision(self) -> str:
@@ -157,10 +157,9 @@ class OnnxRuntime:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
         session = self._open_session()
         checked = checked_feeds(feeds, self.inputs, self.spec.batch)
-        lanes = self._lanes
         with _translated_run_errors(self._name):
-            if lanes is not None and lanes.gain(checked):
-                return lanes.run(checked, images_in_cache(self.spec))
+            if self._lanes.pays(checked):
+                return self._lanes.run(checked, images_in_cache(self.spec))
             return _run(session, checked)
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
@@ -199,9 +198,7 @@ class OnnxRuntime:
     def close(self) -> None:
         """Release the session; runs that are under way finish."""
         self._session = None
-        if self._lanes is not None:
-            self._lanes.close()
-            self._lanes = None
+        self._lanes.close()
 
     def _open_session(self) -> ort.InferenceSession:
         session = self._session
@@ -215,15 +212,14 @@ def _run(session: ort.InferenceSession, feeds: Tensors) -> Tensors:
     return dict(zip(names, session.run(names, feeds), strict=True))
 
 
-def _create_lanes(path: Path, spec: DetectorSpec, threads: int | None) -> Lanes | None:
-    """Return what shares a batch among threads, unless no batch can be divided.
+def _create_lanes(path: Path, spec: DetectorSpec, threads: int | None) -> Lanes:
+    """Return what shares a batch among threads.
 
-    It keeps the graph as it is now: the file may be another one when the first batch comes.
+    It keeps the graph as it is now: the file may be another one when the first batch comes. A graph
+    with external data is more than its file, and stays with one thread.
     """
-    count = lane_count(threads, spec)
-    if count < 2 or spec.external_files:
-        return None
-    graph = path.read_bytes()
+    count = 1 if spec.external_files else lane_count(threads, spec)
+    graph = path.read_bytes() if count > 1 else b""
 
     def create() -> Callable[[Tensors], Tensors]:
         session = ort.InferenceSession(graph, _settings(1), providers=[_CPU])

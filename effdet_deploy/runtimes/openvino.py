@@ -90,7 +90,7 @@ class OpenVinoRuntime:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
         checked = self._checked(feeds)
         with _translated_errors(self._name, "run"):
-            if self._lanes.gain(checked):
+            if self._lanes.pays(checked):
                 return self._lanes.run(checked, most=1)
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked).outputs
 
