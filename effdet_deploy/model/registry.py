@@ -121,6 +121,15 @@ def _lite_configs() -> list[ModelConfig]:
 def _torch_configs() -> list[ModelConfig]:
     """The models that were trained, or only defined, in PyTorch."""
     tf_like = ModelConfig("", "", (512, 512), fpn_channels=64, drop_path_rate=0.1)
+    lite0 = replace(
+        tf_like,
+        name="efficientdet_lite0",
+        backbone_name="efficientnet_lite0",
+        image_size=(384, 384),
+        act_type="relu6",
+        redundant_bias=False,
+        head_bn_level_first=True,
+    )
     d0 = replace(
         tf_like,
         name="efficientdet_d0",
@@ -174,6 +183,11 @@ def _torch_configs() -> list[ModelConfig]:
         image_size=(1280, 1280),
         fpn_channels=288,
     )
+    return [lite0, d0, d1, d2, d3, d4, d5, *_quad_configs(d0, d1, d2), *_sqrt_aspect_configs(d0)]
+
+
+def _quad_configs(d0: ModelConfig, d1: ModelConfig, d2: ModelConfig) -> list[ModelConfig]:
+    """Models with effdet's quad FPN."""
     q0 = replace(
         d0,
         name="efficientdet_q0",
@@ -199,16 +213,7 @@ def _torch_configs() -> list[ModelConfig]:
         head_bn_level_first=True,
         url=_RELEASE + "efficientdet_q2-0f7564e5.pth",
     )
-    lite0 = replace(
-        tf_like,
-        name="efficientdet_lite0",
-        backbone_name="efficientnet_lite0",
-        image_size=(384, 384),
-        act_type="relu6",
-        redundant_bias=False,
-        head_bn_level_first=True,
-    )
-    return [d0, d1, d2, d3, d4, d5, q0, q1, q2, lite0, *_sqrt_aspect_configs(d0)]
+    return [q0, q1, q2]
 
 
 def _sqrt_aspect_configs(d0: ModelConfig) -> list[ModelConfig]:
