@@ -148,7 +148,8 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
             if key not in tables:
                 weights = weights or load_weights(case)
                 tables[key] = measured_quietly(case, weights, part, options)
-            document["tables"].append(tables[key])
+            # What an earlier run measured, and this one was not asked for, stays.
+            document["tables"] = list(tables.values())
             save(options, document)
     if not options.no_startup and document["startup"] is None:
         case = next(cases(options, directory))
