@@ -28,7 +28,7 @@ def headline(document: dict[str, Any]) -> str:
     lines: list[Line] = []
     if whole:
         lines += _float32_lines(whole) + _int8_lines(whole)
-        lines += _batch_lines(whole, found.get(("end to end", LARGER)))
+        lines += _batch_lines(found.get(("end to end", LARGER)))
         lines += _share_lines(whole)
     if network:
         lines += _network_lines(network)
@@ -79,17 +79,17 @@ def _int8_lines(table: dict[str, Any]) -> list[Line]:
     return lines + _line(int8, EAGER, _against(timings, int8, EAGER), "7x")
 
 
-def _batch_lines(one: dict[str, Any], many: dict[str, Any] | None) -> list[Line]:
+def _batch_lines(many: dict[str, Any] | None) -> list[Line]:
     if many is None:
         return []
-    alone, together = _samples(one), _samples(many)
-    lines = []
-    for name in FLOAT32:
-        if name in alone and name in together:
-            cost = together[name].median / many["batch"] / alone[name].median
-            what = f"{name}: cost of an image at batch {many['batch']} over that at batch 1"
-            lines.append((what, f"{cost:.2f}x", "at most 1.1x"))
-    return lines
+    return [
+        (
+            f"{name}: cost of an image at batch {many['batch']} over that at batch 1",
+            f"{cost['median']:.2f}x ({cost['low']:.2f}-{cost['high']:.2f})",
+            "at most 1.1x",
+        )
+        for name, cost in many["batch_cost"].items()
+    ]
 
 
 def _share_lines(table: dict[str, Any]) -> list[Line]:

@@ -264,6 +264,7 @@ def measure_part(
     case: Case, weights: Weights, part: str, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Time every peer of one table."""
+    from batches import batch_costs
     from outside import outside_shares
     from peers import artifact_runs, create_runs, our_file, our_input, require_agreement
 
@@ -276,8 +277,11 @@ def measure_part(
         tell(f"{case.variant} batch {case.batch} {part}: timing {', '.join(runs)}")
         with LoadWatch() as watch:
             timings = measure_interleaved(runs, plan_for(case, options))
-            tells_outside = part == "end to end" and case.batch == 1
-            outside = outside_shares(case, weights, list(runs)) if tells_outside else {}
+            outside = batch_cost = {}
+            if part == "end to end" and case.batch == 1:
+                outside = outside_shares(case, weights, list(runs))
+            elif part == "end to end":
+                batch_cost = batch_costs(case, weights, list(runs))
     feeds = {INPUT_NAME: our_input(case, weights, part)}
     height, width = weights.ours.config.image_size
     return {
@@ -291,6 +295,7 @@ def measure_part(
         "work": asdict(convolution_work(our_file(case, weights, part), feeds)),
         "graph_shares": graph_shares(case, weights, part, list(runs)),
         "outside": outside,
+        "batch_cost": batch_cost,
         **environment(describe_machine(), watch.load),
     }
 
