@@ -26,7 +26,7 @@ from effdet_deploy.runtimes.lanes import Lanes, images_in_cache, lane_count
 from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -137,7 +137,9 @@ class OnnxRuntime:
         self._name = path.name
         self._session: ort.InferenceSession | None = session
         require_spec_fits(path, self)
-        self._lanes = _create_lanes(path, spec, threads if self.device == "cpu" else 1)
+        self._names = [each.name for each in self.outputs]
+        lanes = threads if self.device == "cpu" else 1
+        self._lanes = _create_lanes(path, spec, lanes, self._names)
 
     @property
     def precision(self) -> str:
@@ -151,7 +153,7 @@ class OnnxRuntime:
         session = self._open_session()
         checked = checked_feeds(feeds, self.inputs, self.spec.batch)
         with _translated_run_errors(self._name):
-            return _run(session, checked)
+            return _run(session, self._names, checked)
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
@@ -160,7 +162,7 @@ class OnnxRuntime:
         with _translated_run_errors(self._name):
             if self._lanes.pays(checked):
                 return self._lanes.run(checked, images_in_cache(self.spec))
-            return _run(session, checked)
+            return _run(session, self._names, checked)
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
         """Run as :meth:`run`, timing the copies; on the CPU nothing is copied."""
@@ -169,7 +171,7 @@ class OnnxRuntime:
         if self.device == "cpu":
             with _translated_run_errors(self._name):
                 start = time.perf_counter()
-                outputs = _run(session, checked)
+                outputs = _run(session, self._names, checked)
                 took = time.perf_counter() - start
             return TimedRun(outputs, 0.0, took, 0.0)
         with _translated_run_errors(self._name):
@@ -207,12 +209,13 @@ class OnnxRuntime:
         return session
 
 
-def _run(session: ort.InferenceSession, feeds: Tensors) -> Tensors:
-    names = [each.name for each in session.get_outputs()]
-    return dict(zip(names, session.run(names, feeds), strict=True))
+def _run(session: ort.InferenceSession, names: Sequence[str], feeds: Tensors) -> Tensors:
+    return dict(zip(names, session.run(list(names), feeds), strict=True))
 
 
-def _create_lanes(path: Path, spec: DetectorSpec, threads: int | None) -> Lanes:
+def _create_lanes(
+    path: Path, spec: DetectorSpec, threads: int | None, names: Sequence[str]
+) -> Lanes:
     """Return what shares a batch among threads.
 
     It keeps the graph as it is now: the file may be another one when the first batch comes. A graph
@@ -223,7 +226,7 @@ def _create_lanes(path: Path, spec: DetectorSpec, threads: int | None) -> Lanes:
 
     def create() -> Callable[[Tensors], Tensors]:
         session = ort.InferenceSession(graph, _settings(1), providers=[_CPU])
-        return partial(_run, session)
+        return partial(_run, session, names)
 
     return Lanes(count, create)
 
