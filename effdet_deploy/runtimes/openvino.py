@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
     check_external_files(path, spec)
     _require_cpu(device)
     with _translated_errors(path.name, "loaded"):
-        model = ov.Core().read_model(str(path))
+        model = _core().read_model(str(path))
         return OpenVinoRuntime(path, spec, model, threads)
 
 
@@ -132,7 +133,7 @@ class OpenVinoRuntime:
             model.reshape({model.input(0): [1, *sides]})
         # OpenVINO's default is BF16 wherever the CPU has it, whatever the file says.
         settings = {**hints, ov_hints.inference_precision: ov.Type.f32}
-        return _Compiled(ov.Core().compile_model(model, "CPU", settings))
+        return _Compiled(_core().compile_model(model, "CPU", settings))
 
 
 class _Compiled:
@@ -162,6 +163,12 @@ class _Compiled:
             request = self._compiled.create_infer_request()
         yield request
         idle.append(request)
+
+
+@functools.cache
+def _core() -> ov.Core:
+    """Return the one core: models and errors outlive a core whose libraries they come from."""
+    return ov.Core()
 
 
 def _require_cpu(device: str) -> None:
