@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from peers import OURS, our_file, our_input
 
 from effdet_deploy.benchmark import Plan
-from effdet_deploy.benchmark.measure import measure_interleaved, median_interval
+from effdet_deploy.benchmark.measure import measure_interleaved
+from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.detector import Detector
 
 if TYPE_CHECKING:
@@ -33,16 +32,16 @@ def batch_costs(case: Case, weights: Weights, names: list[str]) -> dict[str, dic
 def _cost(case: Case, weights: Weights, engine: str) -> dict[str, Any]:
     feed = our_input(case, weights, "end to end")
     path = our_file(case, weights, "end to end")
-    with contextlib.ExitStack() as stack:
-        detector = stack.enter_context(Detector.load(path, engine, "cpu", case.threads))
+    with Detector.load(path, engine, "cpu", case.threads) as detector:
         runs = {
             "batch": partial(detector.detect_prepared, feed),
             "one": partial(detector.detect_prepared, feed[:1]),
         }
         timings = measure_interleaved(runs, PLAN)
-    together, alone = timings["batch"].seconds, timings["one"].seconds
-    costs = tuple(
-        all_of_it / len(feed) / one for all_of_it, one in zip(together, alone, strict=True)
-    )
-    low, high = median_interval(costs)
-    return {"median": float(np.median(costs)), "low": low, "high": high, "pairs": len(costs)}
+    cost, size = compare(timings["one"], timings["batch"]), len(feed)
+    return {
+        "median": cost.median / size,
+        "low": cost.low / size,
+        "high": cost.high / size,
+        "pairs": cost.pairs,
+    }

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
-import openvino
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +26,8 @@ def openvino_session(
     path: Path, case: Case, precision: str
 ) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
     """Return what runs an ONNX file in OpenVINO, tuned for latency at the case's batch size."""
+    import openvino
+
     core = openvino.Core()
     model = core.read_model(path)
     shape = model.input(0).partial_shape

@@ -277,11 +277,9 @@ def measure_part(
         tell(f"{case.variant} batch {case.batch} {part}: timing {', '.join(runs)}")
         with LoadWatch() as watch:
             timings = measure_interleaved(runs, plan_for(case, options))
-            outside = batch_cost = {}
-            if part == "end to end" and case.batch == 1:
-                outside = outside_shares(case, weights, list(runs))
-            elif part == "end to end":
-                batch_cost = batch_costs(case, weights, list(runs))
+            whole, alone = part == "end to end", case.batch == 1
+            outside = outside_shares(case, weights, list(runs)) if whole and alone else {}
+            batch_cost = batch_costs(case, weights, list(runs)) if whole and not alone else {}
     feeds = {INPUT_NAME: our_input(case, weights, part)}
     height, width = weights.ours.config.image_size
     return {

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from engines import bound_run, openvino_session
 from peers import OURS, our_file, our_input
 
 from effdet_deploy.benchmark import Plan
-from effdet_deploy.benchmark.measure import measure_interleaved, median_interval
+from effdet_deploy.benchmark.measure import measure_interleaved
+from effdet_deploy.benchmark.ratio import compare
 
 if TYPE_CHECKING:
     from peers import Case, Run, Weights
@@ -54,6 +54,5 @@ def outside_shares(case: Case, weights: Weights, names: list[str]) -> dict[str, 
 
 def _measured(runs: dict[str, Run]) -> Outside:
     timings = measure_interleaved(runs, PLAN)
-    whole, network = (timings[part].seconds for part in ("end to end", "network"))
-    shares = tuple(1 - part / all_of_it for part, all_of_it in zip(network, whole, strict=True))
-    return Outside(float(np.median(shares)), *median_interval(shares), len(shares))
+    network = compare(timings["end to end"], timings["network"])
+    return Outside(1 - network.median, 1 - network.high, 1 - network.low, network.pairs)

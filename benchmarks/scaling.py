@@ -214,7 +214,9 @@ def exported(point: Point, path: Path) -> dict[str, Any]:
         RuntimeError: it failed.
     """
     asked = ("--export-to", path, "--point", json.dumps(asdict(point)))
-    found: dict[str, Any] = json_of_child(__file__, *asked, timeout=_EXPORT_LIMIT_S)
+    found: dict[str, Any] = json_of_child(
+        __file__, *asked, what=f"the export of {point.variant}", timeout=_EXPORT_LIMIT_S
+    )
     return found
 
 

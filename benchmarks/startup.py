@@ -47,7 +47,8 @@ class Start:
             RuntimeError: it failed, or our ONNX files took torch to run.
         """
         report: dict[str, Any] = json_of_child(
-            _CHILD, self.kind, self.file, picture, threads, self.variant, *self.size
+            *(_CHILD, self.kind, self.file, picture, threads, self.variant, *self.size),
+            what=f"starting {self.name}",
         )
         if self.kind in ("onnxruntime", "openvino") and report["imports_torch"]:
             raise RuntimeError(f"{self.name} imported torch, which the base install has not")

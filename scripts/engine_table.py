@@ -1,8 +1,4 @@
-"""Write the table of built engines into docs/tensorrt.md.
-
-pytest -m slow tests/exporters/test_every_config.py --engine-table engines.jsonl
-python scripts/engine_table.py engines.jsonl
-"""
+"""Write the table of built engines into docs/tensorrt.md, which names the two commands of it."""
 
 from __future__ import annotations
 

@@ -61,7 +61,14 @@ def measure_ceilings(threads: int) -> Ceilings:
     """
     limits = {f"{library}_NUM_THREADS": str(threads) for library in _LIBRARIES}
     try:
-        found = json_of_child("-m", __name__, threads, environment=limits, timeout=_TIMEOUT_S)
+        found = json_of_child(
+            "-m",
+            __name__,
+            threads,
+            what="the measurement of ceilings",
+            environment=limits,
+            timeout=_TIMEOUT_S,
+        )
         return Ceilings(**found)
     except (RuntimeError, TypeError) as error:
         raise ResourceError(

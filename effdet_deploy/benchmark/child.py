@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 def json_of_child(
-    *arguments: object, environment: Mapping[str, str] | None = None, timeout: float | None = None
+    *arguments: object,
+    what: str,
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
 ) -> Any:
     """Run Python with ``arguments``; return the JSON in the last line that it writes.
 
     Args:
         arguments: a script or ``-m`` and a module, and what it takes.
+        what: what it does, for the error's message.
         environment: variables set for it besides our own.
         timeout: seconds after which it is ended.
 
@@ -36,6 +40,6 @@ def json_of_child(
         )
         return json.loads(done.stdout.splitlines()[-1])
     except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"the process failed: {error.stderr[-500:]}") from error
+        raise RuntimeError(f"{what} failed: {error.stderr[-500:]}") from error
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        raise RuntimeError(f"the process gave no result: {error}") from error
+        raise RuntimeError(f"{what} gave no result: {error}") from error

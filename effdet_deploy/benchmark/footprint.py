@@ -57,7 +57,10 @@ def measure_footprint(
     """
     asked = json.dumps([str(path.resolve()), backend, device, threads, trust, batch])
     try:
-        return Footprint(**json_of_child("-m", __name__, asked, timeout=_TIMEOUT_S))
+        found = json_of_child(
+            "-m", __name__, asked, what=f"loading {path.name}", timeout=_TIMEOUT_S
+        )
+        return Footprint(**found)
     except (RuntimeError, TypeError) as error:
         raise ResourceError(
             f"A process of its own could not load '{path.name}' and detect once with it.",

@@ -32,15 +32,12 @@ def run(
 
     console.require_targets(json_file)
     findings = check_model(model, target)
-    if json_file is not None:
-        console.write_json(
-            json_file,
-            {
-                "file": model.name,
-                "target": target,
-                "findings": [dataclasses.asdict(each) for each in findings],
-            },
-        )
+    document = {
+        "file": model.name,
+        "target": target,
+        "findings": [dataclasses.asdict(each) for each in findings],
+    }
+    console.write_json(json_file, document)
     if not findings:
         console.stdout().print(
             f"{model}: nothing that {target} would refuse or change.", markup=False

@@ -85,11 +85,12 @@ def run(
         result = compare_files(
             candidates, reference, pictures, engine=engine, layers=layers, progress=begin
         )
-        blamed = tuple(
-            bisect_file(each, Path(reference), kind, result.pictures, begin)
-            for each in candidates
-            if kind is not None
-        )
+        blamed: tuple[Bisection, ...] = ()
+        if kind is not None:
+            blamed = tuple(
+                bisect_file(each, Path(reference), kind, result.pictures, begin)
+                for each in candidates
+            )
     _report(result, blamed, html_file, json_file)
     if not result.passed:
         raise typer.Exit(_DIFFERS)

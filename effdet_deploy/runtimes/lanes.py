@@ -51,7 +51,6 @@ class Lanes:
     def __init__(self, count: int, create: Callable[[], Callable[[Tensors], Tensors]]) -> None:
         self.count = count
         self._create = create
-        self._run: Callable[[Tensors], Tensors] | None = None
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
@@ -73,9 +72,10 @@ class Lanes:
 
     def _ready(self) -> Callable[[Tensors], Tensors]:
         with self._lock:
-            if self._run is None:
-                self._run = self._create()
-            return self._run
+            run = self._create()
+            # What was made is kept, and with it no longer what it took to make it.
+            self._create = lambda: run
+            return run
 
 
 def images_in_cache(spec: DetectorSpec) -> int:

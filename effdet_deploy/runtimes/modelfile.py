@@ -5,13 +5,12 @@ Needs neither torch nor onnx.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from effdet_deploy.errors import DataError, EffdetDeployError, ModelFileError
-from effdet_deploy.files import resolve_inside, sha256_file, sidecar_path
+from effdet_deploy.errors import EffdetDeployError, ModelFileError
+from effdet_deploy.files import read_json_object, resolve_inside, sha256_file, sidecar_path
 from effdet_deploy.runtimes.onnxfile import read_onnx
 from effdet_deploy.spec import METADATA_KEY, DetectorSpec
 
@@ -131,24 +130,15 @@ def read_sidecar(path: Path) -> Sidecar | None:
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
         return None
-    try:
-        document = json.loads(sidecar.read_bytes())
-    except ValueError as error:
-        raise _bad_sidecar(sidecar, f"not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise _bad_sidecar(sidecar, "not a JSON object")
+    document = read_json_object(
+        sidecar, "The sidecar", "Export the model again, or remove the sidecar."
+    )
     spec = document.get("spec")
     verification = document.get("verification")
     return Sidecar(
         DetectorSpec.from_dict(spec) if spec is not None else None,
         str(document.get("sha256", "")),
         verification if isinstance(verification, dict) else None,
-    )
-
-
-def _bad_sidecar(sidecar: Path, reason: str) -> DataError:
-    return DataError(
-        f"The sidecar '{sidecar}' is {reason}.", "Export the model again, or remove the sidecar."
     )
 
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import sys
+
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 
 RTX = BuildOptions(backend="tensorrt-rtx")
 OLD = b"an engine of yesterday"
 PATIENCE_S = 250
+
+
+def build_command(*arguments):
+    """Python that runs ``effdet-deploy build`` and can be interrupted.
+
+    Whoever runs the tests in the background hands down an ignored SIGINT.
+    """
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from effdet_deploy.cli import main; sys.exit(main(['build', *sys.argv[1:]]))"
+    )
+    return [sys.executable, "-c", program, *map(str, arguments)]
 
 
 def assert_untouched(engine, *others):

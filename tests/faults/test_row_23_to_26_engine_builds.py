@@ -25,7 +25,7 @@ from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.runtimes.trt_library import create_log, import_library
 from tests.doubles.machine import recorded, with_double
-from tests.faults.builds import OLD, PATIENCE_S, RTX, assert_untouched
+from tests.faults.builds import OLD, PATIENCE_S, RTX, assert_untouched, build_command
 from tests.onnx_models import detector_spec, tiny_model, write_tiny
 
 
@@ -234,14 +234,8 @@ def test_row_25_the_signal_that_ended_the_builder_is_named(
 
 def test_row_26_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
-    command = (
-        # Whoever runs the tests in the background hands down an ignored SIGINT.
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from effdet_deploy.cli import main; "
-        f"sys.exit(main(['build', {str(model)!r}, {str(engine)!r}]))"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", command],
+        build_command(model, engine),
         env=os.environ | with_double("endless", log=log),
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -268,14 +262,8 @@ def _wait_for(log, call):
 
 def test_row_26_a_builder_whose_parent_died_stops_too(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
-    command = (
-        # Whoever runs the tests in the background hands down an ignored SIGINT.
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from effdet_deploy.cli import main; "
-        f"sys.exit(main(['build', {str(model)!r}, {str(engine)!r}]))"
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", command], env=os.environ | with_double("endless", log=log)
+        build_command(model, engine), env=os.environ | with_double("endless", log=log)
     )
     _wait_for(log, "started")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import resource
 import subprocess
-import sys
 import threading
 
 import pytest
@@ -21,21 +20,14 @@ from effdet_deploy.files import sha256_bytes, sha256_file
 from effdet_deploy.runtimes.modelfile import read_sidecar
 from effdet_deploy.spec import BatchSpec
 from tests.doubles.machine import recorded
-from tests.faults.builds import RTX, assert_untouched
+from tests.faults.builds import RTX, assert_untouched, build_command
 from tests.onnx_models import detector_spec, write_tiny
 
 
 def test_row_27_a_full_disk_keeps_the_old_engine(model, engine):
     """A limit on the size of files fails a write as a full disk does."""
-    command = (
-        # Whoever runs the tests in the background hands down an ignored SIGINT.
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from effdet_deploy.cli import main; "
-        f"sys.exit(main(['build', {str(model)!r}, {str(engine)!r}, '--backend', 'tensorrt-rtx']))"
-    )
-
     done = subprocess.run(
-        [sys.executable, "-c", command],
+        build_command(model, engine, "--backend", "tensorrt-rtx"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
         capture_output=True,
         text=True,

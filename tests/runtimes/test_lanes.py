@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -14,6 +12,7 @@ from effdet_deploy.runtimes.adapter import SideBySideRuntime
 from effdet_deploy.runtimes.lanes import CACHED_PIXELS, Lanes, images_in_cache, lane_count
 from effdet_deploy.spec import BatchSpec
 from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
+from tests.runtimes.threads import scores_on_threads
 
 ENGINES = ["onnxruntime", "openvino"]
 RANGED = BatchSpec(1, 1, 16)
@@ -100,19 +99,9 @@ def test_many_threads_get_the_results_of_their_own_batches(opened):
     runtime = opened()
     batches = [pictures(count) for count in (2, 3, 4, 5)]
     expected = [runtime.run({"images": each})["detection_scores"] for each in batches]
-    found: dict[int, np.ndarray] = {}
-
-    def work(index: int) -> None:
-        for _ in range(10):
-            found[index] = runtime.run_side_by_side({"images": batches[index]})["detection_scores"]
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for index, scores in enumerate(expected):
-        np.testing.assert_allclose(found[index], scores, atol=1e-6)
+    found = scores_on_threads(runtime.run_side_by_side, batches, times=10)
+    for mine, scores in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, scores, atol=1e-6)
 
 
 def test_after_close_it_refuses_to_run(opened):

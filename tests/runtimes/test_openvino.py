@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +10,7 @@ from effdet_deploy.runtimes.adapter import TimedRuntime
 from effdet_deploy.spec import DETECTION_OUTPUTS, BatchSpec
 from tests.onnx_models import SIDE, detector_spec, write_tiny
 from tests.precision.tiny_network import tiny_network
+from tests.runtimes.threads import scores_on_threads
 
 pytest.importorskip("openvino")
 
@@ -64,19 +63,9 @@ def test_threads_get_the_results_of_their_own_pictures(tmp_path):
     runtime = opened(write_tiny(tmp_path / "tiny.onnx"))
     batches = [np.full((1, SIDE, SIDE, 3), level, np.uint8) for level in range(0, 250, 25)]
     alone = [runtime.run({"images": each})["detection_scores"] for each in batches]
-    found: dict[int, np.ndarray] = {}
-
-    def work(index: int) -> None:
-        for _ in range(20):
-            found[index] = runtime.run({"images": batches[index]})["detection_scores"]
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(batches))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for index, scores in enumerate(alone):
-        np.testing.assert_array_equal(found[index], scores)
+    found = scores_on_threads(runtime.run, batches, times=20)
+    for mine, scores in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(mine, scores)
 
 
 def test_a_gpu_is_refused(tmp_path):
