@@ -301,15 +301,17 @@ def measure_part(
 def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str]:
     """Return the peers to time: all, or those with one of the given parts in their names.
 
-    Those that take minutes to make are for the variants asked for: compiled ones at batch 1 alone,
-    and INT8 networks, which are calibrated anew, in OpenVINO alone.
+    Those that take minutes to make are for the variants asked for and for single images; networks
+    in INT8, which are calibrated anew, are for OpenVINO alone.
     """
-    from peers import COMPILED, COSTLY, INT8, OURS, PEERS
+    from peers import ALONE, COMPILED, COSTLY, INT8, OURS, PEERS
 
     wanted = [part for part in options.peers.split(";") if part]
     full = options.variants.split(",")[0] if options.full is None else options.full
     left_out = set(() if case.variant in full.split(",") else COSTLY)
-    if case.batch > 1 or options.quick:
+    if case.batch > 1:
+        left_out |= set(ALONE)
+    if options.quick:
         left_out |= set(COMPILED)
     if part == "network":
         left_out |= set(INT8 if left_out.issuperset(COSTLY) else INT8[-1:])

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
-import torch
 
 from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact
 from effdet_deploy.exporters.finishing import finish_graph, write_onnx
 from effdet_deploy.exporters.lowering import deliver_plan, lower_precision
-from effdet_deploy.exporters.naming import name_nodes
 from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.speed import speed_notes
@@ -26,6 +20,7 @@ from effdet_deploy.exporters.tensorrt.plugin import (
     attach_plugin,
     before_plugin,
 )
+from effdet_deploy.exporters.tracing import example_input, trace
 from effdet_deploy.files import staging
 from effdet_deploy.graph import create_pipeline, fold_for_inference
 from effdet_deploy.parity.instrument import add_head_outputs
@@ -35,12 +30,11 @@ from effdet_deploy.parity.tolerances import tolerance_for
 from effdet_deploy.parity.verify import verify
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
-from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
@@ -50,9 +44,6 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.tolerances import Tolerance
     from effdet_deploy.runtimes.adapter import Runtime
     from effdet_deploy.spec import DetectorSpec
-
-EXAMPLE_SEED = 7
-"""Of the images a graph is traced with; verification uses others."""
 
 
 def export(
@@ -110,51 +101,6 @@ def write_graph(
     finish_graph(model)
     spec = write_onnx(model, spec, path)
     return spec, (note,) if note else ()
-
-
-def trace(pipeline: nn.Module, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
-    """Trace with torch's exporter; nodes are named by module path."""
-    batch = (
-        None
-        if spec.batch.is_static
-        else torch.export.Dim("batch", min=spec.batch.minimum, max=spec.batch.maximum)
-    )
-    with _quiet_exporter():
-        program = torch.onnx.export(
-            pipeline,
-            (example_input(spec),),
-            dynamo=True,
-            optimize=True,
-            opset_version=opset,
-            input_names=[INPUT_NAME],
-            output_names=list(spec.output.names),
-            dynamic_shapes=None if batch is None else ({0: batch},),
-            verbose=False,
-        )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    name_nodes(program.model.graph)
-    return program
-
-
-def example_input(spec: DetectorSpec) -> torch.Tensor:
-    """Return a seeded input: a ranged batch needs two images or more, or it is taken as fixed."""
-    size = spec.batch.minimum if spec.batch.is_static else max(2, spec.batch.minimum)
-    pixels = np.random.default_rng(EXAMPLE_SEED).integers(0, 256, spec.input.shape(size))
-    return torch.from_numpy(pixels.astype(np.uint8 if spec.input.kind == "uint8" else np.float32))
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's remarks on its own internals from the user's terminal."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)
 
 
 def verify_onnx(

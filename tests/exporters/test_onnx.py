@@ -10,6 +10,8 @@ import onnx
 import pytest
 
 from effdet_deploy.exporters import Artifact, ExportOptions, export
+from effdet_deploy.exporters.artifact import silent
+from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import sha256_file
 from effdet_deploy.model import get_config
 from effdet_deploy.pictures import structured_pictures
@@ -94,14 +96,15 @@ def test_the_parameters_are_those_of_the_published_network(ranged: Artifact) -> 
     assert network < ranged.spec.parameters < 1.2 * network
 
 
-def test_a_model_in_memory_is_exported_as_the_same_weights(tmp_path: Path) -> None:
+def test_a_model_in_memory_is_described_by_what_it_is(tmp_path: Path) -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=3)
-    options = ExportOptions(labels=write_labels(tmp_path), verify=False)
-    artifact = export(network, tmp_path / "mine.onnx", options)
-    assert [each.name for each in artifact.spec.classes] == ["cat", "dog", "bird"]
-    assert artifact.spec.variant == "tf_efficientdet_lite0"
-    assert artifact.spec.overrides == {"image_size": [128, 128], "num_classes": 3}
-    assert artifact.report is None
+    options = ExportOptions(labels=write_labels(tmp_path))
+    source = load_source(network, options, silent)
+    spec = specification_of(source, options)
+    assert source.model is network
+    assert [each.name for each in spec.classes] == ["cat", "dog", "bird"]
+    assert spec.variant == "tf_efficientdet_lite0"
+    assert spec.overrides == {"image_size": [128, 128], "num_classes": 3}
 
 
 def write_labels(directory: Path) -> Path:

@@ -5,9 +5,13 @@ Two test files share the work, because workers of ``make test`` are given whole 
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import pytest
 import torch
 
-from effdet_deploy.model import create_model
+from effdet_deploy.model import create_model, list_models
 from effdet_deploy.model.conditioning import randomise
 from tests.model.peers import (
     OUTPUT_TOLERANCE,
@@ -18,8 +22,19 @@ from tests.model.peers import (
     unseen_images,
 )
 
+LARGER_TWIN = re.compile(r"_ap$|_d[5-7]x?$")
+"""What is built like a smaller configuration, of other numbers; `make test-all` does these too."""
 MIN_SPREAD = 1.0
 """Below this, logits are so alike that equal outputs would prove little."""
+
+
+def configurations(*, of_tensorflow: bool) -> list[Any]:
+    """Return the named configurations of one kind, as parameters of a test."""
+    names = [name for name in list_models() if name.startswith("tf_") == of_tensorflow]
+    return [
+        pytest.param(name, marks=pytest.mark.slow if LARGER_TWIN.search(name) else ())
+        for name in names
+    ]
 
 
 def assert_equal_to_effdet_and_scriptable(name: str) -> None:

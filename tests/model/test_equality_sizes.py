@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from effdet_deploy.model import EfficientDet, get_config, list_models
+from effdet_deploy.model import EfficientDet, list_models
 from tests.model.peers import (
     OUTPUT_TOLERANCE,
     effdet_twin,
@@ -16,17 +16,7 @@ from tests.model.peers import (
     smallest_sizes,
     unseen_images,
 )
-from tests.networks import conditioned
-
-COVER = (
-    "tf_efficientdet_d0",
-    "tf_efficientdet_lite0",
-    "efficientdet_q1",
-    "cspresdext50pan",
-    "mixdet_m",
-    "mobiledetv3_large",
-)
-"""Every FPN, both head orders, both resamplings, SAME and symmetric padding."""
+from tests.networks import COVER, conditioned
 
 
 @pytest.mark.parametrize("image_size", [(448, 448), (320, 448), (333, 500)])
@@ -65,12 +55,6 @@ def test_traced_and_optimised_scripted_modules_give_the_same_on_another_picture(
         # The second run is the optimised one.
         for _ in range(2):
             assert largest_difference(expected, outputs(module, images)) <= OUTPUT_TOLERANCE
-
-
-def test_the_cover_set_covers_every_way_to_build_a_network():
-    for field in ("fpn_name", "head_bn_level_first", "downsample_type", "pad_type"):
-        values = {getattr(get_config(name), field) for name in list_models()}
-        assert values == {getattr(get_config(name), field) for name in COVER}, field
 
 
 def test_a_network_with_half_the_precision_runs_in_it():

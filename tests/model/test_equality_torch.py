@@ -2,13 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from effdet_deploy.model import list_models
-from tests.model.equality import assert_equal_to_effdet_and_scriptable
+from tests.model.equality import assert_equal_to_effdet_and_scriptable, configurations
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in list_models() if not name.startswith("tf_")],
-)
+@pytest.mark.parametrize("name", configurations(of_tensorflow=False))
 def test_outputs_equal_effdet_at_two_sizes_and_scripted(name):
     assert_equal_to_effdet_and_scriptable(name)

@@ -7,6 +7,7 @@ import pytest
 from effdet_deploy.errors import UnknownNameError
 from effdet_deploy.model import get_config, list_models, resolve_name
 from effdet_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD
+from tests.networks import COVER, parts
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -117,3 +118,8 @@ def test_published_files_carry_their_hash_and_lie_on_the_release_page():
         assert url.startswith(
             "https://github.com/rwightman/efficientdet-pytorch/releases/download/v0.1/"
         )
+
+
+def test_the_cover_has_every_kind_of_pyramid_and_head():
+    covered = set().union(*(parts(get_config(name)) for name in COVER))
+    assert covered == set().union(*(parts(get_config(name)) for name in list_models()))
