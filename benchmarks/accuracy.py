@@ -52,11 +52,12 @@ class Table:
 
     @classmethod
     def open(cls, path: Path | None, inputs: dict[str, Any]) -> Table:
-        """Continue the table at ``path``; one of other inputs is begun anew."""
+        """Continue the table at ``path``; one of other inputs is refused, not replaced."""
         if path is not None and path.is_file():
             document = json.loads(path.read_text(encoding="utf-8"))
             if document.get("inputs") == inputs:
                 return cls(path, document)
+            raise SystemExit(f"{path} is of other inputs: {document.get('inputs')}; move it away")
         return cls(path, {"inputs": inputs, "rows": {}, "noise": {}})
 
     @property
@@ -200,7 +201,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--files", type=Path, default=Path("build/accuracy"), help="kept, reused")
     parser.add_argument("--scenes", type=int, default=1000, help="of the test split")
-    parser.add_argument("--technique-scenes", type=int, help="fewer for rows that only explain")
+    parser.add_argument("--technique-scenes", type=int, default=300, help="for rows that explain")
     parser.add_argument("--val-scenes", type=int, default=300, help="that the budget search sees")
     parser.add_argument("--calibration-scenes", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1, help="while accuracy is measured")
@@ -226,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "test": options.scenes,
     }
     setting = prepare(options.weights, options.files, counts)
-    few = options.technique_scenes or options.scenes
+    few = min(options.technique_scenes, options.scenes)
     inputs = {"weights": sha256_file(options.weights), "scenes": counts, "technique scenes": few}
     table = Table.open(options.json, inputs)
     if not options.latency_only:

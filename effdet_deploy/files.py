@@ -68,7 +68,7 @@ def require_writable_target(target: Path) -> None:
     """Check that ``target`` can be written, before any work is done for it.
 
     Raises:
-        UsageError: the directory is absent or read-only, or ``target`` is a directory.
+        UsageError: the directory is absent or read-only, or ``target`` is a directory or device.
     """
     directory = target.parent
     if not directory.is_dir():
@@ -78,6 +78,11 @@ def require_writable_target(target: Path) -> None:
         )
     if target.is_dir():
         raise UsageError(f"The output '{target}' is a directory.", "Name a file inside it instead.")
+    if target.exists() and not target.is_file():
+        raise UsageError(
+            f"The output '{target}' is a device, which would be replaced by a file.",
+            "Name a file.",
+        )
     if not _accepts_files(directory):
         raise UsageError(
             f"The directory '{directory}' cannot be written to.",

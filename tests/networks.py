@@ -11,7 +11,7 @@ from effdet_deploy.model.conditioning import randomise
 if TYPE_CHECKING:
     from effdet_deploy.model.config import ModelConfig
 
-COVER = ("tf_efficientdet_lite0", "efficientdet_es", "efficientdet_q1", "cspresdext50pan")
+COVER = ("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan")
 """Configurations that stand for all 47 where time is short: test_registry.py shows it."""
 
 

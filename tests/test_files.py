@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,11 @@ def test_a_target_in_an_absent_directory_is_refused(tmp_path):
 def test_a_directory_as_target_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is a directory"):
         require_writable_target(tmp_path)
+
+
+def test_a_device_as_target_is_refused():
+    with pytest.raises(UsageError, match="is a device"):
+        require_writable_target(Path("/dev/null"))
 
 
 def test_a_directory_that_takes_no_files_is_refused(target, monkeypatch):

@@ -52,24 +52,29 @@ def run(
     from effdet_deploy.benchmark import report
     from effdet_deploy.benchmark.artifacts import Settings, bench
     from effdet_deploy.benchmark.measure import Plan
+    from effdet_deploy.errors import UsageError
 
+    if max_runs < runs:
+        raise UsageError(
+            f"--max-runs {max_runs} is less than --runs {runs}.", "Lower --runs as well."
+        )
     settings = Settings(
         backend,
         device,
         _numbers("--batch", batch),
         _numbers("--threads", threads) or (None,),
         trust,
-        Plan(runs, max(runs, max_runs), precision, seconds),
+        Plan(runs, max_runs, precision, seconds),
     )
     console.require_targets(json_file, markdown)
     with console.stages() as begin:
         result = bench(models, settings, begin)
     if not under_load:
         result.load.require_quiet()
-    _show(result, settings)
     console.write_json(json_file, report.to_dict(result))
     if markdown is not None:
         _write_markdown(markdown, result)
+    _show(result, settings)
 
 
 def _write_markdown(target: Path, result: Benchmark) -> None:

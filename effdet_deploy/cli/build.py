@@ -46,14 +46,20 @@ def run(
 
     Needs neither torch nor the weights. Ctrl-C stops the builder; nothing is left behind.
     """
-    from effdet_deploy.errors import UnknownNameError
+    from effdet_deploy.errors import UnknownNameError, UsageError
     from effdet_deploy.exporters.options import parse_batch
     from effdet_deploy.exporters.tensorrt.engine import build_engine
+    from effdet_deploy.files import sidecar_path
 
     if output.suffix.lower() not in _SUFFIXES:
         raise UnknownNameError("engine suffix", output.suffix, _SUFFIXES)
     options = option.build_options(context.params)
     console.require_targets(json_file)
+    console.require_distinct(json_file, model, output, sidecar_path(model), sidecar_path(output))
+    if verify_images is not None and not verify:
+        raise UsageError(
+            "--verify-images was given together with --no-verify.", "Leave one of them out."
+        )
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = build_engine(
@@ -65,8 +71,8 @@ def run(
             images=verify_images,
             verify=verify,
         )
-    _conclude(artifact, time.monotonic() - begun)
     console.write_json(json_file, artifact.to_dict())
+    _conclude(artifact, time.monotonic() - begun)
 
 
 def _conclude(artifact: Artifact, seconds: float) -> None:

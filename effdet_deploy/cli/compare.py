@@ -107,24 +107,26 @@ def _report(
     from effdet_deploy.parity.report_html import to_html
     from effdet_deploy.parity.table import render_comparison
 
+    document = to_dict(result)
+    for candidate, found in zip(document["candidates"], blamed, strict=False):
+        candidate["bisection"] = found.to_dict()
+    console.write_json(json_file, document)
+    if html_file is not None:
+        write_atomically(html_file, to_html(result))
     screen = console.stdout()
     screen.print(render_comparison(result))
     for each, found in zip(result.examined, blamed, strict=False):
         lines = [f"{Path(each.comparison.name).name}, bisected", *found.lines()]
         screen.print("\n".join(lines), markup=False)
-    if json_file is not None:
-        document = to_dict(result)
-        for candidate, found in zip(document["candidates"], blamed, strict=False):
-            candidate["bisection"] = found.to_dict()
-        console.write_json(json_file, document)
-    if html_file is not None:
-        write_atomically(html_file, to_html(result))
 
 
 def _pictures(folder: Path | None, coco: Path | None, limit: int | None) -> Pictures | None:
+    from effdet_deploy.errors import UsageError
     from effdet_deploy.evaluation.cocoset import read_coco
     from effdet_deploy.parity.side_by_side import pictures_of, pictures_of_set
 
+    if limit is not None and coco is None and folder is None:
+        raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")
     if coco is not None:
         return pictures_of_set(read_coco(coco, folder, limit))
     return None if folder is None else pictures_of(folder, limit)

@@ -16,16 +16,24 @@ if TYPE_CHECKING:
 
 def stdout() -> Console:
     """Return a console for results."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
+    return _console(to_stderr=False)
 
 
 def stderr() -> Console:
     """Return a console for everything else."""
+    return _console(to_stderr=True)
+
+
+def _console(*, to_stderr: bool) -> Console:
+    # Rich takes long to import, and `--help` does without it.
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave the exit code to the command line, where Rich would end with 1."""
+            raise BrokenPipeError
+
+    return Screen(stderr=to_stderr, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
@@ -50,6 +58,18 @@ def require_targets(*targets: Path | None) -> None:
     for target in targets:
         if target is not None:
             require_writable_target(target)
+
+
+def require_distinct(written: Path | None, *others: Path | None) -> None:
+    """Refuse to write what would replace another file that the command reads or makes."""
+    from effdet_deploy.errors import UsageError
+
+    for other in others:
+        if written is not None and other is not None and written.resolve() == other.resolve():
+            raise UsageError(
+                f"'{written}' is named twice: another file of this command has that place.",
+                "Name another file.",
+            )
 
 
 def write_json(target: Path | None, document: object) -> None:

@@ -42,7 +42,7 @@ PURPOSES = (
     Purpose(
         "export and verify",
         "export",
-        ("torch", "torchvision", "timm", "safetensors", "onnx", "onnxscript", "onnxsim"),
+        ("torch", "torchvision", "timm", "safetensors", "onnx", "onnx-ir", "onnxscript", "onnxsim"),
     ),
     Purpose("run on OpenVINO", "openvino", ("openvino",)),
     Purpose("measure mAP", "eval", ("pycocotools",)),

@@ -53,9 +53,11 @@ def run(
 ) -> None:
     """Measure mAP on a COCO set; differences are paired, with a 95% bootstrap interval."""
     from effdet_deploy.detector import load
+    from effdet_deploy.evaluation.accuracy import require_pycocotools
     from effdet_deploy.evaluation.cocoset import read_coco
 
     console.require_targets(json_file)
+    require_pycocotools()
     dataset = read_coco(coco, images, limit)
     measured: dict[str, Accuracy] = {}
     if weights:
@@ -66,21 +68,27 @@ def run(
         with load(model, backend, device, threads, trust) as detector:
             measured[str(model)] = _measured(model.name, detector, dataset)
     document = _document(measured, dataset)
+    console.write_json(json_file, document)
     console.stdout().print(_table(document))
     if per_class:
         console.stdout().print(_class_table(document, dataset))
-    console.write_json(json_file, document)
 
 
 def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
     """Return the network of an exported model in eager PyTorch, with effdet's post-processing.
 
     Raises:
+        MissingPackageError: torch is not installed.
         WeightsError: the weights are unusable or of another model.
     """
     from effdet_deploy.detector import Detector
-    from effdet_deploy.parity.reference import EagerRuntime, build_network
+    from effdet_deploy.errors import MissingPackageError
 
+    try:
+        from effdet_deploy.parity.reference import EagerRuntime, build_network
+    except ImportError as error:
+        purpose = f"measuring the weights '{weights}'"
+        raise MissingPackageError("torch", purpose, "export") from error
     network = build_network(spec, weights)
     output = dataclasses.replace(
         spec.output, candidates=_EFFDET_CANDIDATES, score_threshold=0.0, max_detections=100

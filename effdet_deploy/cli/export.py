@@ -67,15 +67,18 @@ def run(
     comparing it with eager PyTorch; one that differs is kept as OUTPUT.failed.
     """
     from effdet_deploy.exporters import export
+    from effdet_deploy.files import sidecar_path
 
     _require_variant(variant, weights)
     console.require_targets(json_file)
+    console.require_distinct(json_file, output, sidecar_path(output), keep_onnx)
+    console.require_distinct(keep_onnx, output)
     options = option.export_options(context.params)
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = export(variant, output, options, stage)
-    _conclude(artifact, time.monotonic() - begun)
     console.write_json(json_file, artifact.to_dict())
+    _conclude(artifact, time.monotonic() - begun)
 
 
 def _require_variant(variant: str | None, weights: str) -> None:
@@ -132,4 +135,5 @@ def _next_step(artifact: Artifact) -> str:
     if engine is not None and not engine.gpu:
         run = f"effdet-deploy detect {path.name} PICTURE.jpg"
         return f"copy {names} to the machine with the GPU and run: {run}"
-    return f"effdet-deploy detect {path} PICTURE.jpg"
+    backend = " --backend openvino" if artifact.spec.precision.target == "openvino" else ""
+    return f"effdet-deploy detect {path} PICTURE.jpg{backend}"

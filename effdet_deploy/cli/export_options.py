@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -157,12 +158,25 @@ def _command(given: Mapping[str, Any]) -> str:
     """Return the command to store: base names only, OUTPUT left out."""
     words = ["effdet-export"]
     for name, value in given.items():
-        if name in _NOT_STORED or value in (None, False, "") or engine.is_default(name, value):
+        is_left_out = value is None or value is False or value == ""
+        if name in _NOT_STORED or is_left_out or engine.is_default(name, value):
             continue
         word = _OPTION_NAMES.get(name, name).replace("_", "-")
         if value is True:
             words += [] if name == "verify" else [f"--{word}"]
         else:
-            is_path = isinstance(value, Path) or (name == "weights" and "/" in str(value))
-            words += [f"--{word}", Path(value).name if is_path else str(value)]
+            words += [f"--{word}", _without_folder(name, value)]
     return " ".join(words)
+
+
+def _without_folder(name: str, value: object) -> str:
+    """Return what may be stored of a value: of a path or an address, which may hold a key, its end.
+
+    The query of an address is where signatures stand.
+    """
+    if isinstance(value, Path):
+        return value.name
+    text = str(value)
+    if name != "weights" or "/" not in text:
+        return text
+    return Path(urlsplit(text).path if "://" in text else text).name

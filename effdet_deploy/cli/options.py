@@ -9,7 +9,7 @@ import typer
 
 Backend = Annotated[str, typer.Option(help="The engine; auto goes by the model's suffix.")]
 Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:N; one that is named is used or refused.")
+    str, typer.Option(help="auto, cpu, cuda or cuda:N, tensorrt or tensorrt:N; used or refused.")
 ]
 Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")]
 Trust = Annotated[

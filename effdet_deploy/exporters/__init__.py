@@ -56,6 +56,11 @@ def export(
         raise UnknownNameError("output suffix", target.suffix, EXPORTERS)
     chosen.require_fits(target.suffix)
     require_writable_target(target)
+    if chosen.verify_images is not None:
+        # Pillow and numpy, which `--help` does without.
+        from effdet_deploy.images import find_images
+
+        find_images(chosen.verify_images)
     if chosen.precision == "int8":
         lowering: Any = _import_exporter("effdet_deploy.exporters.lowering")
         lowering.require_pictures(chosen)

@@ -61,6 +61,11 @@ class Artifact:
         }
 
 
+def failed_path(target: Path) -> Path:
+    """Return where an artifact is kept that did not pass its verification."""
+    return target.with_name(target.name + ".failed")
+
+
 def deliver_artifact(
     staged: Path,
     target: Path,
@@ -81,7 +86,7 @@ def deliver_artifact(
         VerificationError: ``report`` failed; what was built is kept as ``target.failed``.
     """
     failed = report is not None and not report.deliverable
-    final = target.with_name(target.name + ".failed") if failed else target
+    final = failed_path(target) if failed else target
     sidecar = staged.with_name(staged.name + ".sidecar")
     sidecar.write_text(_sidecar_text(staged, spec, report, extra), encoding="utf-8")
     size = staged.stat().st_size
@@ -92,11 +97,21 @@ def deliver_artifact(
         deliver(sidecar, sidecar_path(final))
         deliver(staged, final)
     if failed:
-        raise VerificationError(
-            f"The exported model does not give what {reference} gives; it is kept as '{final}'.",
-            f"Read the comparison in '{sidecar_path(final)}' and report it to effdet-deploy.",
-        )
+        raise _failure(report, final, reference)
     return Artifact(final, spec, report, size, notes)
+
+
+def _failure(report: ParityReport | None, kept: Path, reference: str) -> VerificationError:
+    if report is not None and report.inconclusive:
+        return VerificationError(
+            f"Nothing was detected that would prove that the model gives what {reference} gives; "
+            f"it is kept as '{kept}'.",
+            "Pass pictures that show what it detects, with --verify-images DIR, or --no-verify.",
+        )
+    return VerificationError(
+        f"The exported model does not give what {reference} gives; it is kept as '{kept}'.",
+        f"Read the comparison in '{sidecar_path(kept)}' and report it to effdet-deploy.",
+    )
 
 
 def _sidecar_text(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from effdet_deploy.evaluation.accuracy import require_pycocotools
+from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.exporters.finishing import write_onnx
 from effdet_deploy.files import deliver
 from effdet_deploy.parity.samples import verification_images
@@ -49,12 +51,16 @@ _SYNTHETIC = (
 
 
 def require_pictures(options: ExportOptions) -> None:
-    """Check what a reduced precision is made from, before any work is done.
+    """Check what a reduced precision is made from and judged by, before any work is done.
 
     Raises:
         DataError: too few pictures, or unusable annotations.
         ImageError: a picture cannot be read.
+        MissingPackageError: pycocotools is not installed, which a budget is measured with.
     """
+    if options.eval_data is not None:
+        require_pycocotools()
+        read_coco(options.eval_data)
     if options.calibration is not None:
         require_calibration(options.calibration)
 
@@ -81,11 +87,15 @@ def lower_precision(
     return write_onnx(model, dataclasses.replace(spec, precision=precision), path), notes
 
 
-def deliver_plan(directory: Path, output: Path) -> None:
-    """Move the file that says which layers are INT8, if there is one, beside ``output``."""
-    staged = directory / PLAN_NAME
+def plan_path(artifact: Path) -> Path:
+    """Return where the file stands that says which layers of ``artifact`` are INT8."""
+    return artifact.with_name(f"{artifact.name}.{PLAN_NAME}")
+
+
+def deliver_plan(staged: Path, output: Path) -> None:
+    """Move the plan ``staged``, if there is one, beside ``output``."""
     if staged.is_file():
-        deliver(staged, output.with_name(f"{output.name}.{PLAN_NAME}"))
+        deliver(staged, plan_path(output))
 
 
 def _lower_to_fp16(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact
+from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, failed_path
 from effdet_deploy.exporters.finishing import finish_graph, write_onnx
-from effdet_deploy.exporters.lowering import deliver_plan, lower_precision
+from effdet_deploy.exporters.lowering import PLAN_NAME, deliver_plan, lower_precision
 from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.speed import speed_notes
@@ -75,9 +75,9 @@ def export(
             report = verify_onnx(staged, spec, reference, images, tolerance)
             if report.deliverable:
                 notes += speed_notes(staged, spec, progress)
-        artifact = deliver_artifact(staged, output, spec, report, notes)
-        deliver_plan(directory, output)
-        return artifact
+        failed = report is not None and not report.deliverable
+        deliver_plan(directory / PLAN_NAME, failed_path(output) if failed else output)
+        return deliver_artifact(staged, output, spec, report, notes)
 
 
 def write_graph(

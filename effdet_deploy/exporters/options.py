@@ -190,6 +190,11 @@ class ExportOptions:
             )
 
     def _require_torchscript(self) -> None:
+        if self.target is not None:
+            raise UsageError(
+                f"--target {self.target} lays out ONNX files, and the output is a .torchscript.",
+                "Write an .onnx file, or leave --target out.",
+            )
         if self.precision != "fp32":
             raise UsageError(
                 f"A .torchscript file is FP32; --{self.precision} is laid out in ONNX files.",

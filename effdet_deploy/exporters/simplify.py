@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 
-from effdet_deploy.errors import ModelFileError
 from effdet_deploy.parity.instrument import add_head_outputs
 from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
 
@@ -84,7 +83,7 @@ def _change(source: Path, target: Path, example: NDArray[Any]) -> str:
     """Say how the simplified graph computes something else, or nothing if it does not."""
     try:
         before, after = (_heads(path, example) for path in (source, target))
-    except (ModelFileError, RuntimeError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the traced graph is delivered
         return f"made a graph that does not run: {str(error).splitlines()[0]}"
     for name, expected, found in zip(HEAD_OUTPUTS, before, after, strict=True):
         if expected.shape != found.shape:

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import MissingPackageError, ModelFileError
-from effdet_deploy.preflight.tables import extra_of, load_target
+from effdet_deploy.preflight.tables import load_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +44,7 @@ def check_model(path: Path, target: str) -> tuple[Finding, ...]:
 
 
 def _check(path: Path, target: Target, *, ask_parser: bool) -> tuple[Finding, ...]:
-    require_onnx(extra_of(target.name))
+    require_onnx()
     from effdet_deploy.preflight.graph import read_graph
 
     graph = read_graph(path)
@@ -87,8 +87,8 @@ def _refusal(path: Path, title: str, errors: Iterable[Finding]) -> ModelFileErro
     return ModelFileError(f"{title} refuses '{path.name}': {causes}.", " ".join(remedies))
 
 
-def require_onnx(extra: str) -> None:
-    """Check that the package ``onnx`` is there, which ``extra`` brings.
+def require_onnx() -> None:
+    """Check that the package ``onnx`` is there.
 
     Raises:
         MissingPackageError: it is not.
@@ -96,7 +96,7 @@ def require_onnx(extra: str) -> None:
     try:
         importlib.import_module("onnx")
     except ImportError as error:
-        raise MissingPackageError("onnx", "checking a model for TensorRT", extra) from error
+        raise MissingPackageError("onnx", "checking a model for TensorRT") from error
 
 
 def _rules() -> tuple[Rule, ...]:

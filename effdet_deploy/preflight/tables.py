@@ -87,11 +87,6 @@ def target_of(backend: str, version: str) -> str | None:
     return name if name in _tables()["targets"] else None
 
 
-def extra_of(name: str) -> str:
-    """Return the extra of effdet-deploy that brings what the target ``name`` needs."""
-    return name if name == "tensorrt-rtx" else "tensorrt"
-
-
 def load_target(name: str) -> Target:
     """Return what the target ``name`` takes.
 

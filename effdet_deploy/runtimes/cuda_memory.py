@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib.util
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,6 +94,27 @@ class Cuda(Protocol):
         ...
 
 
+def require_cuda() -> None:
+    """Check that a module for CUDA's memory is installed, before there is anything to run.
+
+    Raises:
+        MissingPackageError: neither cuda-python nor pycuda is.
+    """
+    if not any(_is_installed(name) for name in ("cuda.bindings", "pycuda")):
+        raise _no_module()
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+def _no_module() -> MissingPackageError:
+    return MissingPackageError("cuda-python", "running engines", "tensorrt")
+
+
 def open_cuda(index: int) -> Cuda:
     """Return device ``index`` through cuda-python, or through pycuda where only that is installed.
 
@@ -111,7 +133,7 @@ def _open_pycuda(index: int) -> Cuda:
     try:
         import pycuda.driver as driver
     except ImportError as error:
-        raise MissingPackageError("cuda-python", "running engines", "tensorrt") from error
+        raise _no_module() from error
     return _PyCuda(driver, index)
 
 

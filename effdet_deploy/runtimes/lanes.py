@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from effdet_deploy.runtimes.adapter import closed_error
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -43,14 +44,18 @@ class Lanes:
     """Threads that share the images of a batch.
 
     Args:
+        name: of the model, for errors.
         count: threads.
         create: makes what each of them runs, when the first batch comes; it computes a group of
             images on the thread that calls it, and may be called by several at once.
     """
 
-    def __init__(self, count: int, create: Callable[[], Callable[[Tensors], Tensors]]) -> None:
+    def __init__(
+        self, name: str, count: int, create: Callable[[], Callable[[Tensors], Tensors]]
+    ) -> None:
         self.count = count
-        self._create = create
+        self._create: Callable[[], Callable[[Tensors], Tensors]] | None = create
+        self._name = name
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
@@ -63,19 +68,25 @@ class Lanes:
         batch = feeds[INPUT_NAME]
         size = min(most, -(-len(batch) // self.count))
         groups = [{INPUT_NAME: batch[at : at + size]} for at in range(0, len(batch), size)]
-        found = list(self._pool.map(self._ready(), groups))
+        with self._lock:
+            run = self._ready()
+            under_way = [self._pool.submit(run, each) for each in groups]
+        found = [each.result() for each in under_way]
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
     def close(self) -> None:
-        """Let the threads end; runs that are under way finish."""
-        self._pool.shutdown(wait=False)
+        """Let go of what they run, and let the threads end; runs that are under way finish."""
+        with self._lock:
+            self._create = None
+            self._pool.shutdown(wait=False)
 
     def _ready(self) -> Callable[[Tensors], Tensors]:
-        with self._lock:
-            run = self._create()
-            # What was made is kept, and with it no longer what it took to make it.
-            self._create = lambda: run
-            return run
+        if self._create is None:
+            raise closed_error(self._name)
+        run = self._create()
+        # What was made is kept, and with it no longer what it took to make it.
+        self._create = lambda: run
+        return run
 
 
 def images_in_cache(spec: DetectorSpec) -> int:

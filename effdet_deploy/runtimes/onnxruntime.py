@@ -65,7 +65,11 @@ _ORT_ERRORS = tuple(
         "RuntimeException",
     )
 )
-_OUT_OF_MEMORY = re.compile(r"allocat|bad_alloc|out of memory|OOM", re.IGNORECASE)
+_OUT_OF_MEMORY = re.compile(
+    r"\bOOM\b|bad_alloc|out of memory|ALLOC_FAILED|(failed|unable) to allocate"
+    r"|(cannot|can't|could not) allocate",
+    re.IGNORECASE,
+)
 _UPGRADE = "Upgrade it with: pip install -U onnxruntime; or export with a lower --opset."
 _CUSTOM = "Export the model without custom operators, or run it on the engine it was made for."
 # What ONNX Runtime says, what that means to a user, and what to do about it.
@@ -228,7 +232,7 @@ def _create_lanes(
         session = ort.InferenceSession(graph, _settings(1), providers=[_CPU])
         return partial(_run, session, names)
 
-    return Lanes(count, create)
+    return Lanes(path.name, count, create)
 
 
 def _create_session(path: Path, device: str, threads: int | None) -> ort.InferenceSession:
@@ -299,7 +303,8 @@ def _device_of(session: ort.InferenceSession) -> str:
     if provider == _CPU:
         return "cpu"
     options = session.get_provider_options().get(provider, {})
-    return f"cuda:{options.get('device_id', '0')}"
+    kind = next(kind for kind, known in _GPU_PROVIDERS.items() if known == provider)
+    return f"{kind}:{options.get('device_id', '0')}"
 
 
 def _tensor_info(node: Any) -> TensorInfo:
@@ -319,7 +324,7 @@ def _translated_load_errors(path: Path, provider: str) -> Iterator[None]:
             if match := pattern.search(text):
                 reason = cause.format(*match.groups())
                 raise ModelFileError(f"'{path}' cannot be loaded: {reason}.", remedy) from error
-        if _OUT_OF_MEMORY.search(text):
+        if _OUT_OF_MEMORY.search(text.replace(str(path), "")):
             raise _out_of_memory(path.name, "loaded") from error
         if provider != _CPU and re.search("CUDA|TensorRT", text):
             raise DeviceError(

@@ -68,7 +68,7 @@ class OpenVinoRuntime:
         self._threads = threads
         self._lock = Lock()
         self._compiled: dict[bool, _Compiled] = {}
-        self._lanes = Lanes(lane_count(threads, spec), self._compile_lanes)
+        self._lanes = Lanes(path.name, lane_count(threads, spec), self._compile_lanes)
         require_spec_fits(path, self)
         self._compiled_for(spec.batch.minimum)
 

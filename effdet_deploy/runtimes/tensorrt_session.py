@@ -11,7 +11,7 @@ import numpy as np
 
 from effdet_deploy.errors import DeviceError, EffdetDeployError, ModelFileError, ResourceError
 from effdet_deploy.runtimes.adapter import TimedRun
-from effdet_deploy.runtimes.trt_library import essence
+from effdet_deploy.runtimes.trt_library import OUT_OF_MEMORY, essence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +197,14 @@ class Session:
             self._runs = 1
             return
         if not self._graph:
-            self._graph = self._record(recorder, batch)
+            try:
+                self._graph = self._record(recorder, batch)
+            except EffdetDeployError:
+                # Not every engine can be recorded: NonMaxSuppression decides its sizes as it runs.
+                self._recorder = None
+                self._log.errors.clear()
+                self._queue_all(batch)
+                return
         recorder.launch(self._graph, self._stream)
 
     def _record(self, recorder: Recorder, batch: int) -> int:
@@ -205,7 +212,7 @@ class Session:
         try:
             self._queue_all(batch)
         except EffdetDeployError:
-            # A stream must not stay in recording; what broke is what the user is told.
+            # A stream must not stay in recording.
             with contextlib.suppress(DeviceError):
                 recorder.destroy(recorder.end(self._stream))
             raise
@@ -219,7 +226,7 @@ class Session:
     def _refused(self, what: str, kind: type[EffdetDeployError]) -> EffdetDeployError:
         said = essence(self._log.errors) or "it gave no reason"
         self._log.errors.clear()
-        if "memory" in said.lower():
+        if OUT_OF_MEMORY.search(said):
             kind = ResourceError
         return kind(
             f"TensorRT could not {what}: {said}.",

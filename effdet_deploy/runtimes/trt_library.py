@@ -15,6 +15,12 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 """Backend → the module to import."""
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 """Backend → its name in messages."""
+OUT_OF_MEMORY = re.compile(
+    r"OutOfMemory|out of memory|bad_alloc|cudaErrorMemoryAllocation|insufficient memory"
+    r"|insufficient workspace|MEM_ALLOC",
+    re.IGNORECASE,
+)
+"""What TensorRT says where memory was too small; an illegal access to it is another matter."""
 _MESSAGES_KEPT = 12
 _POSITION = re.compile(r"^\[[^\]]*::\d+\] |(?:\w+::)+\w+: |Error Code \d+: | In \w+ at /\S+:\d+")
 _LOG = logging.getLogger(__name__)

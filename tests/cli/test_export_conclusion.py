@@ -9,7 +9,7 @@ import pytest
 
 from effdet_deploy.cli.export import _next_step, _what_was_compared
 from effdet_deploy.exporters import Artifact
-from effdet_deploy.spec import EngineSpec
+from effdet_deploy.spec import EngineSpec, PrecisionSpec
 from tests.onnx_models import detector_spec
 
 COPY_ENGINE = "copy d0.engine and d0.engine.json to the machine"
@@ -23,10 +23,17 @@ def artifact(name: str, engine: EngineSpec | None = None, **output) -> Artifact:
     return Artifact(Path("models", name), spec, None, 1)
 
 
+FOR_OPENVINO = dataclasses.replace(
+    artifact("d0.onnx"),
+    spec=dataclasses.replace(detector_spec(), precision=PrecisionSpec("int8", "openvino")),
+)
+
+
 @pytest.mark.parametrize(
     ("made", "step"),
     [
         (artifact("d0.onnx"), "effdet-deploy detect models/d0.onnx PICTURE.jpg"),
+        (FOR_OPENVINO, "effdet-deploy detect models/d0.onnx PICTURE.jpg --backend openvino"),
         (
             artifact("d0.engine", ON_A_GPU),
             "effdet-deploy detect models/d0.engine PICTURE.jpg",

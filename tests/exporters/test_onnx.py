@@ -13,13 +13,17 @@ import torch
 from effdet_deploy.exporters import Artifact, ExportOptions, export
 from effdet_deploy.exporters.artifact import silent
 from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.exporters.tensorrt.engine import build_engine
+from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.files import sha256_file
 from effdet_deploy.model import get_config
 from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.preflight import check_model, target_names
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.spec import METADATA_KEY, DetectorSpec
+from effdet_deploy.spec import METADATA_KEY, BatchSpec, DetectorSpec
 from tests.networks import conditioned
 
+RTX = BuildOptions(backend="tensorrt-rtx")
 LEAN_NODES = 640
 """Of D0 up to its raw heads (facts section 8 has 591); effdet's naive export has twice as many."""
 NETWORK_OPERATORS = {
@@ -128,6 +132,18 @@ def test_onnx_nms_gives_the_rows_of_static_nms(ranged: Artifact, tmp_path: Path)
     assert expected["num_detections"].item() > 20
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
+
+
+def test_rtx_builds_it_ranged_and_fixed(ranged: Artifact, tmp_path: Path) -> None:
+    for batch in (None, BatchSpec(1, 1, 1)):
+        artifact = build_engine(ranged.path, tmp_path / "d0.engine", RTX, batch=batch)
+        assert artifact.spec.batch == (batch or ranged.spec.batch)
+        assert json.loads(artifact.sidecar.read_text())["verified"] == "onnx"
+
+
+@pytest.mark.parametrize("target", target_names())
+def test_preflight_finds_nothing_in_it(ranged: Artifact, target: str) -> None:
+    assert check_model(ranged.path, target) == ()
 
 
 def test_the_variant_named_is_the_config_registered(ranged: Artifact) -> None:

@@ -21,6 +21,7 @@ from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.exporters.tensorrt.plugin import NOT_RUN, PLUGIN, attach_plugin
 from effdet_deploy.graph.pipeline import Postprocess
 from effdet_deploy.parity.instrument import add_head_outputs
+from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.preflight import check_model
 from effdet_deploy.runtimes import load_runtime
@@ -238,32 +239,40 @@ class Emulated:
 
     backend, device, precision = "tensorrt", "cuda:0", "fp32"
 
-    def __init__(self, exported, scratch, shift=0.0):
+    def __init__(self, exported, scratch, shift=0.0, row=0):
         self.spec = exported.spec
         self.inputs, self.outputs = spec_tensors(exported.spec)
+        self.sizes = []
         self._run = lambda images: run_emulated(exported.path, images, scratch)
-        self._shift = shift
+        self._shift, self._row = shift, row
 
     def run(self, feeds):
         outputs = self._run(feeds[INPUT_NAME])
-        return outputs | {"detection_boxes": outputs["detection_boxes"] + np.float32(self._shift)}
+        self.sizes.append(len(feeds[INPUT_NAME]))
+        outputs["detection_boxes"][self._row :] += np.float32(self._shift)
+        return outputs
 
     def close(self):
         pass
 
 
-@pytest.mark.parametrize(("shift", "status"), [(0.0, "passed"), (9.0, "failed")])
-def test_an_engine_is_compared_with_what_numpy_makes_of_the_heads(
-    shift, status, exported, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("shift", "row", "status"),
+    [(0.0, 0, "passed"), (9.0, 0, "failed"), (9.0, PICTURES - 1, "failed")],
+)
+def test_every_row_of_an_engine_is_compared_with_what_numpy_makes_of_the_heads(
+    shift, row, status, exported, tmp_path, monkeypatch
 ):
-    engine = Emulated(exported, tmp_path, shift)
+    engine = Emulated(exported, tmp_path, shift, row)
     monkeypatch.setattr("effdet_deploy.runtimes.tensorrt.open_engine", lambda *_: engine)
-    report = building._verify(tmp_path / "lite0.engine", exported.path, exported.spec, None)
+    images = verification_images(exported.spec.input, None, exported.spec.batch)
+    report = building._verify(tmp_path / "lite0.engine", exported.path, exported.spec, images)
     assert report.status == status
+    assert set(engine.sizes) == set(report.batch_sizes) == {1, PICTURES}
 
 
 REFUSED = {
-    "torchscript": ({}, ".torchscript", "cannot be put into TorchScript"),
+    "torchscript": ({"target": None}, ".torchscript", "cannot be put into TorchScript"),
     "no target": ({"target": None}, ".onnx", "no --target was given"),
     "another target": ({"target": "openvino"}, ".onnx", "--target openvino was given"),
     "RTX": ({"target": None, "build": RTX}, ".engine", "TensorRT-RTX does not have"),

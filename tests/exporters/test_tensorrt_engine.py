@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import pytest
 
-from effdet_deploy.errors import DeviceError, EffdetDeployWarning, UsageError
+from effdet_deploy.errors import (
+    DeviceError,
+    EffdetDeployWarning,
+    ImageError,
+    MissingPackageError,
+    UsageError,
+)
+from effdet_deploy.exporters.tensorrt import engine as building
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.machine import require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -192,6 +200,34 @@ def test_the_gpu_is_recorded(model, tmp_path, use_double):
     )
 
 
+@pytest.mark.parametrize("batch", [BatchSpec(2, 1, 4), BatchSpec(4, 4, 1)])
+def test_a_batch_out_of_order_is_refused(ranged_model, tmp_path, batch):
+    with pytest.raises(UsageError, match="ascending order"):
+        build_engine(ranged_model, tmp_path / "e.engine", RTX, batch=batch)
+
+
+def test_pictures_that_are_not_there_are_missed_before_the_build(model, tmp_path, use_double):
+    log = use_double()
+
+    with pytest.raises(ImageError, match="no picture at"):
+        build_engine(model, tmp_path / "tiny.engine", images=tmp_path / "typo")
+
+    assert not log.exists()
+
+
+def test_what_runs_an_engine_is_missed_before_the_build(model, tmp_path, use_double, monkeypatch):
+    log = use_double(gpu=True)
+    monkeypatch.setattr(building, "list_gpus", lambda: ("a GPU",))
+    monkeypatch.setitem(sys.modules, "cuda", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+
+    with pytest.raises(MissingPackageError, match="cuda-python"):
+        build_engine(model, tmp_path / "tiny.engine")
+
+    assert not log.exists()
+
+
 def test_the_timing_cache_is_saved_and_used_again(model, tmp_path, use_double):
     log = use_double()
     options = BuildOptions(timing_cache=tmp_path / "timings.bin")
@@ -216,14 +252,6 @@ def test_a_dla_core_that_is_not_there_is_refused(tmp_path, use_double):
 def test_a_dla_is_refused_what_it_cannot_take(model, tmp_path):
     with pytest.raises(UsageError, match="the ONNX file is FP32 for a batch of 1"):
         build_engine(model, tmp_path / "tiny.engine", BuildOptions(dla_core=0))
-
-
-def test_rtx_builds_an_exported_detector_ranged_and_fixed(ranged, tmp_path):
-    for batch in (None, BatchSpec(1, 1, 1)):
-        artifact = build_engine(ranged.path, tmp_path / "d0.engine", RTX, batch=batch)
-
-        assert artifact.spec.batch == (batch or ranged.spec.batch)
-        assert json.loads(artifact.sidecar.read_text())["verified"] == "onnx"
 
 
 def test_rtx_refuses_refitting_without_a_gpu():

@@ -16,6 +16,7 @@ from effdet_deploy.errors import (
     VerificationError,
 )
 from effdet_deploy.exporters import Artifact, ExportOptions, export
+from effdet_deploy.exporters.lowering import plan_path
 from effdet_deploy.exporters.tensorrt import export as road
 from effdet_deploy.exporters.tensorrt.machine import finish_commands
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -140,6 +141,33 @@ def test_an_onnx_file_that_fails_its_verification_is_kept(tmp_path, monkeypatch)
         export("d0", tmp_path / "model.engine", RTX)
 
     assert names_in(tmp_path) == {"model.onnx.failed", "model.onnx.failed.json"}
+
+
+def test_a_budget_that_cannot_be_met_stays_that_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise VerificationError("The budget cannot be met.", "Allow more.")
+
+    monkeypatch.setattr(road.onnx, "export", fail)
+
+    with pytest.raises(VerificationError, match="budget cannot be met"):
+        export("d0", tmp_path / "model.engine", RTX)
+
+    assert names_in(tmp_path) == set()
+
+
+def test_the_plan_of_an_engine_in_int8_is_kept_beside_it(exported, tmp_path, monkeypatch):
+    export_tiny = road.onnx.export
+
+    def export_with_plan(variant, output, *rest):
+        plan_path(output).write_text("{}")
+        return export_tiny(variant, output, *rest)
+
+    monkeypatch.setattr(road.onnx, "export", export_with_plan)
+
+    export("d0", tmp_path / "model.engine", RTX)
+
+    names = ("model.engine", "model.engine.json", "model.engine.precision.json")
+    assert names_in(tmp_path) == set(names)
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,12 @@ for node in model.graph.node:
     node.name = ""
 onnx.save(model, sys.argv[2])
 """
+UNKNOWN_OPERATOR = """
+import sys, onnx
+model = onnx.load(sys.argv[1])
+model.graph.node[0].op_type = "Conundrum"
+onnx.save(model, sys.argv[2])
+"""
 
 
 @pytest.mark.parametrize(
@@ -124,8 +130,9 @@ onnx.save(model, sys.argv[2])
         (SHIFT_A_BIAS, "changed the numbers of"),
         (RENAME_A_NODE, "does not run"),
         ("import sys; open(sys.argv[2], 'wb').write(b'no')", "does not run"),
+        (UNKNOWN_OPERATOR, "does not run"),
     ],
-    ids=["crash", "error", "nothing", "hang", "numbers", "names", "garbage"],
+    ids=["crash", "error", "nothing", "hang", "numbers", "names", "garbage", "operator"],
 )
 def test_row_15_a_failing_simplifier_leaves_the_traced_graph_and_a_reason(
     artifact: Artifact, tmp_path: Path, program: str, reason: str

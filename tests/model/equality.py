@@ -22,7 +22,9 @@ from tests.model.peers import (
     unseen_images,
 )
 
-LARGER_TWIN = re.compile(r"_ap$|_d[5-7]x?$")
+LARGER_TWIN = re.compile(
+    r"_ap$|_d[1-7]x?$|lite[1-4]x?$|_q2$|_em$|v2_ds$|120d$|mixdet_l$|darkdet53$|dext50$"
+)
 """What is built like a smaller configuration, of other numbers; `make test-all` does these too."""
 MIN_SPREAD = 1.0
 """Below this, logits are so alike that equal outputs would prove little."""

@@ -1,4 +1,4 @@
-"""Nothing is found in what effdet-deploy exports itself."""
+"""Nothing is found in what effdet-deploy exports itself (D0: tests/exporters/test_onnx.py)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import pytest
 
 from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.preflight import check_model, target_names
-from effdet_deploy.spec import BatchSpec
 
+pytestmark = pytest.mark.slow
 SMALL = {"weights": "random", "image_size": (128, 128), "verify": False}
 EXPORTS = {
     "lite0": ("lite0", ExportOptions(**SMALL)),
-    "d0, ranged batch": ("d0", ExportOptions(**SMALL, batch=BatchSpec(1, 1, 3))),
     "lite0, raw heads of float pictures": (
         "lite0",
         ExportOptions(**SMALL, nms="none", input_kind="float255", channel_order="bgr"),
@@ -19,13 +18,7 @@ EXPORTS = {
 }
 
 
-SLOW = [each for each in EXPORTS if each != "lite0"]
-
-
-@pytest.fixture(
-    scope="module",
-    params=["lite0", *(pytest.param(each, marks=pytest.mark.slow) for each in SLOW)],
-)
+@pytest.fixture(scope="module", params=EXPORTS)
 def exported(request, tmp_path_factory):
     variant, options = EXPORTS[request.param]
     return export(variant, tmp_path_factory.mktemp("own") / "model.onnx", options).path
@@ -36,7 +29,6 @@ def test_nothing_is_found_in_our_own_export(exported, target):
     assert check_model(exported, target) == ()
 
 
-@pytest.mark.slow
 def test_nms_of_onnx_is_found_for_rtx_and_taken_by_the_others(tmp_path):
     options = ExportOptions(**SMALL, nms="onnx")
     path = export("lite0", tmp_path / "model.onnx", options).path

@@ -113,6 +113,13 @@ def test_after_close_it_refuses_to_run(opened):
         runtime.run_side_by_side({"images": pictures(4)})
 
 
+def test_closed_lanes_let_go_of_what_they_ran_and_say_that_they_are_closed():
+    lanes = Lanes("a model", 2, lambda: dict)
+    lanes.close()
+    with pytest.raises(UsageError, match="'a model' is closed"):
+        lanes.run({"images": np.arange(4)}, most=2)
+
+
 def test_every_lane_has_an_image_or_the_batch_is_run_whole(opened, counted):
     runtime = opened(threads=4)
     for count in (3, 4, 9):
@@ -127,7 +134,7 @@ def test_groups_are_as_large_as_the_lanes_and_the_caches_allow():
         sizes.append(len(feeds["images"]))
         return {"rows": feeds["images"]}
 
-    lanes = Lanes(2, lambda: run)
+    lanes = Lanes("a model", 2, lambda: run)
     batch = np.arange(7)
     np.testing.assert_array_equal(lanes.run({"images": batch}, most=3)["rows"], batch)
     np.testing.assert_array_equal(lanes.run({"images": batch}, most=9)["rows"], batch)

@@ -209,3 +209,10 @@ def test_cuda_gives_what_the_cpu_gives(tmp_path, batch):
     assert timed.copy_in > 0
     for name, expected in load_runtime(path, device="cpu").run({"images": batch}).items():
         np.testing.assert_allclose(timed.outputs[name], expected, rtol=1e-5)
+
+
+def test_a_path_that_reads_like_an_error_is_none(tmp_path):
+    path = write_tiny(tmp_path / "classroom oom.onnx")
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(ModelFileError):
+        load_runtime(path)

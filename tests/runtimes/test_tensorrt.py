@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from effdet_deploy.detector import Detector
+from effdet_deploy.errors import DeviceError
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.spec import BatchSpec
-from tests.doubles.cuda import HostCuda
+from tests.doubles.cuda import HostCuda, HostRecorder
 from tests.doubles.installed import write_engine
 from tests.doubles.machine import recorded
 from tests.onnx_models import BOXES, CLASSES, SIDE, WEIGHTS
@@ -101,6 +102,26 @@ def test_without_a_recorder_every_run_is_queued(engine, use_engine_double):
     scores = [runtime.run(pictures(level))["detection_scores"][0, 0] for level in (0, 51, 255)]
 
     assert scores == pytest.approx([0, 0.2, 1.0])
+
+
+class FailingRecorder(HostRecorder):
+    """CUDA's answer to work that decides its sizes as it runs."""
+
+    def end(self, stream):
+        super().end(stream)
+        raise DeviceError("operation failed due to a previous error during capture", "")
+
+
+def test_an_engine_that_cannot_be_recorded_is_queued(engine, use_engine_double):
+    cuda = HostCuda()
+    cuda.recorder = FailingRecorder(cuda)
+    use_engine_double(cuda=cuda)
+    runtime = load_runtime(engine)
+
+    scores = [runtime.run(pictures(level))["detection_scores"][0, 0] for level in (0, 51, 255)]
+
+    assert scores == pytest.approx([0, 0.2, 1.0])
+    assert cuda.recorder.launched == 0
 
 
 def test_a_ranged_batch_takes_every_size_in_any_order(ranged_engine, use_engine_double):

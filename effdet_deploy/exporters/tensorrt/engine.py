@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import UsageError
@@ -12,7 +14,10 @@ from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.exporters.tensorrt.process import run_builder
 from effdet_deploy.files import require_writable_target, sha256_file, staging
+from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.preflight import require_onnx
+from effdet_deploy.runtimes.cuda_memory import require_cuda
+from effdet_deploy.runtimes.gpu import list_gpus
 from effdet_deploy.runtimes.modelfile import (
     check_external_files,
     read_sidecar,
@@ -21,8 +26,12 @@ from effdet_deploy.runtimes.modelfile import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from effdet_deploy.parity.report import ParityReport
     from effdet_deploy.spec import BatchSpec, DetectorSpec, EngineSpec
@@ -61,14 +70,17 @@ def build_engine(
     """
     options = options or BuildOptions()
     require_writable_target(engine_path)
-    require_onnx(options.backend)
+    require_onnx()
     require_content(onnx_path, "onnx")
     spec = read_spec(onnx_path, "onnx")
     check_external_files(onnx_path, spec)
     spec = dataclasses.replace(spec, batch=_checked_batch(spec, batch))
+    pictures = verification_images(spec.input, images, spec.batch) if verify else []
     _require_candidates(spec)
     if options.dla_core is not None:
         _require_fits_dla(spec)
+    if verify and list_gpus():
+        require_cuda()
     with staging(engine_path) as directory:
         staged = directory / engine_path.name
         request = Request(options, str(onnx_path.resolve()), str(staged.resolve()), spec.batch)
@@ -77,7 +89,7 @@ def build_engine(
         report = None
         if verify and _can_run(builder):
             progress("comparing the engine with the ONNX file")
-            report = _verify(staged, onnx_path, spec, images)
+            report = _verify(staged, onnx_path, spec, pictures)
         evidence = _evidence(onnx_path, report)
         return deliver_artifact(
             staged,
@@ -93,6 +105,10 @@ def build_engine(
 def _checked_batch(spec: DetectorSpec, batch: BatchSpec | None) -> BatchSpec:
     if batch is None:
         return spec.batch
+    if not batch.minimum <= batch.optimum <= batch.maximum:
+        raise UsageError(
+            f"--batch {batch} is not in ascending order.", "Give MIN..MAX or MIN,OPT,MAX."
+        )
     if batch.minimum < spec.batch.minimum or batch.maximum > spec.batch.maximum:
         raise UsageError(
             f"--batch {batch} was asked for, and the ONNX file takes {spec.batch}.",
@@ -131,29 +147,33 @@ def _can_run(builder: EngineSpec) -> bool:
     return bool(builder.gpu) and "strip-plan" not in builder.traits
 
 
-def _verify(staged: Path, onnx_path: Path, spec: DetectorSpec, images: Path | None) -> ParityReport:
-    """Run the plan and the ONNX file on the same pictures, without torch."""
-    from effdet_deploy.detector import Detector
-    from effdet_deploy.parity import compare
-    from effdet_deploy.parity.samples import verification_images
+def _verify(
+    staged: Path, onnx_path: Path, spec: DetectorSpec, images: Sequence[NDArray[np.uint8]]
+) -> ParityReport:
+    """Run the plan at its smallest and largest batch, and compare every row; without torch.
+
+    Rows are compared with what exact NMS makes of the ONNX file's raw heads.
+    """
+    from effdet_deploy.parity.onnxreference import OnnxReference
+    from effdet_deploy.parity.tolerances import TOLERANCES
+    from effdet_deploy.parity.verify import verify
+    from effdet_deploy.runtimes.adapter import run_images
     from effdet_deploy.runtimes.tensorrt import open_engine
 
-    chosen = verification_images(spec.input, images, spec.batch)
-    if spec.output.nms == "plugin":
-        # Nothing but TensorRT runs the plugin: numpy finishes the raw heads in its place.
-        onnx_path = _ending_in_heads(onnx_path, staged.with_name("heads.onnx"))
     with (
-        Detector(open_engine(staged, spec)) as engine,
-        Detector.load(onnx_path, backend="onnxruntime", device="cpu") as reference,
+        contextlib.closing(OnnxReference(onnx_path, read_spec(onnx_path, "onnx"))) as reference,
+        contextlib.closing(open_engine(staged, spec)) as engine,
     ):
-        return compare(engine, reference, chosen)
-
-
-def _ending_in_heads(source: Path, target: Path) -> Path:
-    from effdet_deploy.parity.instrument import add_head_outputs
-
-    add_head_outputs(source, target)
-    return target
+        run = partial(run_images, engine)
+        shows_heads = spec.output.nms == "none"
+        return verify(
+            spec,
+            images,
+            reference,
+            run_heads=run if shows_heads else None,
+            run_detections=None if shows_heads else run,
+            tolerance=TOLERANCES[spec.precision.kind],
+        )
 
 
 def _verdict(

@@ -14,6 +14,8 @@ from effdet_deploy.errors import (
     VerificationError,
 )
 from effdet_deploy.exporters import onnx
+from effdet_deploy.exporters.artifact import failed_path
+from effdet_deploy.exporters.lowering import deliver_plan, plan_path
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.machine import finish_commands, require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -66,6 +68,8 @@ def export(
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
         model = _export_onnx(variant_or_model, kept, output, options, progress)
+        if options.keep_onnx is None:
+            deliver_plan(plan_path(kept), output)
         engine = build_engine(
             model.path,
             output,
@@ -112,11 +116,13 @@ def _export_onnx(
     try:
         return onnx.export(variant_or_model, kept, _for_onnx(options), progress)
     except VerificationError as error:
-        if options.keep_onnx is not None:
+        failed = failed_path(kept)
+        # Where there is none, it was not the comparison that failed.
+        if options.keep_onnx is not None or not failed.is_file():
             raise
-        failed = kept.with_name(kept.name + ".failed")
         final = output.with_name(failed.name)
         deliver(sidecar_path(failed), sidecar_path(final))
+        deliver_plan(plan_path(failed), final)
         deliver(failed, final)
         raise VerificationError(
             f"The ONNX file does not give what PyTorch gives, so no engine was built from it; it "

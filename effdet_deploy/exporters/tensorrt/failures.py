@@ -16,16 +16,11 @@ from effdet_deploy.errors import (
     ResourceError,
     UsageError,
 )
-from effdet_deploy.runtimes.trt_library import MODULES, NAMES, essence
+from effdet_deploy.runtimes.trt_library import MODULES, NAMES, OUT_OF_MEMORY, essence
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import Request
 
-_MEMORY = re.compile(
-    r"OutOfMemory|out of memory|bad_alloc|cudaErrorMemoryAllocation|insufficient memory"
-    r"|insufficient workspace|MEM_ALLOC",
-    re.IGNORECASE,
-)
 _NO_GPU = re.compile(r"CUDA driver version is insufficient|no CUDA-capable device|CUDA init")
 """What RTX reports on every machine without a GPU; it builds all the same."""
 _SHOWN = 5
@@ -71,7 +66,7 @@ def _import_error(request: Request, message: str) -> EffdetDeployError:
 def _model_error(request: Request, stage: str, messages: list[str]) -> EffdetDeployError:
     name, said = NAMES[request.options.backend], _listed(messages)
     model = Path(request.onnx).name
-    if any(_MEMORY.search(each) for each in messages):
+    if any(OUT_OF_MEMORY.search(each) for each in messages):
         return ResourceError(
             f"The memory ran out while {name} built an engine from '{model}': {said}.",
             "Free memory or raise --workspace; or export with a smaller --batch or --image-size.",
