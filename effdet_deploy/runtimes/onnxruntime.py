@@ -182,8 +182,8 @@ class OnnxRuntime:
             return self._run_bound(session, checked)
 
     def _run_bound(self, session: ort.InferenceSession, feeds: Tensors) -> TimedRun:
-        kind, _, index = self.device.partition(":")
-        place = (kind, int(index or 0))
+        # TensorRT's provider computes on the memory of CUDA.
+        place = ("cuda", int(self.device.partition(":")[2]))
         binding = session.io_binding()
         start = time.perf_counter()
         for name, array in feeds.items():
