@@ -48,7 +48,7 @@ class TimedRun:
 class Runtime(Protocol):
     """A loaded model.
 
-    ``device`` is where it really runs (``"cpu"``, ``"cuda:0"``, ``"tensorrt:0"`` for TensorRT inside
+    ``device`` is where it really runs (``"cpu"``, ``"cuda:0"``, ``"tensorrt:0"`` for TensorRT in
     ONNX Runtime), ``precision`` what it really computes in, which may be higher than what the file
     says. ``run`` may be called from several threads at once; after ``close`` it raises UsageError.
     ``close`` may be called again.

@@ -182,8 +182,9 @@ class OnnxRuntime:
             return self._run_bound(session, checked)
 
     def _run_bound(self, session: ort.InferenceSession, feeds: Tensors) -> TimedRun:
-        # TensorRT's provider computes on the memory of CUDA.
-        place = ("cuda", int(self.device.partition(":")[2]))
+        kind, _, index = self.device.partition(":")
+        # TensorRT's provider computes in the memory of CUDA.
+        place = ("cuda" if kind == "tensorrt" else kind, int(index or 0))
         binding = session.io_binding()
         start = time.perf_counter()
         for name, array in feeds.items():
