@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from effdet_deploy.errors import VerificationError
 from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, failed_path
 from effdet_deploy.exporters.finishing import finish_graph, write_onnx
 from effdet_deploy.exporters.lowering import PLAN_NAME, deliver_plan, lower_precision
@@ -75,9 +76,13 @@ def export(
             report = verify_onnx(staged, spec, reference, images, tolerance)
             if report.deliverable:
                 notes += speed_notes(staged, spec, progress)
-        failed = report is not None and not report.deliverable
-        deliver_plan(directory / PLAN_NAME, failed_path(output) if failed else output)
-        return deliver_artifact(staged, output, spec, report, notes)
+        try:
+            artifact = deliver_artifact(staged, output, spec, report, notes)
+        except VerificationError:
+            deliver_plan(directory / PLAN_NAME, failed_path(output))
+            raise
+        deliver_plan(directory / PLAN_NAME, output)
+        return artifact
 
 
 def write_graph(

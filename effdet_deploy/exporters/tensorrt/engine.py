@@ -155,7 +155,6 @@ def _verify(
     Rows are compared with what exact NMS makes of the ONNX file's raw heads.
     """
     from effdet_deploy.parity.onnxreference import OnnxReference
-    from effdet_deploy.parity.tolerances import TOLERANCES
     from effdet_deploy.parity.verify import verify
     from effdet_deploy.runtimes.adapter import run_images
     from effdet_deploy.runtimes.tensorrt import open_engine
@@ -172,7 +171,6 @@ def _verify(
             reference,
             run_heads=run if shows_heads else None,
             run_detections=None if shows_heads else run,
-            tolerance=TOLERANCES[spec.precision.kind],
         )
 
 
