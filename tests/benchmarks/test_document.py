@@ -179,8 +179,9 @@ def test_scaling_is_part_of_the_document_with_its_charts(measured, scaling, tmp_
 def test_accuracy_is_drawn_only_where_latency_belongs_to_it(measured, tmp_path):
     from document import write_plots
 
-    row = {"ap": 0.5, "latency": {"openvino": {"median_ms": 30.0}}}
-    measured["accuracy"] = {"rows": {"FP32": row, "INT8": {"ap": 0.49}}}
+    row = {"ap": 0.5, "engine": "openvino", "latency": {"openvino": {"median_ms": 30.0}}}
+    elsewhere = row | {"latency": {"onnxruntime": {"median_ms": 90.0}}}
+    measured["accuracy"] = {"rows": {"FP32": row, "INT8": elsewhere}}
     plots = write_plots(measured, tmp_path)
     drawn = (tmp_path / plots["accuracy"]).read_text()
     assert "FP32; OpenVINO" in drawn
