@@ -123,13 +123,13 @@ def _with_topk(count: int) -> onnx.ModelProto:
     return model
 
 
-def test_row_3_a_build_without_onnx_names_the_extra(model, engine, monkeypatch):
+def test_row_3_a_build_without_onnx_names_that_package(model, engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
 
     with pytest.raises(MissingPackageError, match="'onnx'") as caught:
         build_engine(model, engine, RTX)
 
-    assert "effdet-deploy[tensorrt-rtx]" in caught.value.remedy
+    assert "pip install onnx." in caught.value.remedy
     assert_untouched(engine, model)
 
 
