@@ -60,7 +60,7 @@ INT8 = (
 )
 COSTLY = (*COMPILED, INT8[-1], "ours, TorchScript")
 """Peers that take minutes to make, and that are timed for some variants only."""
-ALONE = (*COSTLY, "ours, OpenVINO BF16", "ours, OpenVINO INT8, the rest BF16")
+ALONE = (*COSTLY, "ours, OpenVINO BF16", INT8[1])
 """Peers that are timed with one image at a time: what a batch does to the others says enough."""
 AGREEMENT = 1e-2
 """Between the best scores of ours and of effdet: peers that compute something else are no peers."""

@@ -46,7 +46,7 @@ def run(
 
     Needs neither torch nor the weights. Ctrl-C stops the builder; nothing is left behind.
     """
-    from effdet_deploy.errors import UnknownNameError, UsageError
+    from effdet_deploy.errors import UnknownNameError
     from effdet_deploy.exporters.options import parse_batch
     from effdet_deploy.exporters.tensorrt.engine import build_engine
     from effdet_deploy.files import sidecar_path
@@ -56,10 +56,6 @@ def run(
     options = option.build_options(context.params)
     console.require_targets(json_file)
     console.require_distinct(json_file, model, output, sidecar_path(model), sidecar_path(output))
-    if verify_images is not None and not verify:
-        raise UsageError(
-            "--verify-images was given together with --no-verify.", "Leave one of them out."
-        )
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = build_engine(

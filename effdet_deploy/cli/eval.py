@@ -82,18 +82,14 @@ def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
         WeightsError: the weights are unusable or of another model.
     """
     from effdet_deploy.detector import Detector
-    from effdet_deploy.errors import MissingPackageError
+    from effdet_deploy.parity.sides import open_eager
 
-    try:
-        from effdet_deploy.parity.reference import EagerRuntime, build_network
-    except ImportError as error:
-        purpose = f"measuring the weights '{weights}'"
-        raise MissingPackageError("torch", purpose, "export") from error
-    network = build_network(spec, weights)
     output = dataclasses.replace(
         spec.output, candidates=_EFFDET_CANDIDATES, score_threshold=0.0, max_detections=100
     )
-    return Detector(EagerRuntime(network, dataclasses.replace(spec, output=output)))
+    spec = dataclasses.replace(spec, output=output)
+    runtime, _ = open_eager(weights, spec, f"measuring the weights '{weights}'")
+    return Detector(runtime)
 
 
 def _measured(name: str, detector: Detector, dataset: CocoSet) -> Accuracy:

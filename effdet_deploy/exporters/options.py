@@ -83,13 +83,8 @@ class ExportOptions:
             _require(self.max_detections <= most, "--max-detections", "at most --candidates")
         _require(MIN_OPSET <= self.opset <= MAX_OPSET, "--opset", f"{MIN_OPSET} to {MAX_OPSET}")
         self._require_consistent_precision()
-        batch = self.batch
-        ordered = 1 <= batch.minimum <= batch.optimum <= batch.maximum <= MAX_BATCH
-        _require(ordered, "--batch", f"N, MIN..MAX or MIN,OPT,MAX, ascending, 1 to {MAX_BATCH}")
-        if self.verify_images is not None and not self.verify:
-            raise UsageError(
-                "--verify-images was given together with --no-verify.", "Leave one of them out."
-            )
+        require_batch(self.batch)
+        require_use_of_pictures(self.verify_images, verify=self.verify)
 
     def _require_what_the_plugin_has(self) -> None:
         if self.candidates != DEFAULT_CANDIDATES:
@@ -210,6 +205,21 @@ class ExportOptions:
 def _require(condition: bool, option: str, wanted: str) -> None:
     if not condition:
         raise UsageError(f"{option} must be {wanted}.", "Choose a value in that range.")
+
+
+def require_batch(batch: BatchSpec) -> None:
+    """Check the sizes of a batch against each other; raises UsageError."""
+    ordered = 1 <= batch.minimum <= batch.optimum <= batch.maximum <= MAX_BATCH
+    wanted = f"N, MIN..MAX or MIN,OPT,MAX, in ascending order, 1 to {MAX_BATCH}"
+    _require(ordered, "--batch", wanted)
+
+
+def require_use_of_pictures(images: Path | None, *, verify: bool) -> None:
+    """Refuse pictures to compare on where nothing is compared; raises UsageError."""
+    if images is not None and not verify:
+        raise UsageError(
+            "--verify-images was given together with --no-verify.", "Leave one of them out."
+        )
 
 
 def parse_batch(text: str) -> BatchSpec:

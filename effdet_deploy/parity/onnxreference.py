@@ -10,6 +10,7 @@ import numpy as np
 from effdet_deploy.parity.graphlayers import with_heads
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
+from effdet_deploy.runtimes.modelfile import read_spec
 from effdet_deploy.spec import HEAD_OUTPUTS
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from effdet_deploy.spec import DetectorSpec
 
     Heads = Mapping[str, NDArray[Any]]
 
@@ -28,12 +27,11 @@ class OnnxReference:
 
     Args:
         path: the file; it may end in a plugin of TensorRT, which nothing else could run.
-        spec: of the file.
     """
 
-    def __init__(self, path: Path, spec: DetectorSpec) -> None:
+    def __init__(self, path: Path) -> None:
         with contextlib.ExitStack() as stack:
-            copy = stack.enter_context(with_heads(path, spec))
+            copy = stack.enter_context(with_heads(path, read_spec(path, "onnx")))
             self._runtime = load_runtime(copy, backend="onnxruntime", device="cpu")
             stack.callback(self._runtime.close)
             self._opened = stack.pop_all()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from effdet_deploy.model import EfficientDet
     from effdet_deploy.parity.graphlayers import GraphLayer
     from effdet_deploy.parity.locate import LayerSource
+    from effdet_deploy.parity.reference import EagerRuntime
     from effdet_deploy.spec import DetectorSpec
 
 _AMBIGUOUS = ".pt"
@@ -147,14 +148,28 @@ def open_artifact(path: Path, engine: Engine, stack: ExitStack) -> Side:
 
 def _open_weights(weights: str, spec: DetectorSpec) -> Reference:
     """Build the network of an artifact's ``spec`` in eager PyTorch."""
+    runtime, network = open_eager(weights, spec, f"comparing with the weights '{weights}'")
+    return Reference(Side(Detector(runtime), heads64=runtime.run_double), network)
+
+
+def open_eager(weights: str, spec: DetectorSpec, purpose: str) -> tuple[EagerRuntime, EfficientDet]:
+    """Return the network that an artifact of ``spec`` was exported from, as a runtime and itself.
+
+    Args:
+        weights: ``pretrained``, ``random``, a path or a URL.
+        spec: of the artifact.
+        purpose: what needs torch, for the error's message.
+
+    Raises:
+        MissingPackageError: torch is not installed.
+        WeightsError: the weights are unusable or of another model.
+    """
     try:
         from effdet_deploy.parity.reference import EagerRuntime, build_network, eager_spec
     except ImportError as error:
-        purpose = f"comparing with the weights '{weights}'"
         raise MissingPackageError("torch", purpose, "export") from error
     network = build_network(spec, weights)
-    runtime = EagerRuntime(network, eager_spec(spec))
-    return Reference(Side(Detector(runtime), heads64=runtime.run_double), network)
+    return EagerRuntime(network, eager_spec(spec)), network
 
 
 def layer_sources(

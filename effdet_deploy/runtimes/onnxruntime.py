@@ -67,7 +67,7 @@ _ORT_ERRORS = tuple(
 )
 _OUT_OF_MEMORY = re.compile(
     r"\bOOM\b|bad_alloc|out of memory|ALLOC_FAILED|(failed|unable) to allocate"
-    r"|(cannot|can't|could not) allocate",
+    r"|(cannot|can't|could not) allocate|smaller than requested bytes",
     re.IGNORECASE,
 )
 _UPGRADE = "Upgrade it with: pip install -U onnxruntime; or export with a lower --opset."

@@ -149,6 +149,7 @@ OUT_OF_MEMORY = [
     ort_errors.RuntimeException(
         "Failed to allocate memory for requested buffer of size 4398046511104"
     ),
+    ort_errors.RuntimeException("Available memory of 0 is smaller than requested bytes of 4096"),
     ort_errors.Fail("CUDA failure 2: out of memory ; GPU=0"),
     ort_errors.RuntimeException("std::bad_alloc"),
 ]

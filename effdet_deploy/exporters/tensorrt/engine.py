@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, silent
-from effdet_deploy.exporters.options import TENSORRT_MAX_TOPK
+from effdet_deploy.exporters.options import (
+    TENSORRT_MAX_TOPK,
+    require_batch,
+    require_use_of_pictures,
+)
 from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.exporters.tensorrt.process import run_builder
@@ -69,6 +73,7 @@ def build_engine(
             ``ENGINE.failed``.
     """
     options = options or BuildOptions()
+    require_use_of_pictures(images, verify=verify)
     require_writable_target(engine_path)
     require_onnx()
     require_content(onnx_path, "onnx")
@@ -105,10 +110,7 @@ def build_engine(
 def _checked_batch(spec: DetectorSpec, batch: BatchSpec | None) -> BatchSpec:
     if batch is None:
         return spec.batch
-    if not batch.minimum <= batch.optimum <= batch.maximum:
-        raise UsageError(
-            f"--batch {batch} is not in ascending order.", "Give MIN..MAX or MIN,OPT,MAX."
-        )
+    require_batch(batch)
     if batch.minimum < spec.batch.minimum or batch.maximum > spec.batch.maximum:
         raise UsageError(
             f"--batch {batch} was asked for, and the ONNX file takes {spec.batch}.",
@@ -160,7 +162,7 @@ def _verify(
     from effdet_deploy.runtimes.tensorrt import open_engine
 
     with (
-        contextlib.closing(OnnxReference(onnx_path, read_spec(onnx_path, "onnx"))) as reference,
+        contextlib.closing(OnnxReference(onnx_path)) as reference,
         contextlib.closing(open_engine(staged, spec)) as engine,
     ):
         run = partial(run_images, engine)
