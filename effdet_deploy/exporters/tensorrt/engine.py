@@ -76,14 +76,8 @@ def build_engine(
     require_use_of_pictures(images, verify=verify)
     require_writable_target(engine_path)
     require_onnx()
-    require_content(onnx_path, "onnx")
-    spec = read_spec(onnx_path, "onnx")
-    check_external_files(onnx_path, spec)
-    spec = dataclasses.replace(spec, batch=_checked_batch(spec, batch))
+    spec = _buildable_spec(onnx_path, options, batch)
     pictures = verification_images(spec.input, images, spec.batch) if verify else []
-    _require_candidates(spec)
-    if options.dla_core is not None:
-        _require_fits_dla(spec)
     if verify and list_gpus():
         require_cuda()
     with staging(engine_path) as directory:
@@ -105,6 +99,20 @@ def build_engine(
             reference="its ONNX file",
             extra=evidence,
         )
+
+
+def _buildable_spec(
+    onnx_path: Path, options: BuildOptions, batch: BatchSpec | None
+) -> DetectorSpec:
+    """Read what the file is, for the batch that is asked for, and refuse what cannot be built."""
+    require_content(onnx_path, "onnx")
+    spec = read_spec(onnx_path, "onnx")
+    check_external_files(onnx_path, spec)
+    spec = dataclasses.replace(spec, batch=_checked_batch(spec, batch))
+    _require_candidates(spec)
+    if options.dla_core is not None:
+        _require_fits_dla(spec)
+    return spec
 
 
 def _checked_batch(spec: DetectorSpec, batch: BatchSpec | None) -> BatchSpec:
