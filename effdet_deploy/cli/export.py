@@ -34,6 +34,7 @@ def run(
     calibration: option.Calibration = None,
     max_map_drop: option.MaxMapDrop = None,
     eval_data: option.EvalData = None,
+    eval_images: option.EvalImages = None,
     precision_file: option.PrecisionFile = None,
     input_kind: option.InputKind = "uint8",
     channel_order: option.ChannelOrder = "rgb",

@@ -59,6 +59,10 @@ EvalData = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="COCO annotations that --max-map-drop is measured on."),
 ]
+EvalImages = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Their pictures; default: images/ beside them, or there."),
+]
 PrecisionFile = Annotated[
     Path | None,
     typer.Option("--precision", metavar="FILE", help="Which layers are INT8."),
@@ -121,6 +125,7 @@ _PLAIN = (
     "calibration",
     "max_map_drop",
     "eval_data",
+    "eval_images",
     "precision_file",
     "seed",
 )

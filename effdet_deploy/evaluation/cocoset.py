@@ -57,8 +57,8 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
         raise DataError(
             f"{len(missing)} of {len(paths)} pictures of '{annotations}' are missing, the first "
             f"is '{missing[0]}'.",
-            "Put them, or a link to their folder, into 'images' beside the annotations; eval and "
-            "compare also take --images DIR.",
+            "Put them into 'images' beside the annotations, or name their folder: --images DIR for "
+            "eval and compare, --eval-images DIR for export.",
         )
     kept = [each for each in document["annotations"] if int(each["image_id"]) in paths]
     if not kept:

@@ -60,7 +60,7 @@ def require_pictures(options: ExportOptions) -> None:
     """
     if options.eval_data is not None:
         require_pycocotools()
-        read_coco(options.eval_data)
+        read_coco(options.eval_data, options.eval_images)
     if options.calibration is not None:
         require_calibration(options.calibration)
 
@@ -162,7 +162,7 @@ def _chosen(
         return read_plan(options.precision_file, quantiser.convolutions), None
     if options.max_map_drop is None or options.eval_data is None:
         return allowed, None
-    accuracy = BudgetedAccuracy(quantiser, options.eval_data, spec)
+    accuracy = BudgetedAccuracy(quantiser, options.eval_data, options.eval_images, spec)
     plan = search(
         quantiser, allowed, options.max_map_drop, accuracy.measure, accuracy.journal, progress
     )

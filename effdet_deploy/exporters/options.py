@@ -53,6 +53,7 @@ class ExportOptions:
     calibration: Path | None = None
     max_map_drop: float | None = None
     eval_data: Path | None = None
+    eval_images: Path | None = None
     precision_file: Path | None = None
     input_kind: InputKind = "uint8"
     channel_order: ChannelOrder = "rgb"
@@ -106,6 +107,7 @@ class ExportOptions:
             named = {
                 "--max-map-drop": self.max_map_drop,
                 "--eval-data": self.eval_data,
+                "--eval-images": self.eval_images,
                 "--precision": self.precision_file,
             }
             for option, value in named.items():
@@ -128,6 +130,11 @@ class ExportOptions:
             raise UsageError(
                 "--max-map-drop and --eval-data only work together.",
                 "Pass both, or leave both out.",
+            )
+        if self.eval_images is not None and self.eval_data is None:
+            raise UsageError(
+                "--eval-images holds the pictures of --eval-data, which was not given.",
+                "Pass both, or leave --eval-images out.",
             )
         if self.max_map_drop is not None and self.precision_file is not None:
             raise UsageError(

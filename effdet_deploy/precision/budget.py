@@ -28,15 +28,18 @@ class BudgetedAccuracy:
 
     Args:
         quantiser: whose variants are measured; it decides where the journal stands.
-        annotations: COCO JSON, with its pictures beside it.
+        annotations: COCO JSON.
+        images: the folder of its pictures; default as :func:`read_coco` looks for them.
         spec: of the artifact.
 
     Raises:
         DataError: the set is unusable.
     """
 
-    def __init__(self, quantiser: Quantiser, annotations: Path, spec: DetectorSpec) -> None:
-        self._dataset = read_coco(annotations)
+    def __init__(
+        self, quantiser: Quantiser, annotations: Path, images: Path | None, spec: DetectorSpec
+    ) -> None:
+        self._dataset = read_coco(annotations, images)
         self._spec = spec
         digest = hashlib.sha256(quantiser.key.encode())
         digest.update(annotations.read_bytes())

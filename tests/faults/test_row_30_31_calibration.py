@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 
 import numpy as np
 import onnx
@@ -112,6 +113,33 @@ def test_row_31_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch)
         export("d0", tmp_path / "model.onnx", options(tmp_path / "absent"))
 
 
+def test_row_31_the_pictures_of_the_budget_may_stand_in_another_folder(tmp_path):
+    annotations, pictures = coco_layout(tmp_path)
+    given = {"precision": "int8", "calibration": pictures, "eval_data": annotations}
+    with pytest.raises(DataError, match="--eval-images"):
+        require_pictures(ExportOptions(**given, max_map_drop=0.5))
+    require_pictures(ExportOptions(**given, max_map_drop=0.5, eval_images=pictures))
+
+
+def coco_layout(folder):
+    """Write a set as COCO is laid out: annotations in one folder, their pictures in another."""
+    names = [f"{index}.png" for index in range(MIN_IMAGES)]
+    pictures = folder / "val2017"
+    pictures.mkdir()
+    for name in names:
+        Image.new("RGB", (SIDE, SIDE)).save(pictures / name)
+    box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    document = {
+        "images": [{"id": index, "file_name": name} for index, name in enumerate(names)],
+        "annotations": [box],
+        "categories": [{"id": 1, "name": "person"}],
+    }
+    annotations = folder / "annotations" / "instances_val2017.json"
+    annotations.parent.mkdir()
+    annotations.write_text(json.dumps(document))
+    return annotations, pictures
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -120,6 +148,8 @@ def test_row_31_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch)
         ({"precision": "fp32", "precision_file": "p.json"}, "only serves --int8"),
         ({"precision": "fp32", "calibration": "d"}, "only serves a reduced precision"),
         ({"precision": "int8", "calibration": "d", "max_map_drop": 1.0}, "only work together"),
+        ({"precision": "int8", "calibration": "d", "eval_images": "i"}, "which was not given"),
+        ({"precision": "fp16", "eval_images": "i"}, "only serves --int8"),
         ({"precision": "int8", "calibration": "d", "opset": 18}, "19 or more"),
         (
             {

@@ -189,7 +189,7 @@ def test_the_budget_holds_where_the_default_policy_does_not(
     quantiser = Quantiser(hostile, batches, "openvino", Recipe(), place / "cache")
     default = quantiser.quantised(quantiser.default())
     assert accuracy(default, spec, place, evaluation) < friendly_accuracy - HOLDS
-    judge = BudgetedAccuracy(quantiser, evaluation, spec)
+    judge = BudgetedAccuracy(quantiser, evaluation, None, spec)
     plan = search(
         quantiser, quantiser.default(), BUDGET, judge.measure, judge.journal, lambda _: None
     )
