@@ -167,7 +167,7 @@ def measure_latency(setting: Setting, table: Table, options: argparse.Namespace)
         and "inexact" not in entry.name
     ]
     plan = Plan(min_runs=options.runs, max_runs=options.runs, max_seconds=3600)
-    for engine in ENGINES:
+    for engine in options.latency_engines.split(","):
         tell(f"timing in {engine}")
         settings = Settings(engine, "cpu", threads=(options.latency_threads,), plan=plan)
         runnable = [entry for entry in timed if _loads(file_of(setting, entry), engine)]
@@ -209,6 +209,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--redo", nargs="*", default=[], help="measure these rows again")
     parser.add_argument("--no-latency", action="store_true", help="leave latency for later")
     parser.add_argument("--latency-only", action="store_true", help="only fill in latency")
+    parser.add_argument("--latency-engines", default=",".join(ENGINES), help="such as openvino")
     parser.add_argument("--latency-threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=21, help="timed turns")
     parser.add_argument("--under-load", action="store_true", help="keep times of a busy machine")
