@@ -12,6 +12,7 @@ already are not measured again. Latency wants a quiet machine: ``--no-latency`` 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
@@ -26,13 +27,13 @@ from precisions import BASELINE, Entry, Setting, entries, prepare, tell
 from effdet_deploy.benchmark import Plan
 from effdet_deploy.benchmark.artifacts import Settings, bench
 from effdet_deploy.benchmark.report import environment
-from effdet_deploy.cli.eval import eager_detector
 from effdet_deploy.detector import Detector
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.evaluation.accuracy import Accuracy, difference, measure
 from effdet_deploy.evaluation.cocoset import CocoSet, read_coco
 from effdet_deploy.evaluation.predictions import predict
 from effdet_deploy.files import sha256_file, write_atomically
+from effdet_deploy.parity.sides import eager_detector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +93,7 @@ class Bench:
 
     def results(self, entry: Entry, path: Path) -> Results:
         """Return the detections of an entry, from its file of results if there is one."""
-        stored = self.setting.files / f"{entry.stem}.results.json"
+        stored = self._results_file(entry, path)
         if stored.is_file():
             found: Results = json.loads(stored.read_text(encoding="utf-8"))
             return found
@@ -100,6 +101,13 @@ class Bench:
             found = predict(detector, self.dataset(entry))
         write_atomically(stored, json.dumps(found))
         return found
+
+    def _results_file(self, entry: Entry, path: Path) -> Path:
+        """Name the detections by what was run on what, so that no other's are taken for them."""
+        digest = hashlib.sha256((path if entry.make else self.setting.weights).read_bytes())
+        digest.update(self.setting.test.read_bytes())
+        digest.update(str(len(self.dataset(entry))).encode())
+        return self.setting.files / f"{entry.stem}-{digest.hexdigest()[:12]}.results.json"
 
     def _detector(self, entry: Entry, path: Path) -> Detector:
         if entry.make is None:
@@ -144,7 +152,8 @@ def measure_rows(bench: Bench, table: Table, options: argparse.Namespace) -> Non
         again = name.startswith(tuple(options.redo)) if options.redo else False
         wanted = not options.only or name.startswith(tuple(options.only)) or again
         if again:
-            (bench.setting.files / f"{entry.stem}.results.json").unlink(missing_ok=True)
+            for stored in bench.setting.files.glob(f"{entry.stem}-{12 * '[0-9a-f]'}.results.json"):
+                stored.unlink()
         if not wanted or (name in table.rows and not again):
             continue
         tell(name)

@@ -28,12 +28,12 @@ FOLDER = "benchmarks"
 ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 PREFACE = """# Benchmarks
 
-Same weights (random, conditioned, seeded), same pictures, one process. *End to end* is from
+Same weights (random, conditioned, seeded), same pictures, one process a table. *End to end* is from
 letterboxed uint8 pictures in host memory to rows of boxes in host memory; *network* is from
-normalised pixels to raw heads. Peers take turns; ratios are medians over neighbouring runs with
-the 95% interval of the sign test, and "faster" means that the interval excludes 1. *Ours* without
-an engine's name in the last column is ours in ONNX Runtime. A table that other programs disturbed
-is measured again, and marked if it never was quiet.
+normalised pixels to raw heads. Peers take turns; ratios are medians over the turns with the 95%
+interval of the sign test, and "faster" means that the interval excludes 1. *Ours* without an
+engine's name in the last column is ours in ONNX Runtime. What other programs disturbed is measured
+again, and marked if it never was quiet.
 """
 TIME_TEXT = """Milliseconds end to end at batch 1: the median of the table above, divided as the
 engine's own profile divides its time. *Layout changes* are nodes that the engine put in. A profile
@@ -92,7 +92,13 @@ def _picture(plots: dict[str, str], key: str, title: str) -> list[str]:
 
 def _key(table: dict[str, Any]) -> str:
     part = table["part"].replace(" ", "-")
-    return f"{table['variant']}-b{table['batch']}-{part}"
+    return f"{_group(table)}-b{table['batch']}-{part}"
+
+
+def _group(table: dict[str, Any]) -> str:
+    """Names what is of one variant, image size and number of threads."""
+    height, width = table["image_size"]
+    return f"{table['variant']}-{height}x{width}-{table['threads']}-threads"
 
 
 def _title(table: dict[str, Any]) -> str:
@@ -106,13 +112,14 @@ def _title(table: dict[str, Any]) -> str:
 def _section(table: dict[str, Any]) -> str:
     cells = [_cells(row, table["batch"]) for row in table["rows"]]
     lines = [f"## {_title(table)}", "", markdown_table(COLUMNS, cells)]
-    turns = f"{table['rows'][0]['runs']} turns."
-    if reasons := table["load"]["reasons"]:
-        lines.append(f"{turns} **Do not trust these numbers: {' and '.join(reasons)}.**\n")
-    else:
-        share = table["load"]["other_share"]
-        lines.append(f"{turns} Other programs took {share:.1%} of the processors' time.\n")
+    lines.append(f"{table['rows'][0]['runs']} turns. {_disturbance(table['load'])}\n")
     return "\n".join(lines)
+
+
+def _disturbance(load: dict[str, Any]) -> str:
+    if reasons := load["reasons"]:
+        return f"**Do not trust these numbers: {' and '.join(reasons)}.**"
+    return f"Other programs took {load['other_share']:.1%} of the processors' time."
 
 
 def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
@@ -139,16 +146,16 @@ def _ratio_text(ratio: dict[str, Any] | None) -> str:
 def _throughput_section(document: dict[str, Any], plots: dict[str, str]) -> list[str]:
     pictures = [
         line
-        for variant in _variants(document)
+        for group in _groups(document)
         for line in _picture(
-            plots, f"{variant}-throughput", f"{variant.upper()}: images a second against batch"
+            plots, f"{group}-throughput", f"{group.upper()}: images a second against batch"
         )
     ]
     return ["## Throughput against batch\n", *pictures] if pictures else []
 
 
-def _variants(document: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(table["variant"] for table in document["tables"]))
+def _groups(document: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(map(_group, document["tables"])))
 
 
 def _time_section(document: dict[str, Any], plots: dict[str, str]) -> list[str]:
@@ -229,7 +236,7 @@ def _startup_section(document: dict[str, Any]) -> list[str]:
         (
             f"{STARTUP_TEXT} Ours in ONNX Runtime, which imports no torch, and effdet took turns "
             f"{sooner['pairs']} times: ours is {sooner['median']:.1f}x as soon "
-            f"({low:.1f}-{high:.1f}).\n"
+            f"({low:.1f}-{high:.1f}). {_disturbance(startup['load'])}\n"
         ),
         markdown_table(columns, cells),
     ]
@@ -280,11 +287,11 @@ def _bars(table: dict[str, Any]) -> str:
 
 def _throughput_charts(document: dict[str, Any]) -> dict[str, str]:
     charts = {}
-    for variant in _variants(document):
+    for group in _groups(document):
         found: dict[str, dict[float, float]] = {}
         for table in document["tables"]:
             trusted = not table["load"]["reasons"]
-            if trusted and table["variant"] == variant and table["part"] == "end to end":
+            if trusted and _group(table) == group and table["part"] == "end to end":
                 for row in table["rows"]:
                     speed = 1e3 * table["batch"] / row["median_ms"]
                     found.setdefault(row["name"], {})[table["batch"]] = speed
@@ -292,8 +299,8 @@ def _throughput_charts(document: dict[str, Any]) -> dict[str, str]:
             Series(name, tuple(points.items())) for name, points in found.items() if len(points) > 1
         ]
         if lines:
-            charts[f"{variant}-throughput"] = line_chart(
-                f"{variant.upper()}, end to end", "batch", "images a second", lines
+            charts[f"{group}-throughput"] = line_chart(
+                f"{group.upper()}, end to end", "batch", "images a second", lines
             )
     return charts
 

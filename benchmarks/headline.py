@@ -22,8 +22,12 @@ def headline(document: dict[str, Any]) -> str:
     tables = document["tables"]
     if not tables:
         return ""
-    variant = tables[0]["variant"]
-    found = {(each["part"], each["batch"]): each for each in tables if each["variant"] == variant}
+    same = ("variant", "image_size", "threads")
+    found = {
+        (each["part"], each["batch"]): each
+        for each in tables
+        if all(each[name] == tables[0][name] for name in same)
+    }
     whole, network = found.get(("end to end", 1)), found.get(("network", 1))
     lines: list[Line] = []
     if whole:
@@ -34,7 +38,7 @@ def headline(document: dict[str, Any]) -> str:
         lines += _network_lines(network)
     lines += _startup_lines(document.get("startup"))
     table = markdown_table(("", "measured", "aim"), lines)
-    return f"## In short: {variant.upper()}\n\n{table}" if lines else ""
+    return f"## In short: {tables[0]['variant'].upper()}\n\n{table}" if lines else ""
 
 
 def _samples(table: dict[str, Any]) -> dict[str, Timing]:

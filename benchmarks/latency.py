@@ -1,8 +1,8 @@
 """How fast our graphs are beside their peers: ``python benchmarks/latency.py``.
 
-Same weights (random, conditioned, seeded), same pictures, one process, in turns. Prints tables and,
-on request, writes JSON with every single run, and a Markdown document with charts. What is finished
-is in the JSON at once: ``--resume`` goes on from there.
+Same weights (random, conditioned, seeded), same pictures, in turns. Prints tables and, on request,
+writes JSON with every single run, and a Markdown document with charts. What is finished is in the
+JSON at once: ``--resume`` goes on from there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,12 @@ from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
 from effdet_deploy.benchmark.report import command_of, environment
 from effdet_deploy.benchmark.work import convolution_work
-from effdet_deploy.errors import EffdetDeployError, ResourceError
+from effdet_deploy.errors import EffdetDeployError, ResourceError, UsageError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from peers import Case, Weights
 
@@ -85,6 +86,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--scaling", type=Path, help="the JSON of scaling.py, which fills it in")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
+    parser.add_argument("--at-most", type=int, default=10**6, help="so many new tables, then end")
     parser.add_argument("--document", type=Path, help="write Markdown, and charts beside it")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
     parser.add_argument("--prepare", action="store_true", help="only make what --files keeps")
@@ -131,30 +133,34 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """
     from peers import load_weights
 
-    known = earlier(options)
+    here = {"machine": str(describe_machine()), "versions": versions()}
+    known = earlier(options, here)
     document: dict[str, Any] = {
-        "machine": str(describe_machine()),
+        **here,
         "command": command_of(sys.argv[1:]),
-        "versions": versions(),
-        "ceilings": asdict(measure_ceilings(options.threads)),
+        "ceilings": known.get("ceilings") or asdict(measure_ceilings(options.threads)),
         "tables": [],
         "startup": known.get("startup"),
     }
     tables = {table_key(table): table for table in known.get("tables", [])}
+    measured = 0
     for case in cases(options, directory):
         weights = None
         for part in options.parts.split(","):
             key = (case.variant, case.image_size, case.batch, case.threads, part)
-            if key not in tables:
+            if key not in tables and measured < options.at_most:
                 weights = weights or load_weights(case)
-                tables[key] = measured_quietly(case, weights, part, options)
+                measure = partial(measure_part, case, weights, part, options)
+                tables[key] = measured_quietly(measure, under_load=options.under_load)
+                measured += 1
             # What an earlier run measured, and this one was not asked for, stays.
             document["tables"] = list(tables.values())
             save(options, document)
-    if not options.no_startup and document["startup"] is None:
+    if not options.no_startup and document["startup"] is None and measured < options.at_most:
         case = next(cases(options, directory))
         tell(f"{case.variant}: starting fresh processes")
-        document["startup"] = measure_starts(case, load_weights(case))
+        measure = partial(measure_starts, case, load_weights(case))
+        document["startup"] = measured_quietly(measure, under_load=options.under_load)
         save(options, document)
     return document
 
@@ -187,11 +193,20 @@ def measure_scaling(options: argparse.Namespace, directory: Path) -> int:
     ).returncode
 
 
-def earlier(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what an interrupted run left in ``--json``, if it is to be used."""
+def earlier(options: argparse.Namespace, here: dict[str, Any]) -> dict[str, Any]:
+    """Return what an interrupted run left in ``--json``, if it is to be used.
+
+    Raises:
+        UsageError: it was measured on another machine or with other versions.
+    """
     if not (options.resume and options.json and options.json.is_file()):
         return {}
     found: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8"))
+    if any(found[name] != value for name, value in here.items()):
+        raise UsageError(
+            f"'{options.json}' was measured on another machine or with other versions.",
+            "Name another file, or leave --resume out to measure everything anew.",
+        )
     return found
 
 
@@ -227,20 +242,20 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-def measured_quietly(
-    case: Case, weights: Weights, part: str, options: argparse.Namespace
-) -> dict[str, Any]:
-    """Measure a table, and again while other programs disturb it.
+def measured_quietly(measure: Callable[[], dict[str, Any]], *, under_load: bool) -> dict[str, Any]:
+    """Measure, and again while other programs disturb it.
 
     Raises:
         ResourceError: the machine never was quiet, and numbers were not asked for all the same.
     """
     for attempt in range(1, ATTEMPTS + 1):
-        table = measure_part(case, weights, part, options)
-        reasons = table["load"]["reasons"]
-        if not reasons or options.under_load:
-            return table
+        found = measure()
+        reasons = found["load"]["reasons"]
+        if not reasons:
+            return found
         tell(f"disturbed, attempt {attempt} of {ATTEMPTS}: {' and '.join(reasons)}")
+    if under_load:
+        return found
     raise ResourceError(
         f"No number measured here can be trusted: {' and '.join(reasons)}.",
         "Stop the other programs and run it again with --resume, or pass --under-load.",

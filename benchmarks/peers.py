@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from effdet_deploy import ExportOptions, export
-from effdet_deploy.benchmark.artifacts import SEED
+from effdet_deploy.benchmark.samples import SEED
 from effdet_deploy.detector import Detector
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.images import to_input
@@ -40,7 +40,7 @@ from effdet_deploy.runtimes.modelfile import read_spec
 from effdet_deploy.spec import BatchSpec, PrecisionSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 OURS = "ours, ONNX Runtime"
 """The peer that all others are compared with."""
 CALIBRATION_SEED = 7
+LARGEST_BATCH = 8
+"""That one export serves; a larger batch has its own."""
 COMPILED = ("effdet torch.compile FP32", "effdet torch.compile BF16")
 INT8 = (
     "ours, OpenVINO INT8",
@@ -109,13 +111,22 @@ def load_weights(case: Case) -> Weights:
         ours.load_state_dict(torch.load(stored, weights_only=True))
     else:
         randomise(ours)
-        torch.save(ours.state_dict(), stored)
+        with finished(stored) as partly:
+            torch.save(ours.state_dict(), partly)
     size = ours.config.image_size
     theirs = effdet.create_model(
         resolve_name(case.variant), pretrained_backbone=False, image_size=size
     ).eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
     return Weights(ours.eval(), theirs, structured_pictures(case.batch, *size, SEED))
+
+
+@contextlib.contextmanager
+def finished(path: Path) -> Iterator[Path]:
+    """Yield where to write; what is complete is moved to ``path``, where it is found again."""
+    partly = path.with_name(f"{path.stem}.partial{path.suffix}")
+    yield partly
+    partly.replace(path)
 
 
 class Normalise(nn.Module):
@@ -198,17 +209,23 @@ def naive_onnx(case: Case, weights: Weights) -> Path:
     path = case.directory / f"{case.stem}_naive_b{case.batch}.onnx"
     if not path.exists():
         example = torch.randn(case.batch, 3, *weights.pictures.shape[1:3])
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            finished(path) as partly,
+        ):
             warnings.simplefilter("ignore")
-            torch.onnx.export(weights.theirs, (example,), path, dynamo=True, external_data=False)
+            torch.onnx.export(weights.theirs, (example,), partly, dynamo=True, external_data=False)
     return path
 
 
 def our_file(case: Case, weights: Weights, part: str, suffix: str = ".onnx") -> Path:
-    """Export our graph for every batch size, the whole of it or the network alone."""
-    path = case.directory / f"{case.stem}_ours_{part.replace(' ', '_')}{suffix}"
+    """Export our graph for a range of batch sizes, the whole of it or the network alone."""
+    largest = max(case.batch, LARGEST_BATCH)
+    beyond = "" if largest == LARGEST_BATCH else f"_to_{largest}"
+    path = case.directory / f"{case.stem}_ours_{part.replace(' ', '_')}{beyond}{suffix}"
     if not path.exists():
-        batch = BatchSpec(1, 1, 8) if case.batch <= 8 else BatchSpec(1, 1, case.batch)
+        batch = BatchSpec(1, 1, largest)
         options = ExportOptions(batch=batch, verify=case.verify)
         if part == "network":
             options = ExportOptions(
@@ -252,10 +269,11 @@ def calibration_folder(case: Case, weights: Weights) -> Path:
     height, width = weights.ours.config.image_size
     folder = case.directory / f"calibration_{height}x{width}"
     if not folder.exists():
-        folder.mkdir()
-        made = structured_pictures(MIN_IMAGES, height, width, CALIBRATION_SEED)
-        for index, picture in enumerate(made):
-            Image.fromarray(picture).save(folder / f"{index}.png")
+        with finished(folder) as partly:
+            partly.mkdir(exist_ok=True)
+            made = structured_pictures(MIN_IMAGES, height, width, CALIBRATION_SEED)
+            for index, picture in enumerate(made):
+                Image.fromarray(picture).save(partly / f"{index}.png")
     return folder
 
 
@@ -269,7 +287,7 @@ def our_runs(
 
     def openvino(path: Path) -> Run:
         if part == "network":
-            # As its peers run it: what stays in the engine's memory is not copied out.
+            # As its peers run it.
             return partial(openvino_session(path, case, "f32"), feed)
         return _detector_run(path, case, part, feed, stack, backend="openvino")
 

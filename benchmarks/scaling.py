@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.benchmark import LoadWatch, Plan, describe_machine, measure_interleaved
-from effdet_deploy.benchmark.artifacts import sample_batch
 from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.benchmark.report import command_of
+from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detector import Detector
 from effdet_deploy.files import write_atomically

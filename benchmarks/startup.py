@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.benchmark import Timing, compare
+from effdet_deploy.benchmark import LoadWatch, Timing, compare, describe_machine
 from effdet_deploy.benchmark.child import json_of_child
+from effdet_deploy.benchmark.report import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,12 +90,13 @@ def measure_starts(
     np.save(picture, weights.pictures[:1])
     ours, theirs, *rest = starts(case, weights)
     found: dict[str, list[dict[str, Any]]] = {each.name: [] for each in (ours, theirs, *rest)}
-    for turn in range(pairs + 1):
-        order = (ours, theirs) if turn % 2 else (theirs, ours)
-        for each in order:
-            found[each.name].append(each.run(picture, case.threads))
-    for each in rest:
-        found[each.name] = [each.run(picture, case.threads) for _ in range(others + 1)]
+    with LoadWatch() as watch:
+        for turn in range(pairs + 1):
+            order = (ours, theirs) if turn % 2 else (theirs, ours)
+            for each in order:
+                found[each.name].append(each.run(picture, case.threads))
+        for each in rest:
+            found[each.name] = [each.run(picture, case.threads) for _ in range(others + 1)]
     timings = {
         each.name: Timing(tuple(run["until_first_s"] for run in found[each.name][1:]))
         for each in (ours, theirs)
@@ -112,7 +114,12 @@ def measure_starts(
         }
         for each in (ours, theirs, *rest)
     ]
-    return {"variant": case.variant, "rows": rows, "ours_is_sooner_by": ratio.to_dict()}
+    return {
+        "variant": case.variant,
+        "rows": rows,
+        "ours_is_sooner_by": ratio.to_dict(),
+        **environment(describe_machine(), watch.load),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

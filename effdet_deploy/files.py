@@ -19,7 +19,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _CHUNK = 1 << 20
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -57,6 +57,19 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{what} '{path}' does not hold a JSON object.", remedy)
     return document
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Return what to call each file: its name; where names repeat its path, or a number with it."""
+    names = [each.name for each in paths]
+    shown = [
+        name if names.count(name) == 1 else str(path)
+        for name, path in zip(names, paths, strict=True)
+    ]
+    return [
+        each if shown.count(each) == 1 else f"{each} ({1 + shown[:index].count(each)})"
+        for index, each in enumerate(shown)
+    ]
 
 
 def sidecar_path(artifact: Path) -> Path:

@@ -16,13 +16,13 @@ from effdet_deploy.benchmark.machine import LoadWatch, describe_machine
 from effdet_deploy.benchmark.measure import MIN_PAIRS, Plan, measure_interleaved
 from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
 from effdet_deploy.benchmark.ratio import compare
+from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detector import Detector
 from effdet_deploy.errors import DeviceError, TensorError
-from effdet_deploy.images import to_input
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.files import distinct_names
 from effdet_deploy.postprocess import finish_heads
-from effdet_deploy.runtimes.adapter import TimedRuntime, batch_range
+from effdet_deploy.runtimes.adapter import SideBySideRuntime, TimedRuntime, batch_range
 from effdet_deploy.runtimes.lanes import usable_cpus
 from effdet_deploy.spec import INPUT_NAME
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from effdet_deploy.benchmark.work import Reached, Work
     from effdet_deploy.spec import DetectorSpec
 
-SEED = 512
-"""Of the pictures that are timed; no export is traced or verified with them."""
 _STAGE_RUNS = 10
 _PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
 """What tells where the time goes inside the graph, by engine; both run ONNX files."""
@@ -65,9 +63,10 @@ class Result:
 
     Attributes:
         end_to_end: from letterboxed arrays in host memory to rows of detections there.
-        stages: median seconds of the parts of a run that can be told apart from outside.
+        stages: median seconds of the parts of a run that can be told apart from outside; none where
+            the images of a batch are computed side by side.
         shares: of the engine's time by part of the graph; empty where it keeps no profile.
-        ratio: against the first artifact; above 1 means that this one is faster.
+        ratio: against the first artifact of the same batch; above 1 means that this one is faster.
         footprint: what a process of its own takes to load it and detect once.
         file_size: with the data files that belong to it, in bytes.
         work: of its convolutions for the whole batch; None where the engine's file does not say.
@@ -143,32 +142,37 @@ def bench(
     with LoadWatch() as watch:
         for threads in settings.threads:
             with contextlib.ExitStack() as stack:
-                loaded = [_load(stack, path, threads, settings) for path in paths]
-                for batch in _batches(loaded, settings):
+                loaded = [
+                    _load(stack, name, path, threads, settings)
+                    for name, path in zip(distinct_names(paths), paths, strict=True)
+                ]
+                for batch, chosen in _by_batch(loaded, settings.batches).items():
                     progress(_stage_name(batch, threads))
-                    results += _measure_batch(loaded, batch, threads, settings.plan)
+                    results += _measure_batch(chosen, batch, threads, settings.plan)
     return Benchmark(describe_machine(), watch.load, tuple(results))
 
 
 @dataclass(frozen=True)
 class _Loaded:
+    name: str
     path: Path
     detector: Detector
     footprint: Footprint
 
 
 def _load(
-    stack: contextlib.ExitStack, path: Path, threads: int | None, settings: Settings
+    stack: contextlib.ExitStack, name: str, path: Path, threads: int | None, settings: Settings
 ) -> _Loaded:
     detector = Detector.load(path, settings.backend, settings.device, threads, settings.trust)
     stack.callback(detector.close)
     require_device(detector.runtime.device, settings.device)
-    batch = settings.batches[0] if settings.batches else detector.spec.batch.optimum
-    _require_batch(path.name, detector.spec, batch)
+    batches = settings.batches or (detector.spec.batch.optimum,)
+    for batch in batches:
+        _require_batch(name, detector.spec, batch)
     footprint = measure_footprint(
-        path, settings.backend, settings.device, threads, batch, trust=settings.trust
+        path, settings.backend, settings.device, threads, batches[0], trust=settings.trust
     )
-    return _Loaded(path, detector, footprint)
+    return _Loaded(name, path, detector, footprint)
 
 
 def require_device(actual: str, asked: str) -> None:
@@ -186,13 +190,14 @@ def require_device(actual: str, asked: str) -> None:
         )
 
 
-def _batches(loaded: Sequence[_Loaded], settings: Settings) -> tuple[int, ...]:
-    specs = {each.path.name: each.detector.spec for each in loaded}
-    chosen = settings.batches or tuple({spec.batch.optimum: None for spec in specs.values()})
-    for name, spec in specs.items():
-        for batch in chosen:
-            _require_batch(name, spec, batch)
-    return chosen
+def _by_batch(loaded: Sequence[_Loaded], asked: tuple[int, ...]) -> dict[int, list[_Loaded]]:
+    """Return what is timed at each batch size: everything, or what was tuned for it."""
+    if asked:
+        return {batch: list(loaded) for batch in asked}
+    found: dict[int, list[_Loaded]] = {}
+    for each in loaded:
+        found.setdefault(each.detector.spec.batch.optimum, []).append(each)
+    return found
 
 
 def _require_batch(name: str, spec: DetectorSpec, batch: int) -> None:
@@ -211,22 +216,18 @@ def _measure_batch(
     loaded: Sequence[_Loaded], batch: int, threads: int | None, plan: Plan
 ) -> list[Result]:
     feeds = [sample_batch(each.detector.spec, batch) for each in loaded]
-    names = [f"{index} {each.path.name}" for index, each in enumerate(loaded)]
     runs = {
-        name: partial(each.detector.detect_prepared, feed)
-        for name, each, feed in zip(names, loaded, feeds, strict=True)
+        each.name: partial(each.detector.detect_prepared, feed)
+        for each, feed in zip(loaded, feeds, strict=True)
     }
     timings = measure_interleaved(runs, plan)
+    first = loaded[0]
     return [
-        _result(each, feed, timings[name], timings[names[0]] if index else None, threads)
-        for index, (name, each, feed) in enumerate(zip(names, loaded, feeds, strict=True))
+        _result(
+            each, feed, timings[each.name], None if each is first else timings[first.name], threads
+        )
+        for each, feed in zip(loaded, feeds, strict=True)
     ]
-
-
-def sample_batch(spec: DetectorSpec, batch: int) -> NDArray[Any]:
-    """Return ``batch`` seeded pictures as the model takes them."""
-    pictures = structured_pictures(batch, spec.input.height, spec.input.width, SEED)
-    return to_input(pictures, spec.input)
 
 
 def _seconds(run: Callable[[], object]) -> float:
@@ -246,16 +247,19 @@ def _result(
         if runtime.device == "cpu" and work.macs:
             ceilings = measure_ceilings(threads or len(usable_cpus()))
             reached = work.reached(timing.median, ceilings)
+    divided = isinstance(runtime, SideBySideRuntime) and runtime.divides(len(feed))
+    # Side by side, each image is computed on one thread.
+    profile = _profile(each, feed[:1], 1) if divided else _profile(each, feed, threads)
     return Result(
-        name=each.path.name,
+        name=each.name,
         backend=runtime.backend,
         device=runtime.device,
         precision=runtime.precision,
         batch=len(feed),
         threads=threads,
         end_to_end=timing,
-        stages=_stages(each.detector, feed),
-        shares=stage_shares(_profile(each, feed, threads)),
+        stages={} if divided else _stages(each.detector, feed),
+        shares=stage_shares(profile),
         ratio=compare(timing, first) if first is not None and can_compare else None,
         footprint=each.footprint,
         file_size=each.path.stat().st_size

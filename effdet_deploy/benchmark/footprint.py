@@ -14,6 +14,11 @@ from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.errors import ResourceError
 
 _TIMEOUT_S = 600
+_PROGRAM = """import time
+begun = time.perf_counter()
+from effdet_deploy.benchmark.footprint import main
+main(begun)
+"""
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,9 @@ class Footprint:
         load_seconds: from the file to a model ready to run.
         first_seconds: the first detection, which may compile or allocate.
         peak_memory: the most host memory the process held, in bytes; 0 where unknown.
-        device_memory: what the device had less of afterwards, in bytes; 0 on the CPU or where
-            the driver does not say. Programs beside it are counted in.
+        device_memory: what the device had less of afterwards, in bytes, without the driver's own
+            context; 0 on the CPU or where the driver does not say. Programs beside it are counted
+            in.
     """
 
     import_seconds: float
@@ -58,31 +64,42 @@ def measure_footprint(
     asked = json.dumps([str(path.resolve()), backend, device, threads, trust, batch])
     try:
         found = json_of_child(
-            "-m", __name__, asked, what=f"loading {path.name}", timeout=_TIMEOUT_S
+            "-c", _PROGRAM, asked, what=f"loading {path.name}", timeout=_TIMEOUT_S
         )
         return Footprint(**found)
     except (RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1]
         raise ResourceError(
-            f"A process of its own could not load '{path.name}' and detect once with it.",
-            "Free some memory and run it again.",
+            f"A process of its own could not load '{path.name}' and detect once with it: {reason}.",
+            "If the memory ran out, free some and run it again.",
         ) from error
 
 
-def _measured(
-    path: str, backend: str, device: str, threads: int | None, trust: bool, batch: int
-) -> Footprint:
-    begun = time.perf_counter()
-    # Imported here, because importing is part of what is measured.
-    from effdet_deploy.benchmark.artifacts import sample_batch
-    from effdet_deploy.benchmark.machine import peak_memory
-    from effdet_deploy.detector import Detector
-    from effdet_deploy.runtimes.modelfile import SUFFIXES
+def main(begun: float) -> None:
+    """Measure in this process, whose imports began at ``begun``, and write the result as JSON."""
+    sys.stdout.write(json.dumps(asdict(_measured(begun, *json.loads(sys.argv[1])))))
 
-    if backend == "auto" and SUFFIXES.get(Path(path).suffix.lower()) == "onnx":
-        import effdet_deploy.runtimes.onnxruntime  # noqa: F401
+
+def _measured(
+    begun: float,
+    path: str,
+    backend: str,
+    device: str,
+    threads: int | None,
+    trust: bool,
+    batch: int,
+) -> Footprint:
+    # Imported here, because importing is part of what is measured.
+    from effdet_deploy.benchmark.machine import peak_memory
+    from effdet_deploy.benchmark.samples import sample_batch
+    from effdet_deploy.detector import Detector
+    from effdet_deploy.runtimes import import_backend
+
+    import_backend(Path(path), backend)
     imported = time.perf_counter()
     index = int(device.partition(":")[2] or 0)
-    free = free_device_memory(index)
+    free = 0 if device == "cpu" else free_device_memory(index)
+    asked = time.perf_counter()
     detector = Detector.load(path, backend, device, threads, trust)
     loaded = time.perf_counter()
     feed = sample_batch(detector.spec, batch)
@@ -90,7 +107,7 @@ def _measured(
     detector.detect_prepared(feed)
     done = time.perf_counter()
     used = max(0, free - free_device_memory(index)) if detector.runtime.device != "cpu" else 0
-    return Footprint(imported - begun, loaded - imported, done - ready, peak_memory(), used)
+    return Footprint(imported - begun, loaded - asked, done - ready, peak_memory(), used)
 
 
 def free_device_memory(index: int = 0) -> int:
@@ -109,7 +126,3 @@ def free_device_memory(index: int = 0) -> int:
         or driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
     )
     return 0 if failed else free.value
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(_measured(*json.loads(sys.argv[1])))))

@@ -71,11 +71,17 @@ def run(
     json_file: option.JsonFile = None,
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
+    from effdet_deploy.files import sidecar_path
     from effdet_deploy.parity.side_by_side import compare_files
     from effdet_deploy.parity.sides import Engine
     from effdet_deploy.precision.bisect_files import bisect_file, parse_kind, require_bisectable
 
+    candidates = list(dict.fromkeys(candidates))
+    read = [*candidates, Path(reference)]
+    kept = (coco, *read, *map(sidecar_path, read))
     console.require_targets(html_file, json_file)
+    console.require_distinct(json_file, html_file, *kept)
+    console.require_distinct(html_file, *kept)
     kind = parse_kind(bisect) if bisect is not None else None
     if kind is not None:
         require_bisectable(candidates, reference, kind)
@@ -108,14 +114,14 @@ def _report(
     from effdet_deploy.parity.table import render_comparison
 
     document = to_dict(result)
-    for candidate, found in zip(document["candidates"], blamed, strict=False):
+    for candidate, found in zip(document["candidates"], blamed, strict=bool(blamed)):
         candidate["bisection"] = found.to_dict()
     console.write_json(json_file, document)
     if html_file is not None:
         write_atomically(html_file, to_html(result))
     screen = console.stdout()
     screen.print(render_comparison(result))
-    for each, found in zip(result.examined, blamed, strict=False):
+    for each, found in zip(result.examined, blamed, strict=bool(blamed)):
         lines = [f"{Path(each.comparison.name).name}, bisected", *found.lines()]
         screen.print("\n".join(lines), markup=False)
 

@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rich.table import Table
+    from rich.text import Text
 
     from effdet_deploy.detector import Detector
     from effdet_deploy.evaluation.accuracy import Accuracy
     from effdet_deploy.evaluation.cocoset import CocoSet
-    from effdet_deploy.spec import DetectorSpec
 
 _EAGER = "PyTorch"
-_EFFDET_CANDIDATES = 5000
 _PERCENT = 100
 
 
@@ -55,41 +54,33 @@ def run(
     from effdet_deploy.detector import load
     from effdet_deploy.evaluation.accuracy import require_pycocotools
     from effdet_deploy.evaluation.cocoset import read_coco
+    from effdet_deploy.evaluation.predictions import require_common_categories
+    from effdet_deploy.files import sidecar_path
+    from effdet_deploy.parity.sides import eager_detector
 
+    models = list(dict.fromkeys(models))
     console.require_targets(json_file)
+    console.require_distinct(json_file, coco, *models, *map(sidecar_path, models))
     require_pycocotools()
     dataset = read_coco(coco, images, limit)
     measured: dict[str, Accuracy] = {}
-    if weights:
-        with load(models[0], backend, device, threads, trust) as detector:
-            spec = detector.spec
-        measured[_EAGER] = _measured(_EAGER, eager_detector(spec, weights), dataset)
-    for model in models:
-        with load(model, backend, device, threads, trust) as detector:
-            measured[str(model)] = _measured(model.name, detector, dataset)
+    with contextlib.ExitStack() as stack:
+        loaded = {
+            str(model): stack.enter_context(load(model, backend, device, threads, trust))
+            for model in models
+        }
+        if weights:
+            eager = eager_detector(next(iter(loaded.values())).spec, weights)
+            loaded = {_EAGER: eager, **loaded}
+        for detector in loaded.values():
+            require_common_categories(detector.spec, dataset)
+        for name, detector in loaded.items():
+            measured[name] = _measured(Path(name).name, detector, dataset)
     document = _document(measured, dataset)
     console.write_json(json_file, document)
     console.stdout().print(_table(document))
     if per_class:
         console.stdout().print(_class_table(document, dataset))
-
-
-def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
-    """Return the network of an exported model in eager PyTorch, with effdet's post-processing.
-
-    Raises:
-        MissingPackageError: torch is not installed.
-        WeightsError: the weights are unusable or of another model.
-    """
-    from effdet_deploy.detector import Detector
-    from effdet_deploy.parity.sides import open_eager
-
-    output = dataclasses.replace(
-        spec.output, candidates=_EFFDET_CANDIDATES, score_threshold=0.0, max_detections=100
-    )
-    spec = dataclasses.replace(spec, output=output)
-    runtime, _ = open_eager(weights, spec, f"measuring the weights '{weights}'")
-    return Detector(runtime)
 
 
 def _measured(name: str, detector: Detector, dataset: CocoSet) -> Accuracy:
@@ -102,11 +93,12 @@ def _measured(name: str, detector: Detector, dataset: CocoSet) -> Accuracy:
 
 @contextlib.contextmanager
 def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich.markup import escape
     from rich.progress import Progress
 
     screen = console.stderr()
     with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(name, total=total)
+        task = bar.add_task(escape(name), total=total)
         yield lambda done: bar.update(task, completed=done)
 
 
@@ -134,14 +126,25 @@ def _table(document: dict[str, Any]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    names = _short_names(document)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, title=f"{document['pictures']} pictures")
     table.add_column("model", overflow="fold")
     for head in ("mAP", "AP50", "AP75", "difference, points"):
         table.add_column(head, justify="right")
-    for row in document["models"]:
+    for name, row in zip(names, document["models"], strict=True):
         scores = [f"{_PERCENT * row[each]:.2f}" for each in ("ap", "ap50", "ap75")]
-        table.add_row(Path(row["model"]).name, *scores, _interval(row["difference"]))
+        table.add_row(name, *scores, _interval(row["difference"]))
     return table
+
+
+def _short_names(document: dict[str, Any]) -> list[Text]:
+    from rich.text import Text
+
+    from effdet_deploy.files import distinct_names
+
+    return [
+        Text(each) for each in distinct_names([Path(row["model"]) for row in document["models"]])
+    ]
 
 
 def _interval(found: dict[str, float] | None) -> str:
@@ -153,12 +156,13 @@ def _interval(found: dict[str, float] | None) -> str:
 def _class_table(document: dict[str, Any], dataset: CocoSet) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("class")
-    for row in document["models"]:
-        table.add_column(Path(row["model"]).name, justify="right")
+    for model in _short_names(document):
+        table.add_column(model, justify="right")
     for category, name in dataset.categories.items():
         values = [row["by_category"].get(category) for row in document["models"]]
-        table.add_row(name, *("" if v is None else f"{_PERCENT * v:.2f}" for v in values))
+        table.add_row(Text(name), *("" if v is None else f"{_PERCENT * v:.2f}" for v in values))
     return table

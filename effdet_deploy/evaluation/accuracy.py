@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.errors import MissingPackageError
+from effdet_deploy.errors import DataError, MissingPackageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,9 +68,16 @@ def measure(results: Results, dataset: CocoSet) -> Accuracy:
     """Score COCO results against the set with pycocotools.
 
     Raises:
+        DataError: no true box of the set counts.
         MissingPackageError: pycocotools is not installed.
     """
     metric = _evaluated(results, dataset)
+    evidence = tuple(_evidence(metric))
+    if not evidence:
+        raise DataError(
+            "No box of the annotations counts: all of them are crowds.",
+            "Accuracy needs boxes of single objects.",
+        )
     precision = metric.eval["precision"][:, :, :, 0, -1]
     by_category = {}
     for index, category in enumerate(metric.params.catIds):
@@ -78,7 +85,7 @@ def measure(results: Results, dataset: CocoSet) -> Accuracy:
         if (values > -1).any():
             by_category[int(category)] = float(values[values > -1].mean())
     ap, ap50, ap75 = (float(value) for value in metric.stats[:3])
-    return Accuracy(ap, ap50, ap75, by_category, tuple(_evidence(metric)))
+    return Accuracy(ap, ap50, ap75, by_category, evidence)
 
 
 def require_pycocotools() -> None:

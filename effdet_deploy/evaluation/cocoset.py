@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import DataError
 from effdet_deploy.files import read_json_object
+from effdet_deploy.images import find_images
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 _REQUIRED = ("images", "annotations", "categories")
+_FORM = "COCO annotations hold images, annotations and categories."
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,10 @@ class CocoSet:
 def read_coco(annotations: Path, images: Path | None = None, limit: int | None = None) -> CocoSet:
     """Read a COCO set.
 
+    What COCO files often lack is added: a box without ``iscrowd`` is no crowd, one without ``area``
+    has its width times its height. Annotations are numbered anew from 1: pycocotools takes a match
+    with number 0 for none.
+
     Args:
         annotations: the JSON file.
         images: the folder that its file names are relative to; default the folder ``images``
@@ -48,7 +56,72 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
         DataError: the file is unreadable, of another form or without pictures or boxes, or a
             picture is missing.
     """
-    document = _decoded(annotations)
+    document = _decoded(annotations, _REQUIRED)
+    with _translated(annotations):
+        paths = _paths(document, annotations, images, limit)
+        boxes = [each for each in document["annotations"] if int(each["image_id"]) in paths]
+        kept = [_complete(number, each) for number, each in enumerate(boxes, start=1)]
+        pictures = [each for each in document["images"] if int(each["id"]) in paths]
+        dataset = CocoSet(document | {"images": pictures, "annotations": kept}, paths)
+        unknown = {each["category_id"] for each in kept} - set(dataset.categories)
+    if not kept:
+        raise DataError(
+            f"The annotations '{annotations}' hold no boxes for {len(paths)} pictures.",
+            "Accuracy needs pictures with annotated boxes.",
+        )
+    if unknown:
+        raise DataError(
+            f"The annotations '{annotations}' hold boxes of category {min(unknown)}, which their "
+            "categories do not name.",
+            "Add it to the categories.",
+        )
+    return dataset
+
+
+def find_pictures(source: str | Path) -> list[Path]:
+    """Return the pictures that COCO annotations name, which need no boxes; else those of a folder.
+
+    Raises:
+        DataError: the annotations are unreadable, of another form or without pictures, or one is
+            missing.
+        ImageError: no picture is there.
+    """
+    annotations = Path(source)
+    if annotations.suffix.lower() != ".json":
+        return find_images(source)
+    document = _decoded(annotations, ("images",))
+    with _translated(annotations):
+        return list(_paths(document, annotations).values())
+
+
+def _decoded(path: Path, required: tuple[str, ...]) -> dict[str, Any]:
+    document = read_json_object(path, "The annotation file", "Name a COCO JSON file.")
+    absent = [key for key in required if key not in document]
+    if absent or not document["images"]:
+        what = f"have no {', '.join(absent)}" if absent else "name no pictures"
+        raise DataError(f"The annotations '{path}' {what}.", _FORM)
+    return dict(document)
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Say what an entry lacks or has wrong."""
+    try:
+        yield
+    except KeyError as error:
+        raise DataError(f"An entry of the annotations '{path}' has no {error}.", _FORM) from error
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"The annotations '{path}' are not in COCO form: {error}.", _FORM
+        ) from error
+
+
+def _paths(
+    document: dict[str, Any],
+    annotations: Path,
+    images: Path | None = None,
+    limit: int | None = None,
+) -> dict[int, Path]:
     beside = annotations.parent / "images"
     folder = images or (beside if beside.is_dir() else annotations.parent)
     paths = {int(each["id"]): folder / each["file_name"] for each in document["images"][:limit]}
@@ -60,23 +133,18 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
             "Put them into 'images' beside the annotations, or name their folder: --images DIR for "
             "eval and compare, --eval-images DIR for export.",
         )
-    kept = [each for each in document["annotations"] if int(each["image_id"]) in paths]
-    if not kept:
-        raise DataError(
-            f"The annotations '{annotations}' hold no boxes for {len(paths)} pictures.",
-            "Accuracy needs pictures with annotated boxes.",
-        )
-    pictures = [each for each in document["images"] if int(each["id"]) in paths]
-    return CocoSet(document | {"images": pictures, "annotations": kept}, paths)
+    return paths
 
 
-def _decoded(path: Path) -> dict[str, Any]:
-    document = read_json_object(path, "The annotation file", "Name a COCO JSON file.")
-    absent = [key for key in _REQUIRED if key not in document]
-    if absent or not document["images"]:
-        what = f"have no {', '.join(absent)}" if absent else "name no pictures"
-        raise DataError(
-            f"The annotations '{path}' {what}.",
-            "COCO annotations hold images, annotations and categories.",
-        )
-    return dict(document)
+def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:
+    left, top, width, height = (float(each) for each in annotation["bbox"])
+    return (
+        {"iscrowd": 0, "area": width * height}
+        | annotation
+        | {
+            "id": number,
+            "image_id": int(annotation["image_id"]),
+            "category_id": int(annotation["category_id"]),
+            "bbox": [left, top, width, height],
+        }
+    )

@@ -58,10 +58,10 @@ def export(
     require_writable_target(target)
     if chosen.verify_images is not None:
         # Pillow and numpy, which `--help` does without.
-        from effdet_deploy.images import find_images
+        from effdet_deploy.evaluation.cocoset import find_pictures
 
-        find_images(chosen.verify_images)
-    if chosen.precision == "int8":
+        find_pictures(chosen.verify_images)
+    if chosen.precision != "fp32":
         lowering: Any = _import_exporter("effdet_deploy.exporters.lowering")
         lowering.require_pictures(chosen)
     exporter: Any = _import_exporter(EXPORTERS[target.suffix])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from effdet_deploy.evaluation.accuracy import require_pycocotools
-from effdet_deploy.evaluation.cocoset import read_coco
+from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
 from effdet_deploy.exporters.finishing import write_onnx
 from effdet_deploy.files import deliver
 from effdet_deploy.parity.samples import verification_images
@@ -19,7 +19,7 @@ from effdet_deploy.precision.calibration import calibration_images, require_cali
 from effdet_deploy.precision.convolutions import int8_share
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.precision.int8 import LAYOUTS
-from effdet_deploy.precision.planfile import read_plan, write_plan
+from effdet_deploy.precision.planfile import read_plan, require_plan, write_plan
 from effdet_deploy.precision.quantisation import Quantiser, Recipe
 from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.precision.sensitivity import search
@@ -54,15 +54,21 @@ def require_pictures(options: ExportOptions) -> None:
     """Check what a reduced precision is made from and judged by, before any work is done.
 
     Raises:
-        DataError: too few pictures, or unusable annotations.
+        DataError: too few pictures, unusable annotations, or an unusable precision file.
         ImageError: a picture cannot be read.
         MissingPackageError: pycocotools is not installed, which a budget is measured with.
     """
     if options.eval_data is not None:
         require_pycocotools()
         read_coco(options.eval_data, options.eval_images)
-    if options.calibration is not None:
+    if options.precision_file is not None:
+        require_plan(options.precision_file)
+    if options.calibration is None:
+        return
+    if options.precision == "int8":
         require_calibration(options.calibration)
+    else:
+        find_pictures(options.calibration)
 
 
 def lower_precision(
@@ -140,7 +146,7 @@ def _lower_to_int8(
     quantiser = Quantiser(model, batches, target, Recipe(), cache, progress)
     # What FP16 cannot hold is not cut down to INT8 either.
     allowed = [name for name in quantiser.default() if name not in unfit[0]]
-    names, plan = _chosen(quantiser, allowed, spec, options, progress)
+    names, plan = _chosen(quantiser, allowed, unfit[0], spec, options, progress)
     progress("writing INT8")
     lowered = quantiser.quantised(names)
     if LAYOUTS[target].half:
@@ -154,18 +160,25 @@ def _lower_to_int8(
 def _chosen(
     quantiser: Quantiser,
     allowed: Collection[str],
+    unfit: Collection[str],
     spec: DetectorSpec,
     options: ExportOptions,
     progress: Progress,
 ) -> tuple[Collection[str], Plan | None]:
     if options.precision_file is not None:
-        return read_plan(options.precision_file, quantiser.convolutions), None
+        listed = read_plan(options.precision_file, quantiser.convolutions)
+        return [name for name in listed if name not in unfit], None
     if options.max_map_drop is None or options.eval_data is None:
         return allowed, None
     accuracy = BudgetedAccuracy(quantiser, options.eval_data, options.eval_images, spec)
-    plan = search(
-        quantiser, allowed, options.max_map_drop, accuracy.measure, accuracy.journal, progress
-    )
+
+    def measure(model: ModelProto) -> float:
+        """Return the mAP of FP32, or of an INT8 graph as it would be delivered."""
+        if model is not quantiser.model and LAYOUTS[spec.precision.target or "tensorrt"].half:
+            to_half(model, unfit)
+        return accuracy.measure(model)
+
+    plan = search(quantiser, allowed, options.max_map_drop, measure, accuracy.journal, progress)
     kept = set(plan.kept)
     names = [
         each.name

@@ -7,10 +7,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from effdet_deploy.benchmark.artifacts import sample_batch
 from effdet_deploy.benchmark.machine import LoadWatch
 from effdet_deploy.benchmark.measure import Plan, measure_interleaved
 from effdet_deploy.benchmark.ratio import compare
+from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detector import Detector
 from effdet_deploy.errors import MissingPackageError
 from effdet_deploy.exporters.lowering import EXACT_NAME

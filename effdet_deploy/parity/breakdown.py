@@ -73,7 +73,7 @@ def break_down(comparison: Comparison) -> Breakdown:
     for label, size, what in _counted(comparison):
         classes[label][what] += 1
         sizes[size][what] += 1
-    boxes, scores, ious = _pair_differences(comparison.images)
+    boxes, scores, ious = pair_differences(comparison.images)
     return Breakdown(
         {label: Count(**classes[label]) for label in sorted(classes)},
         {name: Count(**found) for name, found in sizes.items()},
@@ -106,9 +106,10 @@ def _size_of(box: Sequence[float]) -> str:
     return next((name for name, limit in SIZES if area < limit), SIZES[-1][0])
 
 
-def _pair_differences(
+def pair_differences(
     images: Sequence[ComparedImage],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return of every matched pair the largest coordinate difference, that of scores, the IoU."""
     boxes, scores, ious = [np.empty(0)], [np.empty(0)], [np.empty(0)]
     for image in images:
         one = image.reference.take(image.matching.pairs[:, 0])

@@ -178,6 +178,9 @@ class _Pairing:
 
     def add(self, index: int, picture: NDArray[np.uint8], mine: Answer, known: Answer) -> None:
         """Take one picture's answers."""
+        for each in (mine, known):
+            if each.heads is not None:
+                self.tally.add_heads(*(each.heads[name] for name in HEAD_OUTPUTS))
         score_error = self._compare_heads(mine, known)
         pair = ImagePair(
             index,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.parity.breakdown import breakdown_dict
 from effdet_deploy.parity.locate import layers_dict
+from effdet_deploy.parity.report import without_non_finite
 
 if TYPE_CHECKING:
     from effdet_deploy.parity.side_by_side import Examined, SideBySide
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 def to_dict(result: SideBySide) -> dict[str, Any]:
     """Return the whole comparison for JSON; a number that is not finite is None."""
-    return {
-        "reference": result.reference,
-        "passed": result.passed,
-        "pictures": list(result.pictures.names),
-        "candidates": [_candidate(each, result.pictures.names) for each in result.examined],
-    }
+    document: dict[str, Any] = without_non_finite(
+        {
+            "reference": result.reference,
+            "passed": result.passed,
+            "pictures": list(result.pictures.names),
+            "candidates": [_candidate(each, result.pictures.names) for each in result.examined],
+        }
+    )
+    return document
 
 
 def _candidate(each: Examined, pictures: tuple[str, ...]) -> dict[str, Any]:
@@ -39,13 +42,9 @@ def _candidate(each: Examined, pictures: tuple[str, ...]) -> dict[str, Any]:
                 "reference": len(image.reference),
                 "candidate": len(image.candidate),
                 "matched": len(image.matching.pairs),
-                "largest_box_difference": _finite(image.matching.box_difference),
-                "largest_score_difference": _finite(image.matching.score_difference),
+                "largest_box_difference": image.matching.box_difference,
+                "largest_score_difference": image.matching.score_difference,
             }
             for image in comparison.images
         ],
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

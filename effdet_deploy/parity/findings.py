@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.parity.comparison import answer
 from effdet_deploy.parity.matching import match_rows
-from effdet_deploy.parity.metrics import tensor_errors
+from effdet_deploy.parity.metrics import is_explained, tensor_errors
 from effdet_deploy.parity.rows import Rows, rows_from_outputs
 from effdet_deploy.postprocess import finish_heads
 from effdet_deploy.spec import HEAD_OUTPUTS
@@ -31,8 +31,6 @@ _SPEC_FIELDS = {
     "output": ("score_threshold", "iou_threshold", "candidates", "max_detections"),
 }
 """What both specs must say alike for the same detections to come out."""
-_GAIN_DB = 20.0
-"""An explanation must leave a hundredth of the error's energy."""
 _SAME_IOU = 0.99
 _EXPLAINED_SHARE = 0.95
 """Of detections that must be the same for an explanation to hold."""
@@ -110,7 +108,7 @@ class _Agreement:
     def is_better_than(self, other: _Agreement) -> bool:
         if math.isnan(self.snr_db):
             return self.share >= _EXPLAINED_SHARE > other.share
-        return self.snr_db >= other.snr_db + _GAIN_DB
+        return is_explained(other.snr_db, self.snr_db)
 
     def __str__(self) -> str:
         return f"{self.share:.0%} matched" if math.isnan(self.snr_db) else f"{self.snr_db:.0f} dB"

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 
 from effdet_deploy.errors import ModelFileError
+from effdet_deploy.images import to_input
 from effdet_deploy.parity.instrument import add_head_outputs
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
@@ -127,19 +128,21 @@ class GraphLayers:
         return set(self._by_name)
 
     def read(
-        self, names: Sequence[str], batches: Sequence[NDArray[Any]]
+        self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield what the named layers give for the first image of each batch, by name."""
+        """Yield what the named layers give for each picture, by name."""
         wanted = {name: self._by_name[name] for name in names}
         with beside_data(self._path, self.spec) as directory:
             copy = directory / self._path.name
             _add_outputs(self._path, copy, wanted.values())
             runtime = load_runtime(copy, backend="onnxruntime", device="cpu")
             try:
-                for batch in batches:
-                    values = run_images(runtime, batch)
+                images = self.spec.batch.minimum
+                for picture in pictures:
+                    batch = np.repeat(picture[np.newaxis], images, axis=0)
+                    values = run_images(runtime, to_input(batch, self.spec.input))
                     yield {
-                        name: _first_image(values[each.value], len(batch))
+                        name: _first_image(values[each.value], images)
                         for name, each in wanted.items()
                     }
             finally:

@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from effdet_deploy.images import to_input
 from effdet_deploy.parity.reference import flatten_levels, normalize
 from effdet_deploy.spec import HEAD_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from effdet_deploy.model import EfficientDet
@@ -59,7 +61,7 @@ class EagerLayers:
 
     Args:
         network: our model; it is copied and not changed.
-        spec: of the graph input that batches come in.
+        spec: of the input of the exported graph.
         layers: of the exported graph.
     """
 
@@ -77,11 +79,12 @@ class EagerLayers:
         return set(self._spots) | set(self._joined)
 
     def read(
-        self, names: Sequence[str], batches: Sequence[NDArray[Any]]
+        self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield what the named layers give for the first image of each batch, by name."""
-        for batch in batches:
-            pixels = torch.from_numpy(normalize(batch[:1], self._input)).float()
+        """Yield what the named layers give for each picture, by name."""
+        for picture in pictures:
+            batch = to_input(picture[None], self._input)
+            pixels = torch.from_numpy(normalize(batch, self._input)).float()
             spots = {name: self._spots[name] for name in names if name in self._spots}
             with torch.no_grad(), _Watch(self._network, set(spots.values())) as seen:
                 heads = self._network(pixels)

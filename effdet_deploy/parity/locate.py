@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,7 +12,7 @@ from effdet_deploy.parity.symptom import describe_difference
 from effdet_deploy.parity.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,8 +36,8 @@ class LayerSource(Protocol):
         """The layers it can show."""
         ...
 
-    def read(self, names: Sequence[str], batches: Sequence[NDArray[Any]]) -> Readings:
-        """Yield what the named layers give for each batch, by name."""
+    def read(self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]) -> Readings:
+        """Yield what the named layers give for each letterboxed picture, by name."""
         ...
 
 
@@ -59,7 +58,7 @@ class LayerParity:
     @property
     def snr_db(self) -> float:
         """Signal-to-noise ratio in decibels; -inf where nothing could be compared."""
-        return self.errors.snr_db if self.errors.is_comparable else -math.inf
+        return self.errors.snr_db
 
 
 @dataclass(frozen=True)
@@ -96,9 +95,8 @@ def locate(
     layers: Sequence[GraphLayer],
     candidate: LayerSource,
     reference: LayerSource,
-    batches: Sequence[NDArray[Any]],
+    pictures: Sequence[NDArray[np.uint8]],
     least_snr_db: float,
-    progress: Callable[[int], None] = lambda _done: None,
 ) -> LayerReport:
     """Compare every layer that both sides have and find the first that is too far off.
 
@@ -109,19 +107,18 @@ def locate(
         layers: of the candidate, in the order in which they are computed.
         candidate: the network in question.
         reference: what it should compute.
-        batches: graph inputs, of one image each.
+        pictures: RGB, letterboxed to the input of both, uint8 ``[H,W,3]``.
         least_snr_db: what a layer must reach to count as the same.
-        progress: told how many layers are done.
     """
     shared = [each for each in layers if each.name in candidate.names & reference.names]
     network = [each for each in shared if not each.is_postprocess]
-    found = _measured(network, candidate, reference, batches, progress)
+    found = _measured(network, candidate, reference, pictures)
     first = _first_below(found, least_snr_db)
     if first is None:
         behind = [each for each in shared if each.is_postprocess]
-        found += _measured(behind, candidate, reference, batches, progress)
+        found += _measured(behind, candidate, reference, pictures)
         first = _first_below(found, least_snr_db)
-    symptom = _symptom(first.name, candidate, reference, batches) if first else ""
+    symptom = _symptom(first.name, candidate, reference, pictures) if first else ""
     modules = {each.module for each in layers if each.computes and not each.is_postprocess}
     unmatched = len(modules - {each.module for each in network})
     return LayerReport(tuple(found), least_snr_db, first, symptom, unmatched)
@@ -135,19 +132,17 @@ def _measured(
     layers: Sequence[GraphLayer],
     candidate: LayerSource,
     reference: LayerSource,
-    batches: Sequence[NDArray[Any]],
-    progress: Callable[[int], None],
+    pictures: Sequence[NDArray[np.uint8]],
 ) -> list[LayerParity]:
     found = []
     for group in _groups(layers):
         names = [each.name for each in group]
         pooled = dict.fromkeys(names, TensorErrors())
-        readings = (side.read(names, batches) for side in (reference, candidate))
+        readings = (side.read(names, pictures) for side in (reference, candidate))
         for known, mine in zip(*readings, strict=True):
             for name in names:
                 pooled[name] += tensor_errors(known[name], mine[name])
         found += [LayerParity(each.name, each.module, pooled[each.name]) for each in group]
-        progress(len(found))
     return found
 
 
@@ -166,10 +161,10 @@ def _groups(layers: Sequence[GraphLayer]) -> Iterator[list[GraphLayer]]:
 
 
 def _symptom(
-    name: str, candidate: LayerSource, reference: LayerSource, batches: Sequence[NDArray[Any]]
+    name: str, candidate: LayerSource, reference: LayerSource, pictures: Sequence[NDArray[np.uint8]]
 ) -> str:
     known, mine = (
-        [each[name] for each in side.read([name], batches)] for side in (reference, candidate)
+        [each[name] for each in side.read([name], pictures)] for side in (reference, candidate)
     )
     if any(one.shape != other.shape for one, other in zip(known, mine, strict=True)):
         return describe_difference(known[0], mine[0])
@@ -177,7 +172,7 @@ def _symptom(
 
 
 def layers_dict(report: LayerReport) -> dict[str, Any]:
-    """Return the report for JSON; a number that is not finite is None, as JSON has none."""
+    """Return the report as a document; numbers that are not finite are in it."""
     return {
         "least_snr_db": report.least_snr_db,
         "first": report.first.name if report.first else None,
@@ -190,7 +185,7 @@ def layers_dict(report: LayerReport) -> dict[str, Any]:
                 "module": each.module,
                 "largest_error": each.errors.largest,
                 "cosine": each.errors.cosine,
-                "snr_db": each.snr_db if math.isfinite(each.snr_db) else None,
+                "snr_db": each.snr_db,
                 "non_finite": each.errors.non_finite_candidate,
                 "mismatch": each.errors.mismatch,
             }

@@ -63,7 +63,12 @@ class TensorErrors:
 
     @property
     def cosine(self) -> float:
-        """Cosine of the angle between the two tensors as vectors; 1 for two zero vectors."""
+        """Cosine of the angle between the two tensors as vectors; 1 for two zero vectors.
+
+        NaN where the two cannot be compared.
+        """
+        if not self.is_comparable:
+            return math.nan
         if self.error_energy == 0:
             return 1.0
         norm = math.sqrt(self.reference_energy) * math.sqrt(self.candidate_energy)
@@ -71,7 +76,12 @@ class TensorErrors:
 
     @property
     def snr_db(self) -> float:
-        """Energy of the reference over energy of the error, in decibels; inf without error."""
+        """Energy of the reference over energy of the error, in decibels; inf without error.
+
+        -inf where the two cannot be compared.
+        """
+        if not self.is_comparable:
+            return -math.inf
         if self.error_energy == 0:
             return math.inf
         if self.reference_energy == 0:
@@ -86,6 +96,15 @@ class TensorErrors:
     def within(self, tolerance: float) -> bool:
         """Whether every element is finite on both sides and within ``tolerance``."""
         return self.is_comparable and self.largest <= tolerance
+
+
+GAIN_DB = 20.0
+"""An explanation must leave a hundredth of the error's energy, or it explains nothing."""
+
+
+def is_explained(before_db: float, after_db: float) -> bool:
+    """Say whether what changes the signal-to-noise ratio so explains a difference."""
+    return after_db > before_db and after_db >= before_db + GAIN_DB
 
 
 def tensor_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> TensorErrors:

@@ -118,7 +118,7 @@ class EagerRuntime:
 
     Args:
         network: our model.
-        spec: its heads as an artifact; candidates and thresholds are those of effdet.
+        spec: its heads as an artifact.
     """
 
     backend = "pytorch"

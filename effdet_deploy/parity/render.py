@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from rich.console import Group
@@ -79,6 +80,18 @@ def _output_line(output: OutputParity) -> Text:
     return _marked(output.status, text)
 
 
+def decibels(value: float) -> str:
+    """Return a signal-to-noise ratio as text; ``exact`` where there is no error."""
+    if value == math.inf:
+        return "exact"
+    return f"{value:.1f}" if math.isfinite(value) else "-"
+
+
+def cosine_text(value: float) -> str:
+    """Return a cosine as text; ``-`` where nothing could be compared."""
+    return f"{value:.7f}" if math.isfinite(value) else "-"
+
+
 def _output_table(outputs: tuple[OutputParity, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     table.add_column("output")
@@ -90,8 +103,8 @@ def _output_table(outputs: tuple[OutputParity, ...]) -> Table:
             output.name,
             f"{errors.largest:.2e}",
             f"{errors.mean:.2e}",
-            f"{errors.cosine:.7f}",
-            f"{errors.snr_db:.1f}",
+            cosine_text(errors.cosine),
+            decibels(errors.snr_db),
             f"{errors.passing_tolerance:.1e}",
         )
     return table

@@ -246,7 +246,7 @@ class ParityReport:
             "detections": _detections_dict(self.detections) if self.detections else None,
             "chains": dataclasses.asdict(self.chains) if self.chains else None,
         }
-        cleaned: dict[str, Any] = _without_non_finite(document)
+        cleaned: dict[str, Any] = without_non_finite(document)
         return cleaned
 
 
@@ -294,11 +294,12 @@ def _detections_dict(parity: DetectionParity) -> dict[str, Any]:
     }
 
 
-def _without_non_finite(value: Any) -> Any:
+def without_non_finite(value: Any) -> Any:
+    """Return a document in which a number that is not finite is None, as JSON has none."""
     if isinstance(value, dict):
-        return {key: _without_non_finite(item) for key, item in value.items()}
+        return {key: without_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_non_finite(item) for item in value]
+        return [without_non_finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

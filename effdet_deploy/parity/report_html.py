@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effdet_deploy._version import __version__
+from effdet_deploy.parity.breakdown import pair_differences
 from effdet_deploy.parity.charts import depth_chart, log_histogram, score_scatter
 from effdet_deploy.parity.gallery import DRAWN, SHOWN, gallery
+from effdet_deploy.parity.render import cosine_text, decibels
 from effdet_deploy.parity.report_style import STYLE
 from effdet_deploy.parity.table import (
     class_name,
-    decibels,
     largest_differences,
     map_text,
     most_disagreed,
@@ -23,8 +24,6 @@ from effdet_deploy.parity.table import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
 
     from effdet_deploy.parity.breakdown import Count
     from effdet_deploy.parity.locate import LayerReport
@@ -138,7 +137,7 @@ def _outputs(outputs: Sequence[OutputParity]) -> str:
             f"<code>{escape(each.name)}</code>",
             f"{each.errors.largest:.2e}",
             f"{each.errors.mean:.2e}",
-            f"{each.errors.cosine:.7f}",
+            cosine_text(each.errors.cosine),
             decibels(each.errors.snr_db),
             f"{each.errors.passing_tolerance:.1e}",
             "not judged" if each.allowed is None else f"{each.allowed:.1e}",
@@ -155,7 +154,7 @@ def _worst_layers(layers: LayerReport) -> str:
         [
             f"<code>{escape(each.name)}</code>",
             decibels(each.snr_db),
-            f"{each.errors.cosine:.6f}",
+            cosine_text(each.errors.cosine),
             f"{each.errors.largest:.2e}",
         ]
         for each in layers.worst
@@ -182,20 +181,10 @@ def _distributions(each: Examined) -> str:
     missed = np.concatenate([image.reference.scores[image.matching.missed] for image in images])
     extra = np.concatenate([image.candidate.scores[image.matching.extra] for image in images])
     scatter = _card("Scores", _KEY + score_scatter(pairs, missed, extra))
-    histograms = log_histogram(np.abs(pairs[:, 0] - pairs[:, 1]), "difference of scores")
-    histograms += log_histogram(_box_differences(each), "difference of boxes, px")
+    boxes, scores, _ = pair_differences(each.comparison.images)
+    histograms = log_histogram(scores, "difference of scores")
+    histograms += log_histogram(boxes, "difference of boxes, px")
     return f'<div class="grid2">{scatter}{_card("Differences of pairs", histograms)}</div>'
-
-
-def _box_differences(each: Examined) -> NDArray[np.float64]:
-    """Return the largest coordinate difference of each pair."""
-    found = [np.empty(0)]
-    for image in each.comparison.images:
-        one = image.reference.boxes[image.matching.pairs[:, 0]]
-        other = image.candidate.boxes[image.matching.pairs[:, 1]]
-        if len(one):
-            found.append(np.abs(one - other).max(axis=1))
-    return np.concatenate(found)
 
 
 def _counts(each: Examined) -> str:

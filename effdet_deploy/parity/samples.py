@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from effdet_deploy.images import find_images, letterbox, load_image
+from effdet_deploy.evaluation.cocoset import find_pictures
+from effdet_deploy.images import letterbox, load_image
 from effdet_deploy.pictures import structured_pictures
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ COUNT = 4
 MAX_COUNT = 8
 """A larger batch repeats its pictures: eager PyTorch takes its time."""
 MAX_FOLDER_IMAGES = 64
-"""Of a folder, the first so many by name are used."""
+"""Of a folder, the first so many by name are used; of annotations, the first so many."""
 
 
 def verification_images(
@@ -29,18 +30,19 @@ def verification_images(
 ) -> list[NDArray[np.uint8]]:
     """Return letterboxed RGB images uint8 ``[H,W,3]`` for :func:`~.verify.verify`.
 
-    They come from ``folder`` or are four seeded structured pictures, up to :data:`MAX_COUNT` for a
-    larger batch. One image alone cannot show that a graph depends on its input at all, so a
-    picture joins it.
+    They come from ``folder``, which may be COCO annotations, or are four seeded structured
+    pictures, up to :data:`MAX_COUNT` for a larger batch. One image alone cannot show that a graph
+    depends on its input at all, so a picture joins it.
 
     Raises:
+        DataError: the annotations are unusable.
         ImageError: ``folder`` holds no image, or one that cannot be read.
     """
     images = []
     if folder is not None:
         images = [
             letterbox(load_image(path), spec.height, spec.width, spec.fill)[0]
-            for path in find_images(folder)[:MAX_FOLDER_IMAGES]
+            for path in find_pictures(folder)[:MAX_FOLDER_IMAGES]
         ]
     largest = batch.maximum if batch else 1
     wanted = 2 if images else max(COUNT, min(largest, MAX_COUNT))

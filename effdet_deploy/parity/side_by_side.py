@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import UsageError
-from effdet_deploy.images import find_images, letterbox, load_image, to_input
+from effdet_deploy.images import find_images, letterbox, load_image
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import coarser, compare_all
 from effdet_deploy.parity.findings import find_causes
@@ -20,18 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from effdet_deploy.evaluation.accuracy import Difference
     from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.images import ImageSource
     from effdet_deploy.parity.comparison import Comparison, Side
     from effdet_deploy.parity.locate import LayerReport
     from effdet_deploy.parity.sides import Reference
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.spec import DetectorSpec, InputSpec
 
     Progress = Callable[[str], None]
 
+_PREPROCESS = "preprocess."
 LAYER_PICTURES = 4
 """Layers are compared on the first pictures only: a wrong layer is wrong on any."""
 
@@ -153,8 +152,10 @@ def compare_files(
         shown = pictures or own_pictures(next(iter(ours.values())).spec)
         _require_categories(ours.values(), shown)
         theirs = {path: references.open(side.spec, stack) for path, side in ours.items()}
-        progress("comparing detections")
-        compared = _compare_groups(ours, theirs, shown)
+        if layers:
+            for path, side in ours.items():
+                _require_one_size(path, side.spec.input, theirs[path].side.spec.input)
+        compared = _compare_groups(ours, theirs, shown, progress)
         examined = []
         for path, side in ours.items():
             report = None
@@ -185,6 +186,16 @@ def _require_packages(
         require_pycocotools()
 
 
+def _require_one_size(path: Path, mine: InputSpec, theirs: InputSpec) -> None:
+    sizes = [f"{each.height}x{each.width}" for each in (mine, theirs)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"--layers compares networks of one image size; '{path.name}' takes {sizes[0]}, and "
+            f"the reference {sizes[1]}.",
+            "Export both at the same size, or leave --layers out.",
+        )
+
+
 def _require_categories(sides: Iterable[Side], pictures: Pictures) -> None:
     if pictures.dataset is None:
         return
@@ -195,16 +206,24 @@ def _require_categories(sides: Iterable[Side], pictures: Pictures) -> None:
 
 
 def _compare_groups(
-    ours: dict[Path, Side], theirs: dict[Path, Reference], pictures: Pictures
+    ours: dict[Path, Side],
+    theirs: dict[Path, Reference],
+    pictures: Pictures,
+    progress: Progress,
 ) -> dict[Path, Comparison]:
     """Compare all candidates; each distinct reference runs once a picture."""
     groups: dict[Reference, dict[Path, Side]] = {}
     for path, side in ours.items():
         groups.setdefault(theirs[path], {})[path] = side
     found: dict[Path, Comparison] = {}
+
+    def tell(done: int) -> None:
+        progress(f"comparing detections: {done} of {len(pictures.sources)} pictures")
+
+    tell(0)
     for reference, members in groups.items():
         named = {str(path): side for path, side in members.items()}
-        compared = compare_all(named, reference.side, pictures.sources)
+        compared = compare_all(named, reference.side, pictures.sources, progress=tell)
         found.update(zip(members, compared, strict=True))
     return found
 
@@ -214,14 +233,16 @@ def compare_layers(
 ) -> LayerReport:
     """Compare the layers of the ONNX file ``path`` with its reference's on the first pictures."""
     layers, candidate, known = layer_sources(path, reference)
-    spec = comparison.candidate.input
-    batches: list[NDArray[Any]] = []
-    for source in pictures.sources[:LAYER_PICTURES]:
-        canvas, _ = letterbox(load_image(source), spec.height, spec.width, spec.fill)
-        repeated = canvas[None].repeat(comparison.candidate.batch.minimum, axis=0)
-        batches.append(to_input(repeated, spec))
+    mine, theirs = comparison.candidate.input, comparison.reference.input
+    if mine != theirs:
+        # Two kinds of input are made the same thing in different ways.
+        layers = tuple(each for each in layers if not each.name.startswith(_PREPROCESS))
+    canvases = [
+        letterbox(load_image(source), mine.height, mine.width, mine.fill)[0]
+        for source in pictures.sources[:LAYER_PICTURES]
+    ]
     kinds = (comparison.candidate.precision.kind, comparison.reference.precision.kind)
-    return locate(layers, candidate, known, batches, least_snr(coarser(*kinds)))
+    return locate(layers, candidate, known, canvases, least_snr(coarser(*kinds)))
 
 
 def examine(

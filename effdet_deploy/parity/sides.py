@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.reference import EagerRuntime
     from effdet_deploy.spec import DetectorSpec
 
+_EFFDET_CANDIDATES, _EFFDET_DETECTIONS, _EFFDET_IOU = 5000, 100, 0.5
+"""Of effdet's own post-processing."""
 _AMBIGUOUS = ".pt"
 """The suffix of TorchScript archives and of checkpoints."""
 
@@ -101,14 +104,19 @@ class References:
                     f"--layers reads ONNX files, and '{path.name}' is none.",
                     "Name the ONNX file that it was made from, or leave --layers out.",
                 )
-        _require_onnx()
+        require_onnx("comparing layers")
 
 
-def _require_onnx() -> None:
+def require_onnx(purpose: str) -> None:
+    """Check for the package that reads ONNX files.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
     try:
         importlib.import_module("onnx")
     except ImportError as error:
-        raise MissingPackageError("onnx", "comparing layers", "export") from error
+        raise MissingPackageError("onnx", purpose, "export") from error
 
 
 def is_artifact(name: str) -> bool:
@@ -192,3 +200,22 @@ def layer_sources(
     from effdet_deploy.parity.layers import EagerLayers
 
     return ours.layers, ours, EagerLayers(reference.origin, ours.spec.input, ours.layers)
+
+
+def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
+    """Return the network of an exported model in eager PyTorch, with effdet's post-processing.
+
+    Raises:
+        MissingPackageError: torch is not installed.
+        WeightsError: the weights are unusable or of another model.
+    """
+    output = dataclasses.replace(
+        spec.output,
+        candidates=_EFFDET_CANDIDATES,
+        score_threshold=0.0,
+        iou_threshold=_EFFDET_IOU,
+        max_detections=_EFFDET_DETECTIONS,
+    )
+    spec = dataclasses.replace(spec, output=output)
+    runtime, _ = open_eager(weights, spec, f"measuring the weights '{weights}'")
+    return Detector(runtime)

@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.parity.metrics import tensor_errors
+from effdet_deploy.parity.metrics import is_explained, tensor_errors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Channels = NDArray[np.float64]
 
-GAIN_DB = 20.0
-"""An explanation must leave a hundredth of the error's energy, or it explains nothing."""
 _MAX_POSITIONS = 4096
 _MAPS, _ROWS = 4, 3
 """Rank of ``[N,C,H,W]``, the only form whose channels are told apart."""
@@ -37,7 +35,7 @@ def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str
     before = tensor_errors(one, other).snr_db
     for explain in (_scaled, _clipped, _reordered, _affine):
         text, predicted = explain(one, other)
-        if text and tensor_errors(predicted, other).snr_db >= before + GAIN_DB:
+        if text and is_explained(before, tensor_errors(predicted, other).snr_db):
             return text
     return ""
 

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from effdet_deploy.parity.render import MARKS, render
+from effdet_deploy.parity.render import MARKS, cosine_text, decibels, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,13 +78,6 @@ def map_text(each: Examined) -> str:
     return f"{_PERCENT * each.scores.candidate:.2f} ({each.scores.difference})"
 
 
-def decibels(value: float) -> str:
-    """Return a signal-to-noise ratio as text; ``exact`` where there is no error."""
-    if value == math.inf:
-        return "exact"
-    return f"{value:.1f}" if math.isfinite(value) else "-"
-
-
 def _details(each: Examined) -> Iterable[RenderableType]:
     yield Text("")
     yield render(each.comparison.report, Path(each.comparison.name).name)
@@ -145,7 +138,7 @@ def _layer_table(layers: LayerReport) -> Table:
         table.add_row(
             Text(each.name, style),
             decibels(each.snr_db),
-            f"{each.errors.cosine:.6f}",
+            cosine_text(each.errors.cosine),
             f"{each.errors.largest:.2e}",
         )
     return table

@@ -34,6 +34,7 @@ class DetectionTally:
     broken: str = ""
     _pairs: list[tuple[ImagePair, Matching]] = field(default_factory=list)
     _score_error: float = 0.0
+    _non_finite: int = 0
 
     def add(self, pair: ImagePair, score_error: float = 0.0) -> Matching:
         """Take one image and return its pairs.
@@ -44,6 +45,10 @@ class DetectionTally:
         self._pairs.append((pair, matching))
         self._score_error = max(self._score_error, score_error, matching.score_difference)
         return matching
+
+    def add_heads(self, *heads: NDArray[Any]) -> None:
+        """Count what is not finite in raw heads, from which it may not reach the detections."""
+        self._non_finite += sum(int(np.count_nonzero(~np.isfinite(each))) for each in heads)
 
     def finish(self, own_share: float | None = None) -> DetectionParity:
         """Judge everything that was taken; border cases by the score error of all images.
@@ -68,7 +73,8 @@ class DetectionTally:
             box_difference=max((each.box_difference for each in matchings), default=0.0),
             score_difference=max((each.score_difference for each in matchings), default=0.0),
             score_error=score_error,
-            non_finite=sum(pair.reference.non_finite + pair.candidate.non_finite for pair in pairs),
+            non_finite=self._non_finite
+            + sum(pair.reference.non_finite + pair.candidate.non_finite for pair in pairs),
             own_share=own_share,
             broken=self.broken,
         )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from effdet_deploy.errors import MissingPackageError, UnknownNameError, UsageError
+from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.images import letterbox, load_image
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.side_by_side import own_pictures
+from effdet_deploy.parity.sides import require_onnx
 from effdet_deploy.precision.bisect import MOST_MEASUREMENTS, Bisection, Kind, bisect
 from effdet_deploy.runtimes.modelfile import SUFFIXES, read_spec
 from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.parity.side_by_side import Pictures
+    from effdet_deploy.spec import DetectorSpec
 
     Progress = Callable[[str], None]
 
@@ -60,10 +61,7 @@ def require_bisectable(candidates: Sequence[Path], reference: str, kind: Kind) -
                 f"'{path.name}' should be {wanted.upper()} and is {found.upper()}.",
                 "Name a candidate in that precision, and as reference what it was made from.",
             )
-    try:
-        importlib.import_module("onnx")
-    except ImportError as error:
-        raise MissingPackageError("onnx", "bisecting", "export") from error
+    require_onnx("bisecting")
 
 
 def bisect_file(
@@ -93,6 +91,7 @@ def bisect_file(
     from effdet_deploy.precision.ranges import graph_inputs
 
     spec = read_spec(reference, "onnx")
+    _require_same_input(candidate, spec)
     sources = (pictures or own_pictures(spec)).sources[:PICTURES]
     images = [
         letterbox(load_image(source), spec.input.height, spec.input.width, spec.input.fill)[0]
@@ -102,6 +101,16 @@ def bisect_file(
     grafting = (Int8Grafting if kind == "int8" else HalfGrafting)(known, reduced)
     heads = HeadsMeter(known, list(graph_inputs(images, spec)))
     return bisect(grafting, heads.snr_db, kind, progress, bound)
+
+
+def _require_same_input(candidate: Path, reference: DetectorSpec) -> None:
+    spec = read_spec(candidate, "onnx")
+    if (spec.input, spec.batch) != (reference.input, reference.batch):
+        raise UsageError(
+            f"--bisect compares files of one network; '{candidate.name}' takes another input or "
+            "batch than its reference.",
+            "Name the FP32 file that the candidate was made from.",
+        )
 
 
 class HeadsMeter:
@@ -130,7 +139,7 @@ class HeadsMeter:
             errors = TensorErrors()
             for known, found in zip(self._exact, mine, strict=True):
                 errors += tensor_errors(known[head], found[head])
-            worst = min(worst, errors.snr_db if errors.is_comparable else -math.inf)
+            worst = min(worst, errors.snr_db)
         return worst
 
     def _heads(self, model: ModelProto) -> list[list[NDArray[np.float32]]]:

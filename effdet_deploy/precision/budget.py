@@ -13,6 +13,7 @@ from effdet_deploy.detector import Detector
 from effdet_deploy.evaluation.accuracy import measure
 from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.evaluation.predictions import predict
+from effdet_deploy.files import sha256_file
 from effdet_deploy.precision.sensitivity import Journal
 from effdet_deploy.spec import METADATA_KEY
 
@@ -43,6 +44,10 @@ class BudgetedAccuracy:
         self._spec = spec
         digest = hashlib.sha256(quantiser.key.encode())
         digest.update(annotations.read_bytes())
+        # Labels name the categories; thresholds decide which boxes are counted.
+        digest.update(spec.to_json().encode())
+        for path in self._dataset.paths.values():
+            digest.update(sha256_file(path).encode())
         self.journal = Journal(quantiser.cache.with_name("budget") / f"{digest.hexdigest()}.json")
 
     def measure(self, model: ModelProto) -> float:

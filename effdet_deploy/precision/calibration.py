@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
-from effdet_deploy.errors import DataError
-from effdet_deploy.evaluation.cocoset import read_coco
+from effdet_deploy.errors import DataError, EffdetDeployError
+from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.files import deliver, staging
-from effdet_deploy.images import find_images, letterbox, load_image
+from effdet_deploy.images import letterbox, load_image
 from effdet_deploy.precision.ranges import open_session, scan_ranges, with_outputs
 from effdet_deploy.spec import INPUT_NAME
 
@@ -78,8 +80,7 @@ def calibration_pictures(source: Path) -> list[Path]:
         DataError: fewer than :data:`MIN_IMAGES` pictures, or unusable annotations.
         ImageError: the folder does not exist or holds no picture.
     """
-    is_coco = source.suffix.lower() == ".json"
-    paths = list(read_coco(source).paths.values()) if is_coco else find_images(source)
+    paths = find_pictures(source)
     if len(paths) < MIN_IMAGES:
         raise DataError(
             f"Calibration needs at least {MIN_IMAGES} pictures; '{source}' holds {len(paths)}.",
@@ -164,8 +165,10 @@ def cached(
     found = _read(path, values)
     if found is None:
         found = collect(model, values, batches, progress)
-        directory.mkdir(parents=True, exist_ok=True)
-        _write(path, found)
+        # Without a place to keep it, it was still found.
+        with contextlib.suppress(OSError, EffdetDeployError):
+            directory.mkdir(parents=True, exist_ok=True)
+            _write(path, found)
     return found
 
 
@@ -196,7 +199,7 @@ def _read(path: Path, values: Sequence[str]) -> dict[str, Histogram] | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             limits, counts = file["limits"], file["counts"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     if limits.shape != (len(values), 2) or counts.shape != (len(values), BINS):
         return None

@@ -70,14 +70,22 @@ def read_plan(path: Path, convolutions: Iterable[Convolution]) -> tuple[str, ...
     return tuple(each.name for each in every if groups.get(each.group) == INT8)
 
 
+def require_plan(path: Path) -> None:
+    """Check that the file can be read as a plan, for whichever network.
+
+    Raises:
+        DataError: the file is unreadable or of another form.
+    """
+    _groups(path)
+
+
 def _groups(path: Path) -> dict[str, str]:
     remedy = "An export with --int8 writes one beside the model."
     groups = read_json_object(path, "The precision file", remedy).get("groups")
-    values = set(groups.values()) if isinstance(groups, dict) else {None}
-    if not values <= {INT8, HIGHER}:
+    if not isinstance(groups, dict) or any(each not in (INT8, HIGHER) for each in groups.values()):
         raise DataError(
             f"The precision file '{path}' must hold 'groups' with the values '{INT8}' and "
             f"'{HIGHER}'.",
             remedy,
         )
-    return dict(groups or {})
+    return groups

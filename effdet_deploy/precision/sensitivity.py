@@ -177,7 +177,7 @@ def search(
     if count is None:
         raise VerificationError(
             f"No INT8 graph stays within {budget:g} points of FP32's mAP "
-            f"({100 * exact:.2f}): the mildest group alone loses {min(drops.values()):.2f}.",
+            f"({100 * exact:.2f}): the mildest group alone loses {drops[len(losses) - 1]:.2f}.",
             "Allow a larger --max-map-drop, calibrate on more pictures, or use --fp16.",
         )
     kept = _without(quantiser, names, losses[:count])

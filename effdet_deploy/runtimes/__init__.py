@@ -76,8 +76,18 @@ def load_runtime(
     content = _content(path, backend)
     require_content(path, content)
     checked_threads(threads)
-    module = _import(_backend_for(content, backend))
+    module = import_backend(path, backend)
     return cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
+
+
+def import_backend(path: Path, backend: str = "auto") -> ModuleType:
+    """Import the engine that runs the kind of file that ``path`` names; the file is not read.
+
+    Raises:
+        UnknownNameError: no such backend or suffix.
+        MissingPackageError: the engine's package is not installed.
+    """
+    return _import(_backend_for(_content(path, backend), backend))
 
 
 def _content(path: Path, backend: str) -> Content:

@@ -106,6 +106,10 @@ class TimedRuntime(Protocol):
 class SideBySideRuntime(Protocol):
     """A runtime that can compute the images of a batch side by side."""
 
+    def divides(self, batch: int) -> bool:
+        """Say whether the images of such a batch are computed side by side."""
+        ...
+
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Return what ``run`` returns; a batch is run in one piece where nothing would be won."""
         ...

@@ -24,6 +24,7 @@ from effdet_deploy.runtimes.adapter import (
 )
 from effdet_deploy.runtimes.lanes import Lanes, images_in_cache, lane_count
 from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
+from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,12 +160,16 @@ class OnnxRuntime:
         with _translated_run_errors(self._name):
             return _run(session, self._names, checked)
 
+    def divides(self, batch: int) -> bool:
+        """Say whether :meth:`run_side_by_side` divides such a batch."""
+        return self._lanes.pays(batch)
+
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
         session = self._open_session()
         checked = checked_feeds(feeds, self.inputs, self.spec.batch)
         with _translated_run_errors(self._name):
-            if self._lanes.pays(checked):
+            if self.divides(len(checked[INPUT_NAME])):
                 return self._lanes.run(checked, images_in_cache(self.spec))
             return _run(session, self._names, checked)
 

@@ -87,11 +87,15 @@ class OpenVinoRuntime:
         with _translated_errors(self._name, "run"):
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked)
 
+    def divides(self, batch: int) -> bool:
+        """Say whether :meth:`run_side_by_side` divides such a batch."""
+        return self._lanes.pays(batch)
+
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
         checked = self._checked(feeds)
         with _translated_errors(self._name, "run"):
-            if self._lanes.pays(checked):
+            if self.divides(len(checked[INPUT_NAME])):
                 return self._lanes.run(checked, most=1)
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked).outputs
 
@@ -147,7 +151,7 @@ class _Compiled:
     def run(self, feeds: Tensors) -> TimedRun:
         with self._request() as request:
             start = time.perf_counter()
-            request.infer(feeds, share_inputs=True)
+            request.infer(feeds, share_inputs=True, share_outputs=True)
             computed = time.perf_counter()
             # The request's own memory is written again by its next run.
             outputs = {name: np.array(request.get_tensor(name).data) for name in self._names}

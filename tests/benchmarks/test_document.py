@@ -7,6 +7,7 @@ import json
 import pytest
 
 from effdet_deploy.benchmark import Timing, compare
+from effdet_deploy.errors import UsageError
 
 OURS, OPENVINO = "ours, ONNX Runtime", "ours, OpenVINO FP32"
 MEDIANS = {
@@ -58,6 +59,7 @@ def measured():
         "startup": {
             "variant": "d0",
             "ours_is_sooner_by": {"median": 10.0, "interval": [9.0, 11.0], "pairs": 7},
+            "load": {"reasons": [], "other_share": 0.01},
             "rows": [
                 {
                     "name": OURS,
@@ -194,13 +196,16 @@ def test_what_an_interrupted_run_left_is_not_measured_again(measured, tmp_path):
     path = tmp_path / "benchmarks.json"
     path.write_text(json.dumps(measured))
     options = latency.parse_arguments(["--json", str(path), "--resume"])
-    found = latency.earlier(options)
+    here = {name: measured[name] for name in ("machine", "versions")}
+    found = latency.earlier(options, here)
     assert [latency.table_key(each) for each in found["tables"]] == [
         ("d0", None, 1, 2, "end to end"),
         ("d0", None, 1, 2, "network"),
         ("d0", None, 8, 2, "end to end"),
     ]
-    assert latency.earlier(latency.parse_arguments(["--json", str(path)])) == {}
+    assert latency.earlier(latency.parse_arguments(["--json", str(path)]), here) == {}
+    with pytest.raises(UsageError, match="another machine"):
+        latency.earlier(options, here | {"machine": "Imaginary 9001"})
 
 
 def test_a_point_of_scaling_is_found_again_by_its_key():

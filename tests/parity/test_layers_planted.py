@@ -18,18 +18,16 @@ SOUND_DB = 80.0
 
 
 @pytest.fixture(scope="module")
-def inputs(exported):
-    from effdet_deploy.images import to_input
+def pictures(exported):
     from effdet_deploy.parity.samples import verification_images
 
-    spec = GraphLayers(exported).spec.input
-    return [to_input(image[None], spec) for image in verification_images(spec)[:2]]
+    return verification_images(GraphLayers(exported).spec.input)[:2]
 
 
-def against_eager(path, network, inputs):
+def against_eager(path, network, pictures):
     graph = GraphLayers(path)
     eager = EagerLayers(network, graph.spec.input, graph.layers)
-    return locate(graph.layers, graph, eager, inputs, LEAST_FP32_SNR_DB)
+    return locate(graph.layers, graph, eager, pictures, LEAST_FP32_SNR_DB)
 
 
 def compared(candidate, reference):
@@ -37,38 +35,38 @@ def compared(candidate, reference):
     return each
 
 
-def test_every_layer_of_a_sound_export_agrees_with_eager_pytorch(exported, inputs):
-    report = against_eager(exported, planted.network(), inputs)
+def test_every_layer_of_a_sound_export_agrees_with_eager_pytorch(exported, pictures):
+    report = against_eager(exported, planted.network(), pictures)
     assert report.first is None
     assert report.symptom == ""
     assert min(each.snr_db for each in report.layers) > SOUND_DB
 
 
-def test_nearly_every_module_of_the_network_is_compared_with_eager_pytorch(exported, inputs):
-    report = against_eager(exported, planted.network(), inputs)
+def test_nearly_every_module_of_the_network_is_compared_with_eager_pytorch(exported, pictures):
+    report = against_eager(exported, planted.network(), pictures)
     assert report.unmatched == 0
     names = {each.name for each in report.layers}
     assert {"class_net.conv_rep.1.level.3.conv", "class_logits.reshape"} <= names
     assert {planted.STEM, planted.SCALED_LAYER, planted.CLIPPED_LAYER} <= names
 
 
-def test_one_wrong_batchnorm_is_located(exported, inputs):
+def test_one_wrong_batchnorm_is_located(exported, pictures):
     network = copy.deepcopy(planted.network())
     norm = network.get_submodule(planted.WRONG_NORM)
     with torch.no_grad():
         norm.running_mean[5] += 2 * norm.running_var[5].sqrt()
-    report = against_eager(exported, network, inputs)
+    report = against_eager(exported, network, pictures)
     assert report.first.name == "fpn.cell.1.fnode.2.after_combine.conv.conv_pw.conv"
     assert "1 of 64 channels scaled and shifted" in report.symptom
     assert "another BatchNorm" in report.symptom
 
 
-def test_one_wrong_batchnorm_of_a_head_is_located_at_its_level(exported, inputs):
+def test_one_wrong_batchnorm_of_a_head_is_located_at_its_level(exported, pictures):
     network = copy.deepcopy(planted.network())
     norm = network.get_submodule("class_net.bn_rep.1.3.bn")
     with torch.no_grad():
         norm.weight *= 2
-    report = against_eager(exported, network, inputs)
+    report = against_eager(exported, network, pictures)
     assert report.first.name == "class_net.conv_rep.1.level.3.conv"
 
 

@@ -1,0 +1,22 @@
+"""The pictures that models are timed on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.images import to_input
+from effdet_deploy.pictures import structured_pictures
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from effdet_deploy.spec import DetectorSpec
+
+SEED = 512
+"""Of the pictures that are timed; no export is traced or verified with them."""
+
+
+def sample_batch(spec: DetectorSpec, batch: int) -> NDArray[Any]:
+    """Return ``batch`` seeded pictures as the model takes them."""
+    pictures = structured_pictures(batch, spec.input.height, spec.input.width, SEED)
+    return to_input(pictures, spec.input)
