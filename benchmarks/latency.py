@@ -146,7 +146,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     measured = 0
     for case in cases(options, directory):
         weights = None
-        for part in options.parts.split(","):
+        for part in parts(options, case):
             key = (case.variant, case.image_size, case.batch, case.threads, part)
             if key not in tables and measured < options.at_most:
                 weights = weights or load_weights(case)
@@ -171,7 +171,7 @@ def prepare(options: argparse.Namespace, directory: Path) -> None:
 
     for case in cases(options, directory):
         weights = load_weights(case)
-        for part in options.parts.split(","):
+        for part in parts(options, case):
             tell(f"{case.variant} batch {case.batch} {part}: exporting")
             names = [name for name in chosen_peers(options, case, part) if name not in COMPILED]
             with contextlib.ExitStack() as stack:
@@ -232,6 +232,11 @@ def cases(options: argparse.Namespace, directory: Path) -> Iterator[Case]:
             size = options.image_size or (QUICK_SIZE if options.quick else None)
             # Exports are verified by the tests and by every export; here the time is short.
             yield Case(variant, size, batch, options.threads, directory, verify=False)
+
+
+def parts(options: argparse.Namespace, case: Case) -> list[str]:
+    """Return the parts of a case to time: the network alone only for single images."""
+    return [part for part in options.parts.split(",") if case.batch == 1 or part != "network"]
 
 
 def versions() -> dict[str, str]:
