@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from headline import headline
 from scaling_section import scaling_charts, scaling_section
 
+from effdet_deploy.benchmark.ceilings import Ceilings
 from effdet_deploy.benchmark.charts import (
     Mark,
     Series,
@@ -79,10 +80,7 @@ def _circumstances(document: dict[str, Any]) -> list[str]:
         f"Machine: {document['machine']}.\n",
         *([] if has_bf16 else [NO_BF16]),
         f"Versions: {versions}.\n",
-        (
-            f"Ceilings, measured here on {best['threads']} threads: {best['flops'] / 1e9:.0f} "
-            f"GFLOP/s in a float32 matrix product, {best['bandwidth'] / 1e9:.1f} GB/s in a copy.\n"
-        ),
+        f"Ceilings, measured here: {Ceilings(**best)}.\n",
     ]
 
 

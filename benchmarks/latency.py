@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 # Loaded before anything is timed: an hour later, an edited file would not fit the rest.
 from document import markdown, write_plots
+from kept import code_digest
 from startup import measure_starts, starts
 
 from effdet_deploy.benchmark import (
@@ -133,7 +134,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """
     from peers import load_weights
 
-    here = {"machine": str(describe_machine()), "versions": versions()}
+    here = {"machine": str(describe_machine()), "versions": versions(), "code": code_digest()}
     known = earlier(options, here)
     document: dict[str, Any] = {
         **here,
@@ -197,14 +198,14 @@ def earlier(options: argparse.Namespace, here: dict[str, Any]) -> dict[str, Any]
     """Return what an interrupted run left in ``--json``, if it is to be used.
 
     Raises:
-        UsageError: it was measured on another machine or with other versions.
+        UsageError: it was measured on another machine, or with other versions or code.
     """
     if not (options.resume and options.json and options.json.is_file()):
         return {}
     found: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8"))
-    if any(found[name] != value for name, value in here.items()):
+    if any(found.get(name) != value for name, value in here.items()):
         raise UsageError(
-            f"'{options.json}' was measured on another machine or with other versions.",
+            f"'{options.json}' was measured on another machine, or with other versions or code.",
             "Name another file, or leave --resume out to measure everything anew.",
         )
     return found

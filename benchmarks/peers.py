@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from effdet.bench import DetBenchPredict
 from engines import onnxruntime_session, openvino_session
+from kept import code_digest, finished
 from PIL import Image
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ from effdet_deploy.runtimes.modelfile import read_spec
 from effdet_deploy.spec import BatchSpec, PrecisionSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -119,14 +120,6 @@ def load_weights(case: Case) -> Weights:
     ).eval()
     theirs.load_state_dict(ours.state_dict(), strict=True)
     return Weights(ours.eval(), theirs, structured_pictures(case.batch, *size, SEED))
-
-
-@contextlib.contextmanager
-def finished(path: Path) -> Iterator[Path]:
-    """Yield where to write; what is complete is moved to ``path``, where it is found again."""
-    partly = path.with_name(f"{path.stem}.partial{path.suffix}")
-    yield partly
-    partly.replace(path)
 
 
 class Normalise(nn.Module):
@@ -223,7 +216,8 @@ def our_file(case: Case, weights: Weights, part: str, suffix: str = ".onnx") -> 
     """Export our graph for a range of batch sizes, the whole of it or the network alone."""
     largest = max(case.batch, LARGEST_BATCH)
     beyond = "" if largest == LARGEST_BATCH else f"_to_{largest}"
-    path = case.directory / f"{case.stem}_ours_{part.replace(' ', '_')}{beyond}{suffix}"
+    name = f"{case.stem}_ours_{part.replace(' ', '_')}{beyond}_{code_digest()}{suffix}"
+    path = case.directory / name
     if not path.exists():
         batch = BatchSpec(1, 1, largest)
         options = ExportOptions(batch=batch, verify=case.verify)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from kept import code_digest
 from onnx import helper, numpy_helper
 
 from effdet_deploy.exporters import ExportOptions, export
@@ -111,7 +112,7 @@ def prepare(weights: Path, files: Path, counts: dict[str, int]) -> Setting:
     """Make the scenes of each split and the FP32 export, where they are not there yet."""
     files.mkdir(parents=True, exist_ok=True)
     sets = {split: _scenes(files, split, count) for split, count in counts.items()}
-    model = files / f"fp32-{sha256_file(weights)[:12]}.onnx"
+    model = files / f"fp32-{sha256_file(weights)[:12]}-{code_digest()}.onnx"
     if not model.exists():
         export(None, model, ExportOptions(weights=str(weights)), tell)
     spec = read_spec(model, "onnx")

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kept import code_digest
+
 from effdet_deploy.benchmark import LoadWatch, Plan, describe_machine, measure_interleaved
 from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.benchmark.report import command_of
@@ -66,7 +68,8 @@ class Point:
     @property
     def file(self) -> str:
         """Names the exported file; batches and threads share one."""
-        return f"{self.variant}_{self.size or 'own'}_{self.detections}of{self.candidates}.onnx"
+        what = f"{self.variant}_{self.size or 'own'}_{self.detections}of{self.candidates}"
+        return f"{what}_{code_digest()}.onnx"
 
 
 def points(options: argparse.Namespace) -> Iterator[Point]:

@@ -1,7 +1,7 @@
 """Timing that can be trusted: the engine of ``bench`` and of ``benchmarks/*.py``; no torch here."""
 
 from effdet_deploy.benchmark.machine import LoadWatch, Machine, describe_machine
-from effdet_deploy.benchmark.measure import Plan, Timing, measure, measure_interleaved
+from effdet_deploy.benchmark.measure import Plan, Timing, measure_interleaved
 from effdet_deploy.benchmark.ratio import Ratio, compare
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     "Timing",
     "compare",
     "describe_machine",
-    "measure",
     "measure_interleaved",
 ]

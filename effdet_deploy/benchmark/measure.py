@@ -125,8 +125,9 @@ def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
     """Return an interval that holds the median with at least 95% confidence.
 
     The sign test's: the r-th smallest and the r-th largest value, with the largest r for which
-    2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the distribution. Fewer
-    than six values have no such interval: it is infinite.
+    2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the distribution, and that how
+    many values there are did not depend on them: a run that ends once its interval is narrow enough
+    is a little less certain. Fewer than six values have no such interval: it is infinite.
     """
     count = len(values)
     tail, rank = 0.0, 0
@@ -139,11 +140,6 @@ def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
         return -math.inf, math.inf
     ordered = sorted(values)
     return ordered[rank - 1], ordered[-rank]
-
-
-def measure(run: Run, plan: Plan | None = None, clock: Clock = time.perf_counter) -> Timing:
-    """Time ``run`` by itself: warm it up, then repeat until ``plan`` is met."""
-    return measure_interleaved({"": run}, plan, clock=clock, pause=0.0)[""]
 
 
 def measure_interleaved(

@@ -166,7 +166,7 @@ def _chosen(
     progress: Progress,
 ) -> tuple[Collection[str], Plan | None]:
     if options.precision_file is not None:
-        listed = read_plan(options.precision_file, quantiser.convolutions)
+        listed = read_plan(options.precision_file, quantiser.convolutions, quantiser.layout)
         return [name for name in listed if name not in unfit], None
     if options.max_map_drop is None or options.eval_data is None:
         return allowed, None
@@ -174,7 +174,7 @@ def _chosen(
 
     def measure(model: ModelProto) -> float:
         """Return the mAP of FP32, or of an INT8 graph as it would be delivered."""
-        if model is not quantiser.model and LAYOUTS[spec.precision.target or "tensorrt"].half:
+        if model is not quantiser.model and quantiser.layout.half:
             to_half(model, unfit)
         return accuracy.measure(model)
 

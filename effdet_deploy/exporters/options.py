@@ -77,6 +77,7 @@ class ExportOptions:
         _require(0 < self.iou_threshold < 1, "--iou-threshold", "between 0 and 1")
         _require(1 <= self.nms_steps <= 1000, "--nms-steps", "from 1 to 1000")
         _require(self.max_detections >= 1, "--max-detections", "1 or more")
+        _require(0 <= self.seed < 2**32, "--seed", "from 0 to below 2^32")
         if self.nms == "plugin":
             self._require_what_the_plugin_has()
         else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import UsageError
+from effdet_deploy.model.matching import load_state
 from effdet_deploy.model.network import EfficientDet
 from effdet_deploy.model.registry import get_config
 
@@ -35,6 +35,16 @@ _SAME_MEANING = (
     "redundant_bias",
 )
 """Fields that effdet's config and ours share in name and form."""
+_OPTIONAL = (
+    "backbone_name",
+    "backbone_indices",
+    "fpn_name",
+    "head_act_type",
+    "mean",
+    "std",
+    "fill_color",
+)
+"""The same, where effdet's config has them and they are not empty."""
 
 
 def adopt_module(module: nn.Module) -> EfficientDet:
@@ -44,18 +54,19 @@ def adopt_module(module: nn.Module) -> EfficientDet:
         module: our network; an ``effdet`` network, bench or EMA wrapper; or either in DataParallel.
 
     Raises:
-        UsageError: the module is something else.
+        UsageError: the module is something else, or has parts that ours has not.
+        WeightsError: its weights do not fit what its config says.
     """
     network = _unwrap(module)
     if isinstance(network, EfficientDet):
-        return copy.deepcopy(network).eval()
+        return copy.deepcopy(network).cpu().float().eval()
     if not hasattr(network, "config") or not hasattr(network, "box_net"):
         raise UsageError(
             f"A {type(module).__name__} is neither an effdet-deploy nor an effdet model.",
             "Pass effdet_deploy.model.create_model(...) or effdet.create_model(...).",
         )
     adopted = EfficientDet(_config_of(network))
-    adopted.load_state_dict(network.state_dict())
+    load_state(adopted, network.state_dict(), "a model in memory")
     return adopted.eval()
 
 
@@ -73,17 +84,21 @@ def _unwrap(module: nn.Module) -> Any:
 def _config_of(network: Any) -> ModelConfig:
     """Translate an effdet config; what ours lacks (loss, labels) matters in training only."""
     theirs = network.config
+    if theirs.get("fpn_config"):
+        raise UsageError(
+            "This effdet model has an fpn_config of its own, which effdet-deploy does not know.",
+            "Build it with an fpn_name, such as bifpn_fa.",
+        )
     fields = {name: _plain(theirs[name]) for name in _SAME_MEANING}
-    ratios = [
-        tuple(ratio) if not isinstance(ratio, float | int) else _square_root_pair(ratio)
-        for ratio in theirs.aspect_ratios
-    ]
-    optional = {"fpn_name": theirs.fpn_name, "head_act_type": theirs.head_act_type}
+    given = {name: theirs.get(name) for name in _OPTIONAL}
+    if isinstance(fill := theirs.get("fill_color"), int):
+        given["fill_color"] = (fill, fill, fill)
     return get_config(theirs.name).replace(
         fields
-        | {name: value for name, value in optional.items() if value}
+        | {name: _plain(value) for name, value in given.items() if value}
         | {
-            "aspect_ratios": tuple(ratios),
+            "norm_eps": theirs.norm_kwargs["eps"],
+            "aspect_ratios": tuple(map(_plain, theirs.aspect_ratios)),
             "head_bn_level_first": network.class_net.bn_level_first,
         }
     )
@@ -91,8 +106,3 @@ def _config_of(network: Any) -> ModelConfig:
 
 def _plain(value: Any) -> Any:
     return tuple(value) if not isinstance(value, str | int | float | bool) else value
-
-
-def _square_root_pair(ratio: float) -> tuple[float, float]:
-    """Return effdet's reading of a single number: width √r, height 1/√r."""
-    return math.sqrt(ratio), 1 / math.sqrt(ratio)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -29,7 +30,16 @@ NESTED_UNDER = ("state_dict_ema", "state_dict", "model_state_dict")
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """Prefixes of DataParallel, ``torch.compile`` and effdet's benches."""
 
-_BROKEN_FILE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, OSError)
+_BROKEN_FILE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    OSError,
+    struct.error,
+)
 """What ``torch.load`` lets out for damaged files, besides ``UnpicklingError``."""
 _SHOWN = 5
 
@@ -77,7 +87,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     state_dict = _plain_names(found)
     refuse_foreign_keys(state_dict, path.name)
     state_dict = {key: _as_float32(value) for key, value in state_dict.items()}
-    _require_finite(state_dict, path.name)
+    require_finite(state_dict, path.name)
     return Checkpoint(path.name, state_dict, container, nested_under, sha256_file(path), metadata)
 
 
@@ -118,14 +128,20 @@ def _read_torch(path: Path) -> object:
     except pickle.UnpicklingError as error:
         _refuse_pickle(path, error)
     except _BROKEN_FILE as error:
-        raise WeightsError(
-            f"The checkpoint '{path.name}' is damaged or incomplete ({_first_line(error)}).",
-            "Copy or download it again.",
-        ) from error
+        raise _damaged(path, error) from error
     return loaded
 
 
+def _damaged(path: Path, error: BaseException) -> WeightsError:
+    return WeightsError(
+        f"The checkpoint '{path.name}' is damaged or incomplete ({_first_line(error)}).",
+        "Copy or download it again.",
+    )
+
+
 def _refuse_pickle(path: Path, error: pickle.UnpicklingError) -> NoReturn:
+    if "Unsupported operand" in str(error):
+        raise _damaged(path, error) from error
     named = re.search(r"GLOBAL (\S+)", str(error))
     what = f"'{named[1]}'" if named else "something that is not a tensor or a plain value"
     raise WeightsError(
@@ -231,7 +247,8 @@ def _as_float32(value: Tensor) -> Tensor:
     return value.detach().float() if value.is_floating_point() else value.detach()
 
 
-def _require_finite(state_dict: Mapping[str, Tensor], name: str) -> None:
+def require_finite(state_dict: Mapping[str, Tensor], name: str) -> None:
+    """Refuse weights that training has ruined; raises WeightsError."""
     bad = [key for key, value in state_dict.items() if not bool(torch.isfinite(value).all())]
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +27,11 @@ SQRT_ASPECT_RATIOS = (
 MAX_IMAGE_SIDE = 4096
 """Largest accepted image side in pixels; D7x is trained at 1536."""
 RESAMPLE_MODES = ("max", "avg", "bilinear", "nearest")
+ACTIVATIONS = (
+    *("swish", "silu", "mish", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu"),
+    *("hard_swish", "hard_sigmoid", "hard_mish", "sigmoid", "tanh"),
+)
+"""By timm's names for them."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,12 @@ class ModelConfig:
         _require_choice("FPN", self.fpn_name, FPN_NAMES)
         _require_choice("downsample_type", self.downsample_type, RESAMPLE_MODES)
         _require_choice("upsample_type", self.upsample_type, ("nearest", "bilinear"))
-        if not self.aspect_ratios or self.anchor_scale <= 0 or min(self.std) <= 0:
+        for act_type in filter(None, (self.act_type, self.head_act_type)):
+            _require_choice("activation", act_type, ACTIVATIONS)
+        positive = (self.anchor_scale, *self.std, *itertools.chain(*self.aspect_ratios))
+        if not self.aspect_ratios or min(positive) <= 0:
             raise UsageError(
-                "aspect_ratios must not be empty; anchor_scale and std must be above zero.",
+                "aspect_ratios must not be empty; they, anchor_scale and std must be above zero.",
                 "Leave these fields out to keep the variant's own.",
             )
         if len(self.backbone_indices) > self.num_levels:
@@ -116,7 +125,8 @@ class ModelConfig:
     def replace(self, overrides: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed.
 
-        Lists become tuples, and one number for ``image_size`` means a square.
+        Lists become tuples, one number for ``image_size`` means a square, and one for an aspect
+        ratio r what effdet takes it for: a width of √r and a height of 1/√r.
 
         Raises:
             UnknownNameError: a field that does not exist.
@@ -150,17 +160,30 @@ def _require_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
         raise UnknownNameError(kind, value, known)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _width_and_height(ratio: Any) -> tuple[Any, ...]:
+    if _is_number(ratio) and ratio > 0:
+        return math.sqrt(ratio), 1 / math.sqrt(ratio)
+    return tuple(ratio) if isinstance(ratio, list | tuple) else (ratio,)
+
+
 def _coerce(field: str, value: Any, current: Any) -> Any:
     """Bring a JSON value to the type that ``current`` has."""
     if field == "image_size" and isinstance(value, int):
         value = (value, value)
-    if isinstance(current, tuple) and isinstance(value, list | tuple):
-        wants_whole = bool(current) and isinstance(current[0], int)
-        items = tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if field == "aspect_ratios" and isinstance(value, list | tuple):
+        value = tuple(_width_and_height(each) for each in value)
+        if all(len(pair) == 2 and all(map(_is_number, pair)) for pair in value):
+            return value
+    elif isinstance(current, tuple) and isinstance(value, list | tuple):
         fixed_length = field in {"image_size", "mean", "std", "fill_color"}
-        fits = len(items) == len(current) or not fixed_length
-        if fits and not (wants_whole and any(not isinstance(item, int) for item in items)):
-            return items
+        fits = len(value) == len(current) or not fixed_length
+        is_whole = isinstance(current[0], int)
+        if fits and all(_is_number(each) and isinstance(each, int) >= is_whole for each in value):
+            return tuple(value)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is type(current) and not isinstance(value, tuple):

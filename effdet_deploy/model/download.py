@@ -8,6 +8,7 @@ import http.client
 import os
 import re
 import secrets
+import string
 import sys
 import urllib.error
 import urllib.parse
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import DownloadError, ResourceError, UsageError
-from effdet_deploy.files import deliver, sha256_file
+from effdet_deploy.files import deliver, one_at_a_time, sha256_file
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -29,7 +30,8 @@ Progress = Callable[[int, int | None], None]
 CACHE_VARIABLE = "EFFDET_DEPLOY_CACHE"
 _TIMEOUT_S = 30.0
 _CHUNK = 1 << 18
-_NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+_NAMED_HASH = re.compile(r"-(?!(?:00\d*|20\d{6})\.)([0-9a-f]{8,64})\.\w+$")
+"""Not a date such as 20240115, nor a number of steps such as 00012000."""
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -70,28 +72,45 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
         DownloadError: the transfer failed, or delivered another file than the name says.
         ResourceError: the disk is full or the cache cannot be written.
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    if not _is_web_address(url):
         raise UsageError(
             f"'{url}' is not an http or https URL.", "Download it, then give the path."
         )
     target = cached_path(url)
     named_hash = _NAMED_HASH.search(target.name)
-    if named_hash and target.is_file() and sha256_file(target).startswith(named_hash[1]):
+    if named_hash and _is_whole(target, named_hash[1]):
         return target
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if named_hash is None:
             part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-        _receive(url, part, progress or _silent)
-        _require_hash(part, url, named_hash[1] if named_hash else "")
-        deliver(part, target)
+            _receive(url, part, progress or _silent)
+            deliver(part, target)
+        else:
+            with one_at_a_time(target.parent):
+                if _is_whole(target, named_hash[1]):
+                    return target
+                _receive(url, part, progress or _silent)
+                _require_hash(part, url, named_hash[1])
+                deliver(part, target)
     except (OSError, http.client.HTTPException) as error:
         raise _translated(error, url, target) from error
     finally:
         if named_hash is None:
             part.unlink(missing_ok=True)
     return target
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        return urllib.parse.urlsplit(url).scheme in ("http", "https")
+    except ValueError:
+        return False
+
+
+def _is_whole(target: Path, named_hash: str) -> bool:
+    return target.is_file() and sha256_file(target).startswith(named_hash)
 
 
 def _silent(received: int, total: int | None) -> None:
@@ -120,7 +139,9 @@ class _Body:
 def _receive(url: str, part: Path, progress: Progress) -> None:
     """Download to ``part``, going on where an earlier transfer stopped."""
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "effdet-deploy"})  # noqa: S310 - the scheme is checked
+    # What is not ASCII is written as a browser sends it; what is escaped already stays.
+    address = urllib.parse.quote(url, safe=string.punctuation)
+    request = urllib.request.Request(address, headers={"User-Agent": "effdet-deploy"})  # noqa: S310 - the scheme is checked
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:

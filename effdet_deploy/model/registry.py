@@ -387,12 +387,21 @@ def resolve_name(name: str) -> str:
     Raises:
         UnknownNameError: there is no such variant; the nearest names are given.
     """
-    prefix = "tf_efficientdet_" if _SHORT_NAME.match(name) else "efficientdet_"
-    for candidate in (name, prefix + name):
+    for candidate in (name, _prefix_of(name) + name):
         if candidate in _CONFIGS:
             return candidate
-    short = [full.removeprefix("tf_efficientdet_") for full in _CONFIGS]
-    raise UnknownNameError("variant", name, [*_CONFIGS, *short])
+    short = {full.removeprefix("tf_").removeprefix("efficientdet_") for full in _CONFIGS}
+    known = {each for each in short if _is_name(each)} | _CONFIGS.keys()
+    raise UnknownNameError("variant", name, sorted(known))
+
+
+def _is_name(name: str) -> bool:
+    return _prefix_of(name) + name in _CONFIGS
+
+
+def _prefix_of(name: str) -> str:
+    """Return what a full name begins with where ``name`` is short."""
+    return "tf_efficientdet_" if _SHORT_NAME.match(name) else "efficientdet_"
 
 
 def get_config(name: str) -> ModelConfig:

@@ -12,6 +12,7 @@ from effdet_deploy.model.checkpoint import (
     Checkpoint,
     CheckpointMetadata,
     read_checkpoint,
+    require_finite,
     state_dict_sha256,
 )
 from effdet_deploy.model.conditioning import randomise
@@ -94,6 +95,7 @@ def build_model(
 def loaded_module(module: nn.Module) -> LoadedModel:
     """Take a model in memory, ours or effdet's, as :func:`adopt_module` describes."""
     model = adopt_module(module)
+    require_finite(model.state_dict(), "a model in memory")
     return _loaded(model, get_config(model.config.name), CheckpointMetadata(), "a model in memory")
 
 
@@ -122,13 +124,18 @@ def _options(
     for field, value in (("num_classes", num_classes), ("image_size", image_size)):
         if value is None:
             continue
-        if options.get(field, value) != value:
+        if field in options and _as_size(options[field]) != _as_size(value):
             raise UsageError(
                 f"{field} is {value} by option and {options[field]} by the config overrides.",
                 "Give it once.",
             )
         options[field] = value
     return options
+
+
+def _as_size(value: Any) -> Any:
+    """Return one number as the two that it means for an image size."""
+    return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def _base_config(variant: str | None) -> ModelConfig:

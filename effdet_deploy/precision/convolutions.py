@@ -1,7 +1,7 @@
 """The convolutions of a network: where they stand, what they cost, and which may be INT8.
 
 A Gemm with constants is a pointwise convolution with channels last: so our graphs write the predict
-layers. It counts as work, and stays in higher precision.
+layers, each for all levels at once.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from effdet_deploy.precision.network import initializers, network_nodes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
 Kind = Literal["stem", "depthwise", "squeeze-excite", "predict", "dense", "product"]
-"""``product`` is a matrix product: it is never INT8."""
+"""``product`` is a matrix product."""
 
 _STAGE = re.compile(
     r"backbone\.(?:blocks\.\d+|[a-z]+\d*\.\d+|[a-z_0-9]+)|fpn\.(?:cell\.\d+|resample)|class_net|box_net"
@@ -34,8 +35,9 @@ class Convolution:
 
     Attributes:
         name: of its node.
-        source: the value it convolves.
-        weight: its constant ``[out, in/groups, kh, kw]``, which others may share.
+        source: the value it convolves, ``[N,C,H,W]``; of a product the table ``[rows, C]``.
+        weight: its constant ``[out, in/groups, kh, kw]``, which others may share; of a product
+            ``[in, out]``.
         bias: its constant ``[out]``, or an empty string.
         output: the value it makes.
         kind: its part in the network.
@@ -56,6 +58,11 @@ class Convolution:
     def group(self) -> str:
         """What is ranked as one when precision is chosen: stage and kind."""
         return f"{self.stage}/{self.kind}"
+
+
+def as_kernel(each: Convolution, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a weight as ``[out, in/groups, kh, kw]``, that of a product as a pointwise one's."""
+    return weight.T[:, :, np.newaxis, np.newaxis] if each.kind == "product" else weight
 
 
 def find_convolutions(model: ModelProto) -> list[Convolution]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-_AXES = "bias_correction.axes"
+_MAP, _TABLE = "bias_correction.axes.map", "bias_correction.axes.table"
 
 
 def correct_biases(
@@ -72,17 +72,24 @@ def mean_output(weight: Floats, means: Floats) -> Floats:
 
 
 def channel_means(
-    model: ModelProto, values: Sequence[str], batches: Sequence[NDArray[Any]]
+    model: ModelProto, values: Mapping[str, bool], batches: Sequence[NDArray[Any]]
 ) -> dict[str, Floats]:
-    """Return the mean ``[C]`` of each map ``[N,C,H,W]`` over all positions and graph inputs."""
+    """Return the mean ``[C]`` of each value over all positions and graph inputs.
+
+    Args:
+        model: the FP32 graph.
+        values: whether each is a table ``[rows, C]``; otherwise it is a map ``[N,C,H,W]``.
+        batches: graph inputs.
+    """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     del copy.graph.output[:]
-    copy.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), _AXES))
-    for index, value in enumerate(values):
-        mean = f"bias_correction.mean.{index}"
+    copy.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), _MAP))
+    copy.graph.initializer.append(numpy_helper.from_array(np.array([0]), _TABLE))
+    for index, (value, is_table) in enumerate(values.items()):
+        mean, axes = f"bias_correction.mean.{index}", _TABLE if is_table else _MAP
         copy.graph.node.append(
-            onnx.helper.make_node("ReduceMean", [value, _AXES], [mean], mean, keepdims=0)
+            onnx.helper.make_node("ReduceMean", [value, axes], [mean], mean, keepdims=0)
         )
         copy.graph.output.append(
             onnx.helper.make_tensor_value_info(mean, onnx.TensorProto.FLOAT, None)

@@ -70,7 +70,7 @@ class Int8Grafting:
         self.layers = tuple(
             node.name
             for node in network_nodes(candidate.graph)
-            if node.op_type == "Conv" and self._is_restored(node.input[1])
+            if node.op_type in ("Conv", "Gemm") and self._is_restored(node.input[1])
         )
         _require_same_network(self.layers, self._nodes)
         quantised = set(self.layers)

@@ -43,23 +43,32 @@ class Layout:
         half: what is not INT8 becomes FP16, so scales must survive in it.
         depthwise: the backbone's depthwise convolutions are INT8 by default, too: they are little
             work, but tensors between them and their INT8 neighbours stay four times smaller.
+        products: matrix products can be INT8, and that of the class scores is by default: for 90
+            classes it is the largest single layer.
     """
 
     symmetric: bool
     outputs: bool
     half: bool
     depthwise: bool = False
+    products: bool = False
 
     def takes(self, each: Convolution) -> bool:
         """Tell whether the default policy makes a convolution INT8; docs/precision.md says why."""
         if each.kind == "depthwise":
             return self.depthwise and each.stage.startswith("backbone")
+        if each.kind == "product":
+            return self.products and each.stage == "class_net"
         return each.kind == "dense"
+
+    def can_take(self, each: Convolution) -> bool:
+        """Tell whether a convolution can be INT8 at all."""
+        return each.kind != "product" or self.products
 
 
 LAYOUTS: dict[Target, Layout] = {
     "tensorrt": Layout(symmetric=True, outputs=False, half=True),
-    "openvino": Layout(symmetric=False, outputs=False, half=False, depthwise=True),
+    "openvino": Layout(symmetric=False, outputs=False, half=False, depthwise=True, products=True),
     "onnxruntime": Layout(symmetric=False, outputs=True, half=False),
 }
 
@@ -104,8 +113,8 @@ def insert_quantisers(
         restored[value] = pair[1].output[0]
         added[value] = pair
     weight_nodes = [
-        _weight_node(graph, name, weights[name])
-        for name in dict.fromkeys(each.weight for each in chosen)
+        _weight_node(graph, each, weights[each.weight])
+        for each in {each.weight: each for each in chosen}.values()
     ]
     outputs = {each.output for each in chosen} if layout.outputs else set()
     for node in graph.node:
@@ -140,13 +149,15 @@ def _activation_pair(graph: GraphProto, value: str, seen: Range, layout: Layout)
     ]
 
 
-def _weight_node(graph: GraphProto, name: str, weight: QuantisedWeight) -> NodeProto:
+def _weight_node(graph: GraphProto, each: Convolution, weight: QuantisedWeight) -> NodeProto:
+    is_product = each.kind == "product"
+    name, axis = each.weight, int(is_product)
     constants = [f"{name}.int8", f"{name}.scale", f"{name}.zero_point"]
-    _add_constant(graph, constants[0], weight.values)
+    _add_constant(graph, constants[0], weight.values[:, :, 0, 0].T if is_product else weight.values)
     _add_constant(graph, constants[1], weight.scale)
     _add_constant(graph, constants[2], np.zeros(len(weight.scale), np.int8))
     restored = f"{name}.dequantize"
-    return onnx.helper.make_node("DequantizeLinear", constants, [restored], restored, axis=0)
+    return onnx.helper.make_node("DequantizeLinear", constants, [restored], restored, axis=axis)
 
 
 def _add_constant(graph: GraphProto, name: str, value: NDArray[np.generic] | np.generic) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from effdet_deploy.precision.convolutions import Convolution
+    from effdet_deploy.precision.int8 import Layout
     from effdet_deploy.precision.sensitivity import Plan
 
 INT8, HIGHER = "int8", "higher"
@@ -46,13 +47,13 @@ def write_plan(
     write_atomically(path, json.dumps(document, indent=2) + "\n")
 
 
-def read_plan(path: Path, convolutions: Iterable[Convolution]) -> tuple[str, ...]:
+def read_plan(path: Path, convolutions: Iterable[Convolution], layout: Layout) -> tuple[str, ...]:
     """Return the names of the convolutions that the file makes INT8.
 
     A group that the file does not name stays in higher precision.
 
     Raises:
-        DataError: the file is unreadable or of another form.
+        DataError: the file is unreadable or of another form, or asks what the engine cannot.
         UnknownNameError: it names a group that the network does not have.
     """
     groups = _groups(path)
@@ -61,10 +62,11 @@ def read_plan(path: Path, convolutions: Iterable[Convolution]) -> tuple[str, ...
     for group in groups:
         if group not in known:
             raise UnknownNameError("group of layers", group, known)
-    products = {each.group for each in every if each.kind == "product"}
+    products = {each.group for each in every if not layout.can_take(each)}
     if refused := sorted(each for each in products if groups.get(each) == INT8):
         raise DataError(
-            f"The precision file '{path}' makes {refused[0]} {INT8}, which is a matrix product.",
+            f"The precision file '{path}' makes {refused[0]} {INT8}, which is a matrix product; "
+            "the target computes it in higher precision.",
             f"Leave it out, or write '{HIGHER}' there.",
         )
     return tuple(each.name for each in every if groups.get(each.group) == INT8)

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from effdet_deploy.precision.calibration import activations, cached, calibration_key
 from effdet_deploy.precision.clipping import RangeMethod, choose_range
-from effdet_deploy.precision.convolutions import find_convolutions
+from effdet_deploy.precision.convolutions import as_kernel, find_convolutions
 from effdet_deploy.precision.correction import channel_means, correct_biases
 from effdet_deploy.precision.int8 import LAYOUTS, insert_quantisers, quantised_values
 from effdet_deploy.precision.network import initializers
@@ -75,12 +75,12 @@ class Quantiser:
         self.model = model
         self.convolutions = find_convolutions(model)
         self.batches = batches
-        self._layout: Layout = LAYOUTS[target]
+        self.layout: Layout = LAYOUTS[target]
         self._recipe = recipe
         self._progress = progress
         self.cache = cache
-        self._choosable = [each for each in self.convolutions if each.kind != "product"]
-        values = quantised_values(self._choosable, self._layout)
+        self._choosable = [each for each in self.convolutions if self.layout.can_take(each)]
+        values = quantised_values(self._choosable, self.layout)
         # Whatever depends on the quantiser depends on the graph, the pictures and these settings.
         self.key = f"{calibration_key(model, values, batches)} {target} {recipe}"
         self._histograms: dict[str, Histogram] = cached(cache, model, values, batches, progress)
@@ -88,7 +88,7 @@ class Quantiser:
 
     def default(self) -> tuple[str, ...]:
         """Return the names of the convolutions that the default policy makes INT8."""
-        return tuple(each.name for each in self.convolutions if self._layout.takes(each))
+        return tuple(each.name for each in self.convolutions if self.layout.takes(each))
 
     def quantised(self, names: Collection[str]) -> ModelProto:
         """Return a copy of the graph in which the convolutions ``names`` are INT8."""
@@ -98,11 +98,11 @@ class Quantiser:
         copy.CopyFrom(self.model)
         ranges = {
             value: choose_range(
-                self._histograms[value], self._recipe.ranges, symmetric=self._layout.symmetric
+                self._histograms[value], self._recipe.ranges, symmetric=self.layout.symmetric
             )
-            for value in quantised_values(chosen, self._layout)
+            for value in quantised_values(chosen, self.layout)
         }
-        insert_quantisers(copy, chosen, ranges, self._weights, self._layout)
+        insert_quantisers(copy, chosen, ranges, self._weights, self.layout)
         if self._recipe.correct_bias:
             correct_biases(copy, chosen, self._exact, self._weights, self._means)
         return copy
@@ -111,12 +111,13 @@ class Quantiser:
     def _exact(self) -> dict[str, NDArray[np.float32]]:
         tensors = initializers(self.model.graph)
         return {
-            each.weight: numpy_helper.to_array(tensors[each.weight]) for each in self._choosable
+            each.weight: as_kernel(each, numpy_helper.to_array(tensors[each.weight]))
+            for each in self._choosable
         }
 
     @functools.cached_property
     def _means(self) -> dict[str, NDArray[np.float32]]:
-        sources = list(dict.fromkeys(each.source for each in self._choosable))
+        sources = {each.source: each.kind == "product" for each in self._choosable}
         return channel_means(self.model, sources, self._few)
 
     @property
@@ -137,7 +138,7 @@ class Quantiser:
         for name in missing:
             known = moments[sources[name]] if name in sources else None
             self._weights[name] = quantise_weight(
-                self._exact[name], known, half_scale=self._layout.half
+                self._exact[name], known, half_scale=self.layout.half
             )
 
     def _is_pointwise(self, each: Convolution) -> bool:

@@ -115,16 +115,16 @@ def second_moments(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the mean of x·xᵀ ``[C,C]`` over sampled positions of every map ``[N,C,H,W]``.
 
-    The positions depend on the map's name and nothing else: the same layer is rounded in the same
-    way, whichever others are rounded with it.
+    A table ``[rows, C]`` is taken likewise. The positions depend on the map's name and nothing
+    else: the same layer is rounded in the same way, whichever others are rounded with it.
     """
     sums: dict[str, NDArray[np.float64]] = {}
     counts: dict[str, int] = {}
-    for index, run in enumerate(runs):
+    for run in runs:
         for name, maps in run.items():
             columns = np.moveaxis(maps, 1, 0).reshape(maps.shape[1], -1)
             if columns.shape[1] > _SAMPLES:
-                random = np.random.default_rng([zlib.crc32(name.encode()), index])
+                random = np.random.default_rng([zlib.crc32(name.encode()), counts.get(name, 0)])
                 columns = columns[:, random.integers(columns.shape[1], size=_SAMPLES)]
             sums[name] = sums.get(name, 0.0) + (columns @ columns.T).astype(np.float64)
             counts[name] = counts.get(name, 0) + columns.shape[1]

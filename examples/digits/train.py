@@ -1,6 +1,6 @@
 """Train the digits detector: EfficientDet-D0 at 256x256 from scratch.
 
-    python examples/digits/train.py --run RUN --steps 4000 --export digits_d0.safetensors
+    python examples/digits/train.py --run RUN --phase 2000x4x256:all --export digits_d0.safetensors
 
 RUN/checkpoint.pt is written every few hundred steps; ``--resume`` goes on from there and ends with
 the same weights as a run that was never interrupted.

@@ -114,3 +114,34 @@ def test_pictures_come_as_the_model_takes_them(kind):
     spec = with_input(detector_spec(), kind=kind)
     assert sample_batch(spec, 2).shape == spec.input.shape(2)
     assert SIDE in spec.input.shape(2)
+
+
+def test_files_named_alike_are_told_apart(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    paths = [write_tiny(tmp_path / folder / "model.onnx") for folder in ("a", "b")]
+    found = bench([*paths, paths[0]], Settings(threads=(1,), plan=QUICK)).results
+    assert [each.name for each in found] == [f"{paths[0]} (1)", str(paths[1]), f"{paths[0]} (2)"]
+
+
+def test_by_default_each_is_timed_at_the_size_it_was_tuned_for(tmp_path):
+    sizes = {"one.onnx": 1, "four.onnx": 4, "other.onnx": 1}
+    paths = [
+        write_tiny(tmp_path / name, detector_spec(batch=BatchSpec(size, size, size)))
+        for name, size in sizes.items()
+    ]
+    found = bench(paths, Settings(threads=(1,), plan=QUICK)).results
+    assert [(each.name, each.batch) for each in found] == [
+        ("one.onnx", 1),
+        ("other.onnx", 1),
+        ("four.onnx", 4),
+    ]
+    assert [each.ratio is None for each in found] == [True, False, True]
+
+
+def test_what_is_computed_side_by_side_has_no_stages(models):
+    boxes, _ = models
+    alone, divided = bench([boxes], Settings(batches=(1, 4), threads=(2,), plan=QUICK)).results
+    assert alone.stages["engine"] > 0
+    assert not divided.stages
+    assert divided.shares

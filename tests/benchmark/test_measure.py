@@ -8,7 +8,6 @@ import pytest
 from effdet_deploy.benchmark.measure import (
     Plan,
     Timing,
-    measure,
     measure_interleaved,
     median_interval,
 )
@@ -31,6 +30,11 @@ class FakeClock:
             self.now += seconds if isinstance(seconds, int | float) else next(seconds)
 
         return run
+
+
+def measure(run, plan, clock):
+    """Time one run by itself."""
+    return measure_interleaved({"": run}, plan, clock=clock, pause=0.0)[""]
 
 
 def falling_then_steady():

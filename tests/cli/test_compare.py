@@ -146,3 +146,30 @@ def test_what_needs_an_extra_names_it(tmp_path, model, options, extra):
     assert done.returncode == 4, done.stderr
     assert f"effdet-deploy[{extra}]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+@pytest.mark.parametrize("suffix", ["", ".json"])
+def test_no_file_that_is_read_is_overwritten(tmp_path, model, capsys, option, suffix):
+    same = write_tiny(tmp_path / "same.onnx")
+    target = f"{same}{suffix}"
+    assert main(["compare", str(same), "--reference", str(model), option, target]) == 2
+    assert "named twice" in capsys.readouterr().err
+
+
+def test_json_holds_no_numbers_that_json_has_not(tmp_path, model, pictures):
+    raw = tiny_model(detector_spec(nms="none"))
+    (weights,) = (each for each in raw.graph.initializer if each.name == "weights")
+    weights.raw_data = (WEIGHTS * np.float32(np.nan)).tobytes()
+    path = tmp_path / "nan.onnx"
+    path.write_bytes(raw.SerializeToString())
+    result = tmp_path / "result.json"
+    arguments = ["compare", str(path), "--reference", str(model), "--images", str(pictures)]
+    assert main([*arguments, "--json", str(result)]) == 3
+
+    def refuse(constant):
+        pytest.fail(f"{constant} in JSON")
+
+    (candidate,) = json.loads(result.read_text(), parse_constant=refuse)["candidates"]
+    assert candidate["status"] == "failed"
+    assert not any("red and blue" in cause for cause in candidate["causes"])

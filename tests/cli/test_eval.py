@@ -38,3 +38,32 @@ def test_a_model_of_other_categories_is_refused(tmp_path, capsys):
     model = write_tiny(tmp_path / "model.onnx")
     assert main(["eval", str(model), "--coco", str(path)]) == 5
     assert "have nothing in common" in capsys.readouterr().err
+
+
+def test_every_model_is_opened_before_the_first_is_measured(annotations, tmp_path, monkeypatch):
+    model = write_tiny(tmp_path / "model.onnx")
+    monkeypatch.setattr("effdet_deploy.evaluation.predictions.predict", pytest.fail)
+    assert main(["eval", str(model), str(tmp_path / "typo.onnx"), "--coco", str(annotations)]) == 5
+
+
+@pytest.mark.parametrize("victim", ["annotations", "model"])
+def test_no_file_that_is_read_is_overwritten(annotations, tmp_path, capsys, victim):
+    model = write_tiny(tmp_path / "model.onnx")
+    target = {"annotations": annotations, "model": model}[victim]
+    before = target.read_bytes()
+    arguments = ["eval", str(model), "--coco", str(annotations), "--json", str(target)]
+    assert main(arguments) == 2
+    assert "named twice" in capsys.readouterr().err
+    assert target.read_bytes() == before
+
+
+def test_names_are_shown_as_they_are(tmp_path, capsys):
+    path = write_set(tmp_path / "set", images=1)
+    document = json.loads(path.read_text())
+    for each in document["categories"]:
+        each["name"] = "x[/y]"
+    path.write_text(json.dumps(document))
+    models = [str(write_tiny(tmp_path / f"m[{kind}].onnx")) for kind in ("fp16", "fp32")]
+    assert main(["eval", *models, "--coco", str(path), "--per-class"]) == 0
+    shown = capsys.readouterr().out
+    assert {"m[fp16].onnx", "m[fp32].onnx", "x[/y]"} <= set(shown.split())

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
 
+from effdet_deploy.errors import DataError
 from effdet_deploy.evaluation.accuracy import difference, measure, weighted_ap
-from tests.evaluation.sets import noisy_results, small_set
+from effdet_deploy.evaluation.cocoset import read_coco
+from tests.evaluation.sets import noisy_results, small_set, write_set
 
 # Sums of 101 recalls in another order.
 ROUNDING = 1e-9
@@ -74,3 +77,23 @@ def test_the_interval_of_a_difference_holds_it_and_is_about_the_worse_side(datas
     found = difference(bad, good, resamples=100)
     assert found.points == pytest.approx(100 * (bad.ap - good.ap))
     assert found.low < found.points < found.high < 0
+
+
+def test_annotations_may_be_numbered_from_zero(tmp_path):
+    path = write_set(tmp_path / "set")
+    document = json.loads(path.read_text())
+    for each in document["annotations"]:
+        each["id"] -= 1
+    path.write_text(json.dumps(document))
+    dataset = read_coco(path)
+    assert measure(noisy_results(dataset, 0.0), dataset).ap == pytest.approx(1.0)
+
+
+def test_a_set_of_crowds_alone_is_refused(tmp_path):
+    path = write_set(tmp_path / "set")
+    document = json.loads(path.read_text())
+    for each in document["annotations"]:
+        each["iscrowd"] = 1
+    path.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="crowds"):
+        measure([], read_coco(path))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from effdet_deploy.errors import DataError
-from effdet_deploy.evaluation.cocoset import read_coco
+from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
 from tests.evaluation.sets import write_set
 
 
@@ -53,3 +53,56 @@ def test_a_set_without_boxes_is_refused(annotations):
     annotations.write_text(json.dumps(document | {"annotations": []}))
     with pytest.raises(DataError, match="hold no boxes"):
         read_coco(annotations)
+
+
+def changed(annotations, section, change):
+    document = json.loads(annotations.read_text())
+    for each in document[section]:
+        change(each)
+    annotations.write_text(json.dumps(document))
+
+
+def test_what_coco_files_often_lack_is_added(annotations):
+    known = read_coco(annotations).document["annotations"]
+    changed(annotations, "annotations", lambda each: [each.pop(key) for key in ("area", "iscrowd")])
+    found = read_coco(annotations).document["annotations"]
+    assert [each["area"] for each in found] == pytest.approx([each["area"] for each in known])
+    assert {each["iscrowd"] for each in found} == {0}
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("images", "file_name"),
+        ("images", "id"),
+        ("annotations", "image_id"),
+        ("annotations", "category_id"),
+        ("annotations", "bbox"),
+        ("categories", "name"),
+    ],
+)
+def test_an_entry_without_what_it_needs_is_refused(annotations, section, key):
+    changed(annotations, section, lambda each: each.pop(key))
+    with pytest.raises(DataError, match=f"no '{key}'"):
+        read_coco(annotations)
+
+
+@pytest.mark.parametrize("box", [[1, 2, 3], "box", None, [1, 2, "a", 4]])
+def test_a_box_of_another_form_is_refused(annotations, box):
+    changed(annotations, "annotations", lambda each: each.update(bbox=box))
+    with pytest.raises(DataError, match="not in COCO form"):
+        read_coco(annotations)
+
+
+def test_a_box_of_a_category_that_is_not_named_is_refused(annotations):
+    changed(annotations, "annotations", lambda each: each.update(category_id=99))
+    with pytest.raises(DataError, match="category 99"):
+        read_coco(annotations)
+
+
+def test_pictures_are_found_in_annotations_without_boxes(annotations):
+    document = json.loads(annotations.read_text())
+    annotations.write_text(json.dumps({"images": document["images"]}))
+    found = find_pictures(annotations)
+    assert found == find_pictures(annotations.parent / "images")
+    assert len(found) == len(document["images"])

@@ -172,3 +172,18 @@ def test_row_30_keys_do_not_depend_on_the_run():
     key = calibration.calibration_key(tiny_network(), VALUES, BATCHES)
     copy = onnx.ModelProto.FromString(tiny_network().SerializeToString())
     assert calibration.calibration_key(copy, VALUES, BATCHES) == key
+
+
+def test_row_30_a_file_damaged_inside_is_made_again(tmp_path, counted):
+    cached(tmp_path, tiny_network(), VALUES, BATCHES)
+    (path,) = kept(tmp_path)
+    content = path.read_bytes()
+    for at in range(60, len(content) - 60, len(content) // 25):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
+        cached(tmp_path, tiny_network(), VALUES, BATCHES)
+
+
+def test_row_30_what_cannot_be_kept_was_still_found(tmp_path, counted):
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    assert set(cached(blocked / "cache", tiny_network(), VALUES, BATCHES)) == set(VALUES)

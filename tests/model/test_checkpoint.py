@@ -216,6 +216,16 @@ def test_a_truncated_file_is_refused(tmp_path, container, share):
     assert "\n" not in str(caught.value)
 
 
+def test_a_legacy_file_is_refused_wherever_it_was_cut_or_changed(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"a": torch.randn(4, 4)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    for cut in range(8, 400, 3):
+        path.write_bytes(content[:cut])
+        with pytest.raises(WeightsError):
+            read_checkpoint(path)
+
+
 def test_reading_leaves_the_file_as_it_is(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(WEIGHTS, path)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.model import create_model, get_config
+from effdet_deploy.model.config import ACTIVATIONS
+from effdet_deploy.model.layers import activation
 
 D0 = get_config("d0")
 
@@ -15,6 +18,7 @@ D0 = get_config("d0")
         ({"image_size": [256, 384]}, "image_size", (256, 384)),
         ({"anchor_scale": 3}, "anchor_scale", 3.0),
         ({"aspect_ratios": [[1.0, 1.0], [2.0, 0.5]]}, "aspect_ratios", ((1.0, 1.0), (2.0, 0.5))),
+        ({"aspect_ratios": [1.0, 4.0]}, "aspect_ratios", ((1.0, 1.0), (2.0, 0.5))),
         ({"fill_color": [0, 0, 0]}, "fill_color", (0, 0, 0)),
         ({"separable_conv": False}, "separable_conv", False),
     ],
@@ -38,6 +42,11 @@ def test_fields_are_overridden_from_json_values(overrides, field, value):
         {"fpn_channels": -1},
         {"min_level": 8},
         {"aspect_ratios": []},
+        {"aspect_ratios": [-1.0]},
+        {"aspect_ratios": [[1.0, "a"]]},
+        {"aspect_ratios": [[1.0, 1.0, 1.0]]},
+        {"std": ["a", "b", "c"]},
+        {"fill_color": [0.5, 0, 0]},
         {"anchor_scale": 0.0},
         {"std": [0.0, 1.0, 1.0]},
     ],
@@ -51,12 +60,22 @@ def test_values_of_another_type_or_out_of_range_are_refused(overrides):
 
 @pytest.mark.parametrize(
     "overrides",
-    [{"fpn_chanels": 64}, {"fpn_name": "bifpn_fast"}, {"downsample_type": "maxx"}],
+    [
+        {"fpn_chanels": 64},
+        {"fpn_name": "bifpn_fast"},
+        {"downsample_type": "maxx"},
+        {"act_type": "mishh"},
+    ],
 )
 def test_unknown_fields_and_choices_give_the_nearest(overrides):
     with pytest.raises(UnknownNameError) as caught:
         D0.replace(overrides)
     assert caught.value.nearest
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_is_one_of_timm(name):
+    assert activation(name, inplace=False)(torch.zeros(1)).shape == (1,)
 
 
 def test_the_overrides_of_a_config_are_what_was_changed():

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from effdet_deploy.errors import DownloadError, ResourceError, UsageError
-from effdet_deploy.model import download
+from effdet_deploy.model import download, get_config, list_models
 from effdet_deploy.model.download import cache_directory, cached_path, fetch
 from tests.loopback import Site, serving
 
@@ -150,7 +151,9 @@ def test_without_a_network_it_says_what_to_pass_and_where_the_file_would_go(cach
     assert entries(cache) == []
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/w.pth", "data://x", "://x"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://host/w.pth", "data://x", "://x", "http://[x"]
+)
 def test_only_http_is_fetched(url):
     with pytest.raises(UsageError, match="not an http or https URL"):
         fetch(url)
@@ -182,6 +185,30 @@ def test_a_full_disk_is_said_to_be_full(site, monkeypatch):
     monkeypatch.setattr(download, "_copy", fail)
     with pytest.raises(ResourceError, match="disk was full"):
         fetch(site.url(NAME))
+
+
+@pytest.mark.parametrize("name", ["effdet-20240115.pth", "step-00012000.pth"])
+def test_a_date_or_a_step_is_not_taken_for_a_hash(name):
+    with serving(Site({name: CONTENT})) as served:
+        assert fetch(served.url(name)).read_bytes() == CONTENT
+
+
+def test_every_published_name_carries_a_hash():
+    urls = [get_config(name).url for name in list_models()]
+    assert all(download._NAMED_HASH.search(url) for url in urls if url)
+
+
+def test_two_downloads_of_one_file_at_once_give_it_twice(site):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(fetch, [site.url(NAME)] * 4))
+    assert {path.read_bytes() for path in found} == {CONTENT}
+    assert site.ranges == [None]
+
+
+def test_a_name_that_is_not_ascii_is_escaped():
+    with serving(Site({"mod%C3%A8le%20un.pth": CONTENT})) as served:
+        assert fetch(served.url("modèle un.pth")).read_bytes() == CONTENT
+        assert fetch(served.url("mod%C3%A8le%20un.pth")).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,15 @@ def test_other_names_are_refused_and_never_corrected(name):
         resolve_name(name)
 
 
+def test_the_nearest_names_are_named_once_and_all_exist():
+    with pytest.raises(UnknownNameError) as caught:
+        resolve_name("efficientdet_q3")
+    assert len(set(caught.value.nearest)) == len(caught.value.nearest)
+    with pytest.raises(UnknownNameError) as caught:
+        resolve_name("q7")
+    assert any(resolve_name(each).endswith("q0") for each in caught.value.nearest)
+
+
 def test_the_nearest_names_are_given():
     with pytest.raises(UnknownNameError) as caught:
         resolve_name("efficientdet_d9")

@@ -117,6 +117,18 @@ def test_a_field_given_twice_must_have_one_value():
         build_model("d0", "random", num_classes=3, overrides={"num_classes": 4})
 
 
+@pytest.mark.parametrize("again", [128, [128, 128]])
+def test_a_field_may_be_given_twice_in_two_forms(again):
+    loaded = build_model(
+        "d0",
+        "random",
+        image_size=(128, 128),
+        num_classes=2,
+        overrides={"image_size": again, "fpn_cell_repeats": 1},
+    )
+    assert loaded.config.image_size == (128, 128)
+
+
 @pytest.mark.parametrize("weights", ["random", "pretrained"])
 def test_weights_that_say_nothing_need_a_variant(weights):
     with pytest.raises(UsageError, match="--variant"):

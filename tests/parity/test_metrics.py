@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
+from effdet_deploy.parity.metrics import TensorErrors, is_explained, tensor_errors
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
 # Sums in float64 in another order.
@@ -104,3 +104,26 @@ def test_errors_and_cosine_do_not_depend_on_which_side_is_the_reference(pairs):
     forth, back = tensor_errors(one, other), tensor_errors(other, one)
     assert (forth.largest, forth.mean) == (back.largest, back.mean)
     assert forth.cosine == pytest.approx(back.cosine)
+
+
+@pytest.mark.parametrize(
+    "candidate", [arrays_of([1, 2, 3]), arrays_of([np.nan, np.nan]), arrays_of([1, np.inf])]
+)
+def test_what_cannot_be_compared_has_no_ratio(candidate):
+    errors = tensor_errors(arrays_of([1, 2]), candidate)
+    assert errors.snr_db == -math.inf
+    assert math.isnan(errors.cosine)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "explained"),
+    [
+        (10.0, 30.0, True),
+        (10.0, 29.0, False),
+        (-math.inf, 5.0, True),
+        (-math.inf, -math.inf, False),
+        (math.inf, math.inf, False),
+    ],
+)
+def test_a_change_explains_a_difference_if_it_leaves_a_hundredth(before, after, explained):
+    assert is_explained(before, after) is explained

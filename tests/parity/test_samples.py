@@ -7,6 +7,7 @@ from PIL import Image
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.parity.samples import plan_batches, verification_images
 from effdet_deploy.spec import BatchSpec, InputSpec
+from tests.evaluation.sets import write_set
 
 SIZE = InputSpec(height=128, width=160)
 
@@ -61,3 +62,9 @@ def test_a_ranged_batch_is_run_at_both_ends_with_every_image():
 
 def test_batch_one_runs_every_image_once():
     assert plan_batches(3, BatchSpec()) == [[0], [1], [2]]
+
+
+def test_pictures_may_be_named_by_annotations(tmp_path):
+    annotations = write_set(tmp_path / "set", images=3)
+    named = verification_images(SIZE, annotations)
+    np.testing.assert_array_equal(named, verification_images(SIZE, tmp_path / "set" / "images"))

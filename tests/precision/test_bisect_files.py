@@ -101,3 +101,17 @@ def test_an_unknown_precision_is_refused_with_the_known_ones(clipped, exact, cap
     code, said = refused(capsys, clipped, "--reference", exact, "--bisect", "int4")
     assert code == 2
     assert "int8" in said
+
+
+def test_files_of_another_input_are_refused(exact, tmp_path, capsys):
+    spec = dataclasses.replace(
+        network_spec(),
+        precision=PrecisionSpec("int8"),
+        input=dataclasses.replace(network_spec().input, channel_order="bgr"),
+    )
+    model = tiny_network()
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, tmp_path / "bgr.onnx")
+    code, said = refused(capsys, tmp_path / "bgr.onnx", "--reference", exact, "--bisect", "int8")
+    assert code == 2
+    assert "another input" in said

@@ -15,7 +15,7 @@ from effdet_deploy.precision.quantisation import Quantiser, Recipe
 from effdet_deploy.precision.ranges import graph_inputs, open_session
 from effdet_deploy.spec import INPUT_NAME
 from tests.precision.rtx import Build
-from tests.precision.tiny_network import SIDE, network_spec, tiny_network
+from tests.precision.tiny_network import CHANNELS, CLASSES, SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(6, SIDE, SIDE, 5), network_spec()))
 # Eight bits through a handful of layers of random weights: 10 dB is a tenth of the power.
@@ -152,3 +152,40 @@ def test_an_old_opset_is_refused():
     model.opset_import[0].version = 18
     with pytest.raises(ModelFileError, match="opset 19 or newer; the graph has 18"):
         require_opset(model, 19, "INT8")
+
+
+@pytest.fixture(scope="module")
+def with_table(target, caches):
+    return Quantiser(tiny_network(table=True), BATCHES, target, Recipe(), caches)
+
+
+def test_the_product_of_the_class_scores_is_int8_for_openvino_alone(with_table, target):
+    product = next(each for each in with_table.convolutions if each.kind == "product")
+    assert product.macs == sum((SIDE // side) ** 2 for side in (8, 16)) * CHANNELS * CLASSES
+    assert (product.name in with_table.default()) is (target == "openvino")
+    lowered = with_table.quantised([product.name, *with_table.default()])
+    onnx.checker.check_model(lowered, full_check=True)
+    assert snr(heads(tiny_network(table=True)), heads(lowered)) > LEAST_SNR_DB
+    gemm = next(node for node in lowered.graph.node if node.op_type == "Gemm")
+    assert gemm.input[1].endswith(".dequantize") is (target == "openvino")
+
+
+def test_a_quantised_product_is_what_its_convolution_would_be(caches):
+    quantiser = Quantiser(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
+    (product,) = (each for each in quantiser.convolutions if each.kind == "product")
+    exact, mine = heads(quantiser.model), heads(quantiser.quantised([product.name]))
+    assert snr([each[:1] for each in exact], [each[:1] for each in mine]) > 30.0
+    for (_, known), (_, boxes) in zip(exact, mine, strict=True):
+        np.testing.assert_array_equal(boxes, known)
+
+
+def test_openvino_computes_the_product_in_int8(tmp_path, caches):
+    quantiser = Quantiser(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
+    path = tmp_path / "table.onnx"
+    onnx.save(quantiser.quantised(quantiser.default()), path)
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    known = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
+    kinds = {each["layerType"].astype(str): each["runtimePrecision"].astype(str) for each in known}
+    assert kinds["FullyConnected"] in ("i8", "u8")

@@ -91,3 +91,13 @@ def test_the_mean_output_of_a_convolution_follows_from_channel_means(groups):
     np.testing.assert_allclose(
         mean_output(weight, inputs.mean(axis=1)), outputs.mean(axis=1), atol=1e-5
     )
+
+
+def test_a_layer_is_sampled_alike_whatever_else_is_sampled_with_it():
+    random = np.random.default_rng(0)
+    runs = [
+        {name: random.normal(size=(1, 3, 40, 40)).astype(np.float32) for name in "ab"}
+        for _ in range(3)
+    ]
+    alone = second_moments([{"b": run["b"]} for run in runs])
+    np.testing.assert_array_equal(second_moments(runs)["b"], alone["b"])

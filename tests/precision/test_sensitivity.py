@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from effdet_deploy.errors import DataError, UnknownNameError, VerificationError
 from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.precision.budget import BudgetedAccuracy
 from effdet_deploy.precision.planfile import read_plan, write_plan
 from effdet_deploy.precision.quantisation import Quantiser, Recipe
 from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.precision.sensitivity import Journal, rank_groups, search
+from effdet_deploy.spec import ClassSpec
+from tests.evaluation.sets import write_set
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(4, SIDE, SIDE, 5), network_spec()))
@@ -104,11 +109,11 @@ def test_a_damaged_journal_is_begun_again(tmp_path):
 def test_a_plan_can_be_written_edited_and_read(quantiser, tmp_path):
     path = tmp_path / "precision.json"
     write_plan(path, quantiser.convolutions, quantiser.default())
-    assert read_plan(path, quantiser.convolutions) == quantiser.default()
+    assert read_plan(path, quantiser.convolutions, quantiser.layout) == quantiser.default()
     document = json.loads(path.read_text())
     document["groups"]["box_net/dense"] = "higher"
     path.write_text(json.dumps(document))
-    names = read_plan(path, quantiser.convolutions)
+    names = read_plan(path, quantiser.convolutions, quantiser.layout)
     assert set(quantiser.default()) - set(names) == {
         name for name in quantiser.default() if name.startswith("box_net")
     }
@@ -120,6 +125,8 @@ def test_a_plan_can_be_written_edited_and_read(quantiser, tmp_path):
         ("{", DataError),
         ('{"groups": {"box_net/dense": "int4"}}', DataError),
         ("[]", DataError),
+        ('{"groups": {"box_net/dense": ["int8"]}}', DataError),
+        ('{"groups": ["box_net/dense"]}', DataError),
         ('{"groups": {"box_net/dens": "int8"}}', UnknownNameError),
     ],
 )
@@ -127,4 +134,25 @@ def test_a_precision_file_of_another_form_is_refused(quantiser, tmp_path, conten
     path = tmp_path / "precision.json"
     path.write_text(content)
     with pytest.raises(error):
-        read_plan(path, quantiser.convolutions)
+        read_plan(path, quantiser.convolutions, quantiser.layout)
+
+
+@pytest.mark.parametrize("change", ["nothing", "labels", "threshold", "a picture", "the boxes"])
+def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
+    quantiser, tmp_path, change
+):
+    annotations = write_set(tmp_path / "set", images=2)
+    spec = network_spec()
+    known = BudgetedAccuracy(quantiser, annotations, None, spec).journal
+    known.recall("mAP of fp32", lambda: 0.5)
+    if change == "labels":
+        spec = dataclasses.replace(spec, classes=(ClassSpec("other", 9), *spec.classes[1:]))
+    elif change == "threshold":
+        output = dataclasses.replace(spec.output, iou_threshold=0.4)
+        spec = dataclasses.replace(spec, output=output)
+    elif change == "a picture":
+        Image.new("RGB", (9, 9)).save(tmp_path / "set" / "images" / "001.png")
+    elif change == "the boxes":
+        annotations.write_text(annotations.read_text() + " ")
+    again = BudgetedAccuracy(quantiser, annotations, None, spec).journal
+    assert again.recall("mAP of fp32", lambda: 0.6) == (0.5 if change == "nothing" else 0.6)

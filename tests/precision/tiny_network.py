@@ -117,15 +117,40 @@ def _head(net: _Builder, maps: list[str], module: str, output: str, channels: in
     net.nodes.append(helper.make_node("Reshape", [joined, shape], [output], f"{output}.reshape"))
 
 
-def tiny_network(*, gain: float = 1.0, seed: int = 0) -> onnx.ModelProto:
-    """Return the network with raw heads as outputs and its spec in the metadata."""
+def _table_head(net: _Builder, maps: list[str], module: str, output: str, channels: int) -> None:
+    """As our exporter writes a head: one matrix product for all levels."""
+    rows = []
+    for level, source in enumerate(maps):
+        name = f"{module}.conv_rep.0.level.{level}"
+        x = net.silu(f"{name}.act", net.conv(name, source, CHANNELS, CHANNELS))
+        x = net.node("Transpose", f"{module}.predict.transpose_{level}", [x], perm=[0, 2, 3, 1])
+        shape = net.constant(f"{module}.predict.shape_{level}", np.array([1, -1, CHANNELS]))
+        rows.append(net.node("Reshape", f"{module}.predict.reshape_{level}", [x, shape]))
+    joined = net.node("Concat", f"{module}.predict.concat", rows, axis=1)
+    shape = net.constant(f"{module}.predict.rows", np.array([-1, CHANNELS]))
+    table = net.node("Reshape", f"{module}.predict.reshape", [joined, shape])
+    name = f"{module}.predict.conv_pw.gemm"
+    weight = net.random.normal(0, CHANNELS**-0.5, (CHANNELS, channels)).astype(np.float32)
+    bias = net.random.normal(0, 0.1, channels).astype(np.float32)
+    constants = [net.constant(f"{name}.weight", weight), net.constant(f"{name}.bias", bias)]
+    x = net.node("Gemm", name, [table, *constants])
+    shape = net.constant(f"{output}.shape", np.array([1, -1, channels]))
+    net.nodes.append(helper.make_node("Reshape", [x, shape], [output], f"{output}.reshape"))
+
+
+def tiny_network(*, gain: float = 1.0, seed: int = 0, table: bool = False) -> onnx.ModelProto:
+    """Return the network with raw heads as outputs and its spec in the metadata.
+
+    With ``table`` the class scores come from one matrix product, as in our exports.
+    """
     net = _Builder(seed)
     net.node("Cast", "preprocess.cast", ["images"], to=onnx.TensorProto.FLOAT)
     net.node("Transpose", "preprocess.transpose", ["preprocess.cast"], perm=[0, 3, 1, 2])
     mean = net.constant("preprocess.mean", np.full((1, 3, 1, 1), 120, np.float32))
     net.node("Sub", "preprocess.sub", ["preprocess.transpose", mean])
     maps = _pyramid(net, _backbone(net, gain))
-    _head(net, maps, "class_net", "class_logits", CLASSES)
+    head = _table_head if table else _head
+    head(net, maps, "class_net", "class_logits", CLASSES)
     _head(net, maps, "box_net", "box_regression", 4)
     anchors = (SIDE // 8) ** 2 + (SIDE // 16) ** 2
     graph = helper.make_graph(
