@@ -147,7 +147,7 @@ class DetectionParity:
         if self.broken:
             return "failed", self.broken
         if self.non_finite:
-            return "failed", f"{self.non_finite} rows or raw values are NaN or infinite"
+            return "failed", f"{self.non_finite} rows or raw values hold NaN or infinity"
         if not self.total:
             return "inconclusive", "nothing was detected on either side"
         if self.required is None:
