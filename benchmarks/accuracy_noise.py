@@ -63,9 +63,10 @@ def _measured(setting: Setting, target: str, recipe: Recipe, rows: dict[str, Tak
     images = [letterbox(load_image(path), spec.height, spec.width, spec.fill)[0] for path in paths]
     batches = list(graph_inputs(images, setting.spec))
     exact = _heads(made.model, batches)
+    can_take = made.layout.can_take
     cells: Cells = {}
     for name, takes in rows.items():
-        names = [each.name for each in made.convolutions if takes(each)]
+        names = [each.name for each in made.convolutions if takes(each) and can_take(each)]
         errors = _errors(exact, _heads(made.quantised(names), batches))
         cells[name] = {"share": int8_share(made.convolutions, names)} | errors
         tell(f"{name}: {errors}")

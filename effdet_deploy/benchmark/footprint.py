@@ -68,7 +68,7 @@ def measure_footprint(
         )
         return Footprint(**found)
     except (RuntimeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = str(error).strip().splitlines()[-1].rstrip(".")
         raise ResourceError(
             f"A process of its own could not load '{path.name}' and detect once with it: {reason}.",
             "If the memory ran out, free some and run it again.",

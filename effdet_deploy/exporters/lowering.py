@@ -191,8 +191,13 @@ def _chosen(
 def _summary(quantiser: Quantiser, names: Collection[str], plan: Plan | None) -> tuple[str, ...]:
     share = int8_share(quantiser.convolutions, names)
     text = f"INT8 does {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
+    spared = tuple(
+        f"{name} is not made INT8: rounding its input would leave {snr:.0f} dB of it."
+        for name, snr in quantiser.drowned.items()
+        if name not in names
+    )
     if plan is None:
-        return (f"{text}.",)
+        return *spared, f"{text}."
     kept = set(plan.kept)
     ranking = tuple(
         f"  {each.group}: {each.macs_share:.1%} of the work, noise "
@@ -201,4 +206,4 @@ def _summary(quantiser: Quantiser, names: Collection[str], plan: Plan | None) ->
         for each in plan.losses
     )
     measured = f"{plan.drop:.2f} points of mAP lost, found in {plan.evaluations} measurements"
-    return (f"{text}; {measured}. Layers, dearest first:", *ranking)
+    return *spared, f"{text}; {measured}. Layers, dearest first:", *ranking

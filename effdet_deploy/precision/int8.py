@@ -128,17 +128,18 @@ def insert_quantisers(
     _drop_unused(graph, [each.weight for each in chosen])
 
 
-def _activation_pair(graph: GraphProto, value: str, seen: Range, layout: Layout) -> list[NodeProto]:
+def rounding_step(seen: Range, layout: Layout) -> float:
+    """Return one level of the quantiser of a value that ranges over ``seen``."""
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
-    dtype: type
-    if layout.symmetric:
-        scale, zero, dtype = max(abs(low), abs(high)) / LARGEST, 0, np.int8
-    else:
-        scale, dtype = (high - low) / LEVELS, np.uint8
-        zero = round(-low / scale) if scale else 0
-    scale = max(scale, SMALLEST_SCALE)
-    if layout.half:
-        scale = float(np.float16(scale))
+    covered = max(-low, high) / LARGEST if layout.symmetric else (high - low) / LEVELS
+    scale = max(covered, SMALLEST_SCALE)
+    return float(np.float16(scale)) if layout.half else scale
+
+
+def _activation_pair(graph: GraphProto, value: str, seen: Range, layout: Layout) -> list[NodeProto]:
+    scale = rounding_step(seen, layout)
+    dtype = np.int8 if layout.symmetric else np.uint8
+    zero = 0 if layout.symmetric else round(-min(seen.low, 0.0) / scale)
     constants = [f"{value}.scale", f"{value}.zero_point"]
     _add_constant(graph, constants[0], np.float32(scale))
     _add_constant(graph, constants[1], dtype(zero))

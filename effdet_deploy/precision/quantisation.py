@@ -13,9 +13,9 @@ from effdet_deploy.precision.calibration import activations, cached, calibration
 from effdet_deploy.precision.clipping import RangeMethod, choose_range
 from effdet_deploy.precision.convolutions import as_kernel, find_convolutions
 from effdet_deploy.precision.correction import channel_means, correct_biases
-from effdet_deploy.precision.int8 import LAYOUTS, insert_quantisers, quantised_values
+from effdet_deploy.precision.int8 import LAYOUTS, insert_quantisers, quantised_values, rounding_step
 from effdet_deploy.precision.network import initializers
-from effdet_deploy.precision.rounding import quantise_weight, second_moments
+from effdet_deploy.precision.rounding import input_snr_db, quantise_weight, second_moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -28,12 +28,19 @@ if TYPE_CHECKING:
     from effdet_deploy.precision.calibration import Histogram
     from effdet_deploy.precision.convolutions import Convolution
     from effdet_deploy.precision.int8 import Layout
+    from effdet_deploy.precision.ranges import Range
     from effdet_deploy.precision.rounding import QuantisedWeight
     from effdet_deploy.spec import Target
 
     Progress = Callable[[str], None]
 
 _MOMENT_IMAGES = 16
+_LEAST_INPUT_SNR_DB = 20.0
+"""What rounding its input must leave of a matrix product that becomes INT8 by default.
+
+A trained D0 has 36 dB; one whose channels were scaled up to a thousand times apart, which the
+detector itself never notices, 3 dB.
+"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,35 @@ class Quantiser:
 
     def default(self) -> tuple[str, ...]:
         """Return the names of the convolutions that the default policy makes INT8."""
-        return tuple(each.name for each in self.convolutions if self.layout.takes(each))
+        taken = [each.name for each in self.convolutions if self.layout.takes(each)]
+        return tuple(name for name in taken if name not in self.drowned)
+
+    @functools.cached_property
+    def drowned(self) -> dict[str, float]:
+        """Matrix products that the rounding of their input would drown, and the dB it would leave.
+
+        The layer before a product is linear, with no normalisation or activation between them:
+        nothing keeps its input channels within a range of one another.
+        """
+        products = [
+            each for each in self.convolutions if each.kind == "product" and self.layout.takes(each)
+        ]
+        sources = list(dict.fromkeys(each.source for each in products))
+        moments = second_moments(activations(self.model, sources, self._few))
+        left = {
+            each.name: input_snr_db(
+                self._exact[each.weight],
+                moments[each.source],
+                rounding_step(self._range(each.source), self.layout),
+            )
+            for each in products
+        }
+        return {name: snr for name, snr in left.items() if snr < _LEAST_INPUT_SNR_DB}
+
+    def _range(self, value: str) -> Range:
+        return choose_range(
+            self._histograms[value], self._recipe.ranges, symmetric=self.layout.symmetric
+        )
 
     def quantised(self, names: Collection[str]) -> ModelProto:
         """Return a copy of the graph in which the convolutions ``names`` are INT8."""
@@ -96,12 +131,7 @@ class Quantiser:
         self._quantise_weights(chosen)
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
-        ranges = {
-            value: choose_range(
-                self._histograms[value], self._recipe.ranges, symmetric=self.layout.symmetric
-            )
-            for value in quantised_values(chosen, self.layout)
-        }
+        ranges = {value: self._range(value) for value in quantised_values(chosen, self.layout)}
         insert_quantisers(copy, chosen, ranges, self._weights, self.layout)
         if self._recipe.correct_bias:
             correct_biases(copy, chosen, self._exact, self._weights, self._means)

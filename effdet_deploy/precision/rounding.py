@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -108,6 +109,24 @@ def _error(
     """Return the squared error of the convolution's output."""
     lost = rows - rounded * scale[:, None]
     return float(((lost @ moments) * lost).sum())
+
+
+def input_snr_db(weight: Floats, moments: NDArray[np.float64], step: float) -> float:
+    """Return the signal-to-noise ratio, in dB, that rounding its input leaves a pointwise layer.
+
+    Rounding errors are taken as uniform and independent, of variance step² / 12.
+
+    Args:
+        weight: ``[out, in, 1, 1]``.
+        moments: second moments ``[in,in]`` of the input.
+        step: one level of the input's quantiser.
+    """
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
+    signal = float(((rows @ moments) * rows).sum())
+    noise = step**2 / 12 * float((rows**2).sum())
+    if not noise:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 def second_moments(

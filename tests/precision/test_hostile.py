@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.precision.quantisation import Quantiser, Recipe
 from effdet_deploy.precision.ranges import graph_inputs, open_session
 from effdet_deploy.spec import INPUT_NAME
-from tests.precision.tiny_network import SIDE, network_spec, tiny_network
+from tests.precision.tiny_network import CHANNELS, SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(6, SIDE, SIDE, 5), network_spec()))
 # A signal-to-noise ratio of 0 dB says that the answer is as wrong as it is large.
 COLLAPSED_DB = 5.0
 HOLDS_DB = 12.0
+DROWNED_DB = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,25 @@ def test_naive_quantisation_collapses_where_the_default_policy_holds(hostile, tm
     ours = worst_class_snr(exact, heads(quantiser.quantised(quantiser.default())))
     assert naive < COLLAPSED_DB
     assert ours > HOLDS_DB
+
+
+def test_a_product_that_rounding_would_drown_stays_fp32(tmp_path):
+    """Channels a thousand times apart, which its weights make up for: the class scores stay."""
+    model = tiny_network(table=True)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    factor = 10 ** np.random.default_rng(0).uniform(-1.5, 1.5, CHANNELS).astype(np.float32)
+    table, name = "class_net.predict.reshape", "class_net.predict.conv_pw.gemm"
+    weight = numpy_helper.to_array(tensors[f"{name}.weight"]) / factor[:, np.newaxis]
+    tensors[f"{name}.weight"].CopyFrom(numpy_helper.from_array(weight, f"{name}.weight"))
+    model.graph.initializer.append(numpy_helper.from_array(factor, "factor"))
+    gemm = next(node for node in model.graph.node if node.name == name)
+    position = list(model.graph.node).index(gemm)
+    model.graph.node.insert(position, helper.make_node("Mul", [table, "factor"], ["apart"]))
+    gemm.input[0] = "apart"
+    quantiser = Quantiser(model, BATCHES, "openvino", Recipe(), tmp_path / "cache")
+    exact = heads(model)
+    assert quantiser.drowned[name] < DROWNED_DB
+    assert name not in quantiser.default()
+    drowned = heads(quantiser.quantised([*quantiser.default(), name]))
+    assert worst_class_snr(exact, drowned) < DROWNED_DB
+    assert worst_class_snr(exact, heads(quantiser.quantised(quantiser.default()))) > HOLDS_DB
