@@ -87,7 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--scaling", type=Path, help="the JSON of scaling.py, which fills it in")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
-    parser.add_argument("--at-most", type=int, default=10**6, help="so many new tables, then end")
+    parser.add_argument("--at-most", type=int, help="so many new tables, then end")
     parser.add_argument("--document", type=Path, help="write Markdown, and charts beside it")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
     parser.add_argument("--prepare", action="store_true", help="only make what --files keeps")
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 prepare(options, directory)
                 return measure_scaling(options, directory)
             document = run(options, directory)
-            if measure_scaling(options, directory):
+            if options.at_most is None and measure_scaling(options, directory):
                 tell("scaling is not complete: give the command once more, with --resume")
     except EffdetDeployError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -144,20 +144,20 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "startup": known.get("startup"),
     }
     tables = {table_key(table): table for table in known.get("tables", [])}
-    measured = 0
+    left = sys.maxsize if options.at_most is None else options.at_most
     for case in cases(options, directory):
         weights = None
         for part in parts(options, case):
             key = (case.variant, case.image_size, case.batch, case.threads, part)
-            if key not in tables and measured < options.at_most:
+            if key not in tables and left > 0:
                 weights = weights or load_weights(case)
                 measure = partial(measure_part, case, weights, part, options)
                 tables[key] = measured_quietly(measure, under_load=options.under_load)
-                measured += 1
+                left -= 1
             # What an earlier run measured, and this one was not asked for, stays.
             document["tables"] = list(tables.values())
             save(options, document)
-    if not options.no_startup and document["startup"] is None and measured < options.at_most:
+    if not options.no_startup and document["startup"] is None and left > 0:
         case = next(cases(options, directory))
         tell(f"{case.variant}: starting fresh processes")
         measure = partial(measure_starts, case, load_weights(case))

@@ -21,8 +21,9 @@ from kept import code_digest
 from onnx import helper, numpy_helper
 
 from effdet_deploy.exporters import ExportOptions, export
+from effdet_deploy.exporters.artifact import plan_path
 from effdet_deploy.exporters.finishing import write_onnx
-from effdet_deploy.exporters.lowering import EXACT_NAME, PLAN_NAME, lower_precision
+from effdet_deploy.exporters.lowering import exact_path, lower_precision
 from effdet_deploy.files import sha256_file
 from effdet_deploy.precision.calibration import calibration_images
 from effdet_deploy.precision.convolutions import find_convolutions, int8_share
@@ -203,8 +204,8 @@ def _lowered(setting: Setting, path: Path, **options: Any) -> Made:
     precision = PrecisionSpec(chosen.precision, chosen.target)
     asked = dataclasses.replace(setting.spec, precision=precision)
     spec, notes = lower_precision(path, asked, chosen, tell)
-    for left in (PLAN_NAME, EXACT_NAME):
-        path.with_name(left).unlink(missing_ok=True)
+    for left in (plan_path(path), exact_path(path)):
+        left.unlink(missing_ok=True)
     every = find_convolutions(onnx.load(setting.model))
     names = {each.name for each in every} - set(spec.precision.kept)
     share = int8_share(every, names) if chosen.precision == "int8" else 0.0

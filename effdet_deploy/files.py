@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _CHUNK = 1 << 20
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -126,12 +126,12 @@ def staging(target: Path) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full.
     """
-    directory = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    directory = target.parent / f".effdet-{secrets.token_hex(8)}.tmp"
     try:
         directory.mkdir()
         yield directory
     except OSError as error:
-        if error.errno in _DISK_FULL:
+        if error.errno in DISK_FULL:
             raise ResourceError(
                 f"The disk was full while writing '{target}'.",
                 "Free some space and run the same command again; the old file is untouched.",
@@ -143,9 +143,16 @@ def staging(target: Path) -> Iterator[Path]:
 
 def deliver(staged: Path, target: Path) -> None:
     """Move a complete ``staged`` file over ``target`` in one step, on disk before it is visible."""
-    with staged.open("rb") as stream:
-        os.fsync(stream.fileno())
-    staged.replace(target)
+    deliver_together([(staged, target)])
+
+
+def deliver_together(moves: Sequence[tuple[Path, Path]]) -> None:
+    """Move several complete files; all are on disk before the first of them is moved."""
+    for staged, _ in moves:
+        with staged.open("rb") as stream:
+            os.fsync(stream.fileno())
+    for staged, target in moves:
+        staged.replace(target)
 
 
 @contextlib.contextmanager
@@ -186,11 +193,11 @@ def resolve_inside(directory: Path, location: str) -> Path:
     """Resolve a file that a model file names, which must lie in the model's own directory.
 
     Raises:
-        ModelFileError: ``location`` is absolute, climbs out with ``..``, or is a symbolic link.
+        ModelFileError: ``location`` is absolute, climbs out with ``..``, or has a symbolic link.
     """
     path = directory / location
     outside = Path(location).is_absolute() or ".." in Path(location).parts
-    if outside or path.is_symlink():
+    if outside or path.resolve() != directory.resolve() / location:
         raise ModelFileError(
             f"The model names the external file '{location}', which is not a plain file in its "
             "own directory.",

@@ -250,7 +250,7 @@ def _decode_dataclass(value: object, kind: type, where: str) -> object:
         if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
     }
     if missing := sorted(required - mapping.keys()):
-        _expect(False, missing, where, f"the fields {', '.join(missing)}")
+        _expect(False, sorted(mapping), where, f"the fields {', '.join(missing)}")
     hints = _field_types(kind)
     known = {
         name: _decode(mapping[name], hints[name], f"{where}.{name}")

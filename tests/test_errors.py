@@ -6,7 +6,13 @@ import re
 import pytest
 
 from effdet_deploy import errors
-from effdet_deploy.errors import EffdetDeployError, MissingPackageError, UnknownNameError
+from effdet_deploy.errors import (
+    DeviceError,
+    EffdetDeployError,
+    MissingPackageError,
+    UnknownNameError,
+    import_failure,
+)
 
 CLASSES = [
     each
@@ -26,6 +32,19 @@ def test_exit_codes_are_those_of_the_contract(kind):
     # A kind of error never changes the code of the kind that it is of.
     parents = [each for each in kind.__mro__[1:] if each in CLASSES and each.exit_code != 1]
     assert {each.exit_code for each in parents} <= {kind.exit_code}
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "said"),
+    [
+        (ModuleNotFoundError("No module named 'openvino'"), MissingPackageError, "not installed"),
+        (ImportError("libtbb.so.12: cannot open"), DeviceError, "cannot be loaded: libtbb.so.12"),
+    ],
+)
+def test_an_absent_package_and_a_broken_one_are_told_apart(raised, kind, said):
+    error = import_failure(raised, "openvino", "OpenVINO", "openvino")
+    assert type(error) is kind
+    assert said in error.cause
 
 
 def test_cause_and_remedy_are_two_sentences():

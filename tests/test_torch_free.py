@@ -16,7 +16,7 @@ import effdet_deploy
 from tests.onnx_models import SIDE, write_tiny
 
 PACKAGE = Path(effdet_deploy.__file__).parent
-# design.md: only these import torch and timm (exporters.source is shared by the two
+# Only these may import torch and timm (exporters.source is shared by the two
 # exporters, exporters.tracing is a part of exporters.onnx).
 TORCH_MODULES = (
     "model",

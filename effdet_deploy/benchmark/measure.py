@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 MIN_PAIRS = 7
-"""Interleaved runs below which no ratio is stated (design.md, "Words in measurements")."""
+"""Interleaved runs below which no ratio is stated."""
 WARM_UP_WINDOW = 3
 WARM_UP_TOLERANCE = 0.05
 """Warm-up ends when the medians of two windows of runs differ by no more than this share."""

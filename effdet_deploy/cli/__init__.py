@@ -7,9 +7,7 @@ A command is a line in :data:`COMMANDS` and a module ``effdet_deploy.cli.<name>`
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
-import os
 import sys
 import traceback
 import warnings
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effdet_deploy._version import __version__
-from effdet_deploy.cli.console import note, report_error
+from effdet_deploy.cli.console import mute_stdout, note, report_error
 from effdet_deploy.errors import (
     EffdetDeployError,
     EffdetDeployWarning,
@@ -27,6 +25,7 @@ from effdet_deploy.errors import (
     UnknownNameError,
     UsageError,
 )
+from effdet_deploy.files import DISK_FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,7 +47,6 @@ COMMANDS = {
 _INTERRUPTED = 130
 _ISSUES = "the issue tracker of effdet-deploy"
 _EPILOG = "Add --debug to see the traceback of an error."
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,7 +137,8 @@ def _attempt(
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
-        return _reader_gone()
+        mute_stdout()
+        return 0
     except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
         return _report(error, program, debug)
     # Typer turns Ctrl-C into a plain return of this code.
@@ -162,7 +161,7 @@ def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
         return _usage_error(error, program)
     if isinstance(error, MemoryError):
         return ResourceError("The memory ran out.", "Free some, or use a smaller image or batch.")
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return ResourceError("The disk is full.", "Free some space and run the command again.")
     if isinstance(error, OSError) and error.filename:
         said = f"{error.strerror}: '{error.filename}'."
@@ -183,13 +182,6 @@ def _usage_error(error: typer.TyperException, program: str) -> UsageError:
 def _interrupted() -> int:
     report_error("Interrupted.", "")
     return _INTERRUPTED
-
-
-def _reader_gone() -> int:
-    """The reader of our output has left, as ``| head`` does: there is nobody to tell."""
-    with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def _report_bug(

@@ -56,7 +56,7 @@ def run(
 
     if max_runs < runs:
         raise UsageError(
-            f"--max-runs {max_runs} is less than --runs {runs}.", "Lower --runs as well."
+            f"--max-runs {max_runs} is less than --runs {runs}.", "Raise --max-runs as well."
         )
     settings = Settings(
         backend,
@@ -67,6 +67,8 @@ def run(
         Plan(runs, max_runs, precision, seconds),
     )
     console.require_targets(json_file, markdown)
+    console.require_distinct(json_file, markdown, *console.with_sidecars(*models))
+    console.require_distinct(markdown, *console.with_sidecars(*models))
     with console.stages() as begin:
         result = bench(models, settings, begin)
     if not under_load:
@@ -113,7 +115,8 @@ def _show(result: Benchmark, settings: Settings) -> None:
     for row in report.rows(result):
         groups.setdefault(row[:named], []).append(row[named:])
     for name, rows in groups.items():
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=": ".join(name), title_justify="left")
+        title = Text(": ".join(name))
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
         for column in report.COLUMNS[named:]:
             table.add_column(column, overflow="fold")
         for row in rows:

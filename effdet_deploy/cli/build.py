@@ -49,13 +49,12 @@ def run(
     from effdet_deploy.errors import UnknownNameError
     from effdet_deploy.exporters.options import parse_batch
     from effdet_deploy.exporters.tensorrt.engine import build_engine
-    from effdet_deploy.files import sidecar_path
 
     if output.suffix.lower() not in _SUFFIXES:
         raise UnknownNameError("engine suffix", output.suffix, _SUFFIXES)
     options = option.build_options(context.params)
     console.require_targets(json_file)
-    console.require_distinct(json_file, model, output, sidecar_path(model), sidecar_path(output))
+    console.require_distinct(json_file, *console.with_sidecars(model, output))
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = build_engine(

@@ -31,6 +31,7 @@ def run(
     from effdet_deploy.preflight import check_model
 
     console.require_targets(json_file)
+    console.require_distinct(json_file, *console.with_sidecars(model))
     findings = check_model(model, target)
     document = {
         "file": model.name,

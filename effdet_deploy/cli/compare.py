@@ -71,14 +71,12 @@ def run(
     json_file: option.JsonFile = None,
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
-    from effdet_deploy.files import sidecar_path
     from effdet_deploy.parity.side_by_side import compare_files
     from effdet_deploy.parity.sides import Engine
     from effdet_deploy.precision.bisect_files import bisect_file, parse_kind, require_bisectable
 
     candidates = list(dict.fromkeys(candidates))
-    read = [*candidates, Path(reference)]
-    kept = (coco, *read, *map(sidecar_path, read))
+    kept = (coco, *console.with_sidecars(*candidates, Path(reference)))
     console.require_targets(html_file, json_file)
     console.require_distinct(json_file, html_file, *kept)
     console.require_distinct(html_file, *kept)

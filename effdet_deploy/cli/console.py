@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -30,10 +32,16 @@ def _console(*, to_stderr: bool) -> Console:
 
     class Screen(Console):
         def on_broken_pipe(self) -> None:
-            """Leave the exit code to the command line, where Rich would end with 1."""
-            raise BrokenPipeError
+            """Go on in silence, where Rich would end with 1: the verdict is in the exit code."""
+            mute_stdout()
 
     return Screen(stderr=to_stderr, highlight=False, soft_wrap=True)
+
+
+def mute_stdout() -> None:
+    """Send what follows nowhere: the reader of our output has left, as ``| head`` does."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(text: str) -> None:
@@ -72,6 +80,13 @@ def require_distinct(written: Path | None, *others: Path | None) -> None:
             )
 
 
+def with_sidecars(*models: Path) -> tuple[Path, ...]:
+    """Return the files of ``models``, those beside them included."""
+    from effdet_deploy.files import sidecar_path
+
+    return (*models, *map(sidecar_path, models))
+
+
 def write_json(target: Path | None, document: object) -> None:
     """Write ``document`` to ``target``, whole or not at all; nothing where none was asked for."""
     from effdet_deploy.files import write_atomically
@@ -86,13 +101,16 @@ def stages() -> Iterator[Callable[[str], None]]:
 
     A stage whose name begins like the last one's, such as a download that goes on, replaces it.
     """
+    from rich.text import Text
+
     screen = stderr()
     begun = time.monotonic()
     current = ""
 
     def close() -> None:
         if current:
-            screen.print(f"    {current}: {time.monotonic() - begun:.1f} s", style="dim")
+            seconds = time.monotonic() - begun
+            screen.print(f"    {current}: {seconds:.1f} s", style="dim", markup=False)
 
     with screen.status("starting") as status:
 
@@ -102,7 +120,7 @@ def stages() -> Iterator[Callable[[str], None]]:
             if head != current:
                 close()
                 begun, current = time.monotonic(), head
-            status.update(stage)
+            status.update(Text(stage))
 
         yield begin
         close()

@@ -49,7 +49,9 @@ def run(
     targets = _plan(inputs, output)
     result = json_file or output / "detections.json"
     _require_directory(output)
-    console.require_targets(json_file)
+    if result.parent != output:
+        console.require_targets(json_file)
+    console.require_distinct(result, *console.with_sidecars(model), *targets, *targets.values())
     with load(model, backend, device, threads, trust) as detector:
         threshold = _threshold(score_threshold, detector)
         output.mkdir(parents=True, exist_ok=True)

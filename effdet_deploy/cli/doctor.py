@@ -5,7 +5,6 @@ It installs nothing and imports neither torch nor an engine other than ONNX Runt
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -29,7 +28,7 @@ class Purpose:
 
     @property
     def command(self) -> str:
-        """The command that installs what it needs."""
+        """The command that installs all that it needs."""
         return (
             f"pip install 'effdet-deploy[{self.extra}]'"
             if self.extra
@@ -53,6 +52,7 @@ PURPOSES = (
         ("tensorrt-rtx-cu12-libs", "tensorrt-rtx-cu12-bindings", "onnx"),
     ),
 )
+_SERVES_AS_WELL = {"onnxruntime": "onnxruntime-gpu", "cuda-python": "pycuda"}
 _TWO_RUNTIMES = (
     "onnxruntime and onnxruntime-gpu are both installed; they overwrite each other's files.",
     "Keep one: pip uninstall onnxruntime onnxruntime-gpu; then pip install the one you want.",
@@ -69,6 +69,7 @@ def run(
     """Show what is installed here, which devices there are, and what is missing for what."""
     console.require_targets(json_file)
     document = examine()
+    console.write_json(json_file, document)
     screen = console.stdout()
     screen.print(_machine_table(document))
     screen.print(_purpose_table(document))
@@ -77,14 +78,14 @@ def run(
             screen.print(f"To {each['purpose']}: {each['command']}", markup=False)
     for cause, remedy in document["notices"]:
         console.note(f"{cause} {remedy}")
-    console.write_json(json_file, document)
 
 
 def examine() -> dict[str, Any]:
     """Collect what this machine has, as a plain document."""
     from effdet_deploy._version import __version__
+    from effdet_deploy.runtimes.gpu import list_gpus
 
-    gpus = cuda_devices()
+    gpus = [each.name for each in list_gpus()]
     providers = onnxruntime_providers()
     return {
         "effdet-deploy": __version__,
@@ -115,39 +116,29 @@ def onnxruntime_providers() -> list[str]:
     return [str(each) for each in onnxruntime.get_available_providers()]
 
 
-def cuda_devices() -> list[str]:
-    """Return the names of the NVIDIA GPUs, asking the driver and nothing else."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return []
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    names = []
-    for index in range(count.value):
-        name = ctypes.create_string_buffer(256)
-        if driver.cuDeviceGetName(name, len(name), index) == 0:
-            names.append(name.value.decode(errors="replace"))
-    return names
-
-
 def _examine_purpose(purpose: Purpose) -> dict[str, Any]:
     found = {each: _version_for(each) for each in purpose.packages}
     return {
         "purpose": purpose.name,
         "ready": all(found.values()),
         "packages": found,
-        "command": purpose.command,
+        "command": _remedy(purpose, [name for name, version in found.items() if not version]),
     }
 
 
+def _remedy(purpose: Purpose, missing: list[str]) -> str:
+    """A TensorRT that came with the system, as on a Jetson, must not be joined by another."""
+    if "tensorrt" in purpose.packages and missing and "tensorrt" not in missing:
+        return f"pip install {' '.join(missing)}"
+    return purpose.command
+
+
 def _version_for(package: str) -> str | None:
-    """The GPU build of ONNX Runtime serves as well; its name is told."""
-    version = installed_version(package)
-    if version is None and package == "onnxruntime":
-        gpu = installed_version("onnxruntime-gpu")
-        return gpu and f"{gpu} (onnxruntime-gpu)"
+    """Another distribution may serve as well; its name is told."""
+    version, other = installed_version(package), _SERVES_AS_WELL.get(package)
+    if version is None and other is not None:
+        found = installed_version(other)
+        return found and f"{found} ({other})"
     return version
 
 

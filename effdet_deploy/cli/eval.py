@@ -55,12 +55,11 @@ def run(
     from effdet_deploy.evaluation.accuracy import require_pycocotools
     from effdet_deploy.evaluation.cocoset import read_coco
     from effdet_deploy.evaluation.predictions import require_common_categories
-    from effdet_deploy.files import sidecar_path
     from effdet_deploy.parity.sides import eager_detector
 
     models = list(dict.fromkeys(models))
     console.require_targets(json_file)
-    console.require_distinct(json_file, coco, *models, *map(sidecar_path, models))
+    console.require_distinct(json_file, coco, *console.with_sidecars(*models))
     require_pycocotools()
     dataset = read_coco(coco, images, limit)
     measured: dict[str, Accuracy] = {}

@@ -68,11 +68,11 @@ def run(
     comparing it with eager PyTorch; one that differs is kept as OUTPUT.failed.
     """
     from effdet_deploy.exporters import export
-    from effdet_deploy.files import sidecar_path
 
     _require_variant(variant, weights)
     console.require_targets(json_file)
-    console.require_distinct(json_file, output, sidecar_path(output), keep_onnx)
+    made = console.with_sidecars(output, *((keep_onnx,) if keep_onnx else ()))
+    console.require_distinct(json_file, *made, *map(context.params.get, option.READ))
     console.require_distinct(keep_onnx, output)
     options = option.export_options(context.params)
     begun = time.monotonic()
@@ -133,6 +133,8 @@ def _next_step(artifact: Artifact) -> str:
     if artifact.spec.output.nms == "plugin" and engine is None:
         build = f"effdet-deploy build {path.name} {path.stem}.engine"
         return f"copy {names} to the machine with TensorRT and run: {build}"
+    if engine is not None and "strip-plan" in engine.traits:
+        return f"refit {path.name} with its weights before it is run, as TensorRT's Refitter does"
     if engine is not None and not engine.gpu:
         run = f"effdet-deploy detect {path.name} PICTURE.jpg"
         return f"copy {names} to the machine with the GPU and run: {run}"

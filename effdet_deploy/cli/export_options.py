@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from effdet_deploy.cli import engine_options as engine
-from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.errors import UsageError
 from effdet_deploy.files import read_json_object
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ Variant = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="JSON with config fields to override."),
+    typer.Option(
+        metavar="FILE", help="JSON with config fields to override: effdet_deploy.model.config."
+    ),
 ]
 Weights = Annotated[str, typer.Option(help="pretrained, random, a checkpoint's path, or a URL.")]
 NumClasses = Annotated[int | None, typer.Option(metavar="N", help="Classes.")]
@@ -49,7 +52,7 @@ Target = Annotated[
 ]
 Calibration = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Your pictures, for a reduced precision's ranges."),
+    typer.Option(metavar="DIR|JSON", help="Your pictures, for a reduced precision's ranges."),
 ]
 MaxMapDrop = Annotated[
     float | None,
@@ -61,7 +64,10 @@ EvalData = Annotated[
 ]
 EvalImages = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Their pictures; default: images/ beside them, or there."),
+    typer.Option(
+        metavar="DIR",
+        help="Of --eval-data; default: images/ beside it, else its own folder.",
+    ),
 ]
 PrecisionFile = Annotated[
     Path | None,
@@ -101,11 +107,6 @@ def export_options(given: Mapping[str, Any]) -> ExportOptions:
         overrides=_overrides(given["config"]),
         batch=parse_batch(given["batch"]),
         precision=_precision(given),
-        target=_choice("target", given["target"], ("tensorrt", "openvino", "onnxruntime")),
-        input_kind=_choice("input", given["input_kind"], ("uint8", "float255", "normalized")),
-        channel_order=_choice("channel order", given["channel_order"], ("rgb", "bgr")),
-        nms=_choice("NMS", given["nms"], ("static", "onnx", "plugin", "none")),
-        box_format=_choice("box format", given["box_format"], ("xyxy", "yxyx")),
         build=engine.build_options(given),
         command=_command(given),
         **{name: given[name] for name in _PLAIN},
@@ -113,6 +114,11 @@ def export_options(given: Mapping[str, Any]) -> ExportOptions:
 
 
 _PLAIN = (
+    "target",
+    "input_kind",
+    "channel_order",
+    "nms",
+    "box_format",
     "nms_steps",
     "score_threshold",
     "iou_threshold",
@@ -140,12 +146,6 @@ def _precision(given: Mapping[str, Any]) -> Any:
     return chosen[0] if chosen else "fp32"
 
 
-def _choice(kind: str, value: str | None, known: tuple[str, ...]) -> Any:
-    if value is not None and value not in known:
-        raise UnknownNameError(kind, value, known)
-    return value
-
-
 def _overrides(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -153,6 +153,8 @@ def _overrides(path: Path | None) -> dict[str, Any]:
     return read_json_object(path, "The config file", remedy)
 
 
+READ = ("config", "labels", "calibration", "eval_data", "precision_file")
+"""The options whose files an export reads."""
 _NOT_STORED = ("output", "keep_onnx", "json_file")
 
 
@@ -171,7 +173,7 @@ def _command(given: Mapping[str, Any]) -> str:
             words += [] if name == "verify" else [f"--{word}"]
         else:
             words += [f"--{word}", _without_folder(name, value)]
-    return " ".join(words)
+    return shlex.join([*words, *(() if given["verify"] else ("--no-verify",))])
 
 
 def _without_folder(name: str, value: object) -> str:

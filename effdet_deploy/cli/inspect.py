@@ -24,9 +24,10 @@ def run(
 ) -> None:
     """Show what an exported model says about itself: spec, tensors, operators, size and hash."""
     console.require_targets(json_file)
+    console.require_distinct(json_file, *console.with_sidecars(model))
     document = describe(model)
-    _show(document)
     console.write_json(json_file, document)
+    _show(document)
 
 
 def describe(model: Path) -> dict[str, Any]:

@@ -8,9 +8,11 @@ the options have been checked, because importing torch takes seconds.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.classes import read_labels
 from effdet_deploy.errors import MissingPackageError, UnknownNameError
 from effdet_deploy.exporters.artifact import Artifact, Progress, silent
 from effdet_deploy.exporters.options import ExportOptions
@@ -49,6 +51,7 @@ def export(
         UsageError: the suffix, an option or a combination of them cannot be had.
         VerificationError: the artifact differs from PyTorch; it is kept as ``OUTPUT.failed``.
         MissingPackageError: the extra ``[export]`` is not installed.
+        DataError: labels or annotations are unusable.
     """
     target = Path(output)
     chosen = options or ExportOptions()
@@ -64,6 +67,10 @@ def export(
     if chosen.precision != "fp32":
         lowering: Any = _import_exporter("effdet_deploy.exporters.lowering")
         lowering.require_pictures(chosen)
+    if chosen.labels is not None:
+        read_labels(chosen.labels)
+    if target.suffix != ".torchscript" and importlib.util.find_spec("onnxsim") is None:
+        raise MissingPackageError("onnxsim", "exporting", "export")
     exporter: Any = _import_exporter(EXPORTERS[target.suffix])
     artifact: Artifact = exporter.export(variant_or_model, target, chosen, progress)
     return artifact

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from effdet_deploy._version import __version__
 from effdet_deploy.errors import VerificationError
-from effdet_deploy.files import deliver, one_at_a_time, sha256_file, sidecar_path
+from effdet_deploy.files import deliver_together, one_at_a_time, sha256_file, sidecar_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +66,16 @@ def failed_path(target: Path) -> Path:
     return target.with_name(target.name + ".failed")
 
 
+def scratch_path(staged: Path, role: str) -> Path:
+    """Return a place beside ``staged``, in its private directory, that no output can be named."""
+    return staged.with_name(f"{staged.name}.{role}")
+
+
+def plan_path(artifact: Path) -> Path:
+    """Return where the file stands that says which layers of ``artifact`` are INT8."""
+    return artifact.with_name(f"{artifact.name}.precision.json")
+
+
 def deliver_artifact(
     staged: Path,
     target: Path,
@@ -79,7 +89,8 @@ def deliver_artifact(
     """Move a staged artifact and its sidecar to ``target``, or to ``target.failed``.
 
     External files that ``spec`` names are expected beside ``staged`` and move first, so that a
-    model is never seen without its data. Of two deliveries to one target, the files of one stay.
+    model is never seen without its data; a precision plan that stands there moves with it. Of two
+    deliveries to one target, the files of one stay.
     ``extra`` joins the sidecar; ``reference`` is what ``report`` compared with.
 
     Raises:
@@ -87,15 +98,16 @@ def deliver_artifact(
     """
     failed = report is not None and not report.deliverable
     final = failed_path(target) if failed else target
-    sidecar = staged.with_name(staged.name + ".sidecar")
+    sidecar = scratch_path(staged, "sidecar")
     sidecar.write_text(_sidecar_text(staged, spec, report, extra), encoding="utf-8")
-    size = staged.stat().st_size
+    size = staged.stat().st_size + sum(each.size for each in spec.external_files)
+    names = [each.name for each in spec.external_files]
+    moves = [(staged.with_name(name), target.with_name(name)) for name in names]
+    moves += [(sidecar, sidecar_path(final)), (staged, final)]
+    if plan_path(staged).is_file():
+        moves.append((plan_path(staged), plan_path(final)))
     with one_at_a_time(target.parent):
-        for each in spec.external_files:
-            size += each.size
-            deliver(staged.with_name(each.name), target.with_name(each.name))
-        deliver(sidecar, sidecar_path(final))
-        deliver(staged, final)
+        deliver_together(moves)
     if failed:
         raise _failure(report, final, reference)
     return Artifact(final, spec, report, size, notes)

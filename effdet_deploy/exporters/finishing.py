@@ -80,7 +80,7 @@ def write_onnx(
     Raises:
         ModelFileError: the graph breaks ONNX's rules: a bug of ours or of the tracer.
     """
-    spec = complete_spec(spec, model)
+    spec = dataclasses.replace(complete_spec(spec, model), external_files=())
     if model.ByteSize() > EXTERNAL_DATA_ABOVE:
         spec = dataclasses.replace(spec, external_files=(_externalise(model, path),))
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})

@@ -11,8 +11,8 @@ import onnx
 
 from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
+from effdet_deploy.exporters.artifact import plan_path, scratch_path
 from effdet_deploy.exporters.finishing import write_onnx
-from effdet_deploy.files import deliver
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.precision.budget import BudgetedAccuracy
 from effdet_deploy.precision.calibration import calibration_images, require_calibration
@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     Lowered = tuple[DetectorSpec, tuple[str, ...]]
     Inputs = list[NDArray[Any]]
 
-PLAN_NAME = "precision.json"
-"""Of the file in the directory of the staged model that says which layers are INT8."""
-EXACT_NAME = "exact.onnx"
-"""Of the FP32 graph in that directory, from which an INT8 one was made."""
 _NAMED = 3
 _SYNTHETIC = (
     "FP16's limits were checked on synthetic pictures; pass --calibration DIR with your own."
@@ -93,15 +89,9 @@ def lower_precision(
     return write_onnx(model, dataclasses.replace(spec, precision=precision), path), notes
 
 
-def plan_path(artifact: Path) -> Path:
-    """Return where the file stands that says which layers of ``artifact`` are INT8."""
-    return artifact.with_name(f"{artifact.name}.{PLAN_NAME}")
-
-
-def deliver_plan(staged: Path, output: Path) -> None:
-    """Move the plan ``staged``, if there is one, beside ``output``."""
-    if staged.is_file():
-        deliver(staged, plan_path(output))
+def exact_path(staged: Path) -> Path:
+    """Return where the FP32 graph stands from which the INT8 one at ``staged`` was made."""
+    return scratch_path(staged, "exact.onnx")
 
 
 def _lower_to_fp16(
@@ -132,7 +122,7 @@ def _lower_to_int8(
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
     from effdet_deploy.model.download import cache_directory
 
-    shutil.copyfile(path, path.with_name(EXACT_NAME))
+    shutil.copyfile(path, exact_path(path))
     if options.calibration is None:
         raise ValueError("INT8 without calibration pictures")  # ExportOptions refuses it.
     target: Target = spec.precision.target or "tensorrt"
@@ -151,7 +141,7 @@ def _lower_to_int8(
     lowered = quantiser.quantised(names)
     if LAYOUTS[target].half:
         to_half(lowered, unfit[0])
-    write_plan(path.with_name(PLAN_NAME), quantiser.convolutions, names, plan)
+    write_plan(plan_path(path), quantiser.convolutions, names, plan)
     higher = [each.name for each in quantiser.convolutions if each.name not in names]
     kept = tuple(dict.fromkeys((*higher, *unfit[0])))
     return lowered, kept, (*unfit[1], *_summary(quantiser, names, plan))

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from effdet_deploy.errors import VerificationError
-from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, failed_path
+from effdet_deploy.exporters.artifact import (
+    Artifact,
+    Progress,
+    deliver_artifact,
+    plan_path,
+    scratch_path,
+)
 from effdet_deploy.exporters.finishing import finish_graph, write_onnx
-from effdet_deploy.exporters.lowering import PLAN_NAME, deliver_plan, lower_precision
+from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.speed import speed_notes
@@ -76,13 +81,14 @@ def export(
             report = verify_onnx(staged, spec, reference, images, tolerance)
             if report.deliverable:
                 notes += speed_notes(staged, spec, progress)
-        try:
-            artifact = deliver_artifact(staged, output, spec, report, notes)
-        except VerificationError:
-            deliver_plan(directory / PLAN_NAME, failed_path(output))
-            raise
-        deliver_plan(directory / PLAN_NAME, output)
-        return artifact
+        if options.precision_file and _same(options.precision_file, plan_path(output)):
+            # It stays as its user wrote it, with all it says.
+            plan_path(staged).unlink()
+        return deliver_artifact(staged, output, spec, report, notes)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve()
 
 
 def write_graph(
@@ -97,10 +103,10 @@ def write_graph(
     """
     progress("tracing the graph")
     pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
-    traced = path.with_name("traced.onnx")
+    traced = scratch_path(path, "traced.onnx")
     trace(pipeline, spec, opset).save(traced)
     progress("simplifying the graph")
-    simplified = path.with_name("simplified.onnx")
+    simplified = scratch_path(path, "simplified.onnx")
     note = simplify(traced, simplified, example_input(spec).numpy())
     model = onnx.load(simplified)
     finish_graph(model)
@@ -119,7 +125,7 @@ def verify_onnx(
 
     Of a graph that ends in a plugin, only the raw heads can be run; they are finished in numpy.
     """
-    instrumented = path.with_name("heads.onnx")
+    instrumented = scratch_path(path, "heads.onnx")
     add_head_outputs(path, instrumented)
     with contextlib.ExitStack() as stack:
         heads = _opened(stack, instrumented)

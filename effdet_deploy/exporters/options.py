@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -30,16 +30,22 @@ TENSORRT_MAX_TOPK = 3840
 PLUGIN_CANDIDATES = 4096
 """How many scores TensorRT's NMS plugin considers; it has no attribute for it."""
 DEFAULT_CANDIDATES = 1000
+PRECISIONS = ("fp32", "fp16", "int8")
 MAX_BATCH = 1024
 ENGINE_SUFFIXES = (".engine", ".plan")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export and how; the fields are the command line's options of the same name.
+    """What to export and how; the fields are the command line's options.
+
+    Four have another name there: ``precision`` is ``--fp16`` or ``--int8``, ``precision_file``
+    ``--precision``, ``input_kind`` ``--input``, and ``overrides`` what ``--config`` holds;
+    ``build`` has the options of engines. Files and folders are paths, not text.
 
     Raises:
         UsageError: values out of range, or options that contradict each other.
+        UnknownNameError: a choice that there is not; the nearest are named.
     """
 
     weights: str = "pretrained"
@@ -73,6 +79,9 @@ class ExportOptions:
     command: str = ""
 
     def __post_init__(self) -> None:
+        for kind, (value, known) in self._choices().items():
+            if value not in known:
+                raise UnknownNameError(kind, value, known)
         _require(0 <= self.score_threshold < 1, "--score-threshold", "from 0 to below 1")
         _require(0 < self.iou_threshold < 1, "--iou-threshold", "between 0 and 1")
         _require(1 <= self.nms_steps <= 1000, "--nms-steps", "from 1 to 1000")
@@ -87,6 +96,19 @@ class ExportOptions:
         self._require_consistent_precision()
         require_batch(self.batch)
         require_use_of_pictures(self.verify_images, verify=self.verify)
+
+    def _choices(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Return what was chosen by name, and from what."""
+        choices: dict[str, tuple[str, tuple[str, ...]]] = {
+            "precision": (self.precision, PRECISIONS),
+            "input": (self.input_kind, get_args(InputKind)),
+            "channel order": (self.channel_order, get_args(ChannelOrder)),
+            "NMS": (self.nms, get_args(NmsKind)),
+            "box format": (self.box_format, get_args(BoxFormat)),
+        }
+        if self.target is not None:
+            choices["target"] = (self.target, get_args(Target))
+        return choices
 
     def _require_what_the_plugin_has(self) -> None:
         if self.candidates != DEFAULT_CANDIDATES:
@@ -267,9 +289,3 @@ def parse_image_size(text: str) -> tuple[int, int]:
         )
     sides = [int(part) for part in parts]
     return sides[0], sides[-1]
-
-
-def require_known(kind: str, name: str, known: tuple[str, ...]) -> None:
-    """Check a choice; raises UnknownNameError with the nearest names."""
-    if name not in known:
-        raise UnknownNameError(kind, name, known)

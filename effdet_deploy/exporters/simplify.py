@@ -55,7 +55,7 @@ def simplify(
     Returns:
         An empty string, or in one sentence why ``target`` is an unsimplified copy.
     """
-    problem = _run_child([sys.executable, "-c", program, str(source), str(target)], timeout)
+    problem = _run_child([sys.executable, "-P", "-c", program, str(source), str(target)], timeout)
     if not problem and not target.is_file():
         problem = "wrote nothing"
     problem = problem or _change(source, target, example)
@@ -84,7 +84,8 @@ def _change(source: Path, target: Path, example: NDArray[Any]) -> str:
     try:
         before, after = (_heads(path, example) for path in (source, target))
     except Exception as error:  # noqa: BLE001 - whatever it is, the traced graph is delivered
-        return f"made a graph that does not run: {str(error).splitlines()[0]}"
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        return f"made a graph that does not run: {said}"
     for name, expected, found in zip(HEAD_OUTPUTS, before, after, strict=True):
         if expected.shape != found.shape:
             return f"changed the shape of {name}"

@@ -39,9 +39,10 @@ def load_source(
             seed=options.seed,
             progress=partial(_tell_download, progress),
         )
-    if options.num_classes is not None or options.image_size is not None or options.overrides:
+    changes = (options.num_classes, options.image_size, options.overrides or None)
+    if options.weights != "pretrained" or any(each is not None for each in changes):
         raise UsageError(
-            "num_classes, image_size and overrides cannot change a model in memory.",
+            "weights, num_classes, image_size and overrides cannot change a model in memory.",
             "Create the model with them, or pass a variant's name and weights.",
         )
     return loaded_module(variant_or_model)

@@ -13,7 +13,7 @@ from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detector import Detector
 from effdet_deploy.errors import MissingPackageError
-from effdet_deploy.exporters.lowering import EXACT_NAME
+from effdet_deploy.exporters.lowering import exact_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ def speed_notes(path: Path, spec: DetectorSpec, progress: Progress) -> tuple[str
     There is none for other precisions, and for an engine that is not installed or not run here.
     """
     target = spec.precision.target
-    exact = path.with_name(EXACT_NAME)
+    exact = exact_path(path)
     if spec.precision.kind != "int8" or target not in ENGINES or not exact.is_file():
         return ()
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from effdet_deploy._version import __version__
-from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact
+from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, scratch_path
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import staging
 from effdet_deploy.graph import create_pipeline, fold_for_inference
@@ -57,7 +57,7 @@ def export(
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
-            heads = directory / "heads.torchscript"
+            heads = scratch_path(staged, "heads.torchscript")
             heads_spec = dataclasses.replace(
                 spec, output=dataclasses.replace(spec.output, nms="none")
             )

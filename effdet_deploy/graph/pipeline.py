@@ -70,7 +70,7 @@ class Postprocess(nn.Module):
 
 
 class DetectionPipeline(nn.Module):
-    """The whole job: see design.md, "Graph inputs" and "Graph outputs", for the contract."""
+    """The whole job; docs/embedding.md has its inputs and outputs."""
 
     def __init__(self, network: nn.Module, spec: DetectorSpec) -> None:
         super().__init__()

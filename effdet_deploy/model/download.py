@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import DownloadError, ResourceError, UsageError
-from effdet_deploy.files import deliver, one_at_a_time, sha256_file
+from effdet_deploy.files import DISK_FULL, deliver, one_at_a_time, sha256_file
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -32,7 +31,6 @@ _TIMEOUT_S = 30.0
 _CHUNK = 1 << 18
 _NAMED_HASH = re.compile(r"-(?!(?:00\d*|20\d{6})\.)([0-9a-f]{8,64})\.\w+$")
 """Not a date such as 20240115, nor a number of steps such as 00012000."""
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def cache_directory() -> Path:
@@ -210,7 +208,7 @@ def _translated(
     error: OSError | http.client.HTTPException, url: str, target: Path
 ) -> DownloadError | ResourceError:
     """Turn what the network or the disk says into ours."""
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return ResourceError(
             f"The disk was full while downloading {url} to '{target.parent}'.",
             f"Free some space, or set {CACHE_VARIABLE} to a directory that has some.",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from effdet_deploy.errors import MissingPackageError, UnknownNameError
+from effdet_deploy.errors import UnknownNameError, import_failure
 from effdet_deploy.runtimes.adapter import checked_threads
 from effdet_deploy.runtimes.modelfile import SUFFIXES, require_content, require_model_file
 
@@ -114,5 +114,4 @@ def _import(backend: Backend) -> ModuleType:
     try:
         return importlib.import_module(backend.module)
     except ImportError as error:
-        purpose = f"running models with {backend.name}"
-        raise MissingPackageError(backend.package, purpose, backend.extra) from error
+        raise import_failure(error, backend.package, backend.name, backend.extra) from error

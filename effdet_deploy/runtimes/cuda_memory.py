@@ -112,7 +112,7 @@ def _is_installed(name: str) -> bool:
 
 
 def _no_module() -> MissingPackageError:
-    return MissingPackageError("cuda-python", "running engines", "tensorrt")
+    return MissingPackageError("cuda-python", "running engines")
 
 
 def open_cuda(index: int) -> Cuda:

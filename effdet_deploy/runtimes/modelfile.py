@@ -6,6 +6,7 @@ Needs neither torch nor onnx.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -115,10 +116,10 @@ def require_content(path: Path, wanted: Content) -> None:
     found = recognise(path)
     if found != wanted:
         suffix = next(suffix for suffix, content in SUFFIXES.items() if content == found)
-        raise ModelFileError(
-            f"'{path}' holds {_NAMES[found]}, not {_NAMES[wanted]}.",
-            f"Rename it to end in '{suffix}', or name the right file.",
-        )
+        remedy = f"Rename it to end in '{suffix}', or name the right file."
+        if path.suffix == suffix:
+            remedy = "Choose the backend that runs such files, or name another file."
+        raise ModelFileError(f"'{path}' holds {_NAMES[found]}, not {_NAMES[wanted]}.", remedy)
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
@@ -166,11 +167,20 @@ def _embedded_spec(path: Path, content: Content) -> str | None:
     if content == "onnx":
         return read_onnx(path).metadata.get(METADATA_KEY)
     if content == "torchscript":
+        return _spec_in_archive(path)
+    return None
+
+
+def _spec_in_archive(path: Path) -> str | None:
+    try:
         with zipfile.ZipFile(path) as archive:
             ending = f"/extra/{METADATA_KEY}"
             names = [name for name in archive.namelist() if name.endswith(ending)]
             return archive.read(names[0]).decode() if names else None
-    return None
+    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
+        raise ModelFileError(
+            f"The spec inside '{path}' is damaged: {error}.", "Export or copy the file again."
+        ) from error
 
 
 def check_external_files(path: Path, spec: DetectorSpec) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from effdet_deploy.errors import (
     EffdetDeployError,
-    MissingPackageError,
     ModelFileError,
+    import_failure,
 )
 from effdet_deploy.runtimes import tensorrt_checks as checks
 from effdet_deploy.runtimes.adapter import TensorInfo, checked_feeds, closed_error
@@ -80,7 +80,7 @@ def _import(backend: str) -> Any:
         return import_library(backend)
     except ImportError as error:
         package = "tensorrt" if backend == "tensorrt" else "tensorrt-rtx-cu12-bindings"
-        raise MissingPackageError(package, "running engines", backend) from error
+        raise import_failure(error, package, NAMES[backend], backend) from error
 
 
 def _deserialise(

@@ -11,6 +11,7 @@ import pytest
 from effdet_deploy import cli
 from effdet_deploy.cli import COMMANDS, main
 from effdet_deploy.errors import EffdetDeployError, MissingError, VerificationError
+from tests.preflight.graphs import top_k
 
 HEAVY = ("torch", "timm", "numpy", "PIL", "onnxruntime", "onnx", "rich.markdown", "pygments")
 
@@ -204,6 +205,19 @@ def test_a_reader_that_leaves_early_is_no_error():
         ["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stderr == ""
+
+
+def test_a_verdict_is_kept_when_the_reader_leaves_early(tmp_path):
+    """A problem found is exit code 5, whoever listens."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(top_k(5000).SerializeToString())
+    tool = (
+        f'"{sys.executable}" -c "import sys; from effdet_deploy.cli import main; sys.exit(main())"'
+    )
+    command = f"{tool} check '{model}' --target tensorrt-10; echo $? >'{tmp_path}/code'"
+    shell = f"({command}) | true"
+    subprocess.run(["/bin/sh", "-c", shell], capture_output=True, check=False, timeout=60)
+    assert (tmp_path / "code").read_text().strip() == "5"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

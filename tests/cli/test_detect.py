@@ -182,6 +182,19 @@ def test_an_output_that_is_a_file_is_a_usage_error(model, picture, here, capsys)
     assert (here / "out").read_text() == "mine"
 
 
+def test_the_json_file_may_stand_in_the_directory_that_is_made(model, picture, here):
+    arguments = ["detect", str(model), str(picture), "-o", "out", "--json", "out/r.json"]
+    assert main(arguments) == 0
+    assert (here / "out" / "r.json").is_file()
+
+
+def test_a_picture_of_the_longest_name_is_annotated(model, picture, here):
+    name = "像" * 83 + ".png"
+    picture.rename(here / name)
+    assert main(["detect", str(model), str(here / name), "-o", "out"]) == 0
+    assert (here / "out" / name).is_file()
+
+
 def test_an_unwritable_json_target_leaves_nothing_behind(model, picture, here, capsys):
     arguments = ["detect", str(model), str(picture), "-o", "out", "--json", "absent/r.json"]
     assert main(arguments) == 2

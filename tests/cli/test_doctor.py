@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from effdet_deploy.cli import doctor, main
+from effdet_deploy.runtimes import gpu
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -61,6 +62,15 @@ def test_the_gpu_build_serves_for_running(monkeypatch):
     assert not document["notices"]
 
 
+def test_pycuda_serves_for_running_engines_and_a_tensorrt_of_the_system_stays(monkeypatch):
+    versions(monkeypatch, {"tensorrt": "10.7", "pycuda": "2025.1"})
+    (engines,) = (
+        each for each in doctor.examine()["purposes"] if each["purpose"] == "build TensorRT engines"
+    )
+    assert engines["packages"]["cuda-python"] == "2025.1 (pycuda)"
+    assert engines["command"] == "pip install onnx"
+
+
 @pytest.mark.parametrize(
     ("gpus", "providers", "noticed"),
     [
@@ -71,35 +81,6 @@ def test_the_gpu_build_serves_for_running(monkeypatch):
 )
 def test_a_gpu_that_onnxruntime_cannot_use_is_noticed(monkeypatch, gpus, providers, noticed):
     versions(monkeypatch, {"onnxruntime": "1.31.1"})
-    monkeypatch.setattr(doctor, "cuda_devices", lambda: gpus)
+    monkeypatch.setattr(gpu, "list_gpus", lambda: [gpu.Gpu(name, "8.9") for name in gpus])
     monkeypatch.setattr(doctor, "onnxruntime_providers", lambda: providers)
     assert bool(doctor.examine()["notices"]) == noticed
-
-
-class Driver:
-    """A CUDA driver with two GPUs."""
-
-    def __init__(self, name: str) -> None:
-        self.status = 0
-
-    def cuInit(self, flags):  # noqa: N802
-        return self.status
-
-    def cuDeviceGetCount(self, count):  # noqa: N802
-        count._obj.value = 2
-        return 0
-
-    def cuDeviceGetName(self, buffer, size, index):  # noqa: N802
-        buffer.value = f"GPU {index}".encode()
-        return 0
-
-
-def test_gpus_are_read_from_the_driver(monkeypatch):
-    monkeypatch.setattr(doctor.ctypes, "CDLL", Driver)
-    assert doctor.cuda_devices() == ["GPU 0", "GPU 1"]
-
-
-def test_a_driver_that_does_not_start_means_no_gpu(monkeypatch):
-    monkeypatch.setattr(Driver, "cuInit", lambda self, flags: 100)
-    monkeypatch.setattr(doctor.ctypes, "CDLL", Driver)
-    assert doctor.cuda_devices() == []

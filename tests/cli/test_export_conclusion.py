@@ -43,6 +43,10 @@ FOR_OPENVINO = dataclasses.replace(
             f"{COPY_ENGINE} with the GPU and run: effdet-deploy detect d0.engine PICTURE.jpg",
         ),
         (
+            artifact("d0.engine", dataclasses.replace(ON_A_GPU, traits=("strip-plan",))),
+            "refit d0.engine with its weights before it is run, as TensorRT's Refitter does",
+        ),
+        (
             artifact("d0.onnx", nms="plugin"),
             f"{COPY_ONNX} with TensorRT and run: effdet-deploy build d0.onnx d0.engine",
         ),

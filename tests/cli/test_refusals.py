@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,27 @@ def test_no_option_of_an_export_names_its_output(option, tmp_path, capsys):
     output = tmp_path / "d0.engine"
     asked = ["--variant", "d0", "--weights", "random", output, option, output]
     assert "d0.engine' is named twice" in refused(capsys, asked, command=export_main)
+
+
+@pytest.mark.parametrize("command", ["inspect", "check", "detect", "bench"])
+def test_no_result_replaces_the_model_or_its_sidecar(command, model, picture, capsys):
+    sidecar_path(model).write_text("{}")
+    more = {"check": ["--target", "tensorrt-10"], "detect": [picture]}.get(command, [])
+    for victim in (model, sidecar_path(model)):
+        asked = [command, model, *more, "--json", victim]
+        assert f"{victim.name}' is named twice" in refused(capsys, asked)
+    assert sidecar_path(model).read_text() == "{}"
+
+
+def test_one_result_of_bench_does_not_replace_the_other(model, tmp_path, capsys):
+    both = tmp_path / "result"
+    assert "is named twice" in refused(capsys, ["bench", model, "--json", both, "--markdown", both])
+
+
+def test_the_result_of_an_export_does_not_replace_what_it_reads(tmp_path, capsys):
+    labels = tmp_path / "labels.json"
+    asked = ["--variant", "d0", tmp_path / "d0.onnx", "--labels", labels, "--json", labels]
+    assert "labels.json' is named twice" in refused(capsys, asked, command=export_main)
 
 
 def test_pictures_to_compare_on_without_a_comparison(model, tmp_path, capsys):
@@ -61,6 +83,8 @@ def test_accuracy_without_pycocotools_is_refused_before_the_annotations_are_read
 @pytest.mark.parametrize(
     ("given", "stored"),
     [
+        ({"verify": False}, "--no-verify"),
+        ({"labels": Path("my labels.txt")}, "--labels 'my labels.txt'"),
         ({"weights": "https://host/a/x.pth?X-Amz-Signature=secret"}, "--weights x.pth"),
         ({"weights": "/home/somebody/x.pth"}, "--weights x.pth"),
         ({"score_threshold": 0.0}, "--score-threshold 0.0"),
@@ -69,4 +93,4 @@ def test_accuracy_without_pycocotools_is_refused_before_the_annotations_are_read
     ],
 )
 def test_the_stored_command_makes_the_same_and_gives_nothing_away(given, stored):
-    assert _command(given) == f"effdet-export {stored}".strip()
+    assert _command({"verify": True} | given) == f"effdet-export {stored}".strip()

@@ -10,8 +10,9 @@ import onnx
 import pytest
 import torch
 
+from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import Artifact, ExportOptions, export
-from effdet_deploy.exporters.artifact import silent
+from effdet_deploy.exporters.artifact import scratch_path, silent
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -111,6 +112,19 @@ def test_a_model_in_memory_is_taken_as_it_is(tmp_path: Path) -> None:
     assert [each.name for each in spec.classes] == ["cat", "dog", "bird"]
     assert spec.variant == "tf_efficientdet_lite0"
     assert spec.overrides == {"image_size": [128, 128], "num_classes": 3}
+
+
+def test_weights_are_not_loaded_into_a_model_in_memory() -> None:
+    network = conditioned("tf_efficientdet_lite0", num_classes=3)
+    with pytest.raises(UsageError, match="cannot change a model in memory"):
+        load_source(network, ExportOptions(weights="other.pth"), silent)
+
+
+@pytest.mark.parametrize("name", ["heads.onnx", "traced.onnx", "exact.onnx", "m.onnx.heads.onnx"])
+def test_no_output_has_the_name_of_an_intermediate_file(name: str) -> None:
+    staged = Path("private", name)
+    roles = ("traced.onnx", "simplified.onnx", "heads.onnx", "exact.onnx", "sidecar")
+    assert staged not in {scratch_path(staged, role) for role in roles}
 
 
 def write_labels(directory: Path) -> Path:

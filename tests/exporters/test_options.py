@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from effdet_deploy.errors import UsageError
+from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.exporters.options import ExportOptions, parse_batch, parse_image_size
 from effdet_deploy.spec import BatchSpec
 
@@ -18,6 +18,22 @@ from effdet_deploy.spec import BatchSpec
 )
 def test_batch_takes_a_number_a_range_or_three_numbers(text: str, expected: BatchSpec) -> None:
     assert parse_batch(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("precision", "bf16"),
+        ("target", "tensorflow"),
+        ("input_kind", "float"),
+        ("channel_order", "rbg"),
+        ("nms", "soft"),
+        ("box_format", "xywh"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused(field: str, value: str) -> None:
+    with pytest.raises(UnknownNameError, match=value):
+        ExportOptions(**{field: value})
 
 
 @pytest.mark.parametrize("text", ["", "a", "1-8", "1,8", "1..4..8..9", "1.5"])

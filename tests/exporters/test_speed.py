@@ -12,7 +12,7 @@ from effdet_deploy.benchmark.machine import LoadWatch
 from effdet_deploy.benchmark.ratio import Ratio
 from effdet_deploy.errors import MissingPackageError
 from effdet_deploy.exporters import speed
-from effdet_deploy.exporters.lowering import EXACT_NAME
+from effdet_deploy.exporters.lowering import exact_path
 from effdet_deploy.spec import METADATA_KEY, PrecisionSpec
 from tests.precision.tiny_network import network_spec, tiny_network
 
@@ -31,7 +31,7 @@ def pair(tmp_path):
     model = tiny_network()
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     onnx.save(model, tmp_path / "model.onnx")
-    shutil.copyfile(tmp_path / "model.onnx", tmp_path / EXACT_NAME)
+    shutil.copyfile(tmp_path / "model.onnx", exact_path(tmp_path / "model.onnx"))
     return tmp_path / "model.onnx", spec
 
 

@@ -17,7 +17,9 @@ from effdet_deploy.errors import (
 )
 from effdet_deploy.exporters.tensorrt import engine as building
 from effdet_deploy.exporters.tensorrt.engine import build_engine
+from effdet_deploy.exporters.tensorrt.failures import crash_error
 from effdet_deploy.exporters.tensorrt.machine import require_builder
+from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes.modelfile import read_sidecar, recognise
@@ -226,6 +228,24 @@ def test_what_runs_an_engine_is_missed_before_the_build(model, tmp_path, use_dou
         build_engine(model, tmp_path / "tiny.engine")
 
     assert not log.exists()
+
+
+def test_a_timing_cache_that_cannot_be_written_is_refused_before_the_build(
+    model, tmp_path, use_double
+):
+    log = use_double()
+    options = BuildOptions(timing_cache=tmp_path / "absent" / "timings.bin")
+
+    with pytest.raises(UsageError, match="does not exist"):
+        build_engine(model, tmp_path / "tiny.engine", options)
+
+    assert not log.exists()
+
+
+def test_a_crash_at_the_start_names_no_model():
+    error = crash_error(Request(BuildOptions()), -11, "")
+    assert isinstance(error, DeviceError)
+    assert "crashed with SIGSEGV when it was started" in error.cause
 
 
 def test_the_timing_cache_is_saved_and_used_again(model, tmp_path, use_double):

@@ -16,12 +16,12 @@ from effdet_deploy.errors import (
     VerificationError,
 )
 from effdet_deploy.exporters import Artifact, ExportOptions, export
-from effdet_deploy.exporters.lowering import plan_path
+from effdet_deploy.exporters.artifact import plan_path
 from effdet_deploy.exporters.tensorrt import export as road
 from effdet_deploy.exporters.tensorrt.machine import finish_commands
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.files import sha256_file, sidecar_path
-from effdet_deploy.spec import BatchSpec, InputSpec
+from effdet_deploy.spec import BatchSpec, InputSpec, PrecisionSpec
 from tests.onnx_models import detector_spec, write_tiny
 
 RTX = ExportOptions(build=BuildOptions(backend="tensorrt-rtx"), command="effdet-export --this")
@@ -37,7 +37,7 @@ def exported(monkeypatch):
     def export_tiny(_variant, output, options, _progress):
         made.append(output)
         assert options.target == "tensorrt"
-        spec = dataclasses.replace(detector_spec(batch=options.batch), command=options.command)
+        spec = laid_out_for_tensorrt(batch=options.batch)
         write_tiny(output, spec)
         record = {"sha256": sha256_file(output), "verification": {"status": "passed"}}
         sidecar_path(output).write_text(json.dumps({"spec": dataclasses.asdict(spec)} | record))
@@ -45,6 +45,13 @@ def exported(monkeypatch):
 
     monkeypatch.setattr(road.onnx, "export", export_tiny)
     return made
+
+
+def laid_out_for_tensorrt(**fields):
+    precision = PrecisionSpec("fp32", "tensorrt")
+    return dataclasses.replace(
+        detector_spec(**fields), precision=precision, command=NOWHERE.command
+    )
 
 
 def names_in(directory: Path) -> set[str]:
@@ -95,9 +102,14 @@ def test_without_tensorrt_that_is_announced_before_work_starts(exported, tmp_pat
     assert exported == []
 
 
-def test_without_tensorrt_another_onnx_file_is_not_replaced(exported, tmp_path):
+OF_NO_ENGINE = dataclasses.replace(detector_spec(), command=NOWHERE.command)
+"""What the same options make where the output is the ONNX file itself."""
+
+
+@pytest.mark.parametrize("spec", [detector_spec(), OF_NO_ENGINE], ids=["another", "of no engine"])
+def test_without_tensorrt_another_onnx_file_is_not_replaced(spec, exported, tmp_path):
     other = tmp_path / "model.onnx"
-    write_tiny(other)
+    write_tiny(other, spec)
     content = other.read_bytes()
 
     with pytest.raises(UsageError, match="is another file") as caught:
@@ -155,19 +167,52 @@ def test_a_budget_that_cannot_be_met_stays_that_error(tmp_path, monkeypatch):
     assert names_in(tmp_path) == set()
 
 
-def test_the_plan_of_an_engine_in_int8_is_kept_beside_it(exported, tmp_path, monkeypatch):
+@pytest.fixture
+def exported_in_int8(exported, monkeypatch):
     export_tiny = road.onnx.export
 
     def export_with_plan(variant, output, *rest):
-        plan_path(output).write_text("{}")
+        plan_path(output).write_text("new")
         return export_tiny(variant, output, *rest)
 
     monkeypatch.setattr(road.onnx, "export", export_with_plan)
 
+
+def test_the_plan_of_an_engine_in_int8_is_kept_beside_it(exported_in_int8, tmp_path):
     export("d0", tmp_path / "model.engine", RTX)
 
     names = ("model.engine", "model.engine.json", "model.engine.precision.json")
     assert names_in(tmp_path) == set(names)
+
+
+def test_a_plan_stays_beside_the_engine_it_is_of(exported_in_int8, tmp_path, monkeypatch):
+    """A build that fails leaves the old engine, and the old engine's plan."""
+
+    def fail(*_arguments, **_options):
+        raise MissingError("The memory ran out.", "Free some.")
+
+    monkeypatch.setattr(road, "build_engine", fail)
+    old = tmp_path / "model.engine.precision.json"
+    old.write_text("old")
+
+    with pytest.raises(MissingError):
+        export("d0", tmp_path / "model.engine", RTX)
+
+    assert old.read_text() == "old"
+
+
+def test_a_plan_given_as_a_file_stays_as_its_user_wrote_it(exported_in_int8, tmp_path):
+    given = tmp_path / "model.engine.precision.json"
+    given.write_text("edited")
+    plan = road._plan_beside(tmp_path / "private.onnx", tmp_path / "model.engine", ExportOptions())
+    assert plan is None
+    plan_path(tmp_path / "private.onnx").write_text("new")
+    beside = (tmp_path / "private.onnx", tmp_path / "model.engine")
+    assert road._plan_beside(*beside, ExportOptions()) is not None
+    options = ExportOptions(
+        precision="int8", calibration=tmp_path, precision_file=given, target="tensorrt"
+    )
+    assert road._plan_beside(*beside, options) is None
 
 
 @pytest.mark.parametrize(

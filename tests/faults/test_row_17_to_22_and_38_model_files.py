@@ -62,6 +62,16 @@ def test_row_19_truncated_torchscript_is_refused(tmp_path):
     assert "archive" in refusal(path).cause
 
 
+def test_row_19_torchscript_with_a_damaged_spec_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "model.torchscript"
+    extra = {"effdet.spec": detector_spec().to_json()}
+    torch.jit.save(torch.jit.script(torch.nn.Identity()), str(path), _extra_files=extra)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"variant"', b'"Variant"'))
+    assert "is damaged" in refusal(path).cause
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_row_19_directory_as_model_is_refused(tmp_path, suffix):
     path = tmp_path / f"model{suffix}"

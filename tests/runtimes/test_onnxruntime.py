@@ -11,6 +11,7 @@ import pytest
 from effdet_deploy.errors import (
     DataError,
     DeviceError,
+    EffdetDeployWarning,
     ModelFileError,
     UnknownNameError,
     UsageError,
@@ -162,7 +163,8 @@ def test_auto_takes_the_cpu_where_a_cuda_provider_cannot_start(tmp_path, monkeyp
         "get_available_providers",
         lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
     )
-    assert load_runtime(path, device="auto").device == "cpu"
+    with pytest.warns(EffdetDeployWarning, match=r"The CPU is used\."):
+        assert load_runtime(path, device="auto").device == "cpu"
     with pytest.raises(DeviceError):
         load_runtime(path, device="cuda")
 

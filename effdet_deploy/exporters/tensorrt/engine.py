@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import UsageError
-from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, silent
+from effdet_deploy.exporters.artifact import (
+    Artifact,
+    Progress,
+    deliver_artifact,
+    plan_path,
+    silent,
+)
 from effdet_deploy.exporters.options import (
     TENSORRT_MAX_TOPK,
     require_batch,
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.runtimes.modelfile import Sidecar
     from effdet_deploy.spec import BatchSpec, DetectorSpec, EngineSpec
 
 
@@ -50,6 +58,7 @@ def build_engine(
     batch: BatchSpec | None = None,
     images: Path | None = None,
     verify: bool = True,
+    plan: Path | None = None,
 ) -> Artifact:
     """Build ``engine_path`` from an ONNX file of ours, and run it against that file on a GPU.
 
@@ -63,7 +72,8 @@ def build_engine(
         progress: told the phase of the builder, its step and the seconds that have passed.
         batch: the batch sizes the engine takes; default those of the ONNX file.
         images: a folder of pictures to compare on; default four structured pictures.
-        verify: run the plan where there is a GPU; without one it cannot be run.
+        verify: run the engine where there is a GPU; without one it cannot be run.
+        plan: the file that says which layers are INT8; a copy is delivered beside the engine.
 
     Raises:
         UsageError: TensorRT cannot have the model's options, or the target cannot be written.
@@ -77,9 +87,9 @@ def build_engine(
     require_writable_target(engine_path)
     require_onnx()
     spec = _buildable_spec(onnx_path, options, batch)
+    recorded = read_sidecar(onnx_path)
     pictures = verification_images(spec.input, images, spec.batch) if verify else []
-    if verify and list_gpus():
-        require_cuda()
+    require_ready(options, verify=verify)
     with staging(engine_path) as directory:
         staged = directory / engine_path.name
         request = Request(options, str(onnx_path.resolve()), str(staged.resolve()), spec.batch)
@@ -89,7 +99,9 @@ def build_engine(
         if verify and _can_run(builder):
             progress("comparing the engine with the ONNX file")
             report = _verify(staged, onnx_path, spec, pictures)
-        evidence = _evidence(onnx_path, report)
+        evidence = _evidence(onnx_path, recorded, report)
+        if plan is not None:
+            shutil.copyfile(plan, plan_path(staged))
         return deliver_artifact(
             staged,
             engine_path,
@@ -99,6 +111,19 @@ def build_engine(
             reference="its ONNX file",
             extra=evidence,
         )
+
+
+def require_ready(options: BuildOptions, *, verify: bool) -> None:
+    """Check what a build needs when it ends, before it begins.
+
+    Raises:
+        UsageError: the timing cache cannot be written.
+        MissingPackageError: there is a GPU, and nothing to run the engine on it with.
+    """
+    if options.timing_cache is not None:
+        require_writable_target(options.timing_cache)
+    if verify and list_gpus():
+        require_cuda()
 
 
 def _buildable_spec(
@@ -203,9 +228,10 @@ def _verdict(
     return (f"the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}",)
 
 
-def _evidence(onnx_path: Path, report: ParityReport | None) -> dict[str, Any]:
+def _evidence(
+    onnx_path: Path, recorded: Sidecar | None, report: ParityReport | None
+) -> dict[str, Any]:
     """Return what the sidecar says beside the usual: what was compared, and from which file."""
-    recorded = read_sidecar(onnx_path)
     digest = sha256_file(onnx_path)
     of_this_file = recorded is not None and recorded.sha256 == digest
     compared = recorded.verification if recorded is not None and of_this_file else None

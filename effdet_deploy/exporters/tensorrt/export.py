@@ -14,13 +14,12 @@ from effdet_deploy.errors import (
     VerificationError,
 )
 from effdet_deploy.exporters import onnx
-from effdet_deploy.exporters.artifact import failed_path
-from effdet_deploy.exporters.lowering import deliver_plan, plan_path
-from effdet_deploy.exporters.tensorrt.engine import build_engine
+from effdet_deploy.exporters.artifact import failed_path, plan_path
+from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
 from effdet_deploy.exporters.tensorrt.machine import finish_commands, require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.exporters.tensorrt.plugin import NOT_RUN
-from effdet_deploy.files import deliver, require_writable_target, sidecar_path, staging
+from effdet_deploy.files import deliver_together, require_writable_target, sidecar_path, staging
 from effdet_deploy.runtimes.modelfile import read_spec
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ def export(
     """
     if options.keep_onnx is not None:
         require_writable_target(options.keep_onnx)
+    require_ready(options.build, verify=options.verify)
     progress("looking for the builder")
     try:
         require_builder(options.build)
@@ -68,8 +68,6 @@ def export(
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
         model = _export_onnx(variant_or_model, kept, output, options, progress)
-        if options.keep_onnx is None:
-            deliver_plan(plan_path(kept), output)
         engine = build_engine(
             model.path,
             output,
@@ -77,11 +75,20 @@ def export(
             progress,
             images=options.verify_images,
             verify=options.verify,
+            plan=_plan_beside(kept, output, options),
         )
     # Where the engine was not run, the comparison of its ONNX file is what there is to show.
     report = engine.report or model.report
     notes = [each for each in model.notes if engine.report is None or each != NOT_RUN]
     return dataclasses.replace(engine, report=report, notes=(*notes, *engine.notes))
+
+
+def _plan_beside(kept: Path, output: Path, options: ExportOptions) -> Path | None:
+    """Return the precision plan of the ONNX file if it is to move beside the engine."""
+    plan, final = plan_path(kept), plan_path(output)
+    given = options.precision_file
+    stays = options.keep_onnx is not None or (given and given.resolve() == final.resolve())
+    return plan if plan.is_file() and not stays else None
 
 
 def _for_onnx(options: ExportOptions) -> ExportOptions:
@@ -94,7 +101,9 @@ def _require_free(kept: Path, options: ExportOptions) -> None:
     if options.keep_onnx is not None or not kept.exists():
         return
     try:
-        same = bool(options.command) and read_spec(kept, "onnx").command == options.command
+        spec = read_spec(kept, "onnx")
+        laid_out = spec.precision.target == "tensorrt"
+        same = laid_out and bool(options.command) and spec.command == options.command
     except InputError:
         same = False
     if not same:
@@ -121,9 +130,9 @@ def _export_onnx(
         if options.keep_onnx is not None or not failed.is_file():
             raise
         final = output.with_name(failed.name)
-        deliver(sidecar_path(failed), sidecar_path(final))
-        deliver_plan(plan_path(failed), final)
-        deliver(failed, final)
+        of_each = (sidecar_path, plan_path, lambda path: path)
+        moves = [(where(failed), where(final)) for where in of_each]
+        deliver_together([each for each in moves if each[0].is_file()])
         raise VerificationError(
             f"The ONNX file does not give what PyTorch gives, so no engine was built from it; it "
             f"is kept as '{final}'.",

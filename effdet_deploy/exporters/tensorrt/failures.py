@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 from pathlib import Path
@@ -31,9 +30,8 @@ def build_error(request: Request, fields: dict[str, Any]) -> EffdetDeployError |
     stage, messages = fields["stage"], fields["messages"]
     if stage == "check":
         return ModelFileError(*messages)
-    if stage == "write":
-        code = fields.get("errno") or 0
-        return OSError(code, os.strerror(code), request.plan)
+    if stage == "file":
+        return OSError(fields.get("errno") or 0, messages[0], fields["file"])
     if stage == "import":
         return _import_error(request, messages[0])
     if stage == "start":
@@ -96,8 +94,13 @@ def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDep
     said = f" ({last_words})" if last_words else ""
     if returncode == -signal.SIGKILL:
         return ResourceError(
-            f"The process that builds the engine from '{model}' was ended by SIGKILL{said}.",
+            f"The process that builds the engine was ended by SIGKILL{said}.",
             "Usually the system ran out of memory: free some, or build on a larger machine.",
+        )
+    if not model:
+        return DeviceError(
+            f"{name} crashed with {how} when it was started{said}.",
+            "Install another release of it, or an NVIDIA driver that it supports.",
         )
     return ModelFileError(
         f"{name} crashed with {how} on '{model}'{said}.",

@@ -68,7 +68,9 @@ def main() -> int:
     except MemoryError:
         channel.send("failed", stage="build", messages=["out of memory"])
     except OSError as error:
-        channel.send("failed", stage="write", messages=[str(error)], errno=error.errno)
+        file = error.filename or request.plan
+        said = error.strerror or str(error)
+        channel.send("failed", stage="file", messages=[said], errno=error.errno, file=str(file))
     else:
         channel.send("done")
         return 0
