@@ -155,7 +155,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
                 tables[key] = measured_quietly(measure, under_load=options.under_load)
                 left -= 1
             # What an earlier run measured, and this one was not asked for, stays.
-            document["tables"] = list(tables.values())
+            document["tables"] = [tables[key] for key in sorted(tables, key=str)]
             save(options, document)
     if not options.no_startup and document["startup"] is None and left > 0:
         case = next(cases(options, directory))

@@ -119,7 +119,8 @@ def import_failure(error: ImportError, package: str, engine: str, extra: str) ->
         engine: its name, such as ``OpenVINO``.
         extra: the extra of effdet-deploy that brings it.
     """
-    if isinstance(error, ModuleNotFoundError):
+    absent = (error.name or package).partition(".")[0].replace("_", "-")
+    if isinstance(error, ModuleNotFoundError) and package.startswith(absent):
         return MissingPackageError(package, f"running models with {engine}", extra)
     return DeviceError(
         f"The package '{package}' is installed and cannot be loaded: {error}.",

@@ -196,8 +196,11 @@ def resolve_inside(directory: Path, location: str) -> Path:
         ModelFileError: ``location`` is absolute, climbs out with ``..``, or has a symbolic link.
     """
     path = directory / location
-    outside = Path(location).is_absolute() or ".." in Path(location).parts
-    if outside or path.resolve() != directory.resolve() / location:
+    try:
+        plain = path.resolve() == directory.resolve() / location
+    except (OSError, ValueError, RuntimeError):  # a link to itself, or no name at all
+        plain = False
+    if not plain or Path(location).is_absolute() or ".." in Path(location).parts:
         raise ModelFileError(
             f"The model names the external file '{location}', which is not a plain file in its "
             "own directory.",

@@ -38,6 +38,7 @@ def test_exit_codes_are_those_of_the_contract(kind):
     ("raised", "kind", "said"),
     [
         (ModuleNotFoundError("No module named 'openvino'"), MissingPackageError, "not installed"),
+        (ModuleNotFoundError("No module named 'tbb'", name="tbb"), DeviceError, "'tbb'"),
         (ImportError("libtbb.so.12: cannot open"), DeviceError, "cannot be loaded: libtbb.so.12"),
     ],
 )

@@ -134,6 +134,28 @@ def test_a_data_file_elsewhere_is_refused(tmp_path, location):
         resolve_inside(tmp_path, location)
 
 
+def test_a_data_file_in_a_linked_folder_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "weights.data").touch()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ModelFileError, match="not a plain file"):
+        resolve_inside(tmp_path / "model", "link/weights.data")
+
+
+def test_a_model_may_stand_in_a_linked_folder(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert resolve_inside(tmp_path / "link", "weights.data").parent == tmp_path / "link"
+
+
+@pytest.mark.parametrize("location", ["a\0b", "loop"])
+def test_a_location_that_is_no_place_is_refused(tmp_path, location):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ModelFileError, match="not a plain file"):
+        resolve_inside(tmp_path, location)
+
+
 def test_a_link_as_data_file_is_refused(tmp_path):
     (tmp_path / "weights").symlink_to("/etc/passwd")
     with pytest.raises(ModelFileError):

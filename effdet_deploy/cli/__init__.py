@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from effdet_deploy._version import __version__
-from effdet_deploy.cli.console import mute_stdout, note, report_error
+from effdet_deploy.cli.console import mute, note, report_error
 from effdet_deploy.errors import (
     EffdetDeployError,
     EffdetDeployWarning,
@@ -137,7 +137,7 @@ def _attempt(
     except (KeyboardInterrupt, typer.Abort):
         return _interrupted()
     except BrokenPipeError:
-        mute_stdout()
+        mute(sys.stdout)
         return 0
     except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
         return _report(error, program, debug)

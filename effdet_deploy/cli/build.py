@@ -54,7 +54,7 @@ def run(
         raise UnknownNameError("engine suffix", output.suffix, _SUFFIXES)
     options = option.build_options(context.params)
     console.require_targets(json_file)
-    console.require_distinct(json_file, *console.with_sidecars(model, output))
+    console.require_distinct(json_file, timing_cache, *console.with_sidecars(model, output))
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = build_engine(

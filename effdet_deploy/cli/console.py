@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import time
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,15 +32,15 @@ def _console(*, to_stderr: bool) -> Console:
     class Screen(Console):
         def on_broken_pipe(self) -> None:
             """Go on in silence, where Rich would end with 1: the verdict is in the exit code."""
-            mute_stdout()
+            mute(self.file)
 
     return Screen(stderr=to_stderr, highlight=False, soft_wrap=True)
 
 
-def mute_stdout() -> None:
-    """Send what follows nowhere: the reader of our output has left, as ``| head`` does."""
+def mute(stream: IO[str]) -> None:
+    """Send what follows nowhere: the reader of ``stream`` has left, as ``| head`` does."""
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def note(text: str) -> None:
@@ -72,16 +71,15 @@ def require_distinct(written: Path | None, *others: Path | None) -> None:
     """Refuse to write what would replace another file that the command reads or makes."""
     from effdet_deploy.errors import UsageError
 
-    for other in others:
-        if written is not None and other is not None and written.resolve() == other.resolve():
-            raise UsageError(
-                f"'{written}' is named twice: another file of this command has that place.",
-                "Name another file.",
-            )
+    if written is not None and written.resolve() in {each.resolve() for each in others if each}:
+        raise UsageError(
+            f"'{written}' is named twice: another file of this command has that place.",
+            "Name another file.",
+        )
 
 
 def with_sidecars(*models: Path) -> tuple[Path, ...]:
-    """Return the files of ``models``, those beside them included."""
+    """Return ``models`` and the sidecar of each."""
     from effdet_deploy.files import sidecar_path
 
     return (*models, *map(sidecar_path, models))

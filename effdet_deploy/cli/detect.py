@@ -49,8 +49,9 @@ def run(
     targets = _plan(inputs, output)
     result = json_file or output / "detections.json"
     _require_directory(output)
-    if result.parent != output:
-        console.require_targets(json_file)
+    made = {each.resolve() for each in (output, *output.parents)}
+    if result.parent.is_dir() or result.parent.resolve() not in made:
+        console.require_targets(result)
     console.require_distinct(result, *console.with_sidecars(model), *targets, *targets.values())
     with load(model, backend, device, threads, trust) as detector:
         threshold = _threshold(score_threshold, detector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer  # noqa: TC002 - Typer reads the annotations
@@ -68,12 +69,14 @@ def run(
     comparing it with eager PyTorch; one that differs is kept as OUTPUT.failed.
     """
     from effdet_deploy.exporters import export
+    from effdet_deploy.exporters.artifact import plan_path
 
     _require_variant(variant, weights)
     console.require_targets(json_file)
+    read = [Path(weights), *map(context.params.get, option.READ)]
     made = console.with_sidecars(output, *((keep_onnx,) if keep_onnx else ()))
-    console.require_distinct(json_file, *made, *map(context.params.get, option.READ))
-    console.require_distinct(keep_onnx, output)
+    console.require_distinct(json_file, *made, plan_path(output), *read)
+    console.require_distinct(keep_onnx, output, *read)
     options = option.export_options(context.params)
     begun = time.monotonic()
     with console.stages() as stage:

@@ -153,8 +153,8 @@ def _overrides(path: Path | None) -> dict[str, Any]:
     return read_json_object(path, "The config file", remedy)
 
 
-READ = ("config", "labels", "calibration", "eval_data", "precision_file")
-"""The options whose files an export reads."""
+READ = ("config", "labels", "calibration", "eval_data", "precision_file", "timing_cache")
+"""The options whose files an export reads, beside its weights."""
 _NOT_STORED = ("output", "keep_onnx", "json_file")
 
 

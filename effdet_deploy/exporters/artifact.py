@@ -67,13 +67,19 @@ def failed_path(target: Path) -> Path:
 
 
 def scratch_path(staged: Path, role: str) -> Path:
-    """Return a place beside ``staged``, in its private directory, that no output can be named."""
-    return staged.with_name(f"{staged.name}.{role}")
+    """Return a place beside ``staged``, in its private directory, that no output can have."""
+    return staged.with_name(f"{role}.scratch")
 
 
 def plan_path(artifact: Path) -> Path:
     """Return where the file stands that says which layers of ``artifact`` are INT8."""
     return artifact.with_name(f"{artifact.name}.precision.json")
+
+
+def is_plan_of(given: Path | None, output: Path) -> bool:
+    """Tell whether ``given``, which the user wrote, is where the plan of ``output`` would go."""
+    places = (plan_path(output), plan_path(failed_path(output)))
+    return given is not None and given.resolve() in {each.resolve() for each in places}
 
 
 def deliver_artifact(

@@ -91,7 +91,7 @@ def lower_precision(
 
 def exact_path(staged: Path) -> Path:
     """Return where the FP32 graph stands from which the INT8 one at ``staged`` was made."""
-    return scratch_path(staged, "exact.onnx")
+    return scratch_path(staged, "exact")
 
 
 def _lower_to_fp16(
@@ -134,9 +134,7 @@ def _lower_to_int8(
     if LAYOUTS[target].half:
         unfit = _unfit_nodes(model, batches, progress)
     quantiser = Quantiser(model, batches, target, Recipe(), cache, progress)
-    # What FP16 cannot hold is not cut down to INT8 either.
-    allowed = [name for name in quantiser.default() if name not in unfit[0]]
-    names, plan = _chosen(quantiser, allowed, unfit[0], spec, options, progress)
+    names, plan = _chosen(quantiser, unfit[0], spec, options, progress)
     progress("writing INT8")
     lowered = quantiser.quantised(names)
     if LAYOUTS[target].half:
@@ -144,12 +142,12 @@ def _lower_to_int8(
     write_plan(plan_path(path), quantiser.convolutions, names, plan)
     higher = [each.name for each in quantiser.convolutions if each.name not in names]
     kept = tuple(dict.fromkeys((*higher, *unfit[0])))
-    return lowered, kept, (*unfit[1], *_summary(quantiser, names, plan))
+    spared = _spared(quantiser) if options.precision_file is None else ()
+    return lowered, kept, (*unfit[1], *spared, *_summary(quantiser, names, plan))
 
 
 def _chosen(
     quantiser: Quantiser,
-    allowed: Collection[str],
     unfit: Collection[str],
     spec: DetectorSpec,
     options: ExportOptions,
@@ -158,6 +156,8 @@ def _chosen(
     if options.precision_file is not None:
         listed = read_plan(options.precision_file, quantiser.convolutions, quantiser.layout)
         return [name for name in listed if name not in unfit], None
+    # What FP16 cannot hold is not cut down to INT8 either.
+    allowed = [name for name in quantiser.default() if name not in unfit]
     if options.max_map_drop is None or options.eval_data is None:
         return allowed, None
     accuracy = BudgetedAccuracy(quantiser, options.eval_data, options.eval_images, spec)
@@ -178,16 +178,18 @@ def _chosen(
     return names, plan
 
 
+def _spared(quantiser: Quantiser) -> tuple[str, ...]:
+    return tuple(
+        f"{name} is not made INT8: rounding its input would leave {snr:.0f} dB of it."
+        for name, snr in quantiser.drowned.items()
+    )
+
+
 def _summary(quantiser: Quantiser, names: Collection[str], plan: Plan | None) -> tuple[str, ...]:
     share = int8_share(quantiser.convolutions, names)
     text = f"INT8 does {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
-    spared = tuple(
-        f"{name} is not made INT8: rounding its input would leave {snr:.0f} dB of it."
-        for name, snr in quantiser.drowned.items()
-        if name not in names
-    )
     if plan is None:
-        return *spared, f"{text}."
+        return (f"{text}.",)
     kept = set(plan.kept)
     ranking = tuple(
         f"  {each.group}: {each.macs_share:.1%} of the work, noise "
@@ -196,4 +198,4 @@ def _summary(quantiser: Quantiser, names: Collection[str], plan: Plan | None) ->
         for each in plan.losses
     )
     measured = f"{plan.drop:.2f} points of mAP lost, found in {plan.evaluations} measurements"
-    return *spared, f"{text}; {measured}. Layers, dearest first:", *ranking
+    return f"{text}; {measured}. Layers, dearest first:", *ranking

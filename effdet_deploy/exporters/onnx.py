@@ -12,6 +12,7 @@ from effdet_deploy.exporters.artifact import (
     Artifact,
     Progress,
     deliver_artifact,
+    is_plan_of,
     plan_path,
     scratch_path,
 )
@@ -81,14 +82,10 @@ def export(
             report = verify_onnx(staged, spec, reference, images, tolerance)
             if report.deliverable:
                 notes += speed_notes(staged, spec, progress)
-        if options.precision_file and _same(options.precision_file, plan_path(output)):
+        if is_plan_of(options.precision_file, output):
             # It stays as its user wrote it, with all it says.
             plan_path(staged).unlink()
         return deliver_artifact(staged, output, spec, report, notes)
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
 
 
 def write_graph(
@@ -103,10 +100,10 @@ def write_graph(
     """
     progress("tracing the graph")
     pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
-    traced = scratch_path(path, "traced.onnx")
+    traced = scratch_path(path, "traced")
     trace(pipeline, spec, opset).save(traced)
     progress("simplifying the graph")
-    simplified = scratch_path(path, "simplified.onnx")
+    simplified = scratch_path(path, "simplified")
     note = simplify(traced, simplified, example_input(spec).numpy())
     model = onnx.load(simplified)
     finish_graph(model)
@@ -125,7 +122,7 @@ def verify_onnx(
 
     Of a graph that ends in a plugin, only the raw heads can be run; they are finished in numpy.
     """
-    instrumented = scratch_path(path, "heads.onnx")
+    instrumented = scratch_path(path, "heads")
     add_head_outputs(path, instrumented)
     with contextlib.ExitStack() as stack:
         heads = _opened(stack, instrumented)

@@ -12,7 +12,7 @@ from effdet_deploy.benchmark.measure import Plan, measure_interleaved
 from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detector import Detector
-from effdet_deploy.errors import MissingPackageError
+from effdet_deploy.errors import DeviceError, MissingPackageError
 from effdet_deploy.exporters.lowering import exact_path
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _PLAN = Plan(min_runs=11, max_runs=31, max_seconds=10.0, warm_up_seconds=3.0)
 def speed_notes(path: Path, spec: DetectorSpec, progress: Progress) -> tuple[str, ...]:
     """Return a sentence on how fast the INT8 file at ``path`` is beside the FP32 file it came from.
 
-    There is none for other precisions, and for an engine that is not installed or not run here.
+    There is none for other precisions, and for an engine that is not run here or does not load.
     """
     target = spec.precision.target
     exact = exact_path(path)
@@ -45,7 +45,7 @@ def speed_notes(path: Path, spec: DetectorSpec, progress: Progress) -> tuple[str
     with contextlib.ExitStack() as stack:
         try:
             runs = [_run(stack, each, target) for each in (path, exact)]
-        except MissingPackageError:
+        except (MissingPackageError, DeviceError):
             return ()
         progress("timing it against FP32")
         slowest = max(_seconds(run) for run in runs)

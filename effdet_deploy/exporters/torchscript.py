@@ -57,7 +57,7 @@ def export(
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
-            heads = scratch_path(staged, "heads.torchscript")
+            heads = scratch_path(staged, "heads")
             heads_spec = dataclasses.replace(
                 spec, output=dataclasses.replace(spec.output, nms="none")
             )

@@ -117,8 +117,8 @@ def require_content(path: Path, wanted: Content) -> None:
     if found != wanted:
         suffix = next(suffix for suffix, content in SUFFIXES.items() if content == found)
         remedy = f"Rename it to end in '{suffix}', or name the right file."
-        if path.suffix == suffix:
-            remedy = "Choose the backend that runs such files, or name another file."
+        if SUFFIXES.get(path.suffix.lower()) == found:
+            remedy = f"Name a file that holds {_NAMES[wanted]}, or a backend that takes this one."
         raise ModelFileError(f"'{path}' holds {_NAMES[found]}, not {_NAMES[wanted]}.", remedy)
 
 

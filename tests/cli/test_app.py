@@ -207,17 +207,27 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert done.stderr == ""
 
 
+TOOL = f'"{sys.executable}" -c "import sys; from effdet_deploy.cli import main; sys.exit(main())"'
+
+
 def test_a_verdict_is_kept_when_the_reader_leaves_early(tmp_path):
     """A problem found is exit code 5, whoever listens."""
     model = tmp_path / "model.onnx"
     model.write_bytes(top_k(5000).SerializeToString())
-    tool = (
-        f'"{sys.executable}" -c "import sys; from effdet_deploy.cli import main; sys.exit(main())"'
-    )
-    command = f"{tool} check '{model}' --target tensorrt-10; echo $? >'{tmp_path}/code'"
+    command = f"{TOOL} check '{model}' --target tensorrt-10; echo $? >'{tmp_path}/code'"
     shell = f"({command}) | true"
     subprocess.run(["/bin/sh", "-c", shell], capture_output=True, check=False, timeout=60)
     assert (tmp_path / "code").read_text().strip() == "5"
+
+
+def test_a_result_is_written_when_the_reader_of_the_progress_leaves(model, tmp_path):
+    result = tmp_path / "result.txt"
+    command = f"{TOOL} compare '{model}' --reference '{model}' >'{result}'; echo $? >>'{result}'"
+    shell = f"({command}) 2>&1 | true"
+    subprocess.run(["/bin/sh", "-c", shell], capture_output=True, check=False, timeout=60)
+    *table, code = result.read_text().splitlines()
+    assert any("passed" in line for line in table)
+    assert code == "0"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

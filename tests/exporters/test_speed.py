@@ -10,7 +10,7 @@ import pytest
 
 from effdet_deploy.benchmark.machine import LoadWatch
 from effdet_deploy.benchmark.ratio import Ratio
-from effdet_deploy.errors import MissingPackageError
+from effdet_deploy.errors import DeviceError, MissingPackageError
 from effdet_deploy.exporters import speed
 from effdet_deploy.exporters.lowering import exact_path
 from effdet_deploy.spec import METADATA_KEY, PrecisionSpec
@@ -50,9 +50,14 @@ def test_what_is_not_run_here_is_not_timed(pair, kind, target):
     assert speed.speed_notes(path, other, quiet) == ()
 
 
-def test_an_engine_that_is_not_installed_is_no_error(pair, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [MissingPackageError("openvino", "running", "openvino"), DeviceError("No libtbb.so.12.", "")],
+    ids=["absent", "broken"],
+)
+def test_an_engine_that_cannot_be_loaded_is_no_error(error, pair, monkeypatch):
     def absent(*_arguments, **_settings):
-        raise MissingPackageError("openvino", "running", "openvino")
+        raise error
 
     monkeypatch.setattr(speed.Detector, "load", absent)
     assert speed.speed_notes(*pair, quiet) == ()

@@ -117,12 +117,13 @@ def require_ready(options: BuildOptions, *, verify: bool) -> None:
     """Check what a build needs when it ends, before it begins.
 
     Raises:
-        UsageError: the timing cache cannot be written.
+        UsageError: the timing cache can be neither read nor written.
         MissingPackageError: there is a GPU, and nothing to run the engine on it with.
     """
-    if options.timing_cache is not None:
-        require_writable_target(options.timing_cache)
-    if verify and list_gpus():
+    cache = options.timing_cache
+    if cache is not None and not cache.is_file():
+        require_writable_target(cache)
+    if verify and not options.strip_plan and list_gpus():
         require_cuda()
 
 

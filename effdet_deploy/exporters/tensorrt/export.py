@@ -14,7 +14,7 @@ from effdet_deploy.errors import (
     VerificationError,
 )
 from effdet_deploy.exporters import onnx
-from effdet_deploy.exporters.artifact import failed_path, plan_path
+from effdet_deploy.exporters.artifact import failed_path, is_plan_of, plan_path
 from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
 from effdet_deploy.exporters.tensorrt.machine import finish_commands, require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -48,7 +48,6 @@ def export(
     """
     if options.keep_onnx is not None:
         require_writable_target(options.keep_onnx)
-    require_ready(options.build, verify=options.verify)
     progress("looking for the builder")
     try:
         require_builder(options.build)
@@ -65,6 +64,7 @@ def export(
         for note in model.notes:
             warnings.warn(note, EffdetDeployWarning, stacklevel=3)
         raise _finish_elsewhere(missing, model, output, options) from missing
+    require_ready(options.build, verify=options.verify)
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
         model = _export_onnx(variant_or_model, kept, output, options, progress)
@@ -85,10 +85,8 @@ def export(
 
 def _plan_beside(kept: Path, output: Path, options: ExportOptions) -> Path | None:
     """Return the precision plan of the ONNX file if it is to move beside the engine."""
-    plan, final = plan_path(kept), plan_path(output)
-    given = options.precision_file
-    stays = options.keep_onnx is not None or (given and given.resolve() == final.resolve())
-    return plan if plan.is_file() and not stays else None
+    plan = plan_path(kept)
+    return plan if plan.is_file() and not is_plan_of(options.precision_file, output) else None
 
 
 def _for_onnx(options: ExportOptions) -> ExportOptions:
@@ -130,9 +128,10 @@ def _export_onnx(
         if options.keep_onnx is not None or not failed.is_file():
             raise
         final = output.with_name(failed.name)
-        of_each = (sidecar_path, plan_path, lambda path: path)
-        moves = [(where(failed), where(final)) for where in of_each]
-        deliver_together([each for each in moves if each[0].is_file()])
+        moves = [(sidecar_path(failed), sidecar_path(final)), (failed, final)]
+        if plan_path(failed).is_file() and not is_plan_of(options.precision_file, output):
+            moves.append((plan_path(failed), plan_path(final)))
+        deliver_together(moves)
         raise VerificationError(
             f"The ONNX file does not give what PyTorch gives, so no engine was built from it; it "
             f"is kept as '{final}'.",
