@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 ENGINES = ("onnxruntime", "openvino")
-VARIANTS = "d0,d1,d2,d3,lite0,lite2,lite4"
+VARIANTS = "d0,d1,d2,d3,d4,d5,d6,d7x,lite0,lite2,lite4"
 EXPORTED = "d0,d4,d7x"
 SIZES = "256,384,512,768"
 BATCHES = (1, 2, 4, 8)
