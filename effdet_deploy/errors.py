@@ -110,24 +110,6 @@ class DeviceError(MissingError):
     """A device or execution provider that was asked for is not there."""
 
 
-def import_failure(error: ImportError, package: str, engine: str, extra: str) -> MissingError:
-    """Return what to say where an engine's package cannot be imported: it is absent, or broken.
-
-    Args:
-        error: what its import raised.
-        package: the distribution.
-        engine: its name, such as ``OpenVINO``.
-        extra: the extra of effdet-deploy that brings it.
-    """
-    absent = (error.name or package).partition(".")[0].replace("_", "-")
-    if isinstance(error, ModuleNotFoundError) and package.startswith(absent):
-        return MissingPackageError(package, f"running models with {engine}", extra)
-    return DeviceError(
-        f"The package '{package}' is installed and cannot be loaded: {error}.",
-        "Install it again, with the libraries that it names.",
-    )
-
-
 class DownloadError(MissingError):
     """A network transfer failed or delivered something else."""
 
@@ -164,3 +146,21 @@ class DataError(InputError):
 
 class EffdetDeployWarning(UserWarning):
     """Something the user should know that does not stop the work."""
+
+
+def import_failure(error: ImportError, package: str, engine: str, extra: str) -> MissingError:
+    """Return what to say where an engine's package cannot be imported: it is absent, or broken.
+
+    Args:
+        error: what its import raised.
+        package: the distribution.
+        engine: its name, such as ``OpenVINO``.
+        extra: the extra of effdet-deploy that brings it.
+    """
+    absent = (error.name or package).partition(".")[0].replace("_", "-")
+    if isinstance(error, ModuleNotFoundError) and package.startswith(absent):
+        return MissingPackageError(package, f"running models with {engine}", extra)
+    return DeviceError(
+        f"The package '{package}' is installed and cannot be loaded: {error}.",
+        "Install it again, with the libraries that it names.",
+    )

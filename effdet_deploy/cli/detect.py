@@ -49,6 +49,7 @@ def run(
     targets = _plan(inputs, output)
     result = json_file or output / "detections.json"
     _require_directory(output)
+    # A directory that is made for the pictures may hold the result as well.
     made = {each.resolve() for each in (output, *output.parents)}
     if result.parent.is_dir() or result.parent.resolve() not in made:
         console.require_targets(result)

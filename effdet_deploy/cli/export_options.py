@@ -138,7 +138,9 @@ _PLAIN = (
 
 
 def _precision(given: Mapping[str, Any]) -> Any:
-    chosen = [name for name in ("fp32", "fp16", "int8") if given[name]]
+    from effdet_deploy.exporters.options import PRECISIONS
+
+    chosen = [name for name in PRECISIONS if given[name]]
     if len(chosen) > 1:
         raise UsageError(
             f"{' and '.join(f'--{name}' for name in chosen)} contradict each other.", "Choose one."

@@ -82,6 +82,12 @@ def is_plan_of(given: Path | None, output: Path) -> bool:
     return given is not None and given.resolve() in {each.resolve() for each in places}
 
 
+def moves_of(staged: Path, final: Path) -> list[tuple[Path, Path]]:
+    """Return the moves of a model, of its sidecar, and of its precision plan where it has one."""
+    plan = [(plan_path(staged), plan_path(final))] if plan_path(staged).is_file() else []
+    return [(sidecar_path(staged), sidecar_path(final)), (staged, final), *plan]
+
+
 def deliver_artifact(
     staged: Path,
     target: Path,
@@ -104,16 +110,13 @@ def deliver_artifact(
     """
     failed = report is not None and not report.deliverable
     final = failed_path(target) if failed else target
-    sidecar = scratch_path(staged, "sidecar")
-    sidecar.write_text(_sidecar_text(staged, spec, report, extra), encoding="utf-8")
+    text = _sidecar_text(staged, spec, report, extra)
+    sidecar_path(staged).write_text(text, encoding="utf-8")
     size = staged.stat().st_size + sum(each.size for each in spec.external_files)
     names = [each.name for each in spec.external_files]
-    moves = [(staged.with_name(name), target.with_name(name)) for name in names]
-    moves += [(sidecar, sidecar_path(final)), (staged, final)]
-    if plan_path(staged).is_file():
-        moves.append((plan_path(staged), plan_path(final)))
+    data = [(staged.with_name(name), target.with_name(name)) for name in names]
     with one_at_a_time(target.parent):
-        deliver_together(moves)
+        deliver_together([*data, *moves_of(staged, final)])
     if failed:
         raise _failure(report, final, reference)
     return Artifact(final, spec, report, size, notes)

@@ -38,8 +38,8 @@ _MOMENT_IMAGES = 16
 _LEAST_INPUT_SNR_DB = 20.0
 """What rounding its input must leave of a matrix product that becomes INT8 by default.
 
-A trained D0 has 36 dB; one whose channels were scaled up to a thousand times apart, which the
-detector itself never notices, 3 dB.
+A trained D0 is well above it; one whose channels were scaled up to a thousand times apart, which
+the detector itself never notices, is far below: tests/precision/test_hostile_d0.py has both.
 """
 
 

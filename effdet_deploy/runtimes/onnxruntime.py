@@ -307,7 +307,7 @@ def _settings(threads: int | None) -> ort.SessionOptions:
     # What goes wrong is raised; its log on stderr would only repeat it in ONNX Runtime's words.
     settings.log_severity_level = _FATAL
     # Looking for a tensor of the same shape whose memory is free compares all tensors with all
-    # others: half of the time a D0 takes to load. Runs are as fast without, in the same memory.
+    # others, which is much of the time to load. Runs are as fast without, in the same memory.
     settings.enable_mem_reuse = False
     if threads is not None:
         settings.intra_op_num_threads = threads

@@ -44,6 +44,7 @@ UNCHANGED, HOLDS, BUDGET = 0.2, 1.5, 0.5
 # What is left of naive quantisation is less than half of what FP32 finds.
 COLLAPSED = 0.5
 LEAST_SHARE = 0.6
+DROWNED_DB = 10.0
 STEM, NEXT = "backbone.conv_stem", "backbone.blocks.0.0.conv_dw"
 
 
@@ -178,6 +179,9 @@ def test_naive_quantisation_collapses_where_the_default_policy_holds(
     quantiser = Quantiser(hostile, batches, "openvino", Recipe(), place / "cache")
     ours = accuracy(quantiser.quantised(quantiser.default()), spec, place, evaluation)
     assert ours > friendly_accuracy - HOLDS
+    (left,) = quantiser.drowned.values()
+    assert left < DROWNED_DB
+    assert not Quantiser(model, batches, "openvino", Recipe(), place / "cache").drowned
 
 
 def test_the_budget_holds_where_the_default_policy_does_not(

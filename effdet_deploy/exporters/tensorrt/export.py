@@ -14,7 +14,7 @@ from effdet_deploy.errors import (
     VerificationError,
 )
 from effdet_deploy.exporters import onnx
-from effdet_deploy.exporters.artifact import failed_path, is_plan_of, plan_path
+from effdet_deploy.exporters.artifact import failed_path, is_plan_of, moves_of, plan_path
 from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
 from effdet_deploy.exporters.tensorrt.machine import finish_commands, require_builder
 from effdet_deploy.exporters.tensorrt.options import BuildOptions
@@ -128,10 +128,9 @@ def _export_onnx(
         if options.keep_onnx is not None or not failed.is_file():
             raise
         final = output.with_name(failed.name)
-        moves = [(sidecar_path(failed), sidecar_path(final)), (failed, final)]
-        if plan_path(failed).is_file() and not is_plan_of(options.precision_file, output):
-            moves.append((plan_path(failed), plan_path(final)))
-        deliver_together(moves)
+        if is_plan_of(options.precision_file, output):
+            plan_path(failed).unlink()
+        deliver_together(moves_of(failed, final))
         raise VerificationError(
             f"The ONNX file does not give what PyTorch gives, so no engine was built from it; it "
             f"is kept as '{final}'.",

@@ -1,0 +1,47 @@
+"""Which GPUs there are, asked of a driver that stands in for CUDA's."""
+
+from __future__ import annotations
+
+import pytest
+
+from effdet_deploy.runtimes import gpu
+
+
+class Driver:
+    """A CUDA driver with two GPUs of compute capability 8.9."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def cuInit(self, flags):  # noqa: N802
+        return 0
+
+    def cuDeviceGetCount(self, count):  # noqa: N802
+        count._obj.value = 2
+        return 0
+
+    def cuDeviceGet(self, device, index):  # noqa: N802
+        device._obj.value = index
+        return 0
+
+    def cuDeviceGetName(self, buffer, size, device):  # noqa: N802
+        buffer.value = f"GPU {device.value}".encode()
+        return 0
+
+    def cuDeviceGetAttribute(self, value, attribute, device):  # noqa: N802
+        value._obj.value = {75: 8, 76: 9}[attribute]
+        return 0
+
+
+@pytest.fixture(autouse=True)
+def driver(monkeypatch):
+    monkeypatch.setattr(gpu.ctypes, "CDLL", Driver)
+
+
+def test_gpus_are_read_from_the_driver():
+    assert gpu.list_gpus() == (gpu.Gpu("GPU 0", "8.9"), gpu.Gpu("GPU 1", "8.9"))
+
+
+def test_a_driver_that_does_not_start_means_no_gpu(monkeypatch):
+    monkeypatch.setattr(Driver, "cuInit", lambda self, flags: 100)
+    assert gpu.list_gpus() == ()
