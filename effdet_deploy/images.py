@@ -206,10 +206,6 @@ class Letterbox:
         clipped: Boxes = np.clip(mapped, np.float32(0), limits)
         return clipped
 
-    def to_network(self, boxes: Boxes) -> Boxes:
-        """Map xyxy ``boxes`` ``[n,4]`` from original to network pixels."""
-        return np.asarray(boxes, dtype=np.float32) * np.float32(self.scale)
-
 
 def letterbox(
     image: NDArray[np.uint8], height: int, width: int, fill: tuple[int, int, int]

@@ -24,7 +24,7 @@ InputKind = Literal["uint8", "float255", "normalized"]
 ChannelOrder = Literal["rgb", "bgr"]
 NmsKind = Literal["static", "onnx", "plugin", "none"]
 BoxFormat = Literal["xyxy", "yxyx"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["tensorrt", "openvino", "onnxruntime"]
 
 INPUT_NAME = "images"
@@ -153,6 +153,16 @@ class EngineSpec:
     gpu: str = ""
     compute_capability: str = ""
     traits: tuple[str, ...] = ()
+
+    @property
+    def is_stripped(self) -> bool:
+        """Whether the weights were left out; nothing can run it before it is refitted."""
+        return "strip-plan" in self.traits
+
+    @property
+    def can_run_where_built(self) -> bool:
+        """Whether the machine that built it can run it: one with a GPU, and not stripped."""
+        return bool(self.gpu) and not self.is_stripped
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,7 @@ def _what_was_compared(artifact: Artifact) -> str:
     engine = artifact.spec.engine
     if engine is None:
         return "verification"
-    was_run = engine.gpu and "strip-plan" not in engine.traits
-    return f"verification of the {'engine' if was_run else 'ONNX file'}"
+    return f"verification of the {'engine' if engine.can_run_where_built else 'ONNX file'}"
 
 
 def _next_step(artifact: Artifact) -> str:
@@ -136,7 +135,7 @@ def _next_step(artifact: Artifact) -> str:
     if artifact.spec.output.nms == "plugin" and engine is None:
         build = f"effdet-deploy build {path.name} {path.stem}.engine"
         return f"copy {names} to the machine with TensorRT and run: {build}"
-    if engine is not None and "strip-plan" in engine.traits:
+    if engine is not None and engine.is_stripped:
         return f"refit {path.name} with its weights before it is run, as TensorRT's Refitter does"
     if engine is not None and not engine.gpu:
         run = f"effdet-deploy detect {path.name} PICTURE.jpg"

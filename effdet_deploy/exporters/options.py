@@ -30,7 +30,7 @@ TENSORRT_MAX_TOPK = 3840
 PLUGIN_CANDIDATES = 4096
 """How many scores TensorRT's NMS plugin considers; it has no attribute for it."""
 DEFAULT_CANDIDATES = 1000
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = get_args(Precision)
 MAX_BATCH = 1024
 ENGINE_SUFFIXES = (".engine", ".plan")
 

@@ -158,7 +158,7 @@ class OnnxRuntime:
         """What is computed in: an x86 CPU has no FP16 kernels and computes FP16 files in FP32."""
         kind = self.spec.precision.kind
         emulated = self.device == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
-        return "fp32" if emulated and kind in ("fp16", "bf16") else kind
+        return "fp32" if emulated and kind == "fp16" else kind
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run the model; raises TensorError on unfit feeds and ResourceError without memory."""

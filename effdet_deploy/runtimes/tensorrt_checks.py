@@ -124,7 +124,7 @@ def _fits(built: EngineSpec, gpu: Gpu) -> bool:
 
 def require_weights(path: Path, built: EngineSpec) -> None:
     """Check that the engine holds its weights; raises ModelFileError."""
-    if "strip-plan" in built.traits:
+    if built.is_stripped:
         raise ModelFileError(
             f"'{path}' was built with --strip-plan and holds no weights.",
             "Refit it with TensorRT's refitter first, or build it without --strip-plan.",

@@ -96,7 +96,7 @@ def build_engine(
         builder = run_builder(request, progress)
         spec = _engine_spec(spec, builder)
         report = None
-        if verify and _can_run(builder):
+        if verify and builder.can_run_where_built:
             progress("comparing the engine with the ONNX file")
             report = _verify(staged, onnx_path, spec, pictures)
         evidence = _evidence(onnx_path, recorded, report)
@@ -179,10 +179,6 @@ def _engine_spec(spec: DetectorSpec, builder: EngineSpec) -> DetectorSpec:
     return dataclasses.replace(spec, engine=builder, tools=tools, external_files=())
 
 
-def _can_run(builder: EngineSpec) -> bool:
-    return bool(builder.gpu) and "strip-plan" not in builder.traits
-
-
 def _verify(
     staged: Path, onnx_path: Path, spec: DetectorSpec, images: Sequence[NDArray[np.uint8]]
 ) -> ParityReport:
@@ -218,7 +214,7 @@ def _verdict(
         return ()
     why = {
         "that was switched off": not verify,
-        "its weights are stripped": "strip-plan" in builder.traits,
+        "its weights are stripped": builder.is_stripped,
         "there is no GPU here": not builder.gpu,
     }
     reason = next(each for each, holds in why.items() if holds)
