@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from peers import OURS, our_file, our_input
+from exports import our_file, our_input
+from peers import OURS
 
 from effdet_deploy.benchmark import Plan
 from effdet_deploy.benchmark.measure import measure_interleaved
@@ -13,7 +14,7 @@ from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.detector import Detector
 
 if TYPE_CHECKING:
-    from peers import Case, Weights
+    from cases import Case, Weights
 
 ENGINES = {OURS: "onnxruntime", "ours, OpenVINO FP32": "openvino"}
 PLAN = Plan(min_runs=11, max_runs=31, max_seconds=30.0)

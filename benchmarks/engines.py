@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from cases import Case
     from numpy.typing import NDArray
-    from peers import Case
 
 
 def onnxruntime_session(path: Path, threads: int) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:

@@ -43,7 +43,7 @@ from effdet_deploy.spec import INPUT_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from peers import Case, Weights
+    from cases import Case, Weights
 
 PARTS = ("end to end", "network")
 QUICK_SIZE = 256
@@ -132,7 +132,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     Raises:
         ResourceError: the machine was busy, and numbers were not asked for all the same.
     """
-    from peers import load_weights
+    from cases import load_weights
 
     here = {"machine": str(describe_machine()), "versions": versions(), "code": code_digest()}
     known = earlier(options, here)
@@ -168,7 +168,8 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 def prepare(options: argparse.Namespace, directory: Path) -> None:
     """Export everything that is to be timed, which needs no quiet machine, and time nothing."""
-    from peers import COMPILED, create_runs, load_weights
+    from cases import load_weights
+    from peers import COMPILED, create_runs
 
     for case in cases(options, directory):
         weights = load_weights(case)
@@ -224,7 +225,7 @@ def save(options: argparse.Namespace, document: dict[str, Any]) -> None:
 
 def cases(options: argparse.Namespace, directory: Path) -> Iterator[Case]:
     """Yield every variant at every batch size."""
-    from peers import Case
+    from cases import Case
 
     single = options.single.split(",")
     for variant in options.variants.split(","):
@@ -286,8 +287,9 @@ def measure_part(
 ) -> dict[str, Any]:
     """Time every peer of one table."""
     from batches import batch_costs
+    from exports import our_file, our_input
     from outside import outside_shares
-    from peers import artifact_runs, create_runs, our_file, our_input, require_agreement
+    from peers import artifact_runs, create_runs, require_agreement
 
     tell(f"{case.variant} batch {case.batch} {part}: preparing")
     with contextlib.ExitStack() as stack:
@@ -325,7 +327,7 @@ def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str
     Those that take minutes to make are for the variants asked for and for single images; networks
     in INT8, which are calibrated anew, are for OpenVINO alone.
     """
-    from peers import ALONE, COMPILED, COSTLY, INT8, OURS, PEERS
+    from peers import ALONE, COMPILED, COSTLY, INT8, NMS_OPERATOR, OURS, PEERS
 
     wanted = [part for part in options.peers.split(";") if part]
     full = options.variants.split(",")[0] if options.full is None else options.full
@@ -336,6 +338,7 @@ def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str
         left_out |= set(COMPILED)
     if part == "network":
         left_out |= set(INT8 if left_out.issuperset(COSTLY) else INT8[-1:])
+        left_out |= set(NMS_OPERATOR)
     return [
         name
         for name in PEERS
@@ -360,7 +363,8 @@ def graph_shares(
     case: Case, weights: Weights, part: str, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
     """Return for our graph in each engine which share of the time each of its parts takes."""
-    from peers import OURS, int8_file, our_file, our_input
+    from exports import int8_file, our_file, our_input
+    from peers import OURS
 
     feeds = {INPUT_NAME: our_input(case, weights, part)}
     files = {

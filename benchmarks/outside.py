@@ -12,14 +12,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engines import bound_run, openvino_session
-from peers import OURS, our_file, our_input
+from exports import our_file, our_input
+from peers import OURS
 
 from effdet_deploy.benchmark import Plan
 from effdet_deploy.benchmark.measure import measure_interleaved
 from effdet_deploy.benchmark.ratio import compare
 
 if TYPE_CHECKING:
-    from peers import Case, Run, Weights
+    from cases import Case, Weights
+    from peers import Run
 
 PLAN = Plan(min_runs=41, max_runs=121, max_seconds=30.0, precision=0.005)
 """A share of a few hundredths needs more pairs than a ratio does."""

@@ -7,119 +7,49 @@ Every peer is a function of one batch of letterboxed pictures, uint8 ``[N,H,W,3]
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import dataclasses
-import io
-import shutil
-import warnings
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import effdet
 import numpy as np
 import torch
 from effdet.bench import DetBenchPredict
 from engines import onnxruntime_session, openvino_session
-from kept import code_digest, finished
-from PIL import Image
+from exports import int8_file, naive_onnx, our_file, our_input
 from torch import Tensor, nn
 
-from effdet_deploy import ExportOptions, export
-from effdet_deploy.benchmark.samples import SEED
 from effdet_deploy.detector import Detector
-from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.images import to_input
-from effdet_deploy.model import create_model, resolve_name
-from effdet_deploy.model.conditioning import randomise
-from effdet_deploy.pictures import structured_pictures
-from effdet_deploy.precision.calibration import MIN_IMAGES
 from effdet_deploy.runtimes.adapter import run_images
-from effdet_deploy.runtimes.modelfile import read_spec
-from effdet_deploy.spec import BatchSpec, PrecisionSpec
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
+    from cases import Case, Weights
     from numpy.typing import NDArray
-
-    from effdet_deploy.model import EfficientDet
-    from effdet_deploy.spec import InputSpec, Target
 
     Run = Callable[[], Any]
 
 OURS = "ours, ONNX Runtime"
 """The peer that all others are compared with."""
-CALIBRATION_SEED = 7
-LARGEST_BATCH = 8
-"""That one export serves; a larger batch has its own."""
 COMPILED = ("effdet torch.compile FP32", "effdet torch.compile BF16")
 INT8 = (
     "ours, OpenVINO INT8",
     "ours, OpenVINO INT8, the rest BF16",
     "ours, ONNX Runtime INT8",
 )
+NMS_OPERATOR = tuple(
+    f"{name}, --nms onnx" for name in (OURS, "ours, OpenVINO FP32", "ours, OpenVINO INT8")
+)
+"""Peers whose NMS is ONNX's own operator in place of static steps."""
 COSTLY = (*COMPILED, INT8[-1], "ours, TorchScript")
 """Peers that take minutes to make, and that are timed for some variants only."""
 ALONE = (*COSTLY, "ours, OpenVINO BF16", INT8[1])
 """Peers that are timed with one image at a time: what a batch does to the others says enough."""
 AGREEMENT = 1e-2
 """Between the best scores of ours and of effdet: peers that compute something else are no peers."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is timed: one variant at one size, batch and thread count; files go to ``directory``."""
-
-    variant: str
-    image_size: int | None
-    batch: int
-    threads: int
-    directory: Path
-    verify: bool = True
-
-    @property
-    def stem(self) -> str:
-        """Begins the names of the case's files; exports serve every batch and thread count."""
-        return f"{self.variant}_{self.image_size or 'own'}"
-
-    @property
-    def weights(self) -> Path:
-        """The checkpoint of the case, in the form that effdet reads as well."""
-        return self.directory / f"{self.stem}.pth"
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Two networks with the same weights, and the input our graphs take.
-
-    ``compiled`` holds what torch.compile took minutes to make, for the next table.
-    """
-
-    ours: EfficientDet
-    theirs: nn.Module
-    pictures: NDArray[np.uint8]
-    compiled: dict[str, nn.Module] = field(default_factory=dict)
-
-
-def load_weights(case: Case) -> Weights:
-    """Make seeded, conditioned weights and give them to both implementations, strictly."""
-    ours = create_model(case.variant, image_size=case.image_size)
-    stored = case.weights
-    if stored.exists():
-        ours.load_state_dict(torch.load(stored, weights_only=True))
-    else:
-        randomise(ours)
-        with finished(stored) as partly:
-            torch.save(ours.state_dict(), partly)
-    size = ours.config.image_size
-    theirs = effdet.create_model(
-        resolve_name(case.variant), pretrained_backbone=False, image_size=size
-    ).eval()
-    theirs.load_state_dict(ours.state_dict(), strict=True)
-    return Weights(ours.eval(), theirs, structured_pictures(case.batch, *size, SEED))
 
 
 class Normalise(nn.Module):
@@ -192,83 +122,10 @@ OUR_PEERS = (
     "ours, OpenVINO FP32",
     "ours, OpenVINO BF16",
     *INT8,
+    *NMS_OPERATOR,
     "ours, TorchScript",
 )
 PEERS = (*EFFDET_PEERS, *OUR_PEERS)
-
-
-def naive_onnx(case: Case, weights: Weights) -> Path:
-    """Export effdet as its users do: raw heads, one call, one fixed batch size."""
-    path = case.directory / f"{case.stem}_naive_b{case.batch}.onnx"
-    if not path.exists():
-        example = torch.randn(case.batch, 3, *weights.pictures.shape[1:3])
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            finished(path) as partly,
-        ):
-            warnings.simplefilter("ignore")
-            torch.onnx.export(weights.theirs, (example,), partly, dynamo=True, external_data=False)
-    return path
-
-
-def our_file(case: Case, weights: Weights, part: str, suffix: str = ".onnx") -> Path:
-    """Export our graph for a range of batch sizes, the whole of it or the network alone."""
-    largest = max(case.batch, LARGEST_BATCH)
-    beyond = "" if largest == LARGEST_BATCH else f"_to_{largest}"
-    name = f"{case.stem}_ours_{part.replace(' ', '_')}{beyond}_{code_digest()}{suffix}"
-    path = case.directory / name
-    if not path.exists():
-        batch = BatchSpec(1, 1, largest)
-        options = ExportOptions(batch=batch, verify=case.verify)
-        if part == "network":
-            options = ExportOptions(
-                batch=batch, verify=case.verify, input_kind="normalized", nms="none"
-            )
-        export(weights.ours, path, options)
-    return path
-
-
-def our_input(case: Case, weights: Weights, part: str) -> NDArray[Any]:
-    """Return the pictures as our file for ``part`` takes them."""
-    return to_input(weights.pictures, _spec(case, weights, part))
-
-
-def _spec(case: Case, weights: Weights, part: str) -> InputSpec:
-    return read_spec(our_file(case, weights, part), "onnx").input
-
-
-def int8_file(case: Case, weights: Weights, part: str, target: Target) -> Path:
-    """Lower our FP32 file to INT8 for an engine, calibrated on pictures that are not timed.
-
-    It is lowered and not verified: random weights say nothing of what INT8 costs in accuracy.
-    """
-    source = our_file(case, weights, part)
-    path = source.with_name(f"{source.stem}_int8_{target}.onnx")
-    if not path.exists():
-        staging = case.directory / f"{path.stem}.lowering"
-        staging.mkdir(exist_ok=True)
-        staged = Path(shutil.copyfile(source, staging / path.name))
-        spec = read_spec(source, "onnx")
-        spec = dataclasses.replace(spec, precision=PrecisionSpec("int8", target))
-        calibration = calibration_folder(case, weights)
-        options = ExportOptions(precision="int8", target=target, calibration=calibration)
-        lower_precision(staged, spec, options, lambda _stage: None)
-        staged.replace(path)
-    return path
-
-
-def calibration_folder(case: Case, weights: Weights) -> Path:
-    """Write pictures like those that are timed, of another seed."""
-    height, width = weights.ours.config.image_size
-    folder = case.directory / f"calibration_{height}x{width}"
-    if not folder.exists():
-        with finished(folder) as partly:
-            partly.mkdir(exist_ok=True)
-            made = structured_pictures(MIN_IMAGES, height, width, CALIBRATION_SEED)
-            for index, picture in enumerate(made):
-                Image.fromarray(picture).save(partly / f"{index}.png")
-    return folder
 
 
 def our_runs(
@@ -296,6 +153,9 @@ def our_runs(
         "ours, ONNX Runtime INT8": lambda: _detector_run(
             int8_file(case, weights, part, "onnxruntime"), case, part, feed, stack
         ),
+        NMS_OPERATOR[0]: lambda: _detector_run(float32(nms="onnx"), case, part, feed, stack),
+        NMS_OPERATOR[1]: lambda: openvino(float32(nms="onnx")),
+        NMS_OPERATOR[2]: lambda: openvino(int8(nms="onnx")),
         "ours, TorchScript": lambda: _detector_run(
             float32(".torchscript"), case, part, feed, stack
         ),

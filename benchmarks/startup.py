@@ -23,7 +23,7 @@ from effdet_deploy.benchmark.report import environment
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from peers import Case, Weights
+    from cases import Case, Weights
 
 PAIRS = 7
 OTHERS = 3
@@ -58,7 +58,8 @@ class Start:
 
 def starts(case: Case, weights: Weights) -> list[Start]:
     """Return every peer that can be started, ours in ONNX Runtime and effdet first."""
-    from peers import OURS, int8_file, naive_onnx, our_file
+    from exports import int8_file, naive_onnx, our_file
+    from peers import OURS
 
     from effdet_deploy.model import resolve_name
 
@@ -124,7 +125,7 @@ def measure_starts(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure one variant and print the result as JSON."""
-    from peers import Case, load_weights
+    from cases import Case, load_weights
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--variant", default="d0")

@@ -75,7 +75,7 @@ def read_labels(path: Path) -> tuple[list[str], list[int] | None]:
         DataError: the file is unreadable, empty or of another form.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() != ".json":
             return _require_names(
                 [line.strip() for line in text.splitlines() if line.strip()]

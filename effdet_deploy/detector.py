@@ -185,15 +185,21 @@ class Detector:
 
     def _to_detections(self, row: Tensors, placed: Letterbox, floor: float) -> Detections:
         count = int(row["num_detections"][0])
+        if not 0 <= count <= len(row["detection_scores"]):
+            raise ModelFileError(
+                f"The model found {count} boxes, and has room for {len(row['detection_scores'])}.",
+                "Export the model again; its spec belongs to another file.",
+            )
         scores = row["detection_scores"][:count].astype(np.float32)
         labels = row["detection_classes"][:count].astype(np.int64)
         boxes = row["detection_boxes"][:count].astype(np.float32)
         if self.spec.output.box_format == "yxyx":
             boxes = boxes[:, [1, 0, 3, 2]]
         boxes = placed.to_image(boxes)
-        if ((labels < 0) | (labels >= self.spec.num_classes)).any():
+        unknown = labels[(labels < 0) | (labels >= self.spec.num_classes)]
+        if unknown.size:
             raise ModelFileError(
-                f"The model found class {labels.max()}, and its spec names "
+                f"The model found class {unknown[0]}, and its spec names "
                 f"{self.spec.num_classes} classes.",
                 "Export the model again; its spec belongs to another file.",
             )

@@ -51,7 +51,7 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
         DataError: unreadable, or no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{what} '{path}' cannot be read: {error}.", remedy) from error
     if not isinstance(document, dict):
@@ -149,7 +149,8 @@ def deliver(staged: Path, target: Path) -> None:
 def deliver_together(moves: Sequence[tuple[Path, Path]]) -> None:
     """Move several complete files; all are on disk before the first of them is moved."""
     for staged, _ in moves:
-        with staged.open("rb") as stream:
+        # Windows refuses it for a file that is open for reading alone.
+        with staged.open("r+b") as stream:
             os.fsync(stream.fileno())
     for staged, target in moves:
         staged.replace(target)

@@ -67,3 +67,8 @@ def test_an_absent_file_is_refused(tmp_path: Path) -> None:
 def test_names_must_be_as_many_as_classes() -> None:
     with pytest.raises(DataError, match="2 labels for a model of 3 classes"):
         class_specs(3, ["a", "b"])
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n", encoding="utf-8-sig")
+    assert read_labels(tmp_path / "labels.txt") == (["cat", "dog"], None)

@@ -144,6 +144,19 @@ def test_a_class_that_the_spec_does_not_know_is_reported(tmp_path):
         load(tmp_path / "classes.onnx").detect(white())
 
 
+@pytest.mark.parametrize("count", [-1, 10**6])
+def test_more_boxes_than_there_is_room_for_are_reported(detector, monkeypatch, count):
+    run = detector.runtime.run
+
+    def miscounting(feeds):
+        outputs = run(feeds)
+        return outputs | {"num_detections": np.full_like(outputs["num_detections"], count)}
+
+    monkeypatch.setattr(detector.runtime, "run_side_by_side", miscounting)
+    with pytest.raises(ModelFileError, match=f"found {count} boxes"):
+        detector.detect(white())
+
+
 def test_an_unreadable_picture_among_others_raises(detector, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"bad\.jpg"):

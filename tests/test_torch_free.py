@@ -104,6 +104,8 @@ TOOL = "from effdet_deploy.cli import main\nsys.exit(main())"
         (["detect", "model.onnx", "white.png", "-o", "out"], "circle"),
         (["inspect", "model.onnx"], "detection_boxes"),
         (["doctor"], "ONNX Runtime"),
+        (["compare", "model.onnx", "--reference", "model.onnx", "--images", "."], "passed"),
+        (["bench", "model.onnx", "--runs", "1", "--max-runs", "1", "--under-load"], "model.onnx"),
         (["--help"], "detect"),
     ],
 )

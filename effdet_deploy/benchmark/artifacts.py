@@ -19,7 +19,7 @@ from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detector import Detector
-from effdet_deploy.errors import DeviceError, TensorError
+from effdet_deploy.errors import DeviceError, ResourceError, TensorError
 from effdet_deploy.files import distinct_names
 from effdet_deploy.postprocess import finish_heads
 from effdet_deploy.runtimes.adapter import SideBySideRuntime, TimedRuntime, batch_range
@@ -245,8 +245,10 @@ def _result(
     if runtime.backend in _PROFILERS:
         work = convolution_work(each.path, {INPUT_NAME: feed})
         if runtime.device == "cpu" and work.macs:
-            ceilings = measure_ceilings(threads or len(usable_cpus()))
-            reached = work.reached(timing.median, ceilings)
+            # Without them there is still all that was timed.
+            with contextlib.suppress(ResourceError):
+                ceilings = measure_ceilings(threads or len(usable_cpus()))
+                reached = work.reached(timing.median, ceilings)
     divided = isinstance(runtime, SideBySideRuntime) and runtime.divides(len(feed))
     # Side by side, each image is computed on one thread.
     profile = _profile(each, feed[:1], 1) if divided else _profile(each, feed, threads)

@@ -62,6 +62,7 @@ def measure_ceilings(threads: int) -> Ceilings:
     limits = {f"{library}_NUM_THREADS": str(threads) for library in _LIBRARIES}
     try:
         found = json_of_child(
+            "-P",
             "-m",
             __name__,
             threads,

@@ -34,7 +34,8 @@ def json_of_child(
             [sys.executable, *map(str, arguments)],
             env=os.environ | dict(environment or {}),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             check=True,
             timeout=timeout,
         )

@@ -64,7 +64,7 @@ def measure_footprint(
     asked = json.dumps([str(path.resolve()), backend, device, threads, trust, batch])
     try:
         found = json_of_child(
-            "-c", _PROGRAM, asked, what=f"loading {path.name}", timeout=_TIMEOUT_S
+            "-P", "-c", _PROGRAM, asked, what=f"loading {path.name}", timeout=_TIMEOUT_S
         )
         return Footprint(**found)
     except (RuntimeError, TypeError) as error:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from typing import TYPE_CHECKING, Annotated
@@ -29,7 +32,7 @@ from effdet_deploy.files import DISK_FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
 COMMANDS = {
     "export": "Turn a checkpoint into one verified graph: uint8 image in, boxes out.",
@@ -45,6 +48,8 @@ COMMANDS = {
 """Each command and its line in the help; the help of one command is in its own module."""
 
 _INTERRUPTED = 130
+_NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
+"""How torch says it, in a RuntimeError."""
 _ISSUES = "the issue tracker of effdet-deploy"
 _EPILOG = "Add --debug to see the traceback of an error."
 
@@ -121,9 +126,9 @@ def _run(
     debug = "--debug" in given
     given = [each for each in given if each != "--debug"] or ["--help"]
     before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
-    with _own_warnings(debug):
+    with _own_warnings(debug), _ended_as_by_ctrl_c():
         code = _attempt(program, build, given, debug)
-    # What nobody caught has left by now, and finds the hook in place.
+    # An exception that nobody caught has left by now, with our hook in place.
     sys.excepthook = before
     return code
 
@@ -141,6 +146,10 @@ def _attempt(
         return 0
     except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
         return _report(error, program, debug)
+    except RuntimeError as error:
+        if not _NO_MEMORY.search(str(error)):
+            raise
+        return _report(MemoryError(), program, debug)
     # Typer turns Ctrl-C into a plain return of this code.
     return _interrupted() if code == _INTERRUPTED else code or 0
 
@@ -177,6 +186,26 @@ def _usage_error(error: typer.TyperException, program: str) -> UsageError:
     help_hint = f"See '{path} --help'."
     remedy = f"Did you mean {', '.join(sorted(near))}? {help_hint}" if near else help_hint
     return UsageError(f"{' '.join(cause.split()).rstrip('.')}.", remedy)
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let a request to end, such as a scheduler's, clean up as Ctrl-C does."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    asked = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
+    here = threading.current_thread() is threading.main_thread()
+    # Under nohup a hang-up is ignored, and stays so.
+    ours = [each for each in asked if here and each and signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, stop)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _interrupted() -> int:

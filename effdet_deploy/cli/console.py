@@ -114,7 +114,7 @@ def stages() -> Iterator[Callable[[str], None]]:
 
         def begin(stage: str) -> None:
             nonlocal begun, current
-            head = stage.partition(":")[0]
+            head = stage.partition(": ")[0]
             if head != current:
                 close()
                 begun, current = time.monotonic(), head

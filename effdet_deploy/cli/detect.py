@@ -81,7 +81,7 @@ def _plan(inputs: list[str], output: Path) -> dict[Path, Path]:
     from effdet_deploy.images import find_images
 
     targets: dict[Path, Path] = {}
-    taken: set[Path] = set()
+    taken: set[str] = set()
     for each in inputs:
         for picture in _new_pictures(find_images(each), each, output):
             if picture in targets:
@@ -121,14 +121,18 @@ def _new_pictures(found: list[Path], source: str, output: Path) -> list[Path]:
     return [each for each in found if not each.resolve().is_relative_to(output.resolve())]
 
 
-def _free_name(output: Path, picture: Path, taken: set[Path]) -> Path:
+def _free_name(output: Path, picture: Path, taken: set[str]) -> Path:
+    """Return where the copy of ``picture`` goes; ``taken`` are names that other copies have.
+
+    Names that differ in case alone are one file on macOS and Windows.
+    """
     suffix = picture.suffix if picture.suffix.lower() in _SAVED_SUFFIXES else ".png"
-    names = (
-        f"{picture.stem}{count}{suffix}" for count in ("", *map("-{}".format, range(2, 10**6)))
-    )
-    target = next(output / name for name in names if output / name not in taken)
-    taken.add(target)
-    return target
+    name, count = picture.stem + suffix, 1
+    while name.casefold() in taken:
+        count += 1
+        name = f"{picture.stem}-{count}{suffix}"
+    taken.add(name.casefold())
+    return output / name
 
 
 def _threshold(asked: float | None, detector: Detector) -> float:

@@ -59,7 +59,8 @@ def run(
 
     models = list(dict.fromkeys(models))
     console.require_targets(json_file)
-    console.require_distinct(json_file, coco, *console.with_sidecars(*models))
+    read = [coco, *console.with_sidecars(*models), *((Path(weights),) if weights else ())]
+    console.require_distinct(json_file, *read)
     require_pycocotools()
     dataset = read_coco(coco, images, limit)
     measured: dict[str, Accuracy] = {}

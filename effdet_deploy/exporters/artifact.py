@@ -13,10 +13,11 @@ from effdet_deploy.errors import VerificationError
 from effdet_deploy.files import deliver_together, one_at_a_time, sha256_file, sidecar_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from effdet_deploy.parity.report import ParityReport
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.spec import DetectorSpec, ExternalFile
 
 Progress: TypeAlias = Callable[[str], None]
 """Told in a few words whenever the next stage begins."""
@@ -82,10 +83,17 @@ def is_plan_of(given: Path | None, output: Path) -> bool:
     return given is not None and given.resolve() in {each.resolve() for each in places}
 
 
-def moves_of(staged: Path, final: Path) -> list[tuple[Path, Path]]:
-    """Return the moves of a model, of its sidecar, and of its precision plan where it has one."""
+def moves_of(
+    staged: Path, final: Path, external_files: Sequence[ExternalFile]
+) -> list[tuple[Path, Path]]:
+    """Return the moves of a model and of what belongs to it, in the order of delivery.
+
+    These are its data files, its sidecar, the model, and its precision plan where it has one: a
+    model is never seen without its data.
+    """
+    data = [(staged.with_name(each.name), final.with_name(each.name)) for each in external_files]
     plan = [(plan_path(staged), plan_path(final))] if plan_path(staged).is_file() else []
-    return [(sidecar_path(staged), sidecar_path(final)), (staged, final), *plan]
+    return [*data, (sidecar_path(staged), sidecar_path(final)), (staged, final), *plan]
 
 
 def deliver_artifact(
@@ -100,9 +108,8 @@ def deliver_artifact(
 ) -> Artifact:
     """Move a staged artifact and its sidecar to ``target``, or to ``target.failed``.
 
-    External files that ``spec`` names are expected beside ``staged`` and move first, so that a
-    model is never seen without its data; a precision plan that stands there moves with it. Of two
-    deliveries to one target, the files of one stay.
+    External files that ``spec`` names are expected beside ``staged``. Of two deliveries to one
+    target, the files of one stay.
     ``extra`` joins the sidecar; ``reference`` is what ``report`` compared with.
 
     Raises:
@@ -113,10 +120,8 @@ def deliver_artifact(
     text = _sidecar_text(staged, spec, report, extra)
     sidecar_path(staged).write_text(text, encoding="utf-8")
     size = staged.stat().st_size + sum(each.size for each in spec.external_files)
-    names = [each.name for each in spec.external_files]
-    data = [(staged.with_name(name), target.with_name(name)) for name in names]
     with one_at_a_time(target.parent):
-        deliver_together([*data, *moves_of(staged, final)])
+        deliver_together(moves_of(staged, final, spec.external_files))
     if failed:
         raise _failure(report, final, reference)
     return Artifact(final, spec, report, size, notes)

@@ -46,25 +46,13 @@ def finish_graph(model: onnx.ModelProto) -> None:
 
 
 def complete_spec(spec: DetectorSpec, model: onnx.ModelProto) -> DetectorSpec:
-    """Add what only the finished graph can tell: opset, operators, parameters, tool versions."""
-    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
-    weights = [each for each in model.graph.initializer if each.data_type in floats]
+    """Add what only the finished graph can tell: opset and operators; and the tools' versions."""
     return dataclasses.replace(
         spec,
         opset=next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx")),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
-        # Lowering the precision of a graph adds casts and scales, and no parameters.
-        parameters=spec.parameters
-        or sum(_elements(each) for each in weights if len(each.dims) > 0),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
-
-
-def _elements(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count
 
 
 def write_onnx(

@@ -82,17 +82,20 @@ class ExportOptions:
         for kind, (value, known) in self._choices().items():
             if value not in known:
                 raise UnknownNameError(kind, value, known)
-        _require(0 <= self.score_threshold < 1, "--score-threshold", "from 0 to below 1")
-        _require(0 < self.iou_threshold < 1, "--iou-threshold", "between 0 and 1")
-        _require(1 <= self.nms_steps <= 1000, "--nms-steps", "from 1 to 1000")
-        _require(self.max_detections >= 1, "--max-detections", "1 or more")
-        _require(0 <= self.seed < 2**32, "--seed", "from 0 to below 2^32")
+        score, iou, steps = self.score_threshold, self.iou_threshold, self.nms_steps
+        _require(0 <= score < 1, "--score-threshold", "from 0 to below 1", score)
+        _require(0 < iou < 1, "--iou-threshold", "between 0 and 1", iou)
+        _require(1 <= steps <= 1000, "--nms-steps", "from 1 to 1000", steps)
+        _require(self.max_detections >= 1, "--max-detections", "1 or more", self.max_detections)
+        _require(0 <= self.seed < 2**32, "--seed", "from 0 to below 2^32", self.seed)
         if self.nms == "plugin":
             self._require_what_the_plugin_has()
         else:
-            most = self.candidates
-            _require(self.max_detections <= most, "--max-detections", "at most --candidates")
-        _require(MIN_OPSET <= self.opset <= MAX_OPSET, "--opset", f"{MIN_OPSET} to {MAX_OPSET}")
+            most, wanted = self.candidates, f"at most --candidates, {self.candidates}"
+            _require(self.max_detections <= most, "--max-detections", wanted, self.max_detections)
+        has_opset = MIN_OPSET <= self.opset <= MAX_OPSET
+        _require(has_opset, "--opset", f"{MIN_OPSET} to {MAX_OPSET}", self.opset)
+        self._require_steps_of_static_nms()
         self._require_consistent_precision()
         require_batch(self.batch)
         require_use_of_pictures(self.verify_images, verify=self.verify)
@@ -118,7 +121,15 @@ class ExportOptions:
                 "Leave --candidates out, or choose --nms static.",
             )
         allowed = self.max_detections <= PLUGIN_CANDIDATES
-        _require(allowed, "--max-detections", f"at most {PLUGIN_CANDIDATES} with --nms plugin")
+        wanted = f"at most {PLUGIN_CANDIDATES} with --nms plugin"
+        _require(allowed, "--max-detections", wanted, self.max_detections)
+
+    def _require_steps_of_static_nms(self) -> None:
+        if self.nms != "static" and self.nms_steps != DEFAULT_NMS_STEPS:
+            raise UsageError(
+                f"--nms-steps only serves --nms static, and the export is --nms {self.nms}.",
+                "Leave --nms-steps out, or choose --nms static.",
+            )
 
     def _require_consistent_precision(self) -> None:
         if self.calibration is not None and self.precision == "fp32":
@@ -145,7 +156,8 @@ class ExportOptions:
                 "--int8 needs pictures to calibrate on.",
                 "Pass --calibration with a folder of pictures like those the detector will see.",
             )
-        _require(self.opset >= MIN_INT8_OPSET, "--opset", f"{MIN_INT8_OPSET} or more for --int8")
+        wanted = f"{MIN_INT8_OPSET} or more for --int8"
+        _require(self.opset >= MIN_INT8_OPSET, "--opset", wanted, self.opset)
         self._require_consistent_budget()
 
     def _require_consistent_budget(self) -> None:
@@ -165,7 +177,8 @@ class ExportOptions:
                 "Leave one of them out.",
             )
         allowed = self.max_map_drop is None or 0 < self.max_map_drop < 100
-        _require(allowed, "--max-map-drop", "above 0 and below 100 points")
+        wanted = "above 0 and below 100 points"
+        _require(allowed, "--max-map-drop", wanted, self.max_map_drop)
 
     def require_fits(self, suffix: str) -> None:
         """Check the options against the kind of output.
@@ -225,6 +238,11 @@ class ExportOptions:
                 f"A .torchscript file is FP32; --{self.precision} is laid out in ONNX files.",
                 "Write an .onnx file, or leave the precision out.",
             )
+        if self.opset != DEFAULT_OPSET:
+            raise UsageError(
+                f"--opset {self.opset} is of ONNX files, and the output is a .torchscript.",
+                "Write an .onnx file, or leave --opset out.",
+            )
         if self.nms not in ("static", "none"):
             raise UsageError(
                 f"--nms {self.nms} is a node of ONNX files and cannot be put into TorchScript.",
@@ -232,16 +250,19 @@ class ExportOptions:
             )
 
 
-def _require(condition: bool, option: str, wanted: str) -> None:
+def _require(condition: bool, option: str, wanted: str, given: object) -> None:
     if not condition:
-        raise UsageError(f"{option} must be {wanted}.", "Choose a value in that range.")
+        raise UsageError(
+            f"{option} must be {wanted}, not {given}.", "Choose a value in that range."
+        )
 
 
 def require_batch(batch: BatchSpec) -> None:
     """Check the sizes of a batch against each other; raises UsageError."""
     ordered = 1 <= batch.minimum <= batch.optimum <= batch.maximum <= MAX_BATCH
     wanted = f"N, MIN..MAX or MIN,OPT,MAX, in ascending order, 1 to {MAX_BATCH}"
-    _require(ordered, "--batch", wanted)
+    given = f"{batch.minimum},{batch.optimum},{batch.maximum}"
+    _require(ordered, "--batch", wanted, given)
 
 
 def require_use_of_pictures(images: Path | None, *, verify: bool) -> None:

@@ -68,7 +68,12 @@ def simplify(
 def _run_child(command: list[str], timeout: float) -> str:
     try:
         result = subprocess.run(  # noqa: S603 - our own interpreter and program
-            command, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"did not finish in {timeout:.0f} s"

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from effdet_deploy.classes import class_specs, read_labels
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters.options import PLUGIN_CANDIDATES
 from effdet_deploy.graph import describe
-from effdet_deploy.model.weights import LoadedModel, build_model, loaded_module
+from effdet_deploy.model import get_config, resolve_name
+from effdet_deploy.model.weights import (
+    PRETRAINED,
+    LoadedModel,
+    build_model,
+    loaded_module,
+    published_url,
+)
 from effdet_deploy.spec import DetectorSpec, OutputSpec, PrecisionSpec
 
 if TYPE_CHECKING:
@@ -30,15 +38,17 @@ def load_source(
     """
     if variant_or_model is None or isinstance(variant_or_model, str):
         progress("loading the weights")
-        return build_model(
+        loaded = build_model(
             variant_or_model,
             options.weights,
             num_classes=options.num_classes,
             image_size=options.image_size,
             overrides=options.overrides,
             seed=options.seed,
-            progress=partial(_tell_download, progress),
+            progress=partial(_tell_download, progress, _address(variant_or_model, options)),
         )
+        progress(f"the weights are {loaded.source}")
+        return loaded
     changes = (options.num_classes, options.image_size, options.overrides or None)
     if options.weights != "pretrained" or any(each is not None for each in changes):
         raise UsageError(
@@ -48,9 +58,18 @@ def load_source(
     return loaded_module(variant_or_model)
 
 
-def _tell_download(progress: Progress, done: int, total: int | None) -> None:
-    of_all = f" of {total / 1e6:.1f}" if total else ""
-    progress(f"downloading the weights: {done / 1e6:.1f}{of_all} MB")
+def _address(variant: str | None, options: ExportOptions) -> str:
+    """Return where weights would be downloaded from; without the query, which may hold a key."""
+    if "://" in options.weights:
+        return urlunsplit((*urlsplit(options.weights)[:3], "", ""))
+    if variant is None or options.weights != PRETRAINED:
+        return ""
+    return published_url(get_config(resolve_name(variant)))
+
+
+def _tell_download(progress: Progress, address: str, done: int, total: int | None) -> None:
+    size = f", {total / 1e6:.1f} MB" if total else ""
+    progress(f"downloading {address}{size}: {done / 1e6:.1f} MB there")
 
 
 def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpec:
@@ -75,5 +94,6 @@ def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpe
         precision=PrecisionSpec(options.precision, options.target),
         batch=options.batch,
         weights_sha256=source.weights_sha256,
+        parameters=sum(each.numel() for each in source.model.parameters()),
         command=options.command,
     )

@@ -12,7 +12,7 @@ from effdet_deploy.benchmark.measure import Plan, measure_interleaved
 from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detector import Detector
-from effdet_deploy.errors import DeviceError, MissingPackageError
+from effdet_deploy.errors import DeviceError, EffdetDeployError, MissingPackageError
 from effdet_deploy.exporters.lowering import exact_path
 
 if TYPE_CHECKING:
@@ -36,26 +36,33 @@ _PLAN = Plan(min_runs=11, max_runs=31, max_seconds=10.0, warm_up_seconds=3.0)
 def speed_notes(path: Path, spec: DetectorSpec, progress: Progress) -> tuple[str, ...]:
     """Return a sentence on how fast the INT8 file at ``path`` is beside the FP32 file it came from.
 
-    There is none for other precisions, and for an engine that is not run here or does not load.
+    There is none for other precisions, and for an engine that is not run here. An export that is
+    verified is not lost because it could not be timed.
     """
     target = spec.precision.target
     exact = exact_path(path)
     if spec.precision.kind != "int8" or target not in ENGINES or not exact.is_file():
         return ()
+    try:
+        return (_measured(path, exact, target, progress),)
+    except (MissingPackageError, DeviceError):
+        return ()
+    except EffdetDeployError as error:
+        return (f"INT8 could not be timed against FP32: {error.cause}",)
+
+
+def _measured(candidate: Path, exact: Path, target: Target, progress: Progress) -> str:
     with contextlib.ExitStack() as stack:
-        try:
-            runs = [_run(stack, each, target) for each in (path, exact)]
-        except (MissingPackageError, DeviceError):
-            return ()
+        runs = [_run(stack, each, target) for each in (candidate, exact)]
         progress("timing it against FP32")
         slowest = max(_seconds(run) for run in runs)
         if slowest > LONGEST_RUN_S:
             long = f"A run takes {slowest:.0f} s here, too long to time at every export"
-            return (f"{long}: compare with FP32 by 'effdet-deploy bench'.",)
+            return f"{long}: compare with FP32 by 'effdet-deploy bench'."
         with LoadWatch() as watch:
             timings = measure_interleaved({"candidate": runs[0], "exact": runs[1]}, _PLAN)
     ratio = compare(timings["candidate"], timings["exact"])
-    return (_sentence(ratio, ENGINES[target], watch.load),)
+    return _sentence(ratio, ENGINES[target], watch.load)
 
 
 def _run(stack: contextlib.ExitStack, path: Path, target: Target) -> Run:

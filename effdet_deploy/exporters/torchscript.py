@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import warnings
+import zipfile
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -46,7 +48,6 @@ def export(
     source = load_source(variant_or_model, options, progress)
     spec = dataclasses.replace(
         specification_of(source, options),
-        parameters=sum(each.numel() for each in source.model.parameters()),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
     with staging(output) as directory:
@@ -72,7 +73,20 @@ def _write_script(pipeline: nn.Module, spec: DetectorSpec, path: Path) -> None:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         script = torch.jit.script(pipeline.eval())
-        torch.jit.save(script, path, _extra_files={METADATA_KEY: spec.to_json()})
+        # In memory first: where a disk is full, torch's own writer ends the process.
+        archive = io.BytesIO()
+        torch.jit.save(script, archive, _extra_files={METADATA_KEY: spec.to_json()})
+    path.write_bytes(_without_sources(archive))
+
+
+def _without_sources(archive: io.BytesIO) -> bytes:
+    """Leave out what torch adds for tracebacks: paths and lines of this machine's source files."""
+    kept = io.BytesIO()
+    with zipfile.ZipFile(archive) as found, zipfile.ZipFile(kept, "w") as written:
+        for each in found.infolist():
+            if not each.filename.endswith(".debug_pkl"):
+                written.writestr(each, found.read(each))
+    return kept.getvalue()
 
 
 def _verify(

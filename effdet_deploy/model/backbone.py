@@ -20,17 +20,25 @@ def create_backbone(config: ModelConfig) -> Any:
 
     Raises:
         UnknownNameError: timm has no model of that name.
-        UsageError: ``feature_location`` is set for a backbone that has no expansions.
+        UsageError: ``backbone_indices`` are not the backbone's, or ``feature_location`` is set for
+            one that has no expansions.
     """
     if not timm.is_model(config.backbone_name):
         raise UnknownNameError("timm backbone", config.backbone_name, timm.list_models())
-    backbone = timm.create_model(
-        config.backbone_name,
-        features_only=True,
-        out_indices=config.backbone_indices,
-        pretrained=False,
-        drop_path_rate=config.drop_path_rate,
-    )
+    try:
+        backbone = timm.create_model(
+            config.backbone_name,
+            features_only=True,
+            out_indices=config.backbone_indices,
+            pretrained=False,
+            drop_path_rate=config.drop_path_rate,
+        )
+    except (IndexError, AssertionError) as error:
+        raise UsageError(
+            f"The backbone '{config.backbone_name}' has no feature maps "
+            f"{list(config.backbone_indices)}.",
+            "Count backbone_indices from 0, or leave them out to keep the variant's own.",
+        ) from error
     # timm collects features from inside blocks by hooks, which can be neither scripted nor copied.
     return ExpansionFeatures(backbone) if config.feature_location else backbone
 

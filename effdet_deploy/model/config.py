@@ -100,11 +100,24 @@ class ModelConfig:
                 "aspect_ratios must not be empty; they, anchor_scale and std must be above zero.",
                 "Leave these fields out to keep the variant's own.",
             )
-        if len(self.backbone_indices) > self.num_levels:
+        for channel in self.fill_color:
+            _require_range("fill_color", channel, 0, 255)
+        if not 0 < self.norm_eps < 1:
+            raise UsageError(
+                f"norm_eps must be between 0 and 1, not {self.norm_eps}.",
+                "Leave it out to keep the variant's own.",
+            )
+        if not 0 < len(self.backbone_indices) <= self.num_levels:
             raise UsageError(
                 f"{len(self.backbone_indices)} backbone features do not fit {self.num_levels} "
                 f"levels ({self.min_level}-{self.max_level}).",
-                "Name fewer backbone_indices or raise max_level.",
+                "Name at least one of backbone_indices, and no more than there are levels.",
+            )
+        rising = sorted({each for each in self.backbone_indices if each >= 0})
+        if list(self.backbone_indices) != rising:
+            raise UsageError(
+                f"backbone_indices must count up from 0, not {list(self.backbone_indices)}.",
+                "Leave them out to keep the variant's own.",
             )
 
     @property
@@ -181,8 +194,8 @@ def _coerce(field: str, value: Any, current: Any) -> Any:
     elif isinstance(current, tuple) and isinstance(value, list | tuple):
         fixed_length = field in {"image_size", "mean", "std", "fill_color"}
         fits = len(value) == len(current) or not fixed_length
-        is_whole = isinstance(current[0], int)
-        if fits and all(_is_number(each) and isinstance(each, int) >= is_whole for each in value):
+        kinds = int if isinstance(current[0], int) else int | float
+        if fits and all(_is_number(each) and isinstance(each, kinds) for each in value):
             return tuple(value)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

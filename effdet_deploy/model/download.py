@@ -29,8 +29,8 @@ Progress = Callable[[int, int | None], None]
 CACHE_VARIABLE = "EFFDET_DEPLOY_CACHE"
 _TIMEOUT_S = 30.0
 _CHUNK = 1 << 18
-_NAMED_HASH = re.compile(r"-(?!(?:00\d*|20\d{6})\.)([0-9a-f]{8,64})\.\w+$")
-"""Not a date such as 20240115, nor a number of steps such as 00012000."""
+_NAMED_HASH = re.compile(r"-(?=\d*[a-f]|08676892\.)([0-9a-f]{8,64})\.\w+$")
+"""Digits alone are a date, a time or a number of steps, but for those of one published file."""
 
 
 def cache_directory() -> Path:

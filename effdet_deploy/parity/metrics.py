@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from decimal import ROUND_UP, Context
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -145,12 +146,4 @@ def _chunk_errors(reference: NDArray[np.float64], candidate: NDArray[np.float64]
 
 def _round_up(value: float) -> float:
     """Round up to two significant digits."""
-    if value == 0:
-        return 0.0
-    exponent = math.floor(math.log10(value)) - _DIGITS + 1
-    rounded = float(f"{math.ceil(value / 10.0**exponent)}e{exponent}")
-    return (
-        rounded
-        if rounded >= value
-        else float(f"{math.ceil(value / 10.0**exponent) + 1}e{exponent}")
-    )
+    return float(Context(_DIGITS, ROUND_UP).create_decimal(repr(value)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -102,6 +103,12 @@ def collect(
     """
     progress(f"calibrating on {len(batches)} pictures: ranges")
     ranges = scan_ranges(model, values, batches)
+    for value, seen in ranges.items():
+        if not math.isfinite(seen.high - seen.low):
+            raise DataError(
+                f"The tensor '{value}' has NaN or infinite values on the calibration pictures.",
+                "Check the weights: a model that overflows in FP32 cannot be made INT8.",
+            )
     counts = {value: np.zeros(BINS, dtype=np.int64) for value in values}
     for done, arrays in enumerate(activations(model, values, batches), start=1):
         progress(f"calibrating on {len(batches)} pictures: histograms, step {done}")

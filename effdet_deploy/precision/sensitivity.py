@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from effdet_deploy.errors import VerificationError
+from effdet_deploy.errors import EffdetDeployError, VerificationError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.parity.instrument import head_node
 from effdet_deploy.precision.convolutions import int8_share
@@ -79,19 +80,18 @@ class Journal:
         self._path = path
         self._known: dict[str, float] = {}
         if path.is_file():
-            try:
+            # A damaged journal costs the time that it would have saved.
+            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
                 known = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
-                known = {}
-            if isinstance(known, dict):
                 self._known = {str(name): float(value) for name, value in known.items()}
 
     def recall(self, name: str, measure: Callable[[], float]) -> float:
         """Return what is known under ``name``; measure and note it if nothing is."""
         if name not in self._known:
             self._known[name] = measure()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, json.dumps(self._known, indent=1))
+            with contextlib.suppress(OSError, EffdetDeployError):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self._path, json.dumps(self._known, indent=1))
         return self._known[name]
 
 

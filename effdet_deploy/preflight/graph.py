@@ -44,6 +44,10 @@ class Node:
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
 
+    def input(self, index: int) -> str:
+        """Return the name of an input; empty where the node has none there."""
+        return self.inputs[index] if index < len(self.inputs) else ""
+
 
 @dataclass(frozen=True)
 class Graph:

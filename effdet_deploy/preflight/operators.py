@@ -140,7 +140,7 @@ def check_arity(graph: Graph, target: Target) -> Iterator[Finding]:
                 f"Remove the output '{node.outputs[most]}'.",
             )
         for index in target.constants.get(node.operator, ()):
-            given = node.inputs[index] if index < len(node.inputs) else ""
+            given = node.input(index)
             if given and not graph.is_known_at_build(given):
                 yield Finding(
                     "constant-input",
@@ -186,7 +186,7 @@ def check_limits(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def _top_k(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
-    value = graph.constant(node.inputs[1]) if len(node.inputs) > 1 else node.attributes.get("k")
+    value = graph.constant(node.input(1)) if node.input(1) else node.attributes.get("k")
     if value is None:
         return
     count = int(max(_elements(value) if isinstance(value, int) else value.reshape(-1)))
@@ -200,7 +200,7 @@ def _top_k(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
 
 
 def _spatial(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
-    shape = graph.shapes.get(node.inputs[0])
+    shape = graph.shapes.get(node.input(0))
     if shape is not None and len(shape) - 2 > target.max_spatial_rank:
         yield Finding(
             "rank",
@@ -212,7 +212,7 @@ def _spatial(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
 
 
 def _dropout(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
-    given = node.inputs[_TRAINING_INPUT] if len(node.inputs) > _TRAINING_INPUT else ""
+    given = node.input(_TRAINING_INPUT)
     value = graph.constant(given) if given else None
     if value is not None and value.any():
         yield Finding(

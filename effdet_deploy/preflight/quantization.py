@@ -44,7 +44,7 @@ def check_quantisers(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def _quantised_type(graph: Graph, node: Node) -> str:
-    name = node.inputs[0] if node.operator == "DequantizeLinear" else node.outputs[0]
+    name = node.input(0) if node.operator == "DequantizeLinear" else node.outputs[0]
     return graph.types.get(name, "")
 
 
@@ -63,7 +63,7 @@ def _wrong_type(graph: Graph, node: Node, kind: str, target: Target) -> Finding:
 
 
 def _zero_point(graph: Graph, node: Node, kind: str, target: Target) -> Iterator[Finding]:
-    given = node.inputs[2] if len(node.inputs) > _ZERO_POINT_INPUT else ""
+    given = node.input(_ZERO_POINT_INPUT)
     value = graph.constant(given) if given else None
     if value is not None and value.any():
         yield Finding(
@@ -85,7 +85,7 @@ def _zero_point(graph: Graph, node: Node, kind: str, target: Target) -> Iterator
 
 
 def _scale(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
-    value = graph.constant(node.inputs[1])
+    value = graph.constant(node.input(1))
     if value is None or value.size == 0:
         return
     wrong = value.reshape(-1)[~(value.reshape(-1) > 0)]
@@ -116,7 +116,7 @@ def _scale(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
 
 
 def _blocks(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
-    rank = len(graph.shapes.get(node.inputs[0], ()))
+    rank = len(graph.shapes.get(node.input(0), ()))
     axis = node.attributes.get("axis", 1)
     if rank and axis % rank < rank - _BLOCK_AXES:
         yield Finding(
@@ -129,14 +129,14 @@ def _blocks(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
 
 
 def _per_channel_activation(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
-    if node.operator != "QuantizeLinear" or graph.is_weight(node.inputs[0]):
+    if node.operator != "QuantizeLinear" or graph.is_weight(node.input(0)):
         return
-    shape = graph.shapes.get(node.inputs[1], ())
+    shape = graph.shapes.get(node.input(1), ())
     if any(each != 1 for each in shape):
         yield Finding(
             "per-channel-activation",
             node.name,
-            f"QuantizeLinear has {shape[0]} scales for the activation '{node.inputs[0]}'; "
+            f"QuantizeLinear has {shape[0]} scales for the activation '{node.input(0)}'; "
             f"{target.title} computes what follows in floating point.",
             "Use one scale for a whole activation tensor.",
             "warning",
@@ -148,7 +148,7 @@ def check_quantised_convolutions(graph: Graph, target: Target) -> Iterator[Findi
     for node in graph.nodes:
         if node.operator not in _OUTPUT_CHANNEL_AXIS:
             continue
-        activation, weight = (_dequantiser(graph, node.inputs[index]) for index in (0, 1))
+        activation, weight = (_dequantiser(graph, node.input(index)) for index in (0, 1))
         if weight is not None and activation is None:
             yield _floating(node, "only its weights are quantised", "its activation", target)
         elif activation is not None and weight is None:
@@ -173,8 +173,8 @@ def _floating(node: Node, reason: str, missing: str, target: Target) -> Finding:
 
 
 def _weight_axis(graph: Graph, node: Node, weight: Node, target: Target) -> Iterator[Finding]:
-    scales = graph.shapes.get(weight.inputs[1], ())
-    rank = len(graph.shapes.get(weight.inputs[0], ())) or 1
+    scales = graph.shapes.get(weight.input(1), ())
+    rank = len(graph.shapes.get(weight.input(0), ())) or 1
     axis = weight.attributes.get("axis", 1) % rank
     wanted = _OUTPUT_CHANNEL_AXIS[node.operator]
     if len(scales) == 1 and scales[0] != 1 and axis != wanted:

@@ -21,6 +21,7 @@ from effdet_deploy.errors import (
     ResourceError,
     UnknownNameError,
 )
+from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes.adapter import (
     TensorInfo,
     TimedRun,
@@ -274,16 +275,25 @@ def _create_session(path: Path, device: str, threads: int | None) -> ort.Inferen
 
 
 def _gpu_providers(path: Path, wanted: str, index: str) -> list[_Provider]:
-    """TensorRT keeps its engines beside the model; CUDA computes what TensorRT leaves."""
-    cuda: _Provider = (_CUDA, {"device_id": index})
+    """TensorRT keeps its engines beside the model; CUDA computes what TensorRT leaves.
+
+    The name of their folder holds the model's hash: TensorRT's provider tells engines apart by
+    names and shapes, and would take that of a model with other weights.
+    """
+    # FP32 is FP32: its default is TF32, with 10 bits of mantissa.
+    cuda: _Provider = (_CUDA, {"device_id": index, "use_tf32": "0"})
     if wanted == _CUDA:
         return [cuda]
     options = {
         "device_id": index,
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(path.with_name(path.name + ".trt-cache").resolve()),
+        "trt_engine_cache_path": str(_engine_folder(path).resolve()),
     }
     return [(wanted, options), cuda]
+
+
+def _engine_folder(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{sha256_file(path)[:12]}.trt-cache")
 
 
 def _session_on(

@@ -24,6 +24,7 @@ from effdet_deploy.runtimes.adapter import (
 )
 from effdet_deploy.runtimes.lanes import Lanes, lane_count
 from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
+from effdet_deploy.runtimes.onnxfile import read_onnx
 from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -36,11 +37,16 @@ if TYPE_CHECKING:
     from effdet_deploy.spec import DetectorSpec
 
 
+_NEWEST_OPSET, _NEWEST_IR_VERSION = 28, 14
+"""Of ONNX 1.23."""
+
+
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVinoRuntime:  # noqa: ARG001
     """Load an ONNX model; see :func:`effdet_deploy.runtimes.load_runtime`."""
     spec = read_spec(path, "onnx")
     require_no_plugin(path, spec, "OpenVINO")
     check_external_files(path, spec)
+    _require_known_version(path)
     _require_cpu(device)
     with _translated_errors(path.name, "loaded"):
         model = _core().read_model(str(path))
@@ -101,8 +107,9 @@ class OpenVinoRuntime:
 
     def close(self) -> None:
         """Release the model; runs that are under way finish."""
-        self._model = None
-        self._compiled = {}
+        with self._lock:
+            self._model = None
+            self._compiled = {}
         self._lanes.close()
 
     def _checked(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
@@ -128,9 +135,9 @@ class OpenVinoRuntime:
         return lambda feeds: compiled.run(feeds).outputs
 
     def _compile(self, one: bool, hints: dict[Any, Any]) -> _Compiled:
-        if self._model is None:
-            raise closed_error(self._name)
         model = self._model
+        if model is None:
+            raise closed_error(self._name)
         if one and not self.spec.batch.is_static:
             model = model.clone()
             _, *sides = self.inputs[0].shape
@@ -173,6 +180,21 @@ class _Compiled:
 def _core() -> ov.Core:
     """Return the one core: models and errors outlive a core whose libraries they come from."""
     return ov.Core()
+
+
+def _require_known_version(path: Path) -> None:
+    """OpenVINO reads versions that it cannot know as if they were the last one that it does."""
+    model = read_onnx(path)
+    opset = max((model.opsets.get(each, 0) for each in ("", "ai.onnx")), default=0)
+    for what, found, newest in (
+        ("opset", opset, _NEWEST_OPSET),
+        ("IR version", model.ir_version, _NEWEST_IR_VERSION),
+    ):
+        if found > newest:
+            raise ModelFileError(
+                f"'{path}' is of {what} {found}, and the newest known here is {newest}.",
+                "Export it again with --opset 20, or update effdet-deploy and openvino.",
+            )
 
 
 def _require_cpu(device: str) -> None:

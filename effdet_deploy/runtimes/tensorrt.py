@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -194,8 +195,10 @@ class TensorRtRuntime:
             try:
                 result = action(session, checked)
             except BaseException:
-                # After a failure nothing is known about its stream and buffers.
-                session.close()
+                # After a failure nothing is known about its stream and buffers, and freeing them
+                # may fail as well: what failed first says why.
+                with contextlib.suppress(EffdetDeployError):
+                    session.close()
                 raise
             self._give_back(session)
         return result
@@ -219,8 +222,21 @@ class TensorRtRuntime:
 
 
 def _tensor_info(trt: Any, engine: tensorrt.ICudaEngine, name: str) -> TensorInfo:
+    """Describe a tensor of the engine.
+
+    Raises:
+        ModelFileError: it is of a type that numpy lacks, such as BF16 or FP8.
+    """
     shape = tuple(None if side < 0 else int(side) for side in engine.get_tensor_shape(name))
-    return TensorInfo(name, np.dtype(trt.nptype(engine.get_tensor_dtype(name))), shape)
+    kind = engine.get_tensor_dtype(name)
+    try:
+        dtype = np.dtype(trt.nptype(kind))
+    except TypeError as error:
+        raise ModelFileError(
+            f"The engine's tensor '{name}' is {kind}, which numpy cannot hold.",
+            "Build the engine from an ONNX file of effdet-deploy, whose ends are float32 or whole.",
+        ) from error
+    return TensorInfo(name, dtype, shape)
 
 
 def _check_against_spec(runtime: TensorRtRuntime, profile: list[tuple[int, ...]]) -> None:

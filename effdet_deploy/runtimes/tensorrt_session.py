@@ -46,8 +46,10 @@ class _Buffer:
         return math.prod(shape) * self.info.dtype.itemsize
 
     def free(self, cuda: Cuda) -> None:
-        cuda.free(self.device)
-        cuda.free_pinned(self.host)
+        try:
+            cuda.free(self.device)
+        finally:
+            cuda.free_pinned(self.host)
 
 
 class Session:
@@ -136,10 +138,12 @@ class Session:
 
     def close(self) -> None:
         """Free everything; closing twice is harmless."""
-        if self._graph and self._recorder is not None:
-            self._recorder.destroy(self._graph)
+        try:
+            if self._graph and self._recorder is not None:
+                self._recorder.destroy(self._graph)
+        finally:
             self._graph = 0
-        self._cleanup.close()
+            self._cleanup.close()
 
     def _fill(self, feeds: Tensors) -> int:
         """Put the arrays into the page-locked buffers and tell the context their shapes."""

@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
@@ -36,7 +37,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TorchS
         module = torch.jit.load(str(path), map_location=place)  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise ModelFileError(
-            f"'{path}' cannot be loaded by torch {torch.__version__}: {_first_line(error)}.",
+            f"'{path}' cannot be loaded by torch {torch.__version__}: {_last_line(error)}.",
             "Get the file again or export it again with this version of torch.",
         ) from error
     return TorchScriptRuntime(path.name, spec, module.eval(), place)
@@ -72,9 +73,11 @@ class TorchScriptRuntime:
         if module is None:
             raise closed_error(self._name)
         checked = checked_feeds(feeds, self.inputs, self.spec.batch)
-        with self._translated_errors(), torch.inference_mode():
+        with self._translated_errors(), _exactly(self._place), torch.inference_mode():
             start = time.perf_counter()
-            image = torch.from_numpy(checked[INPUT_NAME]).to(self._place)
+            # Torch warns of arrays that cannot be written to, and writes to none.
+            pixels = np.require(checked[INPUT_NAME], requirements="W")
+            image = torch.from_numpy(pixels).to(self._place)
             self._synchronise()
             copied = time.perf_counter()
             values = _as_tuple(module(image))
@@ -109,7 +112,7 @@ class TorchScriptRuntime:
             if "allocate memory" in str(error) or "out of memory" in str(error):
                 raise self._out_of_memory() from error
             raise ModelFileError(
-                f"torch failed while running '{self._name}': {_first_line(error)}.",
+                f"torch failed while running '{self._name}': {_last_line(error)}.",
                 "Export the model again; if that does not help, report it with the model.",
             ) from error
 
@@ -135,10 +138,20 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
+@contextlib.contextmanager
+def _exactly(place: torch.device) -> Iterator[None]:
+    """Compute FP32 in FP32: on a GPU, cuDNN's default is TF32, with 10 bits of mantissa."""
+    if place.type != "cuda":
+        yield
+        return
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
+        yield
+
+
 def _as_tuple(value: Any) -> tuple[torch.Tensor, ...]:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300].rstrip(".") if lines else type(error).__name__

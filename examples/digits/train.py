@@ -186,8 +186,14 @@ def save_checkpoint(state: TrainingState, options: TrainingOptions, path: Path) 
 
 
 def restore_checkpoint(path: Path, options: TrainingOptions) -> TrainingState:
-    """Return the state a checkpoint holds."""
+    """Return the state a checkpoint holds.
+
+    Raises:
+        ValueError: it was trained with other options, so that going on would give other weights.
+    """
     saved = torch.load(path, weights_only=True)
+    if json.dumps(saved["options"]) != json.dumps(asdict(options)):
+        raise ValueError(f"{path} was trained with other options: {saved['options']}.")
     return _from_tensors(saved, options, options.phases[0].size)
 
 

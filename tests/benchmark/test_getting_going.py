@@ -90,3 +90,10 @@ def test_openvino_tells_the_parts_of_the_graph_apart(network, feeds):
     shares = stage_shares(profile_openvino(network, feeds, threads=1, runs=2))
     assert {"backbone", "fpn", "heads"} <= set(shares)
     assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_what_lies_in_the_current_directory_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("raise SystemExit('not this one')")
+    model = write_tiny(tmp_path / "tiny.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert measure_footprint(model, threads=1).first_seconds > 0

@@ -66,6 +66,14 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(model, here):
     assert [each["annotated"] for each in document["images"]] == ["out/1.png", "out/1-2.png"]
 
 
+def test_names_that_differ_in_case_alone_are_told_apart(model, here):
+    # macOS and Windows would hold one file.
+    save(here / "a" / "X.png")
+    save(here / "b" / "x.png", level=128)
+    assert main(["detect", str(model), "a", "b", "-o", "out"]) == 0
+    assert {each.name for each in (here / "out").glob("*.png")} == {"X.png", "x-2.png"}
+
+
 @pytest.mark.parametrize("output", [".", "pictures/.."])
 def test_it_refuses_to_replace_a_picture_that_was_given(model, picture, here, output, capsys):
     (here / "pictures").mkdir()

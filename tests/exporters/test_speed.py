@@ -10,7 +10,7 @@ import pytest
 
 from effdet_deploy.benchmark.machine import LoadWatch
 from effdet_deploy.benchmark.ratio import Ratio
-from effdet_deploy.errors import DeviceError, MissingPackageError
+from effdet_deploy.errors import DeviceError, MissingPackageError, ResourceError
 from effdet_deploy.exporters import speed
 from effdet_deploy.exporters.lowering import exact_path
 from effdet_deploy.spec import METADATA_KEY, PrecisionSpec
@@ -61,6 +61,16 @@ def test_an_engine_that_cannot_be_loaded_is_no_error(error, pair, monkeypatch):
 
     monkeypatch.setattr(speed.Detector, "load", absent)
     assert speed.speed_notes(*pair, quiet) == ()
+
+
+@pytest.mark.parametrize("stage", ["load", "detect_prepared"])
+def test_an_export_is_not_lost_because_it_could_not_be_timed(stage, pair, monkeypatch):
+    def fail(*_arguments, **_settings):
+        raise ResourceError("The memory ran out.", "Free some.")
+
+    monkeypatch.setattr(speed.Detector, stage, fail)
+    (note,) = speed.speed_notes(*pair, quiet)
+    assert note == "INT8 could not be timed against FP32: The memory ran out."
 
 
 def test_a_model_that_takes_long_is_not_timed_and_the_user_is_told(pair, monkeypatch):

@@ -13,6 +13,7 @@ from effdet_deploy.errors import (
     EffdetDeployWarning,
     ImageError,
     MissingPackageError,
+    ModelFileError,
     UsageError,
 )
 from effdet_deploy.exporters.tensorrt import engine as building
@@ -86,6 +87,20 @@ def test_an_engine_that_was_not_run_says_so(model, tmp_path):
     assert document["verification"] == {"status": "passed"}
     assert document["onnx"] == {"sha256": digest, "verification": {"status": "passed"}}
     assert artifact.notes[0].startswith("the ONNX file was compared; the plan was built")
+
+
+def test_an_onnx_file_written_anew_meanwhile_is_not_vouched_for(model, tmp_path, monkeypatch):
+    run_builder = building.run_builder
+
+    def building_while_it_changes(request, progress):
+        built = run_builder(request, progress)
+        model.write_bytes(model.read_bytes() + b"\n")
+        return built
+
+    monkeypatch.setattr(building, "run_builder", building_while_it_changes)
+    with pytest.raises(ModelFileError, match="written anew"):
+        build_engine(model, tmp_path / "tiny.engine", RTX)
+    assert not list(tmp_path.glob("*.engine*"))
 
 
 def test_the_verification_of_another_onnx_file_does_not_count(model, tmp_path):

@@ -143,7 +143,7 @@ def test_without_tensorrt_the_same_command_may_be_run_again(exported, tmp_path):
 def test_an_onnx_file_that_fails_its_verification_is_kept(tmp_path, monkeypatch):
     def fail(_variant, output, _options, _progress):
         failed = output.with_name(output.name + ".failed")
-        failed.write_bytes(b"onnx")
+        write_tiny(failed)
         sidecar_path(failed).write_text("{}")
         raise VerificationError("It differs.", "")
 

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import effdet_deploy
 from effdet_deploy.exporters import Artifact, ExportOptions, export
 from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.spec import METADATA_KEY, BatchSpec, DetectorSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +42,11 @@ def test_the_archive_runs_with_torch_alone(artifact: Artifact) -> None:
     assert boxes.shape == (1, 100, 4)
     assert np.all(np.diff(scores[0, :rows].numpy()) <= 0), "best first"
     assert classes.dtype == torch.int32
+
+
+def test_nothing_of_the_machine_that_made_it_is_in_the_archive(artifact: Artifact) -> None:
+    with zipfile.ZipFile(artifact.path) as archive:
+        content = b"".join(archive.read(each) for each in archive.namelist())
+    for place in (Path(torch.__file__).parent, Path(effdet_deploy.__file__).parent):
+        assert str(place).encode() not in content
+    assert b"site-packages" not in content

@@ -251,6 +251,26 @@ def test_row_26_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
     assert_untouched(engine, model, log)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_row_26_a_request_to_end_leaves_what_ctrl_c_leaves(model, engine, tmp_path, number):
+    log = tmp_path / "calls.jsonl"
+    process = subprocess.Popen(
+        build_command(model, engine),
+        env=os.environ | with_double("endless", log=log),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    _wait_for(log, "started")
+
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 130
+    assert "Interrupted." in said.decode()
+    assert_untouched(engine, model, log)
+
+
 def _wait_for(log, call):
     """Wait for the builder's process, which takes as long as imports take on a busy machine."""
     deadline = time.monotonic() + PATIENCE_S

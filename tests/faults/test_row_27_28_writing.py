@@ -41,6 +41,33 @@ def test_row_27_a_full_disk_keeps_the_old_file_and_leaves_no_debris(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
+EXPORT_PAST_A_LIMIT = """
+import resource, signal, sys
+from effdet_deploy.cli import export_main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+sys.exit(export_main(sys.argv[1:]))
+"""
+"""As a full disk does, the limit fails the write of a large file."""
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
+def test_row_27_an_export_to_a_full_disk_keeps_the_old_file(tmp_path, suffix):
+    target = tmp_path / f"model{suffix}"
+    target.write_bytes(OLD)
+    options = ["--variant", "lite0", "--weights", "random", "--image-size", "128", "--no-verify"]
+    run = subprocess.run(
+        [sys.executable, "-c", EXPORT_PAST_A_LIMIT, *options, str(target)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == ResourceError.exit_code, run.stderr
+    assert "Traceback" not in run.stderr
+    assert target.read_bytes() == OLD
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_row_28_many_writers_to_one_target_leave_one_complete_file(tmp_path):
     target = tmp_path / "model.onnx"
     contents = [bytes([number]) * (1 << 18) for number in range(8)]

@@ -175,12 +175,15 @@ def test_row_30_keys_do_not_depend_on_the_run():
 
 
 def test_row_30_a_file_damaged_inside_is_made_again(tmp_path, counted):
-    cached(tmp_path, tiny_network(), VALUES, BATCHES)
+    first = cached(tmp_path, tiny_network(), VALUES, BATCHES)
     (path,) = kept(tmp_path)
     content = path.read_bytes()
     for at in range(60, len(content) - 60, len(content) // 25):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
-        cached(tmp_path, tiny_network(), VALUES, BATCHES)
+        again = cached(tmp_path, tiny_network(), VALUES, BATCHES)
+        for value, found in first.items():
+            assert (again[value].low, again[value].high) == (found.low, found.high)
+            np.testing.assert_array_equal(again[value].counts, found.counts)
 
 
 def test_row_30_what_cannot_be_kept_was_still_found(tmp_path, counted):

@@ -49,13 +49,23 @@ def test_fields_are_overridden_from_json_values(overrides, field, value):
         {"fill_color": [0.5, 0, 0]},
         {"anchor_scale": 0.0},
         {"std": [0.0, 1.0, 1.0]},
+        {"fill_color": [300, 0, 0]},
+        {"norm_eps": -1.0},
+        {"backbone_indices": []},
+        {"backbone_indices": [-1, 2]},
+        {"backbone_indices": [3, 2, 4]},
     ],
 )
 def test_values_of_another_type_or_out_of_range_are_refused(overrides):
     with pytest.raises(UsageError) as caught:
         D0.replace(overrides)
-    assert next(iter(overrides)) in caught.value.cause
-    assert caught.value.remedy
+    said = caught.value
+    assert next(iter(overrides)) in said.cause + said.remedy
+
+
+def test_a_feature_map_that_the_backbone_lacks_is_named():
+    with pytest.raises(UsageError, match=r"tf_efficientnet_b0.*\[2, 3, 9\]"):
+        create_model("d0", image_size=128, backbone_indices=[2, 3, 9])
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,9 @@ def test_a_full_disk_is_said_to_be_full(site, monkeypatch):
         fetch(site.url(NAME))
 
 
-@pytest.mark.parametrize("name", ["effdet-20240115.pth", "step-00012000.pth"])
+@pytest.mark.parametrize(
+    "name", ["effdet-20240115.pth", "step-00012000.pth", "time-1712345678.pth"]
+)
 def test_a_date_or_a_step_is_not_taken_for_a_hash(name):
     with serving(Site({name: CONTENT})) as served:
         assert fetch(served.url(name)).read_bytes() == CONTENT

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
+from effdet_deploy.errors import DataError
 from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.precision import calibration
 from effdet_deploy.precision.calibration import (
@@ -74,3 +76,17 @@ def test_pictures_are_letterboxed_to_the_network(tmp_path):
 def test_coco_annotations_name_the_pictures_too(tmp_path):
     annotations = write_set(tmp_path / "set", images=9)
     assert len(calibration_pictures(annotations)) == 9
+
+
+def test_a_network_that_overflows_is_named(model):
+    overflowing = onnx.ModelProto()
+    overflowing.CopyFrom(model)
+    conv = next(each for each in overflowing.graph.node if each.op_type == "Conv")
+    weight = next(each for each in overflowing.graph.initializer if each.name == conv.input[1])
+    weight.CopyFrom(
+        onnx.numpy_helper.from_array(
+            np.full(list(weight.dims), np.finfo(np.float32).max), weight.name
+        )
+    )
+    with pytest.raises(DataError, match=f"'{VALUES[0]}' has NaN or infinite"):
+        collect(overflowing, VALUES[:1], BATCHES)

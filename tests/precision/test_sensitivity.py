@@ -156,3 +156,16 @@ def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
         annotations.write_text(annotations.read_text() + " ")
     again = BudgetedAccuracy(quantiser, annotations, None, spec).journal
     assert again.recall("mAP of fp32", lambda: 0.6) == (0.5 if change == "nothing" else 0.6)
+
+
+def test_a_search_goes_on_where_nothing_can_be_kept(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    journal = Journal(tmp_path / "file" / "journal.json")
+    assert journal.recall("a", lambda: 0.5) == journal.recall("a", lambda: 0.6) == 0.5
+
+
+@pytest.mark.parametrize("content", ['{"a": null}', "[1]", "{", '{"a": "b"}'])
+def test_a_damaged_journal_is_as_good_as_none(tmp_path, content):
+    path = tmp_path / "journal.json"
+    path.write_text(content)
+    assert Journal(path).recall("a", lambda: 0.5) == 0.5

@@ -190,3 +190,15 @@ def test_a_value_is_known_at_build_when_only_shapes_lead_to_inputs():
     assert not found.is_weight("computed")
     assert found.is_weight("one")
     assert not found.is_known_at_build("y")
+
+
+@pytest.mark.parametrize(
+    ("operator", "inputs"), [("Conv", ["x"]), ("QuantizeLinear", []), ("QuantizeLinear", ["x"])]
+)
+def test_a_node_without_all_its_inputs_does_not_stop_the_check(operator, inputs, tmp_path):
+    damaged = graph(
+        [node(operator, inputs, ["y"], name="bad"), node("Det", ["x"], ["z"], name="two")],
+        [value("y"), value("z", shape=(1, 3))],
+    )
+    found = check_model(write(tmp_path / "m.onnx", damaged), RTX)
+    assert "two" in {each.node for each in found}

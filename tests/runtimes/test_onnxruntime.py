@@ -16,7 +16,7 @@ from effdet_deploy.errors import (
     UnknownNameError,
     UsageError,
 )
-from effdet_deploy.files import sidecar_path
+from effdet_deploy.files import sha256_file, sidecar_path
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import TimedRuntime
 from effdet_deploy.runtimes.onnxruntime import _translated_load_errors as translated_load_errors
@@ -194,10 +194,13 @@ def test_tensorrt_keeps_its_engines_beside_the_model(tmp_path, monkeypatch):
     with pytest.raises(DeviceError, match="could not start TensorrtExecutionProvider"):
         load_runtime(path, device="tensorrt:1")
 
-    (name, options), (second, _) = asked
+    (name, options), (second, second_options) = asked
     assert (name, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert options["device_id"] == "1"
-    assert options["trt_engine_cache_path"] == str(tmp_path / "tiny.onnx.trt-cache")
+    assert second_options["use_tf32"] == "0"
+    assert options["trt_engine_cache_path"] == str(
+        tmp_path / f"tiny.onnx.{sha256_file(tmp_path / 'tiny.onnx')[:12]}.trt-cache"
+    )
 
 
 @pytest.mark.gpu

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -153,3 +154,10 @@ def test_an_archive_with_other_outputs_than_its_spec_is_refused(archive, batch, 
     monkeypatch.setattr(runtime, "_module", lambda images: (images,))
     with pytest.raises(ModelFileError, match="1 outputs"):
         runtime.run({"images": batch})
+
+
+@pytest.mark.filterwarnings("error:The given NumPy array is not writable")
+def test_a_picture_that_cannot_be_written_to_is_taken(archive, batch):
+    batch.flags.writeable = False
+    with contextlib.closing(load_runtime(archive, device="cpu")) as runtime:
+        assert runtime.run({"images": batch})

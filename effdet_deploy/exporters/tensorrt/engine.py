@@ -8,7 +8,7 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from effdet_deploy.errors import UsageError
+from effdet_deploy.errors import ModelFileError, UsageError
 from effdet_deploy.exporters.artifact import (
     Artifact,
     Progress,
@@ -88,18 +88,24 @@ def build_engine(
     require_onnx()
     spec = _buildable_spec(onnx_path, options, batch)
     recorded = read_sidecar(onnx_path)
+    digest = sha256_file(onnx_path)
     pictures = verification_images(spec.input, images, spec.batch) if verify else []
     require_ready(options, verify=verify)
     with staging(engine_path) as directory:
         staged = directory / engine_path.name
         request = Request(options, str(onnx_path.resolve()), str(staged.resolve()), spec.batch)
         builder = run_builder(request, progress)
+        if sha256_file(onnx_path) != digest:
+            raise ModelFileError(
+                f"'{onnx_path}' was written anew while the engine was built from it.",
+                "Build the engine again.",
+            )
         spec = _engine_spec(spec, builder)
         report = None
         if verify and builder.can_run_where_built:
             progress("comparing the engine with the ONNX file")
             report = _verify(staged, onnx_path, spec, pictures)
-        evidence = _evidence(onnx_path, recorded, report)
+        evidence = _evidence(digest, recorded, report)
         if plan is not None:
             shutil.copyfile(plan, plan_path(staged))
         return deliver_artifact(
@@ -225,11 +231,11 @@ def _verdict(
     return (f"the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}",)
 
 
-def _evidence(
-    onnx_path: Path, recorded: Sidecar | None, report: ParityReport | None
-) -> dict[str, Any]:
-    """Return what the sidecar says beside the usual: what was compared, and from which file."""
-    digest = sha256_file(onnx_path)
+def _evidence(digest: str, recorded: Sidecar | None, report: ParityReport | None) -> dict[str, Any]:
+    """Return what the sidecar says beside the usual: what was compared, and from which file.
+
+    ``digest`` is the ONNX file's SHA-256.
+    """
     of_this_file = recorded is not None and recorded.sha256 == digest
     compared = recorded.verification if recorded is not None and of_this_file else None
     evidence: dict[str, Any] = {

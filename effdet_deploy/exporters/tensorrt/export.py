@@ -130,7 +130,8 @@ def _export_onnx(
         final = output.with_name(failed.name)
         if is_plan_of(options.precision_file, output):
             plan_path(failed).unlink()
-        deliver_together(moves_of(failed, final))
+        external_files = read_spec(failed, "onnx").external_files
+        deliver_together(moves_of(failed, final, external_files))
         raise VerificationError(
             f"The ONNX file does not give what PyTorch gives, so no engine was built from it; it "
             f"is kept as '{final}'.",

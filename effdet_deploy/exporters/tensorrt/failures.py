@@ -92,7 +92,7 @@ def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDep
     name, model = NAMES[request.options.backend], Path(request.onnx).name
     how = _signal_name(returncode) or f"exit code {returncode}"
     said = f" ({last_words})" if last_words else ""
-    if returncode == -signal.SIGKILL:
+    if returncode < 0 and -returncode == getattr(signal, "SIGKILL", None):
         return ResourceError(
             f"The process that builds the engine was ended by SIGKILL{said}.",
             "Usually the system ran out of memory: free some, or build on a larger machine.",
