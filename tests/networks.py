@@ -5,20 +5,29 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+import timm
+
 from effdet_deploy.model import EfficientDet, create_model
 from effdet_deploy.model.conditioning import randomise
 
 if TYPE_CHECKING:
     from effdet_deploy.model.config import ModelConfig
 
-COVER = ("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan")
+COVER = (
+    *("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan"),
+    *("cspdarkdet53m", "cspresdet50", "mobiledetv3_large", "resdet50"),
+)
 """Configurations that stand for all 47 where time is short: test_registry.py shows it."""
 
 
 def parts(config: ModelConfig) -> set[tuple[str, object]]:
-    """Return what pyramid and heads are made of, which are ours, where backbones are timm's."""
-    fields = ("fpn_name", "pad_type", "head_bn_level_first", "separable_conv", "downsample_type")
-    return {(field, getattr(config, field)) for field in fields}
+    """Return what a network is made of; of its backbone, the module of timm that makes it."""
+    fields = (
+        *("fpn_name", "pad_type", "head_bn_level_first", "separable_conv", "downsample_type"),
+        *("act_type", "head_act_type"),
+    )
+    family = timm.models.model_entrypoint(config.backbone_name).__module__
+    return {("backbone family", family)} | {(field, getattr(config, field)) for field in fields}
 
 
 @functools.cache

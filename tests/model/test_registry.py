@@ -3,9 +3,10 @@ from __future__ import annotations
 import warnings
 
 import pytest
+import torch
 
 from effdet_deploy.errors import UnknownNameError
-from effdet_deploy.model import get_config, list_models, resolve_name
+from effdet_deploy.model import create_model, get_config, list_models, resolve_name
 from effdet_deploy.model.config import IMAGENET_MEAN, IMAGENET_STD
 from tests.networks import COVER, parts
 
@@ -129,6 +130,16 @@ def test_published_files_carry_their_hash_and_lie_on_the_release_page():
         )
 
 
-def test_the_cover_has_every_kind_of_pyramid_and_head():
+@pytest.mark.parametrize("name", list_models())
+def test_the_state_dict_has_effdets_names_and_shapes(name):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = create_model(name)
+        theirs = effdet.create_model(name, pretrained_backbone=False)
+    shapes = {key: value.shape for key, value in theirs.state_dict().items()}
+    assert shapes == {key: value.shape for key, value in ours.state_dict().items()}
+
+
+def test_the_cover_has_every_kind_of_backbone_activation_pyramid_and_head():
     covered = set().union(*(parts(get_config(name)) for name in COVER))
     assert covered == set().union(*(parts(get_config(name)) for name in list_models()))
