@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 # Loaded before anything is timed: an hour later, an edited file would not fit the rest.
 from document import markdown, write_plots
-from kept import code_digest
+from kept import circumstances, measured_here
 from startup import measure_starts, starts
 
 from effdet_deploy.benchmark import (
@@ -36,7 +36,7 @@ from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
 from effdet_deploy.benchmark.report import command_of, environment
 from effdet_deploy.benchmark.work import convolution_work
-from effdet_deploy.errors import EffdetDeployError, ResourceError, UsageError
+from effdet_deploy.errors import EffdetDeployError, ResourceError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.spec import INPUT_NAME
 
@@ -109,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.prepare:
                 prepare(options, directory)
                 return measure_scaling(options, directory)
+            if options.scaling and options.scaling.is_file():
+                measured_here(options.scaling, circumstances())
             document = run(options, directory)
             if options.at_most is None and measure_scaling(options, directory):
                 tell("scaling is not complete: give the command once more, with --resume")
@@ -134,7 +136,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """
     from cases import load_weights
 
-    here = {"machine": str(describe_machine()), "versions": versions(), "code": code_digest()}
+    here = circumstances()
     known = earlier(options, here)
     document: dict[str, Any] = {
         **here,
@@ -203,13 +205,7 @@ def earlier(options: argparse.Namespace, here: dict[str, Any]) -> dict[str, Any]
     """
     if not (options.resume and options.json and options.json.is_file()):
         return {}
-    found: dict[str, Any] = json.loads(options.json.read_text(encoding="utf-8"))
-    if any(found.get(name) != value for name, value in here.items()):
-        raise UsageError(
-            f"'{options.json}' was measured on another machine, or with other versions or code.",
-            "Name another file, or leave --resume out to measure everything anew.",
-        )
-    return found
+    return measured_here(options.json, here)
 
 
 def table_key(table: dict[str, Any]) -> tuple[Any, ...]:
@@ -239,14 +235,6 @@ def cases(options: argparse.Namespace, directory: Path) -> Iterator[Case]:
 def parts(options: argparse.Namespace, case: Case) -> list[str]:
     """Return the parts of a case to time: the network alone only for single images."""
     return [part for part in options.parts.split(",") if case.batch == 1 or part != "network"]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what is timed."""
-    from importlib.metadata import version
-
-    names = ("effdet-deploy", "effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
-    return {name: version(name) for name in names}
 
 
 def measured_quietly(measure: Callable[[], dict[str, Any]], *, under_load: bool) -> dict[str, Any]:

@@ -19,14 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kept import code_digest
+from kept import circumstances, code_digest, measured_here
 
-from effdet_deploy.benchmark import LoadWatch, Plan, describe_machine, measure_interleaved
+from effdet_deploy.benchmark import LoadWatch, Plan, measure_interleaved
 from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.benchmark.report import command_of
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detector import Detector
+from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.spec import INPUT_NAME, BatchSpec
 
@@ -121,8 +122,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.export_to:
         return export_here(Point(**json.loads(options.point)), options.export_to)
-    document = known(options.json)
-    document["machine"] = str(describe_machine())
+    try:
+        return scale(options)
+    except EffdetDeployError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def scale(options: argparse.Namespace) -> int:
+    """Measure what was asked for and is not known yet; return whether anything is left."""
+    here = circumstances()
+    is_begun = options.json is not None and options.json.is_file()
+    document = measured_here(options.json, here) if is_begun else {**here, "points": {}}
     document["command"] = command_of(sys.argv[1:])
     with contextlib.ExitStack() as stack:
         directory = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -170,14 +181,6 @@ def file_of(point: Point, directory: Path) -> Path:
         print(f"exporting {path.name}", file=sys.stderr, flush=True)
         exported(point, path)
     return path
-
-
-def known(path: Path | None) -> dict[str, Any]:
-    """Return what was measured before."""
-    if path is not None and path.is_file():
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return document
-    return {"points": {}}
 
 
 def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[str, Any]:
