@@ -12,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from effdet_deploy.errors import DataError, ModelFileError, ResourceError, UsageError
 
@@ -139,6 +140,11 @@ def staging(target: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def base_name(given: str) -> str:
+    """Return the end of a path or an address; its query, which may hold a key, is left out."""
+    return Path(urlsplit(given).path if "://" in given else given).name
 
 
 def deliver(staged: Path, target: Path) -> None:

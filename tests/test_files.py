@@ -9,6 +9,7 @@ import pytest
 
 from effdet_deploy.errors import ModelFileError, ResourceError, UsageError
 from effdet_deploy.files import (
+    base_name,
     deliver,
     require_writable_target,
     resolve_inside,
@@ -160,3 +161,16 @@ def test_a_link_as_data_file_is_refused(tmp_path):
     (tmp_path / "weights").symlink_to("/etc/passwd")
     with pytest.raises(ModelFileError):
         resolve_inside(tmp_path, "weights")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("d0.pth", "d0.pth"),
+        ("weights/d0.pth", "d0.pth"),
+        ("https://host/a/d0.pth?X-Amz-Signature=secret", "d0.pth"),
+        ("pretrained", "pretrained"),
+    ],
+)
+def test_a_name_to_show_holds_no_folder_and_no_key(given, expected):
+    assert base_name(given) == expected

@@ -5,13 +5,12 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
 from effdet_deploy.cli import engine_options as engine
 from effdet_deploy.errors import UsageError
-from effdet_deploy.files import read_json_object
+from effdet_deploy.files import base_name, read_json_object
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,13 +178,7 @@ def _command(given: Mapping[str, Any]) -> str:
 
 
 def _without_folder(name: str, value: object) -> str:
-    """Return what may be stored of a value: of a path or an address, which may hold a key, its end.
-
-    The query of an address is where signatures stand.
-    """
+    """Return what may be stored of a value: of a path or an address its end."""
     if isinstance(value, Path):
         return value.name
-    text = str(value)
-    if name != "weights" or "/" not in text:
-        return text
-    return Path(urlsplit(text).path if "://" in text else text).name
+    return base_name(str(value)) if name == "weights" else str(value)

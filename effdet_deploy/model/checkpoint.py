@@ -19,7 +19,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from effdet_deploy.errors import WeightsError
-from effdet_deploy.files import sha256_file
 from effdet_deploy.model.foreign import refuse_foreign_keys, refuse_foreign_path, sniff
 
 if TYPE_CHECKING:
@@ -59,14 +58,13 @@ class Checkpoint:
     """A checkpoint as read: float32 weights under plain names, without prefixes and anchors.
 
     ``nested_under`` is the entry of a training checkpoint that the weights were taken from, such
-    as ``state_dict_ema``; empty where they were not nested. ``file_sha256`` is of the file.
+    as ``state_dict_ema``; empty where they were not nested.
     """
 
     name: str
     state_dict: dict[str, Tensor]
     container: str
     nested_under: str
-    file_sha256: str
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
 
 
@@ -88,7 +86,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     refuse_foreign_keys(state_dict, path.name)
     state_dict = {key: _as_float32(value) for key, value in state_dict.items()}
     require_finite(state_dict, path.name)
-    return Checkpoint(path.name, state_dict, container, nested_under, sha256_file(path), metadata)
+    return Checkpoint(path.name, state_dict, container, nested_under, metadata)
 
 
 def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:

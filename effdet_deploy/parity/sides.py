@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.detector import Detector, load
 from effdet_deploy.errors import MissingPackageError, ModelFileError, UsageError
+from effdet_deploy.files import base_name
 from effdet_deploy.parity.comparison import Side
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.modelfile import SUFFIXES, recognise
@@ -70,7 +71,7 @@ class References:
     @property
     def name(self) -> str:
         """What the reference is called in a report."""
-        return str(self.path) if self.path else f"PyTorch, {Path(self.given).name}"
+        return str(self.path) if self.path else f"PyTorch, {base_name(self.given)}"
 
     def open(self, spec: DetectorSpec, stack: ExitStack) -> Reference:
         """Open the reference for a candidate of ``spec``; weights take the candidate's variant.
