@@ -100,21 +100,26 @@ def _lower_to_fp16(
     folder = options.calibration or options.verify_images
     images = verification_images(spec.input, folder)
     unfit = _unfit_nodes(model, graph_inputs(images, spec), progress)
-    to_half(model, unfit[0])
-    return model, unfit[0], (() if folder else (_SYNTHETIC,)) + unfit[1]
+    to_half(model, unfit.nodes)
+    return model, unfit.nodes, (() if folder else (_SYNTHETIC,)) + unfit.notes
 
 
-def _unfit_nodes(
-    model: ModelProto, batches: Iterable[NDArray[Any]], progress: Progress
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the nodes that must stay FP32 where the rest is FP16, and what to say of them."""
+@dataclasses.dataclass(frozen=True)
+class _Unfit:
+    """Nodes that must stay FP32 where the rest is FP16, and what to say of them."""
+
+    nodes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def _unfit_nodes(model: ModelProto, batches: Iterable[NDArray[Any]], progress: Progress) -> _Unfit:
     progress("looking for what FP16 cannot hold")
     unfit = find_unfit(model, batches)
     kept = nodes_touching(model, [each.value for each in unfit])
     if not unfit:
-        return kept, ()
+        return _Unfit(kept)
     named = "; ".join(map(str, unfit[:_NAMED])) + ("; …" if len(unfit) > _NAMED else "")
-    return kept, (f"FP16 cannot hold {named}: {len(kept)} operations stay in FP32.",)
+    return _Unfit(kept, (f"FP16 cannot hold {named}: {len(kept)} operations stay in FP32.",))
 
 
 def _lower_to_int8(
@@ -130,20 +135,19 @@ def _lower_to_int8(
     progress("reading the calibration pictures")
     images = calibration_images(options.calibration, spec.input)
     batches = list(graph_inputs(images, spec))
-    unfit: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    if LAYOUTS[target].half:
-        unfit = _unfit_nodes(model, batches, progress)
+    has_half = LAYOUTS[target].half
+    unfit = _unfit_nodes(model, batches, progress) if has_half else _Unfit()
     quantiser = Quantiser(model, batches, target, Recipe(), cache, progress)
-    names, plan = _chosen(quantiser, unfit[0], spec, options, progress)
+    names, plan = _chosen(quantiser, unfit.nodes, spec, options, progress)
     progress("writing INT8")
     lowered = quantiser.quantised(names)
-    if LAYOUTS[target].half:
-        to_half(lowered, unfit[0])
+    if has_half:
+        to_half(lowered, unfit.nodes)
     write_plan(plan_path(path), quantiser.convolutions, names, plan)
     higher = [each.name for each in quantiser.convolutions if each.name not in names]
-    kept = tuple(dict.fromkeys((*higher, *unfit[0])))
+    kept = tuple(dict.fromkeys((*higher, *unfit.nodes)))
     spared = _spared(quantiser) if options.precision_file is None else ()
-    return lowered, kept, (*unfit[1], *spared, *_summary(quantiser, names, plan))
+    return lowered, kept, (*unfit.notes, *spared, *_summary(quantiser, names, plan))
 
 
 def _chosen(

@@ -51,11 +51,11 @@ def refuse_foreign_path(path: Path) -> None:
     """
     is_prefix = not path.exists() and path.with_name(path.name + ".index").is_file()
     if is_prefix or _TF_DATA.search(path.name):
-        _refuse(path, "a TensorFlow checkpoint", _TF_REMEDY)
+        raise _refusal(path, "a TensorFlow checkpoint", _TF_REMEDY)
     if path.is_dir():
         if (path / "saved_model.pb").exists() or any(path.glob("*.index")):
-            _refuse(path, "a TensorFlow SavedModel or checkpoint directory", _TF_REMEDY)
-        _refuse(path, "a directory", "Name the checkpoint file inside it.")
+            raise _refusal(path, "a TensorFlow SavedModel or checkpoint directory", _TF_REMEDY)
+        raise _refusal(path, "a directory", "Name the checkpoint file inside it.")
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file '{path}'.",
@@ -75,7 +75,7 @@ def sniff(path: Path) -> str:
         file.seek(max(0, size - len(_LEVELDB_MAGIC)))
         tail = file.read()
     if not head:
-        _refuse(path, "empty", "Copy or download it again.")
+        raise _refusal(path, "empty", "Copy or download it again.")
     if head.startswith(b"PK\x03\x04"):
         return _sniff_zip(path)
     if head.startswith(_LEGACY_MAGIC):
@@ -84,17 +84,16 @@ def sniff(path: Path) -> str:
         return "safetensors"
     for offset, expected, what, remedy in _FIRST_BYTES:
         if head[offset : offset + len(expected)] == expected:
-            _refuse(path, what, remedy)
+            raise _refusal(path, what, remedy)
     if tail == _LEVELDB_MAGIC or path.suffix == ".pb":
-        _refuse(path, "part of a TensorFlow model", _TF_REMEDY)
+        raise _refusal(path, "part of a TensorFlow model", _TF_REMEDY)
     if head.startswith(b"\x80"):
-        _refuse(
+        raise _refusal(
             path,
             "a pickle that torch did not write, which could run code when it is loaded",
             "Save the weights with torch.save(model.state_dict(), ...) or as safetensors.",
         )
-    _refuse(path, "neither a torch nor a safetensors file", "Check that it is whole.")
-    return ""
+    raise _refusal(path, "neither a torch nor a safetensors file", "Check that it is whole.")
 
 
 def _sniff_zip(path: Path) -> str:
@@ -107,15 +106,17 @@ def _sniff_zip(path: Path) -> str:
             "Copy or download it again.",
         ) from error
     if any("/code/" in name for name in names):
-        _refuse(
+        raise _refusal(
             path,
             "a TorchScript archive: an exported model, not a checkpoint",
             "Give the checkpoint that it was made from.",
         )
     if any(name.endswith(".weights.h5") for name in names):
-        _refuse(path, "a Keras model of TensorFlow", _TF_REMEDY)
+        raise _refusal(path, "a Keras model of TensorFlow", _TF_REMEDY)
     if not any(name.endswith("/data.pkl") for name in names):
-        _refuse(path, "a zip archive without torch weights", "Unpack it and give the checkpoint.")
+        raise _refusal(
+            path, "a zip archive without torch weights", "Unpack it and give the checkpoint."
+        )
     return "torch zip"
 
 
@@ -136,5 +137,5 @@ def refuse_foreign_keys(keys: Collection[str], name: str) -> None:
         raise WeightsError(f"'{name}' holds the weights of a TensorFlow EfficientDet.", _TF_REMEDY)
 
 
-def _refuse(path: Path, what: str, remedy: str) -> None:
-    raise WeightsError(f"The weights file '{path.name}' is {what}.", remedy)
+def _refusal(path: Path, what: str, remedy: str) -> WeightsError:
+    return WeightsError(f"The weights file '{path.name}' is {what}.", remedy)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _MAX_POSITIONS = 4096
 _MAPS, _ROWS = 4, 3
-"""Rank of ``[N,C,H,W]``, the only form whose channels are told apart."""
+"""Ranks of ``[N,C,H,W]`` and ``[N,A,C]``, the forms whose channels are told apart."""
 
 
 def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str:

@@ -148,8 +148,8 @@ def _candidate_rows(
 def _require_batch(heads: Tensors | None, found: list[Rows], size: int) -> None:
     """Raise InputError unless every output has ``size`` images."""
     sizes = {"detections": len(found)} if found or heads is None else {}
-    for name in HEAD_OUTPUTS if heads is not None else ():
-        sizes[name] = len(heads[name]) if heads is not None else 0
+    if heads is not None:
+        sizes |= {name: len(heads[name]) for name in HEAD_OUTPUTS}
     for name, got in sizes.items():
         if got != size:
             raise InputError(f"{name} came back for {got} images instead of {size}.")

@@ -7,6 +7,7 @@ only: correcting measured outputs layer by layer would correct the same shift ma
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,20 +82,19 @@ def channel_means(
         values: whether each is a table ``[rows, C]``; otherwise it is a map ``[N,C,H,W]``.
         batches: graph inputs.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), _MAP))
-    copy.graph.initializer.append(numpy_helper.from_array(np.array([0]), _TABLE))
+    edited = deepcopy(model)
+    del edited.graph.output[:]
+    edited.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), _MAP))
+    edited.graph.initializer.append(numpy_helper.from_array(np.array([0]), _TABLE))
     for index, (value, is_table) in enumerate(values.items()):
         mean, axes = f"bias_correction.mean.{index}", _TABLE if is_table else _MAP
-        copy.graph.node.append(
+        edited.graph.node.append(
             onnx.helper.make_node("ReduceMean", [value, axes], [mean], mean, keepdims=0)
         )
-        copy.graph.output.append(
+        edited.graph.output.append(
             onnx.helper.make_tensor_value_info(mean, onnx.TensorProto.FLOAT, None)
         )
-    session = open_session(copy)
+    session = open_session(edited)
     runs = [session.run(None, {INPUT_NAME: batch}) for batch in batches]
     return {
         value: np.mean([run[index] for run in runs], axis=0) for index, value in enumerate(values)

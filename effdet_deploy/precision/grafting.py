@@ -8,6 +8,7 @@ float32, as ONNX Runtime does on x86, would show no overflow.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -74,7 +75,8 @@ class Int8Grafting:
         )
         _require_same_network(self.layers, self._nodes)
         quantised = set(self.layers)
-        # What other operators read quantised is quantised by the layer that makes it.
+        # Values that a node outside these layers also reads quantised: the layer that makes them
+        # keeps the quantiser while it is reduced.
         self._given_quantised = {
             before
             for node in candidate.graph.node
@@ -85,7 +87,7 @@ class Int8Grafting:
 
     def with_exact(self, exact: Collection[str]) -> ModelProto:
         """Return the INT8 graph in which the convolutions ``exact`` are as in the reference."""
-        model = _copy(self._candidate)
+        model = deepcopy(self._candidate)
         reduced = set(self.layers) - set(exact)
         added: dict[str, TensorProto] = {}
         for node in model.graph.node:
@@ -150,7 +152,7 @@ class HalfGrafting:
 
     def with_exact(self, exact: Collection[str]) -> ModelProto:
         """Return the FP32 graph with every value rounded that is float16, but for ``exact``."""
-        model = _copy(self._reference)
+        model = deepcopy(self._reference)
         graph = model.graph
         half = {
             name
@@ -219,12 +221,6 @@ def _require_same_network(layers: Collection[str], known: Collection[str]) -> No
             f"The candidate's layer '{strangers[0]}' is not in the reference.",
             "Name the FP32 file that the candidate was made from as the reference.",
         )
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _cast_constant(tensor: TensorProto, name: str, element_type: int) -> TensorProto:

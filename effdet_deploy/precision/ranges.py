@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,30 +62,28 @@ def scan_ranges(
 
 def _with_extremes(model: ModelProto, names: Sequence[str]) -> ModelProto:
     """Return a copy whose outputs are the minimum and maximum of each value."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
+    edited = deepcopy(model)
+    del edited.graph.output[:]
     for index, name in enumerate(names):
         for operator in ("ReduceMin", "ReduceMax"):
             extreme = f"{operator}.{index}"
-            copy.graph.node.append(
+            edited.graph.node.append(
                 onnx.helper.make_node(operator, [name], [extreme], extreme, keepdims=0)
             )
-            copy.graph.output.append(
+            edited.graph.output.append(
                 onnx.helper.make_tensor_value_info(extreme, onnx.TensorProto.FLOAT, [])
             )
-    return copy
+    return edited
 
 
 def with_outputs(model: ModelProto, names: Iterable[str]) -> ModelProto:
     """Return a copy of ``model`` whose outputs are the float32 values ``names``, in order."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(
+    edited = deepcopy(model)
+    del edited.graph.output[:]
+    edited.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
     )
-    return copy
+    return edited
 
 
 def open_session(model: ModelProto, threads: int | None = None) -> ort.InferenceSession:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -143,8 +144,7 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """Infer types from the nodes alone: what the file declares may be wrong, and is checked."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
+    bare = deepcopy(model)
     del bare.graph.value_info[:]
     for output in bare.graph.output:
         output.ClearField("type")

@@ -86,6 +86,7 @@ def import_backend(path: Path, backend: str = "auto") -> ModuleType:
     Raises:
         UnknownNameError: no such backend or suffix.
         MissingPackageError: the engine's package is not installed.
+        DeviceError: it is installed and cannot be loaded.
     """
     return _import(_backend_for(_content(path, backend), backend))
 
