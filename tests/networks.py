@@ -13,10 +13,9 @@ from effdet_deploy.model.conditioning import randomise
 if TYPE_CHECKING:
     from effdet_deploy.model.config import ModelConfig
 
-COVER = (
-    *("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan"),
-    *("cspdarkdet53m", "cspresdet50", "mobiledetv3_large", "resdet50"),
-)
+PYRAMIDS = ("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan")
+"""Configurations with every kind of pyramid and head among them."""
+COVER = (*PYRAMIDS, "cspdarkdet53m", "cspresdet50", "mobiledetv3_large", "resdet50")
 """Configurations that stand for all 47 where time is short: test_registry.py shows it."""
 
 

@@ -43,7 +43,7 @@ class Recorder(Protocol):
 
 
 class Cuda(Protocol):
-    """One device. Addresses, streams and graphs are integers, as TensorRT takes them.
+    """One device. Addresses, streams, graphs and events are integers, as TensorRT takes them.
 
     Every call raises ResourceError when memory runs out and DeviceError when CUDA fails otherwise.
     """
@@ -91,6 +91,18 @@ class Cuda(Protocol):
 
     def synchronize(self, stream: int) -> None:
         """Wait until everything queued on ``stream`` is done."""
+        ...
+
+    def record_event(self, stream: int) -> int:
+        """Return an event that passes when everything queued so far on ``stream`` is done."""
+        ...
+
+    def seconds_between(self, first: int, second: int) -> float:
+        """Return the seconds that the device took between two events that have passed."""
+        ...
+
+    def destroy_event(self, event: int) -> None:
+        """Destroy an event."""
         ...
 
 
@@ -166,6 +178,8 @@ class _CudaPython:
         self._cuda = runtime
         self._index = index
         self.recorder = _GraphRecorder(runtime)
+        # Events are Python objects there: they are kept, and known by their addresses.
+        self._events: dict[int, Any] = {}
         with self.current():
             pass
 
@@ -207,6 +221,19 @@ class _CudaPython:
 
     def synchronize(self, stream: int) -> None:
         _check("waiting for the GPU", self._cuda.cudaStreamSynchronize(stream))
+
+    def record_event(self, stream: int) -> int:
+        event = _check("creating an event", self._cuda.cudaEventCreate())
+        self._events[int(event)] = event
+        _check("recording an event", self._cuda.cudaEventRecord(event, stream))
+        return int(event)
+
+    def seconds_between(self, first: int, second: int) -> float:
+        answer = self._cuda.cudaEventElapsedTime(self._events[first], self._events[second])
+        return float(_check("reading an event", answer)) / 1e3
+
+    def destroy_event(self, event: int) -> None:
+        _check("destroying an event", self._cuda.cudaEventDestroy(self._events.pop(event)))
 
 
 class _GraphRecorder:
@@ -312,3 +339,20 @@ class _PyCuda:
             self._kept[stream].synchronize()
         except self._driver.Error as error:
             raise _failure("waiting for the GPU", str(error)) from error
+
+    def record_event(self, stream: int) -> int:
+        try:
+            event = self._driver.Event()
+            event.record(self._kept[stream])
+        except self._driver.Error as error:
+            raise _failure("recording an event", str(error)) from error
+        return self._keep(id(event), event)
+
+    def seconds_between(self, first: int, second: int) -> float:
+        try:
+            return float(self._kept[second].time_since(self._kept[first])) / 1e3
+        except self._driver.Error as error:
+            raise _failure("reading an event", str(error)) from error
+
+    def destroy_event(self, event: int) -> None:
+        self._kept.pop(event)

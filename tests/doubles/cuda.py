@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import time
 
 import numpy as np
 
@@ -27,6 +28,7 @@ class HostCuda:
         self.pinned: set[int] = set()
         self.streams: dict[int, list] = {}
         self.recording: dict[int, list] = {}
+        self.events: dict[int, float] = {}
         self.capacity = capacity
 
     @contextlib.contextmanager
@@ -74,11 +76,23 @@ class HostCuda:
         for each in work:
             each()
 
+    def record_event(self, stream):
+        event = 1 + max(self.events, default=0)
+        self.events[event] = 0.0
+        self.queue(stream, lambda: self.events.update({event: time.perf_counter()}))
+        return event
+
+    def seconds_between(self, first, second):
+        return self.events[second] - self.events[first]
+
+    def destroy_event(self, event):
+        del self.events[event]
+
     @property
     def is_empty(self) -> bool:
         """Whether everything was given back."""
         graphs = self.recorder.graphs if self.recorder else {}
-        return not (self.memory or self.pinned or self.streams or graphs)
+        return not (self.memory or self.pinned or self.streams or self.events or graphs)
 
 
 class HostRecorder:

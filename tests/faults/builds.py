@@ -14,10 +14,11 @@ PATIENCE_S = 250
 def build_command(*arguments):
     """Python that runs ``effdet-deploy build`` and can be interrupted.
 
-    Whoever runs the tests in the background hands down an ignored SIGINT.
+    Whoever runs the tests in the background hands down an ignored SIGINT, and nohup a SIGHUP.
     """
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         "from effdet_deploy.cli import main; sys.exit(main(['build', *sys.argv[1:]]))"
     )
     return [sys.executable, "-c", program, *map(str, arguments)]

@@ -16,7 +16,7 @@ from tests.model.peers import (
     smallest_sizes,
     unseen_images,
 )
-from tests.networks import COVER, conditioned
+from tests.networks import PYRAMIDS, conditioned
 
 
 @pytest.mark.parametrize("image_size", [(448, 448), (320, 448), (333, 500)])
@@ -41,7 +41,7 @@ def test_swapping_two_fusion_weights_is_noticed():
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in COVER else pytest.param(name, marks=pytest.mark.slow)
+        name if name in PYRAMIDS else pytest.param(name, marks=pytest.mark.slow)
         for name in list_models()
     ],
 )

@@ -6,6 +6,7 @@ import ast
 import builtins
 import enum
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -93,6 +94,7 @@ class FakePyCuda(ModuleType):
         self.Context = SimpleNamespace(pop=lambda: self._enter(-1))
         self.Stream = lambda: SimpleNamespace(handle=77, synchronize=lambda: None)
         self.pagelocked_empty = np.empty
+        self.Event = _Event
 
     def _enter(self, step):
         self.depth += step
@@ -110,6 +112,16 @@ class FakePyCuda(ModuleType):
 
     def memcpy_dtoh_async(self, target, address, _stream):
         target[:] = self.contents[address][: len(target)]
+
+
+class _Event:
+    """Passes at once; the time since another is in milliseconds, as pycuda's is."""
+
+    def record(self, _stream):
+        self.passed = time.perf_counter()
+
+    def time_since(self, other):
+        return 1e3 * (self.passed - other.passed)
 
 
 class _Allocation:
@@ -138,8 +150,13 @@ def test_pycuda_serves_where_only_it_is_installed(monkeypatch):
         source, target = cuda.allocate_pinned(8), cuda.allocate_pinned(8)
         source[:] = range(8)
         cuda.copy_in(address, source, 8, stream)
+        events = [cuda.record_event(stream)]
         cuda.copy_out(target, address, 6, stream)
+        events.append(cuda.record_event(stream))
         cuda.synchronize(stream)
+        assert 0 < cuda.seconds_between(*events) < 1
+        for each in events:
+            cuda.destroy_event(each)
         cuda.free(address)
         cuda.destroy_stream(stream)
 

@@ -86,6 +86,17 @@ def test_a_recorded_graph_reads_the_memory_as_it_is_then(cuda, round_trip):
     cuda.recorder.destroy(graph)
 
 
+def test_events_measure_what_the_device_takes(cuda, round_trip):
+    source, _, address, stream = round_trip
+    first = cuda.record_event(stream)
+    cuda.copy_in(address, source, SIZE, stream)
+    second = cuda.record_event(stream)
+    cuda.synchronize(stream)
+    assert 0 < cuda.seconds_between(first, second) < 1
+    for each in (first, second):
+        cuda.destroy_event(each)
+
+
 def test_too_much_memory_is_a_typed_error(cuda):
     with pytest.raises(ResourceError, match="ran out of memory"):
         cuda.allocate(2**50)
