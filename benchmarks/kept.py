@@ -57,6 +57,6 @@ def measured_here(path: Path, here: dict[str, Any]) -> dict[str, Any]:
     if any(found.get(name) != value for name, value in here.items()):
         raise UsageError(
             f"'{path}' was measured on another machine, or with other versions or code.",
-            "Name another file to measure everything anew.",
+            "Name another file, or leave --resume out to measure everything anew.",
         )
     return found

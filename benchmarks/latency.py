@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.prepare:
                 prepare(options, directory)
                 return measure_scaling(options, directory)
-            if options.scaling and options.scaling.is_file():
+            if options.resume and options.scaling and options.scaling.is_file():
                 measured_here(options.scaling, circumstances())
             document = run(options, directory)
             if options.at_most is None and measure_scaling(options, directory):
@@ -190,7 +190,8 @@ def measure_scaling(options: argparse.Namespace, directory: Path) -> int:
     if not options.scaling:
         return 0
     given = ["--json", options.scaling, "--files", directory, "--threads", options.threads]
-    given += ["--under-load"] * options.under_load + ["--prepare"] * options.prepare
+    for name in ("under_load", "prepare", "resume"):
+        given += [f"--{name.replace('_', '-')}"] * getattr(options, name)
     command = [sys.executable, Path(__file__).with_name("scaling.py"), *given]
     return subprocess.run(  # noqa: S603
         list(map(str, command)), stdout=subprocess.DEVNULL, check=False

@@ -1,9 +1,8 @@
 """What a graph's cost grows with: ``python benchmarks/scaling.py --json docs/scaling.json``.
 
 Variants, image sizes, batch, threads and numbers of detections, in ONNX Runtime and OpenVINO; and
-what an export takes in time and memory. Every point is written when it is measured, and one that is
-there is not measured again: an interrupted run, or one that ``--max-seconds`` ended, goes on when
-the command is given once more.
+what an export takes in time and memory. Every point is written when it is measured: an interrupted
+run, or one that ``--max-seconds`` ended, goes on when the command is given with ``--resume``.
 """
 
 from __future__ import annotations
@@ -110,6 +109,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--seconds", type=float, default=8.0, help="end a point after this")
     parser.add_argument("--max-seconds", type=float, default=900.0, help="begin none after this")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
+    parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
     parser.add_argument("--prepare", action="store_true", help="only make what --files keeps")
     parser.add_argument("--under-load", action="store_true", help="keep numbers of a busy machine")
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def scale(options: argparse.Namespace) -> int:
     """Measure what was asked for and is not known yet; return whether anything is left."""
     here = circumstances()
-    is_begun = options.json is not None and options.json.is_file()
+    is_begun = options.resume and options.json is not None and options.json.is_file()
     document = measured_here(options.json, here) if is_begun else {**here, "points": {}}
     document["command"] = command_of(sys.argv[1:])
     with contextlib.ExitStack() as stack:
@@ -148,7 +148,7 @@ def scale(options: argparse.Namespace) -> int:
 
     print("\n".join(scaling_section(document, {})))
     if left:
-        print(f"{left} points are left: give the command once more.", file=sys.stderr)
+        print(f"{left} points are left: give the command with --resume.", file=sys.stderr)
     return 1 if left else 0
 
 
