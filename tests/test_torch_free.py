@@ -147,3 +147,9 @@ def test_a_torchscript_model_without_torch_names_the_extra(workplace):
     assert done.returncode == 4
     assert "effdet-deploy[export]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_signs_that_the_encoding_lacks_stop_no_command(workplace, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run_without(EXTRAS, TOOL, "doctor", cwd=workplace)
+    assert done.returncode == 0, done.stderr

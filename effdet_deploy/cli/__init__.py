@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import re
 import signal
 import sys
@@ -122,6 +123,7 @@ def _run(
     build: Callable[[Sequence[str]], typer.Typer],
     arguments: Sequence[str] | None,
 ) -> int:
+    _write_whatever_the_encoding()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [each for each in given if each != "--debug"] or ["--help"]
@@ -131,6 +133,13 @@ def _run(
     # An exception that nobody caught has left by now, with our hook in place.
     sys.excepthook = before
     return code
+
+
+def _write_whatever_the_encoding() -> None:
+    """Show a question mark for what a terminal or a file that is not UTF-8 has no sign for."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _attempt(

@@ -55,6 +55,8 @@ def run(
     options = option.build_options(context.params)
     console.require_targets(json_file)
     console.require_distinct(json_file, timing_cache, *console.with_sidecars(model, output))
+    console.require_distinct(timing_cache, *console.with_sidecars(model, output))
+    console.require_distinct(output, model)
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = build_engine(

@@ -76,7 +76,7 @@ def run(
     from effdet_deploy.precision.bisect_files import bisect_file, parse_kind, require_bisectable
 
     candidates = list(dict.fromkeys(candidates))
-    kept = (coco, *console.with_sidecars(*candidates, Path(reference)))
+    kept = (coco, images, *console.with_sidecars(*candidates, Path(reference)))
     console.require_targets(html_file, json_file)
     console.require_distinct(json_file, html_file, *kept)
     console.require_distinct(html_file, *kept)

@@ -77,6 +77,7 @@ def run(
     made = console.with_sidecars(output, *((keep_onnx,) if keep_onnx else ()))
     console.require_distinct(json_file, *made, plan_path(output), *read)
     console.require_distinct(keep_onnx, output, *read)
+    console.require_distinct(timing_cache, *made, Path(weights))
     options = option.export_options(context.params)
     begun = time.monotonic()
     with console.stages() as stage:

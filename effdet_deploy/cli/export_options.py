@@ -154,7 +154,10 @@ def _overrides(path: Path | None) -> dict[str, Any]:
     return read_json_object(path, "The config file", remedy)
 
 
-READ = ("config", "labels", "calibration", "eval_data", "precision_file", "timing_cache")
+READ = (
+    *("config", "labels", "calibration", "verify_images", "eval_data", "eval_images"),
+    *("precision_file", "timing_cache"),
+)
 """The options whose files an export reads, beside its weights."""
 _NOT_STORED = ("output", "keep_onnx", "json_file")
 

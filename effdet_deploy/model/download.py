@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -96,7 +97,9 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
         raise _translated(error, url, target) from error
     finally:
         if named_hash is None:
-            part.unlink(missing_ok=True)
+            # What went wrong before says more than that there is nothing to remove.
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
     return target
 
 

@@ -38,7 +38,7 @@ def render_comparison(result: SideBySide) -> RenderableType:
 
 def _summary(result: SideBySide) -> Table:
     title = f"against {Path(result.reference).name}, {len(result.pictures.names)} pictures"
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=Text(title))
     table.add_column("candidate", overflow="fold")
     scored = any(each.scores for each in result.examined)
     for heading in ("", "matched", "missed", "extra", "boxes, px", "scores", *["mAP"] * scored):

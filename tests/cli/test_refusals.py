@@ -25,7 +25,14 @@ def test_a_report_does_not_replace_the_sidecar_of_an_engine(model, tmp_path, cap
     assert "tiny.engine.json' is named twice" in said
 
 
-@pytest.mark.parametrize("option", ["--json", "--keep-onnx"])
+def test_a_timing_cache_does_not_replace_the_model(model, tmp_path, capsys):
+    before = model.read_bytes()
+    asked = ["build", model, tmp_path / "tiny.engine", "--timing-cache", model]
+    assert "named twice" in refused(capsys, asked)
+    assert model.read_bytes() == before
+
+
+@pytest.mark.parametrize("option", ["--json", "--keep-onnx", "--timing-cache"])
 def test_no_option_of_an_export_names_its_output(option, tmp_path, capsys):
     output = tmp_path / "d0.engine"
     asked = ["--variant", "d0", "--weights", "random", output, option, output]
