@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,11 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
         paths = _paths(document, annotations, images, limit)
         boxes = [each for each in document["annotations"] if int(each["image_id"]) in paths]
         kept = [_complete(number, each) for number, each in enumerate(boxes, start=1)]
-        pictures = [each for each in document["images"] if int(each["id"]) in paths]
+        pictures = [
+            each | {"id": int(each["id"])}
+            for each in document["images"]
+            if int(each["id"]) in paths
+        ]
         dataset = CocoSet(document | {"images": pictures, "annotations": kept}, paths)
         unknown = {each["category_id"] for each in kept} - set(dataset.categories)
     if not kept:
@@ -124,7 +129,13 @@ def _paths(
 ) -> dict[int, Path]:
     beside = annotations.parent / "images"
     folder = images or (beside if beside.is_dir() else annotations.parent)
-    paths = {int(each["id"]): folder / each["file_name"] for each in document["images"][:limit]}
+    named = document["images"][:limit]
+    paths = {int(each["id"]): folder / each["file_name"] for each in named}
+    if len(paths) < len(named):
+        raise DataError(
+            f"{len(named)} pictures of '{annotations}' have {len(paths)} ids between them.",
+            "Give every picture an id of its own.",
+        )
     missing = [path for path in paths.values() if not path.is_file()]
     if missing:
         raise DataError(
@@ -137,14 +148,15 @@ def _paths(
 
 
 def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:
+    """Return an annotation with what pycocotools needs; raises ValueError on a box that is none."""
     left, top, width, height = (float(each) for each in annotation["bbox"])
-    return (
-        {"iscrowd": 0, "area": width * height}
-        | annotation
-        | {
-            "id": number,
-            "image_id": int(annotation["image_id"]),
-            "category_id": int(annotation["category_id"]),
-            "bbox": [left, top, width, height],
-        }
-    )
+    if not (math.isfinite(left + top + width + height) and width >= 0 <= height):
+        raise ValueError(f"a box is {annotation['bbox']}")
+    return annotation | {
+        "id": number,
+        "image_id": int(annotation["image_id"]),
+        "category_id": int(annotation["category_id"]),
+        "bbox": [left, top, width, height],
+        "area": float(annotation.get("area") or width * height),
+        "iscrowd": int(annotation.get("iscrowd") or 0),
+    }

@@ -87,11 +87,29 @@ def test_an_entry_without_what_it_needs_is_refused(annotations, section, key):
         read_coco(annotations)
 
 
-@pytest.mark.parametrize("box", [[1, 2, 3], "box", None, [1, 2, "a", 4]])
+@pytest.mark.parametrize(
+    "box", [[1, 2, 3], "box", None, [1, 2, "a", 4], [1, 2, -3, 4], [float("nan"), 2, 3, 4]]
+)
 def test_a_box_of_another_form_is_refused(annotations, box):
     changed(annotations, "annotations", lambda each: each.update(bbox=box))
     with pytest.raises(DataError, match="not in COCO form"):
         read_coco(annotations)
+
+
+def test_pictures_that_share_an_id_are_refused(annotations):
+    changed(annotations, "images", lambda each: each.update(id=1))
+    with pytest.raises(DataError, match="ids between them"):
+        read_coco(annotations)
+
+
+def test_ids_as_text_and_empty_fields_are_taken(annotations):
+    known = read_coco(annotations)
+    changed(annotations, "images", lambda each: each.update(id=str(each["id"])))
+    changed(annotations, "annotations", lambda each: each.update(area=None, iscrowd=None))
+    found = read_coco(annotations)
+    assert found.paths == known.paths
+    assert [each["id"] for each in found.document["images"]] == list(known.paths)
+    assert {each["iscrowd"] for each in found.document["annotations"]} == {0}
 
 
 def test_a_box_of_a_category_that_is_not_named_is_refused(annotations):
