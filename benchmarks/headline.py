@@ -12,7 +12,7 @@ FLOAT32 = ("ours, ONNX Runtime", "ours, OpenVINO FP32")
 """Ours in float32, of which the faster one counts."""
 INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
 NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
-NMS_OPERATOR = ", --nms onnx"
+NMS_OPERATOR_ENDING = ", --nms onnx"
 """Ends the names of ours with ONNX's own NMS in place of static steps."""
 LARGER = 8
 
@@ -90,8 +90,8 @@ def _nms_lines(table: dict[str, Any]) -> list[Line]:
     timings = _samples(table)
     lines: list[Line] = []
     for name in timings:
-        if name.endswith(NMS_OPERATOR):
-            plain = name.removesuffix(NMS_OPERATOR)
+        if name.endswith(NMS_OPERATOR_ENDING):
+            plain = name.removesuffix(NMS_OPERATOR_ENDING)
             lines += _line(name, plain, _against(timings, name, plain), "")
     return lines
 

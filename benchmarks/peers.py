@@ -16,6 +16,7 @@ import torch
 from effdet.bench import DetBenchPredict
 from engines import onnxruntime_session, openvino_session
 from exports import int8_file, naive_onnx, our_file, our_input
+from headline import NMS_OPERATOR_ENDING
 from torch import Tensor, nn
 
 from effdet_deploy.detector import Detector
@@ -41,7 +42,7 @@ INT8 = (
     "ours, ONNX Runtime INT8",
 )
 NMS_OPERATOR = tuple(
-    f"{name}, --nms onnx" for name in (OURS, "ours, OpenVINO FP32", "ours, OpenVINO INT8")
+    name + NMS_OPERATOR_ENDING for name in (OURS, "ours, OpenVINO FP32", "ours, OpenVINO INT8")
 )
 """Peers whose NMS is ONNX's own operator in place of static steps."""
 COSTLY = (*COMPILED, INT8[-1], "ours, TorchScript")

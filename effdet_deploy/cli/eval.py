@@ -59,8 +59,8 @@ def run(
 
     models = list(dict.fromkeys(models))
     console.require_targets(json_file)
-    read = [coco, *console.with_sidecars(*models), *((Path(weights),) if weights else ())]
-    console.require_distinct(json_file, *read)
+    checkpoint = Path(weights) if weights else None
+    console.require_distinct(json_file, coco, checkpoint, *console.with_sidecars(*models))
     require_pycocotools()
     dataset = read_coco(coco, images, limit)
     measured: dict[str, Accuracy] = {}

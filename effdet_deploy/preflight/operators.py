@@ -212,8 +212,7 @@ def _spatial(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
 
 
 def _dropout(graph: Graph, node: Node, target: Target) -> Iterator[Finding]:
-    given = node.input(_TRAINING_INPUT)
-    value = graph.constant(given) if given else None
+    value = graph.constant(node.input(_TRAINING_INPUT))
     if value is not None and value.any():
         yield Finding(
             "attribute",

@@ -63,8 +63,7 @@ def _wrong_type(graph: Graph, node: Node, kind: str, target: Target) -> Finding:
 
 
 def _zero_point(graph: Graph, node: Node, kind: str, target: Target) -> Iterator[Finding]:
-    given = node.input(_ZERO_POINT_INPUT)
-    value = graph.constant(given) if given else None
+    value = graph.constant(node.input(_ZERO_POINT_INPUT))
     if value is not None and value.any():
         yield Finding(
             "zero-point",

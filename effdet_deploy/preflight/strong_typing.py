@@ -84,7 +84,7 @@ def _may_take_uint8(graph: Graph, node: Node) -> bool:
 def check_operator_types(graph: Graph, target: Target) -> Iterator[Finding]:
     """Yield nodes whose main input has a type that the target's operator does not take."""
     for node in graph.nodes:
-        kind = graph.types.get(node.input(0), "") if node.inputs else ""
+        kind = graph.types.get(node.input(0), "")
         allowed = target.operators.get(node.operator)
         if not allowed or kind not in TENSOR_TYPES - {"UINT8", READ_AS_FLOAT} or kind in allowed:
             continue

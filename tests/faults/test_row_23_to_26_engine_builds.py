@@ -234,14 +234,7 @@ def test_row_25_the_signal_that_ended_the_builder_is_named(
 
 def test_row_26_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
-    process = subprocess.Popen(
-        build_command(model, engine),
-        env=os.environ | with_double("endless", log=log),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    _wait_for(log, "started")
+    process = _endless_build(model, engine, log)
 
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=PATIENCE_S)
@@ -254,6 +247,18 @@ def test_row_26_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_row_26_a_request_to_end_leaves_what_ctrl_c_leaves(model, engine, tmp_path, number):
     log = tmp_path / "calls.jsonl"
+    process = _endless_build(model, engine, log)
+
+    process.send_signal(number)
+    _, said = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 130
+    assert "Interrupted." in said.decode()
+    assert_untouched(engine, model, log)
+
+
+def _endless_build(model, engine, log):
+    """Start a build that ends by a signal alone, and wait until it builds."""
     process = subprocess.Popen(
         build_command(model, engine),
         env=os.environ | with_double("endless", log=log),
@@ -262,13 +267,7 @@ def test_row_26_a_request_to_end_leaves_what_ctrl_c_leaves(model, engine, tmp_pa
         start_new_session=True,
     )
     _wait_for(log, "started")
-
-    process.send_signal(number)
-    _, said = process.communicate(timeout=PATIENCE_S)
-
-    assert process.returncode == 130
-    assert "Interrupted." in said.decode()
-    assert_untouched(engine, model, log)
+    return process
 
 
 def _wait_for(log, call):

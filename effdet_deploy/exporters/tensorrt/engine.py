@@ -95,11 +95,7 @@ def build_engine(
         staged = directory / engine_path.name
         request = Request(options, str(onnx_path.resolve()), str(staged.resolve()), spec.batch)
         builder = run_builder(request, progress)
-        if sha256_file(onnx_path) != digest:
-            raise ModelFileError(
-                f"'{onnx_path}' was written anew while the engine was built from it.",
-                "Build the engine again.",
-            )
+        _require_unchanged(onnx_path, digest)
         spec = _engine_spec(spec, builder)
         report = None
         if verify and builder.can_run_where_built:
@@ -176,6 +172,15 @@ def _require_fits_dla(spec: DetectorSpec) -> None:
             "A DLA takes an FP16 or INT8 graph at a fixed batch, and the ONNX file is "
             f"{spec.precision.kind.upper()} for a batch of {spec.batch}.",
             "Export it with --fp16 and one batch size, or leave --dla-core out.",
+        )
+
+
+def _require_unchanged(onnx_path: Path, digest: str) -> None:
+    """Check that the file still is what the engine was built from; raises ModelFileError."""
+    if sha256_file(onnx_path) != digest:
+        raise ModelFileError(
+            f"'{onnx_path}' was written anew while the engine was built from it.",
+            "Build the engine again.",
         )
 
 
