@@ -26,14 +26,14 @@ from precisions import BASELINE, Entry, Setting, entries, prepare, tell
 
 from effdet_deploy.benchmark import Plan
 from effdet_deploy.benchmark.artifacts import Settings, bench
-from effdet_deploy.benchmark.report import environment
-from effdet_deploy.detector import Detector
+from effdet_deploy.detection.detector import Detector
+from effdet_deploy.diagnosis.sides import eager_detector
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.evaluation.accuracy import Accuracy, difference, measure
 from effdet_deploy.evaluation.cocoset import CocoSet, read_coco
 from effdet_deploy.evaluation.predictions import predict
 from effdet_deploy.files import sha256_file, write_atomically
-from effdet_deploy.parity.sides import eager_detector
+from effdet_deploy.reports.benchmark_report import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

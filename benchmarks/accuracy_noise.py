@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from precisions import KINDS, RECIPES, Setting, by_default, only, quantiser, tell
 
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.detection.images import letterbox, load_image
 from effdet_deploy.evaluation.cocoset import read_coco
-from effdet_deploy.images import letterbox, load_image
+from effdet_deploy.onnxgraph.index import head_node
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
-from effdet_deploy.precision.convolutions import int8_share
-from effdet_deploy.precision.network import head_node
-from effdet_deploy.precision.quantisation import Recipe
+from effdet_deploy.precision.int8.convolutions import int8_share
+from effdet_deploy.precision.int8.quantizer import Recipe
 from effdet_deploy.precision.ranges import graph_inputs, open_session, with_outputs
-from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

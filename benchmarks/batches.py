@@ -11,7 +11,7 @@ from peers import OURS
 from effdet_deploy.benchmark import Plan
 from effdet_deploy.benchmark.measure import measure_interleaved
 from effdet_deploy.benchmark.ratio import compare
-from effdet_deploy.detector import Detector
+from effdet_deploy.detection.detector import Detector
 
 if TYPE_CHECKING:
     from cases import Case, Weights

@@ -10,9 +10,9 @@ import torch
 from kept import finished
 
 from effdet_deploy.benchmark.samples import SEED
-from effdet_deploy.model import create_model, resolve_name
-from effdet_deploy.model.conditioning import randomise
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.pytorch.network import create_model, resolve_name
+from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from effdet_deploy.model import EfficientDet
+    from effdet_deploy.pytorch.network import EfficientDet
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from headline import headline
 from scaling_section import scaling_charts, scaling_section
 
 from effdet_deploy.benchmark.ceilings import Ceilings
-from effdet_deploy.benchmark.charts import (
+from effdet_deploy.benchmark.profile import LAYOUT, STAGES
+from effdet_deploy.files import write_atomically
+from effdet_deploy.reports.benchmark_charts import (
     Mark,
     Series,
     bar_chart,
@@ -16,9 +18,7 @@ from effdet_deploy.benchmark.charts import (
     point_chart,
     share_chart,
 )
-from effdet_deploy.benchmark.profile import LAYOUT, STAGES
-from effdet_deploy.benchmark.report import markdown_table
-from effdet_deploy.files import write_atomically
+from effdet_deploy.reports.benchmark_report import markdown_table
 
 if TYPE_CHECKING:
     from pathlib import Path

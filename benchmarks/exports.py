@@ -15,18 +15,18 @@ from kept import code_digest, finished
 from PIL import Image
 
 from effdet_deploy import ExportOptions, export
+from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
+from effdet_deploy.detection.images import to_input
 from effdet_deploy.exporters.lowering import lower_precision
-from effdet_deploy.images import to_input
-from effdet_deploy.pictures import structured_pictures
-from effdet_deploy.precision.calibration import MIN_IMAGES
-from effdet_deploy.runtimes.modelfile import read_spec
-from effdet_deploy.spec import BatchSpec, PrecisionSpec
+from effdet_deploy.precision.int8.calibration import MIN_IMAGES
+from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
     from cases import Case, Weights
     from numpy.typing import NDArray
 
-    from effdet_deploy.spec import InputSpec, NmsKind, Target
+    from effdet_deploy.artifact.spec import InputSpec, NmsKind, Target
 
 CALIBRATION_SEED = 7
 LARGEST_BATCH = 8

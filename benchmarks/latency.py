@@ -23,6 +23,7 @@ from document import markdown, write_plots
 from kept import circumstances, measured_here
 from startup import measure_starts, starts
 
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.benchmark import (
     LoadWatch,
     Plan,
@@ -34,11 +35,10 @@ from effdet_deploy.benchmark import (
 )
 from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
-from effdet_deploy.benchmark.report import command_of, environment
 from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.errors import EffdetDeployError, ResourceError
 from effdet_deploy.files import write_atomically
-from effdet_deploy.spec import INPUT_NAME
+from effdet_deploy.reports.benchmark_report import command_of, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

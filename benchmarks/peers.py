@@ -19,8 +19,8 @@ from exports import int8_file, naive_onnx, our_file, our_input
 from headline import NMS_OPERATOR_ENDING
 from torch import Tensor, nn
 
-from effdet_deploy.detector import Detector
-from effdet_deploy.images import to_input
+from effdet_deploy.detection.detector import Detector
+from effdet_deploy.detection.images import to_input
 from effdet_deploy.runtimes.adapter import run_images
 
 if TYPE_CHECKING:

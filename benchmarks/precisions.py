@@ -20,24 +20,24 @@ import onnx
 from kept import code_digest
 from onnx import helper, numpy_helper
 
+from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.artifact.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
 from effdet_deploy.exporters import ExportOptions, export
-from effdet_deploy.exporters.artifact import plan_path
-from effdet_deploy.exporters.finishing import write_onnx
+from effdet_deploy.exporters.delivery import plan_path
 from effdet_deploy.exporters.lowering import exact_path, lower_precision
 from effdet_deploy.files import sha256_file
-from effdet_deploy.precision.calibration import calibration_images
-from effdet_deploy.precision.convolutions import find_convolutions, int8_share
-from effdet_deploy.precision.int8 import LAYOUTS
-from effdet_deploy.precision.network import network_nodes
-from effdet_deploy.precision.quantisation import Quantiser, Recipe
+from effdet_deploy.onnxgraph.finishing import write_onnx
+from effdet_deploy.onnxgraph.index import network_nodes
+from effdet_deploy.precision.int8.calibration import calibration_images
+from effdet_deploy.precision.int8.convolutions import find_convolutions, int8_share
+from effdet_deploy.precision.int8.layout import LAYOUTS
+from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
 from effdet_deploy.precision.ranges import graph_inputs
-from effdet_deploy.runtimes.modelfile import read_spec
-from effdet_deploy.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from effdet_deploy.precision.convolutions import Convolution
+    from effdet_deploy.precision.int8.convolutions import Convolution
 
     Take = Callable[[Convolution], bool]
 

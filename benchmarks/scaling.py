@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 
 from kept import circumstances, code_digest, measured_here
 
+from effdet_deploy.artifact.spec import INPUT_NAME, BatchSpec
 from effdet_deploy.benchmark import LoadWatch, Plan, measure_interleaved
 from effdet_deploy.benchmark.child import json_of_child
-from effdet_deploy.benchmark.report import command_of
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.benchmark.work import convolution_work
-from effdet_deploy.detector import Detector
+from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.files import write_atomically
-from effdet_deploy.spec import INPUT_NAME, BatchSpec
+from effdet_deploy.reports.benchmark_report import command_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -239,8 +239,8 @@ def export_here(point: Point, path: Path) -> int:
 
     from effdet_deploy import ExportOptions, export
     from effdet_deploy.benchmark.machine import peak_memory
-    from effdet_deploy.model import create_model
-    from effdet_deploy.model.conditioning import randomise
+    from effdet_deploy.pytorch.network import create_model
+    from effdet_deploy.pytorch.network.conditioning import randomise
 
     torch.set_num_threads(point.threads)
     network = create_model(point.variant, image_size=point.size).eval()

@@ -18,7 +18,7 @@ import numpy as np
 
 from effdet_deploy.benchmark import LoadWatch, Timing, compare, describe_machine
 from effdet_deploy.benchmark.child import json_of_child
-from effdet_deploy.benchmark.report import environment
+from effdet_deploy.reports.benchmark_report import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ def starts(case: Case, weights: Weights) -> list[Start]:
     from exports import int8_file, naive_onnx, our_file
     from peers import OURS
 
-    from effdet_deploy.model import resolve_name
+    from effdet_deploy.pytorch.network import resolve_name
 
     variant = resolve_name(case.variant)
     size = weights.ours.config.image_size

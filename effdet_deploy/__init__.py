@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from effdet_deploy._version import __version__
 
 if TYPE_CHECKING:
-    from effdet_deploy.detections import Detections
-    from effdet_deploy.detector import Detector, load
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.detection.detections import Detections
+    from effdet_deploy.detection.detector import Detector, load
     from effdet_deploy.exporters import export
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.parity import compare
-    from effdet_deploy.spec import DetectorSpec
 
 __all__ = [
     "Detections",
@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Detections": "effdet_deploy.detections",
-    "Detector": "effdet_deploy.detector",
-    "DetectorSpec": "effdet_deploy.spec",
+    "Detections": "effdet_deploy.detection.detections",
+    "Detector": "effdet_deploy.detection.detector",
+    "DetectorSpec": "effdet_deploy.artifact.spec",
     "ExportOptions": "effdet_deploy.exporters.options",
     "compare": "effdet_deploy.parity",
     "export": "effdet_deploy.exporters",
-    "load": "effdet_deploy.detector",
+    "load": "effdet_deploy.detection.detector",
 }
 
 

@@ -14,9 +14,9 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from effdet_deploy.parity.instrument import PLUGIN_DOMAIN, add_head_outputs
-from effdet_deploy.postprocess import iou_with, sigmoid
-from effdet_deploy.spec import DETECTION_OUTPUTS, HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.detection.postprocess import iou_with, sigmoid
+from effdet_deploy.onnxgraph.heads import PLUGIN_DOMAIN, add_head_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import timm
 
-from effdet_deploy.model import EfficientDet, create_model
-from effdet_deploy.model.conditioning import randomise
+from effdet_deploy.pytorch.network import EfficientDet, create_model
+from effdet_deploy.pytorch.network.conditioning import randomise
 
 if TYPE_CHECKING:
-    from effdet_deploy.model.config import ModelConfig
+    from effdet_deploy.pytorch.network.config import ModelConfig
 
 PYRAMIDS = ("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan")
 """Configurations with every kind of pyramid and head among them."""

@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from effdet_deploy.anchors import anchor_boxes
-from effdet_deploy.spec import (
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import (
     METADATA_KEY,
     AnchorSpec,
     BatchSpec,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import effdet_deploy
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.synthetic import structured_pictures
 from tests.onnx_models import write_tiny
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "embedding.md"

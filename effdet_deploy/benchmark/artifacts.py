@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.footprint import measure_footprint
 from effdet_deploy.benchmark.machine import LoadWatch, describe_machine
@@ -18,13 +19,13 @@ from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stag
 from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.benchmark.work import convolution_work
-from effdet_deploy.detector import Detector
+from effdet_deploy.detection.detector import Detector
+from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import DeviceError, ResourceError, TensorError
 from effdet_deploy.files import distinct_names
-from effdet_deploy.postprocess import finish_heads
+from effdet_deploy.progress import silent
 from effdet_deploy.runtimes.adapter import SideBySideRuntime, TimedRuntime, batch_range
 from effdet_deploy.runtimes.lanes import usable_cpus
-from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.benchmark.footprint import Footprint
     from effdet_deploy.benchmark.machine import Load, Machine
     from effdet_deploy.benchmark.measure import Timing
     from effdet_deploy.benchmark.profile import NodeTime
     from effdet_deploy.benchmark.ratio import Ratio
     from effdet_deploy.benchmark.work import Reached, Work
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.progress import Progress
 
 _STAGE_RUNS = 10
 _PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
@@ -126,7 +128,7 @@ class Benchmark:
 def bench(
     paths: Sequence[Path],
     settings: Settings | None = None,
-    progress: Callable[[str], None] = lambda _stage: None,
+    progress: Progress = silent,
 ) -> Benchmark:
     """Time each artifact at every batch size and thread count, in turns with the others.
 

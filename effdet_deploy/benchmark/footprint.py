@@ -92,7 +92,7 @@ def _measured(
     # Imported here, because importing is part of what is measured.
     from effdet_deploy.benchmark.machine import peak_memory
     from effdet_deploy.benchmark.samples import sample_batch
-    from effdet_deploy.detector import Detector
+    from effdet_deploy.detection.detector import Detector
     from effdet_deploy.runtimes import import_backend
 
     import_backend(Path(path), backend)

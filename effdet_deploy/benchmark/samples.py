@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.images import to_input
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.detection.images import to_input
+from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.artifact.spec import DetectorSpec
 
 SEED = 512
 """Of the pictures that are timed; no export is traced or verified with them."""

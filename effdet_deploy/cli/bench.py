@@ -49,10 +49,10 @@ def run(
     markdown: Markdown = None,
 ) -> None:
     """Time exported models on this machine, in turns, until their medians are known."""
-    from effdet_deploy.benchmark import report
     from effdet_deploy.benchmark.artifacts import Settings, bench
     from effdet_deploy.benchmark.measure import Plan
     from effdet_deploy.errors import UsageError
+    from effdet_deploy.reports import benchmark_report as report
 
     if max_runs < runs:
         raise UsageError(
@@ -80,8 +80,8 @@ def run(
 
 
 def _write_markdown(target: Path, result: Benchmark) -> None:
-    from effdet_deploy.benchmark import report
     from effdet_deploy.files import write_atomically
+    from effdet_deploy.reports import benchmark_report as report
 
     pictures = {}
     for title, chart in report.to_charts(result).items():
@@ -107,7 +107,7 @@ def _show(result: Benchmark, settings: Settings) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from effdet_deploy.benchmark import report
+    from effdet_deploy.reports import benchmark_report as report
 
     screen = console.stdout()
     named = 2

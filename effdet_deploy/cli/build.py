@@ -13,7 +13,7 @@ from effdet_deploy.cli import engine_options as option
 from effdet_deploy.cli import options as shared
 
 if TYPE_CHECKING:
-    from effdet_deploy.exporters.artifact import Artifact
+    from effdet_deploy.exporters.delivery import Artifact
 
 _SUFFIXES = (".engine", ".plan")
 
@@ -73,7 +73,7 @@ def run(
 
 
 def _conclude(artifact: Artifact, seconds: float) -> None:
-    from effdet_deploy.parity.render import render
+    from effdet_deploy.reports.verification import render
 
     screen = console.stdout()
     if artifact.report is not None:

@@ -11,8 +11,8 @@ from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
-    from effdet_deploy.parity.side_by_side import Pictures, SideBySide
-    from effdet_deploy.precision.bisect import Bisection
+    from effdet_deploy.diagnosis.bisecting import Bisection
+    from effdet_deploy.diagnosis.side_by_side import Pictures, SideBySide
 
 _DIFFERS = 3
 
@@ -71,9 +71,9 @@ def run(
     json_file: option.JsonFile = None,
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
-    from effdet_deploy.parity.side_by_side import compare_files
-    from effdet_deploy.parity.sides import Engine
-    from effdet_deploy.precision.bisect_files import bisect_file, parse_kind, require_bisectable
+    from effdet_deploy.diagnosis.bisecting_files import bisect_file, parse_kind, require_bisectable
+    from effdet_deploy.diagnosis.side_by_side import compare_files
+    from effdet_deploy.diagnosis.sides import Engine
 
     candidates = list(dict.fromkeys(candidates))
     kept = (coco, images, *console.with_sidecars(*candidates, Path(reference)))
@@ -106,10 +106,10 @@ def _report(
     html_file: Path | None,
     json_file: Path | None,
 ) -> None:
+    from effdet_deploy.diagnosis.document import to_dict
     from effdet_deploy.files import write_atomically
-    from effdet_deploy.parity.document import to_dict
-    from effdet_deploy.parity.report_html import to_html
-    from effdet_deploy.parity.table import render_comparison
+    from effdet_deploy.reports.comparison_table import render_comparison
+    from effdet_deploy.reports.html import to_html
 
     document = to_dict(result)
     for candidate, found in zip(document["candidates"], blamed, strict=bool(blamed)):
@@ -125,9 +125,9 @@ def _report(
 
 
 def _pictures(folder: Path | None, coco: Path | None, limit: int | None) -> Pictures | None:
+    from effdet_deploy.diagnosis.side_by_side import pictures_of, pictures_of_set
     from effdet_deploy.errors import UsageError
     from effdet_deploy.evaluation.cocoset import read_coco
-    from effdet_deploy.parity.side_by_side import pictures_of, pictures_of_set
 
     if limit is not None and coco is None and folder is None:
         raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")

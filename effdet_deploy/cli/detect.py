@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from effdet_deploy.detector import Detector, Outcome
+    from effdet_deploy.detection.detector import Detector, Outcome
 
 _SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _JPEG_QUALITY = 92
@@ -44,7 +44,7 @@ def run(
     ] = None,
 ) -> None:
     """Detect in pictures with an exported model; annotated pictures and JSON."""
-    from effdet_deploy.detector import detect_each, load
+    from effdet_deploy.detection.detector import detect_each, load
 
     targets = _plan(inputs, output)
     result = json_file or output / "detections.json"
@@ -77,8 +77,8 @@ def _plan(inputs: list[str], output: Path) -> dict[Path, Path]:
         ImageError: an input names no picture.
         UsageError: an annotated copy would replace a picture that was given.
     """
+    from effdet_deploy.detection.images import find_images
     from effdet_deploy.errors import UsageError
-    from effdet_deploy.images import find_images
 
     targets: dict[Path, Path] = {}
     taken: set[str] = set()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
+from effdet_deploy.exporters.build_options import BuildOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

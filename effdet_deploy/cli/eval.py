@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from effdet_deploy.detector import Detector
+    from effdet_deploy.detection.detector import Detector
     from effdet_deploy.evaluation.accuracy import Accuracy
     from effdet_deploy.evaluation.cocoset import CocoSet
 
@@ -51,11 +51,11 @@ def run(
     json_file: option.JsonFile = None,
 ) -> None:
     """Measure mAP on a COCO set; differences are paired, with a 95% bootstrap interval."""
-    from effdet_deploy.detector import load
+    from effdet_deploy.detection.detector import load
+    from effdet_deploy.diagnosis.sides import eager_detector
     from effdet_deploy.evaluation.accuracy import require_pycocotools
     from effdet_deploy.evaluation.cocoset import read_coco
     from effdet_deploy.evaluation.predictions import require_common_categories
-    from effdet_deploy.parity.sides import eager_detector
 
     models = list(dict.fromkeys(models))
     console.require_targets(json_file)

@@ -69,7 +69,7 @@ def run(
     comparing it with eager PyTorch; one that differs is kept as OUTPUT.failed.
     """
     from effdet_deploy.exporters import export
-    from effdet_deploy.exporters.artifact import plan_path
+    from effdet_deploy.exporters.delivery import plan_path
 
     _require_variant(variant, weights)
     console.require_targets(json_file)
@@ -97,7 +97,7 @@ def _require_variant(variant: str | None, weights: str) -> None:
 
 def _conclude(artifact: Artifact, seconds: float) -> None:
     """Say what was written, how it compared and what to run next."""
-    from effdet_deploy.parity.render import render
+    from effdet_deploy.reports.verification import render
 
     screen = console.stdout()
     if artifact.report is not None:

@@ -28,7 +28,8 @@ Variant = Annotated[
 Config = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="JSON with config fields to override: effdet_deploy.model.config."
+        metavar="FILE",
+        help="JSON with config fields to override: effdet_deploy.pytorch.network.config.",
     ),
 ]
 Weights = Annotated[str, typer.Option(help="pretrained, random, a checkpoint's path, or a URL.")]

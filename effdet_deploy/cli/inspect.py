@@ -12,8 +12,8 @@ from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
-    from effdet_deploy.runtimes.modelfile import Content
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.artifact.modelfile import Content
+    from effdet_deploy.artifact.spec import DetectorSpec
 
 _SHOWN_CLASSES = 8
 
@@ -36,8 +36,8 @@ def describe(model: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: unreadable or no exported model.
     """
+    from effdet_deploy.artifact.modelfile import recognise
     from effdet_deploy.files import sha256_file
-    from effdet_deploy.runtimes.modelfile import recognise
 
     content = recognise(model)
     return {
@@ -54,7 +54,7 @@ def describe(model: Path) -> dict[str, Any]:
 def _structure(model: Path, content: Content) -> dict[str, Any]:
     if content != "onnx":
         return {}
-    from effdet_deploy.runtimes.onnxfile import read_onnx
+    from effdet_deploy.artifact.onnxfile import read_onnx
 
     said = read_onnx(model)
     return {
@@ -66,9 +66,9 @@ def _structure(model: Path, content: Content) -> dict[str, Any]:
 
 
 def _spec_and_tensors(model: Path, content: Content) -> dict[str, Any]:
+    from effdet_deploy.artifact.modelfile import read_spec
     from effdet_deploy.errors import ModelFileError
     from effdet_deploy.runtimes.adapter import spec_tensors
-    from effdet_deploy.runtimes.modelfile import read_spec
 
     try:
         spec = read_spec(model, content)
@@ -83,7 +83,7 @@ def _spec_and_tensors(model: Path, content: Content) -> dict[str, Any]:
 
 
 def _sidecar(model: Path) -> dict[str, Any]:
-    from effdet_deploy.runtimes.modelfile import read_sidecar
+    from effdet_deploy.artifact.modelfile import read_sidecar
 
     sidecar = read_sidecar(model)
     if sidecar is None:
@@ -140,7 +140,7 @@ def _sidecar_text(document: dict[str, Any]) -> str:
 
 
 def _spec_rows(document: dict[str, Any]) -> list[tuple[str, str]]:
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.artifact.spec import DetectorSpec
 
     spec = DetectorSpec.from_dict(document["spec"])
     rows = [

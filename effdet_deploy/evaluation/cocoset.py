@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.detection.images import find_images
 from effdet_deploy.errors import DataError
 from effdet_deploy.files import read_json_object
-from effdet_deploy.images import find_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

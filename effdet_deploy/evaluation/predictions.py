@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import DataError
-from effdet_deploy.images import load_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from effdet_deploy.detector import Detector
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.detection.detector import Detector
     from effdet_deploy.evaluation.cocoset import CocoSet
-    from effdet_deploy.spec import DetectorSpec
 
     Results = list[dict[str, Any]]
 

@@ -12,11 +12,12 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.classes import read_labels
+from effdet_deploy.artifact.classes import read_labels
 from effdet_deploy.errors import MissingPackageError, UnknownNameError
-from effdet_deploy.exporters.artifact import Artifact, Progress, silent
+from effdet_deploy.exporters.delivery import Artifact
 from effdet_deploy.exporters.options import ExportOptions
 from effdet_deploy.files import require_writable_target
+from effdet_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
     from torch import nn

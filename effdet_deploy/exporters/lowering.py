@@ -11,18 +11,18 @@ import onnx
 
 from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
-from effdet_deploy.exporters.artifact import plan_path, scratch_path
-from effdet_deploy.exporters.finishing import write_onnx
+from effdet_deploy.exporters.delivery import plan_path, scratch_path
+from effdet_deploy.onnxgraph.finishing import write_onnx
 from effdet_deploy.parity.samples import verification_images
-from effdet_deploy.precision.budget import BudgetedAccuracy
-from effdet_deploy.precision.calibration import calibration_images, require_calibration
-from effdet_deploy.precision.convolutions import int8_share
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
-from effdet_deploy.precision.int8 import LAYOUTS
-from effdet_deploy.precision.planfile import read_plan, require_plan, write_plan
-from effdet_deploy.precision.quantisation import Quantiser, Recipe
+from effdet_deploy.precision.int8.budget import BudgetedAccuracy
+from effdet_deploy.precision.int8.calibration import calibration_images, require_calibration
+from effdet_deploy.precision.int8.convolutions import int8_share
+from effdet_deploy.precision.int8.layout import LAYOUTS
+from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.sensitivity import search
+from effdet_deploy.precision.precisionfile import read_plan, require_plan, write_plan
 from effdet_deploy.precision.ranges import graph_inputs
-from effdet_deploy.precision.sensitivity import search
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from effdet_deploy.exporters.artifact import Progress
+    from effdet_deploy.artifact.spec import DetectorSpec, Target
     from effdet_deploy.exporters.options import ExportOptions
-    from effdet_deploy.precision.sensitivity import Plan
-    from effdet_deploy.spec import DetectorSpec, Target
+    from effdet_deploy.precision.int8.sensitivity import Plan
+    from effdet_deploy.progress import Progress
 
     Lowered = tuple[DetectorSpec, tuple[str, ...]]
     Inputs = list[NDArray[Any]]
@@ -125,7 +125,7 @@ def _unfit_nodes(model: ModelProto, batches: Iterable[NDArray[Any]], progress: P
 def _lower_to_int8(
     model: ModelProto, path: Path, spec: DetectorSpec, options: ExportOptions, progress: Progress
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
-    from effdet_deploy.model.download import cache_directory
+    from effdet_deploy.cache import cache_directory
 
     shutil.copyfile(path, exact_path(path))
     if options.calibration is None:

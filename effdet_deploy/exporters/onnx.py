@@ -8,33 +8,32 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from effdet_deploy.exporters.artifact import (
+from effdet_deploy.exporters.delivery import (
     Artifact,
-    Progress,
     deliver_artifact,
     is_plan_of,
     plan_path,
     scratch_path,
 )
-from effdet_deploy.exporters.finishing import finish_graph, write_onnx
 from effdet_deploy.exporters.lowering import lower_precision
-from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.speed import speed_notes
-from effdet_deploy.exporters.tensorrt.plugin import (
+from effdet_deploy.files import staging
+from effdet_deploy.onnxgraph.finishing import finish_graph, write_onnx
+from effdet_deploy.onnxgraph.heads import add_head_outputs
+from effdet_deploy.onnxgraph.nms_plugin import (
     CONSIDERED,
     NOT_RUN,
     attach_plugin,
     before_plugin,
 )
-from effdet_deploy.exporters.tracing import example_input, trace
-from effdet_deploy.files import staging
-from effdet_deploy.graph import create_pipeline, fold_for_inference
-from effdet_deploy.parity.instrument import add_head_outputs
-from effdet_deploy.parity.reference import EagerReference
+from effdet_deploy.onnxgraph.simplify import simplify
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.tolerances import tolerance_for
 from effdet_deploy.parity.verify import verify
+from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
+from effdet_deploy.pytorch.reference import EagerReference
+from effdet_deploy.pytorch.tracing import example_input, trace
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
 
@@ -45,12 +44,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.exporters.options import ExportOptions
-    from effdet_deploy.model import EfficientDet
     from effdet_deploy.parity.report import ParityReport
     from effdet_deploy.parity.tolerances import Tolerance
+    from effdet_deploy.progress import Progress
+    from effdet_deploy.pytorch.network import EfficientDet
     from effdet_deploy.runtimes.adapter import Runtime
-    from effdet_deploy.spec import DetectorSpec
 
 
 def export(

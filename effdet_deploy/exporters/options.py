@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
-from effdet_deploy.errors import UnknownNameError, UsageError
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
-from effdet_deploy.spec import (
+from effdet_deploy.artifact.spec import (
+    PLUGIN_CANDIDATES,
+    TENSORRT_MAX_TOPK,
     BatchSpec,
     BoxFormat,
     ChannelOrder,
@@ -16,6 +16,8 @@ from effdet_deploy.spec import (
     Precision,
     Target,
 )
+from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.exporters.build_options import BuildOptions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,10 +27,6 @@ DEFAULT_OPSET = 20
 MIN_OPSET, MAX_OPSET = 18, 23
 MIN_INT8_OPSET = 19
 """The first in which quantisers take float16 scales."""
-TENSORRT_MAX_TOPK = 3840
-"""The largest K that TensorRT's TopK takes."""
-PLUGIN_CANDIDATES = 4096
-"""How many scores TensorRT's NMS plugin considers; it has no attribute for it."""
 DEFAULT_CANDIDATES = 1000
 PRECISIONS = get_args(Precision)
 MAX_BATCH = 1024

@@ -6,25 +6,24 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from effdet_deploy.classes import class_specs, read_labels
+from effdet_deploy.artifact.classes import class_specs, read_labels
+from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec, PrecisionSpec
 from effdet_deploy.errors import UsageError
-from effdet_deploy.exporters.options import PLUGIN_CANDIDATES
-from effdet_deploy.graph import describe
-from effdet_deploy.model import get_config, resolve_name
-from effdet_deploy.model.weights import (
+from effdet_deploy.pytorch.graph import describe
+from effdet_deploy.pytorch.network import get_config, resolve_name
+from effdet_deploy.pytorch.weights.loading import (
     PRETRAINED,
     LoadedModel,
     build_model,
     loaded_module,
     published_url,
 )
-from effdet_deploy.spec import DetectorSpec, OutputSpec, PrecisionSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from effdet_deploy.exporters.artifact import Progress
     from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.progress import Progress
 
 
 def load_source(

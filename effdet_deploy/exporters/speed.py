@@ -11,7 +11,7 @@ from effdet_deploy.benchmark.machine import LoadWatch
 from effdet_deploy.benchmark.measure import Plan, measure_interleaved
 from effdet_deploy.benchmark.ratio import compare
 from effdet_deploy.benchmark.samples import sample_batch
-from effdet_deploy.detector import Detector
+from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import DeviceError, EffdetDeployError, MissingPackageError
 from effdet_deploy.exporters.lowering import exact_path
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from effdet_deploy.artifact.spec import DetectorSpec, Target
     from effdet_deploy.benchmark.machine import Load
     from effdet_deploy.benchmark.ratio import Ratio
-    from effdet_deploy.exporters.artifact import Progress
-    from effdet_deploy.spec import DetectorSpec, Target
+    from effdet_deploy.progress import Progress
 
     Run = Callable[[], object]
 

@@ -13,27 +13,28 @@ from typing import TYPE_CHECKING
 import torch
 
 from effdet_deploy._version import __version__
-from effdet_deploy.exporters.artifact import Artifact, Progress, deliver_artifact, scratch_path
+from effdet_deploy.artifact.spec import METADATA_KEY
+from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, scratch_path
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import staging
-from effdet_deploy.graph import create_pipeline, fold_for_inference
-from effdet_deploy.graph.pipeline import HeadsPipeline
-from effdet_deploy.parity.reference import EagerReference
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify
+from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
+from effdet_deploy.pytorch.graph.pipeline import HeadsPipeline
+from effdet_deploy.pytorch.reference import EagerReference
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
-from effdet_deploy.spec import METADATA_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.exporters.options import ExportOptions
-    from effdet_deploy.model.weights import LoadedModel
     from effdet_deploy.parity.report import ParityReport
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.progress import Progress
+    from effdet_deploy.pytorch.weights.loading import LoadedModel
 
 _TOOLS = ("torch", "timm", "numpy")
 

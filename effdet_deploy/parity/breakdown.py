@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.detections import Detections
+from effdet_deploy.detection.detections import Detections
 from effdet_deploy.parity.rows import iou_matrix
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.parity.comparison import ComparedImage, Comparison
     from effdet_deploy.parity.rows import Rows
-    from effdet_deploy.spec import DetectorSpec
 
 SIZES = (("small", 32.0**2), ("medium", 96.0**2), ("large", np.inf))
 """COCO's three sizes by the area of the box in pixels of the picture, smallest first."""

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.detector import Detector
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.detection.detector import Detector
+from effdet_deploy.detection.images import letterbox, load_image, to_input
+from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import UsageError
-from effdet_deploy.images import letterbox, load_image, to_input
 from effdet_deploy.parity.matching import ImagePair
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.report import OutputParity, ParityReport
 from effdet_deploy.parity.rows import Rows, candidates_from_heads, rows_from_outputs
 from effdet_deploy.parity.tally import DetectionTally, measure_score_error
 from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance
-from effdet_deploy.postprocess import finish_heads
-from effdet_deploy.spec import HEAD_OUTPUTS, INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.images import ImageSource
+    from effdet_deploy.artifact.spec import DetectorSpec, Precision
+    from effdet_deploy.detection.images import ImageSource
     from effdet_deploy.parity.matching import Matching
     from effdet_deploy.runtimes.adapter import Runtime
-    from effdet_deploy.spec import DetectorSpec, Precision
 
     Artifact = Detector | str | Path
     Tensors = dict[str, NDArray[Any]]
@@ -114,7 +114,7 @@ def compare(
     Args:
         candidate: a detector, or the path of an artifact.
         reference: the same.
-        images: whatever :func:`effdet_deploy.images.load_image` reads.
+        images: whatever :func:`effdet_deploy.detection.images.load_image` reads.
         tolerance: what is asked; default by the coarser precision of the two.
 
     Raises:
@@ -141,7 +141,7 @@ def compare_all(
     Args:
         candidates: by the name that each goes by.
         reference: what they are compared with.
-        images: whatever :func:`effdet_deploy.images.load_image` reads.
+        images: whatever :func:`effdet_deploy.detection.images.load_image` reads.
         tolerance: what is asked; default by the coarser precision of each pair.
         progress: told how many pictures are done.
 

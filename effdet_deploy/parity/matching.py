@@ -13,8 +13,8 @@ from effdet_deploy.parity.suppression import uncertain_rows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.spec import OutputSpec
     from effdet_deploy.parity.rows import Rows
-    from effdet_deploy.spec import OutputSpec
 
     Side = Literal["reference", "candidate"]
 

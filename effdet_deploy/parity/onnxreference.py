@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.parity.graphlayers import with_heads
+from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.onnxgraph.graph_layers import with_heads
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
-from effdet_deploy.runtimes.modelfile import read_spec
-from effdet_deploy.spec import HEAD_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

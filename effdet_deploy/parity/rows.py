@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.anchors import anchor_boxes
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import DETECTION_OUTPUTS
+from effdet_deploy.detection.postprocess import decode_boxes, sigmoid, top_candidates
 from effdet_deploy.errors import TensorError
-from effdet_deploy.postprocess import decode_boxes, sigmoid, top_candidates
-from effdet_deploy.spec import DETECTION_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.spec import BoxFormat, DetectorSpec
+    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec
 
 _TO_XYXY = [1, 0, 3, 2]
 _PAIR_ROWS = 512

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from effdet_deploy.detection.images import letterbox, load_image
 from effdet_deploy.evaluation.cocoset import find_pictures
-from effdet_deploy.images import letterbox, load_image
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from effdet_deploy.spec import BatchSpec, InputSpec
+    from effdet_deploy.artifact.spec import BatchSpec, InputSpec
 
 SEED = 20_260
 """Of the structured pictures; no example that a graph is traced with may use it."""

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from effdet_deploy.detection.postprocess import sigmoid, top_candidates
 from effdet_deploy.parity.matching import ImagePair, Matching, match_rows, strays
 from effdet_deploy.parity.report import DetectionParity
-from effdet_deploy.postprocess import sigmoid, top_candidates
 
 if TYPE_CHECKING:
     from typing import Any
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.spec import OutputSpec
     from effdet_deploy.parity.tolerances import Tolerance
-    from effdet_deploy.spec import OutputSpec
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from effdet_deploy.spec import Precision
+    from effdet_deploy.artifact.spec import Precision
 
 OWN_ERROR_FACTOR = 4.0
 """Heads may differ by this many times the network's own FP32 error against float64."""

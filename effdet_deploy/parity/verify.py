@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import InputError
-from effdet_deploy.images import to_input
 from effdet_deploy.parity.matching import ImagePair
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.report import ChainParity, OutputParity, ParityReport
@@ -18,15 +20,13 @@ from effdet_deploy.parity.samples import plan_batches
 from effdet_deploy.parity.suppression import static_steps
 from effdet_deploy.parity.tally import DetectionTally, measure_score_error
 from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance
-from effdet_deploy.postprocess import finish_heads
-from effdet_deploy.spec import HEAD_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.artifact.spec import DetectorSpec
 
     Tensors = Mapping[str, NDArray[Any]]
     Run = Callable[[NDArray[Any]], Tensors]
@@ -91,7 +91,7 @@ def verify(
         spec: of the artifact.
         images: letterboxed RGB images ``[H,W,3]`` of the spec's size; see
             :func:`~effdet_deploy.parity.samples.verification_images`.
-        reference: usually :class:`~effdet_deploy.parity.reference.EagerReference`.
+        reference: usually :class:`~effdet_deploy.pytorch.reference.EagerReference`.
         run_heads: graph input to the two raw heads, from the artifact or an instrumented copy;
             None where they cannot be had.
         run_detections: graph input to the four detection outputs; None for an artifact without

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from effdet_deploy.precision.network import (
+from effdet_deploy.onnxgraph.index import (
     float_inputs,
     float_values,
     initializers,

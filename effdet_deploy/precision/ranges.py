@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from effdet_deploy.images import to_input
-from effdet_deploy.spec import INPUT_NAME
+from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.detection.images import to_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from effdet_deploy.spec import DetectorSpec
+    from effdet_deploy.artifact.spec import DetectorSpec
 
 _ERRORS_ONLY = 3
 

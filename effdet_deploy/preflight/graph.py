@@ -11,10 +11,10 @@ import onnx
 import onnx.inliner
 from onnx import numpy_helper, shape_inference
 
+from effdet_deploy.artifact.modelfile import require_content
+from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.files import resolve_inside
-from effdet_deploy.runtimes.modelfile import require_content
-from effdet_deploy.runtimes.onnxfile import read_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from effdet_deploy.artifact.modelfile import SUFFIXES, require_content, require_model_file
 from effdet_deploy.errors import UnknownNameError, import_failure
 from effdet_deploy.runtimes.adapter import checked_threads
-from effdet_deploy.runtimes.modelfile import SUFFIXES, require_content, require_model_file
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from effdet_deploy.artifact.modelfile import Content
     from effdet_deploy.runtimes.adapter import Runtime
-    from effdet_deploy.runtimes.modelfile import Content
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,13 @@ BACKENDS = {
         Backend(
             "torchscript", "torchscript", "effdet_deploy.runtimes.torchscript", "torch", "export"
         ),
-        Backend("tensorrt", "tensorrt", "effdet_deploy.runtimes.tensorrt", "tensorrt", "tensorrt"),
+        Backend(
+            "tensorrt",
+            "tensorrt",
+            "effdet_deploy.runtimes.tensorrt.engine_runtime",
+            "tensorrt",
+            "tensorrt",
+        ),
     )
 }
 

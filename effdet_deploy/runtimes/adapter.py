@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from effdet_deploy.anchors import anchor_count
+from effdet_deploy.artifact.anchors import anchor_count
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.errors import ModelFileError, TensorError, UsageError
-from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.spec import BatchSpec, DetectorSpec
+    from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
 
     Tensors = dict[str, NDArray[Any]]
 

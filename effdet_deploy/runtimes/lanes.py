@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.runtimes.adapter import closed_error
-from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.runtimes.adapter import Tensors
-    from effdet_deploy.spec import DetectorSpec
 
 CACHED_PIXELS = 512 * 512
 """Smaller images are computed together, as many as have this many pixels, in one run: what they

@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from effdet_deploy.artifact.modelfile import check_external_files, read_spec
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.errors import (
     DeviceError,
     EffdetDeployWarning,
@@ -31,8 +33,6 @@ from effdet_deploy.runtimes.adapter import (
     require_spec_fits,
 )
 from effdet_deploy.runtimes.lanes import Lanes, images_in_cache, lane_count
-from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
-from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.runtimes.adapter import Tensors
-    from effdet_deploy.spec import DetectorSpec
 
     _Provider = tuple[str, dict[str, str]]
 

@@ -13,6 +13,9 @@ import openvino as ov
 import openvino.properties as ov_properties
 import openvino.properties.hint as ov_hints
 
+from effdet_deploy.artifact.modelfile import check_external_files, read_spec
+from effdet_deploy.artifact.onnxfile import read_onnx
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
 from effdet_deploy.runtimes.adapter import (
     TensorInfo,
@@ -23,9 +26,6 @@ from effdet_deploy.runtimes.adapter import (
     require_spec_fits,
 )
 from effdet_deploy.runtimes.lanes import Lanes, lane_count
-from effdet_deploy.runtimes.modelfile import check_external_files, read_spec
-from effdet_deploy.runtimes.onnxfile import read_onnx
-from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.runtimes.adapter import Tensors
-    from effdet_deploy.spec import DetectorSpec
 
 
 _NEWEST_OPSET, _NEWEST_IR_VERSION = 28, 14

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
 from effdet_deploy.runtimes.adapter import TimedRun, checked_feeds, closed_error, spec_tensors
-from effdet_deploy.runtimes.modelfile import read_spec
-from effdet_deploy.spec import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.runtimes.adapter import Tensors
-    from effdet_deploy.spec import DetectorSpec
 
 
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TorchScriptRuntime:  # noqa: ARG001

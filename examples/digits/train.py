@@ -26,9 +26,9 @@ from scenes import CATEGORY_IDS, CLASS_NAMES
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from effdet_deploy.anchors import anchor_boxes
-from effdet_deploy.model import create_model, get_config
-from effdet_deploy.spec import AnchorSpec
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import AnchorSpec
+from effdet_deploy.pytorch.network import create_model, get_config
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

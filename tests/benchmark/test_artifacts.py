@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from effdet_deploy.benchmark import report
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.benchmark.artifacts import Settings, bench, require_device
 from effdet_deploy.benchmark.measure import Plan
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.errors import DeviceError, TensorError
-from effdet_deploy.spec import BatchSpec
+from effdet_deploy.reports import benchmark_report as report
 from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
 
 QUICK = Plan(min_runs=7, max_runs=7)

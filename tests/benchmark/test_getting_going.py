@@ -11,7 +11,7 @@ from effdet_deploy.benchmark.footprint import measure_footprint
 from effdet_deploy.benchmark.profile import profile_openvino, stage_shares
 from effdet_deploy.benchmark.work import Work, convolution_work
 from effdet_deploy.errors import ResourceError
-from effdet_deploy.precision.convolutions import find_convolutions
+from effdet_deploy.precision.int8.convolutions import find_convolutions
 from tests.onnx_models import write_tiny
 from tests.precision.tiny_network import SIDE, tiny_network
 

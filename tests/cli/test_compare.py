@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from effdet_deploy.cli import main
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.synthetic import structured_pictures
 from tests.evaluation.sets import write_set
 from tests.onnx_models import WEIGHTS, detector_spec, tiny_model, write_tiny
 from tests.test_torch_free import EXTRAS, TOOL, run_without

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.cli import main
-from effdet_deploy.spec import BatchSpec
 from tests.onnx_models import SIDE, detector_spec, write_tiny
 
 

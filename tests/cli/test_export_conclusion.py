@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from effdet_deploy.artifact.spec import EngineSpec, PrecisionSpec
 from effdet_deploy.cli.export import _next_step, _what_was_compared
 from effdet_deploy.exporters import Artifact
-from effdet_deploy.spec import EngineSpec, PrecisionSpec
 from tests.onnx_models import detector_spec
 
 COPY_ENGINE = "copy d0.engine and d0.engine.json to the machine"

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from effdet_deploy.artifact.spec import EngineSpec
 from effdet_deploy.cli import main
 from effdet_deploy.files import sha256_file, sidecar_path
-from effdet_deploy.spec import EngineSpec
 from tests.onnx_models import detector_spec, tiny_model, write_tiny
 
 

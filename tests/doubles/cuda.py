@@ -15,7 +15,7 @@ from effdet_deploy.errors import ResourceError
 
 
 class HostCuda:
-    """See :class:`effdet_deploy.runtimes.cuda_memory.Cuda`.
+    """See :class:`effdet_deploy.runtimes.tensorrt.cuda.Cuda`.
 
     Args:
         with_recorder: whether work can be recorded.
@@ -96,7 +96,7 @@ class HostCuda:
 
 
 class HostRecorder:
-    """See :class:`effdet_deploy.runtimes.cuda_memory.Recorder`."""
+    """See :class:`effdet_deploy.runtimes.tensorrt.cuda.Recorder`."""
 
     def __init__(self, cuda: HostCuda) -> None:
         self._cuda = cuda

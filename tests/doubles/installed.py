@@ -8,10 +8,10 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-import effdet_deploy.runtimes.tensorrt as runtime
+import effdet_deploy.runtimes.tensorrt.engine_runtime as runtime
+from effdet_deploy.artifact.spec import BatchSpec, EngineSpec
 from effdet_deploy.files import sha256_bytes, sidecar_path
 from effdet_deploy.runtimes.gpu import Gpu
-from effdet_deploy.spec import BatchSpec, EngineSpec
 from tests.doubles.cuda import HostCuda
 from tests.doubles.machine import DOUBLE, with_double
 from tests.onnx_models import detector_spec

@@ -8,7 +8,7 @@ import torch
 from evaluate import Accuracy, evaluate
 from safetensors import safe_open
 
-from effdet_deploy.model import create_model
+from effdet_deploy.pytorch.network import create_model
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_d0.safetensors"
 LARGEST_FILE = 8_000_000

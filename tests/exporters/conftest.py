@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.exporters import Artifact, ExportOptions, export
-from effdet_deploy.spec import BatchSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

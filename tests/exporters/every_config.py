@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from effdet_deploy.exporters.artifact import silent
 from effdet_deploy.exporters.onnx import verify_onnx, write_graph
 from effdet_deploy.exporters.source import specification_of
-from effdet_deploy.model import get_config
-from effdet_deploy.parity.reference import EagerReference
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.progress import silent
+from effdet_deploy.pytorch.network import get_config
+from effdet_deploy.pytorch.reference import EagerReference
+from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.exporters import ExportOptions
     from effdet_deploy.exporters.source import Source
     from effdet_deploy.parity.report import ParityReport
-    from effdet_deploy.spec import DetectorSpec
 
 POOLED_DETECTIONS = 1000
 PICTURES = 12

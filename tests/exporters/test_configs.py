@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from effdet_deploy.exporters import ExportOptions
-from effdet_deploy.exporters.artifact import silent
 from effdet_deploy.exporters.source import load_source
-from effdet_deploy.model import resolve_name
+from effdet_deploy.progress import silent
+from effdet_deploy.pytorch.network import resolve_name
 from tests.exporters.every_config import assert_passed, export_graph, smallest_side, verified
 from tests.networks import COVER
 

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
+from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
 from effdet_deploy.exporters import ExportOptions
-from effdet_deploy.exporters.artifact import silent
+from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.source import load_source
 from effdet_deploy.exporters.tensorrt.engine import build_engine
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
-from effdet_deploy.model import list_models
-from effdet_deploy.pictures import structured_pictures
-from effdet_deploy.spec import BatchSpec, PrecisionSpec
+from effdet_deploy.progress import silent
+from effdet_deploy.pytorch.network import list_models
+from effdet_deploy.synthetic import structured_pictures
 from tests.exporters.every_config import assert_passed, export_graph, smallest_side, verified
 from tests.precision.rtx import Build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from effdet_deploy.artifact.spec import DetectorSpec, Precision
     from effdet_deploy.exporters.source import Source
-    from effdet_deploy.spec import DetectorSpec, Precision
 
 pytestmark = pytest.mark.slow
 

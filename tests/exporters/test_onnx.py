@@ -10,18 +10,19 @@ import onnx
 import pytest
 import torch
 
+from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, DetectorSpec
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import EXPORTERS, Artifact, ExportOptions, export
-from effdet_deploy.exporters.artifact import scratch_path, silent
+from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.delivery import scratch_path
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.tensorrt.engine import build_engine
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.files import sha256_file
-from effdet_deploy.model import get_config
-from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.preflight import check_model, target_names
+from effdet_deploy.progress import silent
+from effdet_deploy.pytorch.network import get_config
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.spec import METADATA_KEY, BatchSpec, DetectorSpec
+from effdet_deploy.synthetic import structured_pictures
 from tests.networks import conditioned
 
 RTX = BuildOptions(backend="tensorrt-rtx")

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.exporters.options import ExportOptions, parse_batch, parse_image_size
-from effdet_deploy.spec import BatchSpec
 
 
 @pytest.mark.parametrize(

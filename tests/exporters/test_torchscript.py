@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import effdet_deploy
+from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, DetectorSpec
 from effdet_deploy.exporters import Artifact, ExportOptions, export
-from effdet_deploy.pictures import structured_pictures
-from effdet_deploy.spec import METADATA_KEY, BatchSpec, DetectorSpec
+from effdet_deploy.synthetic import structured_pictures
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
+from effdet_deploy.exporters.build_options import BuildOptions
 
 RTX = BuildOptions(backend="tensorrt-rtx")
 OLD = b"an engine of yesterday"

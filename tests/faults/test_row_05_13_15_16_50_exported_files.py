@@ -11,13 +11,14 @@ import numpy as np
 import onnx
 import pytest
 
+from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.exporters import Artifact, ExportOptions, export, finishing
+from effdet_deploy.exporters import Artifact, ExportOptions, export
 from effdet_deploy.exporters import onnx as onnx_exporter
-from effdet_deploy.exporters.simplify import simplify
 from effdet_deploy.files import sha256_file
+from effdet_deploy.onnxgraph import finishing
+from effdet_deploy.onnxgraph.simplify import simplify
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.spec import METADATA_KEY, DetectorSpec
 
 if TYPE_CHECKING:
     from pathlib import Path

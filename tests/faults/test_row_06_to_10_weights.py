@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from effdet_deploy.errors import DownloadError, WeightsError
-from effdet_deploy.model import create_model, get_config
-from effdet_deploy.model import weights as weights_module
-from effdet_deploy.model.checkpoint import read_checkpoint
+from effdet_deploy.pytorch.network import create_model, get_config
+from effdet_deploy.pytorch.weights import loading as weights_module
+from effdet_deploy.pytorch.weights.checkpoint import read_checkpoint
 from tests.faults.refusals import assert_export_is_refused
 from tests.loopback import Site, serving
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from effdet_deploy.classes import class_specs
+from effdet_deploy.artifact.classes import class_specs
+from effdet_deploy.artifact.spec import OutputSpec
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import ExportOptions
-from effdet_deploy.graph import create_pipeline, describe, fold_for_inference
-from effdet_deploy.spec import OutputSpec
+from effdet_deploy.pytorch.graph import create_pipeline, describe, fold_for_inference
 from tests.networks import conditioned
 
 ANCHORS_AT_128 = 9 * (16 * 16 + 8 * 8 + 4 * 4 + 2 * 2 + 1)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify
-from effdet_deploy.pictures import structured_pictures
-from effdet_deploy.spec import BatchSpec
+from effdet_deploy.synthetic import structured_pictures
 from tests.parity.stand_ins import StandInReference, detector_spec, finished, heads_of
 
 RANGED = detector_spec(batch=BatchSpec(1, 2, 3))

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from effdet_deploy.artifact.modelfile import recognise
+from effdet_deploy.artifact.spec import ExternalFile
 from effdet_deploy.errors import InputError, ModelFileError
 from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.modelfile import recognise
-from effdet_deploy.spec import ExternalFile
 from tests.onnx_models import SIDE, detector_spec, set_spec, tiny_model, write_tiny
 
 SUFFIXES = (".onnx", ".engine", ".plan", ".torchscript")

@@ -20,10 +20,10 @@ from effdet_deploy.errors import (
     ResourceError,
     UsageError,
 )
-from effdet_deploy.exporters.tensorrt import network
+from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.tensorrt import definition as network
 from effdet_deploy.exporters.tensorrt.engine import build_engine
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
-from effdet_deploy.runtimes.trt_library import create_log, import_library
+from effdet_deploy.runtimes.tensorrt.library import create_log, import_library
 from tests.doubles.machine import recorded, with_double
 from tests.faults.builds import OLD, PATIENCE_S, RTX, assert_untouched, build_command
 from tests.onnx_models import detector_spec, tiny_model, write_tiny

@@ -9,16 +9,16 @@ import threading
 
 import pytest
 
+from effdet_deploy.artifact.modelfile import read_sidecar
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import (
     EffdetDeployWarning,
     ResourceError,
 )
+from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.tensorrt.engine import build_engine
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
 from effdet_deploy.exporters.tensorrt.timing_cache import Origin
 from effdet_deploy.files import sha256_bytes, sha256_file
-from effdet_deploy.runtimes.modelfile import read_sidecar
-from effdet_deploy.spec import BatchSpec
 from tests.doubles.machine import recorded
 from tests.faults.builds import RTX, assert_untouched, build_command
 from tests.onnx_models import detector_spec, write_tiny

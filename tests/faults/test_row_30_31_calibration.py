@@ -15,10 +15,10 @@ from effdet_deploy.errors import DataError, ImageError, UsageError
 from effdet_deploy.exporters import EXPORTERS, export
 from effdet_deploy.exporters.lowering import require_pictures
 from effdet_deploy.exporters.options import ExportOptions
-from effdet_deploy.pictures import structured_pictures
-from effdet_deploy.precision import calibration
-from effdet_deploy.precision.calibration import MIN_IMAGES, cached
+from effdet_deploy.precision.int8 import calibration
+from effdet_deploy.precision.int8.calibration import MIN_IMAGES, cached
 from effdet_deploy.precision.ranges import graph_inputs
+from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 VALUES = ["backbone.bn1.mul", "fpn.cell.0.add"]

@@ -9,10 +9,10 @@ import dataclasses
 
 import onnx
 
+from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.artifact.spec import PrecisionSpec
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.options import ExportOptions
-from effdet_deploy.runtimes.modelfile import read_spec
-from effdet_deploy.spec import PrecisionSpec
 from tests.precision.tiny_network import network_spec, tiny_network
 
 OVERFLOWING_GAIN = 3e4

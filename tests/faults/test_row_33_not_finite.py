@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effdet_deploy.detector import Detector
+from effdet_deploy.detection.detector import Detector
 from effdet_deploy.parity import compare
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import (
     DeviceError,
     ModelFileError,
@@ -18,7 +19,6 @@ from effdet_deploy.errors import (
 from effdet_deploy.files import sidecar_path
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.gpu import Gpu
-from effdet_deploy.spec import BatchSpec
 from tests.doubles.cuda import HostCuda
 from tests.doubles.installed import install_double, write_engine
 from tests.doubles.machine import recorded

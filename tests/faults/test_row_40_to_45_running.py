@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from effdet_deploy.detector import load
+from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.detection.detector import load
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, TensorError, UsageError
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.spec import BatchSpec
 from tests.onnx_models import SIDE, detector_spec, tiny_model, with_input, write_tiny
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_deploy.artifact.spec import InputSpec
+from effdet_deploy.detection.images import MAX_PIXELS, load_image, prepare_batch
 from effdet_deploy.errors import ImageError
-from effdet_deploy.images import MAX_PIXELS, load_image, prepare_batch
-from effdet_deploy.spec import InputSpec
 
 # JPEG is lossy: a flat colour comes back within a few levels.
 JPEG_LEVELS = 4
@@ -52,7 +52,7 @@ def test_row_47_a_warning_made_an_error_is_still_our_own_refusal():
 
 def test_row_47_a_lazy_pil_image_is_measured_before_it_is_decoded(monkeypatch):
     image = Image.open(io.BytesIO(encode(Image.new("L", (300, 300)), "PNG")))
-    monkeypatch.setattr("effdet_deploy.images.MAX_PIXELS", 300 * 300 - 1)
+    monkeypatch.setattr("effdet_deploy.detection.images.MAX_PIXELS", 300 * 300 - 1)
     monkeypatch.setattr(image, "load", lambda: pytest.fail("decoded before it was measured"))
     with pytest.raises(ImageError, match="300x300"):
         load_image(image)

@@ -7,9 +7,8 @@ import zlib
 
 import numpy as np
 
-from effdet_deploy.anchors import anchor_boxes
-from effdet_deploy.postprocess import finish_heads
-from effdet_deploy.spec import (
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import (
     AnchorSpec,
     BatchSpec,
     ClassSpec,
@@ -18,6 +17,7 @@ from effdet_deploy.spec import (
     OutputSpec,
     PrecisionSpec,
 )
+from effdet_deploy.detection.postprocess import finish_heads
 
 ANCHORS = AnchorSpec(3, 7, 3, ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0)
 CLASSES = 4

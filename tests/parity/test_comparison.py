@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import effdet_deploy
-from effdet_deploy.detector import Detector
+from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import UsageError
 from effdet_deploy.parity import compare
 from effdet_deploy.parity.comparison import Side, compare_all
-from effdet_deploy.pictures import structured_pictures
-from effdet_deploy.spec import BatchSpec
+from effdet_deploy.synthetic import structured_pictures
 from tests.parity.stand_ins import StandInRuntime, detector_spec, finished, heads_of, with_noise
 
 # Twice the network's size: boxes are compared in pixels of the picture.

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effdet_deploy.artifact.spec import OutputSpec
 from effdet_deploy.parity.matching import ImagePair, match_rows, strays
 from effdet_deploy.parity.rows import Rows, make_rows
-from effdet_deploy.spec import OutputSpec
 
 OUTPUT = OutputSpec(score_threshold=0.01, iou_threshold=0.5)
 # What two runs of one network differ by in these tests.

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from effdet_deploy.parity.matching import Stray
 from effdet_deploy.parity.metrics import tensor_errors
-from effdet_deploy.parity.render import render
 from effdet_deploy.parity.report import ChainParity, DetectionParity, OutputParity, ParityReport
+from effdet_deploy.reports.verification import render
 
 BORDER = "its suppression hangs on an IoU or score at the border"
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effdet_deploy.detection.postprocess import greedy_nms
 from effdet_deploy.errors import TensorError
 from effdet_deploy.parity.rows import (
     candidates_from_heads,
@@ -14,7 +15,6 @@ from effdet_deploy.parity.rows import (
     overlapping_pairs,
     rows_from_outputs,
 )
-from effdet_deploy.postprocess import greedy_nms
 from tests.parity.stand_ins import detector_spec, finished, heads_of
 
 PICTURE = np.arange(128 * 128 * 3, dtype=np.uint32).astype(np.uint8).reshape(1, 128, 128, 3)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_deploy.artifact.spec import BatchSpec, InputSpec
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.parity.samples import plan_batches, verification_images
-from effdet_deploy.spec import BatchSpec, InputSpec
 from tests.evaluation.sets import write_set
 
 SIZE = InputSpec(height=128, width=160)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effdet_deploy.detection.postprocess import greedy_nms
 from effdet_deploy.parity.rows import make_rows
 from effdet_deploy.parity.suppression import static_steps, uncertain_rows
-from effdet_deploy.postprocess import greedy_nms
 
 MARGIN = 1e-3
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import ModelFileError, ResourceError
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify
-from effdet_deploy.spec import BatchSpec
 from tests.parity.stand_ins import (
     StandInReference,
     detector_spec,

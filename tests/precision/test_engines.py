@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.precision.ranges import graph_inputs
+from effdet_deploy.synthetic import structured_pictures
 from tests.precision.rtx import Build
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 

@@ -5,10 +5,10 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from effdet_deploy.pictures import structured_pictures
+from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.precision.ranges import graph_inputs, open_session
-from effdet_deploy.spec import INPUT_NAME
+from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 # Eleven bits of mantissa through a dozen layers.

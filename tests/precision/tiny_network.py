@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from effdet_deploy.spec import (
+from effdet_deploy.artifact.spec import (
     METADATA_KEY,
     AnchorSpec,
     ClassSpec,

@@ -12,17 +12,17 @@ import json
 import numpy as np
 import pytest
 
-from effdet_deploy.detector import load
+from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.detection.detector import load
 from effdet_deploy.errors import ResourceError
 from effdet_deploy.exporters import ExportOptions, export
+from effdet_deploy.exporters.build_options import BACKENDS, BuildOptions
 from effdet_deploy.exporters.tensorrt.engine import build_engine
-from effdet_deploy.exporters.tensorrt.options import BACKENDS, BuildOptions
-from effdet_deploy.pictures import structured_pictures
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.cuda_memory import open_cuda
 from effdet_deploy.runtimes.gpu import list_gpus
-from effdet_deploy.runtimes.trt_library import MODULES
-from effdet_deploy.spec import BatchSpec
+from effdet_deploy.runtimes.tensorrt.cuda import open_cuda
+from effdet_deploy.runtimes.tensorrt.library import MODULES
+from effdet_deploy.synthetic import structured_pictures
 from tests.networks import conditioned
 from tests.onnx_models import SIDE, WEIGHTS, detector_spec, write_tiny
 

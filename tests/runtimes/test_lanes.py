@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from effdet_deploy.detector import Detector
+from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import UsageError
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import SideBySideRuntime
 from effdet_deploy.runtimes.lanes import CACHED_PIXELS, Lanes, images_in_cache, lane_count
-from effdet_deploy.spec import BatchSpec
 from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
 from tests.runtimes.threads import scores_on_threads
 

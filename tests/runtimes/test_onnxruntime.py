@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, BatchSpec, DetectorSpec, PrecisionSpec
 from effdet_deploy.errors import (
     DataError,
     DeviceError,
@@ -20,7 +21,6 @@ from effdet_deploy.files import sha256_file, sidecar_path
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import TimedRuntime
 from effdet_deploy.runtimes.onnxruntime import _translated_load_errors as translated_load_errors
-from effdet_deploy.spec import DETECTION_OUTPUTS, BatchSpec, DetectorSpec, PrecisionSpec
 from tests.onnx_models import SIDE, detector_spec, set_spec, tiny_model, with_input, write_tiny
 
 

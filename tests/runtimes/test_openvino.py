@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 import pytest
 
+from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, BatchSpec
 from effdet_deploy.errors import DeviceError, ModelFileError, TensorError, UsageError
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import TimedRuntime
-from effdet_deploy.spec import DETECTION_OUTPUTS, BatchSpec
 from tests.onnx_models import SIDE, detector_spec, write_tiny
 from tests.precision.tiny_network import tiny_network
 from tests.runtimes.threads import scores_on_threads

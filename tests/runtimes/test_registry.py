@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from effdet_deploy.artifact.modelfile import SUFFIXES
 from effdet_deploy.errors import MissingError, MissingPackageError, UnknownNameError
 from effdet_deploy.runtimes import BACKENDS, load_runtime
-from effdet_deploy.runtimes.modelfile import SUFFIXES
 from tests.onnx_models import write_tiny
 
 

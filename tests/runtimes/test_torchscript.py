@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from effdet_deploy.detector import load
+from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec
+from effdet_deploy.detection.detector import load
 from effdet_deploy.errors import (
     DeviceError,
     ModelFileError,
@@ -16,7 +17,6 @@ from effdet_deploy.errors import (
     UsageError,
 )
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.spec import METADATA_KEY, BatchSpec
 from tests.onnx_models import BOXES, SIDE, detector_spec, write_tiny
 
 torch = pytest.importorskip("torch")

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from effdet_deploy.exporters.tensorrt import network, timing_cache, worker
-from effdet_deploy.exporters.tensorrt.options import HARDWARE_LEVELS, BuildOptions
-from effdet_deploy.runtimes import tensorrt, tensorrt_session, trt_library
+from effdet_deploy.exporters.build_options import HARDWARE_LEVELS, BuildOptions
+from effdet_deploy.exporters.tensorrt import definition as network
+from effdet_deploy.exporters.tensorrt import timing_cache, worker
+from effdet_deploy.runtimes.tensorrt import engine_runtime as tensorrt
+from effdet_deploy.runtimes.tensorrt import library as trt_library
+from effdet_deploy.runtimes.tensorrt import session as tensorrt_session
 from tests.doubles.machine import DOUBLE
 
 MODULES = (network, timing_cache, worker, tensorrt, tensorrt_session, trt_library)

@@ -8,33 +8,28 @@ import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
-from effdet_deploy.errors import ModelFileError, UsageError
-from effdet_deploy.exporters.artifact import (
-    Artifact,
-    Progress,
-    deliver_artifact,
-    plan_path,
-    silent,
-)
-from effdet_deploy.exporters.options import (
-    TENSORRT_MAX_TOPK,
-    require_batch,
-    require_use_of_pictures,
-)
-from effdet_deploy.exporters.tensorrt.messages import Request
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
-from effdet_deploy.exporters.tensorrt.process import run_builder
-from effdet_deploy.files import require_writable_target, sha256_file, staging
-from effdet_deploy.parity.samples import verification_images
-from effdet_deploy.preflight import require_onnx
-from effdet_deploy.runtimes.cuda_memory import require_cuda
-from effdet_deploy.runtimes.gpu import list_gpus
-from effdet_deploy.runtimes.modelfile import (
+from effdet_deploy.artifact.modelfile import (
     check_external_files,
     read_sidecar,
     read_spec,
     require_content,
 )
+from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
+from effdet_deploy.errors import ModelFileError, UsageError
+from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, plan_path
+from effdet_deploy.exporters.options import (
+    require_batch,
+    require_use_of_pictures,
+)
+from effdet_deploy.exporters.tensorrt.messages import Request
+from effdet_deploy.exporters.tensorrt.process import run_builder
+from effdet_deploy.files import require_writable_target, sha256_file, staging
+from effdet_deploy.parity.samples import verification_images
+from effdet_deploy.preflight import require_onnx
+from effdet_deploy.progress import Progress, silent
+from effdet_deploy.runtimes.gpu import list_gpus
+from effdet_deploy.runtimes.tensorrt.cuda import require_cuda
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,9 +39,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.modelfile import Sidecar
+    from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec, EngineSpec
     from effdet_deploy.parity.report import ParityReport
-    from effdet_deploy.runtimes.modelfile import Sidecar
-    from effdet_deploy.spec import BatchSpec, DetectorSpec, EngineSpec
 
 
 def build_engine(
@@ -200,7 +195,7 @@ def _verify(
     from effdet_deploy.parity.onnxreference import OnnxReference
     from effdet_deploy.parity.verify import verify
     from effdet_deploy.runtimes.adapter import run_images
-    from effdet_deploy.runtimes.tensorrt import open_engine
+    from effdet_deploy.runtimes.tensorrt.engine_runtime import open_engine
 
     with (
         contextlib.closing(OnnxReference(onnx_path)) as reference,

@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from typing import TYPE_CHECKING
 
+from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.errors import (
     EffdetDeployWarning,
     InputError,
@@ -14,21 +15,21 @@ from effdet_deploy.errors import (
     VerificationError,
 )
 from effdet_deploy.exporters import onnx
-from effdet_deploy.exporters.artifact import failed_path, is_plan_of, moves_of, plan_path
+from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.delivery import failed_path, is_plan_of, moves_of, plan_path
+from effdet_deploy.exporters.tensorrt.builder import finish_commands, require_builder
 from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
-from effdet_deploy.exporters.tensorrt.machine import finish_commands, require_builder
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
-from effdet_deploy.exporters.tensorrt.plugin import NOT_RUN
 from effdet_deploy.files import deliver_together, require_writable_target, sidecar_path, staging
-from effdet_deploy.runtimes.modelfile import read_spec
+from effdet_deploy.onnxgraph.nms_plugin import NOT_RUN
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
 
-    from effdet_deploy.exporters.artifact import Artifact, Progress
+    from effdet_deploy.exporters.delivery import Artifact
     from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.progress import Progress
 
 
 def export(

@@ -15,7 +15,7 @@ from effdet_deploy.errors import (
     ResourceError,
     UsageError,
 )
-from effdet_deploy.runtimes.trt_library import MODULES, NAMES, OUT_OF_MEMORY, essence
+from effdet_deploy.runtimes.tensorrt.library import MODULES, NAMES, OUT_OF_MEMORY, essence
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import Request

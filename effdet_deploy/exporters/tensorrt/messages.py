@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from effdet_deploy.exporters.tensorrt.options import BuildOptions
-from effdet_deploy.spec import BatchSpec
+from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.exporters.build_options import BuildOptions
 
 CANCEL = "cancel\n"
 """The one line that the parent may send after the request."""

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import effdet_deploy
+from effdet_deploy.artifact.spec import EngineSpec
 from effdet_deploy.errors import EffdetDeployWarning
 from effdet_deploy.exporters.tensorrt.failures import build_error, crash_error
 from effdet_deploy.exporters.tensorrt.messages import CANCEL, Event
-from effdet_deploy.spec import EngineSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from effdet_deploy.exporters.artifact import Progress
     from effdet_deploy.exporters.tensorrt.messages import Request
+    from effdet_deploy.progress import Progress
 
 STOP_GRACE_S = 60.0
 """How long a builder that was told to stop may finish the step it is in."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import tensorrt
 
-    from effdet_deploy.runtimes.trt_library import Log
+    from effdet_deploy.runtimes.tensorrt.library import Log
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from effdet_deploy.errors import EffdetDeployError, ModelFileError
-from effdet_deploy.exporters.tensorrt import network, timing_cache
+from effdet_deploy.exporters.tensorrt import definition as network
+from effdet_deploy.exporters.tensorrt import timing_cache
 from effdet_deploy.exporters.tensorrt.messages import Event, Request
 from effdet_deploy.preflight import require_fit, target_of
 from effdet_deploy.runtimes.gpu import list_gpus
-from effdet_deploy.runtimes.trt_library import create_log, import_library
+from effdet_deploy.runtimes.tensorrt.library import create_log, import_library
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import EventKind

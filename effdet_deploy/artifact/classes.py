@@ -1,0 +1,111 @@
+"""The names of classes and their COCO category ids."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from effdet_deploy.artifact.spec import ClassSpec
+from effdet_deploy.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+COCO_SLOTS = 90
+"""COCO numbers its 80 categories from 1 to 90; ten numbers are unused."""
+
+_COCO_NAMES = {
+    1: "person", 2: "bicycle", 3: "car", 4: "motorcycle", 5: "airplane", 6: "bus", 7: "train",
+    8: "truck", 9: "boat", 10: "traffic light", 11: "fire hydrant", 13: "stop sign",
+    14: "parking meter", 15: "bench", 16: "bird", 17: "cat", 18: "dog", 19: "horse", 20: "sheep",
+    21: "cow", 22: "elephant", 23: "bear", 24: "zebra", 25: "giraffe", 27: "backpack",
+    28: "umbrella", 31: "handbag", 32: "tie", 33: "suitcase", 34: "frisbee", 35: "skis",
+    36: "snowboard", 37: "sports ball", 38: "kite", 39: "baseball bat", 40: "baseball glove",
+    41: "skateboard", 42: "surfboard", 43: "tennis racket", 44: "bottle", 46: "wine glass",
+    47: "cup", 48: "fork", 49: "knife", 50: "spoon", 51: "bowl", 52: "banana", 53: "apple",
+    54: "sandwich", 55: "orange", 56: "broccoli", 57: "carrot", 58: "hot dog", 59: "pizza",
+    60: "donut", 61: "cake", 62: "chair", 63: "couch", 64: "potted plant", 65: "bed",
+    67: "dining table", 70: "toilet", 72: "tv", 73: "laptop", 74: "mouse", 75: "remote",
+    76: "keyboard", 77: "cell phone", 78: "microwave", 79: "oven", 80: "toaster", 81: "sink",
+    82: "refrigerator", 84: "book", 85: "clock", 86: "vase", 87: "scissors", 88: "teddy bear",
+    89: "hair drier", 90: "toothbrush",
+}  # fmt: skip
+
+
+def class_specs(
+    num_classes: int,
+    names: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+) -> tuple[ClassSpec, ...]:
+    """Name every class index of a model.
+
+    Without ``names``, 90 classes are COCO's slots and any others are ``class 0``, ``class 1``, …
+    Without ``category_ids``, the id is the index plus one, as effdet counts.
+
+    Raises:
+        DataError: there are more or fewer names or ids than classes.
+    """
+    if names is None:
+        names = _default_names(num_classes)
+    if category_ids is None:
+        category_ids = range(1, num_classes + 1)
+    for given, what in ((names, "labels"), (category_ids, "category ids")):
+        if len(given) != num_classes:
+            raise DataError(
+                f"There are {len(given)} {what} for a model of {num_classes} classes.",
+                "Give one a class, in the order of the model's outputs.",
+            )
+    return tuple(ClassSpec(*pair) for pair in zip(names, category_ids, strict=True))
+
+
+def _default_names(num_classes: int) -> list[str]:
+    if num_classes == COCO_SLOTS:
+        return [_COCO_NAMES.get(slot, f"unused {slot}") for slot in range(1, COCO_SLOTS + 1)]
+    return [f"class {index}" for index in range(num_classes)]
+
+
+def read_labels(path: Path) -> tuple[list[str], list[int] | None]:
+    """Read class names, and category ids where the file has them.
+
+    A text file has one name a line. A JSON file is a list of names, or COCO annotations, whose
+    ``categories`` are taken in order of their id.
+
+    Raises:
+        DataError: the file is unreadable, empty or of another form.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() != ".json":
+            return _require_names(
+                [line.strip() for line in text.splitlines() if line.strip()]
+            ), None
+        document = json.loads(text)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(
+            f"The labels file '{path}' cannot be read: {error}.", "Give one class name a line."
+        ) from error
+    if isinstance(document, list):
+        return _require_names(document), None
+    return _from_coco(document)
+
+
+def _from_coco(document: object) -> tuple[list[str], list[int]]:
+    try:
+        categories = sorted(
+            (int(each["id"]), str(each["name"]))
+            for each in document["categories"]  # type: ignore[index]
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            "The labels file is JSON, but neither a list of names nor COCO annotations with "
+            "'categories'.",
+            "Give one class name a line in a text file.",
+        ) from error
+    return _require_names([name for _, name in categories]), [number for number, _ in categories]
+
+
+def _require_names(names: list[str]) -> list[str]:
+    if not names or any(not isinstance(name, str) for name in names):
+        raise DataError("The labels file holds no class names.", "Give one class name a line.")
+    return names

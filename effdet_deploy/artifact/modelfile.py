@@ -1,0 +1,211 @@
+"""What a model file is by its content, and the spec that belongs to it.
+
+Needs neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from effdet_deploy.artifact.onnxfile import read_onnx
+from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec
+from effdet_deploy.errors import EffdetDeployError, ModelFileError
+from effdet_deploy.files import read_json_object, resolve_inside, sha256_file, sidecar_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Content = Literal["onnx", "tensorrt", "torchscript"]
+
+SUFFIXES: dict[str, Content] = {
+    ".onnx": "onnx",
+    ".engine": "tensorrt",
+    ".plan": "tensorrt",
+    ".torchscript": "torchscript",
+    ".pt": "torchscript",
+}
+"""What a file of each suffix has to hold."""
+
+_NAMES = {
+    "onnx": "an ONNX model",
+    "tensorrt": "a TensorRT engine",
+    "torchscript": "a TorchScript archive",
+}
+_ENGINE_MAGIC = (b"ptrt", b"ftrt", b"vtrt")
+"""TensorRT, old and new, and TensorRT-RTX."""
+_ZIP_MAGIC = b"PK\x03\x04"
+_PICKLE_MAGIC = b"\x80"
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The document beside an artifact: its spec, its SHA-256 and the verification report."""
+
+    spec: DetectorSpec | None
+    sha256: str
+    verification: dict[str, Any] | None
+
+
+def require_model_file(path: Path) -> None:
+    """Check that ``path`` is a file with something in it.
+
+    Raises:
+        ModelFileError: absent, a directory or empty.
+    """
+    if path.is_dir():
+        raise ModelFileError(
+            f"The model '{path}' is a directory.", "Name the model file inside it."
+        )
+    if not path.is_file():
+        raise ModelFileError(f"The model '{path}' does not exist.", "Check the path.")
+    if path.stat().st_size == 0:
+        raise ModelFileError(
+            f"The model '{path}' is empty.", "Get the file again or export it again."
+        )
+
+
+def recognise(path: Path) -> Content:
+    """Say what ``path`` holds, by its content and never by its name.
+
+    Raises:
+        ModelFileError: absent, empty, truncated, or none of the three kinds.
+    """
+    require_model_file(path)
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    if head[:4] in _ENGINE_MAGIC:
+        return "tensorrt"
+    if head[:4] == _ZIP_MAGIC:
+        return _recognise_archive(path)
+    if head[:1] == _PICKLE_MAGIC or head[8:9] == b"{":
+        raise _a_checkpoint(path)
+    read_onnx(path)
+    return "onnx"
+
+
+def _recognise_archive(path: Path) -> Content:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise ModelFileError(
+            f"'{path}' is a truncated or damaged archive: {error}.",
+            "Get the file again or export it again.",
+        ) from error
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "torchscript"
+    raise _a_checkpoint(path)
+
+
+def _a_checkpoint(path: Path) -> ModelFileError:
+    return ModelFileError(
+        f"'{path}' looks like a checkpoint (weights only), not like an exported model.",
+        f"Export it first: effdet-export --weights '{path}' model.onnx.",
+    )
+
+
+def require_content(path: Path, wanted: Content) -> None:
+    """Check that ``path`` holds what ``wanted`` says.
+
+    Raises:
+        ModelFileError: it holds something else, which is named, or nothing readable.
+    """
+    found = recognise(path)
+    if found != wanted:
+        suffix = next(suffix for suffix, content in SUFFIXES.items() if content == found)
+        remedy = f"Rename it to end in '{suffix}', or name the right file."
+        if SUFFIXES.get(path.suffix.lower()) == found:
+            remedy = f"Name a file that holds {_NAMES[wanted]}, or a backend that takes this one."
+        raise ModelFileError(f"'{path}' holds {_NAMES[found]}, not {_NAMES[wanted]}.", remedy)
+
+
+def read_sidecar(path: Path) -> Sidecar | None:
+    """Read the sidecar of the artifact ``path``; None where there is none.
+
+    Raises:
+        DataError: the sidecar is not what effdet-deploy writes.
+    """
+    sidecar = sidecar_path(path)
+    if not sidecar.is_file():
+        return None
+    document = read_json_object(
+        sidecar, "The sidecar", "Export the model again, or remove the sidecar."
+    )
+    spec = document.get("spec")
+    verification = document.get("verification")
+    return Sidecar(
+        DetectorSpec.from_dict(spec) if spec is not None else None,
+        str(document.get("sha256", "")),
+        verification if isinstance(verification, dict) else None,
+    )
+
+
+def read_spec(path: Path, content: Content) -> DetectorSpec:
+    """Read the spec of an artifact: its own metadata first, then the sidecar.
+
+    Raises:
+        ModelFileError: it has no spec anywhere.
+        DataError: the spec is damaged or of a newer version.
+    """
+    text = _embedded_spec(path, content)
+    if text is not None:
+        return DetectorSpec.from_json(text)
+    sidecar = read_sidecar(path)
+    if sidecar is None or sidecar.spec is None:
+        raise ModelFileError(
+            f"'{path}' carries no effdet-deploy spec, neither inside nor in "
+            f"'{sidecar_path(path).name}', so its inputs and outputs cannot be interpreted.",
+            "Export the model with effdet-export, or put its sidecar beside it.",
+        )
+    return sidecar.spec
+
+
+def _embedded_spec(path: Path, content: Content) -> str | None:
+    if content == "onnx":
+        return read_onnx(path).metadata.get(METADATA_KEY)
+    if content == "torchscript":
+        return _spec_in_archive(path)
+    return None
+
+
+def _spec_in_archive(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            ending = f"/extra/{METADATA_KEY}"
+            names = [name for name in archive.namelist() if name.endswith(ending)]
+            return archive.read(names[0]).decode() if names else None
+    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
+        raise ModelFileError(
+            f"The spec inside '{path}' is damaged: {error}.", "Export or copy the file again."
+        ) from error
+
+
+def check_external_files(path: Path, spec: DetectorSpec) -> None:
+    """Check the data files that an ONNX model names: place, presence, size and SHA-256.
+
+    Raises:
+        ModelFileError: one lies outside the model's directory, is missing, or differs from the
+            size and hash in the spec.
+    """
+    recorded = {each.name: each for each in spec.external_files}
+    for name in sorted({*read_onnx(path).external, *recorded}):
+        data = resolve_inside(path.parent, name)
+        if not data.is_file():
+            raise _bad_external(path, name, "is missing")
+        if (known := recorded.get(name)) is None:
+            continue
+        size = data.stat().st_size
+        if size != known.size:
+            raise _bad_external(path, name, f"has {size} bytes where {known.size} are expected")
+        if sha256_file(data) != known.sha256:
+            raise _bad_external(path, name, "has another content than when it was exported")
+
+
+def _bad_external(path: Path, name: str, what: str) -> EffdetDeployError:
+    return ModelFileError(
+        f"The external file '{name}' of the model '{path}' {what}.",
+        "Copy the model and its data file again, together.",
+    )

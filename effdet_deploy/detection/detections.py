@@ -1,0 +1,159 @@
+"""What a detector found in one picture, and the forms that other tools want it in."""
+
+from __future__ import annotations
+
+import colorsys
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from effdet_deploy.detection.images import ImageSource
+
+    Colour = tuple[int, int, int]
+    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+# The golden ratio spreads the hues of neighbouring classes as far apart as any number of them can.
+_HUE_STEP = 0.61803398875
+_COCO_DECIMALS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """The detections of one picture, best score first.
+
+    Attributes:
+        boxes: float32 ``[n,4]`` xyxy in pixels of the original picture, inside it.
+        scores: float32 ``[n]`` in 0-1.
+        labels: int ``[n]``, 0-based class indices.
+        names: the display name of every class the model knows, by class index.
+        category_ids: the COCO ``category_id`` of every class, by class index.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __str__(self) -> str:
+        if not len(self):
+            return "nothing"
+        counted = Counter(self.names[label] for label in self.labels)
+        return ", ".join(
+            f"{name} x{count}" if count > 1 else name for name, count in counted.most_common()
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return one plain dict a detection: box (xyxy), score, label, name and category_id."""
+        return [
+            {
+                "box": box,
+                "score": score,
+                "label": label,
+                "name": self.names[label],
+                "category_id": self.category_ids[label],
+            }
+            for box, score, label in self._rows()
+        ]
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Return COCO results: image_id, category_id, bbox (x, y, width, height) and score."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": self.category_ids[label],
+                "bbox": [round(each, _COCO_DECIMALS) for each in (x1, y1, x2 - x1, y2 - y1)],
+                "score": score,
+            }
+            for (x1, y1, x2, y2), score, label in self._rows()
+        ]
+
+    def to_supervision(self) -> Any:
+        """Return a ``supervision.Detections`` with the class names in its data.
+
+        Raises:
+            MissingPackageError: supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise MissingPackageError("supervision", "converting to supervision") from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels.astype(int),
+            data={"class_name": np.array([self.names[label] for label in self.labels], dtype=str)},
+        )
+
+    def draw(self, image: ImageSource) -> Image.Image:
+        """Draw the boxes with class, score and a colour per class on a copy of ``image``.
+
+        Lines and letters grow with the picture. ``image`` is whatever ``load_image`` reads.
+        """
+        canvas = Image.fromarray(load_image(image))
+        draw = ImageDraw.Draw(canvas)
+        extent = max(canvas.size)
+        line = max(2, round(extent / 320))
+        font = _font(max(11, round(extent / 45)))
+        # The best detection comes last and lies on top; labels lie above all boxes.
+        rows = [row for row in self._rows() if row[0][0] < row[0][2] and row[0][1] < row[0][3]]
+        for box, _, label in reversed(rows):
+            draw.rounded_rectangle(box, radius=2 * line, outline=class_colour(label), width=line)
+        for box, score, label in reversed(rows):
+            _draw_chip(draw, box, f"{self.names[label]} {score:.0%}", class_colour(label), font)
+        return canvas
+
+    def _rows(self) -> list[tuple[list[float], float, int]]:
+        return list(
+            zip(self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True)
+        )
+
+
+def class_colour(label: int) -> Colour:
+    """Return the RGB colour of a class: bright, and far from that of neighbouring classes."""
+    turn = (0.6 + label * _HUE_STEP) % 1
+    # Three bands of brightness tell classes apart whose hues meet again.
+    red, green, blue = colorsys.hsv_to_rgb(turn, 0.85, (0.95, 0.8, 0.65)[label % 3])
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def _font(size: int) -> Font:
+    try:
+        return ImageFont.load_default(size)
+    except (ImportError, OSError):
+        # A Pillow built without FreeType has one bitmap font of one size.
+        return ImageFont.load_default()
+
+
+def _draw_chip(
+    draw: ImageDraw.ImageDraw, box: list[float], text: str, colour: Colour, font: Font
+) -> None:
+    """Draw the label above the box; inside it where there is no room, and never off the picture."""
+    left, _, right, _ = draw.textbbox((0, 0), text, font=font)
+    # Capitals and descenders in every label: all chips of a picture have one height.
+    _, top, _, bottom = draw.textbbox((0, 0), "Ay", font=font)
+    pad = max(2, round((bottom - top) * 0.25))
+    width, height = right - left + 2 * pad, bottom - top + 2 * pad
+    x = max(0, min(box[0], draw.im.size[0] - width))
+    y = box[1] - height if box[1] >= height else box[1]
+    draw.rounded_rectangle((x, y, x + width, y + height), radius=pad, fill=colour)
+    ink = (0, 0, 0) if _luminance(colour) > 0.45 else (255, 255, 255)
+    draw.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
+
+
+def _luminance(colour: Colour) -> float:
+    """Return the perceived brightness of an RGB colour in 0-1 (Rec. 709 weights)."""
+    red, green, blue = colour
+    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255

@@ -1,0 +1,255 @@
+"""Detector: an exported model, with pictures in and detections in original pixels out."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from PIL import Image
+
+from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.detection.detections import Detections
+from effdet_deploy.detection.images import load_image, prepare_batch
+from effdet_deploy.detection.postprocess import finish_heads
+from effdet_deploy.errors import ImageError, ModelFileError, UsageError
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.adapter import SideBySideRuntime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.detection.images import ImageSource, Letterbox
+    from effdet_deploy.runtimes.adapter import Runtime
+
+    Tensors = dict[str, NDArray[Any]]
+
+
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    trust: bool = False,
+) -> Detector:
+    """Load an exported model; see :func:`effdet_deploy.runtimes.load_runtime` for the arguments."""
+    return Detector(load_runtime(path, backend, device, threads, trust))
+
+
+class Detector:
+    """A loaded model that detects in pictures; may be used by several threads at once.
+
+    Args:
+        runtime: the engine; :meth:`load` makes one from a file.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        trust: bool = False,
+    ) -> Self:
+        """Load an exported model; see :func:`effdet_deploy.runtimes.load_runtime`."""
+        return cls(load_runtime(path, backend, device, threads, trust))
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """What the model says about itself."""
+        return self.runtime.spec
+
+    def detect(
+        self,
+        images: ImageSource | Sequence[ImageSource],
+        score_threshold: float | None = None,
+    ) -> list[Detections]:
+        """Detect in one picture or several.
+
+        Args:
+            images: a path, encoded bytes, an array (uint8 RGB ``[H,W,3]``), a PIL image, or a list
+                of them; :func:`effdet_deploy.detection.images.load_image` states the conversions.
+            score_threshold: drop detections below it; None keeps all that the model gives.
+
+        Returns:
+            One :class:`Detections` a picture, boxes xyxy in pixels of the picture as it is seen
+            (EXIF orientation applied), clipped to it; boxes with no area inside are dropped.
+
+        Raises:
+            ImageError: a picture is unusable.
+            UsageError: the threshold is below the model's own floor, or the detector is closed.
+        """
+        floor = self.checked_threshold(score_threshold)
+        sources = (
+            [images]
+            if isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
+            else images
+        )
+        return [
+            found for chunk in self._chunks(sources) for found in self._detect_chunk(chunk, floor)
+        ]
+
+    def close(self) -> None:
+        """Release the engine; closing twice is harmless."""
+        self.runtime.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        runtime = self.runtime
+        return (
+            f"Detector({self.spec.variant}, {runtime.backend} on {runtime.device}, "
+            f"{runtime.precision})"
+        )
+
+    def checked_threshold(self, asked: float | None) -> float:
+        """Return the threshold that holds: ``asked``, or the model's own floor for None.
+
+        Raises:
+            UsageError: below the model's floor, or not within 0-1.
+        """
+        floor = self.spec.output.score_threshold
+        if asked is None:
+            return floor
+        if not 0 <= asked <= 1:
+            raise UsageError(
+                f"The score threshold must lie between 0 and 1, not at {asked}.",
+                "Scores are probabilities: 0.3 is a common choice.",
+            )
+        if asked < floor:
+            raise UsageError(
+                f"The model drops scores below {floor}, so a threshold of {asked} cannot be met.",
+                f"Ask for {floor} or more, or export with --score-threshold {asked}.",
+            )
+        return asked
+
+    def _chunks(self, sources: Iterable[ImageSource]) -> Iterator[list[NDArray[np.uint8]]]:
+        """Decode as many pictures as one run takes, and no more at a time."""
+        chunk: list[NDArray[np.uint8]] = []
+        for source in sources:
+            chunk.append(load_image(source))
+            if len(chunk) == self.spec.batch.maximum:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def _detect_chunk(self, images: list[NDArray[np.uint8]], floor: float) -> list[Detections]:
+        batch, letterboxes = prepare_batch(images, self.spec.input)
+        outputs = self.detect_prepared(_padded(batch, self.spec.batch.minimum))
+        return [
+            self._to_detections({name: each[row] for name, each in outputs.items()}, placed, floor)
+            for row, placed in enumerate(letterboxes)
+        ]
+
+    def detect_prepared(self, batch: NDArray[Any]) -> Tensors:
+        """Run on a prepared input tensor and return the four detection outputs of the contract.
+
+        Raw heads are finished in numpy. Boxes are in network pixels, as the spec's box format says.
+
+        Raises:
+            TensorError: the batch does not fit the model's input.
+            ModelFileError: the model computed NaN or infinity.
+        """
+        runtime = self.runtime
+        run = runtime.run_side_by_side if isinstance(runtime, SideBySideRuntime) else runtime.run
+        outputs = run({INPUT_NAME: batch})
+        for name in self.spec.output.names:
+            if outputs[name].dtype.kind == "f" and not np.isfinite(outputs[name]).all():
+                raise ModelFileError(
+                    f"The model's output '{name}' holds NaN or infinite values.",
+                    "Its numbers overflow: export it again with --fp32, or check the weights.",
+                )
+        if self.spec.output.nms == "none":
+            return finish_heads(outputs["class_logits"], outputs["box_regression"], self.spec)
+        return {name: outputs[name] for name in self.spec.output.names}
+
+    def _to_detections(self, row: Tensors, placed: Letterbox, floor: float) -> Detections:
+        count = int(row["num_detections"][0])
+        if not 0 <= count <= len(row["detection_scores"]):
+            raise ModelFileError(
+                f"The model found {count} boxes, and has room for {len(row['detection_scores'])}.",
+                "Export the model again; its spec belongs to another file.",
+            )
+        scores = row["detection_scores"][:count].astype(np.float32)
+        labels = row["detection_classes"][:count].astype(np.int64)
+        boxes = row["detection_boxes"][:count].astype(np.float32)
+        if self.spec.output.box_format == "yxyx":
+            boxes = boxes[:, [1, 0, 3, 2]]
+        boxes = placed.to_image(boxes)
+        unknown = labels[(labels < 0) | (labels >= self.spec.num_classes)]
+        if unknown.size:
+            raise ModelFileError(
+                f"The model found class {unknown[0]}, and its spec names "
+                f"{self.spec.num_classes} classes.",
+                "Export the model again; its spec belongs to another file.",
+            )
+        inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+        kept = inside & (scores >= floor)
+        return Detections(
+            boxes[kept],
+            scores[kept],
+            labels[kept],
+            tuple(each.name for each in self.spec.classes),
+            tuple(each.category_id for each in self.spec.classes),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one picture: its pixels and detections, or the error that stopped it."""
+
+    source: Path
+    image: NDArray[np.uint8] | None = None
+    detections: Detections | None = None
+    error: ImageError | None = None
+
+
+def detect_each(
+    detector: Detector, sources: Sequence[Path], score_threshold: float | None = None
+) -> Iterator[Outcome]:
+    """Detect in many files, in order; an unreadable one is reported in its place.
+
+    As many pictures as the model takes at once are held in memory.
+    """
+    step = detector.spec.batch.maximum
+    for start in range(0, len(sources), step):
+        read = [_read(source) for source in sources[start : start + step]]
+        images = [each.image for each in read if each.image is not None]
+        found = iter(detector.detect(images, score_threshold))
+        for each in read:
+            yield each if each.error else dataclasses.replace(each, detections=next(found))
+
+
+def _read(source: Path) -> Outcome:
+    try:
+        return Outcome(source, image=load_image(source))
+    except ImageError as error:
+        return Outcome(source, error=error)
+
+
+def _padded(batch: NDArray[Any], minimum: int) -> NDArray[Any]:
+    """Repeat the last picture until the batch is as large as the model asks."""
+    missing = minimum - len(batch)
+    return (
+        batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+    )

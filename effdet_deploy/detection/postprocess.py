@@ -1,0 +1,163 @@
+"""From raw heads to detections in numpy: box decoding and greedy per-class NMS.
+
+It finishes artifacts that were exported with ``--nms none`` and is the oracle that the static NMS
+of the graph is tested against.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import DETECTION_OUTPUTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec, OutputSpec
+
+    Floats = NDArray[np.float32]
+    Integers = NDArray[np.int64]
+
+
+def decode_boxes(regression: Floats, anchors: Floats, box_format: BoxFormat = "xyxy") -> Floats:
+    """Decode ``regression`` ``[...,4]`` (ty, tx, th, tw) on yxyx ``anchors`` ``[...,4]``.
+
+    Returns:
+        float32 ``[...,4]`` corners in network pixels, unclipped, ordered as ``box_format`` says.
+        Formula: Faster R-CNN (Ren et al. 2015) without variances, as in effdet.
+    """
+    ymin, xmin, ymax, xmax = np.moveaxis(anchors, -1, 0)
+    height, width = ymax - ymin, xmax - xmin
+    ty, tx, th, tw = np.moveaxis(np.asarray(regression, dtype=np.float32), -1, 0)
+    half_h, half_w = np.exp(th) * height / 2, np.exp(tw) * width / 2
+    centre_y, centre_x = ty * height + (ymin + ymax) / 2, tx * width + (xmin + xmax) / 2
+    y = (centre_y - half_h, centre_y + half_h)
+    x = (centre_x - half_w, centre_x + half_w)
+    order = (x[0], y[0], x[1], y[1]) if box_format == "xyxy" else (y[0], x[0], y[1], x[1])
+    return np.stack(order, axis=-1)
+
+
+def iou_with(box: Floats, others: Floats) -> Floats:
+    """Return the IoU of ``box`` ``[4]`` with ``others`` ``[n,4]``, float32; NaN for two points."""
+    low = np.maximum(box[:2], others[:, :2])
+    high = np.minimum(box[2:], others[:, 2:])
+    inner = np.prod(np.maximum(high - low, np.float32(0)), axis=1)
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
+    own = (box[2] - box[0]) * (box[3] - box[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio: Floats = inner / (own + areas - inner)
+    return ratio
+
+
+def greedy_nms(
+    boxes: Floats, classes: Integers, iou_threshold: float, limit: int | None = None
+) -> Integers:
+    """Keep every box that no kept box of its class before it overlaps by more than the threshold.
+
+    Args:
+        boxes: ``[n,4]`` corners (either order), best score first.
+        classes: ``[n]``; only boxes of equal class suppress each other.
+        iou_threshold: an IoU above it suppresses.
+        limit: stop after so many kept boxes.
+
+    Returns:
+        The kept rows, ascending.
+    """
+    kept: list[int] = []
+    alive = np.ones(len(boxes), dtype=bool)
+    for row in range(len(boxes)):
+        if not alive[row]:
+            continue
+        kept.append(row)
+        if len(kept) == limit:
+            break
+        rivals = row + 1 + np.flatnonzero(alive[row + 1 :] & (classes[row + 1 :] == classes[row]))
+        alive[rivals[iou_with(boxes[row], boxes[rivals]) > iou_threshold]] = False
+    return np.array(kept, dtype=np.int64)
+
+
+def top_candidates(class_logits: Floats, count: int) -> tuple[Integers, Integers]:
+    """Pick the ``count`` best (anchor, class) pairs of ``class_logits`` ``[A,C]``.
+
+    Returns:
+        Anchor and class indices ``[K]``, best first, ties by anchor and then class; K is ``count``
+        or the number of pairs if that is smaller.
+    """
+    classes = class_logits.shape[1]
+    # A pair among the best K belongs to one of the K anchors with the best single class, ties
+    # included: each anchor ahead of it brings one pair ahead of it.
+    anchors = np.sort(_best(class_logits.max(axis=1), count))
+    pairs = _best(class_logits[anchors].reshape(-1), count)
+    return anchors[pairs // classes], pairs % classes
+
+
+def _best(values: Floats, count: int) -> Integers:
+    """Indices of the ``count`` largest values, largest first, ties by index."""
+    if count < len(values):
+        border = np.partition(values, len(values) - count)[len(values) - count]
+        chosen = np.flatnonzero(values >= border)
+    else:
+        chosen = np.arange(len(values))
+    return chosen[np.argsort(-values[chosen], kind="stable")][:count]
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Return 1 / (1 + exp(-logits)) in float32, without overflow warnings."""
+    with np.errstate(over="ignore"):
+        scores: Floats = np.float32(1) / (np.float32(1) + np.exp(-logits))
+    return scores
+
+
+def finish_heads(
+    class_logits: Floats, box_regression: Floats, spec: DetectorSpec
+) -> dict[str, NDArray[Any]]:
+    """Turn raw heads into the four detection outputs, exactly as the graph defines them.
+
+    Args:
+        class_logits: ``[N,A,C]``.
+        box_regression: ``[N,A,4]`` (ty, tx, th, tw).
+        spec: anchors, input size, thresholds, K, D and box format.
+
+    Returns:
+        ``num_detections`` int32 ``[N,1]``, ``detection_boxes`` float32 ``[N,D,4]`` in network
+        pixels, unclipped, ``detection_scores`` float32 and ``detection_classes`` int32 ``[N,D]``;
+        best score first, unused rows zero.
+    """
+    anchors = anchor_boxes(spec.anchors, spec.input.height, spec.input.width)
+    found = [
+        _finish_image(np.asarray(logits, dtype=np.float32), regression, anchors, spec.output)
+        for logits, regression in zip(class_logits, box_regression, strict=True)
+    ]
+    depth = spec.output.max_detections
+    rows = [(np.array([len(scores)]), boxes, scores, classes) for boxes, scores, classes in found]
+    columns = zip(*rows, strict=True)
+    shapes = ((1,), (depth, 4), (depth,), (depth,))
+    dtypes = (np.int32, np.float32, np.float32, np.int32)
+    return {
+        name: _padded(column, shape, dtype)
+        for name, column, shape, dtype in zip(
+            DETECTION_OUTPUTS, columns, shapes, dtypes, strict=True
+        )
+    }
+
+
+def _finish_image(
+    logits: Floats, regression: Floats, anchors: Floats, output: OutputSpec
+) -> tuple[Floats, Floats, Integers]:
+    rows, classes = top_candidates(logits, output.candidates)
+    scores = sigmoid(logits[rows, classes])
+    strong = scores >= output.score_threshold
+    rows, classes, scores = rows[strong], classes[strong], scores[strong]
+    boxes = decode_boxes(regression[rows], anchors[rows], output.box_format)
+    kept = greedy_nms(boxes, classes, output.iou_threshold, output.max_detections)
+    return boxes[kept], scores[kept], classes[kept]
+
+
+def _padded(rows: tuple[NDArray[Any], ...], shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+    padded: NDArray[Any] = np.zeros((len(rows), *shape), dtype=dtype)
+    for target, row in zip(padded, rows, strict=True):
+        target[: len(row)] = row
+    return padded

@@ -1,0 +1,194 @@
+"""Where two networks part: every layer's error, the first that is too far off, the worst."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from effdet_deploy.diagnosis.symptoms import describe_difference
+from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
+from effdet_deploy.parity.tolerances import TOLERANCES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import Precision
+    from effdet_deploy.onnxgraph.graph_layers import GraphLayer
+
+    Readings = Iterator[dict[str, NDArray[Any]]]
+
+WORST = 10
+MAX_BYTES = 256 * 1024**2
+"""Of one image's layers that are held at once on each side; more are read in several runs."""
+LEAST_FP32_SNR_DB = 60.0
+"""Where FP32 layers part: a thousandth of the signal, far above what rounding adds up to."""
+
+
+class LayerSource(Protocol):
+    """A network that can show its layers, named as the nodes of our ONNX files."""
+
+    @property
+    def names(self) -> set[str]:
+        """The layers it can show."""
+        ...
+
+    def read(self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]) -> Readings:
+        """Yield what the named layers give for each letterboxed picture, by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class LayerParity:
+    """One layer's output against the reference's, pooled over all images.
+
+    Attributes:
+        name: of the node: module path and role.
+        module: the module path.
+        errors: of its output.
+    """
+
+    name: str
+    module: str
+    errors: TensorErrors
+
+    @property
+    def snr_db(self) -> float:
+        """Signal-to-noise ratio in decibels; -inf where nothing could be compared."""
+        return self.errors.snr_db
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """The layers of two networks, in the order in which they are computed.
+
+    Attributes:
+        layers: all that both sides have.
+        least_snr_db: what a layer must reach to count as the same.
+        first: the first layer that does not.
+        symptom: in what way it differs, as a clause; empty where it cannot be said simply.
+        unmatched: modules of the candidate that the reference does not show: nothing is said
+            about them.
+    """
+
+    layers: tuple[LayerParity, ...]
+    least_snr_db: float
+    first: LayerParity | None = None
+    symptom: str = ""
+    unmatched: int = 0
+
+    @property
+    def worst(self) -> tuple[LayerParity, ...]:
+        """The ten layers with the least signal-to-noise ratio, the worst first."""
+        return tuple(sorted(self.layers, key=lambda each: each.snr_db)[:WORST])
+
+
+def least_snr(precision: Precision) -> float:
+    """Return the signal-to-noise ratio in decibels below which layers count as different."""
+    return TOLERANCES[precision].least_snr_db or LEAST_FP32_SNR_DB
+
+
+def locate(
+    layers: Sequence[GraphLayer],
+    candidate: LayerSource,
+    reference: LayerSource,
+    pictures: Sequence[NDArray[np.uint8]],
+    least_snr_db: float,
+) -> LayerReport:
+    """Compare every layer that both sides have and find the first that is too far off.
+
+    Layers behind the raw heads work on lists sorted by score, which two networks that differ at
+    all sort differently: they are compared only where everything before them agrees.
+
+    Args:
+        layers: of the candidate, in the order in which they are computed.
+        candidate: the network in question.
+        reference: what it should compute.
+        pictures: RGB, letterboxed to the input of both, uint8 ``[H,W,3]``.
+        least_snr_db: what a layer must reach to count as the same.
+    """
+    shared = [each for each in layers if each.name in candidate.names & reference.names]
+    network = [each for each in shared if not each.is_postprocess]
+    found = _measured(network, candidate, reference, pictures)
+    first = _first_below(found, least_snr_db)
+    if first is None:
+        behind = [each for each in shared if each.is_postprocess]
+        found += _measured(behind, candidate, reference, pictures)
+        first = _first_below(found, least_snr_db)
+    symptom = _symptom(first.name, candidate, reference, pictures) if first else ""
+    modules = {each.module for each in layers if each.computes and not each.is_postprocess}
+    unmatched = len(modules - {each.module for each in network})
+    return LayerReport(tuple(found), least_snr_db, first, symptom, unmatched)
+
+
+def _first_below(layers: list[LayerParity], least: float) -> LayerParity | None:
+    return next((each for each in layers if each.snr_db < least), None)
+
+
+def _measured(
+    layers: Sequence[GraphLayer],
+    candidate: LayerSource,
+    reference: LayerSource,
+    pictures: Sequence[NDArray[np.uint8]],
+) -> list[LayerParity]:
+    found = []
+    for group in _groups(layers):
+        names = [each.name for each in group]
+        pooled = dict.fromkeys(names, TensorErrors())
+        readings = (side.read(names, pictures) for side in (reference, candidate))
+        for known, mine in zip(*readings, strict=True):
+            for name in names:
+                pooled[name] += tensor_errors(known[name], mine[name])
+        found += [LayerParity(each.name, each.module, pooled[each.name]) for each in group]
+    return found
+
+
+def _groups(layers: Sequence[GraphLayer]) -> Iterator[list[GraphLayer]]:
+    """Split into runs whose outputs fit into memory together."""
+    group: list[GraphLayer] = []
+    total = 0
+    for layer in layers:
+        if group and total + layer.bytes > MAX_BYTES:
+            yield group
+            group, total = [], 0
+        group.append(layer)
+        total += layer.bytes
+    if group:
+        yield group
+
+
+def _symptom(
+    name: str, candidate: LayerSource, reference: LayerSource, pictures: Sequence[NDArray[np.uint8]]
+) -> str:
+    known, mine = (
+        [each[name] for each in side.read([name], pictures)] for side in (reference, candidate)
+    )
+    if any(one.shape != other.shape for one, other in zip(known, mine, strict=True)):
+        return describe_difference(known[0], mine[0])
+    return describe_difference(np.concatenate(known), np.concatenate(mine))
+
+
+def layers_dict(report: LayerReport) -> dict[str, Any]:
+    """Return the report as a document; numbers that are not finite are in it."""
+    return {
+        "least_snr_db": report.least_snr_db,
+        "first": report.first.name if report.first else None,
+        "symptom": report.symptom,
+        "worst": [each.name for each in report.worst],
+        "unmatched": report.unmatched,
+        "layers": [
+            {
+                "name": each.name,
+                "module": each.module,
+                "largest_error": each.errors.largest,
+                "cosine": each.errors.cosine,
+                "snr_db": each.snr_db,
+                "non_finite": each.errors.non_finite_candidate,
+                "mismatch": each.errors.mismatch,
+            }
+            for each in report.layers
+        ],
+    }

@@ -1,0 +1,269 @@
+"""Everything that ``effdet-deploy compare`` finds out: artifacts beside one reference."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from effdet_deploy.detection.images import find_images, letterbox, load_image
+from effdet_deploy.diagnosis.causes import find_causes
+from effdet_deploy.diagnosis.layers import least_snr, locate
+from effdet_deploy.diagnosis.sides import Engine, References, layer_sources, open_artifact
+from effdet_deploy.errors import UsageError
+from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
+from effdet_deploy.parity.comparison import coarser, compare_all
+from effdet_deploy.parity.samples import COUNT, SEED
+from effdet_deploy.progress import silent
+from effdet_deploy.synthetic import structured_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from effdet_deploy.artifact.spec import DetectorSpec, InputSpec
+    from effdet_deploy.detection.images import ImageSource
+    from effdet_deploy.diagnosis.layers import LayerReport
+    from effdet_deploy.diagnosis.sides import Reference
+    from effdet_deploy.evaluation.accuracy import Difference
+    from effdet_deploy.evaluation.cocoset import CocoSet
+    from effdet_deploy.parity.comparison import Comparison, Side
+    from effdet_deploy.progress import Progress
+
+_PREPROCESS = "preprocess."
+LAYER_PICTURES = 4
+"""Layers are compared on the first pictures only: a wrong layer is wrong on any."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What artifacts are compared on.
+
+    Attributes:
+        names: what each picture is called in a report.
+        sources: whatever :func:`effdet_deploy.detection.images.load_image` reads.
+        dataset: the annotated set that they are, in its order; None without annotations.
+    """
+
+    names: tuple[str, ...]
+    sources: tuple[ImageSource, ...]
+    dataset: CocoSet | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """mAP of both sides as fractions, on the same pictures, and the paired difference."""
+
+    reference: float
+    candidate: float
+    difference: Difference
+
+
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """One candidate: the comparison, and what follows from it.
+
+    Attributes:
+        comparison: verdict and pictures.
+        breakdown: detections by class and size, and how far pairs differ.
+        scores: mAP, where annotations were given.
+        layers: the comparison of layers, where it was asked for.
+        causes: sentences that say what makes the candidate differ.
+    """
+
+    comparison: Comparison
+    breakdown: Breakdown
+    scores: Scores | None = None
+    layers: LayerReport | None = None
+    causes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate does what the reference does."""
+        return self.comparison.report.passed
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """All candidates beside one reference, which goes by the name ``reference``."""
+
+    reference: str
+    examined: tuple[Examined, ...]
+    pictures: Pictures
+
+    @property
+    def passed(self) -> bool:
+        """Whether every candidate does what the reference does."""
+        return all(each.passed for each in self.examined)
+
+
+def pictures_of(folder: Path, limit: int | None = None) -> Pictures:
+    """Return the pictures of a folder, by name.
+
+    Raises:
+        ImageError: there are none.
+    """
+    paths = find_images(folder)[:limit]
+    return Pictures(tuple(path.name for path in paths), tuple(paths))
+
+
+def pictures_of_set(dataset: CocoSet) -> Pictures:
+    """Return the pictures of an annotated set."""
+    paths = tuple(dataset.paths.values())
+    return Pictures(tuple(path.name for path in paths), paths, dataset)
+
+
+def own_pictures(spec: DetectorSpec) -> Pictures:
+    """Return the structured pictures that exports are verified on, in the size of ``spec``."""
+    made = structured_pictures(COUNT, spec.input.height, spec.input.width, SEED)
+    return Pictures(tuple(f"structured picture {index}" for index in range(COUNT)), tuple(made))
+
+
+def compare_files(
+    candidates: Sequence[Path],
+    reference: str,
+    pictures: Pictures | None = None,
+    *,
+    engine: Engine | None = None,
+    layers: bool = False,
+    progress: Progress = silent,
+) -> SideBySide:
+    """Compare exported models with a reference: another exported model, or weights.
+
+    Args:
+        candidates: exported models of any kind.
+        reference: the path of an exported model; or weights, which run in eager PyTorch:
+            ``pretrained``, ``random``, a path or a URL.
+        pictures: what to compare on; default :func:`own_pictures` of the first candidate.
+        engine: how the models are run.
+        layers: compare layer by layer as well, which takes ONNX files of ours.
+        progress: told which stage begins.
+
+    Raises:
+        UsageError: models that cannot be compared with each other, or not by layers.
+        MissingPackageError: weights without torch, or annotations without pycocotools.
+        InputError: a model, a picture or the weights are unusable.
+    """
+    references = References(reference, engine or Engine())
+    _require_packages(candidates, references, pictures, layers=layers)
+    with ExitStack() as stack:
+        progress("loading the models")
+        ours = {path: open_artifact(path, engine or Engine(), stack) for path in candidates}
+        shown = pictures or own_pictures(next(iter(ours.values())).spec)
+        _require_categories(ours.values(), shown)
+        theirs = {path: references.open(side.spec, stack) for path, side in ours.items()}
+        if layers:
+            for path, side in ours.items():
+                _require_one_size(path, side.spec.input, theirs[path].side.spec.input)
+        compared = _compare_groups(ours, theirs, shown, progress)
+        examined = []
+        for path, side in ours.items():
+            report = None
+            if layers:
+                progress(f"comparing layers: {path.name}")
+                report = compare_layers(path, theirs[path], compared[path], shown)
+            progress(f"looking for causes: {path.name}")
+            sides = (side, theirs[path].side)
+            examined.append(examine(compared[path], sides, shown, report))
+    return SideBySide(references.name, tuple(examined), shown)
+
+
+def _require_packages(
+    candidates: Sequence[Path],
+    references: References,
+    pictures: Pictures | None,
+    *,
+    layers: bool,
+) -> None:
+    """Say what is missing before anything is loaded."""
+    if not candidates:
+        raise UsageError("There is no candidate to compare.", "Name at least one model.")
+    if layers:
+        references.require_layers(candidates)
+    if pictures is not None and pictures.dataset is not None:
+        from effdet_deploy.evaluation.accuracy import require_pycocotools
+
+        require_pycocotools()
+
+
+def _require_one_size(path: Path, mine: InputSpec, theirs: InputSpec) -> None:
+    sizes = [f"{each.height}x{each.width}" for each in (mine, theirs)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"--layers compares networks of one image size; '{path.name}' takes {sizes[0]}, and "
+            f"the reference {sizes[1]}.",
+            "Export both at the same size, or leave --layers out.",
+        )
+
+
+def _require_categories(sides: Iterable[Side], pictures: Pictures) -> None:
+    if pictures.dataset is None:
+        return
+    from effdet_deploy.evaluation.predictions import require_common_categories
+
+    for side in sides:
+        require_common_categories(side.spec, pictures.dataset)
+
+
+def _compare_groups(
+    ours: dict[Path, Side],
+    theirs: dict[Path, Reference],
+    pictures: Pictures,
+    progress: Progress,
+) -> dict[Path, Comparison]:
+    """Compare all candidates; each distinct reference runs once a picture."""
+    groups: dict[Reference, dict[Path, Side]] = {}
+    for path, side in ours.items():
+        groups.setdefault(theirs[path], {})[path] = side
+    found: dict[Path, Comparison] = {}
+
+    def tell(done: int) -> None:
+        progress(f"comparing detections: {done} of {len(pictures.sources)} pictures")
+
+    tell(0)
+    for reference, members in groups.items():
+        named = {str(path): side for path, side in members.items()}
+        compared = compare_all(named, reference.side, pictures.sources, progress=tell)
+        found.update(zip(members, compared, strict=True))
+    return found
+
+
+def compare_layers(
+    path: Path, reference: Reference, comparison: Comparison, pictures: Pictures
+) -> LayerReport:
+    """Compare the layers of the ONNX file ``path`` with its reference's on the first pictures."""
+    layers, candidate, known = layer_sources(path, reference)
+    mine, theirs = comparison.candidate.input, comparison.reference.input
+    if mine != theirs:
+        # Two kinds of input are made the same thing in different ways.
+        layers = tuple(each for each in layers if not each.name.startswith(_PREPROCESS))
+    canvases = [
+        letterbox(load_image(source), mine.height, mine.width, mine.fill)[0]
+        for source in pictures.sources[:LAYER_PICTURES]
+    ]
+    kinds = (comparison.candidate.precision.kind, comparison.reference.precision.kind)
+    return locate(layers, candidate, known, canvases, least_snr(coarser(*kinds)))
+
+
+def examine(
+    comparison: Comparison,
+    sides: tuple[Side, Side],
+    pictures: Pictures,
+    layers: LayerReport | None = None,
+) -> Examined:
+    """Draw the conclusions from a comparison of ``sides``: candidate and reference."""
+    first = load_image(pictures.sources[0])
+    scores = None if pictures.dataset is None else _scores(comparison, pictures.dataset)
+    causes = find_causes(comparison, *sides, first, layers)
+    return Examined(comparison, break_down(comparison), scores, layers, causes)
+
+
+def _scores(comparison: Comparison, dataset: CocoSet) -> Scores:
+    from effdet_deploy.evaluation.accuracy import difference, measure
+
+    ids = list(dataset.paths)
+    theirs, ours = (
+        measure(coco_results(comparison.images, ids, spec, candidate=is_candidate), dataset)
+        for spec, is_candidate in ((comparison.reference, False), (comparison.candidate, True))
+    )
+    return Scores(theirs.ap, ours.ap, difference(ours, theirs))

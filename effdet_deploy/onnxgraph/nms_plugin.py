@@ -1,0 +1,126 @@
+"""``--nms plugin``: the graph ends in TensorRT's own NMS, which decodes the boxes as well.
+
+Attributes, inputs and outputs: NVIDIA/TensorRT, ``plugin/efficientNMSPlugin/README.md``, and the
+sample ``samples/python/efficientdet/create_onnx.py``. The plugin is added to a finished graph that
+ends in raw heads, so tracing, simplifying and lowering the precision never meet an operator that
+they do not know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from effdet_deploy.artifact.anchors import anchor_centres
+from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, HEAD_OUTPUTS, PLUGIN_CANDIDATES
+from effdet_deploy.onnxgraph.finishing import write_onnx
+from effdet_deploy.onnxgraph.heads import PLUGIN_DOMAIN
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from onnx import GraphProto, NodeProto, ValueInfoProto
+
+    from effdet_deploy.artifact.spec import DetectorSpec, OutputSpec
+
+PLUGIN = "EfficientNMS_TRT"
+NODE = "postprocess.nms.efficientnms_trt"
+"""The plugin's node."""
+CONSIDERED = (
+    f"the plugin {PLUGIN} considers the {PLUGIN_CANDIDATES} best scores of a picture, whatever "
+    "--candidates says; NVIDIA has marked it as deprecated"
+)
+NOT_RUN = (
+    f"the raw heads were compared, and the detections that numpy makes of them; the plugin "
+    f"{PLUGIN} was not run, because only TensorRT has it"
+)
+_GATHER = "postprocess.gather"
+_XYXY_OF_YXYX = (1, 0, 3, 2)
+_VERSION = "1"
+_SIGMOID, _CENTRE_AND_SIZE, _NO_BACKGROUND = 1, 1, -1
+
+
+def before_plugin(spec: DetectorSpec) -> DetectorSpec:
+    """Return the spec of the graph that the plugin is added to: raw heads come out of it."""
+    if spec.output.nms != "plugin":
+        return spec
+    return dataclasses.replace(spec, output=dataclasses.replace(spec.output, nms="none"))
+
+
+def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> DetectorSpec:
+    """Let the graph at ``path`` end in the plugin instead of raw heads, in place.
+
+    Args:
+        path: an ONNX file of ours whose outputs are the raw heads, in float32.
+        spec: that file's.
+        output: what the new outputs are to be.
+
+    Returns:
+        The spec as written.
+    """
+    model = onnx.load(path)
+    graph = model.graph
+    logits, codes = (_as_inner_value(graph, name) for name in HEAD_OUTPUTS)
+    centres = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
+    anchors = numpy_helper.from_array(centres[None], f"{NODE}.anchors")
+    graph.initializer.append(anchors)
+    graph.node.extend(_nodes([codes, logits, anchors.name], output))
+    if output.box_format == "xyxy":
+        order = np.array(_XYXY_OF_YXYX, np.int64)
+        graph.initializer.append(numpy_helper.from_array(order, f"{_GATHER}.order"))
+    first = graph.input[0].type.tensor_type.shape.dim[0]
+    del graph.output[:]
+    graph.output.extend(_outputs(first.dim_param or first.dim_value, output.max_detections))
+    # The checker refuses an operator that ONNX's own domain does not define. NVIDIA's parser looks
+    # for plugins by name, version and the attribute plugin_namespace before it asks for a domain.
+    model.opset_import.append(helper.make_opsetid(PLUGIN_DOMAIN, 1))
+    return write_onnx(model, dataclasses.replace(spec, output=output), path)
+
+
+def _as_inner_value(graph: GraphProto, output: str) -> str:
+    """Name what was a graph's output after the node that makes it, as values inside a graph are."""
+    maker = next(node for node in graph.node if output in node.output)
+    name = str(maker.name)
+    maker.output[0] = name
+    return name
+
+
+def _nodes(inputs: list[str], output: OutputSpec) -> list[NodeProto]:
+    """Return the plugin's node and, as it gives yxyx for anchors in yxhw, what reorders to xyxy."""
+    swaps = output.box_format == "xyxy"
+    count, boxes, scores, classes = DETECTION_OUTPUTS
+    given = f"{NODE}:1" if swaps else boxes
+    plugin = helper.make_node(
+        PLUGIN,
+        inputs,
+        [count, given, scores, classes],
+        NODE,
+        domain=PLUGIN_DOMAIN,
+        plugin_version=_VERSION,
+        score_threshold=output.score_threshold,
+        iou_threshold=output.iou_threshold,
+        max_output_boxes=output.max_detections,
+        background_class=_NO_BACKGROUND,
+        score_activation=_SIGMOID,
+        class_agnostic=0,
+        box_coding=_CENTRE_AND_SIZE,
+    )
+    if not swaps:
+        return [plugin]
+    return [
+        plugin,
+        helper.make_node("Gather", [given, f"{_GATHER}.order"], [boxes], _GATHER, axis=2),
+    ]
+
+
+def _outputs(batch: int | str, depth: int) -> list[ValueInfoProto]:
+    shapes = ((1,), (depth, 4), (depth,), (depth,))
+    kinds = (TensorProto.INT32, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32)
+    return [
+        helper.make_tensor_value_info(name, kind, [batch, *sides])
+        for name, kind, sides in zip(DETECTION_OUTPUTS, kinds, shapes, strict=True)
+    ]

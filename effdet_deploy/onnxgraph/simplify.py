@@ -1,0 +1,109 @@
+"""onnxsim in a child process, believed only where the numbers stay the same.
+
+A simplifier is native code that rewrites the graph: it may crash, hang or be wrong. Whatever
+happens, the export goes on with the graph as it was traced, and the user is told.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.onnxgraph.heads import add_head_outputs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+SIMPLIFY_TIMEOUT_S = 600
+"""Many times what the largest variant takes: a simplifier that is not done by then hangs."""
+MAX_RELATIVE_CHANGE = 1e-4
+"""Of the heads' largest value: folded constants and fused nodes round differently."""
+_CHILD = """
+import sys
+sys.modules["torch"] = None  # onnxsim loads it, for seconds, and simplifies without it
+import onnx, onnxsim
+model, _ = onnxsim.simplify(sys.argv[1], check_n=0)
+onnx.save(model, sys.argv[2])
+"""
+
+
+def simplify(
+    source: Path,
+    target: Path,
+    example: NDArray[Any],
+    *,
+    program: str = _CHILD,
+    timeout: float = SIMPLIFY_TIMEOUT_S,
+) -> str:
+    """Write the simplified graph of ``source`` to ``target``, in a child process.
+
+    Args:
+        source: a traced graph of ours, its nodes named.
+        target: where the result goes, in the same directory.
+        example: an input to compare the two graphs on, by their raw heads.
+        program: Python that simplifies its first argument into its second.
+        timeout: seconds after which the child is ended.
+
+    Returns:
+        An empty string, or in one sentence why ``target`` is an unsimplified copy.
+    """
+    problem = _run_child([sys.executable, "-P", "-c", program, str(source), str(target)], timeout)
+    if not problem and not target.is_file():
+        problem = "wrote nothing"
+    problem = problem or _change(source, target, example)
+    if not problem:
+        return ""
+    shutil.copyfile(source, target)
+    return f"onnxsim {problem}; the graph is delivered as it was traced."
+
+
+def _run_child(command: list[str], timeout: float) -> str:
+    try:
+        result = subprocess.run(  # noqa: S603 - our own interpreter and program
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"did not finish in {timeout:.0f} s"
+    if result.returncode < 0:
+        return f"was ended by signal {-result.returncode}"
+    if result.returncode:
+        return f"failed: {(result.stderr.strip().splitlines() or ['no message'])[-1]}"
+    return ""
+
+
+def _change(source: Path, target: Path, example: NDArray[Any]) -> str:
+    """Say how the simplified graph computes something else, or nothing if it does not."""
+    try:
+        before, after = (_heads(path, example) for path in (source, target))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the traced graph is delivered
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        return f"made a graph that does not run: {said}"
+    for name, expected, found in zip(HEAD_OUTPUTS, before, after, strict=True):
+        if expected.shape != found.shape:
+            return f"changed the shape of {name}"
+        # Written so that a NaN counts as a change.
+        if not np.abs(expected - found).max() <= MAX_RELATIVE_CHANGE * np.abs(expected).max():
+            return f"changed the numbers of {name}"
+    return ""
+
+
+def _heads(path: Path, example: NDArray[Any]) -> list[NDArray[Any]]:
+    instrumented = path.with_name(f"{path.stem}.heads.scratch")
+    add_head_outputs(path, instrumented)
+    session = ort.InferenceSession(str(instrumented), providers=["CPUExecutionProvider"])
+    heads = session.run(list(HEAD_OUTPUTS), {INPUT_NAME: example})
+    # What ONNX Runtime returns keeps all of the session's memory, of which a D7x takes gigabytes.
+    return [np.array(each) for each in heads]

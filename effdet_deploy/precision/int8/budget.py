@@ -1,0 +1,60 @@
+"""The mAP that a budget is held against."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+
+from effdet_deploy.artifact.spec import METADATA_KEY
+from effdet_deploy.detection.detector import Detector
+from effdet_deploy.evaluation.accuracy import measure
+from effdet_deploy.evaluation.cocoset import read_coco
+from effdet_deploy.evaluation.predictions import predict
+from effdet_deploy.files import sha256_file
+from effdet_deploy.precision.int8.sensitivity import Journal
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.precision.int8.quantizer import Quantiser
+
+
+class BudgetedAccuracy:
+    """Measures graphs on an evaluation set in ONNX Runtime; computes INT8 as every engine does.
+
+    Args:
+        quantiser: whose variants are measured; it decides where the journal stands.
+        annotations: COCO JSON.
+        images: the folder of its pictures; default as :func:`read_coco` looks for them.
+        spec: of the artifact.
+
+    Raises:
+        DataError: the set is unusable.
+    """
+
+    def __init__(
+        self, quantiser: Quantiser, annotations: Path, images: Path | None, spec: DetectorSpec
+    ) -> None:
+        self._dataset = read_coco(annotations, images)
+        self._spec = spec
+        digest = hashlib.sha256(quantiser.key.encode())
+        digest.update(annotations.read_bytes())
+        # Labels name the categories; thresholds decide which boxes are counted.
+        digest.update(spec.to_json().encode())
+        for path in self._dataset.paths.values():
+            digest.update(sha256_file(path).encode())
+        self.journal = Journal(quantiser.cache.with_name("budget") / f"{digest.hexdigest()}.json")
+
+    def measure(self, model: ModelProto) -> float:
+        """Return the mAP of ``model`` as a fraction."""
+        onnx.helper.set_model_props(model, {METADATA_KEY: self._spec.to_json()})
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "candidate.onnx"
+            onnx.save(model, path)
+            with Detector.load(path, backend="onnxruntime", device="cpu") as detector:
+                return measure(predict(detector, self._dataset), self._dataset).ap

@@ -1,0 +1,216 @@
+"""Calibration: which values a network's tensors take on real pictures, as streaming histograms."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.detection.images import letterbox, load_image
+from effdet_deploy.errors import DataError, EffdetDeployError
+from effdet_deploy.evaluation.cocoset import find_pictures
+from effdet_deploy.files import deliver, staging
+from effdet_deploy.precision.ranges import open_session, scan_ranges, with_outputs
+from effdet_deploy.progress import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from effdet_deploy.artifact.spec import InputSpec
+    from effdet_deploy.progress import Progress
+
+MIN_IMAGES = 8
+"""Fewer pictures say too little about ranges."""
+MAX_IMAGES = 64
+"""Of more pictures, so many are taken, evenly spread over the sorted names."""
+BINS = 2048
+_ELEMENTS_HELD = 1 << 26
+"""How many float32 values of a run are held at once: a quarter of a gigabyte."""
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """How often a tensor took which value: int64 ``counts`` in equal bins from low to high."""
+
+    low: float
+    high: float
+    counts: NDArray[np.int64]
+
+    @property
+    def centres(self) -> NDArray[np.float64]:
+        """The middle of every bin."""
+        width = (self.high - self.low) / len(self.counts)
+        middles = self.low + width * (np.arange(len(self.counts)) + 0.5)
+        return np.asarray(middles, dtype=np.float64)
+
+
+def calibration_images(source: Path, spec: InputSpec) -> list[NDArray[np.uint8]]:
+    """Read and letterbox the pictures to calibrate on; raises as :func:`calibration_pictures`."""
+    return [
+        letterbox(load_image(path), spec.height, spec.width, spec.fill)[0]
+        for path in calibration_pictures(source)
+    ]
+
+
+def require_calibration(source: Path) -> None:
+    """Check that the pictures can be used; raises as :func:`calibration_pictures`.
+
+    Raises:
+        ImageError: one of the pictures cannot be read.
+    """
+    for path in calibration_pictures(source):
+        load_image(path)
+
+
+def calibration_pictures(source: Path) -> list[Path]:
+    """Return the pictures to calibrate on, from a folder or from COCO annotations.
+
+    Raises:
+        DataError: fewer than :data:`MIN_IMAGES` pictures, or unusable annotations.
+        ImageError: the folder does not exist or holds no picture.
+    """
+    paths = find_pictures(source)
+    if len(paths) < MIN_IMAGES:
+        raise DataError(
+            f"Calibration needs at least {MIN_IMAGES} pictures; '{source}' holds {len(paths)}.",
+            "Add pictures like those the detector will see.",
+        )
+    step = max(1.0, len(paths) / MAX_IMAGES)
+    return [paths[int(index * step)] for index in range(min(len(paths), MAX_IMAGES))]
+
+
+def collect(
+    model: ModelProto,
+    values: Sequence[str],
+    batches: Sequence[NDArray[Any]],
+    progress: Progress = silent,
+) -> dict[str, Histogram]:
+    """Return the histogram of each of ``values`` over the graph inputs ``batches``.
+
+    A first pass finds the ranges, a second one counts; no activation outlives its run.
+    """
+    progress(f"calibrating on {len(batches)} pictures: ranges")
+    ranges = scan_ranges(model, values, batches)
+    for value, seen in ranges.items():
+        if not math.isfinite(seen.high - seen.low):
+            raise DataError(
+                f"The tensor '{value}' has NaN or infinite values on the calibration pictures.",
+                "Check the weights: a model that overflows in FP32 cannot be made INT8.",
+            )
+    counts = {value: np.zeros(BINS, dtype=np.int64) for value in values}
+    for done, arrays in enumerate(activations(model, values, batches), start=1):
+        progress(f"calibrating on {len(batches)} pictures: histograms, step {done}")
+        for value, array in arrays.items():
+            seen = ranges[value]
+            counts[value] += np.histogram(array, BINS, (seen.low, seen.high))[0]
+    return {
+        value: Histogram(ranges[value].low, ranges[value].high, counts[value]) for value in values
+    }
+
+
+def activations(
+    model: ModelProto, values: Sequence[str], batches: Sequence[NDArray[Any]]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Run ``model`` and yield values, as many at a time as memory allows, batch by batch."""
+    for names in _portions(model, values):
+        session = open_session(with_outputs(model, names))
+        for batch in batches:
+            yield dict(zip(names, session.run(None, {INPUT_NAME: batch}), strict=True))
+
+
+def _portions(model: ModelProto, values: Sequence[str]) -> Iterator[list[str]]:
+    sizes = _elements(model)
+    portion: list[str] = []
+    held = 0
+    for value in values:
+        size = sizes.get(value, 1)
+        if portion and held + size > _ELEMENTS_HELD:
+            yield portion
+            portion, held = [], 0
+        portion.append(value)
+        held += size
+    if portion:
+        yield portion
+
+
+def _elements(model: ModelProto) -> dict[str, int]:
+    """Return how many elements each computed value has; unknown sides count as one."""
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return {
+        value.name: int(
+            np.prod([max(1, side.dim_value) for side in value.type.tensor_type.shape.dim])
+        )
+        for value in (*inferred.value_info, *inferred.output)
+    }
+
+
+def cached(
+    directory: Path,
+    model: ModelProto,
+    values: Sequence[str],
+    batches: Sequence[NDArray[Any]],
+    progress: Progress = silent,
+) -> dict[str, Histogram]:
+    """As :func:`collect`, kept in ``directory`` under the hash of graph, pictures and settings.
+
+    What was counted with other weights or pictures has another key; a file that is damaged is
+    made again.
+    """
+    path = directory / f"{calibration_key(model, values, batches)}.npz"
+    found = _read(path, values)
+    if found is None:
+        found = collect(model, values, batches, progress)
+        # Without a place to keep it, it was still found.
+        with contextlib.suppress(OSError, EffdetDeployError):
+            directory.mkdir(parents=True, exist_ok=True)
+            _write(path, found)
+    return found
+
+
+def calibration_key(
+    model: ModelProto, values: Iterable[str], batches: Iterable[NDArray[Any]]
+) -> str:
+    """Return the SHA-256 over everything that histograms depend on."""
+    digest = hashlib.sha256(f"{BINS} {' '.join(values)}".encode())
+    digest.update(model.graph.SerializeToString(deterministic=True))
+    for batch in batches:
+        digest.update(str(batch.shape).encode())
+        digest.update(np.ascontiguousarray(batch).tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, histograms: dict[str, Histogram]) -> None:
+    limits = np.array([(each.low, each.high) for each in histograms.values()])
+    counts = np.stack([each.counts for each in histograms.values()])
+    with staging(path) as directory:
+        staged = directory / path.name
+        np.savez_compressed(staged, limits=limits, counts=counts)
+        deliver(staged, path)
+
+
+def _read(path: Path, values: Sequence[str]) -> dict[str, Histogram] | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            limits, counts = file["limits"], file["counts"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    if limits.shape != (len(values), 2) or counts.shape != (len(values), BINS):
+        return None
+    return {
+        value: Histogram(float(low), float(high), row)
+        for value, (low, high), row in zip(values, limits, counts, strict=True)
+    }

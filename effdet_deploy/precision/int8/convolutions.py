@@ -1,0 +1,134 @@
+"""The convolutions of a network: where they stand, what they cost, and which may be INT8.
+
+A Gemm with constants is a pointwise convolution with channels last: so our graphs write the predict
+layers, each for all levels at once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx
+
+from effdet_deploy.onnxgraph.index import initializers, network_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto, NodeProto
+
+Kind = Literal["stem", "depthwise", "squeeze-excite", "predict", "dense", "product"]
+"""``product`` is a matrix product."""
+
+_STAGE = re.compile(
+    r"backbone\.(?:blocks\.\d+|[a-z]+\d*\.\d+|[a-z_0-9]+)|fpn\.(?:cell\.\d+|resample)|class_net|box_net"
+)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One convolution of the graph.
+
+    Attributes:
+        name: of its node.
+        source: the value it convolves, ``[N,C,H,W]``; of a product the table ``[rows, C]``.
+        weight: its constant ``[out, in/groups, kh, kw]``, which others may share; of a product
+            ``[in, out]``.
+        bias: its constant ``[out]``, or an empty string.
+        output: the value it makes.
+        kind: its part in the network.
+        stage: the part of the network it belongs to, such as ``backbone.blocks.3``.
+        macs: multiply-accumulates for one image.
+    """
+
+    name: str
+    source: str
+    weight: str
+    bias: str
+    output: str
+    kind: Kind
+    stage: str
+    macs: int
+
+    @property
+    def group(self) -> str:
+        """What is ranked as one when precision is chosen: stage and kind."""
+        return f"{self.stage}/{self.kind}"
+
+
+def as_kernel(each: Convolution, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a weight as ``[out, in/groups, kh, kw]``, that of a product as a pointwise one's."""
+    return weight.T[:, :, np.newaxis, np.newaxis] if each.kind == "product" else weight
+
+
+def find_convolutions(model: ModelProto) -> list[Convolution]:
+    """Return the convolutions with constant weights, in graph order."""
+    tensors = initializers(model.graph)
+    nodes = [
+        node
+        for node in network_nodes(model.graph)
+        if node.op_type in ("Conv", "Gemm") and node.input[1] in tensors
+    ]
+    shapes = _shapes(model)
+    joined = {
+        node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"
+    }
+    return [
+        Convolution(
+            node.name,
+            node.input[0],
+            node.input[1],
+            node.input[2] if len(node.input) > 2 else "",
+            node.output[0],
+            _kind(node, first=index == 0),
+            _stage(node.name),
+            int(np.prod(tensors[node.input[1]].dims)) * _positions(node, shapes, joined),
+        )
+        for index, node in enumerate(nodes)
+    ]
+
+
+def _kind(node: NodeProto, *, first: bool) -> Kind:
+    if first:
+        return "stem"
+    if node.op_type == "Gemm":
+        return "product"
+    if ".predict" in node.name:
+        return "predict"
+    if ".se." in node.name:
+        return "squeeze-excite"
+    groups = next((each.i for each in node.attribute if each.name == "group"), 1)
+    return "depthwise" if groups > 1 else "dense"
+
+
+def _stage(name: str) -> str:
+    match = _STAGE.match(name)
+    return match.group() if match else name
+
+
+def _shapes(model: ModelProto) -> dict[str, list[int]]:
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    return {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in inferred.value_info
+    }
+
+
+def _positions(node: NodeProto, shapes: dict[str, list[int]], joined: dict[str, str]) -> int:
+    """Return in how many places of one image the weights are applied."""
+    if node.op_type == "Gemm":
+        # Its rows are those of all images; before they were joined, a table had an image's.
+        return shapes.get(joined.get(node.input[0], ""), [0, 1])[1]
+    return int(np.prod(shapes.get(node.output[0], [])[2:]))
+
+
+def int8_share(convolutions: Iterable[Convolution], chosen: Iterable[str]) -> float:
+    """Return the share of multiply-accumulates that the ``chosen`` convolutions do."""
+    names = set(chosen)
+    every = list(convolutions)
+    total = sum(each.macs for each in every)
+    return sum(each.macs for each in every if each.name in names) / total if total else 0.0

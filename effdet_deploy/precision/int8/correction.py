@@ -1,0 +1,101 @@
+"""Bias correction: the mean shift that rounded weights cause is taken back by the bias.
+
+Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
+section 4.2, with means measured on calibration pictures. Each convolution takes back its own shift
+only: correcting measured outputs layer by layer would correct the same shift many times over.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.onnxgraph.index import initializers
+from effdet_deploy.precision.ranges import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from effdet_deploy.precision.int8.convolutions import Convolution
+    from effdet_deploy.precision.int8.rounding import QuantisedWeight
+
+    Floats = NDArray[np.float32]
+
+_MAP, _TABLE = "bias_correction.axes.map", "bias_correction.axes.table"
+
+
+def correct_biases(
+    model: ModelProto,
+    convolutions: Iterable[Convolution],
+    exact: Mapping[str, Floats],
+    weights: Mapping[str, QuantisedWeight],
+    means: Mapping[str, Floats],
+) -> None:
+    """Correct the biases of quantised convolutions in place; one without bias is left as it is.
+
+    Args:
+        model: the quantised graph, before biases become float16.
+        convolutions: those that are quantised.
+        exact: their FP32 weights by name.
+        weights: their quantised weights by name.
+        means: the mean ``[C]`` of each channel of every source value.
+    """
+    tensors = initializers(model.graph)
+    shifts: dict[str, list[Floats]] = {}
+    for each in convolutions:
+        if each.bias:
+            lost = exact[each.weight] - weights[each.weight].restored
+            shifts.setdefault(each.bias, []).append(mean_output(lost, means[each.source]))
+    for name, several in shifts.items():
+        # Levels that share a bias share the correction.
+        bias = numpy_helper.to_array(tensors[name]) + np.mean(several, axis=0)
+        tensors[name].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), name))
+
+
+def mean_output(weight: Floats, means: Floats) -> Floats:
+    """Return the mean ``[out]`` of a convolution ``[out, in/groups, kh, kw]`` of such channels.
+
+    Borders, where the kernel reaches into the padding, are taken as the rest.
+    """
+    kernels = weight.sum(axis=(2, 3), dtype=np.float64)
+    groups = len(means) // kernels.shape[1]
+    inputs = np.repeat(means.reshape(groups, -1), len(kernels) // groups, axis=0)
+    found: Floats = (kernels * inputs).sum(axis=1).astype(np.float32)
+    return found
+
+
+def channel_means(
+    model: ModelProto, values: Mapping[str, bool], batches: Sequence[NDArray[Any]]
+) -> dict[str, Floats]:
+    """Return the mean ``[C]`` of each value over all positions and graph inputs.
+
+    Args:
+        model: the FP32 graph.
+        values: whether each is a table ``[rows, C]``; otherwise it is a map ``[N,C,H,W]``.
+        batches: graph inputs.
+    """
+    edited = deepcopy(model)
+    del edited.graph.output[:]
+    edited.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), _MAP))
+    edited.graph.initializer.append(numpy_helper.from_array(np.array([0]), _TABLE))
+    for index, (value, is_table) in enumerate(values.items()):
+        mean, axes = f"bias_correction.mean.{index}", _TABLE if is_table else _MAP
+        edited.graph.node.append(
+            onnx.helper.make_node("ReduceMean", [value, axes], [mean], mean, keepdims=0)
+        )
+        edited.graph.output.append(
+            onnx.helper.make_tensor_value_info(mean, onnx.TensorProto.FLOAT, None)
+        )
+    session = open_session(edited)
+    runs = [session.run(None, {INPUT_NAME: batch}) for batch in batches]
+    return {
+        value: np.mean([run[index] for run in runs], axis=0) for index, value in enumerate(values)
+    }

@@ -1,0 +1,180 @@
+"""From an FP32 graph to an INT8 one: which convolutions, on which ranges, rounded how."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx
+from onnx import numpy_helper
+
+from effdet_deploy.onnxgraph.index import initializers
+from effdet_deploy.precision.int8.calibration import activations, cached, calibration_key
+from effdet_deploy.precision.int8.clipping import RangeMethod, choose_range
+from effdet_deploy.precision.int8.convolutions import as_kernel, find_convolutions
+from effdet_deploy.precision.int8.correction import channel_means, correct_biases
+from effdet_deploy.precision.int8.layout import (
+    LAYOUTS,
+    insert_quantisers,
+    quantised_values,
+    rounding_step,
+)
+from effdet_deploy.precision.int8.rounding import input_snr_db, quantise_weight, second_moments
+from effdet_deploy.progress import silent
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from effdet_deploy.artifact.spec import Target
+    from effdet_deploy.precision.int8.calibration import Histogram
+    from effdet_deploy.precision.int8.convolutions import Convolution
+    from effdet_deploy.precision.int8.layout import Layout
+    from effdet_deploy.precision.int8.rounding import QuantisedWeight
+    from effdet_deploy.precision.ranges import Range
+    from effdet_deploy.progress import Progress
+
+_MOMENT_IMAGES = 16
+_LEAST_INPUT_SNR_DB = 20.0
+"""What rounding its input must leave of a matrix product that becomes INT8 by default.
+
+A trained D0 is well above it; one whose channels were scaled up to a thousand times apart, which
+the detector itself never notices, is far below: tests/precision/test_hostile_d0.py has both.
+"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How INT8 is made.
+
+    Attributes:
+        ranges: how activations are clipped.
+        compensate: round weights so that later ones make up for the error of earlier ones.
+        correct_bias: shift biases so that channel means stay.
+    """
+
+    ranges: RangeMethod = "mse"
+    compensate: bool = True
+    correct_bias: bool = True
+
+
+class Quantiser:
+    """An FP32 graph with what calibration found, from which any INT8 variant is made.
+
+    Args:
+        model: the FP32 graph; not changed.
+        batches: graph inputs of the calibration pictures.
+        target: the engine that the graph is laid out for.
+        recipe: how INT8 is made.
+        cache: the folder that histograms are kept in.
+        progress: told what is being done.
+    """
+
+    def __init__(
+        self,
+        model: ModelProto,
+        batches: Sequence[NDArray[Any]],
+        target: Target,
+        recipe: Recipe,
+        cache: Path,
+        progress: Progress = silent,
+    ) -> None:
+        self.model = model
+        self.convolutions = find_convolutions(model)
+        self.batches = batches
+        self.layout: Layout = LAYOUTS[target]
+        self._recipe = recipe
+        self._progress = progress
+        self.cache = cache
+        self._choosable = [each for each in self.convolutions if self.layout.can_take(each)]
+        values = quantised_values(self._choosable, self.layout)
+        # Whatever depends on the quantiser depends on the graph, the pictures and these settings.
+        self.key = f"{calibration_key(model, values, batches)} {target} {recipe}"
+        self._histograms: dict[str, Histogram] = cached(cache, model, values, batches, progress)
+        self._weights: dict[str, QuantisedWeight] = {}
+
+    def default(self) -> tuple[str, ...]:
+        """Return the names of the convolutions that the default policy makes INT8."""
+        taken = [each.name for each in self.convolutions if self.layout.takes(each)]
+        return tuple(name for name in taken if name not in self.drowned)
+
+    @functools.cached_property
+    def drowned(self) -> dict[str, float]:
+        """Matrix products that the rounding of their input would drown, and the dB it would leave.
+
+        The layer before a product is linear, with no normalisation or activation between them:
+        nothing keeps its input channels within a range of one another.
+        """
+        products = [
+            each for each in self.convolutions if each.kind == "product" and self.layout.takes(each)
+        ]
+        sources = list(dict.fromkeys(each.source for each in products))
+        moments = second_moments(activations(self.model, sources, self._few))
+        left = {
+            each.name: input_snr_db(
+                self._exact[each.weight],
+                moments[each.source],
+                rounding_step(self._range(each.source), self.layout),
+            )
+            for each in products
+        }
+        return {name: snr for name, snr in left.items() if snr < _LEAST_INPUT_SNR_DB}
+
+    def _range(self, value: str) -> Range:
+        return choose_range(
+            self._histograms[value], self._recipe.ranges, symmetric=self.layout.symmetric
+        )
+
+    def quantised(self, names: Collection[str]) -> ModelProto:
+        """Return a copy of the graph in which the convolutions ``names`` are INT8."""
+        chosen = [each for each in self._choosable if each.name in names]
+        self._quantise_weights(chosen)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.model)
+        ranges = {value: self._range(value) for value in quantised_values(chosen, self.layout)}
+        insert_quantisers(copy, chosen, ranges, self._weights, self.layout)
+        if self._recipe.correct_bias:
+            correct_biases(copy, chosen, self._exact, self._weights, self._means)
+        return copy
+
+    @functools.cached_property
+    def _exact(self) -> dict[str, NDArray[np.float32]]:
+        tensors = initializers(self.model.graph)
+        return {
+            each.weight: as_kernel(each, numpy_helper.to_array(tensors[each.weight]))
+            for each in self._choosable
+        }
+
+    @functools.cached_property
+    def _means(self) -> dict[str, NDArray[np.float32]]:
+        sources = {each.source: each.kind == "product" for each in self._choosable}
+        return channel_means(self.model, sources, self._few)
+
+    @property
+    def _few(self) -> Sequence[NDArray[Any]]:
+        return self.batches[:_MOMENT_IMAGES]
+
+    def _quantise_weights(self, chosen: Sequence[Convolution]) -> None:
+        missing = {each.weight: each for each in chosen if each.weight not in self._weights}
+        sources = {
+            name: each.source
+            for name, each in missing.items()
+            if self._recipe.compensate and self._is_pointwise(each)
+        }
+        if sources:
+            self._progress(f"rounding the weights of {len(sources)} convolutions")
+        runs = activations(self.model, list(dict.fromkeys(sources.values())), self._few)
+        moments = second_moments(runs)
+        for name in missing:
+            known = moments[sources[name]] if name in sources else None
+            self._weights[name] = quantise_weight(
+                self._exact[name], known, half_scale=self.layout.half
+            )
+
+    def _is_pointwise(self, each: Convolution) -> bool:
+        return each.kind != "depthwise" and self._exact[each.weight].shape[2:] == (1, 1)

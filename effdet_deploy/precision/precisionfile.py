@@ -1,0 +1,93 @@
+"""precision.json: which groups of layers are INT8, to be read, edited and used again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import DataError, UnknownNameError
+from effdet_deploy.files import read_json_object, write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    from effdet_deploy.precision.int8.convolutions import Convolution
+    from effdet_deploy.precision.int8.layout import Layout
+    from effdet_deploy.precision.int8.sensitivity import Plan
+
+INT8, HIGHER = "int8", "higher"
+_VERSION = 1
+
+
+def write_plan(
+    path: Path,
+    convolutions: Iterable[Convolution],
+    names: Collection[str],
+    plan: Plan | None = None,
+) -> None:
+    """Write which groups of ``convolutions`` are INT8: those that have a member in ``names``.
+
+    ``plan`` adds the table of losses, which a reader of the file ignores.
+    """
+    groups: dict[str, str] = {}
+    for each in convolutions:
+        chosen = INT8 if each.name in names else groups.get(each.group, HIGHER)
+        groups[each.group] = chosen
+    document: dict[str, Any] = {"version": _VERSION, "groups": groups}
+    if plan is not None:
+        document |= {
+            "map_drop_points": plan.drop,
+            "int8_share_of_macs": plan.share,
+            "losses": [
+                {"group": each.group, "macs": each.macs_share, "noise": each.noise}
+                for each in plan.losses
+            ],
+        }
+    write_atomically(path, json.dumps(document, indent=2) + "\n")
+
+
+def read_plan(path: Path, convolutions: Iterable[Convolution], layout: Layout) -> tuple[str, ...]:
+    """Return the names of the convolutions that the file makes INT8.
+
+    A group that the file does not name stays in higher precision.
+
+    Raises:
+        DataError: the file is unreadable or of another form, or asks what the engine cannot.
+        UnknownNameError: it names a group that the network does not have.
+    """
+    groups = _groups(path)
+    every = list(convolutions)
+    known = {each.group for each in every}
+    for group in groups:
+        if group not in known:
+            raise UnknownNameError("group of layers", group, known)
+    products = {each.group for each in every if not layout.can_take(each)}
+    if refused := sorted(each for each in products if groups.get(each) == INT8):
+        raise DataError(
+            f"The precision file '{path}' makes {refused[0]} {INT8}, which is a matrix product; "
+            "the target computes it in higher precision.",
+            f"Leave it out, or write '{HIGHER}' there.",
+        )
+    return tuple(each.name for each in every if groups.get(each.group) == INT8)
+
+
+def require_plan(path: Path) -> None:
+    """Check that the file can be read as a plan, for whichever network.
+
+    Raises:
+        DataError: the file is unreadable or of another form.
+    """
+    _groups(path)
+
+
+def _groups(path: Path) -> dict[str, str]:
+    remedy = "An export with --int8 writes one beside the model."
+    groups = read_json_object(path, "The precision file", remedy).get("groups")
+    if not isinstance(groups, dict) or any(each not in (INT8, HIGHER) for each in groups.values()):
+        raise DataError(
+            f"The precision file '{path}' must hold 'groups' with the values '{INT8}' and "
+            f"'{HIGHER}'.",
+            remedy,
+        )
+    return groups

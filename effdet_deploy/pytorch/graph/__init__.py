@@ -1,0 +1,7 @@
+"""The modules around the network that make one graph of it: ``uint8`` images in, boxes out."""
+
+from effdet_deploy.pytorch.graph.folding import fold_for_inference
+from effdet_deploy.pytorch.graph.pipeline import create_pipeline
+from effdet_deploy.pytorch.graph.specification import describe
+
+__all__ = ["create_pipeline", "describe", "fold_for_inference"]

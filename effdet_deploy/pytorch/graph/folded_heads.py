@@ -1,0 +1,127 @@
+"""The heads as they are exported: BatchNorms folded level by level, one predict layer for all.
+
+TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from effdet_deploy.pytorch.network.blocks import SeparableConv2d
+
+
+class FoldedHead(nn.Module):
+    """A head whose per-level BatchNorms live in convolutions of each level's own.
+
+    Depthwise and predict convolutions stay shared by all levels.
+    """
+
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.conv_rep = nn.ModuleList()
+        for repeat, conv in enumerate(head.conv_rep):
+            norms = [_head_norm(head, repeat, level) for level in range(head.num_levels)]
+            self.conv_rep.append(_FoldedRepeat(conv, norms, head.act))
+        separable = isinstance(head.predict, SeparableConv2d)
+        self.predict = (SeparablePredict if separable else DensePredict)(head.predict)
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        """Map ``[N,C,h,w]`` of every level to ``[N·positions,anchors·outputs]``, fine to coarse."""
+        maps = x
+        for repeat in self.conv_rep:
+            maps = repeat(maps)
+        rows: Tensor = self.predict(maps)
+        return rows
+
+
+class SeparablePredict(nn.Module):
+    """A separable predict layer that joins the levels before its pointwise half.
+
+    The outputs of that half are by far the largest tensors behind the backbone. One matrix product
+    over the positions of all levels leaves them as decoding reads them: nothing is reordered and
+    nothing is joined afterwards.
+    """
+
+    def __init__(self, predict: SeparableConv2d) -> None:
+        super().__init__()
+        self.conv_dw = predict.conv_dw
+        self.conv_pw = Pointwise(predict.conv_pw)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map ``[N,C,h,w]`` of every level to ``[N·positions,anchors·outputs]``."""
+        rows: Tensor = self.conv_pw(join_levels([self.conv_dw(each) for each in maps]))
+        return rows
+
+
+class DensePredict(nn.Module):
+    """A predict layer that is one full convolution."""
+
+    def __init__(self, predict: Any) -> None:
+        super().__init__()
+        self.conv = predict.conv
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Map ``[N,C,h,w]`` of every level to ``[N·positions,anchors·outputs]``."""
+        return join_levels([self.conv(each) for each in maps])
+
+
+class Pointwise(nn.Module):
+    """A 1x1 convolution as the matrix product that it is, with channels last."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, conv: Any) -> None:
+        super().__init__()
+        self.register_buffer("weight", conv.weight.detach()[:, :, 0, 0].t().contiguous())
+        self.register_buffer("bias", conv.bias.detach().clone())
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map ``[positions,Cin]`` to ``[positions,Cout]``."""
+        return torch.addmm(self.bias, rows, self.weight)
+
+
+class AnchorRows(nn.Module):
+    """Gives every image a table, and every anchor a row in it."""
+
+    def __init__(self, anchors: int, outputs: int) -> None:
+        super().__init__()
+        self.anchors = anchors
+        self.outputs = outputs
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map ``[N·positions,anchors·outputs]`` to ``[N,A,outputs]``."""
+        return rows.reshape(-1, self.anchors, self.outputs)
+
+
+def join_levels(maps: list[Tensor]) -> Tensor:
+    """Join ``[N,C,h,w]`` of every level to ``[N·positions,C]``, image by image, fine to coarse."""
+    rows = [each.permute(0, 2, 3, 1).flatten(1, 2) for each in maps]
+    return torch.cat(rows, dim=1).flatten(0, 1)
+
+
+class _FoldedRepeat(nn.Module):
+    """One repeat: a shared depthwise convolution, then each level's own, then activation."""
+
+    def __init__(self, conv: Any, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:
+        super().__init__()
+        separable = isinstance(conv, SeparableConv2d)
+        self.conv_dw = conv.conv_dw if separable else nn.Identity()
+        last = conv.conv_pw if separable else conv.conv
+        self.level = nn.ModuleList(fuse_conv_bn_eval(last, norm) for norm in norms)
+        self.act = act
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for index, conv in enumerate(self.level):
+            maps.append(self.act(conv(self.conv_dw(x[index]))))
+        return maps
+
+
+def _head_norm(head: Any, repeat: int, level: int) -> nn.BatchNorm2d:
+    outer, inner = (level, repeat) if head.level_first else (repeat, level)
+    norm = head.bn_rep[outer][inner]
+    found: nn.BatchNorm2d = norm if head.level_first else norm.bn
+    return found

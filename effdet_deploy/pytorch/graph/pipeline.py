@@ -1,0 +1,102 @@
+"""DetectionPipeline: images in, rows of detections out, in one module."""
+
+import torch
+from torch import Tensor, nn
+
+from effdet_deploy.artifact.anchors import anchor_centres, anchor_count
+from effdet_deploy.artifact.spec import DetectorSpec
+from effdet_deploy.errors import UsageError
+from effdet_deploy.pytorch.graph.decode import BoxDecoder, CandidateSelector
+from effdet_deploy.pytorch.graph.folded_heads import AnchorRows
+from effdet_deploy.pytorch.graph.nms import CPU_BLOCKS, OnnxNms, StaticNms
+from effdet_deploy.pytorch.graph.preprocess import Preprocess
+
+
+class HeadsPipeline(nn.Module):
+    """Preprocess and network: images in, flattened heads out (``--nms none``)."""
+
+    def __init__(self, network: nn.Module, spec: DetectorSpec) -> None:
+        super().__init__()
+        self.preprocess = Preprocess(spec.input)
+        self.network = network
+        anchors = anchor_count(spec.anchors, spec.input.height, spec.input.width)
+        self.class_logits = AnchorRows(anchors, spec.num_classes)
+        self.box_regression = AnchorRows(anchors, 4)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map images to ``class_logits`` ``[N,A,C]`` and ``box_regression`` ``[N,A,4]``."""
+        class_rows, box_rows = self.network(self.preprocess(images))
+        return self.class_logits(class_rows), self.box_regression(box_rows)
+
+
+class Postprocess(nn.Module):
+    """Flattened heads in, rows of detections out."""
+
+    axes: Tensor
+    precedence: Tensor
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__()
+        output = spec.output
+        self.select = CandidateSelector(output.candidates, spec.num_classes)
+        anchors = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
+        self.decode = BoxDecoder(torch.from_numpy(anchors))
+        self.nms = _create_nms(spec)
+        self.score_threshold = output.score_threshold
+        self.max_detections = output.max_detections
+        axes = [1, 0, 3, 2] if output.box_format == "xyxy" else [0, 1, 2, 3]
+        self.register_buffer("axes", torch.tensor(axes), persistent=False)
+        # Positive, falling with the rank, and exact in float32: a sortable stand-in for "first".
+        precedence = torch.arange(output.candidates, 0, -1, dtype=torch.float32)
+        self.register_buffer("precedence", precedence, persistent=False)
+
+    def forward(
+        self, class_logits: Tensor, box_regression: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Map heads to num ``[N,1]``, boxes ``[N,D,4]``, scores and classes ``[N,D]``."""
+        scores, anchor_index, classes = self.select(class_logits)
+        boxes = self.decode(box_regression, anchor_index)
+        keep = self.nms(boxes, scores, classes) * (scores >= self.score_threshold)
+        order, rows = torch.topk(keep * self.precedence, self.max_detections)
+        valid = order > 0
+        boxes = torch.gather(boxes, 1, rows.unsqueeze(2).expand(-1, -1, 4))
+        boxes = boxes.index_select(2, self.axes)
+        return (
+            valid.sum(dim=1, keepdim=True).to(torch.int32),
+            torch.where(valid.unsqueeze(2), boxes, 0.0),
+            torch.gather(scores, 1, rows) * valid,
+            (torch.gather(classes, 1, rows) * valid).to(torch.int32),
+        )
+
+
+class DetectionPipeline(nn.Module):
+    """The whole job; docs/embedding.md has its inputs and outputs."""
+
+    def __init__(self, network: nn.Module, spec: DetectorSpec) -> None:
+        super().__init__()
+        self.heads = HeadsPipeline(network, spec)
+        self.postprocess = Postprocess(spec)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Map images to the four detection outputs."""
+        class_logits, box_regression = self.heads(images)
+        return self.postprocess(class_logits, box_regression)
+
+
+def create_pipeline(network: nn.Module, spec: DetectorSpec) -> nn.Module:
+    """Return the module that ``spec.output`` asks for, around a folded ``network``."""
+    if spec.output.nms == "none":
+        return HeadsPipeline(network, spec)
+    return DetectionPipeline(network, spec)
+
+
+def _create_nms(spec: DetectorSpec) -> nn.Module:
+    output = spec.output
+    if output.nms == "static":
+        blocks = 1 if spec.precision.target == "tensorrt" else CPU_BLOCKS
+        return StaticNms(output.iou_threshold, output.nms_steps, blocks)
+    if output.nms == "onnx":
+        return OnnxNms(output.iou_threshold, spec.num_classes)
+    raise UsageError(
+        f"--nms {output.nms} cannot be put into this graph.", "Choose static, onnx or none."
+    )

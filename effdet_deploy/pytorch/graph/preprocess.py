@@ -1,0 +1,36 @@
+"""Preprocess: what stands between the graph's image input and the network."""
+
+import torch
+from torch import Tensor, nn
+
+from effdet_deploy.artifact.spec import InputSpec
+
+
+class Preprocess(nn.Module):
+    """Brings images to the network's layout and zero mean.
+
+    Scale (1/std) and channel order live in the stem convolution, where
+    :func:`effdet_deploy.pytorch.graph.folding.fold_input` puts them. The mean cannot follow: the
+    stem pads with zeros after normalization.
+    """
+
+    mean: Tensor
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.channels_last = spec.kind == "uint8"
+        self.centre = spec.kind != "normalized"
+        mean = 255 * torch.tensor(spec.mean if spec.channel_order == "rgb" else spec.mean[::-1])
+        # A row of pixels: engines are slow at broadcasting three numbers along the last axis.
+        row = mean.repeat(1, 1, spec.width, 1)
+        mean = row if self.channels_last else mean.view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map ``[N,H,W,3]`` uint8, or ``[N,3,H,W]`` float32, to ``[N,3,H,W]`` float32."""
+        # Nothing may touch uint8 before the cast: TensorRT takes no other operation on it.
+        images = images.to(torch.float32)
+        if self.centre:
+            images = images - self.mean
+        # Last, so that an engine that computes with channels last can leave it out.
+        return images.permute(0, 3, 1, 2) if self.channels_last else images

@@ -1,0 +1,108 @@
+"""Backbones: timm's feature extractors, made to script and to export where timm's own do not.
+
+TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
+"""
+
+from collections import OrderedDict
+from typing import Any
+
+import timm
+from timm.models import FeatureInfo
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from torch import Tensor, nn
+
+from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.pytorch.network.config import ModelConfig
+
+
+def create_backbone(config: ModelConfig) -> Any:
+    """Create a timm network that maps images to the feature maps of ``config.backbone_indices``.
+
+    Raises:
+        UnknownNameError: timm has no model of that name.
+        UsageError: ``backbone_indices`` are not the backbone's, or ``feature_location`` is set for
+            one that has no expansions.
+    """
+    if not timm.is_model(config.backbone_name):
+        raise UnknownNameError("timm backbone", config.backbone_name, timm.list_models())
+    try:
+        backbone = timm.create_model(
+            config.backbone_name,
+            features_only=True,
+            out_indices=config.backbone_indices,
+            pretrained=False,
+            drop_path_rate=config.drop_path_rate,
+        )
+    except (IndexError, AssertionError) as error:
+        raise UsageError(
+            f"The backbone '{config.backbone_name}' has no feature maps "
+            f"{list(config.backbone_indices)}.",
+            "Count backbone_indices from 0, or leave them out to keep the variant's own.",
+        ) from error
+    # timm collects features from inside blocks by hooks, which can be neither scripted nor copied.
+    return ExpansionFeatures(backbone) if config.feature_location else backbone
+
+
+class ExpansionBlock(nn.Sequential):
+    """A timm block of EfficientNet that also returns what its projection takes.
+
+    Holds the block's own layers under their own names, in the order in which they run.
+
+    Raises:
+        UsageError: another kind of block.
+    """
+
+    def __init__(self, block: nn.Module) -> None:
+        if not isinstance(block, InvertedResidual | DepthwiseSeparableConv):
+            raise UsageError(
+                f"Features before the projection need blocks of EfficientNet, "
+                f"not {type(block).__name__}.",
+                "Leave feature_location empty for this backbone.",
+            )
+        super().__init__(OrderedDict(block.named_children()))
+        info = block.feature_info("expansion")
+        self.projection = [name for name, _ in block.named_children()].index(info["module"])
+        self.expanded_channels: int = info["num_chs"]
+        self.has_skip: bool = block.has_skip
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Map ``[N,Cin,H,W]`` to the expanded features ``[N,Ce,h,w]`` and to the block's output."""
+        shortcut = x
+        expansion = x
+        for i, layer in enumerate(self):
+            if i == self.projection:
+                expansion = x
+            x = layer(x)
+        return expansion, x + shortcut if self.has_skip else x
+
+
+class ExpansionFeatures(nn.Module):
+    """An EfficientNet whose feature maps are the expansions in the last block of their stages.
+
+    Built from timm's extractor, with the same attribute names, so the ``state_dict`` is the same.
+    """
+
+    def __init__(self, features: Any) -> None:
+        super().__init__()
+        self.conv_stem = features.conv_stem
+        self.bn1 = features.bn1
+        stages = [[ExpansionBlock(block) for block in stage] for stage in features.blocks]
+        self.blocks = nn.ModuleList(nn.ModuleList(stage) for stage in stages)
+        taken = features.feature_info.get_dicts()
+        # timm counts the stem as stage 0.
+        self.stages = [int(each["stage"]) - 1 for each in taken]
+        for each, stage in zip(taken, self.stages, strict=True):
+            each["num_chs"] = stages[stage][-1].expanded_channels
+        self.feature_info = FeatureInfo(taken, tuple(range(len(taken))))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map normalised images ``[N,3,H,W]`` to feature maps, fine to coarse."""
+        x = self.bn1(self.conv_stem(x))
+        features: list[Tensor] = []
+        for i, stage in enumerate(self.blocks):
+            expansion = x
+            for block in stage:  # type: ignore[attr-defined]
+                expansion, x = block(x)
+            if i in self.stages:
+                features.append(expansion)
+        return features

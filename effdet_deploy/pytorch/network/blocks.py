@@ -1,0 +1,254 @@
+"""The building blocks: convolutions with norm and activation, resampling, weighted fusion.
+
+Attribute names are those of effdet, because the ``state_dict`` is built from them. Everything
+here runs eagerly and under ``torch.jit.script`` and ``torch.jit.trace``; TorchScript reads class
+annotations as objects, hence no ``from __future__ import annotations`` in this file.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Optional, TypeAlias
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from timm.layers import create_conv2d, create_pool2d, get_act_layer
+from torch import Tensor, nn
+
+from effdet_deploy.pytorch.network.config import ModelConfig
+
+LayerFactory: TypeAlias = Callable[..., nn.Module]
+
+FAST_FUSION_EPS = 1e-4
+"""Keeps fast normalised fusion finite when all weights are zero (EfficientDet, section 3.3)."""
+
+
+def norm_factory(config: ModelConfig) -> LayerFactory:
+    """Return what makes the BatchNorm of the pyramid and the heads."""
+    return partial(nn.BatchNorm2d, eps=config.norm_eps, momentum=config.norm_momentum)
+
+
+def activation(name: str, *, inplace: bool) -> nn.Module:
+    """Make an activation by timm's name for it, such as ``swish`` or ``relu6``."""
+    layer: nn.Module = get_act_layer(name)(inplace=inplace)
+    return layer
+
+
+class ConvBnAct2d(nn.Module):
+    """A convolution with an optional BatchNorm."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        pad_type: str,
+        bias: bool,
+        norm: LayerFactory | None,
+    ) -> None:
+        super().__init__()
+        self.conv = create_conv2d(
+            in_channels, out_channels, kernel_size, padding=pad_type, bias=bias
+        )
+        self.bn = nn.Identity() if norm is None else norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N,Cin,H,W]`` to ``[N,Cout,H,W]``."""
+        return self.bn(self.conv(x))
+
+
+class SeparableConv2d(nn.Module):
+    """A depthwise and a pointwise convolution with an optional BatchNorm."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        pad_type: str,
+        bias: bool,
+        norm: LayerFactory | None,
+    ) -> None:
+        super().__init__()
+        self.conv_dw = create_conv2d(
+            in_channels, in_channels, kernel_size, padding=pad_type, depthwise=True
+        )
+        self.conv_pw = create_conv2d(in_channels, out_channels, 1, padding=pad_type, bias=bias)
+        self.bn = nn.Identity() if norm is None else norm(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N,Cin,H,W]`` to ``[N,Cout,H,W]``."""
+        return self.bn(self.conv_pw(self.conv_dw(x)))
+
+
+class Interpolate2d(nn.Module):
+    """Resampling to a size fixed at construction.
+
+    Where the ratio is a whole number, or its inverse is, the ratio is what is kept: an exported
+    graph then holds one Resize with constant scales and computes no shape.
+    """
+
+    # TorchScript reads these annotations and knows Optional only by that name.
+    size: Optional[list[int]]  # noqa: UP045
+    scale: Optional[list[float]]  # noqa: UP045
+    align_corners: Optional[bool]  # noqa: UP045
+
+    def __init__(self, input_size: tuple[int, int], size: tuple[int, int], mode: str) -> None:
+        super().__init__()
+        exact = all(
+            big % small == 0
+            for big, small in (
+                (max(ours, theirs), min(ours, theirs))
+                for ours, theirs in zip(input_size, size, strict=True)
+            )
+        )
+        ratio = [out / into for into, out in zip(input_size, size, strict=True)]
+        self.size = None if exact else list(size)
+        self.scale = ratio if exact else None
+        self.mode = mode
+        self.align_corners = None if mode == "nearest" else False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N,C,H,W]`` to ``[N,C,*size]``."""
+        return F.interpolate(
+            x,
+            self.size,
+            self.scale,
+            self.mode,
+            self.align_corners,
+            recompute_scale_factor=False,
+        )
+
+
+class ResampleFeatureMap(nn.Sequential):
+    """Brings a feature map to the channels and the size of another level.
+
+    Holds ``conv`` where channels differ, then ``downsample`` or ``upsample`` where sizes do.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        in_channels: int,
+        input_size: tuple[int, int],
+        output_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        if in_channels != config.fpn_channels:
+            norm = norm_factory(config) if config.apply_resample_bn else None
+            bias = norm is None or config.redundant_bias
+            self.add_module(
+                "conv",
+                ConvBnAct2d(
+                    in_channels,
+                    config.fpn_channels,
+                    1,
+                    pad_type=config.pad_type,
+                    bias=bias,
+                    norm=norm,
+                ),
+            )
+        if input_size[0] > output_size[0] and input_size[1] > output_size[1]:
+            self.add_module("downsample", _downsample(config, input_size, output_size))
+        elif input_size != output_size:
+            self.add_module(
+                "upsample", Interpolate2d(input_size, output_size, config.upsample_type)
+            )
+
+
+def _downsample(
+    config: ModelConfig, input_size: tuple[int, int], output_size: tuple[int, int]
+) -> nn.Module:
+    if config.downsample_type not in ("max", "avg"):
+        return Interpolate2d(input_size, output_size, config.downsample_type)
+    stride = tuple((into - 1) // out + 1 for into, out in zip(input_size, output_size, strict=True))
+    if config.downsample_type == "max" and config.pad_type == "same" and stride == (2, 2):
+        # SAME padding of a 3x3 stride-2 pooling, without the Pad node that timm's layer exports.
+        padding = (input_size[0] % 2, input_size[1] % 2)
+        # On two pixels the window's third row is padding; OpenVINO refuses a window that large.
+        kernel_size = (min(3, input_size[0]), min(3, input_size[1]))
+        return nn.MaxPool2d(kernel_size, 2, padding=padding, ceil_mode=True)
+    pool: nn.Module = create_pool2d(
+        config.downsample_type,
+        kernel_size=stride[0] + 1,
+        stride=stride[0],
+        padding=config.pad_type,
+    )
+    return pool
+
+
+class FpnCombine(nn.Module):
+    """Joins feature maps of several levels at one level, each with its own weight.
+
+    The fusions are those of EfficientDet, section 3.3: ``fastattn`` (fast normalised),
+    ``attn`` (softmax), ``unbounded`` (the bare weights) and ``sum`` (no weights).
+    """
+
+    edge_weights: Optional[Tensor]  # noqa: UP045 - as TorchScript reads it
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        channels: list[int],
+        sizes: list[tuple[int, int]],
+        inputs: tuple[int, ...],
+        output_size: tuple[int, int],
+        fusion: str,
+    ) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.fusion = fusion
+        self.eps = FAST_FUSION_EPS
+        self.resample = nn.ModuleDict(
+            {
+                str(index): ResampleFeatureMap(config, channels[index], sizes[index], output_size)
+                for index in inputs
+            }
+        )
+        weighted = fusion != "sum"
+        initial = nn.Parameter(torch.ones(len(inputs))) if weighted else None
+        self.register_parameter("edge_weights", initial)
+        self.frozen_weights: list[float] = [1.0] * len(inputs)
+
+    def fusion_weights(self) -> list[float]:
+        """Return the weight of each input as it is applied, in order."""
+        if self.edge_weights is None:
+            return list(self.frozen_weights)
+        return self._weights().tolist()
+
+    def freeze(self) -> None:
+        """Turn the weights into constants, for export; there is no parameter afterwards."""
+        self.frozen_weights = self.fusion_weights()
+        self.edge_weights = None
+
+    def _weights(self) -> Tensor:
+        weights = self.edge_weights
+        if weights is None:
+            return torch.ones(len(self.inputs))
+        if self.fusion == "attn":
+            return torch.softmax(weights, dim=0)
+        if self.fusion == "fastattn":
+            weights = F.relu(weights)
+            return weights / (weights.sum() + self.eps)
+        return weights
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        """Join some of the feature maps ``x``, each ``[N,Ci,Hi,Wi]``, into ``[N,C,H,W]``."""
+        nodes: list[Tensor] = []
+        for index, resample in zip(self.inputs, self.resample.values()):  # noqa: B905 - TorchScript's zip has no strict
+            nodes.append(resample(x[index]))
+        if self.edge_weights is None:
+            total = _scaled(nodes[0], self.frozen_weights[0])
+            for i in range(1, len(nodes)):
+                total = total + _scaled(nodes[i], self.frozen_weights[i])
+            return total
+        weights = self._weights().to(nodes[0].dtype)
+        total = nodes[0] * weights[0]
+        for i in range(1, len(nodes)):
+            total = total + nodes[i] * weights[i]
+        return total
+
+
+def _scaled(x: Tensor, weight: float) -> Tensor:
+    return x if weight == 1.0 else x * weight

@@ -1,0 +1,143 @@
+"""Random weights that mean something: seeded, and conditioned on pictures with structure.
+
+As initialised, every logit of an EfficientDet is the same to five digits: detections are ties,
+and comparing two such networks proves nothing. Here BatchNorm gets the statistics of a dozen
+pictures, and the predict layers are scaled so that scores run from 0.99 down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from effdet_deploy.pytorch.network.blocks import SeparableConv2d
+from effdet_deploy.pytorch.network.efficientdet import EfficientDet
+from effdet_deploy.synthetic import structured_pictures
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from effdet_deploy.pytorch.network.config import ModelConfig
+
+LOGIT_MEAN = -3.0
+LOGIT_SPREAD = 1.5
+"""Standard deviation of the class logits over the conditioning pictures."""
+BOX_SPREAD = 0.4
+"""Standard deviation of the box codes; larger ones reach the unclipped ``exp`` of the decoder."""
+PICTURES = 12
+"""Two pictures are too few: statistics of the coarsest level come from a handful of pixels."""
+NORM_SHIFT = 0.5
+"""Mean of the BatchNorm shifts. About 0, every activation bends its input in the middle, and over
+a hundred layers differences grow until one picture's logits spread by 0.5 and another's by 200."""
+MAX_SIDE = 512
+"""Conditioning runs at most at this size; weights do not depend on the size, only time does."""
+
+
+def randomise(model: EfficientDet, seed: int = 0) -> None:
+    """Give ``model`` seeded random weights on which scores and boxes vary with the picture.
+
+    The result depends on ``seed``, the configuration and the machine's arithmetic; not on the
+    number of threads, nor on what was in the model or drawn from torch's generator before.
+    """
+    # Layers draw initial values from torch's own generator, which is the caller's.
+    with torch.random.fork_rng(devices=()):
+        twin = EfficientDet(_reduced(model.config))
+    with torch.no_grad(), _one_thread():
+        _draw_parameters(twin, torch.Generator().manual_seed(seed))
+        pictures = _normalised_pictures(twin.config, seed)
+        class_outputs, box_outputs = _set_batch_norm_statistics(twin, pictures)
+        _scale_predict(twin.class_net.predict, class_outputs, LOGIT_MEAN, LOGIT_SPREAD)
+        _scale_predict(twin.box_net.predict, box_outputs, 0.0, BOX_SPREAD)
+    model.load_state_dict(twin.state_dict())
+
+
+def _reduced(config: ModelConfig) -> ModelConfig:
+    """Shrink the image to :data:`MAX_SIDE`, keeping the aspect ratio where levels allow it."""
+    shrink = min(1.0, MAX_SIDE / max(config.image_size))
+    smallest = 2**config.max_level
+    height, width = (max(smallest, round(side * shrink)) for side in config.image_size)
+    return config.replace({"image_size": (height, width)})
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Fix the order of floating-point sums, which follows the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _draw_parameters(model: nn.Module, generator: torch.Generator) -> None:
+    """Draw every parameter, none of them at a value that hides a mistake, such as 0 or 1."""
+    for module in model.modules():
+        is_norm = isinstance(module, nn.BatchNorm2d)
+        for name, parameter in module.named_parameters(recurse=False):
+            if is_norm and name == "weight":
+                parameter.uniform_(0.8, 1.2, generator=generator)
+            elif is_norm:
+                parameter.normal_(NORM_SHIFT, 0.2, generator=generator)
+            elif name == "edge_weights":
+                parameter.uniform_(0.3, 1.5, generator=generator)
+            elif parameter.dim() > 1:
+                std = math.sqrt(1 / parameter[0].numel())
+                parameter.normal_(0, std, generator=generator)
+            else:
+                parameter.normal_(0, 0.1, generator=generator)
+
+
+def _normalised_pictures(config: ModelConfig, seed: int) -> Tensor:
+    height, width = config.image_size
+    pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed))
+    return normalise(pictures, config)
+
+
+def normalise(pictures: Tensor, config: ModelConfig) -> Tensor:
+    """Map RGB pictures uint8 ``[N,H,W,3]`` to what the network takes, float32 ``[N,3,H,W]``."""
+    mean = torch.tensor(config.mean).view(3, 1, 1)
+    std = torch.tensor(config.std).view(3, 1, 1)
+    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
+
+
+def _set_batch_norm_statistics(
+    model: EfficientDet, pictures: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Let every BatchNorm keep the statistics of ``pictures``; return the network's outputs.
+
+    All pictures go in one batch, so that each layer sees what it will see in evaluation.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    # Only the norms train: drop path and dropout stay off.
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    outputs: tuple[list[Tensor], list[Tensor]] = model(pictures)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
+    return outputs
+
+
+def _scale_predict(predict: nn.Module, outputs: list[Tensor], mean: float, spread: float) -> None:
+    """Scale the last convolution so that each output channel lies about ``mean``.
+
+    ``outputs`` are the levels' ``[N,C,h,w]`` before scaling. Each level counts the same in the
+    mean, and the pooled deviation from it becomes ``spread``.
+    """
+    conv = "conv_pw" if isinstance(predict, SeparableConv2d) else "conv"
+    weight, bias = (predict.get_parameter(f"{conv}.{name}") for name in ("weight", "bias"))
+    centre = torch.stack([level.mean(dim=(0, 2, 3)) for level in outputs]).mean(dim=0)
+    deviations = torch.stack(
+        [(level - centre.view(1, -1, 1, 1)).square().mean() for level in outputs]
+    )
+    factor = spread / deviations.mean().sqrt()
+    weight.mul_(factor)
+    bias.copy_((bias - centre) * factor + mean)

@@ -1,0 +1,91 @@
+"""The class and box heads: convolutions shared by all levels, BatchNorms of each level's own.
+
+TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
+"""
+
+# ruff: noqa: B905 - TorchScript's zip has no strict, and a line that says so beside the
+# "type: ignore" that it needs would be taken for a type comment by TorchScript.
+from typing import Final
+
+from torch import Tensor, nn
+
+from effdet_deploy.pytorch.network.blocks import (
+    ConvBnAct2d,
+    SeparableConv2d,
+    activation,
+    norm_factory,
+)
+from effdet_deploy.pytorch.network.config import ModelConfig
+
+
+class HeadNet(nn.Module):
+    """One head.
+
+    ``bn_rep`` is indexed [repeat][level], or [level][repeat] where ``config.head_bn_level_first``
+    says so: checkpoints exist in both orders.
+    """
+
+    level_first: Final[bool]
+
+    def __init__(self, config: ModelConfig, num_outputs: int) -> None:
+        super().__init__()
+        self.level_first = config.head_bn_level_first
+        self.num_levels = config.num_levels
+        conv_type = SeparableConv2d if config.separable_conv else ConvBnAct2d
+        self.conv_rep = nn.ModuleList(
+            conv_type(
+                config.fpn_channels,
+                config.fpn_channels,
+                3,
+                pad_type=config.pad_type,
+                bias=config.redundant_bias,
+                norm=None,
+            )
+            for _ in range(config.box_class_repeats)
+        )
+        self.bn_rep = _batch_norms(config)
+        act_type = config.head_act_type or config.act_type
+        self.act = activation(act_type, inplace=True)
+        self.predict = conv_type(
+            config.fpn_channels,
+            num_outputs * config.num_anchors,
+            3,
+            pad_type=config.pad_type,
+            bias=True,
+            norm=None,
+        )
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Map ``[N,C,h,w]`` of every level to ``[N,anchors·outputs,h,w]``."""
+        maps = list(x)
+        # Both loops nest module lists as they are stored: TorchScript unrolls them, cannot
+        # index them, and has no zip(strict=).
+        if self.level_first:
+            for level, norms in enumerate(self.bn_rep):
+                for conv, norm in zip(self.conv_rep, norms):  # type: ignore[call-overload]
+                    maps[level] = self.act(norm(conv(maps[level])))
+        else:
+            for conv, norms in zip(self.conv_rep, self.bn_rep):
+                for level, norm in enumerate(norms):  # type: ignore[arg-type]
+                    maps[level] = self.act(norm(conv(maps[level])))
+        return [self.predict(level_map) for level_map in maps]
+
+
+def _batch_norms(config: ModelConfig) -> nn.ModuleList:
+    norm = norm_factory(config)
+    repeats, levels = config.box_class_repeats, config.num_levels
+    if config.head_bn_level_first:
+        return nn.ModuleList(
+            nn.ModuleList(norm(config.fpn_channels) for _ in range(repeats)) for _ in range(levels)
+        )
+    return nn.ModuleList(
+        nn.ModuleList(_named_norm(norm(config.fpn_channels)) for _ in range(levels))
+        for _ in range(repeats)
+    )
+
+
+def _named_norm(norm: nn.Module) -> nn.Sequential:
+    """Wrap as effdet's repeat-first checkpoints name it: ``bn_rep.{repeat}.{level}.bn``."""
+    sequence = nn.Sequential()
+    sequence.add_module("bn", norm)
+    return sequence

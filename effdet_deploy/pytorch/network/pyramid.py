@@ -1,0 +1,130 @@
+"""The feature pyramid: nodes, cells and their repetition."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from effdet_deploy.pytorch.network.blocks import (
+    ConvBnAct2d,
+    FpnCombine,
+    ResampleFeatureMap,
+    SeparableConv2d,
+    activation,
+    norm_factory,
+)
+from effdet_deploy.pytorch.network.topology import fpn_topology
+
+if TYPE_CHECKING:
+    from effdet_deploy.pytorch.network.config import ModelConfig
+    from effdet_deploy.pytorch.network.topology import FpnTopology
+
+
+class Fnode(nn.Module):
+    """One node of a pyramid: joins feature maps, then convolves.
+
+    Typed ``List[Tensor] -> Tensor``, which ``nn.Sequential`` cannot be under TorchScript.
+    """
+
+    def __init__(self, combine: nn.Module, after_combine: nn.Module) -> None:
+        super().__init__()
+        self.combine = combine
+        self.after_combine = after_combine
+
+    def forward(self, x: list[Tensor]) -> Tensor:
+        """Map the feature maps of the cell so far to one more."""
+        return self.after_combine(self.combine(x))
+
+
+def _after_combine(config: ModelConfig) -> nn.Sequential:
+    """Activation before the convolution, or after it under ``conv_bn_relu_pattern``."""
+    conv_type = SeparableConv2d if config.separable_conv else ConvBnAct2d
+    conv = conv_type(
+        config.fpn_channels,
+        config.fpn_channels,
+        3,
+        pad_type=config.pad_type,
+        bias=config.redundant_bias and not config.conv_bn_relu_pattern,
+        norm=norm_factory(config),
+    )
+    # Not in place: a node that joins a single map would overwrite its own input.
+    act = activation(config.act_type, inplace=False)
+    order = [("conv", conv), ("act", act)]
+    if not config.conv_bn_relu_pattern:
+        order.reverse()
+    sequence = nn.Sequential()
+    for name, module in order:
+        sequence.add_module(name, module)
+    return sequence
+
+
+class BiFpnLayer(nn.Module):
+    """One cell of the pyramid, of any topology."""
+
+    def __init__(self, config: ModelConfig, topology: FpnTopology, in_channels: list[int]) -> None:
+        super().__init__()
+        channels = in_channels + [config.fpn_channels] * len(topology.nodes)
+        levels = [node.level - config.min_level for node in topology.nodes]
+        sizes = [*config.feature_sizes, *(config.feature_sizes[level] for level in levels)]
+        self.fnode = nn.ModuleList(
+            Fnode(
+                FpnCombine(
+                    config,
+                    channels,
+                    sizes,
+                    node.inputs,
+                    config.feature_sizes[level],
+                    node.fusion,
+                ),
+                _after_combine(config),
+            )
+            for node, level in zip(topology.nodes, levels, strict=True)
+        )
+        self.outputs = list(topology.outputs)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Map one feature map a level, fine to coarse, to the same after this cell."""
+        maps = list(x)
+        for node in self.fnode:
+            maps.append(node(maps))
+        return [maps[index] for index in self.outputs]
+
+
+class SequentialList(nn.Sequential):
+    """``nn.Sequential`` typed ``List[Tensor] -> List[Tensor]``."""
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Apply every module in turn."""
+        for module in self:
+            x = module(x)
+        return x
+
+
+class BiFpn(nn.Module):
+    """The whole pyramid: extra coarse levels, then repeated cells."""
+
+    def __init__(self, config: ModelConfig, backbone_channels: list[int]) -> None:
+        super().__init__()
+        channels = list(backbone_channels)
+        self.resample = nn.ModuleDict()
+        for level in range(len(channels), config.num_levels):
+            self.resample[str(level)] = ResampleFeatureMap(
+                config,
+                channels[-1],
+                config.feature_sizes[level - 1],
+                config.feature_sizes[level],
+            )
+            channels.append(config.fpn_channels)
+        topology = fpn_topology(config.fpn_name, config.min_level, config.max_level)
+        self.cell = SequentialList()
+        for _ in range(config.fpn_cell_repeats):
+            self.cell.append(BiFpnLayer(config, topology, channels))
+            channels = [config.fpn_channels] * config.num_levels
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Map the backbone's features to ``num_levels`` maps of ``[N,fpn_channels,h,w]``."""
+        maps = list(x)
+        for resample in self.resample.values():
+            maps.append(resample(maps[-1]))
+        return self.cell(maps)

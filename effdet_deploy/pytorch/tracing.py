@@ -1,0 +1,92 @@
+"""The pipeline traced into an ONNX graph by torch's exporter."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir
+import torch
+from onnx_ir.passes import common as passes
+from onnxscript.optimizer import fold_constants_ir
+
+from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.onnxgraph.names import name_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from effdet_deploy.artifact.spec import DetectorSpec
+
+EXAMPLE_SEED = 7
+"""Of the images a graph is traced with; verification uses others."""
+
+
+def trace(pipeline: nn.Module, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
+    """Trace with torch's exporter; nodes are named by module path."""
+    batch = (
+        None
+        if spec.batch.is_static
+        else torch.export.Dim("batch", min=spec.batch.minimum, max=spec.batch.maximum)
+    )
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            pipeline,
+            (example_input(spec),),
+            dynamo=True,
+            optimize=False,
+            opset_version=opset,
+            input_names=[INPUT_NAME],
+            output_names=list(spec.output.names),
+            dynamic_shapes=None if batch is None else ({0: batch},),
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    _fold(program.model)
+    name_nodes(program.model.graph)
+    return program
+
+
+def example_input(spec: DetectorSpec) -> torch.Tensor:
+    """Return a seeded input: a ranged batch needs two images or more, or it is taken as fixed."""
+    size = spec.batch.minimum if spec.batch.is_static else max(2, spec.batch.minimum)
+    pixels = np.random.default_rng(EXAMPLE_SEED).integers(0, 256, spec.input.shape(size))
+    return torch.from_numpy(pixels.astype(np.uint8 if spec.input.kind == "uint8" else np.float32))
+
+
+def _fold(model: onnx_ir.Model) -> None:
+    """Fold constants and merge what is computed twice.
+
+    The exporter's own optimisation also tries its rewrite rules at every node, which takes longer
+    than all the rest and leaves, once the graph is simplified, the same nodes.
+    """
+    passes.InlinePass()(model)
+    fold_constants_ir(model)
+    onnx_ir.passes.Sequential(
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedOpsetsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.NameFixPass(),
+    )(model)
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's remarks on its own internals from the user's terminal."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)

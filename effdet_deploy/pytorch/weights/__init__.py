@@ -1,0 +1,1 @@
+"""From what the user names to a network with weights in it."""

@@ -1,0 +1,215 @@
+"""Published weights: downloaded once, resumed where it stopped, checked against their name."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import re
+import secrets
+import string
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from effdet_deploy.cache import CACHE_VARIABLE, cache_directory
+from effdet_deploy.errors import DownloadError, ResourceError, UsageError
+from effdet_deploy.files import DISK_FULL, deliver, one_at_a_time, sha256_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes there so far and the bytes in all, or None where the server hides it."""
+
+_TIMEOUT_S = 30.0
+_CHUNK = 1 << 18
+_NAMED_HASH = re.compile(r"-(?=\d*[a-f]|08676892\.)([0-9a-f]{8,64})\.\w+$")
+"""Digits alone are a date, a time or a number of steps, but for those of one published file."""
+
+
+def cached_path(url: str) -> Path:
+    """Return where the file of ``url`` stands in the cache, there or not.
+
+    A name that carries its own hash is enough. Any other is kept apart by its URL.
+    """
+    last = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
+    name = re.sub(r"[^\w.+-]", "_", last).lstrip(".") or "weights"
+    if _NAMED_HASH.search(name):
+        return cache_directory() / name
+    return cache_directory() / hashlib.sha256(url.encode()).hexdigest()[:16] / name
+
+
+def fetch(url: str, progress: Progress | None = None) -> Path:
+    """Return the file of an http(s) ``url``, from the cache where its name carries its hash.
+
+    A hash is eight or more hexadecimal digits before the suffix, the start of the SHA-256, as in
+    ``tf_efficientdet_d2_43-8107aa99.pth``. Without one there is nothing to tell an old copy by,
+    so the file is downloaded each time.
+
+    Raises:
+        UsageError: not an http(s) URL.
+        DownloadError: the transfer failed, or delivered another file than the name says.
+        ResourceError: the disk is full or the cache cannot be written.
+    """
+    if not _is_web_address(url):
+        raise UsageError(
+            f"'{url}' is not an http or https URL.", "Download it, then give the path."
+        )
+    target = cached_path(url)
+    named_hash = _NAMED_HASH.search(target.name)
+    if named_hash and _is_whole(target, named_hash[1]):
+        return target
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if named_hash is None:
+            part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+            _receive(url, part, progress or _silent)
+            deliver(part, target)
+        else:
+            with one_at_a_time(target.parent):
+                if _is_whole(target, named_hash[1]):
+                    return target
+                _receive(url, part, progress or _silent)
+                _require_hash(part, url, named_hash[1])
+                deliver(part, target)
+    except (OSError, http.client.HTTPException) as error:
+        raise _translated(error, url, target) from error
+    finally:
+        if named_hash is None:
+            # What went wrong before says more than that there is nothing to remove.
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+    return target
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        return urllib.parse.urlsplit(url).scheme in ("http", "https")
+    except ValueError:
+        return False
+
+
+def _is_whole(target: Path, named_hash: str) -> bool:
+    return target.is_file() and sha256_file(target).startswith(named_hash)
+
+
+def _silent(received: int, total: int | None) -> None:
+    """Report to nobody."""
+
+
+def _require_hash(part: Path, url: str, expected: str) -> None:
+    actual = sha256_file(part)
+    if not actual.startswith(expected):
+        part.unlink()
+        raise DownloadError(
+            f"What came from {url} has SHA-256 {actual[:16]}, not {expected}; it was removed.",
+            "Run the same command again; if it stays so, get the file elsewhere and pass "
+            "--weights PATH.",
+        )
+
+
+@dataclass(frozen=True)
+class _Body:
+    """What a server is about to send: where it starts, and how long the whole file is."""
+
+    start: int
+    total: int | None
+
+
+def _receive(url: str, part: Path, progress: Progress) -> None:
+    """Download to ``part``, going on where an earlier transfer stopped."""
+    have = part.stat().st_size if part.exists() else 0
+    # What is not ASCII is written as a browser sends it; what is escaped already stays.
+    address = urllib.parse.quote(url, safe=string.punctuation)
+    request = urllib.request.Request(address, headers={"User-Agent": "effdet-deploy"})  # noqa: S310 - the scheme is checked
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = _opener().open(request, timeout=_TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        if not have or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return
+        part.unlink()
+        _receive(url, part, progress)
+        return
+    with response:
+        body = _body(response, have)
+        with part.open("ab" if body.start else "wb") as file:
+            _copy(response, file, body, progress)
+        _require_whole(part, url, body.total)
+
+
+def _body(response: http.client.HTTPResponse, have: int) -> _Body:
+    """Read off the headers what follows; a server may ignore that only the rest was asked for."""
+    resumed = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    if response.status == http.client.PARTIAL_CONTENT and resumed and int(resumed[1]) == have:
+        return _Body(have, None if resumed[2] == "*" else int(resumed[2]))
+    length = response.headers.get("Content-Length", "")
+    return _Body(0, int(length) if length.isdigit() else None)
+
+
+def _copy(
+    response: http.client.HTTPResponse, file: BinaryIO, body: _Body, progress: Progress
+) -> None:
+    received = body.start
+    progress(received, body.total)
+    while chunk := response.read1(_CHUNK):
+        file.write(chunk)
+        received += len(chunk)
+        progress(received, body.total)
+
+
+def _require_whole(part: Path, url: str, total: int | None) -> None:
+    received = part.stat().st_size
+    if total is not None and received < total:
+        raise DownloadError(
+            f"The download of {url} stopped after {received} of {total} bytes.",
+            "Run the same command again: it goes on from there.",
+        )
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return an opener that knows http(s) only, so that no redirect leads to a local file."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _translated(
+    error: OSError | http.client.HTTPException, url: str, target: Path
+) -> DownloadError | ResourceError:
+    """Turn what the network or the disk says into ours."""
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return ResourceError(
+            f"The disk was full while downloading {url} to '{target.parent}'.",
+            f"Free some space, or set {CACHE_VARIABLE} to a directory that has some.",
+        )
+    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
+        return ResourceError(
+            f"The cache '{target.parent}' cannot be written to ({error.strerror}).",
+            f"Set {CACHE_VARIABLE} to a directory that can.",
+        )
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    status = f"HTTP {error.code}: " if isinstance(error, urllib.error.HTTPError) else ""
+    return DownloadError(
+        f"{url} could not be downloaded ({status}{reason}).",
+        f"Where there is a network, download it to '{target}', or pass --weights PATH to a file "
+        "that you have.",
+    )

@@ -1,0 +1,229 @@
+"""From what the user names to a model with weights in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import UsageError, WeightsError
+from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.pytorch.network.efficientdet import EfficientDet
+from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
+from effdet_deploy.pytorch.weights.adoption import adopt_module
+from effdet_deploy.pytorch.weights.checkpoint import (
+    Checkpoint,
+    CheckpointMetadata,
+    read_checkpoint,
+    require_finite,
+    state_dict_sha256,
+)
+from effdet_deploy.pytorch.weights.download import fetch
+from effdet_deploy.pytorch.weights.fitting import guess_variants, infer_num_classes, load_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from effdet_deploy.pytorch.network.config import ModelConfig
+    from effdet_deploy.pytorch.weights.download import Progress
+
+PRETRAINED = "pretrained"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode, and what is known about its weights.
+
+    ``config`` is the model's own, ``base_config`` the registered one of its variant. ``labels``
+    and ``category_ids`` have one entry a class, or are None where the checkpoint has none.
+    ``weights_sha256`` is over the weights as loaded, the same for every container. ``source``
+    says in a few words where they came from, without directories.
+    """
+
+    model: EfficientDet
+    config: ModelConfig
+    base_config: ModelConfig
+    labels: tuple[str, ...] | None
+    category_ids: tuple[int, ...] | None
+    weights_sha256: str
+    source: str
+
+
+def build_model(
+    variant: str | None,
+    weights: str = PRETRAINED,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> LoadedModel:
+    """Build the model that the options and the checkpoint describe together.
+
+    What an option leaves open, the checkpoint's metadata and its tensors decide, then the
+    variant. What they say differently is an error; only the image size may be chosen freely,
+    because weights do not depend on it.
+
+    Args:
+        variant: a full or short name; may be None where the checkpoint names it.
+        weights: ``pretrained``, ``random``, a path, or an http(s) URL.
+        num_classes: classes without background.
+        image_size: (height, width) or one number for a square.
+        overrides: any other config fields.
+        seed: of ``random``.
+        progress: told about a download.
+
+    Raises:
+        UsageError: an unknown variant or field, a value out of range, contradicting options, or
+            no published weights.
+        WeightsError: the checkpoint is unusable or of another model.
+        DownloadError: the weights could not be downloaded.
+    """
+    options = _options(num_classes, image_size, overrides or {})
+    if weights == RANDOM:
+        return _random_model(_base_config(variant), options, seed)
+    if weights == PRETRAINED:
+        return _pretrained_model(_base_config(variant), options, progress)
+    path = fetch(weights, progress) if "://" in weights else Path(weights)
+    return _model_from(read_checkpoint(path), variant, options)
+
+
+def loaded_module(module: nn.Module) -> LoadedModel:
+    """Take a model in memory, ours or effdet's, as :func:`adopt_module` describes."""
+    model = adopt_module(module)
+    require_finite(model.state_dict(), "a model in memory")
+    return _loaded(model, get_config(model.config.name), CheckpointMetadata(), "a model in memory")
+
+
+def published_url(config: ModelConfig) -> str:
+    """Return the URL of the published weights of ``config``.
+
+    Raises:
+        UsageError: there are none; the variants that have some are named.
+    """
+    if not config.url:
+        published = ", ".join(name for name in list_models() if get_config(name).url)
+        raise UsageError(
+            f"No weights were ever published for {config.name}.",
+            f"Pass --weights PATH or --weights random, or choose one of: {published}.",
+        )
+    return config.url
+
+
+def _options(
+    num_classes: int | None,
+    image_size: int | tuple[int, int] | None,
+    overrides: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Join the config fields that were chosen; one chosen twice must have one value."""
+    options = dict(overrides)
+    for field, value in (("num_classes", num_classes), ("image_size", image_size)):
+        if value is None:
+            continue
+        if field in options and _as_size(options[field]) != _as_size(value):
+            raise UsageError(
+                f"{field} is {value} by option and {options[field]} by the config overrides.",
+                "Give it once.",
+            )
+        options[field] = value
+    return options
+
+
+def _as_size(value: Any) -> Any:
+    """Return one number as the two that it means for an image size."""
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _base_config(variant: str | None) -> ModelConfig:
+    if variant is None:
+        raise UsageError("No variant was named.", "Pass --variant, such as --variant d0.")
+    return get_config(variant)
+
+
+def _random_model(base: ModelConfig, options: Mapping[str, Any], seed: int) -> LoadedModel:
+    model = EfficientDet(base.replace(options))
+    randomise(model, seed)
+    return _loaded(model, base, CheckpointMetadata(), f"random weights, seed {seed}")
+
+
+def _pretrained_model(
+    base: ModelConfig, options: Mapping[str, Any], progress: Progress | None
+) -> LoadedModel:
+    url = published_url(base)
+    if options.get("num_classes", base.num_classes) != base.num_classes:
+        raise UsageError(
+            f"The published weights of {base.name} have {base.num_classes} classes, not "
+            f"{options['num_classes']}.",
+            "Leave --num-classes out, or pass --weights with a checkpoint of your own.",
+        )
+    return _model_from(read_checkpoint(fetch(url, progress)), base.name, options)
+
+
+def _model_from(
+    checkpoint: Checkpoint, variant: str | None, options: Mapping[str, Any]
+) -> LoadedModel:
+    base = get_config(_variant_of(checkpoint, variant))
+    model = EfficientDet(base.replace({**_defaults_of(checkpoint), **options}))
+    load_state(model, checkpoint.state_dict, checkpoint.name)
+    _require_one_per_class(checkpoint, model.config.num_classes)
+    nested = f", its {checkpoint.nested_under}" if checkpoint.nested_under else ""
+    source = f"{checkpoint.name} ({checkpoint.container}{nested})"
+    return _loaded(model, base, checkpoint.metadata, source)
+
+
+def _variant_of(checkpoint: Checkpoint, variant: str | None) -> str:
+    """Return the one variant that the option and the checkpoint agree on."""
+    written = checkpoint.metadata.variant
+    if variant is None and written is None:
+        looks = " or ".join(guess_variants(checkpoint.state_dict))
+        raise UsageError(
+            f"'{checkpoint.name}' does not say which variant it is of.",
+            f"It looks like {looks}: pass --variant." if looks else "Pass --variant.",
+        )
+    if variant is None or written is None:
+        return resolve_name(variant or written or "")
+    if resolve_name(variant) != resolve_name(written):
+        raise WeightsError(
+            f"'{checkpoint.name}' holds weights of {resolve_name(written)}, and the variant asked "
+            f"for is {resolve_name(variant)}.",
+            "Leave --variant out, or give weights of that variant.",
+        )
+    return resolve_name(variant)
+
+
+def _defaults_of(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the config fields that the checkpoint itself determines."""
+    known = {
+        "num_classes": infer_num_classes(checkpoint.state_dict),
+        "image_size": checkpoint.metadata.image_size,
+    }
+    return {field: value for field, value in known.items() if value is not None}
+
+
+def _require_one_per_class(checkpoint: Checkpoint, num_classes: int) -> None:
+    metadata = checkpoint.metadata
+    for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
+        if values is not None and len(values) != num_classes:
+            raise WeightsError(
+                f"'{checkpoint.name}' has {num_classes} classes and {len(values)} {key} in its "
+                "metadata.",
+                "Write the file again with one entry for each class.",
+            )
+
+
+def _loaded(
+    model: EfficientDet, base: ModelConfig, metadata: CheckpointMetadata, source: str
+) -> LoadedModel:
+    return LoadedModel(
+        model=model.eval(),
+        config=model.config,
+        base_config=base,
+        labels=metadata.labels,
+        category_ids=metadata.category_ids,
+        weights_sha256=state_dict_sha256(model.state_dict()),
+        source=source,
+    )

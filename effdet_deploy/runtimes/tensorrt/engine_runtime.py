@@ -1,0 +1,258 @@
+"""Running TensorRT engines, of 10.x, 11.x and TensorRT-RTX, on an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.errors import (
+    EffdetDeployError,
+    ModelFileError,
+    import_failure,
+)
+from effdet_deploy.runtimes.adapter import TensorInfo, checked_feeds, closed_error
+from effdet_deploy.runtimes.gpu import list_gpus
+from effdet_deploy.runtimes.tensorrt import trust as checks
+from effdet_deploy.runtimes.tensorrt.cuda import open_cuda
+from effdet_deploy.runtimes.tensorrt.library import (
+    NAMES,
+    create_log,
+    essence,
+    import_library,
+    register_plugins,
+)
+from effdet_deploy.runtimes.tensorrt.session import Session
+from effdet_deploy.runtimes.tensorrt.unknown_engine import guessed_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    import tensorrt
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.runtimes.adapter import Tensors, TimedRun
+    from effdet_deploy.runtimes.tensorrt.cuda import Cuda
+    from effdet_deploy.runtimes.tensorrt.library import Log
+
+_RTX_MAGIC = b"vtrt"
+
+
+def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TensorRtRuntime:  # noqa: ARG001
+    """Load an engine; see :func:`effdet_deploy.runtimes.load_runtime`.
+
+    The plan is checked against its sidecar (SHA-256, release of TensorRT, GPU) before TensorRT
+    sees it. ``threads`` does not apply to a GPU.
+    """
+    plan = path.read_bytes()
+    spec = checks.trusted_spec(path, plan, trust=trust)
+    return _open(path, plan, spec, device)
+
+
+def open_engine(path: Path, spec: DetectorSpec, device: str = "auto") -> TensorRtRuntime:
+    """Load an engine that was built just now and has no sidecar yet."""
+    return _open(path, path.read_bytes(), spec, device)
+
+
+def _open(path: Path, plan: bytes, spec: DetectorSpec | None, device: str) -> TensorRtRuntime:
+    gpus = list_gpus()
+    index = checks.device_index(device, gpus)
+    built = spec.engine if spec is not None else None
+    backend = built.backend if built else "tensorrt-rtx" if plan[:4] == _RTX_MAGIC else "tensorrt"
+    trt = _import(backend)
+    if built is not None:
+        checks.require_same_library(path, built, trt.__version__)
+        checks.require_same_gpu(path, built, gpus[index])
+        checks.require_weights(path, built)
+    cuda = open_cuda(index)
+    log = create_log(trt)
+    with cuda.current():
+        hosts_code = built is not None and "version-compatible" in built.traits
+        engine = _deserialise(trt, path, plan, log, hosts_code=hosts_code)
+        return TensorRtRuntime(path.name, trt, engine, spec, cuda, index, log)
+
+
+def _import(backend: str) -> Any:
+    try:
+        return import_library(backend)
+    except ImportError as error:
+        package = "tensorrt" if backend == "tensorrt" else "tensorrt-rtx-cu12-bindings"
+        raise import_failure(error, package, NAMES[backend], backend) from error
+
+
+def _deserialise(
+    trt: Any, path: Path, plan: bytes, log: Log, *, hosts_code: bool
+) -> tensorrt.ICudaEngine:
+    """Deserialise a plan that has been checked.
+
+    Raises:
+        ModelFileError: TensorRT returns None; what it said is told.
+    """
+    try:
+        runtime: tensorrt.Runtime = trt.Runtime(log.logger)
+    except (TypeError, RuntimeError) as error:  # a factory that returns nullptr is a TypeError
+        raise _refused(path, trt, log) from error
+    register_plugins(trt, log)
+    # A version-compatible plan brings the code of its own runtime.
+    runtime.engine_host_code_allowed = hosts_code
+    engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise _refused(path, trt, log)
+    return engine
+
+
+def _refused(path: Path, trt: Any, log: Log) -> EffdetDeployError:
+    return ModelFileError(
+        f"TensorRT {trt.__version__} could not load '{path}': "
+        f"{essence(log.errors) or 'it gave no reason'}.",
+        "Build the engine again from its ONNX file, on this machine.",
+    )
+
+
+class TensorRtRuntime:
+    """A loaded engine; see :class:`effdet_deploy.runtimes.adapter.Runtime`.
+
+    Runs may come from several threads: each takes a context that no other is using, or a new one.
+
+    Args:
+        name: of the file, for messages.
+        trt: the module.
+        engine: deserialised.
+        spec: what the engine says about itself; None guesses it from the tensors.
+        cuda: the device.
+        index: of the device.
+        log: that TensorRT writes to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        trt: Any,
+        engine: tensorrt.ICudaEngine,
+        spec: DetectorSpec | None,
+        cuda: Cuda,
+        index: int,
+        log: Log,
+    ) -> None:
+        self._name, self._cuda, self._log = name, cuda, log
+        self._engine: tensorrt.ICudaEngine | None = engine
+        names = [engine.get_tensor_name(each) for each in range(engine.num_io_tensors)]
+        is_input = [engine.get_tensor_mode(each) == trt.TensorIOMode.INPUT for each in names]
+        infos = [_tensor_info(trt, engine, each) for each in names]
+        self.inputs = tuple(each for each, given in zip(infos, is_input, strict=True) if given)
+        self.outputs = tuple(each for each, given in zip(infos, is_input, strict=True) if not given)
+        profile = [tuple(each) for each in engine.get_tensor_profile_shape(self.inputs[0].name, 0)]
+        self.spec = spec or guessed_spec(name, self.inputs, self.outputs, profile)
+        self.device = f"cuda:{index}"
+        self.backend = self.spec.engine.backend if self.spec.engine else "tensorrt"
+        _check_against_spec(self, profile)
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []
+        with cuda.current():
+            # The first context shows now, and not at the first run, whether the memory suffices.
+            self._idle.append(self._new_session(engine))
+
+    @property
+    def precision(self) -> str:
+        """What is computed in: what the graph was typed with."""
+        return self.spec.precision.kind
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Run the engine; raises TensorError, ModelFileError, DeviceError or ResourceError."""
+        outputs: Tensors = self._with_session(feeds, lambda session, checked: session.run(checked))
+        return outputs
+
+    def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
+        """Run as :meth:`run`, timing the copies."""
+        timed: TimedRun = self._with_session(
+            feeds, lambda session, checked: session.run_timed(checked)
+        )
+        return timed
+
+    def close(self) -> None:
+        """Release the engine; runs that are under way finish, and free what is theirs."""
+        with self._lock:
+            idle, self._idle, self._engine = self._idle, [], None
+        if idle:
+            with self._cuda.current():
+                for each in idle:
+                    each.close()
+
+    def _with_session(
+        self, feeds: Mapping[str, NDArray[Any]], action: Callable[[Session, Tensors], Any]
+    ) -> Any:
+        with self._lock:
+            engine = self._engine
+            if engine is None:
+                raise closed_error(self._name)
+        checked = checked_feeds(feeds, self.inputs, self.spec.batch)
+        with self._cuda.current():
+            session = self._take(engine)
+            try:
+                result = action(session, checked)
+            except BaseException:
+                # After a failure nothing is known about its stream and buffers, and freeing them
+                # may fail as well: what failed first says why.
+                with contextlib.suppress(EffdetDeployError):
+                    session.close()
+                raise
+            self._give_back(session)
+        return result
+
+    def _take(self, engine: tensorrt.ICudaEngine) -> Session:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        return self._new_session(engine)
+
+    def _give_back(self, session: Session) -> None:
+        with self._lock:
+            if self._engine is not None:
+                self._idle.append(session)
+                return
+        session.close()
+
+    def _new_session(self, engine: tensorrt.ICudaEngine) -> Session:
+        most = self.spec.batch.maximum
+        return Session(engine, self._cuda, self._log, self.inputs, self.outputs, most)
+
+
+def _tensor_info(trt: Any, engine: tensorrt.ICudaEngine, name: str) -> TensorInfo:
+    """Describe a tensor of the engine.
+
+    Raises:
+        ModelFileError: it is of a type that numpy lacks, such as BF16 or FP8.
+    """
+    shape = tuple(None if side < 0 else int(side) for side in engine.get_tensor_shape(name))
+    kind = engine.get_tensor_dtype(name)
+    try:
+        dtype = np.dtype(trt.nptype(kind))
+    except TypeError as error:
+        raise ModelFileError(
+            f"The engine's tensor '{name}' is {kind}, which numpy cannot hold.",
+            "Build the engine from an ONNX file of effdet-deploy, whose ends are float32 or whole.",
+        ) from error
+    return TensorInfo(name, dtype, shape)
+
+
+def _check_against_spec(runtime: TensorRtRuntime, profile: list[tuple[int, ...]]) -> None:
+    """Check the engine's tensors and batch range against the spec."""
+    spec = runtime.spec
+    name = NAMES.get(runtime.backend, runtime.backend)
+    wanted = [spec.input.shape(size) for size in (spec.batch.minimum, spec.batch.maximum)]
+    # A network without an open side has no profile of its own.
+    found = [profile[0], profile[-1]] if profile else wanted
+    missing = set(spec.output.names) - {each.name for each in runtime.outputs}
+    open_sides = [each for each in runtime.outputs if None in each.shape[1:]]
+    if len(runtime.inputs) != 1 or found != wanted or missing or open_sides:
+        have = ", ".join(map(str, (*runtime.inputs, *runtime.outputs)))
+        ranges = " to ".join(map(str, found)), " to ".join(map(str, wanted))
+        raise ModelFileError(
+            f"The {name} engine does not fit its spec: it has {have} with the profile {ranges[0]}, "
+            f"and the spec says {ranges[1]} in and {', '.join(spec.output.names)} out.",
+            "Build the engine again; its spec belongs to another file.",
+        )

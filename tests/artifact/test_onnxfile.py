@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from effdet_deploy.artifact.onnxfile import read_onnx
+from effdet_deploy.errors import ModelFileError
+from tests.onnx_models import tiny_model, write_tiny
+
+
+def test_it_reads_what_onnx_reads(tmp_path):
+    model = tiny_model()
+    said = read_onnx(write_tiny(tmp_path / "tiny.onnx"))
+    assert said.ir_version == model.ir_version
+    assert said.opsets == {"": 18}
+    assert said.metadata == {each.key: each.value for each in model.metadata_props}
+    assert sum(said.operators.values()) == len(model.graph.node)
+    assert said.operators["Unsqueeze"] == 2
+    assert said.external == ()
+
+
+def nested_model() -> onnx.ModelProto:
+    """An If whose branches hold a constant in an external file and an operator of our own."""
+
+    def branch(name: str, node: onnx.NodeProto) -> onnx.GraphProto:
+        value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2])
+        return helper.make_graph([node], name, [], [value])
+
+    outside = numpy_helper.from_array(np.zeros(2, np.float32), "w")
+    onnx.external_data_helper.set_external_data(outside, "weights.bin", 0, 8)
+    outside.ClearField("raw_data")
+    then = branch("a", helper.make_node("Constant", [], ["a"], value=outside))
+    other = branch("b", helper.make_node("Thing", [], ["b"], domain="com.acme"))
+    node = helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, [])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2])],
+    )
+    opsets = [helper.make_opsetid("ai.onnx", 18), helper.make_opsetid("com.acme", 3)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def test_it_finds_operators_and_external_files_inside_branches(tmp_path):
+    (tmp_path / "nested.onnx").write_bytes(nested_model().SerializeToString())
+    said = read_onnx(tmp_path / "nested.onnx")
+    assert said.operators == {"Constant": 1, "If": 1, "com.acme::Thing": 1}
+    assert said.opsets == {"": 18, "com.acme": 3}
+    assert said.external == ("weights.bin",)
+
+
+def test_every_cut_of_a_model_is_refused(tmp_path):
+    whole = tiny_model().SerializeToString()
+    path = tmp_path / "cut.onnx"
+    for share in np.linspace(0.01, 0.99, 60):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        try:
+            said = read_onnx(path)
+        except ModelFileError:
+            continue
+        # A cut between two fields of the model leaves a shorter message that is whole.
+        assert said.metadata == {} or said.opsets == {}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(min_size=1, max_size=200))
+def test_any_bytes_are_read_or_refused_but_never_crash(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "any.onnx"
+    path.write_bytes(content)
+    with contextlib.suppress(ModelFileError):
+        assert read_onnx(path).ir_version > 0
+
+
+def test_graphs_nested_beyond_protobufs_limit_are_refused(tmp_path):
+    def field(number: int, payload: bytes) -> bytes:
+        length, encoded = len(payload), b""
+        while True:
+            length, low = length >> 7, length & 0x7F
+            encoded += bytes([low | 0x80 if length else low])
+            if not length:
+                return bytes([number << 3 | 2]) + encoded + payload
+
+    graph = b""
+    for _ in range(300):
+        graph = field(1, field(5, field(6, graph)))
+    (tmp_path / "deep.onnx").write_bytes(b"\x08\x0a" + field(7, graph))
+    with pytest.raises(ModelFileError, match="nested"):
+        read_onnx(tmp_path / "deep.onnx")

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import AnchorSpec, ClassSpec, DetectorSpec, InputSpec, OutputSpec
+from effdet_deploy.detection.postprocess import (
+    decode_boxes,
+    finish_heads,
+    greedy_nms,
+    sigmoid,
+    top_candidates,
+)
+
+# exp and a handful of products in float32, relative to boxes of a few hundred pixels.
+DECODE_TOLERANCE = 1e-3
+SIGMOID_TOLERANCE = 1e-6
+
+PAPER_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
+
+
+@pytest.mark.parametrize("box_format", ["xyxy", "yxyx"])
+def test_decoding_equals_effdets(box_format):
+    torch = pytest.importorskip("torch")
+    peer = pytest.importorskip("effdet.anchors")
+    anchors = anchor_boxes(AnchorSpec(3, 7, 3, PAPER_RATIOS, 4.0), 128, 128)
+    codes = np.random.default_rng(0).normal(0, 0.5, anchors.shape).astype(np.float32)
+    expected = peer.decode_box_outputs(
+        torch.from_numpy(codes), torch.from_numpy(anchors.copy()), output_xyxy=box_format == "xyxy"
+    )
+    decoded = decode_boxes(codes, anchors, box_format)
+    np.testing.assert_allclose(decoded, expected.numpy(), atol=DECODE_TOLERANCE)
+    assert decoded.dtype == np.float32
+
+
+def test_sigmoid_has_no_overflow_at_either_end():
+    scores = sigmoid(np.array([-1000, -3, 0, 3, 1000], dtype=np.float32))
+    np.testing.assert_allclose(scores, [0, 0.04742587, 0.5, 0.95257413, 1], atol=SIGMOID_TOLERANCE)
+
+
+# Few distinct values on purpose: ties are where a two-stage selection could differ.
+LOGITS = st.integers(1, 12).flatmap(
+    lambda rows: st.integers(1, 5).flatmap(
+        lambda columns: st.lists(
+            st.lists(st.sampled_from([-2.0, -1.0, 0.0, 1.0]), min_size=columns, max_size=columns),
+            min_size=rows,
+            max_size=rows,
+        )
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(LOGITS, st.integers(1, 70))
+def test_the_best_pairs_are_those_of_one_stable_sort_over_all_pairs(rows, count):
+    logits = np.array(rows, dtype=np.float32)
+    expected = np.argsort(-logits.reshape(-1), kind="stable")[:count]
+    anchors, classes = top_candidates(logits, count)
+    np.testing.assert_array_equal(anchors * logits.shape[1] + classes, expected)
+
+
+def plain_nms(boxes, classes, threshold):
+    kept = []
+    for row, box in enumerate(boxes):
+        for other in kept:
+            if classes[other] != classes[row]:
+                continue
+            width = min(box[2], boxes[other][2]) - max(box[0], boxes[other][0])
+            height = min(box[3], boxes[other][3]) - max(box[1], boxes[other][1])
+            inner = max(width, 0) * max(height, 0)
+            areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, boxes[other])]
+            if inner > threshold * (sum(areas) - inner):
+                break
+        else:
+            kept.append(row)
+    return kept
+
+
+# Integer corners: areas and IoU are exact, so a border case is the same in any arithmetic.
+BOXES = st.lists(
+    st.tuples(
+        st.integers(0, 8),
+        st.integers(0, 8),
+        st.integers(1, 8),
+        st.integers(1, 8),
+        st.integers(0, 2),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(BOXES, st.sampled_from([0.0, 0.3, 0.5, 0.75, 1.0]))
+def test_nms_equals_the_textbook_loop(rows, threshold):
+    table = np.array(rows, dtype=np.float32).reshape(-1, 5)
+    boxes = np.concatenate([table[:, :2], table[:, :2] + table[:, 2:4]], axis=1)
+    classes = table[:, 4].astype(np.int64)
+    expected = plain_nms(boxes.tolist(), classes, threshold)
+    np.testing.assert_array_equal(greedy_nms(boxes, classes, threshold), expected)
+
+
+def test_nms_equals_torchvision_within_each_class():
+    torch = pytest.importorskip("torch")
+    torchvision = pytest.importorskip("torchvision")
+    generator = np.random.default_rng(0)
+    low = generator.uniform(0, 60, (400, 2)).astype(np.float32)
+    boxes = np.concatenate(
+        [low, low + generator.uniform(5, 40, (400, 2))], axis=1, dtype=np.float32
+    )
+    classes = generator.integers(0, 3, 400)
+    scores = np.sort(generator.uniform(0, 1, 400).astype(np.float32))[::-1].copy()
+    expected = []
+    for label in range(3):
+        rows = np.flatnonzero(classes == label)
+        kept = torchvision.ops.nms(
+            torch.from_numpy(boxes[rows]), torch.from_numpy(scores[rows]), 0.5
+        )
+        expected.extend(rows[kept.numpy()])
+    np.testing.assert_array_equal(greedy_nms(boxes, classes, 0.5), sorted(expected))
+
+
+def detector_spec(classes: int = 4, **output) -> DetectorSpec:
+    return DetectorSpec(
+        variant="tiny",
+        input=InputSpec(height=128, width=128),
+        anchors=AnchorSpec(3, 7, 3, PAPER_RATIOS, 4.0),
+        classes=tuple(ClassSpec(f"class {index}", index + 1) for index in range(classes)),
+        output=OutputSpec(**({"nms": "none", "score_threshold": 0.0} | output)),
+    )
+
+
+def random_heads(batch: int = 2, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    count = len(anchor_boxes(detector_spec().anchors, 128, 128))
+    logits = generator.normal(-3, 1.5, (batch, count, classes)).astype(np.float32)
+    return logits, generator.normal(0, 0.4, (batch, count, 4)).astype(np.float32)
+
+
+def test_finished_heads_equal_effdets_own_post_processing():
+    torch = pytest.importorskip("torch")
+    bench = pytest.importorskip("effdet.bench")
+    peer = pytest.importorskip("effdet.anchors")
+    spec = detector_spec(candidates=5000)
+    logits, codes = random_heads()
+    anchors = torch.from_numpy(anchor_boxes(spec.anchors, 128, 128).copy())
+    # One level of one row is how effdet's function sees heads that are flattened already.
+    heads = [torch.from_numpy(each).permute(0, 2, 1)[..., None] for each in (logits, codes)]
+    chosen = bench._post_process([heads[0]], [heads[1]], 1, 4, 5000)
+    finished = finish_heads(logits, codes, spec)
+    for image in range(2):
+        scores, boxes, rows, classes = (each[image] for each in chosen)
+        expected = peer.generate_detections(
+            scores, boxes, anchors, rows, classes, None, None
+        ).numpy()
+        np.testing.assert_allclose(
+            finished["detection_boxes"][image], expected[:, :4], atol=DECODE_TOLERANCE
+        )
+        np.testing.assert_allclose(
+            finished["detection_scores"][image], expected[:, 4], atol=SIGMOID_TOLERANCE
+        )
+        np.testing.assert_array_equal(finished["detection_classes"][image], expected[:, 5] - 1)
+
+
+def test_finished_heads_have_the_contracts_names_dtypes_and_shapes():
+    finished = finish_heads(*random_heads(batch=3), detector_spec(max_detections=7))
+    described = {name: (each.dtype.name, each.shape) for name, each in finished.items()}
+    assert described == {
+        "num_detections": ("int32", (3, 1)),
+        "detection_boxes": ("float32", (3, 7, 4)),
+        "detection_scores": ("float32", (3, 7)),
+        "detection_classes": ("int32", (3, 7)),
+    }
+
+
+def test_rows_below_the_score_threshold_are_dropped_and_unused_rows_are_zero():
+    finished = finish_heads(*random_heads(), detector_spec(score_threshold=0.7))
+    for image in range(2):
+        count = finished["num_detections"][image, 0]
+        assert 0 < count < 100
+        assert (finished["detection_scores"][image, :count] >= 0.7).all()
+        assert not finished["detection_boxes"][image, count:].any()
+        assert not finished["detection_scores"][image, count:].any()
+        assert not finished["detection_classes"][image, count:].any()
+
+
+def test_more_candidates_than_pairs_take_them_all():
+    logits, codes = random_heads(batch=1, classes=1)
+    spec = detector_spec(classes=1, candidates=5000, iou_threshold=1.0, max_detections=5000)
+    assert finish_heads(logits, codes, spec)["num_detections"] == logits.size
+
+
+def test_the_box_format_only_changes_the_order_of_coordinates():
+    heads = random_heads()
+    spec = detector_spec()
+    swapped = dataclasses.replace(spec, output=dataclasses.replace(spec.output, box_format="yxyx"))
+    xyxy, yxyx = finish_heads(*heads, spec), finish_heads(*heads, swapped)
+    np.testing.assert_array_equal(
+        xyxy["detection_boxes"], yxyx["detection_boxes"][..., [1, 0, 3, 2]]
+    )
+
+
+def test_half_precision_heads_are_finished_in_float32():
+    logits, codes = (each.astype(np.float16) for each in random_heads())
+    finished = finish_heads(logits, codes, detector_spec())
+    assert finished["detection_boxes"].dtype == np.float32
+    assert np.isfinite(finished["detection_boxes"]).all()

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from effdet_deploy.diagnosis.symptoms import describe_difference
+
+# What float32 rounding leaves between two runtimes, relative to the signal.
+ROUNDING = 1e-6
+
+
+@pytest.fixture
+def maps():
+    return np.random.default_rng(0).normal(0, 1, (2, 6, 8, 9))
+
+
+def rounded(tensor):
+    noise = np.random.default_rng(1).normal(0, ROUNDING, tensor.shape)
+    return (tensor + noise).astype(np.float32)
+
+
+def test_a_scale_is_named(maps):
+    assert describe_difference(maps, rounded(1.25 * maps)) == "is the reference's times 1.25"
+
+
+def test_a_clipped_range_is_named_on_the_side_it_is_clipped(maps):
+    above = describe_difference(maps, np.minimum(maps, 0.5))
+    assert above == "is the reference's clipped at 0.5 from above"
+    both = describe_difference(maps, np.clip(maps, -0.25, 0.5))
+    assert both == "is the reference's clipped at -0.25 from below and 0.5 from above"
+
+
+def test_channels_in_another_order_are_named(maps):
+    said = describe_difference(maps, rounded(maps[:, [0, 2, 1, 3, 4, 5]]))
+    assert said == "has 2 of 6 channels in another order (2 at 1, 1 at 2)"
+
+
+def test_channels_scaled_and_shifted_on_their_own_are_named(maps):
+    other = maps.copy()
+    other[:, 4] = 3 * other[:, 4] - 1
+    said = describe_difference(maps, rounded(other))
+    assert said.startswith("has 1 of 6 channels scaled and shifted, each by its own amount (4)")
+
+
+def test_noise_is_given_no_name(maps):
+    noisy = maps + np.random.default_rng(2).normal(0, 0.3, maps.shape)
+    assert describe_difference(maps, noisy) == ""
+
+
+def test_shapes_and_numbers_that_are_not_finite_are_named(maps):
+    assert "has the shape [2, 5, 8, 9]" in describe_difference(maps, maps[:, :5])
+    broken = maps.copy()
+    broken[0, 0, 0, :3] = np.nan
+    assert describe_difference(maps, broken) == "holds 3 values that are NaN or infinite"
+    assert "is finite where the reference" in describe_difference(broken, maps)
+
+
+def test_one_list_of_numbers_has_no_channels():
+    values = np.linspace(1, 2, 50)
+    assert describe_difference(values, values + np.sin(40 * values)) == ""
+    assert describe_difference(values, 2 * values) == "is the reference's times 2"

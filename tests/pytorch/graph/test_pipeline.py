@@ -1,0 +1,134 @@
+"""The whole post-processing against a plain greedy NMS, and against effdet's own bench."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import effdet
+import numpy as np
+import pytest
+import torch
+from effdet.bench import DetBenchPredict
+
+from effdet_deploy.artifact.classes import class_specs
+from effdet_deploy.artifact.spec import DetectorSpec, OutputSpec
+from effdet_deploy.detection.postprocess import greedy_nms
+from effdet_deploy.parity.rows import iou_matrix
+from effdet_deploy.pytorch.graph import describe, fold_for_inference
+from effdet_deploy.pytorch.graph.pipeline import DetectionPipeline
+from effdet_deploy.pytorch.reference import normalize
+from effdet_deploy.synthetic import structured_pictures
+from tests.networks import conditioned
+
+if TYPE_CHECKING:
+    from effdet_deploy.pytorch.network import EfficientDet
+
+SIDE = 128
+EFFDET_CANDIDATES = 5000
+PICTURES = 4
+BORDER = 1e-3
+"""effdet separates classes by adding offsets of thousands of pixels to the boxes: its float32 IoU
+is off by up to this much."""
+MAX_BORDER_SHARE = 0.02
+BOX_TOLERANCE_PX = 1e-2
+SCORE_TOLERANCE = 1e-5
+
+
+@dataclass
+class Bench:
+    network: EfficientDet
+    spec: DetectorSpec
+    pipeline: DetectionPipeline
+    images: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    network = conditioned("tf_efficientdet_d0", SIDE)
+    spec = describe(
+        network.config,
+        network.config,
+        class_specs(90),
+        # Steps enough for any chain here: this test is about the rest of the pipeline.
+        OutputSpec(candidates=EFFDET_CANDIDATES, score_threshold=0.0, nms_steps=64),
+    )
+    pipeline = DetectionPipeline(fold_for_inference(network, spec.input), spec).eval()
+    pictures = structured_pictures(PICTURES, SIDE, SIDE, seed=5)
+    return Bench(network, spec, pipeline, torch.from_numpy(pictures))
+
+
+def test_rows_are_exactly_those_of_a_plain_greedy_nms(bench: Bench) -> None:
+    with torch.no_grad():
+        heads = bench.pipeline.heads(bench.images)
+        scores, anchors, classes = bench.pipeline.postprocess.select(heads[0])
+        boxes = bench.pipeline.postprocess.decode(heads[1], anchors)
+        count, rows, row_scores, row_classes = bench.pipeline(bench.images)
+    assert count.flatten().tolist() == [100] * PICTURES
+    for image in range(PICTURES):
+        kept = greedy_nms(boxes[image].numpy(), classes[image].numpy(), 0.5, limit=100)
+        expected = boxes[image][kept][:, [1, 0, 3, 2]]
+        assert torch.equal(rows[image], expected)
+        assert torch.equal(row_scores[image], scores[image][kept])
+        assert torch.equal(row_classes[image], classes[image][kept].int())
+
+
+def test_rows_are_those_of_effdets_bench_but_for_border_ties(bench: Bench) -> None:
+    theirs = effdet.create_model(
+        "tf_efficientdet_d0", image_size=(SIDE, SIDE), pretrained_backbone=False
+    )
+    theirs.load_state_dict(bench.network.state_dict())
+    pixels = torch.from_numpy(normalize(bench.images.numpy(), bench.spec.input)).float()
+    with torch.no_grad():
+        expected = DetBenchPredict(theirs).eval()(pixels).numpy()
+        _, boxes, scores, classes = (each.numpy() for each in bench.pipeline(bench.images))
+    differing = 0
+    for image in range(PICTURES):
+        found = np.column_stack([boxes[image], scores[image], classes[image] + 1])
+        differing += len(border_ties(found, expected[image]))
+    assert differing <= MAX_BORDER_SHARE * 2 * 100 * PICTURES
+
+
+def border_ties(found: np.ndarray, expected: np.ndarray) -> list[np.ndarray]:
+    """List the rows of one side only; each must have a rival at the border of the threshold."""
+    lonely = [*missing(found, expected), *missing(expected, found)]
+    last = max(found[-1, 4], expected[-1, 4])
+    everything = np.concatenate([found, expected])
+    for row in lonely:
+        rivals = everything[everything[:, 5] == row[5]]
+        near = np.abs(iou_matrix(row[None, :4].astype(float), rivals[:, :4].astype(float)) - 0.5)
+        pushed_out = row[4] <= last + SCORE_TOLERANCE
+        assert near.min() < BORDER or pushed_out, f"{row} differs and is no border tie"
+    return lonely
+
+
+def missing(rows: np.ndarray, among: np.ndarray) -> list[np.ndarray]:
+    return [
+        row
+        for row in rows
+        if not (
+            (np.abs(among[:, :4] - row[:4]).max(axis=1) < BOX_TOLERANCE_PX)
+            & (np.abs(among[:, 4] - row[4]) < SCORE_TOLERANCE)
+            & (among[:, 5] == row[5])
+        ).any()
+    ]
+
+
+def test_a_row_that_effdet_does_not_have_is_noticed() -> None:
+    row = np.array([10.0, 10, 20, 20, 0.9, 1])
+    other = np.array([50.0, 50, 60, 60, 0.8, 1])
+    with pytest.raises(AssertionError, match="no border tie"):
+        border_ties(np.stack([row, other]), np.stack([other, other]))
+
+
+def test_unused_rows_are_zero_even_where_a_decoded_box_overflows(bench: Bench) -> None:
+    logits = torch.full((1, 3069, 90), -20.0)
+    logits[0, 7, 3] = 4.0
+    codes = torch.full((1, 3069, 4), 200.0)
+    codes[0, 7] = 0.0
+    count, boxes, scores, classes = bench.pipeline.postprocess(logits, codes)
+    strong = scores[0] > 0.5
+    assert strong.sum() == 1
+    assert classes[0, 0] == 3
+    assert torch.isfinite(boxes[0, 0]).all()
+    assert count.item() >= 1

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.pytorch.network.equality import assert_equal_to_effdet_and_scriptable, configurations
+
+
+@pytest.mark.parametrize("name", configurations(of_tensorflow=False))
+def test_outputs_equal_effdet_at_two_sizes_and_scripted(name):
+    assert_equal_to_effdet_and_scriptable(name)

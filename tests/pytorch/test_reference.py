@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from effdet_deploy.artifact.spec import InputSpec
+from effdet_deploy.detection.images import to_input
+from effdet_deploy.synthetic import structured_pictures
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+from effdet_deploy.pytorch.reference import EagerReference, normalize  # noqa: E402
+
+CLASSES, ANCHORS = 3, 9
+# Height, width of each level; all differ, so that an order mixed up shows.
+LEVELS = ((16, 24), (8, 12), (4, 6), (2, 3), (1, 2))
+# float32 rounding of pixels that were normalised before they came.
+NORMALIZE_TOLERANCE = 1e-6
+# float32 rounding of a mean over thousands of pixels.
+HEADS_TOLERANCE = 1e-4
+
+
+class TwoHeads(nn.Module):
+    """Gives what EfficientDet gives, by one convolution a head on pooled pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = SimpleNamespace(num_classes=CLASSES)
+        self.norm = nn.BatchNorm2d(3)
+        self.class_net = nn.Conv2d(3, ANCHORS * CLASSES, 1)
+        self.box_net = nn.Conv2d(3, ANCHORS * 4, 1)
+
+    def forward(self, x):
+        maps = [nn.functional.adaptive_avg_pool2d(self.norm(x), size) for size in LEVELS]
+        return [self.class_net(each) for each in maps], [self.box_net(each) for each in maps]
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return InputSpec(128, 192, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return structured_pictures(2, 128, 192, seed=5)
+
+
+@pytest.mark.parametrize("level", range(len(LEVELS)))
+def test_rows_are_levels_then_rows_columns_and_anchors(spec, pictures, level):
+    """The order of effdet's ``Anchors``: level, y, x, anchor."""
+    network = TwoHeads().eval()
+    heads = EagerReference(network, spec).heads(pictures)
+    with torch.no_grad():
+        logits, codes = network(torch.from_numpy(normalize(pictures, spec)).float())
+    start = sum(height * width for height, width in LEVELS[:level]) * ANCHORS
+    height, width = LEVELS[level]
+    for name, maps, channels in (
+        ("class_logits", logits, CLASSES),
+        ("box_regression", codes, 4),
+    ):
+        assert heads[name].dtype == np.float32
+        for y, x, anchor in ((0, 0, 0), (height - 1, width - 1, 8), (0, width - 1, 4)):
+            row = start + (y * width + x) * ANCHORS + anchor
+            expected = maps[level][:, anchor * channels : (anchor + 1) * channels, y, x]
+            np.testing.assert_allclose(heads[name][:, row], expected.numpy(), atol=HEADS_TOLERANCE)
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("kind", ["uint8", "float255", "normalized"])
+def test_every_graph_input_is_the_same_picture_to_the_network(spec, pictures, kind, order):
+    other = dataclasses.replace(spec, kind=kind, channel_order=order)
+    expected = (pictures / 255 - np.array(spec.mean)) / np.array(spec.std)
+    np.testing.assert_allclose(
+        normalize(to_input(pictures, other), other),
+        expected.transpose(0, 3, 1, 2),
+        atol=NORMALIZE_TOLERANCE,
+    )
+
+
+def test_float64_is_float64_all_the_way(spec, pictures):
+    reference = EagerReference(TwoHeads(), spec)
+    single, double = reference.heads(pictures), reference.heads64(pictures)
+    for name, each in double.items():
+        assert each.dtype == np.float64
+        assert 0 < np.abs(each - single[name]).max() < HEADS_TOLERANCE
+
+
+def test_the_network_itself_is_not_changed_and_not_trained(spec, pictures):
+    network = TwoHeads().train()
+    before = {name: each.clone() for name, each in network.state_dict().items()}
+    reference = EagerReference(network, spec)
+    first = reference.heads(pictures)
+    reference.heads64(pictures)
+    assert network.training
+    assert all(torch.equal(before[name], each) for name, each in network.state_dict().items())
+    assert {each.dtype for each in network.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(reference.heads(pictures)["class_logits"], first["class_logits"])
