@@ -10,7 +10,8 @@ import numpy as np
 from precisions import KINDS, RECIPES, Setting, by_default, only, quantiser, tell
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
-from effdet_deploy.detection.images import letterbox, load_image
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.onnxgraph.index import head_node
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors

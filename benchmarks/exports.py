@@ -17,7 +17,7 @@ from PIL import Image
 from effdet_deploy import ExportOptions, export
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES
 from effdet_deploy.synthetic import structured_pictures

@@ -20,7 +20,7 @@ from headline import NMS_OPERATOR_ENDING
 from torch import Tensor, nn
 
 from effdet_deploy.detection.detector import Detector
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.runtimes.adapter import run_images
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.detection.detections import Detections
-from effdet_deploy.detection.images import load_image, prepare_batch
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.letterbox import prepare_batch
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import ImageError, ModelFileError, UsageError
 from effdet_deploy.runtimes import load_runtime
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.detection.images import ImageSource, Letterbox
+    from effdet_deploy.detection.images import ImageSource
+    from effdet_deploy.detection.letterbox import Letterbox
     from effdet_deploy.runtimes.adapter import Runtime
 
     Tensors = dict[str, NDArray[Any]]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, read_spec
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
-from effdet_deploy.detection.images import letterbox, load_image
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.diagnosis.bisecting import MOST_MEASUREMENTS, Bisection, Kind, bisect
 from effdet_deploy.diagnosis.side_by_side import own_pictures
 from effdet_deploy.diagnosis.sides import require_onnx

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from effdet_deploy.detection.images import find_images, letterbox, load_image
+from effdet_deploy.detection.images import find_images, load_image
+from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.diagnosis.causes import find_causes
 from effdet_deploy.diagnosis.layers import least_snr, locate
 from effdet_deploy.diagnosis.sides import Engine, References, layer_sources, open_artifact

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from effdet_deploy.artifact.modelfile import read_spec
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.onnxgraph.heads import add_head_outputs
 from effdet_deploy.runtimes import load_runtime

@@ -11,7 +11,8 @@ import numpy as np
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
 from effdet_deploy.detection.detector import Detector
-from effdet_deploy.detection.images import letterbox, load_image, to_input
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.letterbox import letterbox, to_input
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import UsageError
 from effdet_deploy.parity.matching import ImagePair

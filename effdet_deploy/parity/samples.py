@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from effdet_deploy.detection.images import letterbox, load_image
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.synthetic import structured_pictures
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import InputError
 from effdet_deploy.parity.matching import ImagePair

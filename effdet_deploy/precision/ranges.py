@@ -11,7 +11,7 @@ import onnx
 import onnxruntime as ort
 
 from effdet_deploy.artifact.spec import INPUT_NAME
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

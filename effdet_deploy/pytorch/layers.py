@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.pytorch.reference import flatten_levels, normalize
 
 if TYPE_CHECKING:

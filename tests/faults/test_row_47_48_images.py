@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from effdet_deploy.artifact.spec import InputSpec
-from effdet_deploy.detection.images import MAX_PIXELS, load_image, prepare_batch
+from effdet_deploy.detection.images import MAX_PIXELS, load_image
+from effdet_deploy.detection.letterbox import prepare_batch
 from effdet_deploy.errors import ImageError
 
 # JPEG is lossy: a flat colour comes back within a few levels.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.artifact.spec import InputSpec
-from effdet_deploy.detection.images import to_input
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.synthetic import structured_pictures
 
 torch = pytest.importorskip("torch")

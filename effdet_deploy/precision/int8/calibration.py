@@ -14,7 +14,8 @@ import numpy as np
 import onnx
 
 from effdet_deploy.artifact.spec import INPUT_NAME
-from effdet_deploy.detection.images import letterbox, load_image
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.errors import DataError, EffdetDeployError
 from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.files import deliver, staging
