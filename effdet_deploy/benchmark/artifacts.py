@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.artifact.tensors import batch_range
 from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.footprint import measure_footprint
 from effdet_deploy.benchmark.machine import LoadWatch, describe_machine
@@ -24,7 +25,7 @@ from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import DeviceError, ResourceError, TensorError
 from effdet_deploy.files import distinct_names
 from effdet_deploy.progress import silent
-from effdet_deploy.runtimes.adapter import SideBySideRuntime, TimedRuntime, batch_range
+from effdet_deploy.runtimes.adapter import SideBySideRuntime, TimedRuntime
 from effdet_deploy.runtimes.lanes import usable_cpus
 
 if TYPE_CHECKING:

@@ -67,8 +67,8 @@ def _structure(model: Path, content: Content) -> dict[str, Any]:
 
 def _spec_and_tensors(model: Path, content: Content) -> dict[str, Any]:
     from effdet_deploy.artifact.modelfile import read_spec
+    from effdet_deploy.artifact.tensors import spec_tensors
     from effdet_deploy.errors import ModelFileError
-    from effdet_deploy.runtimes.adapter import spec_tensors
 
     try:
         spec = read_spec(model, content)

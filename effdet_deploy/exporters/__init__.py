@@ -66,18 +66,22 @@ def export(
 
         find_pictures(chosen.verify_images)
     if chosen.precision != "fp32":
-        lowering: Any = _import_exporter("effdet_deploy.exporters.lowering")
+        lowering: Any = _imported("effdet_deploy.exporters.lowering")
         lowering.require_pictures(chosen)
     if chosen.labels is not None:
         read_labels(chosen.labels)
-    if target.suffix != ".torchscript" and importlib.util.find_spec("onnxsim") is None:
-        raise MissingPackageError("onnxsim", "exporting", "export")
-    exporter: Any = _import_exporter(EXPORTERS[target.suffix])
+    # What is missing of the extra is said before the work begins.
+    _imported("effdet_deploy.pytorch.weights.loading")
+    if target.suffix != ".torchscript":
+        _imported("effdet_deploy.pytorch.tracing")
+        if importlib.util.find_spec("onnxsim") is None:
+            raise MissingPackageError("onnxsim", "exporting", "export")
+    exporter: Any = _imported(EXPORTERS[target.suffix])
     artifact: Artifact = exporter.export(variant_or_model, target, chosen, progress)
     return artifact
 
 
-def _import_exporter(name: str) -> object:
+def _imported(name: str) -> object:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

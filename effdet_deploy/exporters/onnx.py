@@ -21,6 +21,7 @@ from effdet_deploy.exporters.speed import speed_notes
 from effdet_deploy.files import staging
 from effdet_deploy.onnxgraph.finishing import finish_graph, write_onnx
 from effdet_deploy.onnxgraph.heads import add_head_outputs
+from effdet_deploy.onnxgraph.names import name_nodes
 from effdet_deploy.onnxgraph.nms_plugin import (
     CONSIDERED,
     NOT_RUN,
@@ -31,9 +32,6 @@ from effdet_deploy.onnxgraph.simplify import simplify
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.tolerances import tolerance_for
 from effdet_deploy.parity.verify import verify
-from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
-from effdet_deploy.pytorch.reference import EagerReference
-from effdet_deploy.pytorch.tracing import example_input, trace
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
 
@@ -50,6 +48,7 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.tolerances import Tolerance
     from effdet_deploy.progress import Progress
     from effdet_deploy.pytorch.network import EfficientDet
+    from effdet_deploy.pytorch.reference import EagerReference
     from effdet_deploy.runtimes.adapter import Runtime
 
 
@@ -60,6 +59,8 @@ def export(
     progress: Progress,
 ) -> Artifact:
     """Export to ``output``, an ``.onnx`` file; see :func:`effdet_deploy.exporters.export`."""
+    from effdet_deploy.pytorch.reference import EagerReference
+
     source = load_source(variant_or_model, options, progress)
     asked = specification_of(source, options)
     with staging(output) as directory:
@@ -98,10 +99,15 @@ def write_graph(
     Returns:
         The completed spec, and what the user should be told.
     """
+    from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
+    from effdet_deploy.pytorch.tracing import example_input, trace
+
     progress("tracing the graph")
     pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
     traced = scratch_path(path, "traced")
-    trace(pipeline, spec, opset).save(traced)
+    program = trace(pipeline, spec, opset)
+    name_nodes(program.model.graph)
+    program.save(traced)
     progress("simplifying the graph")
     simplified = scratch_path(path, "simplified")
     note = simplify(traced, simplified, example_input(spec).numpy())

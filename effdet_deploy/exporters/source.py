@@ -9,21 +9,13 @@ from urllib.parse import urlsplit, urlunsplit
 from effdet_deploy.artifact.classes import class_specs, read_labels
 from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec, PrecisionSpec
 from effdet_deploy.errors import UsageError
-from effdet_deploy.pytorch.graph import describe
-from effdet_deploy.pytorch.network import get_config, resolve_name
-from effdet_deploy.pytorch.weights.loading import (
-    PRETRAINED,
-    LoadedModel,
-    build_model,
-    loaded_module,
-    published_url,
-)
 
 if TYPE_CHECKING:
     from torch import nn
 
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.progress import Progress
+    from effdet_deploy.pytorch.weights.loading import LoadedModel
 
 
 def load_source(
@@ -35,6 +27,8 @@ def load_source(
         UsageError: a model in memory together with options that would change it.
         WeightsError: the weights are unusable or of another model.
     """
+    from effdet_deploy.pytorch.weights.loading import build_model, loaded_module
+
     if variant_or_model is None or isinstance(variant_or_model, str):
         progress("loading the weights")
         loaded = build_model(
@@ -59,11 +53,14 @@ def load_source(
 
 def _address(variant: str | None, options: ExportOptions) -> str:
     """Return where weights would be downloaded from; without the query, which may hold a key."""
+    from effdet_deploy.pytorch.network import get_config
+    from effdet_deploy.pytorch.weights.loading import PRETRAINED, published_url
+
     if "://" in options.weights:
         return urlunsplit((*urlsplit(options.weights)[:3], "", ""))
     if variant is None or options.weights != PRETRAINED:
         return ""
-    return published_url(get_config(resolve_name(variant)))
+    return published_url(get_config(variant))
 
 
 def _tell_download(progress: Progress, address: str, done: int, total: int | None) -> None:
@@ -73,6 +70,8 @@ def _tell_download(progress: Progress, address: str, done: int, total: int | Non
 
 def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpec:
     """Describe the artifact that ``options`` ask for; the graph's own facts come later."""
+    from effdet_deploy.pytorch.graph import describe
+
     named = (source.labels, source.category_ids)
     names, category_ids = named if options.labels is None else read_labels(options.labels)
     return describe(

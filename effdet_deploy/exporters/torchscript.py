@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-import warnings
-import zipfile
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING
-
-import torch
 
 from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY
@@ -19,9 +14,6 @@ from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import staging
 from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify
-from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
-from effdet_deploy.pytorch.graph.pipeline import HeadsPipeline
-from effdet_deploy.pytorch.reference import EagerReference
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
 
@@ -46,6 +38,9 @@ def export(
     progress: Progress,
 ) -> Artifact:
     """Export to ``output``, a ``.torchscript`` file; see :func:`effdet_deploy.exporters.export`."""
+    from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
+    from effdet_deploy.pytorch.scripting import script_archive
+
     source = load_source(variant_or_model, options, progress)
     spec = dataclasses.replace(
         specification_of(source, options),
@@ -55,7 +50,8 @@ def export(
         progress("compiling the pipeline")
         network = fold_for_inference(source.model, spec.input)
         staged = directory / output.name
-        _write_script(create_pipeline(network, spec), spec, staged)
+        pipeline = create_pipeline(network, spec)
+        staged.write_bytes(script_archive(pipeline, {METADATA_KEY: spec.to_json()}))
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
@@ -63,36 +59,17 @@ def export(
             heads_spec = dataclasses.replace(
                 spec, output=dataclasses.replace(spec.output, nms="none")
             )
-            _write_script(HeadsPipeline(network, spec), heads_spec, heads)
+            pipeline = create_pipeline(network, heads_spec)
+            heads.write_bytes(script_archive(pipeline, {METADATA_KEY: heads_spec.to_json()}))
             report = _verify(staged, heads, spec, source, options)
         return deliver_artifact(staged, output, spec, report)
-
-
-def _write_script(pipeline: nn.Module, spec: DetectorSpec, path: Path) -> None:
-    with warnings.catch_warnings():
-        # torch 2.15 calls TorchScript deprecated; it still is what C++ users load.
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        script = torch.jit.script(pipeline.eval())
-        # In memory first: where a disk is full, torch's own writer ends the process.
-        archive = io.BytesIO()
-        torch.jit.save(script, archive, _extra_files={METADATA_KEY: spec.to_json()})
-    path.write_bytes(_without_sources(archive))
-
-
-def _without_sources(archive: io.BytesIO) -> bytes:
-    """Leave out what torch adds for tracebacks: paths and lines of this machine's source files."""
-    kept = io.BytesIO()
-    with zipfile.ZipFile(archive) as found, zipfile.ZipFile(kept, "w") as written:
-        for each in found.infolist():
-            if not each.filename.endswith(".debug_pkl"):
-                written.writestr(each, found.read(each))
-    return kept.getvalue()
 
 
 def _verify(
     path: Path, heads_path: Path, spec: DetectorSpec, source: LoadedModel, options: ExportOptions
 ) -> ParityReport:
+    from effdet_deploy.pytorch.reference import EagerReference
+
     images = verification_images(spec.input, options.verify_images, spec.batch)
     runtimes = [load_runtime(each, "torchscript", "cpu") for each in (heads_path, path)]
     try:

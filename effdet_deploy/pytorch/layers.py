@@ -8,15 +8,15 @@ stands for its convolution, and the calls of a head, which is shared by all leve
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
-from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.pytorch.reference import flatten_levels, normalize
 
 if TYPE_CHECKING:
@@ -26,10 +26,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import InputSpec
-    from effdet_deploy.onnxgraph.graph_layers import GraphLayer
     from effdet_deploy.pytorch.network import EfficientDet
 
 _HEADS = ("class_net", "box_net")
+
+
+class NamedLayer(Protocol):
+    """What the exported graph says of a layer: see ``GraphLayer``, which reads it."""
+
+    @property
+    def name(self) -> str:
+        """The name: module path and role."""
+        ...
+
+    @property
+    def module(self) -> str:
+        """The module path."""
+        ...
+
+    @property
+    def operator(self) -> str:
+        """The role: the ONNX operator in lower case."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -66,10 +84,10 @@ class EagerLayers:
     """
 
     def __init__(
-        self, network: EfficientDet, spec: InputSpec, layers: Sequence[GraphLayer]
+        self, network: EfficientDet, spec: InputSpec, layers: Sequence[NamedLayer]
     ) -> None:
         self._network = copy.deepcopy(network).cpu().float().eval()
-        self._input = spec
+        self._input = dataclasses.replace(spec, kind="uint8", channel_order="rgb")
         self._spots = _align(_calls(self._network), layers, self._network)
         self._joined = _joined(network)
 
@@ -83,8 +101,7 @@ class EagerLayers:
     ) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield what the named layers give for each picture, by name."""
         for picture in pictures:
-            batch = to_input(picture[None], self._input)
-            pixels = torch.from_numpy(normalize(batch, self._input)).float()
+            pixels = torch.from_numpy(normalize(picture[None], self._input)).float()
             spots = {name: self._spots[name] for name in names if name in self._spots}
             with torch.no_grad(), _Watch(self._network, set(spots.values())) as seen:
                 heads = self._network(pixels)
@@ -183,10 +200,10 @@ def _is_conv(module: nn.Module) -> bool:
 
 
 def _align(
-    calls: list[_Call], layers: Sequence[GraphLayer], network: EfficientDet
+    calls: list[_Call], layers: Sequence[NamedLayer], network: EfficientDet
 ) -> dict[str, _Spot]:
     """Return where each layer of the graph is seen in eager PyTorch, as far as it is."""
-    nodes: dict[str, list[GraphLayer]] = defaultdict(list)
+    nodes: dict[str, list[NamedLayer]] = defaultdict(list)
     for layer in layers:
         nodes[layer.module].append(layer)
     folded = {call.conv for call in calls if call.conv}
@@ -232,7 +249,7 @@ def _repeat_and_level(head: Any, call: int) -> tuple[int, int]:
     return repeat, level
 
 
-def _outputs_of(nodes: list[GraphLayer], calls: int) -> list[GraphLayer]:
+def _outputs_of(nodes: list[NamedLayer], calls: int) -> list[NamedLayer]:
     """Return the node that gives the module's result, once for each call.
 
     Of the nodes of one call it is the last; nodes of one operator are numbered over all calls.

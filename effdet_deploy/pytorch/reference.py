@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME, BatchSpec, PrecisionSpec
-from effdet_deploy.runtimes.adapter import checked_feeds, spec_tensors
+from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,6 @@ from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants_ir
 
 from effdet_deploy.artifact.spec import INPUT_NAME
-from effdet_deploy.onnxgraph.names import name_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +28,7 @@ EXAMPLE_SEED = 7
 
 
 def trace(pipeline: nn.Module, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
-    """Trace with torch's exporter; nodes are named by module path."""
+    """Trace with torch's exporter; each node's metadata says which module it comes from."""
     batch = (
         None
         if spec.batch.is_static
@@ -50,7 +49,6 @@ def trace(pipeline: nn.Module, spec: DetectorSpec, opset: int) -> torch.onnx.ONN
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     _fold(program.model)
-    name_nodes(program.model.graph)
     return program
 
 

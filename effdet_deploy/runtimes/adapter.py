@@ -5,34 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import numpy as np
-
-from effdet_deploy.artifact.anchors import anchor_count
 from effdet_deploy.artifact.spec import INPUT_NAME
-from effdet_deploy.errors import ModelFileError, TensorError, UsageError
+from effdet_deploy.errors import ModelFileError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
-
-    Tensors = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """A tensor of the model: name, dtype and shape; None marks a dimension that is not fixed."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int | None, ...]
-
-    def __str__(self) -> str:
-        sides = ", ".join("N" if side is None else str(side) for side in self.shape)
-        return f"{self.name} {self.dtype} [{sides}]"
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.artifact.tensors import TensorInfo, Tensors
 
 
 @dataclass(frozen=True)
@@ -115,28 +98,6 @@ class SideBySideRuntime(Protocol):
         ...
 
 
-def spec_tensors(spec: DetectorSpec) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Return the inputs and outputs that a model with ``spec`` has by contract."""
-    batch = spec.batch.minimum if spec.batch.is_static else None
-    _, *sides = spec.input.shape(1)
-    dtype = np.dtype(np.uint8 if spec.input.kind == "uint8" else np.float32)
-    depth = spec.output.max_detections
-    anchors = anchor_count(spec.anchors, spec.input.height, spec.input.width)
-    shapes: dict[str, tuple[type, tuple[int, ...]]] = {
-        "num_detections": (np.int32, (1,)),
-        "detection_boxes": (np.float32, (depth, 4)),
-        "detection_scores": (np.float32, (depth,)),
-        "detection_classes": (np.int32, (depth,)),
-        "class_logits": (np.float32, (anchors, spec.num_classes)),
-        "box_regression": (np.float32, (anchors, 4)),
-    }
-    outputs = tuple(
-        TensorInfo(name, np.dtype(shapes[name][0]), (batch, *shapes[name][1]))
-        for name in spec.output.names
-    )
-    return (TensorInfo(INPUT_NAME, dtype, (batch, *sides)),), outputs
-
-
 def require_spec_fits(path: Path, runtime: Runtime) -> None:
     """Check that a loaded graph is the one that its spec describes.
 
@@ -180,62 +141,6 @@ def run_images(runtime: Runtime, batch: NDArray[Any]) -> Tensors:
 def closed_error(name: str) -> UsageError:
     """Return the error for a model that is used after it was closed."""
     return UsageError(f"The model '{name}' is closed.", "Load it again before running it.")
-
-
-def checked_feeds(
-    feeds: Mapping[str, NDArray[Any]], inputs: Sequence[TensorInfo], batch: BatchSpec
-) -> Tensors:
-    """Return ``feeds`` as contiguous arrays that fit the model's inputs.
-
-    Raises:
-        TensorError: a name, type, dtype, rank, shape or batch that does not fit, or a value that
-            is NaN or infinite; expected against got.
-    """
-    wanted = [each.name for each in inputs]
-    if sorted(feeds) != sorted(wanted):
-        raise TensorError(
-            f"The model takes the inputs {wanted}, not {sorted(feeds)}.",
-            "Pass a dictionary with exactly these names.",
-        )
-    return {each.name: _checked(feeds[each.name], each, batch) for each in inputs}
-
-
-def _checked(value: object, info: TensorInfo, batch: BatchSpec) -> NDArray[Any]:
-    if not isinstance(value, np.ndarray):
-        raise TensorError(
-            f"The input '{info.name}' must be a numpy array, not {type(value).__name__}.",
-            f"Convert it with numpy.asarray(value, dtype=numpy.{info.dtype}).",
-        )
-    if value.dtype != info.dtype:
-        raise TensorError(
-            f"The input '{info.name}' must have dtype {info.dtype}, not {value.dtype}.",
-            f"Convert it with .astype(numpy.{info.dtype}).",
-        )
-    _check_shape(value.shape, info, batch)
-    if value.dtype.kind == "f" and not np.isfinite(value).all():
-        raise TensorError(
-            f"The input '{info.name}' holds NaN or infinite values.",
-            "Check how the array was prepared.",
-        )
-    return np.ascontiguousarray(value)
-
-
-def _check_shape(shape: tuple[int, ...], info: TensorInfo, batch: BatchSpec) -> None:
-    fits = len(shape) == len(info.shape) and all(
-        wanted in (None, got) for wanted, got in zip(info.shape, shape, strict=True)
-    )
-    in_range = bool(shape) and batch.minimum <= shape[0] <= batch.maximum
-    if not fits or not in_range:
-        sides = ", ".join(map(str, (batch_range(batch), *info.shape[1:])))
-        raise TensorError(
-            f"The input '{info.name}' must have the shape [{sides}], not {list(shape)}.",
-            "Pass a batch of that size, or export the model with another --batch or --image-size.",
-        )
-
-
-def batch_range(batch: BatchSpec) -> str:
-    """Return the accepted batch sizes as text: ``1`` or ``1..8``."""
-    return str(batch.minimum) if batch.is_static else f"{batch.minimum}..{batch.maximum}"
 
 
 def checked_threads(threads: int | None) -> int | None:

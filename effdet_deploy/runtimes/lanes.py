@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.runtimes.adapter import Tensors
+    from effdet_deploy.artifact.tensors import Tensors
 
 CACHED_PIXELS = 512 * 512
 """Smaller images are computed together, as many as have this many pixels, in one run: what they

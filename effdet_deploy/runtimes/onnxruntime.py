@@ -16,6 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from effdet_deploy.artifact.modelfile import check_external_files, read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
 from effdet_deploy.errors import (
     DeviceError,
     EffdetDeployWarning,
@@ -25,9 +26,7 @@ from effdet_deploy.errors import (
 )
 from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes.adapter import (
-    TensorInfo,
     TimedRun,
-    checked_feeds,
     closed_error,
     require_no_plugin,
     require_spec_fits,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.runtimes.adapter import Tensors
+    from effdet_deploy.artifact.tensors import Tensors
 
     _Provider = tuple[str, dict[str, str]]
 

@@ -16,11 +16,10 @@ import openvino.properties.hint as ov_hints
 from effdet_deploy.artifact.modelfile import check_external_files, read_spec
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
 from effdet_deploy.runtimes.adapter import (
-    TensorInfo,
     TimedRun,
-    checked_feeds,
     closed_error,
     require_no_plugin,
     require_spec_fits,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.runtimes.adapter import Tensors
+    from effdet_deploy.artifact.tensors import Tensors
 
 
 _NEWEST_OPSET, _NEWEST_IR_VERSION = 28, 14

@@ -11,8 +11,9 @@ import torch
 
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
 from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
-from effdet_deploy.runtimes.adapter import TimedRun, checked_feeds, closed_error, spec_tensors
+from effdet_deploy.runtimes.adapter import TimedRun, closed_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.runtimes.adapter import Tensors
+    from effdet_deploy.artifact.tensors import Tensors
 
 
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TorchScriptRuntime:  # noqa: ARG001

@@ -15,6 +15,7 @@ from onnx import TensorProto, numpy_helper
 
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, INPUT_NAME, BatchSpec
+from effdet_deploy.artifact.tensors import spec_tensors
 from effdet_deploy.errors import ModelFileError, UsageError
 from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
@@ -26,7 +27,6 @@ from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.preflight import check_model
 from effdet_deploy.pytorch.graph.pipeline import Postprocess
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.adapter import spec_tensors
 from effdet_deploy.synthetic import structured_pictures
 from tests.efficient_nms import attributes_of, plugin_node, run_emulated
 from tests.networks import conditioned

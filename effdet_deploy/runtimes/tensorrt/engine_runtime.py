@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
 from effdet_deploy.errors import (
     EffdetDeployError,
     ModelFileError,
     import_failure,
 )
-from effdet_deploy.runtimes.adapter import TensorInfo, checked_feeds, closed_error
+from effdet_deploy.runtimes.adapter import closed_error
 from effdet_deploy.runtimes.gpu import list_gpus
 from effdet_deploy.runtimes.tensorrt import trust as checks
 from effdet_deploy.runtimes.tensorrt.cuda import open_cuda
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.runtimes.adapter import Tensors, TimedRun
+    from effdet_deploy.artifact.tensors import Tensors
+    from effdet_deploy.runtimes.adapter import TimedRun
     from effdet_deploy.runtimes.tensorrt.cuda import Cuda
     from effdet_deploy.runtimes.tensorrt.library import Log
 

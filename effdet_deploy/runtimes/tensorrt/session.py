@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import tensorrt
     from numpy.typing import NDArray
 
-    from effdet_deploy.runtimes.adapter import TensorInfo, Tensors
+    from effdet_deploy.artifact.tensors import TensorInfo, Tensors
     from effdet_deploy.runtimes.tensorrt.cuda import Cuda, Recorder
     from effdet_deploy.runtimes.tensorrt.library import Log
 

@@ -20,7 +20,7 @@ from effdet_deploy.errors import ModelFileError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from effdet_deploy.runtimes.adapter import TensorInfo
+    from effdet_deploy.artifact.tensors import TensorInfo
 
 _UNNAMED_CLASSES = 1000
 """An engine does not say how many classes it tells apart; more than this is not plausible."""
