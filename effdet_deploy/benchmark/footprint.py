@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -94,11 +92,12 @@ def _measured(
     from effdet_deploy.benchmark.samples import sample_batch
     from effdet_deploy.detection.detector import Detector
     from effdet_deploy.runtimes import import_backend
+    from effdet_deploy.runtimes.gpu import free_memory
 
     import_backend(Path(path), backend)
     imported = time.perf_counter()
     index = int(device.partition(":")[2] or 0)
-    free = 0 if device == "cpu" else free_device_memory(index)
+    free = 0 if device == "cpu" else free_memory(index)
     asked = time.perf_counter()
     detector = Detector.load(path, backend, device, threads, trust)
     loaded = time.perf_counter()
@@ -106,23 +105,5 @@ def _measured(
     ready = time.perf_counter()
     detector.detect_prepared(feed)
     done = time.perf_counter()
-    used = max(0, free - free_device_memory(index)) if detector.runtime.device != "cpu" else 0
+    used = max(0, free - free_memory(index)) if detector.runtime.device != "cpu" else 0
     return Footprint(imported - begun, loaded - asked, done - ready, peak_memory(), used)
-
-
-def free_device_memory(index: int = 0) -> int:
-    """Return the free memory of a CUDA device in bytes, as its driver says; 0 without one."""
-    try:
-        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return 0
-    device, context = ctypes.c_int(), ctypes.c_void_p()
-    free, total = ctypes.c_size_t(), ctypes.c_size_t()
-    failed = (
-        driver.cuInit(0)
-        or driver.cuDeviceGet(ctypes.byref(device), index)
-        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
-        or driver.cuCtxPushCurrent_v2(context)
-        or driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
-    )
-    return 0 if failed else free.value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from PIL import Image
 
-from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.artifact.spec import INPUT_NAME, ClassSpec
 from effdet_deploy.detection.detections import Detections
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import prepare_batch
@@ -33,15 +33,8 @@ if TYPE_CHECKING:
     Tensors = dict[str, NDArray[Any]]
 
 
-def load(
-    path: str | Path,
-    backend: str = "auto",
-    device: str = "auto",
-    threads: int | None = None,
-    trust: bool = False,
-) -> Detector:
-    """Load an exported model; see :func:`effdet_deploy.runtimes.load_runtime` for the arguments."""
-    return Detector(load_runtime(path, backend, device, threads, trust))
+MOST_UNNAMED = 10_000
+"""A spec that names no classes (an engine without a sidecar) takes any number below this one."""
 
 
 class Detector:
@@ -198,22 +191,28 @@ class Detector:
         if self.spec.output.box_format == "yxyx":
             boxes = boxes[:, [1, 0, 3, 2]]
         boxes = placed.to_image(boxes)
-        unknown = labels[(labels < 0) | (labels >= self.spec.num_classes)]
+        unknown = labels[(labels < 0) | (labels >= (self.spec.num_classes or MOST_UNNAMED))]
         if unknown.size:
             raise ModelFileError(
                 f"The model found class {unknown[0]}, and its spec names "
                 f"{self.spec.num_classes} classes.",
                 "Export the model again; its spec belongs to another file.",
             )
+        # Classes that the spec does not name go by their numbers.
+        numbers = range(int(labels.max(initial=-1)) + 1)
+        classes = self.spec.classes or [ClassSpec(str(each), each + 1) for each in numbers]
         inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
         kept = inside & (scores >= floor)
         return Detections(
             boxes[kept],
             scores[kept],
             labels[kept],
-            tuple(each.name for each in self.spec.classes),
-            tuple(each.category_id for each in self.spec.classes),
+            tuple(each.name for each in classes),
+            tuple(each.category_id for each in classes),
         )
+
+
+load = Detector.load
 
 
 @dataclass(frozen=True)

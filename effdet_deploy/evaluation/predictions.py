@@ -42,13 +42,13 @@ def predict(
 
 
 def require_common_categories(spec: DetectorSpec, dataset: CocoSet) -> None:
-    """Check that a detector knows any category of the set.
+    """Check that a detector knows any category of the set; one that names no classes may.
 
     Raises:
         DataError: it knows none.
     """
     ids = {each.category_id for each in spec.classes}
-    if not ids & dataset.categories.keys():
+    if ids and not ids & dataset.categories.keys():
         raise DataError(
             f"The model's category ids ({_some(ids)}) and those of the annotations "
             f"({_some(dataset.categories.keys())}) have nothing in common.",

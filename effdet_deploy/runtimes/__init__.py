@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, require_content, require_model_file
-from effdet_deploy.errors import UnknownNameError, import_failure
-from effdet_deploy.runtimes.adapter import checked_threads
+from effdet_deploy.errors import UnknownNameError, UsageError, import_failure
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,33 +23,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to run a kind of file: the module, the package it needs and the extra that brings it.
-
-    Of several backends for one content, the first in the table is the one ``auto`` chooses.
-    """
+    """A way to run a kind of file: the package it needs, and the extra that brings it."""
 
     name: str
     content: Content
-    module: str
     package: str
     extra: str = ""
+    file: str = ""
+
+    @property
+    def module(self) -> str:
+        """The module that runs it, in this folder."""
+        return f"{__name__}.{self.file or self.name}"
 
 
 BACKENDS = {
     each.name: each
+    # Of several backends for one content, "auto" chooses the first.
     for each in (
-        Backend("onnxruntime", "onnx", "effdet_deploy.runtimes.onnxruntime", "onnxruntime"),
-        Backend("openvino", "onnx", "effdet_deploy.runtimes.openvino", "openvino", "openvino"),
-        Backend(
-            "torchscript", "torchscript", "effdet_deploy.runtimes.torchscript", "torch", "export"
-        ),
-        Backend(
-            "tensorrt",
-            "tensorrt",
-            "effdet_deploy.runtimes.tensorrt.engine_runtime",
-            "tensorrt",
-            "tensorrt",
-        ),
+        Backend("onnxruntime", "onnx", "onnxruntime"),
+        Backend("openvino", "onnx", "openvino", "openvino"),
+        Backend("torchscript", "torchscript", "torch", "export"),
+        Backend("tensorrt", "tensorrt", "tensorrt", "tensorrt", "tensorrt.engine_runtime"),
     )
 }
 
@@ -74,14 +68,18 @@ def load_runtime(
 
     Raises:
         UnknownNameError: no such backend, suffix or device.
+        UsageError: zero or fewer threads.
         ModelFileError: the file is unreadable, or holds something else than its name says.
         MissingError: the engine's package or the device is not there.
     """
     path = Path(path)
     require_model_file(path)
-    content = _content(path, backend)
-    require_content(path, content)
-    checked_threads(threads)
+    require_content(path, _chosen(path, backend).content)
+    if threads is not None and threads < 1:
+        raise UsageError(
+            f"The number of threads must be at least 1, not {threads}.",
+            "Leave --threads out to let the engine choose.",
+        )
     module = import_backend(path, backend)
     return cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
 
@@ -94,31 +92,19 @@ def import_backend(path: Path, backend: str = "auto") -> ModuleType:
         MissingPackageError: the engine's package is not installed.
         DeviceError: it is installed and cannot be loaded.
     """
-    return _import(_backend_for(_content(path, backend), backend))
+    chosen = _chosen(path, backend)
+    try:
+        return importlib.import_module(chosen.module)
+    except ImportError as error:
+        raise import_failure(error, chosen.package, chosen.name, chosen.extra) from error
 
 
-def _content(path: Path, backend: str) -> Content:
-    """What ``path`` has to hold: what the named backend runs, else what the suffix says."""
+def _chosen(path: Path, backend: str) -> Backend:
+    """Return the named backend, or the one for what the suffix of ``path`` says."""
     if backend in BACKENDS:
-        return BACKENDS[backend].content
+        return BACKENDS[backend]
     if backend != "auto":
         raise UnknownNameError("backend", backend, [*BACKENDS, "auto"])
-    if (suffix := path.suffix.lower()) in SUFFIXES:
-        return SUFFIXES[suffix]
-    raise UnknownNameError("kind of model file", path.suffix or path.name, SUFFIXES)
-
-
-def _backend_for(content: Content, name: str) -> Backend:
-    if name in BACKENDS:
-        return BACKENDS[name]
-    for each in BACKENDS.values():
-        if each.content == content:
-            return each
-    raise UnknownNameError("backend for files of the kind", content, BACKENDS)
-
-
-def _import(backend: Backend) -> ModuleType:
-    try:
-        return importlib.import_module(backend.module)
-    except ImportError as error:
-        raise import_failure(error, backend.package, backend.name, backend.extra) from error
+    if (suffix := path.suffix.lower()) not in SUFFIXES:
+        raise UnknownNameError("kind of model file", path.suffix or path.name, SUFFIXES)
+    return next(each for each in BACKENDS.values() if each.content == SUFFIXES[suffix])

@@ -40,40 +40,32 @@ class Runtime(Protocol):
     @property
     def backend(self) -> str:
         """The name of the engine in the registry."""
-        ...
 
     @property
     def spec(self) -> DetectorSpec:
         """What the artifact says about itself."""
-        ...
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """The tensors it takes."""
-        ...
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
         """The tensors it gives, which may be more than the spec promises."""
-        ...
 
     @property
     def device(self) -> str:
         """Where it really runs."""
-        ...
 
     @property
     def precision(self) -> str:
         """What it really computes in."""
-        ...
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run on named arrays and return every output by name; raises TensorError."""
-        ...
 
     def close(self) -> None:
         """Release the engine."""
-        ...
 
 
 @runtime_checkable
@@ -82,7 +74,6 @@ class TimedRuntime(Protocol):
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
         """Run as ``run`` does, and measure; every stage is complete before the next is timed."""
-        ...
 
 
 @runtime_checkable
@@ -91,11 +82,9 @@ class SideBySideRuntime(Protocol):
 
     def divides(self, batch: int) -> bool:
         """Say whether the images of such a batch are computed side by side."""
-        ...
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Return what ``run`` returns; a batch is run in one piece where nothing would be won."""
-        ...
 
 
 def require_spec_fits(path: Path, runtime: Runtime) -> None:
@@ -141,17 +130,3 @@ def run_images(runtime: Runtime, batch: NDArray[Any]) -> Tensors:
 def closed_error(name: str) -> UsageError:
     """Return the error for a model that is used after it was closed."""
     return UsageError(f"The model '{name}' is closed.", "Load it again before running it.")
-
-
-def checked_threads(threads: int | None) -> int | None:
-    """Return ``threads`` if it is None or at least one.
-
-    Raises:
-        UsageError: zero or negative.
-    """
-    if threads is not None and threads < 1:
-        raise UsageError(
-            f"The number of threads must be at least 1, not {threads}.",
-            "Leave --threads out to let the engine choose.",
-        )
-    return threads

@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs there are, asked of the driver alone: no CUDA toolkit, no package."""
+"""What NVIDIA GPUs there are, asked of the driver alone: no CUDA toolkit, no package."""
 
 from __future__ import annotations
 
@@ -21,28 +21,44 @@ class Gpu:
         return f"{self.name} (compute capability {self.compute_capability})"
 
 
-def list_gpus() -> tuple[Gpu, ...]:
-    """Return the visible GPUs in CUDA's order; none where there is no driver."""
+def _started_driver() -> ctypes.CDLL | None:
     try:
         driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
+        return None
+    return None if driver.cuInit(0) else driver
+
+
+def list_gpus() -> tuple[Gpu, ...]:
+    """Return the visible GPUs in CUDA's order; none where there is no driver."""
+    driver, count = _started_driver(), ctypes.c_int()
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)):
         return ()
-    count = ctypes.c_int()
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
-        return ()
-    return tuple(_describe(driver, index) for index in range(count.value))
+    found = []
+    for index in range(count.value):
+        device, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        driver.cuDeviceGetName(name, len(name), device)
+        version = []
+        for which in (_MAJOR, _MINOR):
+            value = ctypes.c_int()
+            driver.cuDeviceGetAttribute(ctypes.byref(value), which, device)
+            version.append(str(value.value))
+        found.append(Gpu(name.value.decode(errors="replace"), ".".join(version)))
+    return tuple(found)
 
 
-def _describe(driver: ctypes.CDLL, index: int) -> Gpu:
-    device = ctypes.c_int()
-    driver.cuDeviceGet(ctypes.byref(device), index)
-    name = ctypes.create_string_buffer(256)
-    driver.cuDeviceGetName(name, len(name), device)
-    version = [_attribute(driver, device, which) for which in (_MAJOR, _MINOR)]
-    return Gpu(name.value.decode(errors="replace"), f"{version[0]}.{version[1]}")
-
-
-def _attribute(driver: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
-    value = ctypes.c_int()
-    driver.cuDeviceGetAttribute(ctypes.byref(value), which, device)
-    return value.value
+def free_memory(index: int = 0) -> int:
+    """Return the free memory of a GPU in bytes, as the driver says; 0 without one."""
+    driver = _started_driver()
+    if driver is None:
+        return 0
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    failed = (
+        driver.cuDeviceGet(ctypes.byref(device), index)
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+        or driver.cuCtxPushCurrent_v2(context)
+        or driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+    )
+    return 0 if failed else free.value

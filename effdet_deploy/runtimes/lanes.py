@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.artifact.tensors import Tensors
 
+    Compute = Callable[[Tensors], Tensors]
+
 CACHED_PIXELS = 512 * 512
 """Smaller images are computed together, as many as have this many pixels, in one run: what they
 take in the caches is no more, and each run costs the same to begin."""
@@ -40,6 +42,11 @@ def lane_count(threads: int | None, spec: DetectorSpec) -> int:
     return (threads or len(usable_cpus())) if divisible else 1
 
 
+def images_in_cache(spec: DetectorSpec) -> int:
+    """Return how many of the model's images a lane computes together."""
+    return max(1, CACHED_PIXELS // (spec.input.height * spec.input.width))
+
+
 class Lanes:
     """Threads that share the images of a batch.
 
@@ -48,14 +55,13 @@ class Lanes:
         count: threads.
         create: makes what each of them runs, when the first batch comes; it computes a group of
             images on the thread that calls it, and may be called by several at once.
+        most: images in a group.
     """
 
-    def __init__(
-        self, name: str, count: int, create: Callable[[], Callable[[Tensors], Tensors]]
-    ) -> None:
+    def __init__(self, name: str, count: int, create: Callable[[], Compute], most: int = 1) -> None:
         self.count = count
-        self._create: Callable[[], Callable[[Tensors], Tensors]] | None = create
-        self._name = name
+        self._create: Callable[[], Compute] | None = create
+        self._name, self._most = name, most
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
@@ -63,14 +69,18 @@ class Lanes:
         """Say whether every lane would have an image to compute."""
         return batch >= self.count > 1
 
-    def run(self, feeds: Tensors, most: int) -> Tensors:
-        """Return the outputs for a batch, whose images are run in groups of at most ``most``."""
+    def run(self, feeds: Tensors) -> Tensors:
+        """Return the outputs for a batch, whose images are run in groups."""
         batch = feeds[INPUT_NAME]
-        size = min(most, -(-len(batch) // self.count))
+        size = min(self._most, -(-len(batch) // self.count))
         groups = [{INPUT_NAME: batch[at : at + size]} for at in range(0, len(batch), size)]
         with self._lock:
-            run = self._ready()
-            under_way = [self._pool.submit(run, each) for each in groups]
+            if self._create is None:
+                raise closed_error(self._name)
+            compute = self._create()
+            # What was made is kept, and with it no longer what it took to make it.
+            self._create = lambda: compute
+            under_way = [self._pool.submit(compute, each) for each in groups]
         found = [each.result() for each in under_way]
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
@@ -79,16 +89,3 @@ class Lanes:
         with self._lock:
             self._create = None
             self._pool.shutdown(wait=False)
-
-    def _ready(self) -> Callable[[Tensors], Tensors]:
-        if self._create is None:
-            raise closed_error(self._name)
-        run = self._create()
-        # What was made is kept, and with it no longer what it took to make it.
-        self._create = lambda: run
-        return run
-
-
-def images_in_cache(spec: DetectorSpec) -> int:
-    """Return how many of the model's images a lane computes together."""
-    return max(1, CACHED_PIXELS // (spec.input.height * spec.input.width))

@@ -17,13 +17,14 @@ from effdet_deploy.artifact.modelfile import check_external_files, read_spec
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
-from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
+from effdet_deploy.errors import DeviceError, ModelFileError, UnknownNameError
 from effdet_deploy.runtimes.adapter import (
     TimedRun,
     closed_error,
     require_no_plugin,
     require_spec_fits,
 )
+from effdet_deploy.runtimes.engine_errors import last_line, translated
 from effdet_deploy.runtimes.lanes import Lanes, lane_count
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.artifact.tensors import Tensors
 
-
 _NEWEST_OPSET, _NEWEST_IR_VERSION = 28, 14
 """Of ONNX 1.23."""
 
@@ -46,10 +46,47 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
     require_no_plugin(path, spec, "OpenVINO")
     check_external_files(path, spec)
     _require_known_version(path)
-    _require_cpu(device)
-    with _translated_errors(path.name, "loaded"):
-        model = _core().read_model(str(path))
-        return OpenVinoRuntime(path, spec, model, threads)
+    if device.partition(":")[0] == "cuda":
+        raise DeviceError(
+            f"The device '{device}' was asked for, and OpenVINO runs on the CPU here.",
+            "Use --device cpu, or --backend onnxruntime.",
+        )
+    if device not in ("auto", "cpu"):
+        raise UnknownNameError("device", device, ("auto", "cpu"))
+    with _translated(path, "loaded"):
+        return OpenVinoRuntime(path, spec, _core().read_model(str(path)), threads)
+
+
+def _require_known_version(path: Path) -> None:
+    """OpenVINO reads versions that it cannot know as if they were the last one that it does."""
+    model = read_onnx(path)
+    opset = max((model.opsets.get(each, 0) for each in ("", "ai.onnx")), default=0)
+    for what, found, newest in (
+        ("opset", opset, _NEWEST_OPSET),
+        ("IR version", model.ir_version, _NEWEST_IR_VERSION),
+    ):
+        if found > newest:
+            raise ModelFileError(
+                f"'{path}' is of {what} {found}, and the newest known here is {newest}.",
+                "Export it again with --opset 20, or update effdet-deploy and openvino.",
+            )
+
+
+@functools.cache
+def _core() -> ov.Core:
+    """Return the one core: models and errors outlive a core whose libraries they come from."""
+    return ov.Core()
+
+
+def _translated(path: Path, doing: str) -> contextlib.AbstractContextManager[None]:
+    def explain(text: str) -> ModelFileError:
+        said = last_line(text, beside=r"src/|Exception from")
+        return ModelFileError(
+            f"'{path.name}' cannot be {doing} by OpenVINO {ov.__version__}: {said}.",
+            "Run it with --backend onnxruntime, or export it again.",
+        )
+
+    return translated(path, doing, (RuntimeError,), explain)
 
 
 class OpenVinoRuntime:
@@ -68,7 +105,7 @@ class OpenVinoRuntime:
         self.spec = spec
         self.inputs = tuple(_tensor_info(each) for each in model.inputs)
         self.outputs = tuple(_tensor_info(each) for each in model.outputs)
-        self._name = path.name
+        self._path = path
         self._model: ov.Model | None = model
         self._threads = threads
         self._lock = Lock()
@@ -88,8 +125,7 @@ class OpenVinoRuntime:
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
         """Run as :meth:`run`; on the CPU the input is used where it stands."""
-        checked = self._checked(feeds)
-        with _translated_errors(self._name, "run"):
+        with self._ready(feeds) as checked:
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked)
 
     def divides(self, batch: int) -> bool:
@@ -98,10 +134,9 @@ class OpenVinoRuntime:
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
-        checked = self._checked(feeds)
-        with _translated_errors(self._name, "run"):
+        with self._ready(feeds) as checked:
             if self.divides(len(checked[INPUT_NAME])):
-                return self._lanes.run(checked, most=1)
+                return self._lanes.run(checked)
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked).outputs
 
     def close(self) -> None:
@@ -111,10 +146,13 @@ class OpenVinoRuntime:
             self._compiled = {}
         self._lanes.close()
 
-    def _checked(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+    @contextlib.contextmanager
+    def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Tensors]:
         if self._model is None:
-            raise closed_error(self._name)
-        return checked_feeds(feeds, self.inputs, self.spec.batch)
+            raise closed_error(self._path.name)
+        checked = checked_feeds(feeds, self.inputs, self.spec.batch)
+        with _translated(self._path, "run"):
+            yield checked
 
     def _compiled_for(self, batch: int) -> _Compiled:
         """Return the model compiled for one image, where that is what it is to compute."""
@@ -136,7 +174,7 @@ class OpenVinoRuntime:
     def _compile(self, one: bool, hints: dict[Any, Any]) -> _Compiled:
         model = self._model
         if model is None:
-            raise closed_error(self._name)
+            raise closed_error(self._path.name)
         if one and not self.spec.batch.is_static:
             model = model.clone()
             _, *sides = self.inputs[0].shape
@@ -144,6 +182,11 @@ class OpenVinoRuntime:
         # OpenVINO's default is BF16 wherever the CPU has it, whatever the file says.
         settings = {**hints, ov_hints.inference_precision: ov.Type.f32}
         return _Compiled(_core().compile_model(model, "CPU", settings))
+
+
+def _tensor_info(port: Any) -> TensorInfo:
+    shape = tuple(side.get_length() if side.is_static else None for side in port.partial_shape)
+    return TensorInfo(port.any_name, np.dtype(port.element_type.to_dtype()), shape)
 
 
 class _Compiled:
@@ -155,81 +198,16 @@ class _Compiled:
         self._idle: list[ov.InferRequest] = []
 
     def run(self, feeds: Tensors) -> TimedRun:
-        with self._request() as request:
-            start = time.perf_counter()
-            request.infer(feeds, share_inputs=True, share_outputs=True)
-            computed = time.perf_counter()
-            # The request's own memory is written again by its next run.
-            outputs = {name: np.array(request.get_tensor(name).data) for name in self._names}
-            end = time.perf_counter()
-        return TimedRun(outputs, 0.0, computed - start, end - computed)
-
-    @contextlib.contextmanager
-    def _request(self) -> Iterator[ov.InferRequest]:
-        idle = self._idle
+        # Taking the last of a list is one step for all threads; a failed request is not used again.
         try:
-            request = idle.pop()
+            request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        yield request
-        idle.append(request)
-
-
-@functools.cache
-def _core() -> ov.Core:
-    """Return the one core: models and errors outlive a core whose libraries they come from."""
-    return ov.Core()
-
-
-def _require_known_version(path: Path) -> None:
-    """OpenVINO reads versions that it cannot know as if they were the last one that it does."""
-    model = read_onnx(path)
-    opset = max((model.opsets.get(each, 0) for each in ("", "ai.onnx")), default=0)
-    for what, found, newest in (
-        ("opset", opset, _NEWEST_OPSET),
-        ("IR version", model.ir_version, _NEWEST_IR_VERSION),
-    ):
-        if found > newest:
-            raise ModelFileError(
-                f"'{path}' is of {what} {found}, and the newest known here is {newest}.",
-                "Export it again with --opset 20, or update effdet-deploy and openvino.",
-            )
-
-
-def _require_cpu(device: str) -> None:
-    kind = device.partition(":")[0]
-    if kind == "cuda":
-        raise DeviceError(
-            f"The device '{device}' was asked for, and OpenVINO runs on the CPU here.",
-            "Use --device cpu, or --backend onnxruntime.",
-        )
-    if device not in ("auto", "cpu"):
-        raise UnknownNameError("device", device, ("auto", "cpu"))
-
-
-def _tensor_info(port: Any) -> TensorInfo:
-    shape = tuple(side.get_length() if side.is_static else None for side in port.partial_shape)
-    return TensorInfo(port.any_name, np.dtype(port.element_type.to_dtype()), shape)
-
-
-@contextlib.contextmanager
-def _translated_errors(name: str, doing: str) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError as error:
-        raise ResourceError(
-            f"The memory ran out while '{name}' was {doing}.",
-            "Use a smaller batch or a smaller --image-size, or free some memory.",
-        ) from error
-    except RuntimeError as error:
-        raise ModelFileError(
-            f"'{name}' cannot be {doing} by OpenVINO {ov.__version__}: {_essence(str(error))}.",
-            "Run it with --backend onnxruntime, or export it again.",
-        ) from error
-
-
-def _essence(text: str) -> str:
-    """Return OpenVINO's last line, which holds the reason, without its C++ positions."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "src/" not in line and "Exception from" not in line]
-    return (telling or lines or ["no reason given"])[-1][:300].rstrip(".")
+        start = time.perf_counter()
+        request.infer(feeds, share_inputs=True, share_outputs=True)
+        computed = time.perf_counter()
+        # The request's own memory is written again by its next run.
+        outputs = {name: np.array(request.get_tensor(name).data) for name in self._names}
+        end = time.perf_counter()
+        self._idle.append(request)
+        return TimedRun(outputs, 0.0, computed - start, end - computed)

@@ -12,11 +12,12 @@ import torch
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
-from effdet_deploy.errors import DeviceError, ModelFileError, ResourceError, UnknownNameError
+from effdet_deploy.errors import DeviceError, ModelFileError, UnknownNameError
 from effdet_deploy.runtimes.adapter import TimedRun, closed_error
+from effdet_deploy.runtimes.engine_errors import failed_run, last_line, translated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,94 +35,16 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TorchS
     place = _device(device)
     if threads is not None:
         torch.set_num_threads(threads)
-    try:
-        module = torch.jit.load(str(path), map_location=place)  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ModelFileError(
-            f"'{path}' cannot be loaded by torch {torch.__version__}: {_last_line(error)}.",
+
+    def explain(text: str) -> ModelFileError:
+        return ModelFileError(
+            f"'{path}' cannot be loaded by torch {torch.__version__}: {last_line(text)}.",
             "Get the file again or export it again with this version of torch.",
-        ) from error
-    return TorchScriptRuntime(path.name, spec, module.eval(), place)
-
-
-class TorchScriptRuntime:
-    """A loaded archive; see :class:`effdet_deploy.runtimes.adapter.Runtime`."""
-
-    backend = "torchscript"
-
-    def __init__(
-        self, name: str, spec: DetectorSpec, module: torch.nn.Module, device: torch.device
-    ) -> None:
-        self.spec = spec
-        self.device = str(device)
-        self.inputs, self.outputs = spec_tensors(spec)
-        self._name = name
-        self._module: torch.nn.Module | None = module
-        self._place = device
-
-    @property
-    def precision(self) -> str:
-        """What is computed in: the archive's own precision."""
-        return self.spec.precision.kind
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run the module; raises TensorError on unfit feeds and ResourceError without memory."""
-        return self.run_timed(feeds).outputs
-
-    def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
-        """Run as :meth:`run`, timing the copies; on the CPU they cost next to nothing."""
-        module = self._module
-        if module is None:
-            raise closed_error(self._name)
-        checked = checked_feeds(feeds, self.inputs, self.spec.batch)
-        with self._translated_errors(), _exactly(self._place), torch.inference_mode():
-            start = time.perf_counter()
-            # Torch warns of arrays that cannot be written to, and writes to none.
-            pixels = np.require(checked[INPUT_NAME], requirements="W")
-            image = torch.from_numpy(pixels).to(self._place)
-            self._synchronise()
-            copied = time.perf_counter()
-            values = _as_tuple(module(image))
-            self._synchronise()
-            computed = time.perf_counter()
-            arrays = [value.cpu().numpy() for value in values]
-            end = time.perf_counter()
-        names = [each.name for each in self.outputs]
-        if len(names) != len(arrays):
-            raise ModelFileError(
-                f"'{self._name}' gives {len(arrays)} outputs where its spec names {len(names)}.",
-                "Export the model again; its spec belongs to another file.",
-            )
-        outputs = dict(zip(names, arrays, strict=True))
-        return TimedRun(outputs, copied - start, computed - copied, end - computed)
-
-    def close(self) -> None:
-        """Release the module; runs that are under way finish."""
-        self._module = None
-
-    def _synchronise(self) -> None:
-        if self._place.type == "cuda":
-            torch.cuda.synchronize(self._place)
-
-    @contextlib.contextmanager
-    def _translated_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            raise self._out_of_memory() from error
-        except RuntimeError as error:
-            if "allocate memory" in str(error) or "out of memory" in str(error):
-                raise self._out_of_memory() from error
-            raise ModelFileError(
-                f"torch failed while running '{self._name}': {_last_line(error)}.",
-                "Export the model again; if that does not help, report it with the model.",
-            ) from error
-
-    def _out_of_memory(self) -> ResourceError:
-        return ResourceError(
-            f"The memory ran out while '{self._name}' was run.",
-            "Use a smaller batch or a smaller --image-size, or free some memory.",
         )
+
+    with translated(path, "loaded", (RuntimeError, ValueError, OSError), explain):
+        module = torch.jit.load(str(path), map_location=place)  # type: ignore[no-untyped-call]
+    return TorchScriptRuntime(path, spec, module.eval(), place)
 
 
 def _device(name: str) -> torch.device:
@@ -139,20 +62,77 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", int(index or 0))
 
 
-@contextlib.contextmanager
-def _exactly(place: torch.device) -> Iterator[None]:
-    """Compute FP32 in FP32: on a GPU, cuDNN's default is TF32, with 10 bits of mantissa."""
-    if place.type != "cuda":
-        yield
-        return
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False):
-        yield
+class TorchScriptRuntime:
+    """A loaded archive; see :class:`effdet_deploy.runtimes.adapter.Runtime`."""
 
+    backend = "torchscript"
 
-def _as_tuple(value: Any) -> tuple[torch.Tensor, ...]:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    def __init__(
+        self, path: Path, spec: DetectorSpec, module: torch.nn.Module, device: torch.device
+    ) -> None:
+        self.spec = spec
+        self.device = str(device)
+        self.inputs, self.outputs = spec_tensors(spec)
+        self._path = path
+        self._module: torch.nn.Module | None = module
+        self._place = device
 
+    @property
+    def precision(self) -> str:
+        """What is computed in: the archive's own precision."""
+        return self.spec.precision.kind
 
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300].rstrip(".") if lines else type(error).__name__
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Run the module; raises TensorError on unfit feeds and ResourceError without memory."""
+        return self.run_timed(feeds).outputs
+
+    def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
+        """Run as :meth:`run`, timing the copies; on the CPU they cost next to nothing."""
+        module, path = self._module, self._path
+        if module is None:
+            raise closed_error(path.name)
+        checked = checked_feeds(feeds, self.inputs, self.spec.batch)
+        with (
+            translated(
+                path,
+                "run",
+                (RuntimeError,),
+                lambda text: failed_run("torch", path, last_line(text)),
+            ),
+            self._exact_float32(),
+            torch.inference_mode(),
+        ):
+            start = time.perf_counter()
+            # Torch warns of arrays that cannot be written to, and writes to none.
+            pixels = np.require(checked[INPUT_NAME], requirements="W")
+            image = torch.from_numpy(pixels).to(self._place)
+            self._synchronize()
+            copied = time.perf_counter()
+            found = module(image)
+            values = found if isinstance(found, list | tuple) else (found,)
+            self._synchronize()
+            computed = time.perf_counter()
+            arrays = [value.cpu().numpy() for value in values]
+            end = time.perf_counter()
+        names = [each.name for each in self.outputs]
+        if len(names) != len(arrays):
+            raise ModelFileError(
+                f"'{path.name}' gives {len(arrays)} outputs where its spec names {len(names)}.",
+                "Export the model again; its spec belongs to another file.",
+            )
+        outputs = dict(zip(names, arrays, strict=True))
+        return TimedRun(outputs, copied - start, computed - copied, end - computed)
+
+    def close(self) -> None:
+        """Release the module; runs that are under way finish."""
+        self._module = None
+
+    def _synchronize(self) -> None:
+        if self._place.type == "cuda":
+            torch.cuda.synchronize(self._place)
+
+    def _exact_float32(self) -> contextlib.AbstractContextManager[None]:
+        """Compute FP32 in FP32: on a GPU, cuDNN's default is TF32, with 10 bits of mantissa."""
+        if self._place.type != "cuda":
+            return contextlib.nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=False)

@@ -39,9 +39,9 @@ def counted(monkeypatch):
     sizes = []
     run = Lanes.run
 
-    def counting(self, feeds, most):
+    def counting(self, feeds):
         sizes.append(len(feeds["images"]))
-        return run(self, feeds, most)
+        return run(self, feeds)
 
     monkeypatch.setattr(Lanes, "run", counting)
     return sizes
@@ -117,7 +117,7 @@ def test_closed_lanes_let_go_of_what_they_ran_and_say_that_they_are_closed():
     lanes = Lanes("a model", 2, lambda: dict)
     lanes.close()
     with pytest.raises(UsageError, match="'a model' is closed"):
-        lanes.run({"images": np.arange(4)}, most=2)
+        lanes.run({"images": np.arange(4)})
 
 
 def test_every_lane_has_an_image_or_the_batch_is_run_whole(opened, counted):
@@ -127,19 +127,19 @@ def test_every_lane_has_an_image_or_the_batch_is_run_whole(opened, counted):
     assert counted == [4, 9]
 
 
-def test_groups_are_as_large_as_the_lanes_and_the_caches_allow():
+@pytest.mark.parametrize(("most", "expected"), [(3, [1, 3, 3]), (9, [3, 4])])
+def test_groups_are_as_large_as_the_lanes_and_the_caches_allow(most, expected):
     sizes = []
 
     def run(feeds):
         sizes.append(len(feeds["images"]))
         return {"rows": feeds["images"]}
 
-    lanes = Lanes("a model", 2, lambda: run)
+    lanes = Lanes("a model", 2, lambda: run, most)
     batch = np.arange(7)
-    np.testing.assert_array_equal(lanes.run({"images": batch}, most=3)["rows"], batch)
-    np.testing.assert_array_equal(lanes.run({"images": batch}, most=9)["rows"], batch)
+    np.testing.assert_array_equal(lanes.run({"images": batch})["rows"], batch)
     lanes.close()
-    assert sorted(sizes) == [1, 3, 3, 3, 4]
+    assert sorted(sizes) == expected
 
 
 def test_what_divides_and_how_far():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from effdet_deploy.errors import (
 from effdet_deploy.files import sha256_file, sidecar_path
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import TimedRuntime
-from effdet_deploy.runtimes.onnxruntime import _translated_load_errors as translated_load_errors
+from effdet_deploy.runtimes.engine_errors import translated
+from effdet_deploy.runtimes.onnxruntime import _refused as refused
 from tests.onnx_models import SIDE, detector_spec, set_spec, tiny_model, with_input, write_tiny
 
 
@@ -65,7 +67,7 @@ def test_a_timed_run_gives_the_same_outputs_and_copies_nothing_on_the_cpu(tmp_pa
 def test_a_run_with_bound_memory_gives_the_same_outputs(tmp_path, batch):
     # The path that CUDA takes, run on the CPU so that every call in it is made somewhere.
     runtime = load_runtime(write_tiny(tmp_path / "tiny.onnx"))
-    timed = runtime._run_bound(runtime._open_session(), {"images": batch})
+    timed = runtime._run_bound(runtime._session, {"images": batch})
     for name, expected in runtime.run({"images": batch}).items():
         np.testing.assert_array_equal(timed.outputs[name], expected)
     assert min(timed.copy_in, timed.compute, timed.copy_out) >= 0
@@ -220,9 +222,10 @@ def test_cuda_gives_what_the_cpu_gives(tmp_path, batch):
 
 @pytest.mark.parametrize("name", ["classroom.onnx", "out of memory.onnx"])
 def test_a_path_that_reads_like_an_error_is_none(name):
-    said = f"Load model from {name} failed:This is an invalid model. Type Error"
+    path = Path(name)
+    said = f"Load model from {path} failed:This is an invalid model. Type Error"
     with (
         pytest.raises(ModelFileError, match="cannot be loaded by onnxruntime"),
-        translated_load_errors(Path(name), "CPUExecutionProvider"),
+        translated(path, "loaded", (RuntimeError,), partial(refused, path, "CPUExecutionProvider")),
     ):
         raise RuntimeError(said)

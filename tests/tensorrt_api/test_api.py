@@ -19,12 +19,10 @@ import pytest
 from effdet_deploy.exporters.build_options import HARDWARE_LEVELS, BuildOptions
 from effdet_deploy.exporters.tensorrt import definition as network
 from effdet_deploy.exporters.tensorrt import timing_cache, worker
-from effdet_deploy.runtimes.tensorrt import engine_runtime as tensorrt
-from effdet_deploy.runtimes.tensorrt import library as trt_library
-from effdet_deploy.runtimes.tensorrt import session as tensorrt_session
+from effdet_deploy.runtimes.tensorrt import engine_runtime, execution_context, library
 from tests.doubles.machine import DOUBLE
 
-MODULES = (network, timing_cache, worker, tensorrt, tensorrt_session, trt_library)
+MODULES = (network, timing_cache, worker, engine_runtime, execution_context, library)
 """All that call TensorRT."""
 FILES = [Path(each.__file__) for each in MODULES]
 _MYPY = """[mypy]

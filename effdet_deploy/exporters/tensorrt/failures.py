@@ -15,7 +15,8 @@ from effdet_deploy.errors import (
     ResourceError,
     UsageError,
 )
-from effdet_deploy.runtimes.tensorrt.library import MODULES, NAMES, OUT_OF_MEMORY, essence
+from effdet_deploy.runtimes.engine_errors import OUT_OF_MEMORY
+from effdet_deploy.runtimes.tensorrt.library import MODULES, NAMES, essence
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import Request

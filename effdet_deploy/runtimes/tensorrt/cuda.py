@@ -27,19 +27,15 @@ class Recorder(Protocol):
 
     def begin(self, stream: int) -> None:
         """Record what is queued from here on instead of doing it."""
-        ...
 
     def end(self, stream: int) -> int:
         """Return the recorded graph, ready to be launched."""
-        ...
 
     def launch(self, graph: int, stream: int) -> None:
         """Queue a recorded graph."""
-        ...
 
     def destroy(self, graph: int) -> None:
         """Destroy a recorded graph."""
-        ...
 
 
 class Cuda(Protocol):
@@ -51,59 +47,45 @@ class Cuda(Protocol):
     @property
     def recorder(self) -> Recorder | None:
         """Where work can be recorded: the means to do it."""
-        ...
 
     def current(self) -> AbstractContextManager[None]:
         """Make the device current in the calling thread; every other call is made inside."""
-        ...
 
     def allocate(self, size: int) -> int:
         """Return the address of ``size`` bytes on the device."""
-        ...
 
     def free(self, address: int) -> None:
         """Free what :meth:`allocate` gave."""
-        ...
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
         """Return ``size`` bytes of page-locked host memory, from which copies are asynchronous."""
-        ...
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
         """Free what :meth:`allocate_pinned` gave; the array must not be used afterwards."""
-        ...
 
     def create_stream(self) -> int:
         """Return a stream of its own: the default one cannot be recorded."""
-        ...
 
     def destroy_stream(self, stream: int) -> None:
         """Destroy a stream."""
-        ...
 
     def copy_in(self, address: int, array: NDArray[np.uint8], size: int, stream: int) -> None:
         """Queue a copy of the first ``size`` bytes of pinned memory to the device."""
-        ...
 
     def copy_out(self, array: NDArray[np.uint8], address: int, size: int, stream: int) -> None:
         """Queue a copy from the device to the first ``size`` bytes of pinned memory."""
-        ...
 
     def synchronize(self, stream: int) -> None:
         """Wait until everything queued on ``stream`` is done."""
-        ...
 
     def record_event(self, stream: int) -> int:
         """Return an event that passes when everything queued so far on ``stream`` is done."""
-        ...
 
     def seconds_between(self, first: int, second: int) -> float:
         """Return the seconds that the device took between two events that have passed."""
-        ...
 
     def destroy_event(self, event: int) -> None:
         """Destroy an event."""
-        ...
 
 
 def require_cuda() -> None:
@@ -112,19 +94,12 @@ def require_cuda() -> None:
     Raises:
         MissingPackageError: neither cuda-python nor pycuda is.
     """
-    if not any(_is_installed(name) for name in ("cuda.bindings", "pycuda")):
-        raise _no_module()
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ImportError:
-        return False
-
-
-def _no_module() -> MissingPackageError:
-    return MissingPackageError("cuda-python", "running engines")
+    for name in ("cuda.bindings", "pycuda"):
+        # Looking for a part of an absent package is an error of its own.
+        with contextlib.suppress(ImportError):
+            if importlib.util.find_spec(name) is not None:
+                return
+    raise MissingPackageError("cuda-python", "running engines")
 
 
 def open_cuda(index: int) -> Cuda:
@@ -137,16 +112,12 @@ def open_cuda(index: int) -> Cuda:
     try:
         from cuda.bindings import runtime
     except ImportError:
-        return _open_pycuda(index)
+        try:
+            import pycuda.driver as driver
+        except ImportError as error:
+            raise MissingPackageError("cuda-python", "running engines") from error
+        return _PyCuda(driver, index)
     return _CudaPython(runtime, index)
-
-
-def _open_pycuda(index: int) -> Cuda:
-    try:
-        import pycuda.driver as driver
-    except ImportError as error:
-        raise _no_module() from error
-    return _PyCuda(driver, index)
 
 
 def _failure(doing: str, code: str) -> EffdetDeployError:
@@ -276,11 +247,16 @@ class _PyCuda:
     def __init__(self, driver: Any, index: int) -> None:
         self._driver = driver
         self._kept: dict[int, Any] = {}
-        try:
+        with self._doing("choosing the device"):
             driver.init()
             self._context = driver.Device(index).retain_primary_context()
-        except driver.Error as error:
-            raise _failure("choosing the device", str(error)) from error
+
+    @contextlib.contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except self._driver.Error as error:
+            raise _failure(what, str(error)) from error
 
     def _keep(self, address: int, thing: Any) -> int:
         self._kept[address] = thing
@@ -296,20 +272,16 @@ class _PyCuda:
             self._driver.Context.pop()
 
     def allocate(self, size: int) -> int:
-        try:
+        with self._doing(f"allocating {size} bytes"):
             memory = self._driver.mem_alloc(size)
-        except self._driver.Error as error:
-            raise _failure(f"allocating {size} bytes", str(error)) from error
         return self._keep(int(memory), memory)
 
     def free(self, address: int) -> None:
         self._kept.pop(address).free()
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
-        try:
+        with self._doing(f"locking {size} bytes of host memory"):
             array: NDArray[np.uint8] = self._driver.pagelocked_empty(size, np.uint8)
-        except self._driver.Error as error:
-            raise _failure(f"locking {size} bytes of host memory", str(error)) from error
         return array
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
@@ -323,36 +295,26 @@ class _PyCuda:
         self._kept.pop(stream)
 
     def copy_in(self, address: int, array: NDArray[np.uint8], size: int, stream: int) -> None:
-        self._try("copying to the GPU", "memcpy_htod_async", address, array[:size], stream)
+        with self._doing("copying to the GPU"):
+            self._driver.memcpy_htod_async(address, array[:size], self._kept[stream])
 
     def copy_out(self, array: NDArray[np.uint8], address: int, size: int, stream: int) -> None:
-        self._try("copying from the GPU", "memcpy_dtoh_async", array[:size], address, stream)
-
-    def _try(self, doing: str, name: str, target: Any, source: Any, stream: int) -> None:
-        try:
-            getattr(self._driver, name)(target, source, self._kept[stream])
-        except self._driver.Error as error:
-            raise _failure(doing, str(error)) from error
+        with self._doing("copying from the GPU"):
+            self._driver.memcpy_dtoh_async(array[:size], address, self._kept[stream])
 
     def synchronize(self, stream: int) -> None:
-        try:
+        with self._doing("waiting for the GPU"):
             self._kept[stream].synchronize()
-        except self._driver.Error as error:
-            raise _failure("waiting for the GPU", str(error)) from error
 
     def record_event(self, stream: int) -> int:
-        try:
+        with self._doing("recording an event"):
             event = self._driver.Event()
             event.record(self._kept[stream])
-        except self._driver.Error as error:
-            raise _failure("recording an event", str(error)) from error
         return self._keep(id(event), event)
 
     def seconds_between(self, first: int, second: int) -> float:
-        try:
+        with self._doing("reading an event"):
             return float(self._kept[second].time_since(self._kept[first])) / 1e3
-        except self._driver.Error as error:
-            raise _failure("reading an event", str(error)) from error
 
     def destroy_event(self, event: int) -> None:
         self._kept.pop(event)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -10,26 +11,30 @@ import numpy as np
 
 from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
 from effdet_deploy.errors import (
+    DeviceError,
     EffdetDeployError,
     ModelFileError,
+    UnknownNameError,
     import_failure,
 )
 from effdet_deploy.runtimes.adapter import closed_error
 from effdet_deploy.runtimes.gpu import list_gpus
-from effdet_deploy.runtimes.tensorrt import trust as checks
 from effdet_deploy.runtimes.tensorrt.cuda import open_cuda
+from effdet_deploy.runtimes.tensorrt.execution_context import ExecutionContext
 from effdet_deploy.runtimes.tensorrt.library import (
     NAMES,
     create_log,
-    essence,
     import_library,
     register_plugins,
 )
-from effdet_deploy.runtimes.tensorrt.session import Session
-from effdet_deploy.runtimes.tensorrt.unknown_engine import guessed_spec
+from effdet_deploy.runtimes.tensorrt.trust import (
+    require_runnable,
+    spec_without_sidecar,
+    trusted_spec,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import tensorrt
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from effdet_deploy.runtimes.tensorrt.cuda import Cuda
     from effdet_deploy.runtimes.tensorrt.library import Log
 
+_DEVICE = re.compile(r"auto|cuda(?::(\d+))?")
 _RTX_MAGIC = b"vtrt"
 
 
@@ -51,8 +57,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> Tensor
     sees it. ``threads`` does not apply to a GPU.
     """
     plan = path.read_bytes()
-    spec = checks.trusted_spec(path, plan, trust=trust)
-    return _open(path, plan, spec, device)
+    return _open(path, plan, trusted_spec(path, plan, trust=trust), device)
 
 
 def open_engine(path: Path, spec: DetectorSpec, device: str = "auto") -> TensorRtRuntime:
@@ -62,57 +67,67 @@ def open_engine(path: Path, spec: DetectorSpec, device: str = "auto") -> TensorR
 
 def _open(path: Path, plan: bytes, spec: DetectorSpec | None, device: str) -> TensorRtRuntime:
     gpus = list_gpus()
-    index = checks.device_index(device, gpus)
+    index = _device_index(device, len(gpus))
     built = spec.engine if spec is not None else None
     backend = built.backend if built else "tensorrt-rtx" if plan[:4] == _RTX_MAGIC else "tensorrt"
-    trt = _import(backend)
-    if built is not None:
-        checks.require_same_library(path, built, trt.__version__)
-        checks.require_same_gpu(path, built, gpus[index])
-        checks.require_weights(path, built)
-    cuda = open_cuda(index)
-    log = create_log(trt)
-    with cuda.current():
-        hosts_code = built is not None and "version-compatible" in built.traits
-        engine = _deserialise(trt, path, plan, log, hosts_code=hosts_code)
-        return TensorRtRuntime(path.name, trt, engine, spec, cuda, index, log)
-
-
-def _import(backend: str) -> Any:
     try:
-        return import_library(backend)
+        trt = import_library(backend)
     except ImportError as error:
         package = "tensorrt" if backend == "tensorrt" else "tensorrt-rtx-cu12-bindings"
         raise import_failure(error, package, NAMES[backend], backend) from error
+    if built is not None:
+        require_runnable(path, built, trt.__version__, gpus[index])
+    cuda = open_cuda(index)
+    log = create_log(trt)
+    with cuda.current():
+        # A version-compatible plan brings the code of its own runtime.
+        brings_code = built is not None and "version-compatible" in built.traits
+        engine = _deserialize(trt, path, plan, log, brings_code=brings_code)
+        return TensorRtRuntime(path.name, trt, engine, spec, cuda, index, log)
 
 
-def _deserialise(
-    trt: Any, path: Path, plan: bytes, log: Log, *, hosts_code: bool
+def _device_index(device: str, count: int) -> int:
+    """Return which of ``count`` GPUs ``device`` names; engines run nowhere else."""
+    if device == "cpu":
+        raise DeviceError(
+            "A TensorRT engine runs on an NVIDIA GPU only, and --device cpu was asked for.",
+            "Run the ONNX file it was built from on the CPU.",
+        )
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        raise UnknownNameError("device", device, ("auto", "cuda", "cuda:1"))
+    index = int(match.group(1) or 0)
+    if index >= count:
+        raise DeviceError(
+            f"The device '{device}' was asked for, and the NVIDIA driver reports {count} GPUs.",
+            "Run 'effdet-deploy doctor', or run the ONNX file on the CPU.",
+        )
+    return index
+
+
+def _deserialize(
+    trt: Any, path: Path, plan: bytes, log: Log, *, brings_code: bool
 ) -> tensorrt.ICudaEngine:
-    """Deserialise a plan that has been checked.
+    """Deserialize a plan that has been checked.
 
     Raises:
         ModelFileError: TensorRT returns None; what it said is told.
     """
-    try:
-        runtime: tensorrt.Runtime = trt.Runtime(log.logger)
-    except (TypeError, RuntimeError) as error:  # a factory that returns nullptr is a TypeError
-        raise _refused(path, trt, log) from error
-    register_plugins(trt, log)
-    # A version-compatible plan brings the code of its own runtime.
-    runtime.engine_host_code_allowed = hosts_code
-    engine: tensorrt.ICudaEngine | None = runtime.deserialize_cuda_engine(plan)
+    runtime: tensorrt.Runtime | None = None
+    engine: tensorrt.ICudaEngine | None = None
+    # A factory that returns nullptr is a TypeError.
+    with contextlib.suppress(TypeError, RuntimeError):
+        runtime = trt.Runtime(log.logger)
+    if runtime is not None:
+        register_plugins(trt, log)
+        runtime.engine_host_code_allowed = brings_code
+        engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise _refused(path, trt, log)
+        raise ModelFileError(
+            f"TensorRT {trt.__version__} could not load '{path}': {log.take_reason()}.",
+            "Build the engine again from its ONNX file, on this machine.",
+        )
     return engine
-
-
-def _refused(path: Path, trt: Any, log: Log) -> EffdetDeployError:
-    return ModelFileError(
-        f"TensorRT {trt.__version__} could not load '{path}': "
-        f"{essence(log.errors) or 'it gave no reason'}.",
-        "Build the engine again from its ONNX file, on this machine.",
-    )
 
 
 class TensorRtRuntime:
@@ -123,8 +138,8 @@ class TensorRtRuntime:
     Args:
         name: of the file, for messages.
         trt: the module.
-        engine: deserialised.
-        spec: what the engine says about itself; None guesses it from the tensors.
+        engine: deserialized.
+        spec: what the engine says about itself; None asks its tensors.
         cuda: the device.
         index: of the device.
         log: that TensorRT writes to.
@@ -148,15 +163,15 @@ class TensorRtRuntime:
         self.inputs = tuple(each for each, given in zip(infos, is_input, strict=True) if given)
         self.outputs = tuple(each for each, given in zip(infos, is_input, strict=True) if not given)
         profile = [tuple(each) for each in engine.get_tensor_profile_shape(self.inputs[0].name, 0)]
-        self.spec = spec or guessed_spec(name, self.inputs, self.outputs, profile)
+        self.spec = spec or spec_without_sidecar(name, self.inputs, self.outputs, profile)
         self.device = f"cuda:{index}"
         self.backend = self.spec.engine.backend if self.spec.engine else "tensorrt"
         _check_against_spec(self, profile)
         self._lock = threading.Lock()
-        self._idle: list[Session] = []
+        self._idle: list[ExecutionContext] = []
         with cuda.current():
             # The first context shows now, and not at the first run, whether the memory suffices.
-            self._idle.append(self._new_session(engine))
+            self._idle.append(self._new_context(engine))
 
     @property
     def precision(self) -> str:
@@ -165,15 +180,13 @@ class TensorRtRuntime:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run the engine; raises TensorError, ModelFileError, DeviceError or ResourceError."""
-        outputs: Tensors = self._with_session(feeds, lambda session, checked: session.run(checked))
-        return outputs
+        with self._ready(feeds) as (context, checked):
+            return context.run(checked)
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
         """Run as :meth:`run`, timing the copies."""
-        timed: TimedRun = self._with_session(
-            feeds, lambda session, checked: session.run_timed(checked)
-        )
-        return timed
+        with self._ready(feeds) as (context, checked):
+            return context.run_timed(checked)
 
     def close(self) -> None:
         """Release the engine; runs that are under way finish, and free what is theirs."""
@@ -184,43 +197,37 @@ class TensorRtRuntime:
                 for each in idle:
                     each.close()
 
-    def _with_session(
-        self, feeds: Mapping[str, NDArray[Any]], action: Callable[[Session, Tensors], Any]
-    ) -> Any:
+    @contextlib.contextmanager
+    def _ready(
+        self, feeds: Mapping[str, NDArray[Any]]
+    ) -> Iterator[tuple[ExecutionContext, Tensors]]:
+        """Yield an execution context that no other run has, and the feeds that it takes."""
         with self._lock:
             engine = self._engine
             if engine is None:
                 raise closed_error(self._name)
         checked = checked_feeds(feeds, self.inputs, self.spec.batch)
         with self._cuda.current():
-            session = self._take(engine)
+            with self._lock:
+                context = self._idle.pop() if self._idle else None
+            context = context or self._new_context(engine)
             try:
-                result = action(session, checked)
+                yield context, checked
             except BaseException:
                 # After a failure nothing is known about its stream and buffers, and freeing them
                 # may fail as well: what failed first says why.
                 with contextlib.suppress(EffdetDeployError):
-                    session.close()
+                    context.close()
                 raise
-            self._give_back(session)
-        return result
+            with self._lock:
+                if self._engine is not None:
+                    self._idle.append(context)
+                    return
+            context.close()
 
-    def _take(self, engine: tensorrt.ICudaEngine) -> Session:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
-        return self._new_session(engine)
-
-    def _give_back(self, session: Session) -> None:
-        with self._lock:
-            if self._engine is not None:
-                self._idle.append(session)
-                return
-        session.close()
-
-    def _new_session(self, engine: tensorrt.ICudaEngine) -> Session:
+    def _new_context(self, engine: tensorrt.ICudaEngine) -> ExecutionContext:
         most = self.spec.batch.maximum
-        return Session(engine, self._cuda, self._log, self.inputs, self.outputs, most)
+        return ExecutionContext(engine, self._cuda, self._log, self.inputs, self.outputs, most)
 
 
 def _tensor_info(trt: Any, engine: tensorrt.ICudaEngine, name: str) -> TensorInfo:

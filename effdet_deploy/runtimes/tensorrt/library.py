@@ -15,12 +15,6 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 """Backend → the module to import."""
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 """Backend → its name in messages."""
-OUT_OF_MEMORY = re.compile(
-    r"OutOfMemory|out of memory|bad_alloc|cudaErrorMemoryAllocation|insufficient memory"
-    r"|insufficient workspace|MEM_ALLOC",
-    re.IGNORECASE,
-)
-"""What TensorRT says where memory was too small; an illegal access to it is another matter."""
 _MESSAGES_KEPT = 12
 _POSITION = re.compile(r"^\[[^\]]*::\d+\] |(?:\w+::)+\w+: |Error Code \d+: | In \w+ at /\S+:\d+")
 _LOG = logging.getLogger(__name__)
@@ -39,24 +33,31 @@ class Log:
     errors: list[str]
     warnings: list[str]
 
+    def take_reason(self) -> str:
+        """Return the errors as one line, and forget them."""
+        said = essence(self.errors)
+        self.errors.clear()
+        return said or "it gave no reason"
+
 
 def create_log(trt: Any) -> Log:
     """Return a logger that collects messages instead of printing them."""
     errors: list[str] = []
     warnings: list[str] = []
-    severe = (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR)
+    kept = {
+        trt.ILogger.Severity.INTERNAL_ERROR: errors,
+        trt.ILogger.Severity.ERROR: errors,
+        trt.ILogger.Severity.WARNING: warnings,
+    }
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
         def log(self, severity: Any, msg: str) -> None:
-            if severity in severe:
-                errors.append(msg)
-                del errors[:-_MESSAGES_KEPT]
-            elif severity == trt.ILogger.Severity.WARNING:
-                warnings.append(msg)
-                del warnings[:-_MESSAGES_KEPT]
+            if severity in kept:
+                kept[severity].append(msg)
+                del kept[severity][:-_MESSAGES_KEPT]
             _LOG.debug("%s: %s", severity, msg)
 
     return Log(Logger(), errors, warnings)
@@ -74,9 +75,5 @@ def register_plugins(trt: Any, log: Log) -> None:
 
 def essence(messages: list[str]) -> str:
     """Return what TensorRT said as one line, without its C++ source positions."""
-    return "; ".join(_clean(each) for each in messages)
-
-
-def _clean(message: str) -> str:
-    text = _POSITION.sub("", " ".join(message.split()))
-    return text.strip().rstrip(".")[:400]
+    lines = (_POSITION.sub("", " ".join(each.split())) for each in messages)
+    return "; ".join(line.strip().rstrip(".")[:400] for line in lines)

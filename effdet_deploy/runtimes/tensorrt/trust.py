@@ -1,48 +1,38 @@
-"""What is checked before an engine, which is native code, is deserialised."""
+"""What is checked before an engine, which is native code, is deserialized.
+
+And what can be said of one that comes without a sidecar and is trusted all the same.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from effdet_deploy.artifact.modelfile import read_sidecar
-from effdet_deploy.errors import DeviceError, ModelFileError, UnknownNameError
+from effdet_deploy.artifact.spec import (
+    DETECTION_OUTPUTS,
+    AnchorSpec,
+    BatchSpec,
+    DetectorSpec,
+    InputSpec,
+    OutputSpec,
+)
+from effdet_deploy.errors import ModelFileError
 from effdet_deploy.files import sha256_bytes, sidecar_path
 from effdet_deploy.runtimes.tensorrt.library import NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from effdet_deploy.artifact.spec import DetectorSpec, EngineSpec
+    from effdet_deploy.artifact.spec import EngineSpec
+    from effdet_deploy.artifact.tensors import TensorInfo
     from effdet_deploy.runtimes.gpu import Gpu
 
-_DEVICE = re.compile(r"auto|cuda(?::(\d+))?")
 _AMPERE = 8.0
-_REBUILD = "Build it on this machine from its ONNX file: effdet-deploy build model.onnx "
-
-
-def device_index(device: str, gpus: tuple[Gpu, ...]) -> int:
-    """Return which GPU ``device`` names.
-
-    Raises:
-        UnknownNameError: it names none.
-        DeviceError: there is no such GPU; engines run nowhere else.
-    """
-    match = _DEVICE.fullmatch(device)
-    if match is None and device != "cpu":
-        raise UnknownNameError("device", device, ("auto", "cuda", "cuda:1"))
-    if match is None:
-        raise DeviceError(
-            "A TensorRT engine runs on an NVIDIA GPU only, and --device cpu was asked for.",
-            "Run the ONNX file it was built from on the CPU.",
-        )
-    index = int(match.group(1) or 0)
-    if index >= len(gpus):
-        raise DeviceError(
-            f"The device '{device}' was asked for, and the NVIDIA driver reports {len(gpus)} GPUs.",
-            "Run 'effdet-deploy doctor', or run the ONNX file on the CPU.",
-        )
-    return index
+_PICTURE_RANK = 4
 
 
 def trusted_spec(path: Path, plan: bytes, *, trust: bool) -> DetectorSpec | None:
@@ -73,45 +63,41 @@ def trusted_spec(path: Path, plan: bytes, *, trust: bool) -> DetectorSpec | None
     return sidecar.spec
 
 
-def require_same_library(path: Path, built: EngineSpec, version: str) -> None:
-    """Check that this release of TensorRT takes the engine.
+def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> None:
+    """Check that an engine was built for this release of TensorRT and this kind of GPU.
 
     Raises:
-        ModelFileError: it was built by another release.
+        ModelFileError: it was built for another, or holds no weights.
     """
     name = NAMES.get(built.backend, built.backend)
-    if built.version == version or (
+    rebuild = (
+        f"Build it on this machine from its ONNX file: effdet-deploy build model.onnx '{path.name}'"
+    )
+    if built.version != version and not (
         "version-compatible" in built.traits and _is_later(version, built.version)
     ):
-        return
-    raise ModelFileError(
-        f"'{path}' was built for {name} {built.version}, and this is {name} {version}.",
-        f"{_REBUILD}'{path.name}'; or install that release.",
-    )
+        raise ModelFileError(
+            f"'{path}' was built for {name} {built.version}, and this is {name} {version}.",
+            f"{rebuild}; or install that release.",
+        )
+    # An engine of TensorRT-RTX is compiled for the GPU when it is loaded.
+    if built.backend != "tensorrt-rtx" and built.gpu and not _fits(built, gpu):
+        raise ModelFileError(
+            f"'{path}' was built for {built.gpu} (compute capability "
+            f"{built.compute_capability}), and this is {gpu}.",
+            f"{rebuild}.",
+        )
+    if built.is_stripped:
+        raise ModelFileError(
+            f"'{path}' was built with --strip-plan and holds no weights.",
+            "Refit it with TensorRT's refitter first, or build it without --strip-plan.",
+        )
 
 
 def _is_later(version: str, built: str) -> bool:
     """Version-compatible engines run under later releases of one major version."""
-    ours, theirs = (
-        [int(part) for part in re.findall(r"\d+", each)] or [0] for each in (version, built)
-    )
-    return ours[0] == theirs[0] and ours >= theirs
-
-
-def require_same_gpu(path: Path, built: EngineSpec, gpu: Gpu) -> None:
-    """Check that the engine was built for this kind of GPU.
-
-    Raises:
-        ModelFileError: it was built for another.
-    """
-    # An engine of TensorRT-RTX is compiled for the GPU when it is loaded.
-    if built.backend == "tensorrt-rtx" or not built.gpu or _fits(built, gpu):
-        return
-    raise ModelFileError(
-        f"'{path}' was built for {built.gpu} (compute capability {built.compute_capability}), and "
-        f"this is {gpu}.",
-        f"{_REBUILD}'{path.name}'.",
-    )
+    here, there = ([int(part) for part in re.findall(r"\d+", each)] for each in (version, built))
+    return here[:1] == there[:1] and here >= there
 
 
 def _fits(built: EngineSpec, gpu: Gpu) -> bool:
@@ -122,10 +108,36 @@ def _fits(built: EngineSpec, gpu: Gpu) -> bool:
     return (gpu.name, gpu.compute_capability) == (built.gpu, built.compute_capability)
 
 
-def require_weights(path: Path, built: EngineSpec) -> None:
-    """Check that the engine holds its weights; raises ModelFileError."""
-    if built.is_stripped:
+def spec_without_sidecar(
+    name: str,
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
+    profile: Sequence[tuple[int, ...]],
+) -> DetectorSpec:
+    """Return what the tensors say of an engine that does the whole job, from uint8 to boxes.
+
+    Boxes are taken for xyxy. Nothing says which classes it knows, or how many: the spec names none.
+
+    Raises:
+        ModelFileError: it is another kind of engine, whose numbers mean nothing without a sidecar.
+    """
+    shape = inputs[0].shape if len(inputs) == 1 else ()
+    whole_job = len(shape) == _PICTURE_RANK and inputs[0].dtype == np.dtype(np.uint8)
+    rows = {each.name: each.shape for each in outputs}
+    if not whole_job or not set(DETECTION_OUTPUTS) <= rows.keys():
         raise ModelFileError(
-            f"'{path}' was built with --strip-plan and holds no weights.",
-            "Refit it with TensorRT's refitter first, or build it without --strip-plan.",
+            f"'{name}' has no sidecar, and its tensors do not say how pictures are prepared for it "
+            f"or what comes out: {', '.join(map(str, (*inputs, *outputs)))}.",
+            "Put its sidecar beside it; only uint8 pictures in, detections out, need none.",
         )
+    depth = rows["detection_boxes"][1] or 1
+    sizes = [each[0] for each in profile] or [shape[0] or 1] * 3
+    return DetectorSpec(
+        variant="unknown",
+        input=InputSpec(height=shape[1] or 0, width=shape[2] or 0),
+        # Of no use to boxes that are decoded already.
+        anchors=AnchorSpec(3, 7, 3, ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0),
+        classes=(),
+        output=OutputSpec(candidates=depth, max_detections=depth, score_threshold=0.0),
+        batch=BatchSpec(sizes[0], sizes[len(sizes) // 2], sizes[-1]),
+    )

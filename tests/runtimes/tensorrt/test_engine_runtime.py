@@ -188,3 +188,17 @@ def test_an_engine_without_sidecar_is_run_when_it_is_trusted(tmp_path, use_engin
 
     assert runtime.spec.batch == RANGE
     assert runtime.run(pictures(51))["detection_scores"][0, 0] == pytest.approx(0.2)
+
+
+def test_an_engine_without_sidecar_names_its_classes_by_their_numbers(tmp_path, use_engine_double):
+    use_engine_double()
+    engine = write_engine(tmp_path / "tiny.engine", sidecar=False)
+
+    with Detector.load(engine, trust=True) as detector:
+        (found,) = detector.detect(np.full((SIDE, SIDE, 3), 255, np.uint8))
+
+    assert detector.spec.classes == ()
+    assert found.labels.tolist() == CLASSES.tolist()
+    numbers = range(int(max(CLASSES)) + 1)
+    assert found.names == tuple(str(each) for each in numbers)
+    assert found.category_ids == tuple(each + 1 for each in numbers)

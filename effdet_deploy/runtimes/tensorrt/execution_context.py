@@ -1,8 +1,9 @@
-"""One execution context with its own stream and buffers, for one run at a time."""
+"""One execution context of an engine with its own stream and buffers, for one run at a time."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from effdet_deploy.errors import DeviceError, EffdetDeployError, ModelFileError, ResourceError
 from effdet_deploy.runtimes.adapter import TimedRun
-from effdet_deploy.runtimes.tensorrt.library import OUT_OF_MEMORY, essence
+from effdet_deploy.runtimes.engine_errors import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,21 +29,24 @@ class _Buffer:
 
     def __init__(self, cuda: Cuda, info: TensorInfo, most: int) -> None:
         self.info = info
-        self.sides = tuple(most if side is None else side for side in info.shape)
-        size = math.prod(self.sides) * info.dtype.itemsize
-        self.host = cuda.allocate_pinned(size)
+        self.host = cuda.allocate_pinned(self.size(most))
         try:
-            self.device = cuda.allocate(size)
+            self.device = cuda.allocate(self.size(most))
         except EffdetDeployError:
             cuda.free_pinned(self.host)
             raise
 
-    def array(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return the host mirror as an array of ``shape``; a view."""
-        return self.host[: self.bytes_of(shape)].view(self.info.dtype).reshape(shape)
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Return the tensor's shape for ``batch`` images; its other sides are fixed."""
+        return (batch, *(side or 0 for side in self.info.shape[1:]))
 
-    def bytes_of(self, shape: tuple[int, ...]) -> int:
-        return math.prod(shape) * self.info.dtype.itemsize
+    def size(self, batch: int) -> int:
+        """Return its bytes for ``batch`` images."""
+        return math.prod(self.shape(batch)) * self.info.dtype.itemsize
+
+    def array(self, batch: int) -> NDArray[Any]:
+        """Return the host mirror for ``batch`` images; a view."""
+        return self.host[: self.size(batch)].view(self.info.dtype).reshape(self.shape(batch))
 
     def free(self, cuda: Cuda) -> None:
         try:
@@ -51,11 +55,11 @@ class _Buffer:
             cuda.free_pinned(self.host)
 
 
-class Session:
+class ExecutionContext:
     """An execution context of an engine; not for two threads at once.
 
     Args:
-        engine: deserialised.
+        engine: deserialized.
         cuda: the device, current in the calling thread.
         log: of the engine's runtime.
         inputs: the engine's inputs; None marks the batch.
@@ -79,11 +83,10 @@ class Session:
         self._cuda, self._log = cuda, log
         self._batch = 0
         self._graph = 0
-        self._runs = 0
+        self._has_run = False
         # A graph is a recording of one shape.
         fixed = all(None not in each.shape for each in inputs)
         self._recorder = cuda.recorder if fixed else None
-        self._cleanup = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             context: tensorrt.IExecutionContext | None = engine.create_execution_context()
             if context is None:
@@ -91,17 +94,14 @@ class Session:
             self._context = context
             self._stream = cuda.create_stream()
             undo.callback(cuda.destroy_stream, self._stream)
-            self._inputs = [self._buffer(undo, each, most) for each in inputs]
-            self._outputs = [self._buffer(undo, each, most) for each in outputs]
-            for each in (*self._inputs, *self._outputs):
-                if not self._context.set_tensor_address(each.info.name, each.device):
-                    raise self._refused(f"take the address of '{each.info.name}'", ModelFileError)
+            buffers = []
+            for info in (*inputs, *outputs):
+                buffers.append(_Buffer(cuda, info, most))
+                undo.callback(buffers[-1].free, cuda)
+                if not context.set_tensor_address(info.name, buffers[-1].device):
+                    raise self._refused(f"take the address of '{info.name}'", ModelFileError)
+            self._inputs, self._outputs = buffers[: len(inputs)], buffers[len(inputs) :]
             self._cleanup = undo.pop_all()
-
-    def _buffer(self, undo: contextlib.ExitStack, info: TensorInfo, most: int) -> _Buffer:
-        buffer = _Buffer(self._cuda, info, most)
-        undo.callback(buffer.free, self._cuda)
-        return buffer
 
     def run(self, feeds: Tensors) -> Tensors:
         """Run on checked arrays; returns arrays of the caller's own.
@@ -112,10 +112,12 @@ class Session:
             ResourceError: memory runs out.
         """
         batch = self._fill(feeds)
-        if self._recorder is not None:
-            self._run_recorded(self._recorder, batch)
+        if self._recorder is not None and self._has_run:
+            self._play(self._recorder, batch)
         else:
-            self._queue_all(batch)
+            # TensorRT allocates and sets up in the first run, which a recording does not allow.
+            self._queue(batch)
+            self._has_run = True
         # Until here the outputs are whatever the last run left.
         self._cuda.synchronize(self._stream)
         return self._results(batch)
@@ -123,17 +125,14 @@ class Session:
     def run_timed(self, feeds: Tensors) -> TimedRun:
         """Run as :meth:`run`, with events between the stages; the graph is not used."""
         batch = self._fill(feeds)
+        cuda = self._cuda
         with contextlib.ExitStack() as events:
-            begun = self._mark(events)
-            self._queue_inputs(batch)
-            copied = self._mark(events)
-            self._enqueue()
-            computed = self._mark(events)
-            self._queue_outputs(batch)
-            ended = self._mark(events)
-            self._cuda.synchronize(self._stream)
-            between = self._cuda.seconds_between
-            stages = between(begun, copied), between(copied, computed), between(computed, ended)
+            passed = [self._mark(events)]
+            for stage in (self._queue_inputs, self._compute, self._queue_outputs):
+                stage(batch)
+                passed.append(self._mark(events))
+            cuda.synchronize(self._stream)
+            stages = [cuda.seconds_between(*pair) for pair in itertools.pairwise(passed)]
         return TimedRun(self._results(batch), *stages)
 
     def _mark(self, events: contextlib.ExitStack) -> int:
@@ -151,60 +150,47 @@ class Session:
             self._cleanup.close()
 
     def _fill(self, feeds: Tensors) -> int:
-        """Put the arrays into the page-locked buffers and tell the context their shapes."""
-        batch = 0
+        """Put the arrays into the page-locked buffers and tell the context a new batch size."""
+        batch = len(next(iter(feeds.values())))
         for buffer in self._inputs:
-            value = feeds[buffer.info.name]
-            batch = len(value)
-            np.copyto(buffer.array(value.shape), value)
-            if batch != self._batch and not self._context.set_input_shape(
-                buffer.info.name, value.shape
-            ):
-                raise self._refused(f"take the shape {list(value.shape)}", ModelFileError)
-        if batch != self._batch:
-            self._batch = 0
-            self._check_output_shapes(batch)
-            self._batch = batch
-        return batch
-
-    def _check_output_shapes(self, batch: int) -> None:
+            np.copyto(buffer.array(batch), feeds[buffer.info.name])
+        if batch == self._batch:
+            return batch
+        # What is refused half-way is told anew next time.
+        self._batch = 0
+        for buffer in self._inputs:
+            if not self._context.set_input_shape(buffer.info.name, buffer.shape(batch)):
+                raise self._refused(f"take the shape {list(buffer.shape(batch))}", ModelFileError)
         for buffer in self._outputs:
             shape = tuple(self._context.get_tensor_shape(buffer.info.name))
-            if shape != (batch, *buffer.sides[1:]):
+            if shape != buffer.shape(batch):
                 raise ModelFileError(
                     f"The engine's output '{buffer.info.name}' has the shape {list(shape)} for a "
                     f"batch of {batch}.",
                     "Build the engine again from its ONNX file.",
                 )
+        self._batch = batch
+        return batch
 
-    def _queue_all(self, batch: int) -> None:
+    def _queue(self, batch: int) -> None:
         self._queue_inputs(batch)
-        self._enqueue()
+        self._compute(batch)
         self._queue_outputs(batch)
 
     def _queue_inputs(self, batch: int) -> None:
         for each in self._inputs:
-            size = each.bytes_of((batch, *each.sides[1:]))
-            self._cuda.copy_in(each.device, each.host, size, self._stream)
+            self._cuda.copy_in(each.device, each.host, each.size(batch), self._stream)
 
-    def _queue_outputs(self, batch: int) -> None:
-        for each in self._outputs:
-            size = each.bytes_of((batch, *each.sides[1:]))
-            self._cuda.copy_out(each.host, each.device, size, self._stream)
-
-    def _enqueue(self) -> None:
+    def _compute(self, _batch: int) -> None:
         if not self._context.execute_async_v3(self._stream):
             raise self._refused("run", ModelFileError)
 
-    def _run_recorded(self, recorder: Recorder, batch: int) -> None:
-        """Queue the first run, record the second, and play the recording from then on.
+    def _queue_outputs(self, batch: int) -> None:
+        for each in self._outputs:
+            self._cuda.copy_out(each.host, each.device, each.size(batch), self._stream)
 
-        TensorRT allocates and sets up in the first run, which a recording does not allow.
-        """
-        if not self._runs:
-            self._queue_all(batch)
-            self._runs = 1
-            return
+    def _play(self, recorder: Recorder, batch: int) -> None:
+        """Launch the recording, which is made at the second run."""
         if not self._graph:
             try:
                 self._graph = self._record(recorder, batch)
@@ -212,14 +198,14 @@ class Session:
                 # Not every engine can be recorded: NonMaxSuppression decides its sizes as it runs.
                 self._recorder = None
                 self._log.errors.clear()
-                self._queue_all(batch)
+                self._queue(batch)
                 return
         recorder.launch(self._graph, self._stream)
 
     def _record(self, recorder: Recorder, batch: int) -> int:
         recorder.begin(self._stream)
         try:
-            self._queue_all(batch)
+            self._queue(batch)
         except EffdetDeployError:
             # A stream must not stay in recording.
             with contextlib.suppress(DeviceError):
@@ -228,13 +214,10 @@ class Session:
         return recorder.end(self._stream)
 
     def _results(self, batch: int) -> Tensors:
-        return {
-            each.info.name: each.array((batch, *each.sides[1:])).copy() for each in self._outputs
-        }
+        return {each.info.name: each.array(batch).copy() for each in self._outputs}
 
     def _refused(self, what: str, kind: type[EffdetDeployError]) -> EffdetDeployError:
-        said = essence(self._log.errors) or "it gave no reason"
-        self._log.errors.clear()
+        said = self._log.take_reason()
         if OUT_OF_MEMORY.search(said):
             kind = ResourceError
         return kind(

@@ -1,0 +1,72 @@
+"""What an engine raises, as an error of ours: one sentence of cause and one of remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+from effdet_deploy.errors import ModelFileError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from effdet_deploy.errors import EffdetDeployError
+
+OUT_OF_MEMORY = re.compile(
+    r"\bOOM\b|bad_alloc|out ?of ?memory|insufficient (memory|workspace)|ALLOC_FAILED|MEM_ALLOC"
+    r"|cudaErrorMemoryAllocation|(failed|unable) to allocate|(cannot|can't|could not) allocate"
+    r"|smaller than requested bytes",
+    re.IGNORECASE,
+)
+"""What engines say where memory was too small; an illegal access to it is another matter."""
+LONGEST = 300
+"""Characters of an engine's own words that a message repeats."""
+
+
+@contextlib.contextmanager
+def translated(
+    path: Path,
+    doing: str,
+    raised: tuple[type[Exception], ...],
+    explain: Callable[[str], EffdetDeployError],
+) -> Iterator[None]:
+    """Raise what an engine raises inside the block as an error of ours.
+
+    Args:
+        path: the model.
+        doing: what is done with it, ``loaded`` or ``run``.
+        raised: the exceptions that the engine fails with.
+        explain: returns the error for what the engine said.
+
+    Raises:
+        ResourceError: memory ran out.
+    """
+    failures: tuple[type[Exception], ...] = (MemoryError, *raised)
+    try:
+        yield
+    except failures as error:
+        # A path may read like an error: "out of memory.onnx".
+        text = str(error).replace(str(path), "")
+        if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(text):
+            raise ResourceError(
+                f"The memory ran out while '{path.name}' was {doing}.",
+                "Use a smaller batch or a smaller --image-size, or free some memory.",
+            ) from error
+        raise explain(str(error)) from error
+
+
+def failed_run(engine: str, path: Path, said: str) -> ModelFileError:
+    """Return the error for a model that was loaded and could not be run."""
+    return ModelFileError(
+        f"{engine} failed while running '{path.name}': {said}.",
+        "Export the model again; if that does not help, report it with the model.",
+    )
+
+
+def last_line(text: str, beside: str = r"$^") -> str:
+    """Return the last line of ``text``, which holds the reason; lines with ``beside`` do not."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not re.search(beside, line)]
+    return (telling or lines or ["no reason given"])[-1][:LONGEST].rstrip(".")
