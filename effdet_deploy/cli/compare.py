@@ -12,7 +12,8 @@ from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
     from effdet_deploy.diagnosis.bisecting import Bisection
-    from effdet_deploy.diagnosis.side_by_side import Pictures, SideBySide
+    from effdet_deploy.diagnosis.side_by_side import SideBySide
+    from effdet_deploy.evaluation.pictures import Pictures
 
 _DIFFERS = 3
 
@@ -125,9 +126,9 @@ def _report(
 
 
 def _pictures(folder: Path | None, coco: Path | None, limit: int | None) -> Pictures | None:
-    from effdet_deploy.diagnosis.side_by_side import pictures_of, pictures_of_set
     from effdet_deploy.errors import UsageError
     from effdet_deploy.evaluation.cocoset import read_coco
+    from effdet_deploy.evaluation.pictures import pictures_of, pictures_of_set
 
     if limit is not None and coco is None and folder is None:
         raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")

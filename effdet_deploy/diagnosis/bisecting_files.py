@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, read_spec
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
-from effdet_deploy.detection.images import load_image
-from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.diagnosis.bisecting import MOST_MEASUREMENTS, Bisection, Kind, bisect
-from effdet_deploy.diagnosis.side_by_side import own_pictures
 from effdet_deploy.diagnosis.sides import require_onnx
 from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.evaluation.pictures import own_pictures
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.progress import silent
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.diagnosis.side_by_side import Pictures
+    from effdet_deploy.evaluation.pictures import Pictures
     from effdet_deploy.progress import Progress
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -93,11 +91,7 @@ def bisect_file(
 
     spec = read_spec(reference, "onnx")
     _require_same_input(candidate, spec)
-    sources = (pictures or own_pictures(spec)).sources[:PICTURES]
-    images = [
-        letterbox(load_image(source), spec.input.height, spec.input.width, spec.input.fill)[0]
-        for source in sources
-    ]
+    images = (pictures or own_pictures(spec.input)).letterboxed(spec.input, PICTURES)
     known, reduced = onnx.load(reference), onnx.load(candidate)
     grafting = (Int8Grafting if kind == "int8" else HalfGrafting)(known, reduced)
     heads = HeadsMeter(known, list(graph_inputs(images, spec)))

@@ -6,49 +6,32 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from effdet_deploy.detection.images import find_images, load_image
-from effdet_deploy.detection.letterbox import letterbox
+from effdet_deploy.detection.images import load_image
 from effdet_deploy.diagnosis.causes import find_causes
 from effdet_deploy.diagnosis.layers import least_snr, locate
 from effdet_deploy.diagnosis.sides import Engine, References, layer_sources, open_artifact
 from effdet_deploy.errors import UsageError
+from effdet_deploy.evaluation.pictures import own_pictures
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import coarser, compare_all
-from effdet_deploy.parity.samples import COUNT, SEED
 from effdet_deploy.progress import silent
-from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from effdet_deploy.artifact.spec import DetectorSpec, InputSpec
-    from effdet_deploy.detection.images import ImageSource
+    from effdet_deploy.artifact.spec import InputSpec
     from effdet_deploy.diagnosis.layers import LayerReport
     from effdet_deploy.diagnosis.sides import Reference
     from effdet_deploy.evaluation.accuracy import Difference
     from effdet_deploy.evaluation.cocoset import CocoSet
+    from effdet_deploy.evaluation.pictures import Pictures
     from effdet_deploy.parity.comparison import Comparison, Side
     from effdet_deploy.progress import Progress
 
 _PREPROCESS = "preprocess."
 LAYER_PICTURES = 4
 """Layers are compared on the first pictures only: a wrong layer is wrong on any."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """What artifacts are compared on.
-
-    Attributes:
-        names: what each picture is called in a report.
-        sources: whatever :func:`effdet_deploy.detection.images.load_image` reads.
-        dataset: the annotated set that they are, in its order; None without annotations.
-    """
-
-    names: tuple[str, ...]
-    sources: tuple[ImageSource, ...]
-    dataset: CocoSet | None = None
 
 
 @dataclass(frozen=True)
@@ -98,28 +81,6 @@ class SideBySide:
         return all(each.passed for each in self.examined)
 
 
-def pictures_of(folder: Path, limit: int | None = None) -> Pictures:
-    """Return the pictures of a folder, by name.
-
-    Raises:
-        ImageError: there are none.
-    """
-    paths = find_images(folder)[:limit]
-    return Pictures(tuple(path.name for path in paths), tuple(paths))
-
-
-def pictures_of_set(dataset: CocoSet) -> Pictures:
-    """Return the pictures of an annotated set."""
-    paths = tuple(dataset.paths.values())
-    return Pictures(tuple(path.name for path in paths), paths, dataset)
-
-
-def own_pictures(spec: DetectorSpec) -> Pictures:
-    """Return the structured pictures that exports are verified on, in the size of ``spec``."""
-    made = structured_pictures(COUNT, spec.input.height, spec.input.width, SEED)
-    return Pictures(tuple(f"structured picture {index}" for index in range(COUNT)), tuple(made))
-
-
 def compare_files(
     candidates: Sequence[Path],
     reference: str,
@@ -150,7 +111,7 @@ def compare_files(
     with ExitStack() as stack:
         progress("loading the models")
         ours = {path: open_artifact(path, engine or Engine(), stack) for path in candidates}
-        shown = pictures or own_pictures(next(iter(ours.values())).spec)
+        shown = pictures or own_pictures(next(iter(ours.values())).spec.input)
         _require_categories(ours.values(), shown)
         theirs = {path: references.open(side.spec, stack) for path, side in ours.items()}
         if layers:
@@ -219,7 +180,7 @@ def _compare_groups(
     found: dict[Path, Comparison] = {}
 
     def tell(done: int) -> None:
-        progress(f"comparing detections: {done} of {len(pictures.sources)} pictures")
+        progress(f"comparing detections: {done} of {len(pictures)} pictures")
 
     tell(0)
     for reference, members in groups.items():
@@ -238,10 +199,7 @@ def compare_layers(
     if mine != theirs:
         # Two kinds of input are made the same thing in different ways.
         layers = tuple(each for each in layers if not each.name.startswith(_PREPROCESS))
-    canvases = [
-        letterbox(load_image(source), mine.height, mine.width, mine.fill)[0]
-        for source in pictures.sources[:LAYER_PICTURES]
-    ]
+    canvases = pictures.letterboxed(mine, LAYER_PICTURES)
     kinds = (comparison.candidate.precision.kind, comparison.reference.precision.kind)
     return locate(layers, candidate, known, canvases, least_snr(coarser(*kinds)))
 

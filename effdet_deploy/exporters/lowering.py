@@ -11,9 +11,9 @@ import onnx
 
 from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
+from effdet_deploy.evaluation.pictures import pictures_of, verification_images
 from effdet_deploy.exporters.delivery import plan_path, scratch_path
 from effdet_deploy.onnxgraph.finishing import write_onnx
-from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.calibration import calibration_images, require_calibration
@@ -98,7 +98,7 @@ def _lower_to_fp16(
     model: ModelProto, _path: Path, spec: DetectorSpec, options: ExportOptions, progress: Progress
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
     folder = options.calibration or options.verify_images
-    images = verification_images(spec.input, folder)
+    images = verification_images(spec.input, pictures_of(folder))
     unfit = _unfit_nodes(model, graph_inputs(images, spec), progress)
     to_half(model, unfit.nodes)
     return model, unfit.nodes, (() if folder else (_SYNTHETIC,)) + unfit.notes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from effdet_deploy.evaluation.pictures import pictures_of, verification_images
 from effdet_deploy.exporters.delivery import (
     Artifact,
     deliver_artifact,
@@ -29,7 +30,6 @@ from effdet_deploy.onnxgraph.nms_plugin import (
     before_plugin,
 )
 from effdet_deploy.onnxgraph.simplify import simplify
-from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.tolerances import tolerance_for
 from effdet_deploy.parity.verify import verify
 from effdet_deploy.runtimes import load_runtime
@@ -75,8 +75,8 @@ def export(
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
-            folder = options.verify_images or options.calibration
-            images = verification_images(spec.input, folder, spec.batch)
+            pictures = pictures_of(options.verify_images or options.calibration)
+            images = verification_images(spec.input, pictures, spec.batch)
             reference = EagerReference(source.model, spec.input)
             has_budget = options.max_map_drop is not None
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)

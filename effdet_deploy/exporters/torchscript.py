@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY
+from effdet_deploy.evaluation.pictures import pictures_of, verification_images
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, scratch_path
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import staging
-from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
@@ -70,7 +70,7 @@ def _verify(
 ) -> ParityReport:
     from effdet_deploy.pytorch.reference import EagerReference
 
-    images = verification_images(spec.input, options.verify_images, spec.batch)
+    images = verification_images(spec.input, pictures_of(options.verify_images), spec.batch)
     runtimes = [load_runtime(each, "torchscript", "cpu") for each in (heads_path, path)]
     try:
         heads, detections = (partial(run_images, runtime) for runtime in runtimes)

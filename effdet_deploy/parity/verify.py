@@ -16,7 +16,6 @@ from effdet_deploy.parity.matching import ImagePair
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.report import ChainParity, OutputParity, ParityReport
 from effdet_deploy.parity.rows import Rows, candidates_from_heads, rows_from_outputs
-from effdet_deploy.parity.samples import plan_batches
 from effdet_deploy.parity.suppression import static_steps
 from effdet_deploy.parity.tally import DetectionTally, measure_score_error
 from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
 
     Tensors = Mapping[str, NDArray[Any]]
     Run = Callable[[NDArray[Any]], Tensors]
@@ -90,7 +89,7 @@ def verify(
     Args:
         spec: of the artifact.
         images: letterboxed RGB images ``[H,W,3]`` of the spec's size; see
-            :func:`~effdet_deploy.parity.samples.verification_images`.
+            :func:`~effdet_deploy.evaluation.pictures.verification_images`.
         reference: usually :class:`~effdet_deploy.pytorch.reference.EagerReference`.
         run_heads: graph input to the two raw heads, from the artifact or an instrumented copy;
             None where they cannot be had.
@@ -107,6 +106,18 @@ def verify(
         ahead = {index for later in plan[position + 1 :] for index in later}
         state.known = {index: known for index, known in state.known.items() if index in ahead}
     return _report(state, asked, tuple(dict.fromkeys(len(indices) for indices in plan)))
+
+
+def plan_batches(count: int, batch: BatchSpec) -> list[list[int]]:
+    """Return the image indices of every run: each image at the largest and at the smallest size.
+
+    A run that is not full starts over with the first images.
+    """
+    return [
+        [index % count for index in range(start, start + size)]
+        for size in dict.fromkeys((batch.maximum, batch.minimum))
+        for start in range(0, count, size)
+    ]
 
 
 def _run_batch(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.diagnosis.side_by_side import Examined, Pictures
+    from effdet_deploy.diagnosis.side_by_side import Examined
+    from effdet_deploy.evaluation.pictures import Pictures
     from effdet_deploy.parity.comparison import ComparedImage
     from effdet_deploy.parity.rows import Rows
 

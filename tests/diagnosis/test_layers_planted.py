@@ -11,7 +11,7 @@ from effdet_deploy.diagnosis.layers import LEAST_FP32_SNR_DB, locate
 from effdet_deploy.diagnosis.side_by_side import compare_files
 from effdet_deploy.onnxgraph.graph_layers import GraphLayers
 from effdet_deploy.pytorch.layers import EagerLayers
-from tests.parity import exported as planted
+from tests.diagnosis import planted
 
 # What ONNX Runtime's float32 and PyTorch's may differ by, at the least.
 SOUND_DB = 80.0
@@ -19,7 +19,7 @@ SOUND_DB = 80.0
 
 @pytest.fixture(scope="module")
 def pictures(exported):
-    from effdet_deploy.parity.samples import verification_images
+    from effdet_deploy.evaluation.pictures import verification_images
 
     return verification_images(GraphLayers(exported).spec.input)[:2]
 

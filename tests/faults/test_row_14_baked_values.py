@@ -8,7 +8,7 @@ from PIL import Image
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.parity.samples import verification_images
+from effdet_deploy.evaluation.pictures import pictures_of, verification_images
 from effdet_deploy.parity.verify import verify
 from effdet_deploy.synthetic import structured_pictures
 from tests.parity.stand_ins import StandInReference, detector_spec, finished, heads_of
@@ -17,7 +17,7 @@ RANGED = detector_spec(batch=BatchSpec(1, 2, 3))
 
 
 def verified(run_heads, spec=RANGED, folder=None):
-    images = verification_images(spec.input, folder, spec.batch)
+    images = verification_images(spec.input, pictures_of(folder), spec.batch)
     return verify(
         spec,
         images,

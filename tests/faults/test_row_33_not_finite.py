@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from effdet_deploy.detection.detector import Detector
+from effdet_deploy.evaluation.pictures import verification_images
 from effdet_deploy.parity import compare
-from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.parity.verify import verify
 from tests.parity.stand_ins import (
     StandInReference,

@@ -8,7 +8,8 @@ import pytest
 
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.diagnosis.layers import LayerParity, LayerReport
-from effdet_deploy.diagnosis.side_by_side import Pictures, SideBySide, examine
+from effdet_deploy.diagnosis.side_by_side import SideBySide, examine
+from effdet_deploy.evaluation.pictures import Pictures
 from effdet_deploy.parity.comparison import Side, compare_all
 from effdet_deploy.parity.metrics import tensor_errors
 from effdet_deploy.reports.gallery import worst_first

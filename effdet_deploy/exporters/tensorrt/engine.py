@@ -16,6 +16,7 @@ from effdet_deploy.artifact.modelfile import (
 )
 from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
 from effdet_deploy.errors import ModelFileError, UsageError
+from effdet_deploy.evaluation.pictures import pictures_of, verification_images
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, plan_path
 from effdet_deploy.exporters.options import (
@@ -25,7 +26,6 @@ from effdet_deploy.exporters.options import (
 from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.process import run_builder
 from effdet_deploy.files import require_writable_target, sha256_file, staging
-from effdet_deploy.parity.samples import verification_images
 from effdet_deploy.preflight import require_onnx
 from effdet_deploy.progress import Progress, silent
 from effdet_deploy.runtimes.gpu import list_gpus
@@ -84,7 +84,8 @@ def build_engine(
     spec = _buildable_spec(onnx_path, options, batch)
     recorded = read_sidecar(onnx_path)
     digest = sha256_file(onnx_path)
-    pictures = verification_images(spec.input, images, spec.batch) if verify else []
+    found = pictures_of(images)
+    pictures = verification_images(spec.input, found, spec.batch) if verify else []
     require_ready(options, verify=verify)
     with staging(engine_path) as directory:
         staged = directory / engine_path.name

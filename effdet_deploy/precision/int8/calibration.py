@@ -15,9 +15,8 @@ import onnx
 
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.detection.images import load_image
-from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.errors import DataError, EffdetDeployError
-from effdet_deploy.evaluation.cocoset import find_pictures
+from effdet_deploy.evaluation.pictures import Pictures, pictures_of
 from effdet_deploy.files import deliver, staging
 from effdet_deploy.precision.ranges import open_session, scan_ranges, with_outputs
 from effdet_deploy.progress import silent
@@ -59,10 +58,7 @@ class Histogram:
 
 def calibration_images(source: Path, spec: InputSpec) -> list[NDArray[np.uint8]]:
     """Read and letterbox the pictures to calibrate on; raises as :func:`calibration_pictures`."""
-    return [
-        letterbox(load_image(path), spec.height, spec.width, spec.fill)[0]
-        for path in calibration_pictures(source)
-    ]
+    return calibration_pictures(source).letterboxed(spec)
 
 
 def require_calibration(source: Path) -> None:
@@ -71,25 +67,24 @@ def require_calibration(source: Path) -> None:
     Raises:
         ImageError: one of the pictures cannot be read.
     """
-    for path in calibration_pictures(source):
+    for path in calibration_pictures(source).sources:
         load_image(path)
 
 
-def calibration_pictures(source: Path) -> list[Path]:
+def calibration_pictures(source: Path) -> Pictures:
     """Return the pictures to calibrate on, from a folder or from COCO annotations.
 
     Raises:
         DataError: fewer than :data:`MIN_IMAGES` pictures, or unusable annotations.
         ImageError: the folder does not exist or holds no picture.
     """
-    paths = find_pictures(source)
-    if len(paths) < MIN_IMAGES:
+    found = pictures_of(source)
+    if len(found) < MIN_IMAGES:
         raise DataError(
-            f"Calibration needs at least {MIN_IMAGES} pictures; '{source}' holds {len(paths)}.",
+            f"Calibration needs at least {MIN_IMAGES} pictures; '{source}' holds {len(found)}.",
             "Add pictures like those the detector will see.",
         )
-    step = max(1.0, len(paths) / MAX_IMAGES)
-    return [paths[int(index * step)] for index in range(min(len(paths), MAX_IMAGES))]
+    return found.spread(MAX_IMAGES)
 
 
 def collect(

@@ -62,7 +62,7 @@ def test_of_many_pictures_an_even_spread_is_taken(tmp_path):
         Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index:03d}.png")
     chosen = calibration_pictures(tmp_path)
     assert len(chosen) == MAX_IMAGES
-    assert [path.name for path in chosen[:2]] == ["000.png", "002.png"]
+    assert list(chosen.names[:2]) == ["000.png", "002.png"]
 
 
 def test_pictures_are_letterboxed_to_the_network(tmp_path):

@@ -6,6 +6,6 @@ import pytest
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     """lite0 for three classes at 128 pixels."""
-    from tests.parity.exported import export_detector
+    from tests.diagnosis.planted import export_detector
 
     return export_detector(tmp_path_factory.mktemp("exported") / "lite0.onnx")

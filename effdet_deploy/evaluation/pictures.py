@@ -1,0 +1,110 @@
+"""The pictures that a detector is verified, calibrated and compared on: found, or made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.letterbox import letterbox
+from effdet_deploy.evaluation.cocoset import find_pictures
+from effdet_deploy.synthetic import structured_pictures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import BatchSpec, InputSpec
+    from effdet_deploy.detection.images import ImageSource
+    from effdet_deploy.evaluation.cocoset import CocoSet
+
+SEED = 20_260
+"""Of the pictures that are made; no example that a graph is traced with may use it."""
+COUNT = 4
+MAX_COUNT = 8
+"""A larger batch repeats its pictures: eager PyTorch takes its time."""
+MAX_FOUND = 64
+"""Of pictures that are found, the first so many are verified on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """Pictures, none of them read yet.
+
+    Attributes:
+        names: what each picture is called in a report.
+        sources: whatever :func:`effdet_deploy.detection.images.load_image` reads.
+        dataset: the annotated set that they are, in its order; None without annotations.
+    """
+
+    names: tuple[str, ...] = ()
+    sources: tuple[ImageSource, ...] = ()
+    dataset: CocoSet | None = None
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def letterboxed(self, spec: InputSpec, count: int | None = None) -> list[NDArray[np.uint8]]:
+        """Read all, or the first ``count``, as RGB uint8 ``[H,W,3]`` of the size of ``spec``.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        return [
+            letterbox(load_image(source), spec.height, spec.width, spec.fill)[0]
+            for source in self.sources[:count]
+        ]
+
+    def spread(self, count: int) -> Pictures:
+        """Return at most ``count`` of them, evenly spread, without their annotations."""
+        step = max(1.0, len(self) / count)
+        chosen = [int(index * step) for index in range(min(len(self), count))]
+        names, sources = self.names, self.sources
+        return Pictures(tuple(names[i] for i in chosen), tuple(sources[i] for i in chosen))
+
+
+def pictures_of(source: str | Path | None, limit: int | None = None) -> Pictures:
+    """Return the pictures of a folder, by name, or those that COCO annotations list.
+
+    Args:
+        source: a folder, a picture, a pattern or a JSON file; None for no pictures.
+        limit: take only the first so many.
+
+    Raises:
+        DataError: the annotations are unusable.
+        ImageError: there are none.
+    """
+    paths = () if source is None else tuple(find_pictures(source)[:limit])
+    return Pictures(tuple(path.name for path in paths), paths)
+
+
+def pictures_of_set(dataset: CocoSet) -> Pictures:
+    """Return the pictures of an annotated set."""
+    paths = tuple(dataset.paths.values())
+    return Pictures(tuple(path.name for path in paths), paths, dataset)
+
+
+def own_pictures(spec: InputSpec, count: int = COUNT) -> Pictures:
+    """Return ``count`` structured pictures in the size of ``spec``, the same ones every time."""
+    made = structured_pictures(count, spec.height, spec.width, SEED)
+    return Pictures(tuple(f"structured picture {index}" for index in range(count)), tuple(made))
+
+
+def verification_images(
+    spec: InputSpec, pictures: Pictures | None = None, batch: BatchSpec | None = None
+) -> list[NDArray[np.uint8]]:
+    """Return the letterboxed RGB images uint8 ``[H,W,3]`` that an export is verified on.
+
+    They are the first :data:`MAX_FOUND` of ``pictures``; where there are none, four structured
+    ones, up to :data:`MAX_COUNT` for a larger batch. One image alone cannot show that a graph
+    depends on its input at all, so a picture joins it.
+
+    Raises:
+        ImageError: a picture cannot be read.
+    """
+    found = pictures.letterboxed(spec, MAX_FOUND) if pictures is not None else []
+    largest = batch.maximum if batch else 1
+    wanted = 2 if found else max(COUNT, min(largest, MAX_COUNT))
+    return found + own_pictures(spec, max(0, wanted - len(found))).letterboxed(spec)
