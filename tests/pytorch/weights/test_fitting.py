@@ -6,7 +6,7 @@ import torch
 from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.network import EfficientDet, get_config
 from effdet_deploy.pytorch.weights.fitting import guess_variants, infer_num_classes, load_state
-from tests.pytorch.network.conftest import NUM_CLASSES
+from tests.pytorch.conftest import NUM_CLASSES
 
 
 def empty_weights(name: str, **overrides) -> dict[str, torch.Tensor]:

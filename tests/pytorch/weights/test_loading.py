@@ -14,7 +14,7 @@ from effdet_deploy.pytorch.weights import loading as weights_module
 from effdet_deploy.pytorch.weights.checkpoint import state_dict_sha256
 from effdet_deploy.pytorch.weights.loading import build_model, published_url
 from tests.loopback import Site, serving
-from tests.pytorch.network.conftest import NUM_CLASSES
+from tests.pytorch.conftest import NUM_CLASSES
 
 LABELS = ["zero", "one", "two"]
 
