@@ -9,8 +9,7 @@ from exports import our_file, our_input
 from peers import OURS
 
 from effdet_deploy.benchmark import Plan
-from effdet_deploy.benchmark.measure import measure_interleaved
-from effdet_deploy.benchmark.ratio import compare
+from effdet_deploy.benchmark.measure import compare, measure_interleaved
 from effdet_deploy.detection.detector import Detector
 
 if TYPE_CHECKING:

@@ -34,8 +34,12 @@ from effdet_deploy.benchmark import (
     measure_interleaved,
 )
 from effdet_deploy.benchmark.ceilings import measure_ceilings
-from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
-from effdet_deploy.benchmark.work import convolution_work
+from effdet_deploy.benchmark.profile import (
+    convolution_work,
+    profile_onnx,
+    profile_openvino,
+    stage_shares,
+)
 from effdet_deploy.errors import EffdetDeployError, ResourceError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.reports.benchmark_report import command_of, environment

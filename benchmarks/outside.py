@@ -16,8 +16,7 @@ from exports import our_file, our_input
 from peers import OURS
 
 from effdet_deploy.benchmark import Plan
-from effdet_deploy.benchmark.measure import measure_interleaved
-from effdet_deploy.benchmark.ratio import compare
+from effdet_deploy.benchmark.measure import compare, measure_interleaved
 
 if TYPE_CHECKING:
     from cases import Case, Weights

@@ -23,8 +23,8 @@ from kept import circumstances, code_digest, measured_here
 from effdet_deploy.artifact.spec import INPUT_NAME, BatchSpec
 from effdet_deploy.benchmark import LoadWatch, Plan, measure_interleaved
 from effdet_deploy.benchmark.child import json_of_child
+from effdet_deploy.benchmark.profile import convolution_work
 from effdet_deploy.benchmark.samples import sample_batch
-from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.files import write_atomically

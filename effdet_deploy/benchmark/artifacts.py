@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,15 @@ from effdet_deploy.artifact.tensors import batch_range
 from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.footprint import measure_footprint
 from effdet_deploy.benchmark.machine import LoadWatch, describe_machine
-from effdet_deploy.benchmark.measure import MIN_PAIRS, Plan, measure_interleaved
-from effdet_deploy.benchmark.profile import profile_onnx, profile_openvino, stage_shares
-from effdet_deploy.benchmark.ratio import compare
+from effdet_deploy.benchmark.measure import (
+    MIN_PAIRS,
+    Plan,
+    compare,
+    measure_interleaved,
+    seconds_of,
+)
+from effdet_deploy.benchmark.profile import PROFILERS, convolution_work, stage_shares
 from effdet_deploy.benchmark.samples import sample_batch
-from effdet_deploy.benchmark.work import convolution_work
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import DeviceError, ResourceError, TensorError
@@ -29,23 +32,19 @@ from effdet_deploy.runtimes.adapter import SideBySideRuntime, TimedRuntime
 from effdet_deploy.runtimes.lanes import usable_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.benchmark.ceilings import Reached
     from effdet_deploy.benchmark.footprint import Footprint
     from effdet_deploy.benchmark.machine import Load, Machine
-    from effdet_deploy.benchmark.measure import Timing
-    from effdet_deploy.benchmark.profile import NodeTime
-    from effdet_deploy.benchmark.ratio import Ratio
-    from effdet_deploy.benchmark.work import Reached, Work
+    from effdet_deploy.benchmark.measure import Ratio, Timing
+    from effdet_deploy.benchmark.profile import Work
     from effdet_deploy.progress import Progress
 
 _STAGE_RUNS = 10
-_PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
-"""What tells where the time goes inside the graph, by engine; both run ONNX files."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +148,17 @@ def bench(
                     _load(stack, name, path, threads, settings)
                     for name, path in zip(distinct_names(paths), paths, strict=True)
                 ]
-                for batch, chosen in _by_batch(loaded, settings.batches).items():
-                    progress(_stage_name(batch, threads))
+                # At every size that was asked for, or what was tuned for it.
+                tuned = [each.detector.spec.batch.optimum for each in loaded]
+                for batch in dict.fromkeys(settings.batches or tuned):
+                    progress(
+                        f"timing batch {batch} on {threads or 'the default number of'} threads"
+                    )
+                    chosen = [
+                        each
+                        for each, own in zip(loaded, tuned, strict=True)
+                        if settings.batches or own == batch
+                    ]
                     results += _measure_batch(chosen, batch, threads, settings.plan)
     return Benchmark(describe_machine(), watch.load, tuple(results))
 
@@ -169,9 +177,14 @@ def _load(
     detector = Detector.load(path, settings.backend, settings.device, threads, settings.trust)
     stack.callback(detector.close)
     require_device(detector.runtime.device, settings.device)
-    batches = settings.batches or (detector.spec.batch.optimum,)
+    takes = detector.spec.batch
+    batches = settings.batches or (takes.optimum,)
     for batch in batches:
-        _require_batch(name, detector.spec, batch)
+        if not takes.minimum <= batch <= takes.maximum:
+            raise TensorError(
+                f"'{name}' takes a batch of {batch_range(takes)}, not {batch}.",
+                "Choose another --batch, or export the model with a range such as 1..8.",
+            )
     footprint = measure_footprint(
         path, settings.backend, settings.device, threads, batches[0], trust=settings.trust
     )
@@ -193,68 +206,42 @@ def require_device(actual: str, asked: str) -> None:
         )
 
 
-def _by_batch(loaded: Sequence[_Loaded], asked: tuple[int, ...]) -> dict[int, list[_Loaded]]:
-    """Return what is timed at each batch size: everything, or what was tuned for it."""
-    if asked:
-        return {batch: list(loaded) for batch in asked}
-    found: dict[int, list[_Loaded]] = {}
-    for each in loaded:
-        found.setdefault(each.detector.spec.batch.optimum, []).append(each)
-    return found
-
-
-def _require_batch(name: str, spec: DetectorSpec, batch: int) -> None:
-    if not spec.batch.minimum <= batch <= spec.batch.maximum:
-        raise TensorError(
-            f"'{name}' takes a batch of {batch_range(spec.batch)}, not {batch}.",
-            "Choose another --batch, or export the model with a range such as 1..8.",
-        )
-
-
-def _stage_name(batch: int, threads: int | None) -> str:
-    return f"timing batch {batch} on {threads or 'the default number of'} threads"
-
-
 def _measure_batch(
     loaded: Sequence[_Loaded], batch: int, threads: int | None, plan: Plan
 ) -> list[Result]:
-    feeds = [sample_batch(each.detector.spec, batch) for each in loaded]
-    runs = {
-        each.name: partial(each.detector.detect_prepared, feed)
-        for each, feed in zip(loaded, feeds, strict=True)
-    }
+    feeds = {each.name: sample_batch(each.detector.spec, batch) for each in loaded}
+    runs = {each.name: partial(each.detector.detect_prepared, feeds[each.name]) for each in loaded}
     timings = measure_interleaved(runs, plan)
-    first = loaded[0]
-    return [
-        _result(
-            each, feed, timings[each.name], None if each is first else timings[first.name], threads
-        )
-        for each, feed in zip(loaded, feeds, strict=True)
-    ]
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
+    results = []
+    for place, each in enumerate(loaded):
+        timing, first = timings[each.name], timings[loaded[0].name]
+        can_compare = place > 0 and len(timing.seconds) >= MIN_PAIRS
+        ratio = compare(timing, first) if can_compare else None
+        results.append(_result(each, feeds[each.name], timing, ratio, threads))
+    return results
 
 
 def _result(
-    each: _Loaded, feed: NDArray[Any], timing: Timing, first: Timing | None, threads: int | None
+    each: _Loaded, feed: NDArray[Any], timing: Timing, ratio: Ratio | None, threads: int | None
 ) -> Result:
     runtime = each.detector.runtime
-    can_compare = first is not None and len(timing.seconds) >= MIN_PAIRS
-    work = reached = None
-    if runtime.backend in _PROFILERS:
-        work = convolution_work(each.path, {INPUT_NAME: feed})
-        if runtime.device == "cpu" and work.macs:
-            # Without them there is still all that was timed.
-            with contextlib.suppress(ResourceError):
-                ceilings = measure_ceilings(threads or len(usable_cpus()))
-                reached = work.reached(timing.median, ceilings)
+    profiler = PROFILERS.get(runtime.backend)
+    on_cpu = runtime.device == "cpu"
+    work = convolution_work(each.path, {INPUT_NAME: feed}) if profiler else None
+    reached = None
+    if on_cpu and work and work.macs:
+        # Without them there is still all that was timed.
+        with contextlib.suppress(ResourceError):
+            ceilings = measure_ceilings(threads or len(usable_cpus()))
+            reached = ceilings.reached(work, timing.median)
     divided = isinstance(runtime, SideBySideRuntime) and runtime.divides(len(feed))
     # Side by side, each image is computed on one thread.
-    profile = _profile(each, feed[:1], 1) if divided else _profile(each, feed, threads)
+    profiled, profiled_threads = (feed[:1], 1) if divided else (feed, threads)
+    nodes = (
+        profiler(each.path, {INPUT_NAME: profiled}, threads=profiled_threads)
+        if profiler and on_cpu
+        else []
+    )
     return Result(
         name=each.name,
         backend=runtime.backend,
@@ -264,21 +251,14 @@ def _result(
         threads=threads,
         end_to_end=timing,
         stages={} if divided else _stages(each.detector, feed),
-        shares=stage_shares(profile),
-        ratio=compare(timing, first) if first is not None and can_compare else None,
+        shares=stage_shares(nodes),
+        ratio=ratio,
         footprint=each.footprint,
         file_size=each.path.stat().st_size
         + sum(external.size for external in runtime.spec.external_files),
         work=work,
         reached=reached,
     )
-
-
-def _profile(each: _Loaded, feed: NDArray[Any], threads: int | None) -> list[NodeTime]:
-    runtime = each.detector.runtime
-    if runtime.backend not in _PROFILERS or runtime.device != "cpu":
-        return []
-    return _PROFILERS[runtime.backend](each.path, {INPUT_NAME: feed}, threads=threads)
 
 
 def _stages(detector: Detector, feed: NDArray[Any]) -> dict[str, float]:
@@ -292,7 +272,7 @@ def _stages(detector: Detector, feed: NDArray[Any]) -> dict[str, float]:
         row = [run.copy_in, run.compute, run.copy_out]
         if spec.output.nms == "none":
             heads = (run.outputs["class_logits"], run.outputs["box_regression"])
-            row.append(_seconds(partial(finish_heads, *heads, spec)))
+            row.append(seconds_of(partial(finish_heads, *heads, spec)))
         rows.append(row)
     names = ("copy in", "engine", "copy out", "finishing in numpy")
     return {name: float(each) for name, each in zip(names, np.median(rows, axis=0), strict=False)}

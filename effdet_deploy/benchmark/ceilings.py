@@ -1,4 +1,4 @@
-"""What the machine can do at best: float32 arithmetic and memory bandwidth, measured here.
+"""What the machine can do at best, measured here, and which share of it a run comes to.
 
 A process of its own measures them, because numpy reads how many threads it may use as it starts.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from effdet_deploy.benchmark.child import json_of_child
+from effdet_deploy.benchmark.measure import seconds_of
 from effdet_deploy.errors import ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from effdet_deploy.benchmark.profile import Work
 
 _SIDE = 2048
 """Of the square matrices: large enough that moving them costs nothing beside multiplying them."""
@@ -50,6 +50,20 @@ class Ceilings:
             f"{1e-9 * self.flops:.0f} GFLOP/s in a float32 matrix product and "
             f"{1e-9 * self.bandwidth:.1f} GB/s in a copy, on {self.threads} threads"
         )
+
+    def reached(self, work: Work, seconds: float) -> Reached:
+        """Return the shares that a run of ``seconds`` comes to."""
+        return Reached(
+            2 * work.macs / seconds / self.flops, work.traffic / seconds / self.bandwidth
+        )
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Shares of the machine's float32 ceilings; INT8 and BF16 may go above 1."""
+
+    arithmetic: float
+    bandwidth: float
 
 
 @functools.cache
@@ -82,22 +96,21 @@ def measure_ceilings(threads: int) -> Ceilings:
 def _measured(threads: int) -> Ceilings:
     one = np.random.default_rng(0).random((_SIDE, _SIDE), np.float32)
     product = np.empty_like(one)
-    seconds = _best(lambda: np.matmul(one, one, out=product))
     source, target = np.ones(_BYTES, np.uint8), np.zeros(_BYTES, np.uint8)
     slices = [slice(at * _BYTES // threads, (at + 1) * _BYTES // threads) for at in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
-        # numpy lets go of the interpreter while it copies, so the threads copy at once.
-        copied = _best(lambda: list(pool.map(lambda at: np.copyto(target[at], source[at]), slices)))
-    return Ceilings(threads, 2 * _SIDE**3 / seconds, 2 * _BYTES / copied)
 
+        def multiply() -> None:
+            np.matmul(one, one, out=product)
 
-def _best(run: Callable[[], object]) -> float:
-    times = []
-    for _ in range(_REPEATS):
-        begun = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+        def copy() -> None:
+            # numpy lets go of the interpreter while it copies, so the threads copy at once.
+            list(pool.map(lambda at: np.copyto(target[at], source[at]), slices))
+
+        multiplied, copied = (
+            min(seconds_of(run) for _ in range(_REPEATS)) for run in (multiply, copy)
+        )
+    return Ceilings(threads, 2 * _SIDE**3 / multiplied, 2 * _BYTES / copied)
 
 
 if __name__ == "__main__":

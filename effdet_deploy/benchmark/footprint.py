@@ -75,18 +75,6 @@ def measure_footprint(
 
 def main(begun: float) -> None:
     """Measure in this process, whose imports began at ``begun``, and write the result as JSON."""
-    sys.stdout.write(json.dumps(asdict(_measured(begun, *json.loads(sys.argv[1])))))
-
-
-def _measured(
-    begun: float,
-    path: str,
-    backend: str,
-    device: str,
-    threads: int | None,
-    trust: bool,
-    batch: int,
-) -> Footprint:
     # Imported here, because importing is part of what is measured.
     from effdet_deploy.benchmark.machine import peak_memory
     from effdet_deploy.benchmark.samples import sample_batch
@@ -94,6 +82,7 @@ def _measured(
     from effdet_deploy.runtimes import import_backend
     from effdet_deploy.runtimes.gpu import free_memory
 
+    path, backend, device, threads, trust, batch = json.loads(sys.argv[1])
     import_backend(Path(path), backend)
     imported = time.perf_counter()
     index = int(device.partition(":")[2] or 0)
@@ -106,4 +95,5 @@ def _measured(
     detector.detect_prepared(feed)
     done = time.perf_counter()
     used = max(0, free - free_memory(index)) if detector.runtime.device != "cpu" else 0
-    return Footprint(imported - begun, loaded - asked, done - ready, peak_memory(), used)
+    found = Footprint(imported - begun, loaded - asked, done - ready, peak_memory(), used)
+    sys.stdout.write(json.dumps(asdict(found)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ class Load:
 
 def describe_machine(proc: Path = _PROC, sys: Path = _SYS) -> Machine:
     """Describe this machine from what Linux says in ``proc`` and ``sys``, where there are any."""
-    said = _cpu_info(proc)
+    said = _fields(proc / "cpuinfo")
     flags = said.get("flags", said.get("Features", "")).split()
     return Machine(
         cpu=said.get("model name", platform.processor()),
@@ -117,13 +118,21 @@ def describe_machine(proc: Path = _PROC, sys: Path = _SYS) -> Machine:
         cpus=len(usable_cpus()),
         cpus_online=os.cpu_count() or 1,
         flags=tuple(flag for flag in _FLAGS if flag in flags),
-        memory=_memory(proc),
+        memory=_bytes(proc / "meminfo", "MemTotal"),
         governor=_read(sys / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         clock_mhz=_clock(proc),
         virtual="hypervisor" in flags,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
     )
+
+
+def peak_memory(proc: Path = _PROC) -> int:
+    """Return the most host memory this process ever held, in bytes; 0 where unknown.
+
+    The maximum that ``getrusage`` tells is also that of the process which started this one.
+    """
+    return _bytes(proc / "self/status", "VmHWM")
 
 
 def _read(path: Path) -> str:
@@ -134,37 +143,26 @@ def _read(path: Path) -> str:
         return ""
 
 
-def _cpu_info(proc: Path) -> dict[str, str]:
-    first = _read(proc / "cpuinfo").partition("\n\n")[0]
-    pairs = (line.partition(":") for line in first.splitlines())
+def _fields(path: Path) -> dict[str, str]:
+    """Return the lines ``name: value`` of a file of the kernel's; of several CPUs, the first's."""
+    lines = _read(path).partition("\n\n")[0].splitlines()
+    pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
-def _memory(proc: Path) -> int:
-    for line in _read(proc / "meminfo").splitlines():
-        if line.startswith("MemTotal:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _bytes(path: Path, name: str) -> int:
+    return 1024 * int(_fields(path).get(name, "0 kB").split()[0])
 
 
 def _clock(proc: Path) -> float:
     """Return the mean clock of all CPUs in MHz as the kernel reports it."""
-    lines = _read(proc / "cpuinfo").splitlines()
-    clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-    return sum(clocks) / len(clocks) if clocks else 0.0
-
-
-def peak_memory(proc: Path = _PROC) -> int:
-    """Return the most host memory this process ever held, in bytes; 0 where unknown."""
-    for line in _read(proc / "self/status").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    clocks = re.findall(r"^cpu MHz\s*: (.+)", _read(proc / "cpuinfo"), re.MULTILINE)
+    return sum(map(float, clocks)) / len(clocks) if clocks else 0.0
 
 
 @dataclass(frozen=True)
-class _Clocks:
-    """Counters of one moment: seconds, but for the number of throttle events."""
+class _Counters:
+    """What the kernel counted until one moment: seconds, but for the number of throttle events."""
 
     wall: float
     own: float
@@ -184,7 +182,7 @@ class LoadWatch:
     def __init__(self, proc: Path = _PROC, sys: Path = _SYS) -> None:
         self._proc, self._sys = proc, sys
         self._begun = self._now()
-        self.load = _load_between(self._begun, self._begun)
+        self.load = self.so_far()
 
     def __enter__(self) -> Self:
         self._begun = self._now()
@@ -200,17 +198,38 @@ class LoadWatch:
 
     def so_far(self) -> Load:
         """Return the load since the beginning."""
-        return _load_between(self._begun, self._now())
+        begin, end = self._begun, self._now()
+        seconds = end.wall - begin.wall
+        # A tick is 10 ms: shares of a shorter time would be noise.
+        capacity = max(seconds * len(usable_cpus()), 0.05)
+        other = (end.busy - begin.busy) - (end.own - begin.own)
+        return Load(
+            seconds=seconds,
+            observed=end.observed,
+            other_share=min(1.0, max(0.0, other / capacity)) if end.observed else 0.0,
+            steal_share=max(0.0, end.stolen - begin.stolen) / capacity,
+            load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
+            throttle_events=end.throttled - begin.throttled,
+            clock_ratio=end.mhz / begin.mhz if begin.mhz else 1.0,
+        )
 
-    def _now(self) -> _Clocks:
-        times = os.times()
+    def _now(self) -> _Counters:
         stat = _read(self._proc / "stat")
-        busy, stolen = _busy_and_stolen(stat)
-        return _Clocks(
+        names = {f"cpu{index}" for index in usable_cpus()}
+        tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+        busy = stolen = 0
+        for line in stat.splitlines():
+            name, *counts = line.split()
+            if name in names:
+                # See ``man 5 proc_stat``.
+                user, nice, system, _idle, _wait, irq, soft_irq, steal = map(int, counts[:8])
+                busy += user + nice + system + irq + soft_irq
+                stolen += steal
+        return _Counters(
             wall=time.perf_counter(),
-            own=sum(times[:4]),
-            busy=busy,
-            stolen=stolen,
+            own=sum(os.times()[:4]),
+            busy=busy / tick,
+            stolen=stolen / tick,
             throttled=self._throttle_events(),
             mhz=_clock(self._proc),
             observed=bool(stat),
@@ -219,33 +238,3 @@ class LoadWatch:
     def _throttle_events(self) -> int:
         counters = self._sys.glob("devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
         return sum(int(_read(counter) or 0) for counter in counters)
-
-
-def _busy_and_stolen(stat: str) -> tuple[float, float]:
-    """Sum over the usable CPUs of ``/proc/stat``, in seconds; see ``man 5 proc_stat``."""
-    names = {f"cpu{index}" for index in usable_cpus()}
-    tick = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
-    busy = stolen = 0
-    for line in stat.splitlines():
-        name, *counts = line.split()
-        if name in names:
-            user, nice, system, _idle, _wait, irq, soft_irq, steal = map(int, counts[:8])
-            busy += user + nice + system + irq + soft_irq
-            stolen += steal
-    return busy / tick, stolen / tick
-
-
-def _load_between(begin: _Clocks, end: _Clocks) -> Load:
-    seconds = end.wall - begin.wall
-    # A tick is 10 ms: shares of a shorter time would be noise.
-    capacity = max(seconds * len(usable_cpus()), 0.05)
-    other = (end.busy - begin.busy) - (end.own - begin.own)
-    return Load(
-        seconds=seconds,
-        observed=end.observed,
-        other_share=min(1.0, max(0.0, other / capacity)) if end.observed else 0.0,
-        steal_share=max(0.0, end.stolen - begin.stolen) / capacity,
-        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,
-        throttle_events=end.throttled - begin.throttled,
-        clock_ratio=end.mhz / begin.mhz if begin.mhz else 1.0,
-    )

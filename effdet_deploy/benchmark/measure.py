@@ -1,8 +1,7 @@
-"""Timing one thing, or several in turn, until the median is known as well as was asked for."""
+"""Timing things in turns until their medians are known, and saying how much faster one is."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from dataclasses import dataclass
@@ -152,7 +151,7 @@ def measure_interleaved(
     """Time several things in turns, so that what disturbs the machine disturbs all of them.
 
     Every round runs each once, in an order that rotates. The i-th times of any two belong
-    together: :func:`effdet_deploy.benchmark.ratio.compare` takes them as pairs.
+    together: :func:`compare` takes them as pairs.
 
     Args:
         contenders: what to run, by name.
@@ -165,21 +164,26 @@ def measure_interleaved(
     times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     settling_runs = plan.settling_runs if len(names) > 1 else 0
-    begun = clock()
-    for round_number in itertools.count(1):
+    begun, rounds = clock(), 0
+    while True:
         for name in names:
             if pause:
                 time.sleep(pause)
             for _ in range(settling_runs):
                 contenders[name]()
-            times[name].append(_timed(contenders[name], clock))
+            times[name].append(seconds_of(contenders[name], clock))
         names.append(names.pop(0))
-        if _is_enough(times, round_number, clock() - begun, plan):
-            break
-    return {name: Timing(tuple(times[name]), *warm_ups[name]) for name in contenders}
+        rounds += 1
+        if rounds < plan.min_runs:
+            continue
+        timings = {each: Timing(tuple(times[each]), *warm_ups[each]) for each in contenders}
+        is_over = rounds >= plan.max_runs or clock() - begun >= plan.max_seconds
+        if is_over or all(each.precision <= plan.precision for each in timings.values()):
+            return timings
 
 
-def _timed(run: Run, clock: Clock) -> float:
+def seconds_of(run: Run, clock: Clock = time.perf_counter) -> float:
+    """Run once; return how long it took."""
     start = clock()
     run()
     return clock() - start
@@ -190,7 +194,7 @@ def _warm_up(run: Run, plan: Plan, clock: Clock) -> tuple[int, bool]:
     begun = clock()
     times: list[float] = []
     while True:
-        times.append(_timed(run, clock))
+        times.append(seconds_of(run, clock))
         if len(times) >= 2 * WARM_UP_WINDOW:
             now = np.median(times[-WARM_UP_WINDOW:])
             before = np.median(times[-2 * WARM_UP_WINDOW : -WARM_UP_WINDOW])
@@ -200,9 +204,54 @@ def _warm_up(run: Run, plan: Plan, clock: Clock) -> tuple[int, bool]:
             return len(times), False
 
 
-def _is_enough(times: Mapping[str, list[float]], rounds: int, seconds: float, plan: Plan) -> bool:
-    if rounds < plan.min_runs:
-        return False
-    if rounds >= plan.max_runs or seconds >= plan.max_seconds:
-        return True
-    return all(Timing(tuple(each)).precision <= plan.precision for each in times.values())
+@dataclass(frozen=True)
+class Ratio:
+    """How many times the candidate is as fast as the other: above 1, the candidate wins.
+
+    ``median`` is over ``pairs`` of runs that stood next to each other; ``low`` and ``high`` bound
+    it with 95% confidence (:func:`median_interval`).
+    """
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def verdict(self) -> str:
+        """``faster`` or ``slower`` where the interval excludes 1, else ``no difference shown``."""
+        if self.low > 1:
+            return "faster"
+        return "slower" if self.high < 1 else "no difference shown"
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the ratio for JSON."""
+        return {
+            "median": self.median,
+            "interval": [self.low, self.high],
+            "pairs": self.pairs,
+            "verdict": self.verdict,
+        }
+
+
+def compare(candidate: Timing, other: Timing) -> Ratio:
+    """Return how many times ``candidate`` is as fast as ``other``, measured in turns with it.
+
+    Raises:
+        UsageError: fewer than seven pairs: no interval could exclude chance.
+    """
+    pairs = min(len(candidate.seconds), len(other.seconds))
+    if pairs < MIN_PAIRS or len(candidate.seconds) != len(other.seconds):
+        raise UsageError(
+            f"A ratio needs {MIN_PAIRS} interleaved pairs of runs or more, not "
+            f"{len(candidate.seconds)} and {len(other.seconds)} runs.",
+            f"Ask for at least {MIN_PAIRS} runs.",
+        )
+    ratios = tuple(
+        theirs / ours for ours, theirs in zip(candidate.seconds, other.seconds, strict=True)
+    )
+    low, high = median_interval(ratios)
+    return Ratio(float(np.median(ratios)), low, high, pairs)

@@ -1,8 +1,9 @@
-"""Where the time goes inside one ONNX graph, by the engine's own profile."""
+"""What an engine's own profile says of an ONNX graph: where its time goes, how much it computes."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections import defaultdict
@@ -34,6 +35,9 @@ LAYOUT = "layout changes"
 """Nodes that the engine put in to change the memory layout; they bear no path of ours."""
 _PATTERNS = {stage: re.compile(pattern) for stage, pattern in STAGES.items()}
 _KERNEL = "_kernel_time"
+_BYTES = 4
+"""Of an element: the ceilings are those of float32."""
+_ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True)
@@ -61,21 +65,13 @@ def profile_onnx(
     settings = ort.SessionOptions()
     if threads is not None:
         settings.intra_op_num_threads = threads
-    return _node_times(profiled_events(path, feeds, settings, runs), runs)
-
-
-def profiled_events(
-    path: Path, feeds: Mapping[str, NDArray[Any]], settings: ort.SessionOptions, runs: int = 1
-) -> list[dict[str, Any]]:
-    """Run the model on the CPU and return what ONNX Runtime's profiler wrote, event by event."""
-    settings.enable_profiling = True
-    with tempfile.TemporaryDirectory() as directory:
-        settings.profile_file_prefix = str(Path(directory) / "profile")
-        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-        for _ in range(runs):
-            session.run(None, dict(feeds))
-        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_bytes())
-    return [event for event in events if event.get("cat") == "Node"]
+    seconds = defaultdict(list)
+    for event in _profiled_events(path, feeds, settings, runs):
+        name = str(event.get("name", ""))
+        if name.endswith(_KERNEL):
+            key = name.removesuffix(_KERNEL), str(event["args"]["op_name"])
+            seconds[key].append(1e-6 * float(event["dur"]))
+    return _node_times(seconds, runs)
 
 
 def profile_openvino(
@@ -100,29 +96,23 @@ def profile_openvino(
     model = core.read_model(path)
     model.reshape({name: feed.shape for name, feed in feeds.items()})
     request = core.compile_model(model, "CPU", settings).create_infer_request()
-    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    seconds = defaultdict(list)
     for _ in range(runs):
         request.infer(feeds, share_inputs=True, share_outputs=True)
         for node in request.get_profiling_info():
-            key = (node.node_name, node.node_type)
-            seconds[key].append(node.real_time.total_seconds())
+            seconds[node.node_name, node.node_type].append(node.real_time.total_seconds())
+    return _node_times(seconds, runs)
+
+
+PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
+"""What tells where the time goes inside the graph, by engine; both run ONNX files."""
+
+
+def _node_times(seconds: Mapping[tuple[str, str], list[float]], runs: int) -> list[NodeTime]:
+    # Several nodes of one name are told apart by nothing; they count together.
     return [
         NodeTime(name, operator, float(np.median(times)) * max(1, len(times) // runs))
         for (name, operator), times in seconds.items()
-    ]
-
-
-def _node_times(events: list[dict[str, Any]], runs: int) -> list[NodeTime]:
-    micros: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in events:
-        name = str(event.get("name", ""))
-        if name.endswith(_KERNEL):
-            operator = str(event["args"]["op_name"])
-            micros[name.removesuffix(_KERNEL), operator].append(float(event["dur"]))
-    # Several nodes of one name are told apart by nothing; they count together.
-    return [
-        NodeTime(name, operator, 1e-6 * float(np.median(times)) * max(1, len(times) // runs))
-        for (name, operator), times in micros.items()
     ]
 
 
@@ -133,3 +123,58 @@ def stage_shares(nodes: list[NodeTime]) -> dict[str, float]:
     for node in nodes:
         shares[node.stage] += node.seconds / total
     return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run takes at least.
+
+    Attributes:
+        macs: multiply-accumulates of all convolutions.
+        traffic: bytes of float32 if each convolution reads its input and its weights once and
+            writes its output once, and nothing else moves anything.
+    """
+
+    macs: int
+    traffic: int
+
+
+def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
+    """Run an ONNX file once on the CPU, as it is written, and add up its convolutions.
+
+    ONNX Runtime's profile of a graph that it did not optimise says every node's shapes; so this
+    needs no package but the engine.
+    """
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _ERRORS_ONLY
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    macs = traffic = 0
+    for event in _profiled_events(path, feeds, settings):
+        operator = event["args"].get("op_name")
+        if operator in ("Conv", "Gemm"):
+            # The profile writes a tensor as {type: shape}.
+            source, *constants, output = (
+                next(iter(each.values()))
+                for end in ("input_type_shape", "output_type_shape")
+                for each in event["args"][end]
+            )
+            # Our graphs write a Gemm where a pointwise convolution has its channels last. It says
+            # nothing of its weights, which the engine has packed away.
+            weight = constants[0] if operator == "Conv" else [output[1], source[1]]
+            macs += math.prod(output) * math.prod(weight[1:])
+            traffic += _BYTES * (math.prod(source) + math.prod(weight) + math.prod(output))
+    return Work(macs, traffic)
+
+
+def _profiled_events(
+    path: Path, feeds: Mapping[str, NDArray[Any]], settings: ort.SessionOptions, runs: int = 1
+) -> list[dict[str, Any]]:
+    """Run the model on the CPU and return what ONNX Runtime's profiler wrote, event by event."""
+    settings.enable_profiling = True
+    with tempfile.TemporaryDirectory() as directory:
+        settings.profile_file_prefix = str(Path(directory) / "profile")
+        session = ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        for _ in range(runs):
+            session.run(None, dict(feeds))
+        events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_bytes())
+    return [event for event in events if event.get("cat") == "Node"]

@@ -8,8 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from effdet_deploy.benchmark.machine import LoadWatch
-from effdet_deploy.benchmark.measure import Plan, measure_interleaved
-from effdet_deploy.benchmark.ratio import compare
+from effdet_deploy.benchmark.measure import Plan, compare, measure_interleaved
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import DeviceError, EffdetDeployError, MissingPackageError
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import DetectorSpec, Target
     from effdet_deploy.benchmark.machine import Load
-    from effdet_deploy.benchmark.ratio import Ratio
+    from effdet_deploy.benchmark.measure import Ratio
     from effdet_deploy.progress import Progress
 
     Run = Callable[[], object]

@@ -8,8 +8,7 @@ import pytest
 
 from effdet_deploy.benchmark.ceilings import Ceilings, measure_ceilings
 from effdet_deploy.benchmark.footprint import measure_footprint
-from effdet_deploy.benchmark.profile import profile_openvino, stage_shares
-from effdet_deploy.benchmark.work import Work, convolution_work
+from effdet_deploy.benchmark.profile import Work, convolution_work, profile_openvino, stage_shares
 from effdet_deploy.errors import ResourceError
 from effdet_deploy.precision.int8.convolutions import find_convolutions
 from tests.onnx_models import write_tiny
@@ -73,7 +72,7 @@ def test_a_matrix_product_is_work_as_the_pointwise_convolution_that_it_stands_fo
 
 def test_a_share_is_work_over_time_over_the_ceiling():
     ceilings = Ceilings(threads=2, flops=200e9, bandwidth=10e9)
-    reached = Work(macs=1_000_000_000, traffic=50_000_000).reached(0.02, ceilings)
+    reached = ceilings.reached(Work(macs=1_000_000_000, traffic=50_000_000), 0.02)
     assert reached.arithmetic == pytest.approx(0.5)
     assert reached.bandwidth == pytest.approx(0.25)
 

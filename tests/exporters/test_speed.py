@@ -10,7 +10,7 @@ import pytest
 
 from effdet_deploy.artifact.spec import METADATA_KEY, PrecisionSpec
 from effdet_deploy.benchmark.machine import LoadWatch
-from effdet_deploy.benchmark.ratio import Ratio
+from effdet_deploy.benchmark.measure import Ratio
 from effdet_deploy.errors import DeviceError, MissingPackageError, ResourceError
 from effdet_deploy.exporters import speed
 from effdet_deploy.exporters.lowering import exact_path
