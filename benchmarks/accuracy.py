@@ -33,7 +33,7 @@ from effdet_deploy.evaluation.accuracy import Accuracy, difference, measure
 from effdet_deploy.evaluation.cocoset import CocoSet, read_coco
 from effdet_deploy.evaluation.predictions import predict
 from effdet_deploy.files import sha256_file, write_atomically
-from effdet_deploy.reports.benchmark_report import environment
+from effdet_deploy.reports.benchmark import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from precisions import BASELINE, entries
 
 from effdet_deploy.files import write_atomically
-from effdet_deploy.reports.benchmark_report import markdown_table
+from effdet_deploy.reports.benchmark import markdown_table
 
 if TYPE_CHECKING:
     from pathlib import Path

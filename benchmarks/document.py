@@ -10,7 +10,8 @@ from scaling_section import scaling_charts, scaling_section
 from effdet_deploy.benchmark.ceilings import Ceilings
 from effdet_deploy.benchmark.profile import LAYOUT, STAGES
 from effdet_deploy.files import write_atomically
-from effdet_deploy.reports.benchmark_charts import (
+from effdet_deploy.reports.benchmark import markdown_table
+from effdet_deploy.reports.charts import (
     Mark,
     Series,
     bar_chart,
@@ -18,7 +19,6 @@ from effdet_deploy.reports.benchmark_charts import (
     point_chart,
     share_chart,
 )
-from effdet_deploy.reports.benchmark_report import markdown_table
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from effdet_deploy.benchmark import Ratio, Timing, compare
-from effdet_deploy.reports.benchmark_report import markdown_table
+from effdet_deploy.reports.benchmark import markdown_table
 
 EAGER = "effdet eager"
 FLOAT32 = ("ours, ONNX Runtime", "ours, OpenVINO FP32")

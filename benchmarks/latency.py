@@ -42,7 +42,7 @@ from effdet_deploy.benchmark.profile import (
 )
 from effdet_deploy.errors import EffdetDeployError, ResourceError
 from effdet_deploy.files import write_atomically
-from effdet_deploy.reports.benchmark_report import command_of, environment
+from effdet_deploy.reports.benchmark import command_of, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

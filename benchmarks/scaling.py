@@ -28,7 +28,7 @@ from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.files import write_atomically
-from effdet_deploy.reports.benchmark_report import command_of
+from effdet_deploy.reports.benchmark import command_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from effdet_deploy.reports.benchmark_charts import Mark, Series, bar_chart, line_chart
-from effdet_deploy.reports.benchmark_report import markdown_table
+from effdet_deploy.reports.benchmark import markdown_table
+from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
 
 Points = list[dict[str, Any]]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from effdet_deploy.benchmark import LoadWatch, Timing, compare, describe_machine
 from effdet_deploy.benchmark.child import json_of_child
-from effdet_deploy.reports.benchmark_report import environment
+from effdet_deploy.reports.benchmark import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

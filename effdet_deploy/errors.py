@@ -26,6 +26,7 @@ Every error is one sentence of cause and one of remedy, in the user's words.
 from __future__ import annotations
 
 import difflib
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -146,6 +147,14 @@ class DataError(InputError):
 
 class EffdetDeployWarning(UserWarning):
     """Something the user should know that does not stop the work."""
+
+
+def require_package(package: str, purpose: str, extra: str = "") -> None:
+    """Check for an optional package before any work is done; see :class:`MissingPackageError`."""
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise MissingPackageError(package, purpose, extra) from error
 
 
 def import_failure(error: ImportError, package: str, engine: str, extra: str) -> MissingError:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from effdet_deploy.files import write_atomically
-from effdet_deploy.reports.benchmark_report import markdown_table
+from effdet_deploy.reports.benchmark import markdown_table
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "tensorrt.md"
 BEGIN, END = "<!-- engine-table -->\n", "<!-- /engine-table -->"

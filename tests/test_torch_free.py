@@ -20,7 +20,10 @@ PACKAGE = Path(effdet_deploy.__file__).parent
 TORCH_MODULES = ("pytorch", "runtimes.torchscript")
 TORCH = ("torch", "torchvision", "timm", "effdet")
 # Everything that only an extra brings.
-EXTRAS = (*TORCH, "onnx", "onnxscript", "onnxsim", "safetensors", "openvino", "pycocotools")
+EXTRAS = (
+    *(*TORCH, "onnx", "onnxscript", "onnxsim", "safetensors", "openvino", "pycocotools"),
+    *("jinja2", "matplotlib"),
+)
 
 BLOCK = """
 import sys

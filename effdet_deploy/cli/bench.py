@@ -51,8 +51,8 @@ def run(
     """Time exported models on this machine, in turns, until their medians are known."""
     from effdet_deploy.benchmark.artifacts import Settings, bench
     from effdet_deploy.benchmark.measure import Plan
-    from effdet_deploy.errors import UsageError
-    from effdet_deploy.reports import benchmark_report as report
+    from effdet_deploy.errors import UsageError, require_package
+    from effdet_deploy.reports import benchmark as report
 
     if max_runs < runs:
         raise UsageError(
@@ -66,6 +66,8 @@ def run(
         trust,
         Plan(runs, max_runs, precision, seconds),
     )
+    if markdown is not None:
+        require_package("matplotlib", "drawing charts", "report")
     console.require_targets(json_file, markdown)
     console.require_distinct(json_file, markdown, *console.with_sidecars(*models))
     console.require_distinct(markdown, *console.with_sidecars(*models))
@@ -81,7 +83,7 @@ def run(
 
 def _write_markdown(target: Path, result: Benchmark) -> None:
     from effdet_deploy.files import write_atomically
-    from effdet_deploy.reports import benchmark_report as report
+    from effdet_deploy.reports import benchmark as report
 
     pictures = {}
     for title, chart in report.to_charts(result).items():
@@ -103,27 +105,9 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 
 def _show(result: Benchmark, settings: Settings) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
+    from effdet_deploy.reports import benchmark as report
 
-    from effdet_deploy.reports import benchmark_report as report
-
-    screen = console.stdout()
-    named = 2
-    groups: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    for row in report.rows(result):
-        groups.setdefault(row[:named], []).append(row[named:])
-    for name, rows in groups.items():
-        title = Text(": ".join(name))
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-        for column in report.COLUMNS[named:]:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*map(Text, row))
-        screen.print(table)
-    for line in report.detail_lines(result):
-        screen.print(line, markup=False)
+    console.stdout().print(report.render_benchmark(result))
     console.note("\n".join([str(result.machine), *report.load_lines(result.load)]))
     if any(not each.end_to_end.warm for each in result.results):
         console.note(

@@ -75,12 +75,16 @@ def run(
     from effdet_deploy.diagnosis.bisecting_files import bisect_file, parse_kind, require_bisectable
     from effdet_deploy.diagnosis.side_by_side import compare_files
     from effdet_deploy.diagnosis.sides import Engine
+    from effdet_deploy.errors import require_package
 
     candidates = list(dict.fromkeys(candidates))
     kept = (coco, images, *console.with_sidecars(*candidates, Path(reference)))
     console.require_targets(html_file, json_file)
     console.require_distinct(json_file, html_file, *kept)
     console.require_distinct(html_file, *kept)
+    if html_file is not None:
+        for package in ("jinja2", "matplotlib"):
+            require_package(package, "an HTML report", "report")
     kind = parse_kind(bisect) if bisect is not None else None
     if kind is not None:
         require_bisectable(candidates, reference, kind)
@@ -109,14 +113,15 @@ def _report(
 ) -> None:
     from effdet_deploy.diagnosis.document import to_dict
     from effdet_deploy.files import write_atomically
-    from effdet_deploy.reports.comparison_table import render_comparison
-    from effdet_deploy.reports.html import to_html
+    from effdet_deploy.reports.comparison import render_comparison
 
     document = to_dict(result)
     for candidate, found in zip(document["candidates"], blamed, strict=bool(blamed)):
         candidate["bisection"] = found.to_dict()
     console.write_json(json_file, document)
     if html_file is not None:
+        from effdet_deploy.reports.html import to_html
+
         write_atomically(html_file, to_html(result))
     screen = console.stdout()
     screen.print(render_comparison(result))

@@ -9,7 +9,7 @@ from effdet_deploy.benchmark.artifacts import Settings, bench, require_device
 from effdet_deploy.benchmark.measure import Plan
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.errors import DeviceError, TensorError
-from effdet_deploy.reports import benchmark_report as report
+from effdet_deploy.reports import benchmark as report
 from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
 
 QUICK = Plan(min_runs=7, max_runs=7)
@@ -72,7 +72,10 @@ def test_the_report_has_a_row_a_result_and_survives_json(benchmark):
 def test_throughput_is_drawn_against_batch_for_every_model(benchmark):
     charts = report.to_charts(benchmark)
     assert set(charts) == {"latency", "throughput against batch"}
-    assert charts["throughput against batch"].count("<polyline") == 2
+    drawn = charts["throughput against batch"]
+    for name in ("boxes.onnx", "raw.onnx"):
+        assert f">{name}, threads 1</text>" in drawn
+        assert drawn.count(f"<title>{name}, threads 1: ") == 2
     text = report.to_markdown(benchmark, {"latency": "bench-latency.svg"})
     assert "![latency](bench-latency.svg)" in text
 

@@ -74,6 +74,12 @@ def test_fewer_runs_than_the_fewest(model, capsys):
     assert "--max-runs 5" in refused(capsys, ["bench", model, "--max-runs", 5])
 
 
+def test_charts_name_their_extra_before_anything_is_timed(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    asked = ["bench", "absent.onnx", "--markdown", tmp_path / "bench.md"]
+    assert "pip install 'effdet-deploy[report]'" in refused(capsys, asked, MISSING)
+
+
 def test_a_limit_of_nothing(model, capsys):
     asked = ["compare", model, "--reference", model, "--limit", 2]
     assert "--limit" in refused(capsys, asked)

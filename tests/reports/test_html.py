@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import html
+import io
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.diagnosis.layers import LayerParity, LayerReport
@@ -12,6 +15,7 @@ from effdet_deploy.diagnosis.side_by_side import SideBySide, examine
 from effdet_deploy.evaluation.pictures import Pictures
 from effdet_deploy.parity.comparison import Side, compare_all
 from effdet_deploy.parity.metrics import tensor_errors
+from effdet_deploy.reports.comparison import render_comparison
 from effdet_deploy.reports.gallery import worst_first
 from effdet_deploy.reports.html import to_html
 from effdet_deploy.synthetic import structured_pictures
@@ -20,7 +24,7 @@ from tests.parity.stand_ins import StandInRuntime, detector_spec, finished, head
 SOURCES = tuple(structured_pictures(3, 200, 260, seed=1))
 NAMES = ("a.jpg", "<b> & 'c'.jpg", "d.jpg")
 PICTURES = Pictures(NAMES, SOURCES)
-VOID = {"meta", "img", "br", "rect", "line", "circle"}
+VOID = {"meta", "img", "br"}
 
 
 def side(run_heads=heads_of, **options) -> Side:
@@ -64,7 +68,7 @@ class Balance(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.seen.append(tag)
-        if tag not in VOID or tag == "rect" or tag == "circle":
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -98,14 +102,30 @@ def test_every_candidate_has_its_verdict_and_its_pictures(page):
 
 
 def test_names_are_escaped(page):
-    assert "&lt;b&gt; &amp; &#x27;c&#x27;.jpg" in page
+    assert "&lt;b&gt; &amp; &#39;c&#39;.jpg" in page
     assert "<b> &" not in page
 
 
 def test_the_first_layer_that_differs_is_marked_on_the_chart_and_in_the_table(page):
-    assert re.search(r'<circle class="first".*?<text class="first"[^>]*>backbone.2.conv<', page)
-    assert re.search(r"<tr class=first><td><code>backbone.2.conv</code>", page)
+    assert re.search(r"<text[^>]*var\(--missed\)[^>]*>backbone.2.conv</text>", page)
+    assert re.search(r'<tr class="failed">\s*<td class="code"><code>backbone.2.conv</code>', page)
+    assert "<title>fpn.1.conv: 115.4 dB</title>" in page
     assert "The first layer that differs is backbone.2.conv" in page
+
+
+def test_the_page_says_what_the_terminal_says():
+    result = result_of(side(), side(with_noise(0.05)), layers=layer_report())
+    console = Console(file=io.StringIO(), width=1000)
+    console.print(render_comparison(result))
+    said = " ".join(" ".join(console.file.getvalue().split()).split("[✗]"))
+    text = html.unescape(re.sub(r"<[^>]*>", " ", to_html(result))).lower()
+    for each in re.findall(r"[a-z0-9.]{4,}", said.lower()):
+        assert each in text, each
+
+
+def test_every_part_of_a_drawing_that_is_named_is_there(page):
+    ids = set(re.findall(r'id="([^"]*)"', page))
+    assert set(re.findall(r'(?:href="|url\()#([^")]*)', page)) <= ids
 
 
 def test_pictures_come_worst_first():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from effdet_deploy.reports.benchmark_report import command_of
+from effdet_deploy.reports.benchmark import command_of
 
 
 def test_a_stored_command_names_no_folder_of_the_machine():

@@ -1,4 +1,4 @@
-"""A benchmark as JSON and as Markdown."""
+"""A benchmark in a terminal, as Markdown and as charts."""
 
 from __future__ import annotations
 
@@ -8,27 +8,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy._version import __version__
-from effdet_deploy.reports.benchmark_charts import Mark, Series, bar_chart, line_chart
+from effdet_deploy.reports.columns import Column, Table
+from effdet_deploy.reports.text import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rich.console import RenderableType
+
     from effdet_deploy.benchmark.artifacts import Benchmark, Result
     from effdet_deploy.benchmark.machine import Load, Machine
+    from effdet_deploy.reports.columns import Part
 
-COLUMNS = (
-    "model",
-    "engine",
-    "batch",
-    "threads",
-    "median ms",
-    "95% interval",
-    "p90 ms",
-    "p99 ms",
-    "spread",
-    "images/s",
-    "against the first",
+
+def _interval(result: Result) -> str:
+    low, high = result.end_to_end.interval
+    runs = len(result.end_to_end.seconds)
+    return f"{1e3 * low:.2f}-{1e3 * high:.2f}" if low > 0 else f"{runs} runs: none"
+
+
+def _ratio(result: Result) -> str:
+    return "" if result.ratio is None else f"{result.ratio}, {result.ratio.verdict}"
+
+
+NAMING: tuple[Column[Result], ...] = (
+    Column("model", lambda each: each.name, "words"),
+    Column("engine", lambda each: f"{each.backend} {each.device} {each.precision}", "words"),
 )
+MEASURED: tuple[Column[Result], ...] = (
+    Column("batch", lambda each: str(each.batch), "words"),
+    Column("threads", lambda each: str(each.threads or "default"), "words"),
+    Column("median ms", lambda each: f"{1e3 * each.end_to_end.median:.2f}", "words"),
+    Column("95% interval", _interval, "words"),
+    Column("p90 ms", lambda each: f"{1e3 * each.end_to_end.percentile(90):.2f}", "words"),
+    Column("p99 ms", lambda each: f"{1e3 * each.end_to_end.percentile(99):.2f}", "words"),
+    Column("spread", lambda each: f"{each.end_to_end.variation:.1%}", "words"),
+    Column("images/s", lambda each: f"{each.throughput:.1f}", "words"),
+    Column("against the first", _ratio, "words"),
+)
+
+
+def render_benchmark(benchmark: Benchmark) -> RenderableType:
+    """Return the benchmark for a terminal: a table an artifact, then what they have no room for."""
+    groups: dict[str, list[Result]] = {}
+    for each in benchmark.results:
+        groups.setdefault(": ".join(column.cell(each) for column in NAMING), []).append(each)
+    parts: list[Part | str] = []
+    for title, results in groups.items():
+        parts += [title, Table(MEASURED, [results])]
+    return show([*parts, *detail_lines(benchmark)])
 
 
 def command_of(arguments: Sequence[str]) -> str:
@@ -51,30 +79,6 @@ def to_dict(benchmark: Benchmark) -> dict[str, Any]:
     return environment(benchmark.machine, benchmark.load) | {
         "results": [result.to_dict() for result in benchmark.results]
     }
-
-
-def rows(benchmark: Benchmark) -> list[tuple[str, ...]]:
-    """Return the cells of the table, a row a result, in the order of :data:`COLUMNS`."""
-    return [_row(result) for result in benchmark.results]
-
-
-def _row(result: Result) -> tuple[str, ...]:
-    timing = result.end_to_end
-    low, high = timing.interval
-    runs = len(timing.seconds)
-    return (
-        result.name,
-        f"{result.backend} {result.device} {result.precision}",
-        str(result.batch),
-        str(result.threads or "default"),
-        f"{1e3 * timing.median:.2f}",
-        f"{1e3 * low:.2f}-{1e3 * high:.2f}" if low > 0 else f"{runs} runs: none",
-        f"{1e3 * timing.percentile(90):.2f}",
-        f"{1e3 * timing.percentile(99):.2f}",
-        f"{timing.variation:.1%}",
-        f"{result.throughput:.1f}",
-        "" if result.ratio is None else f"{result.ratio}, {result.ratio.verdict}",
-    )
 
 
 def detail_lines(benchmark: Benchmark) -> list[str]:
@@ -147,13 +151,15 @@ def to_markdown(benchmark: Benchmark, pictures: Mapping[str, str] | None = None)
         benchmark: what was measured.
         pictures: the path of each of :func:`to_charts`, by its title.
     """
+    columns = (*NAMING, *MEASURED)
+    cells = [[column.cell(each) for column in columns] for each in benchmark.results]
     shown = [f"![{title}]({path})\n" for title, path in (pictures or {}).items()]
     return "\n".join(
         (
             f"Measured on: {benchmark.machine}.",
             *load_lines(benchmark.load),
             "",
-            markdown_table(COLUMNS, rows(benchmark)),
+            markdown_table([each.heading for each in columns], cells),
             *shown,
             *(f"- {line}" for line in detail_lines(benchmark)),
             "",
@@ -164,8 +170,10 @@ def to_markdown(benchmark: Benchmark, pictures: Mapping[str, str] | None = None)
 def to_charts(benchmark: Benchmark) -> dict[str, str]:
     """Return SVG files by title: latency side by side, throughput against batch and threads.
 
-    A chart of one value is none.
+    A chart of one value is none. Drawing needs matplotlib, which the extra ``[report]`` brings.
     """
+    from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
+
     charts = {}
     if len(benchmark.results) > 1:
         bars = [

@@ -1,0 +1,256 @@
+"""Charts drawn by matplotlib, as SVG: bars, lines, points and shares; for files and for pages.
+
+A file has a white ground; inside a page a chart takes the colors of the page's style sheet, light
+or dark. Neither holds a date, and only a file has the address that names what it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+INK, SOFT, LINE, BAND = "#16202c", "#5b6878", "#dfe5ec", "#f1f4f8"
+ACCENT, BOTH, MISSED, EXTRA, LIMIT = "#2f5fd0", "#1f9d6b", "#d13b4f", "#e08a00", "#b87900"
+_VARIABLES = dict(
+    zip(
+        (INK, SOFT, LINE, BAND, ACCENT, BOTH, MISSED, EXTRA, LIMIT),
+        ("ink", "soft", "line", "band", "accent", "both", "missed", "extra", "open"),
+        strict=True,
+    )
+)
+"""The names that the page's style sheet has for colors."""
+_SERIES = (
+    *("#2f5fd0", "#e08a00", "#1f9d6b", "#d13b4f", "#7b4fc9", "#0e8fa8"),
+    *("#a3641f", "#5b6878", "#c24fa0", "#86a61c"),
+)
+_OURS, _THEIRS = "#2f5fd0", "#a9b4c2"
+_SETTINGS: dict[Any, Any] = {
+    # Letters stay letters, in the reader's font; they are measured in one that comes along.
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    # A name with dollar signs is no formula.
+    "text.parse_math": False,
+    # Without it the names of parts are drawn by lot.
+    "svg.hashsalt": "effdet-deploy",
+    "text.color": SOFT,
+    "axes.labelcolor": SOFT,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "axes.titlecolor": INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 13,
+    "axes.titleweight": "semibold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.1,
+}
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+_REWRITES = (
+    (r' xmlns(:\w+)?="[^"]*"', ""),
+    ("xlink:href", "href"),
+    (r"font-family: [^;\"]*;? ?", ""),
+    (r"\s*\n\s*", " "),
+)
+"""What SVG does without; fonts are left to the reader."""
+_XML = "http://www.w3.org/2000/svg"
+_FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
+_WIDTH, _ROW = 760, 26
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A named value: a bar of length ``x``, or a point at ``x`` and ``y``; ours are in color."""
+
+    name: str
+    x: float
+    y: float = 0.0
+    is_ours: bool = False
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named line through points ``(x, y)``."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@contextlib.contextmanager
+def chart_style() -> Iterator[None]:
+    """Draw and write alike on every machine, whatever its settings of matplotlib are."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def canvas(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of a size in drawing units with one plot."""
+    figure = Figure((width / 72, height / 72))
+    return figure, figure.add_subplot()
+
+
+def to_svg(
+    figure: Figure,
+    label: str,
+    tips: Mapping[Artist, Sequence[str]] | None = None,
+    *,
+    in_page: bool = False,
+) -> str:
+    """Return a figure as an SVG element.
+
+    Args:
+        figure: what is drawn.
+        label: says what it shows.
+        tips: what is shown where the pointer rests on a mark, in the order of an artist's marks.
+        in_page: in the colors of the page, and without the address that a file needs.
+    """
+    tips = tips or {}
+    for number, artist in enumerate(tips):
+        artist.set_gid(f"tips-{number}")
+    figure.patch.set_visible(not in_page)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata=_NO_METADATA)
+    text = stream.getvalue().decode()
+    for pattern, instead in _REWRITES:
+        text = re.sub(pattern, instead, text)
+    root = ET.fromstring(text)  # noqa: S314 - matplotlib wrote it
+    # The one rule of its style sheet would hold in the whole page.
+    root.remove(root[0])
+    for number, texts in enumerate(tips.values()):
+        (group,) = root.iterfind(f".//*[@id='tips-{number}']")
+        marks = list(group.iter("use")) or list(group.iter("path"))
+        for mark, tip in zip(marks, texts, strict=True):
+            ET.SubElement(mark, "title").text = tip
+    named = set(re.findall(r"#(\w+)", text))
+    for element in root.iter():
+        if element.get("id", "") not in named:
+            element.attrib.pop("id", None)
+        if in_page and "style" in element.attrib:
+            style = element.attrib["style"]
+            element.set("style", re.sub("#[0-9a-f]{6}", lambda hit: _themed(hit[0]), style))
+    space = {} if in_page else {"xmlns": _XML, "font-family": _FONTS}
+    box = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
+    root.attrib = space | box
+    return ET.tostring(root, encoding="unicode")
+
+
+def _themed(color: str) -> str:
+    return f"var(--{_VARIABLES[color]})" if color in _VARIABLES else color
+
+
+@chart_style()
+def bar_chart(title: str, unit: str, bars: Sequence[Mark]) -> str:
+    """Draw horizontal bars in the order given, each with its name and its value."""
+    figure, axes = canvas(_WIDTH, 64 + _ROW * len(bars))
+    colors = [_OURS if each.is_ours else _THEIRS for each in bars]
+    drawn = axes.barh(range(len(bars)), [each.x for each in bars], 0.7, color=colors)
+    axes.bar_label(drawn, [_number(each.x) for each in bars], padding=5)
+    _rows(axes, [each.name for each in bars], unit)
+    axes.set_title(title)
+    tips = {bar: [f"{each.name}: {_number(each.x)}"] for bar, each in zip(drawn, bars, strict=True)}
+    return to_svg(figure, title, tips)
+
+
+@chart_style()
+def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) -> str:
+    """Draw each row as one bar in parts, in ``unit``; the parts are named below."""
+    names = list(dict.fromkeys(part for parts in rows.values() for part in parts))
+    figure, axes = canvas(_WIDTH, 90 + 32 * len(rows) + 20 * math.ceil(len(names) / 4))
+    start = np.zeros(len(rows))
+    tips: dict[Artist, list[str]] = {}
+    for name, color in zip(names, itertools.cycle(_SERIES), strict=False):
+        values = np.array([parts.get(name, 0.0) for parts in rows.values()])
+        drawn = axes.barh(range(len(rows)), values, 0.8, start, color=color, label=name)
+        tips |= {bar: [f"{name}: {_number(each)}"] for bar, each in zip(drawn, values, strict=True)}
+        start += values
+    for place, total in enumerate(start):
+        axes.annotate(
+            _number(total), (total, place), (5, 0), textcoords="offset points", va="center"
+        )
+    _rows(axes, list(rows), unit)
+    axes.set_title(title)
+    figure.legend(loc="outside lower left", ncols=4)
+    return to_svg(figure, title, tips)
+
+
+@chart_style()
+def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
+    """Draw lines over numbers, each of which has the same room: 1, 2, 4, 8 stand evenly."""
+    numbers = sorted({x for line in series for x, _ in line.points})
+    figure, axes = canvas(_WIDTH, 300 + 18 * len(series))
+    tips: dict[Artist, list[str]] = {}
+    for line, color in zip(series, itertools.cycle(_SERIES), strict=False):
+        points = sorted(line.points)
+        places, values = [numbers.index(x) for x, _ in points], [y for _, y in points]
+        axes.plot(places, values, color=color)
+        (dots,) = axes.plot(places, values, "o", color=color, label=line.name)
+        tips[dots] = [f"{line.name}: {_number(y)} at {x:g}" for x, y in points]
+    axes.set_xticks(range(len(numbers)), [f"{each:g}" for each in numbers])
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y")
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    figure.legend(loc="outside lower left")
+    return to_svg(figure, title, tips)
+
+
+@chart_style()
+def point_chart(title: str, x_label: str, y_label: str, points: Sequence[Mark]) -> str:
+    """Draw numbered points, named below; x begins at 0, y at what the lowest point needs."""
+    figure, axes = canvas(_WIDTH, 360 + 18 * len(points))
+    tips: dict[Artist, list[str]] = {}
+    for number, (each, color) in enumerate(zip(points, itertools.cycle(_SERIES), strict=False), 1):
+        name = f"{number}  {each.name}: {_number(each.x)}, {each.y:.2f}"
+        color_of = color if each.is_ours else _THEIRS
+        (dot,) = axes.plot(each.x, each.y, "o", markersize=9, color=color_of, label=name)
+        axes.annotate(str(number), (each.x, each.y), (7, 5), textcoords="offset points")
+        tips[dot] = [name]
+    axes.margins(0.08, 0.15)
+    axes.set_xlim(left=0)
+    axes.grid(axis="y")
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    figure.legend(loc="outside lower left")
+    return to_svg(figure, title, tips)
+
+
+def _rows(axes: Axes, names: list[str], unit: str) -> None:
+    """Name horizontal bars, the first one on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    # Each bar has its value beside it.
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel(unit, loc="left")
+    axes.margins(x=0.1)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
