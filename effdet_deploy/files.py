@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _CHUNK = 1 << 20
+_LONGEST_NAME = 255
+"""Bytes in a file's name, on every file system that is in use."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -53,7 +55,8 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    # Of a ValueError: no UTF-8, no JSON, an integer of thousands of digits.
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{what} '{path}' cannot be read: {error}.", remedy) from error
     if not isinstance(document, dict):
         raise DataError(f"{what} '{path}' does not hold a JSON object.", remedy)
@@ -205,12 +208,14 @@ def resolve_inside(directory: Path, location: str) -> Path:
     path = directory / location
     try:
         plain = path.resolve() == directory.resolve() / location
+        # A longer name fails later with an error of the system's.
+        plain &= len(os.fsencode(location)) <= _LONGEST_NAME
     except (OSError, ValueError, RuntimeError):  # a link to itself, or no name at all
         plain = False
     if not plain or Path(location).is_absolute() or ".." in Path(location).parts:
         raise ModelFileError(
-            f"The model names the external file '{location}', which is not a plain file in its "
-            "own directory.",
+            f"The model names the external file '{location[:_LONGEST_NAME]}', which is not a plain "
+            "file in its own directory.",
             "Get the model from a source you trust, with its data file beside it.",
         )
     return path

@@ -22,6 +22,7 @@ from effdet_deploy.artifact.spec import (
     DetectorSpec,
     InputSpec,
     OutputSpec,
+    even_octaves,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def detector_spec(*, batch: BatchSpec | None = None, **output) -> DetectorSpec:
     return DetectorSpec(
         variant="tiny",
         input=InputSpec(height=SIDE, width=SIDE),
-        anchors=AnchorSpec(3, 7, 3, ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0),
+        anchors=AnchorSpec(3, 7, even_octaves(3), ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0),
         classes=tuple(ClassSpec(name, 10 + index) for index, name in enumerate(NAMES)),
         output=OutputSpec(**({"max_detections": len(BOXES)} | output)),
         batch=batch or BatchSpec(),

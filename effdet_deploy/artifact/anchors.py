@@ -26,7 +26,7 @@ def anchor_count(anchors: AnchorSpec, height: int, width: int) -> int:
     """Return how many anchors an image of this size has."""
     cells = feature_sizes(height, width, anchors.max_level)[anchors.min_level :]
     return sum(rows * columns for rows, columns in cells) * (
-        anchors.num_scales * len(anchors.aspect_ratios)
+        len(anchors.octave_scales) * len(anchors.aspect_ratios)
     )
 
 
@@ -60,14 +60,13 @@ def _level_anchors(
     anchors: AnchorSpec, image: tuple[int, int], cells: tuple[int, int]
 ) -> NDArray[np.float64]:
     stride_y, stride_x = image[0] / cells[0], image[1] / cells[1]
-    octaves = [2 ** (octave / anchors.num_scales) for octave in range(anchors.num_scales)]
     half_sizes = np.array(
         [
             (
                 anchors.scale * stride_y * octave * aspect_y / 2,
                 anchors.scale * stride_x * octave * aspect_x / 2,
             )
-            for octave in octaves
+            for octave in anchors.octave_scales
             for aspect_x, aspect_y in anchors.aspect_ratios
         ]
     )

@@ -10,9 +10,10 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from effdet_deploy.artifact.codec import MAX_TEXT, decode
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec
-from effdet_deploy.errors import EffdetDeployError, ModelFileError
+from effdet_deploy.errors import DataError, EffdetDeployError, ModelFileError
 from effdet_deploy.files import read_json_object, resolve_inside, sha256_file, sidecar_path
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ _ENGINE_MAGIC = (b"ptrt", b"ftrt", b"vtrt")
 """TensorRT, old and new, and TensorRT-RTX."""
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
+_MAX_SIDECAR = 1 << 26
+"""Bytes of JSON that are read; Python takes ten times as many for them."""
+_REMEDY = "Export the model again, or remove the sidecar."
 
 
 @dataclass(frozen=True)
@@ -126,20 +130,22 @@ def read_sidecar(path: Path) -> Sidecar | None:
     """Read the sidecar of the artifact ``path``; None where there is none.
 
     Raises:
-        DataError: the sidecar is not what effdet-deploy writes.
+        DataError: it is not what effdet-deploy writes.
     """
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
         return None
-    document = read_json_object(
-        sidecar, "The sidecar", "Export the model again, or remove the sidecar."
-    )
+    size = sidecar.stat().st_size
+    if size > _MAX_SIDECAR:
+        raise DataError(
+            f"The sidecar '{sidecar}' has {size:,} bytes; no export writes so many.", _REMEDY
+        )
+    document = read_json_object(sidecar, "The sidecar", _REMEDY)
     spec = document.get("spec")
-    verification = document.get("verification")
     return Sidecar(
         DetectorSpec.from_dict(spec) if spec is not None else None,
-        str(document.get("sha256", "")),
-        verification if isinstance(verification, dict) else None,
+        decode(document.get("sha256", ""), str, "sha256"),
+        decode(document.get("verification"), dict[str, Any] | None, "verification"),
     )
 
 
@@ -175,9 +181,13 @@ def _spec_in_archive(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             ending = f"/extra/{METADATA_KEY}"
-            names = [name for name in archive.namelist() if name.endswith(ending)]
-            return archive.read(names[0]).decode() if names else None
-    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError) as error:
+            found = [each for each in archive.infolist() if each.filename.endswith(ending)]
+            if not found:
+                return None
+            # Zeros shrink to a thousandth: a small archive may declare gigabytes.
+            with archive.open(found[0]) as stream:
+                return stream.read(MAX_TEXT + 1).decode()
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, NotImplementedError) as error:
         raise ModelFileError(
             f"The spec inside '{path}' is damaged: {error}.", "Export or copy the file again."
         ) from error

@@ -8,21 +8,24 @@ else passes between them.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from effdet_deploy.artifact.codec import REMEDY, Within, decode, parse
 from effdet_deploy.errors import DataError
 
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+"""2 added what other trainings need: resize rule, filter, channel order, octave scales, origin."""
 METADATA_KEY = "effdet.spec"
 
 InputKind = Literal["uint8", "float255", "normalized"]
 ChannelOrder = Literal["rgb", "bgr"]
+ResizeRule = Literal["letterbox", "center", "stretch"]
+Interpolation = Literal["antialias", "linear"]
+AnchorOrder = Literal["octaves-first"]
 NmsKind = Literal["static", "onnx", "plugin", "none"]
+NmsForm = Literal["blocks", "matrix", "greedy"]
 BoxFormat = Literal["xyxy", "yxyx"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["tensorrt", "openvino", "onnxruntime"]
@@ -39,6 +42,20 @@ TENSORRT_MAX_TOPK = 3840
 """The largest K that TensorRT's TopK takes."""
 PLUGIN_CANDIDATES = 4096
 """How many scores TensorRT's NMS plugin considers; it has no attribute for it."""
+MAX_BATCH = 1024
+MAX_ANCHORS = 1 << 24
+"""At the finest level, where three quarters of them are; D7x has 330,000."""
+
+Side = Annotated[int, Within(1, 16_384)]
+Level = Annotated[int, Within(0, 16)]
+Byte = Annotated[int, Within(0, 255)]
+Share = Annotated[float, Within(0, 1)]
+Factor = Annotated[float, Within(1e-4, 1e4)]
+Rows = Annotated[int, Within(1, 1_000_000)]
+BatchSize = Annotated[int, Within(1, MAX_BATCH)]
+Count = Annotated[int, Within(0, 2**53)]
+Name = Annotated[str, Within(0, 1000)]
+OctaveCount = Annotated[int, Within(1, 16)]
 
 
 @dataclass(frozen=True)
@@ -48,16 +65,25 @@ class InputSpec:
     ``uint8`` is ``[N,H,W,3]`` letterboxed 0-255; ``float255`` is float32 ``[N,3,H,W]`` 0-255;
     ``normalized`` is float32 ``[N,3,H,W]`` after mean and standard deviation. ``mean`` and
     ``std`` are on the 0-1 scale, ``fill`` is the letterbox colour; all three in RGB order.
+
+    ``channel_order`` is what the caller passes, ``trained_on`` what the network was trained on.
+    ``resize`` says how a picture comes to height and width: ``letterbox`` keeps its shape and puts
+    it into the top left corner, ``center`` into the middle; ``stretch`` fills both axes.
+    ``interpolation`` is Pillow's bilinear filter (``antialias``) or OpenCV's (``linear``).
+    ``source_size`` is (height, width) of the frames that go in, where the graph resizes them.
     """
 
-    height: int
-    width: int
+    height: Side
+    width: Side
     kind: InputKind = "uint8"
     channel_order: ChannelOrder = "rgb"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    fill: tuple[int, int, int] = (124, 116, 104)
-    letterbox: Literal["top-left"] = "top-left"
+    std: tuple[Factor, Factor, Factor] = (0.229, 0.224, 0.225)
+    fill: tuple[Byte, Byte, Byte] = (124, 116, 104)
+    trained_on: ChannelOrder = "rgb"
+    resize: ResizeRule = "letterbox"
+    interpolation: Interpolation = "antialias"
+    source_size: tuple[Side, Side] | None = None
 
     def shape(self, batch: int) -> tuple[int, int, int, int]:
         """Return the shape of the input tensor for ``batch`` images."""
@@ -68,20 +94,29 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class AnchorSpec:
-    """The anchor grid: levels, octave scales (outer) and aspect ratios (inner, (w, h))."""
+    """The anchor grid: levels, octave scales and aspect ratios (w, h) of each place.
 
-    min_level: int
-    max_level: int
-    num_scales: int
-    aspect_ratios: tuple[tuple[float, float], ...]
-    scale: float
+    ``order`` says which of them runs faster: octave scales are the outer loop in effdet.
+    """
+
+    min_level: Level
+    max_level: Level
+    octave_scales: Annotated[tuple[Factor, ...], Within(1, 16)]
+    aspect_ratios: Annotated[tuple[tuple[Factor, Factor], ...], Within(1, 16)]
+    scale: Factor
+    order: AnchorOrder = "octaves-first"
+
+
+def even_octaves(count: int) -> tuple[float, ...]:
+    """Return ``count`` octave scales that divide an octave evenly, as effdet's do."""
+    return tuple(2 ** (index / count) for index in range(count))
 
 
 @dataclass(frozen=True)
 class ClassSpec:
     """One class: its display name and its COCO ``category_id``."""
 
-    name: str
+    name: Name
     category_id: int
 
 
@@ -90,16 +125,20 @@ class OutputSpec:
     """What comes out: NMS kind, its settings, and the order of box coordinates.
 
     ``candidates`` (K) is how many boxes enter NMS, ``max_detections`` (D ≤ K) how many rows leave
-    it. ``nms_steps`` bounds the suppression chains that the static NMS resolves exactly.
+    it. ``nms_steps`` bounds the suppression chains that the static NMS resolves exactly;
+    ``nms_form`` is how that is written: settled in ``blocks``, as one ``matrix``, or ``greedy``,
+    row by row. ``class_agnostic`` is one NMS for all classes.
     """
 
     nms: NmsKind = "static"
-    score_threshold: float = 0.01
-    iou_threshold: float = 0.5
-    candidates: int = 1000
-    max_detections: int = 100
-    nms_steps: int = 16
+    score_threshold: Share = 0.01
+    iou_threshold: Share = 0.5
+    candidates: Rows = 1000
+    max_detections: Rows = 100
+    nms_steps: Annotated[int, Within(1, 1000)] = 16
     box_format: BoxFormat = "xyxy"
+    nms_form: NmsForm = "blocks"
+    class_agnostic: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,20 +148,26 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class PrecisionSpec:
-    """The precision written into the graph, for which engine, and what stayed higher."""
+    """The precision written into the graph, for which engine, and what stayed higher.
+
+    ``int8_range`` is how INT8 is laid out (``portable`` or ``full``), ``instruction`` what a
+    processor needs to compute it right; None where any does.
+    """
 
     kind: Precision = "fp32"
     target: Target | None = None
-    kept: tuple[str, ...] = ()
+    kept: tuple[Name, ...] = ()
+    int8_range: Name | None = None
+    instruction: Name | None = None
 
 
 @dataclass(frozen=True)
 class BatchSpec:
     """The batch sizes the artifact takes: ``minimum`` to ``maximum``, tuned for ``optimum``."""
 
-    minimum: int = 1
-    optimum: int = 1
-    maximum: int = 1
+    minimum: BatchSize = 1
+    optimum: BatchSize = 1
+    maximum: BatchSize = 1
 
     @property
     def is_static(self) -> bool:
@@ -139,9 +184,9 @@ class BatchSpec:
 class ExternalFile:
     """A data file that belongs to the model file: name, bytes and SHA-256."""
 
-    name: str
-    size: int
-    sha256: str
+    name: Name
+    size: Count
+    sha256: Name
 
 
 @dataclass(frozen=True)
@@ -175,21 +220,24 @@ class DetectorSpec:
 
     ``overrides`` holds the config fields that differ from the variant's registered ones,
     ``operators`` counts ONNX operators by type, ``command`` is the export command with base names
-    only, ``tools`` maps a tool to its version.
+    only, ``tools`` maps a tool to its version. ``origin`` is the project that the weights' names
+    are of; ``assumed`` says in a sentence each what the weights do not say about themselves.
     """
 
-    variant: str
+    variant: Name
     input: InputSpec
     anchors: AnchorSpec
-    classes: tuple[ClassSpec, ...]
+    classes: Annotated[tuple[ClassSpec, ...], Within(1, 100_000)]
     output: OutputSpec = field(default_factory=OutputSpec)
     precision: PrecisionSpec = field(default_factory=PrecisionSpec)
     batch: BatchSpec = field(default_factory=BatchSpec)
     overrides: dict[str, Any] = field(default_factory=dict)
-    weights_sha256: str = ""
-    opset: int = 0
-    operators: dict[str, int] = field(default_factory=dict)
-    parameters: int = 0
+    origin: Name = "effdet"
+    assumed: tuple[Name, ...] = ()
+    weights_sha256: Name = ""
+    opset: Count = 0
+    operators: dict[str, Count] = field(default_factory=dict)
+    parameters: Count = 0
     external_files: tuple[ExternalFile, ...] = ()
     tools: dict[str, str] = field(default_factory=dict)
     command: str = ""
@@ -207,18 +255,13 @@ class DetectorSpec:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a spec.
+        """Read a spec of this version or an older one.
 
         Raises:
-            DataError: not JSON, of a newer spec version, or a field is missing or of another type.
+            DataError: not JSON, of a newer spec version, or a field is missing, of another type
+                or out of its bounds.
         """
-        try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(
-                f"The spec is not JSON: {error}.", "Export the model again with effdet-export."
-            ) from error
-        return cls.from_dict(document)
+        return cls.from_dict(parse(text, "The spec"))
 
     @classmethod
     def from_dict(cls, document: object) -> Self:
@@ -229,78 +272,35 @@ class DetectorSpec:
                 f"The spec has version {version}; this effdet-deploy reads up to {SPEC_VERSION}.",
                 "Upgrade it with: pip install -U effdet-deploy.",
             )
-        decoded = _decode(document, cls, "spec")
-        return typing.cast("Self", decoded)
+        if isinstance(document, dict) and version == 1:
+            document = _from_version_1(document)
+        spec: Self = decode(document, cls, "spec")
+        spec._require_consistent()
+        return spec
+
+    def _require_consistent(self) -> None:
+        """Check what no field says alone; raises DataError."""
+        anchors, batch, output = self.anchors, self.batch, self.output
+        finest = 2**anchors.min_level
+        rows, columns = -(-self.input.height // finest), -(-self.input.width // finest)
+        in_a_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
+        for said, holds in (
+            ("levels from min_level to max_level", anchors.min_level <= anchors.max_level),
+            (f"at most {MAX_ANCHORS:,} anchors", rows * columns * in_a_place <= MAX_ANCHORS),
+            ("batches that ascend", batch.minimum <= batch.optimum <= batch.maximum),
+            ("at most as many rows as candidates", output.max_detections <= output.candidates),
+        ):
+            if not holds:
+                raise DataError(f"The spec contradicts itself: it must have {said}.", REMEDY)
 
 
-@functools.cache
-def _field_types(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
-
-
-def _decode(value: object, kind: Any, where: str) -> object:
-    """Turn decoded JSON ``value`` into an instance of the annotation ``kind``."""
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(value, typing.cast("type", kind), where)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal:
-        return _expect(value in arguments, value, where, f"one of {', '.join(arguments)}")
-    if origin in (types.UnionType, typing.Union):
-        chosen = next(option for option in arguments if option is not types.NoneType)
-        return None if value is None else _decode(value, chosen, where)
-    if origin is tuple:
-        return _decode_tuple(value, arguments, where)
-    if origin is dict:
-        return _decode_dict(value, arguments[1], where)
-    return _decode_scalar(value, kind, where)
-
-
-def _decode_dataclass(value: object, kind: type, where: str) -> object:
-    mapping = typing.cast("dict[str, object]", _expect(isinstance(value, dict), value, where, "{}"))
-    fields = {each.name: each for each in dataclasses.fields(kind)}
-    required = {
-        name
-        for name, each in fields.items()
-        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
-    }
-    if missing := sorted(required - mapping.keys()):
-        _expect(False, sorted(mapping), where, f"the fields {', '.join(missing)}")
-    hints = _field_types(kind)
-    known = {
-        name: _decode(mapping[name], hints[name], f"{where}.{name}")
-        for name in fields.keys() & mapping.keys()
-    }
-    return kind(**known)
-
-
-def _decode_tuple(value: object, arguments: tuple[Any, ...], where: str) -> object:
-    items = typing.cast("list[object]", _expect(isinstance(value, list), value, where, "a list"))
-    if arguments[-1] is Ellipsis:
-        return tuple(_decode(item, arguments[0], f"{where}[]") for item in items)
-    _expect(len(items) == len(arguments), items, where, f"{len(arguments)} values")
-    return tuple(
-        _decode(item, kind, f"{where}[]") for item, kind in zip(items, arguments, strict=True)
-    )
-
-
-def _decode_dict(value: object, kind: Any, where: str) -> object:
-    mapping = typing.cast("dict[str, object]", _expect(isinstance(value, dict), value, where, "{}"))
-    return {key: _decode(item, kind, f"{where}.{key}") for key, item in mapping.items()}
-
-
-def _decode_scalar(value: object, kind: Any, where: str) -> object:
-    if kind is Any:
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    return _expect(fits, value, where, kind.__name__)
-
-
-def _expect(condition: bool, value: object, where: str, wanted: str) -> object:
-    if not condition:
-        raise DataError(
-            f"The field '{where}' must be {wanted}, not {value!r}.",
-            "Export the model again with effdet-export.",
-        )
-    return value
+def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Say in the words of today what version 1 said; what is damaged stays, and is named later."""
+    found = dict(document, version=SPEC_VERSION)
+    anchors, output, precision = (found.get(each) for each in ("anchors", "output", "precision"))
+    if isinstance(anchors, dict) and "num_scales" in anchors:
+        number = decode(anchors["num_scales"], OctaveCount, "spec.anchors.num_scales")
+        found["anchors"] = dict(anchors, octave_scales=list(even_octaves(number)))
+    if isinstance(precision, dict) and precision.get("target") == "tensorrt":
+        found["output"] = dict(output, nms_form="matrix") if isinstance(output, dict) else output
+    return found

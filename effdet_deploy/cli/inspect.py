@@ -174,7 +174,7 @@ def _preprocessing(spec: DetectorSpec) -> str:
     mean = ", ".join(f"{each:.3f}" for each in kind.mean)
     std = ", ".join(f"{each:.3f}" for each in kind.std)
     return (
-        f"{kind.kind}, {kind.channel_order}; letterbox {kind.letterbox}, fill {list(kind.fill)}; "
+        f"{kind.kind}, {kind.channel_order}; {kind.resize}, fill {list(kind.fill)}; "
         f"mean {mean}; std {std}"
     )
 

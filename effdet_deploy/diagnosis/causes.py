@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SPEC_FIELDS = {
     "input": ("height", "width", "mean", "std", "fill"),
-    "anchors": ("min_level", "max_level", "num_scales", "aspect_ratios", "scale"),
+    "anchors": ("min_level", "max_level", "octave_scales", "aspect_ratios", "scale"),
     "output": ("score_threshold", "iou_threshold", "candidates", "max_detections"),
 }
 """What both specs must say alike for the same detections to come out."""

@@ -86,6 +86,7 @@ def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpe
             max_detections=options.max_detections,
             nms_steps=options.nms_steps,
             box_format=options.box_format,
+            nms_form="matrix" if options.target == "tensorrt" else "blocks",
         ),
         input_kind=options.input_kind,
         channel_order=options.channel_order,

@@ -27,7 +27,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from effdet_deploy.artifact.anchors import anchor_boxes
-from effdet_deploy.artifact.spec import AnchorSpec
+from effdet_deploy.artifact.spec import AnchorSpec, even_octaves
 from effdet_deploy.pytorch.network import create_model, get_config
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def build_anchors(options: TrainingOptions, size: int) -> Tensor:
     grid = AnchorSpec(
         config.min_level,
         config.max_level,
-        config.num_scales,
+        even_octaves(config.num_scales),
         config.aspect_ratios,
         config.anchor_scale,
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.artifact.anchors import anchor_boxes, anchor_count, feature_sizes
-from effdet_deploy.artifact.spec import AnchorSpec
+from effdet_deploy.artifact.spec import AnchorSpec, even_octaves
 
 PAPER_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 
@@ -17,7 +17,11 @@ def anchor_spec(config) -> AnchorSpec:
         for ratio in config.aspect_ratios
     )
     return AnchorSpec(
-        config.min_level, config.max_level, config.num_scales, pairs, config.anchor_scale
+        config.min_level,
+        config.max_level,
+        even_octaves(config.num_scales),
+        pairs,
+        config.anchor_scale,
     )
 
 
@@ -42,6 +46,6 @@ def test_feature_sizes_halve_rounding_up():
 
 
 def test_the_cached_anchors_cannot_be_changed_by_a_caller():
-    anchors = anchor_boxes(AnchorSpec(3, 7, 3, PAPER_RATIOS, 4.0), 128, 128)
+    anchors = anchor_boxes(AnchorSpec(3, 7, even_octaves(3), PAPER_RATIOS, 4.0), 128, 128)
     with pytest.raises(ValueError, match="read-only"):
         anchors[0] = 0

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -14,16 +18,21 @@ from effdet_deploy.artifact.spec import (
     ClassSpec,
     DetectorSpec,
     EngineSpec,
+    ExternalFile,
     InputSpec,
     OutputSpec,
+    PrecisionSpec,
+    even_octaves,
 )
 from effdet_deploy.errors import DataError
 
+RECORDED = json.loads((Path(__file__).parent / "spec_version_1.json").read_text())
+"""What version 0.1.0 wrote."""
+
 # Text with surrogates is no text, and NaN equals nothing.
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+CHARACTERS = st.characters(exclude_categories=["Cs"])
+TEXT = st.text(CHARACTERS, max_size=20)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-for _kind, _strategy in ((str, TEXT), (float, FLOATS)):
-    st.register_type_strategy(_kind, _strategy)
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -31,14 +40,52 @@ JSON_VALUES = st.recursive(
 )
 
 
+def values_of(kind: Any, low: float | None = None, high: float | None = None) -> st.SearchStrategy:
+    """Draw values of a field's annotation within its bounds."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return values_of(arguments[0], arguments[1].low, arguments[1].high)
+    if origin in (types.UnionType, Union):
+        return st.none() | values_of(arguments[0])
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return st.lists(values_of(arguments[0]), min_size=low or 0, max_size=4).map(tuple)
+        return st.tuples(*map(values_of, arguments))
+    if origin is dict:
+        return st.dictionaries(TEXT, values_of(arguments[1]), max_size=3)
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind, include_extras=True)
+        return st.builds(kind, **{name: values_of(each) for name, each in hints.items()})
+    plain = {
+        str: st.text(CHARACTERS, max_size=20),
+        int: st.integers(low, high) if low is not None else st.integers(-(2**53), 2**53),
+        float: st.floats(low, high) if low is not None else st.floats(-1e9, 1e9),
+        bool: st.booleans(),
+        Any: JSON_VALUES,
+    }
+    return plain[kind]
+
+
 def specs() -> st.SearchStrategy[DetectorSpec]:
+    hints = get_type_hints(DetectorSpec, include_extras=True)
+    fields = {name: values_of(each) for name, each in hints.items()}
+    levels = st.lists(st.integers(0, 16), min_size=2, max_size=2).map(sorted)
+    sizes = st.lists(st.integers(1, 1024), min_size=3, max_size=3).map(sorted)
+    rows = st.lists(st.integers(1, 10**6), min_size=2, max_size=2).map(sorted)
     return st.builds(
-        DetectorSpec,
-        overrides=st.dictionaries(TEXT, JSON_VALUES, max_size=3),
-        operators=st.dictionaries(TEXT, st.integers(), max_size=3),
-        tools=st.dictionaries(TEXT, TEXT, max_size=3),
-        engine=st.none() | st.from_type(EngineSpec),
-        version=st.just(SPEC_VERSION),
+        lambda levels, sizes, rows, spec: dataclasses.replace(
+            spec,
+            input=dataclasses.replace(spec.input, height=512, width=640),
+            anchors=dataclasses.replace(spec.anchors, min_level=levels[0], max_level=levels[1]),
+            batch=BatchSpec(*sizes),
+            output=dataclasses.replace(spec.output, max_detections=rows[0], candidates=rows[1]),
+        ),
+        levels,
+        sizes,
+        rows,
+        st.builds(DetectorSpec, **fields | {"version": st.just(SPEC_VERSION)}),
     )
 
 
@@ -47,7 +94,7 @@ def spec() -> DetectorSpec:
     return DetectorSpec(
         variant="tf_efficientdet_d0",
         input=InputSpec(128, 192),
-        anchors=AnchorSpec(3, 7, 3, ((1.0, 1.0), (1.4, 0.7)), 4.0),
+        anchors=AnchorSpec(3, 7, even_octaves(3), ((1.0, 1.0), (1.4, 0.7)), 4.0),
         classes=(ClassSpec("circle", 7), ClassSpec("quadrado é", 9)),
     )
 
@@ -123,6 +170,126 @@ def test_a_missing_field_is_named(spec, field):
 def test_a_newer_version_asks_for_an_upgrade_before_anything_else(spec):
     document = {"version": SPEC_VERSION + 1, "input": "changed"}
     with pytest.raises(DataError, match="pip install -U effdet-deploy"):
+        DetectorSpec.from_dict(document)
+
+
+def test_a_recorded_spec_of_version_1_is_read_with_what_it_meant():
+    spec = DetectorSpec.from_dict(RECORDED)
+    assert spec.version == SPEC_VERSION
+    assert spec.input == InputSpec(
+        256, 256, trained_on="rgb", resize="letterbox", interpolation="antialias", source_size=None
+    )
+    ratios = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
+    octaves = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+    assert spec.anchors == AnchorSpec(3, 7, octaves, ratios, 4.0, "octaves-first")
+    assert [each.name for each in spec.classes] == list("0123456789")
+    assert spec.output == OutputSpec(nms_form="matrix", class_agnostic=False)
+    kept = ("box_net.predict.conv_pw",)
+    assert spec.precision == PrecisionSpec("int8", "tensorrt", kept, None, None)
+    assert spec.batch == BatchSpec(1, 2, 4)
+    assert spec.external_files == (ExternalFile("model.onnx.data", 123, "ab" * 32),)
+    assert spec.engine == EngineSpec("tensorrt", "10.13.0", "NVIDIA L4", "8.9", ("tf32",))
+    assert (spec.origin, spec.assumed) == ("effdet", ())
+    assert DetectorSpec.from_json(spec.to_json()) == spec
+
+
+def test_static_nms_of_version_1_was_in_blocks_but_for_tensorrt():
+    document = RECORDED | {"precision": {"kind": "fp32", "target": None, "kept": []}}
+    assert DetectorSpec.from_dict(document).output.nms_form == "blocks"
+
+
+@pytest.mark.parametrize("part", ["anchors", "output", "precision"])
+def test_a_damaged_spec_of_version_1_is_refused_by_its_field(part):
+    with pytest.raises(DataError, match=part):
+        DetectorSpec.from_dict(RECORDED | {part: 3})
+
+
+def test_version_1_with_a_million_octave_scales_is_refused():
+    anchors = RECORDED["anchors"] | {"num_scales": 10**6}
+    with pytest.raises(DataError, match="num_scales"):
+        DetectorSpec.from_dict(RECORDED | {"anchors": anchors})
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("output", "score_threshold", math.nan),
+        ("output", "iou_threshold", math.inf),
+        ("output", "score_threshold", -0.5),
+        ("output", "max_detections", 10**9),
+        ("output", "candidates", 0),
+        ("output", "nms_steps", 10**9),
+        ("anchors", "max_level", 10**9),
+        ("anchors", "min_level", -1),
+        ("anchors", "scale", 10**400),
+        ("anchors", "octave_scales", []),
+        ("anchors", "aspect_ratios", [[1.0, 1.0]] * 17),
+        ("input", "fill", [10**6, 0, 0]),
+        ("input", "std", [0.0, 1.0, 1.0]),
+        ("input", "height", 0),
+        ("input", "width", 10**9),
+        ("input", "source_size", [720, -1]),
+        ("batch", "maximum", 10**9),
+        ("batch", "minimum", 0),
+        (None, "variant", "x" * 2_000_000),
+        (None, "variant", "\ud800"),
+        (None, "classes", []),
+        (None, "classes", [{"name": "x" * 2_000_000, "category_id": 1}]),
+        (None, "external_files", [{"name": "x" * 5000, "size": 1, "sha256": ""}]),
+        (None, "external_files", [{"name": "x", "size": -1, "sha256": ""}]),
+        (None, "overrides", {"mean": math.nan}),
+        (None, "overrides", {"name": "\ud800"}),
+        (None, "command", "x" * 2_000_000),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_its_field_in_few_words(spec, part, field, value):
+    document = json.loads(spec.to_json())
+    (document if part is None else document[part])[field] = value
+    with pytest.raises(DataError, match=field) as caught:
+        DetectorSpec.from_json(json.dumps(document))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "said"),
+    [
+        ("anchors", {"min_level": 7, "max_level": 3}, "levels"),
+        ("anchors", {"min_level": 0, "octave_scales": [1.0] * 16}, "anchors"),
+        ("batch", {"minimum": 8, "optimum": 4, "maximum": 8}, "ascend"),
+        ("output", {"max_detections": 200, "candidates": 100}, "rows"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(spec, part, values, said):
+    document = json.loads(spec.to_json())
+    document["input"] |= {"height": 4096, "width": 4096}
+    document[part] |= values
+    with pytest.raises(DataError, match=said):
+        DetectorSpec.from_dict(document)
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        nested(200_000),
+        '{"version": ' + "9" * 5001 + "}",
+        '{"version": 1e400}',
+        " " * 20_000_000,
+        "NaN",
+    ],
+    ids=["deep", "long integer", "infinite", "huge", "nan"],
+)
+def test_json_that_is_made_to_exhaust_a_reader_is_refused(text):
+    with pytest.raises(DataError):
+        DetectorSpec.from_json(text)
+
+
+def test_what_is_nested_too_deeply_to_be_copied_is_refused(spec):
+    document = json.loads(spec.to_json()) | {"overrides": {"deep": json.loads(nested(300))}}
+    with pytest.raises(DataError, match="nested"):
         DetectorSpec.from_dict(document)
 
 

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effdet_deploy.artifact.anchors import anchor_boxes
-from effdet_deploy.artifact.spec import AnchorSpec, ClassSpec, DetectorSpec, InputSpec, OutputSpec
+from effdet_deploy.artifact.spec import (
+    AnchorSpec,
+    ClassSpec,
+    DetectorSpec,
+    InputSpec,
+    OutputSpec,
+    even_octaves,
+)
 from effdet_deploy.detection.postprocess import (
     decode_boxes,
     finish_heads,
@@ -28,7 +35,7 @@ PAPER_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 def test_decoding_equals_effdets(box_format):
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("effdet.anchors")
-    anchors = anchor_boxes(AnchorSpec(3, 7, 3, PAPER_RATIOS, 4.0), 128, 128)
+    anchors = anchor_boxes(AnchorSpec(3, 7, even_octaves(3), PAPER_RATIOS, 4.0), 128, 128)
     codes = np.random.default_rng(0).normal(0, 0.5, anchors.shape).astype(np.float32)
     expected = peer.decode_box_outputs(
         torch.from_numpy(codes), torch.from_numpy(anchors.copy()), output_xyxy=box_format == "xyxy"
@@ -128,7 +135,7 @@ def detector_spec(classes: int = 4, **output) -> DetectorSpec:
     return DetectorSpec(
         variant="tiny",
         input=InputSpec(height=128, width=128),
-        anchors=AnchorSpec(3, 7, 3, PAPER_RATIOS, 4.0),
+        anchors=AnchorSpec(3, 7, even_octaves(3), PAPER_RATIOS, 4.0),
         classes=tuple(ClassSpec(f"class {index}", index + 1) for index in range(classes)),
         output=OutputSpec(**({"nms": "none", "score_threshold": 0.0} | output)),
     )

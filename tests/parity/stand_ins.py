@@ -16,10 +16,11 @@ from effdet_deploy.artifact.spec import (
     InputSpec,
     OutputSpec,
     PrecisionSpec,
+    even_octaves,
 )
 from effdet_deploy.detection.postprocess import finish_heads
 
-ANCHORS = AnchorSpec(3, 7, 3, ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0)
+ANCHORS = AnchorSpec(3, 7, even_octaves(3), ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0)
 CLASSES = 4
 
 

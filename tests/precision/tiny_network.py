@@ -17,6 +17,7 @@ from effdet_deploy.artifact.spec import (
     DetectorSpec,
     InputSpec,
     OutputSpec,
+    even_octaves,
 )
 
 SIDE = 128
@@ -30,7 +31,7 @@ def network_spec(nms: str = "none") -> DetectorSpec:
     return DetectorSpec(
         variant="tiny",
         input=InputSpec(SIDE, SIDE),
-        anchors=AnchorSpec(3, 4, 1, ((1.0, 1.0),), 4.0),
+        anchors=AnchorSpec(3, 4, even_octaves(1), ((1.0, 1.0),), 4.0),
         classes=tuple(ClassSpec(str(index), index + 1) for index in range(CLASSES)),
         output=OutputSpec(nms=nms, candidates=50, max_detections=20),
     )

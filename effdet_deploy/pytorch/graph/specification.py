@@ -6,7 +6,14 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.artifact.spec import AnchorSpec, ClassSpec, DetectorSpec, InputSpec, OutputSpec
+from effdet_deploy.artifact.spec import (
+    AnchorSpec,
+    ClassSpec,
+    DetectorSpec,
+    InputSpec,
+    OutputSpec,
+    even_octaves,
+)
 
 if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import ChannelOrder, InputKind
@@ -46,7 +53,7 @@ def describe(
         anchors=AnchorSpec(
             config.min_level,
             config.max_level,
-            config.num_scales,
+            even_octaves(config.num_scales),
             config.aspect_ratios,
             config.anchor_scale,
         ),

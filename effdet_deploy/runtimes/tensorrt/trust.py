@@ -18,6 +18,7 @@ from effdet_deploy.artifact.spec import (
     DetectorSpec,
     InputSpec,
     OutputSpec,
+    even_octaves,
 )
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.files import sha256_bytes, sidecar_path
@@ -136,7 +137,7 @@ def spec_without_sidecar(
         variant="unknown",
         input=InputSpec(height=shape[1] or 0, width=shape[2] or 0),
         # Of no use to boxes that are decoded already.
-        anchors=AnchorSpec(3, 7, 3, ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0),
+        anchors=AnchorSpec(3, 7, even_octaves(3), ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0),
         classes=(),
         output=OutputSpec(candidates=depth, max_detections=depth, score_threshold=0.0),
         batch=BatchSpec(sizes[0], sizes[len(sizes) // 2], sizes[-1]),

@@ -1,0 +1,170 @@
+"""From JSON to frozen dataclasses: every value has the type of its field and lies in its bounds.
+
+A model file comes from anywhere, so nothing that it says is believed: a level of 10^9 would take
+all memory, a threshold that is no number would find nothing without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from effdet_deploy.errors import DataError
+
+REMEDY = "Export the model again with effdet-export."
+MAX_TEXT = 1 << 24
+"""Characters of a document; the spec of 90 classes has 6,000."""
+MAX_DEPTH = 32
+"""Nested lists and objects where a field takes any value: deeper ones exhaust Python's stack when
+they are copied or written."""
+_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class Within:
+    """The bounds of a field, both allowed: of a number, or of the length of a text or list."""
+
+    low: float
+    high: float
+
+
+_BOUNDS: dict[type, Within] = {
+    int: Within(-(2**53), 2**53),
+    float: Within(-1e9, 1e9),
+    str: Within(0, 10_000),
+    list: Within(0, 100_000),
+    dict: Within(0, 100_000),
+}
+"""Where a field says nothing."""
+_NAMES: dict[type, str] = {dict: "{}", list: "a list"}
+
+
+def parse(text: str, what: str) -> object:
+    """Return the JSON value in ``text``, which is called ``what`` where it is none.
+
+    Raises:
+        DataError: too long, too deep or not JSON.
+    """
+    if len(text) > MAX_TEXT:
+        raise DataError(f"{what} has {len(text):,} characters; {MAX_TEXT:,} are allowed.", REMEDY)
+    try:
+        return json.loads(text)
+    # Python refuses integers of thousands of digits with a bare ValueError.
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{what} is not JSON: {error}.", REMEDY) from error
+
+
+def decode(value: object, kind: Any, where: str, within: Within | None = None) -> Any:
+    """Return decoded JSON ``value`` as an instance of the annotation ``kind``.
+
+    Args:
+        value: what :func:`parse` gives.
+        kind: a dataclass, or the annotation of one of its fields: a scalar, ``Literal``, ``tuple``,
+            ``dict``, ``X | None``, ``Any``, or ``Annotated`` with :class:`Within`.
+        where: the field's path, for messages.
+        within: the bounds, where they are not those of every field of its type.
+
+    Raises:
+        DataError: of another type or out of bounds; the field is named.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return decode(value, arguments[0], where, arguments[1])
+    if origin in (types.UnionType, typing.Union):
+        chosen = next(option for option in arguments if option is not types.NoneType)
+        return None if value is None else decode(value, chosen, where, within)
+    if origin is Literal:
+        return _expect(value in arguments, value, where, f"one of {', '.join(arguments)}")
+    if dataclasses.is_dataclass(kind):
+        return _decode_fields(_bounded(value, dict, where), typing.cast("type", kind), where)
+    if origin is tuple:
+        return _decode_tuple(_bounded(value, list, where, within), arguments, where)
+    if origin is dict:
+        return {
+            _bounded(key, str, where): decode(item, arguments[1], f"{where}.{key:.{_SHOWN}}")
+            for key, item in _bounded(value, dict, where, within).items()
+        }
+    return _shallow(value, where) if kind is Any else _bounded(value, kind, where, within)
+
+
+@functools.cache
+def _field_types(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _decode_fields(mapping: dict[str, object], kind: type, where: str) -> object:
+    """Make a ``kind``; absent fields take their defaults, and what is no field is left out."""
+    fields = dataclasses.fields(kind)
+    required = {
+        each.name
+        for each in fields
+        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(required - mapping.keys()):
+        _expect(False, sorted(mapping), where, f"the fields {', '.join(missing)}")
+    hints = _field_types(kind)
+    return kind(
+        **{
+            each.name: decode(mapping[each.name], hints[each.name], f"{where}.{each.name}")
+            for each in fields
+            if each.name in mapping
+        }
+    )
+
+
+def _decode_tuple(items: list[object], arguments: tuple[Any, ...], where: str) -> object:
+    if arguments[-1] is Ellipsis:
+        return tuple(decode(item, arguments[0], f"{where}[]") for item in items)
+    _expect(len(items) == len(arguments), items, where, f"{len(arguments)} values")
+    return tuple(
+        decode(item, kind, f"{where}[]") for item, kind in zip(items, arguments, strict=True)
+    )
+
+
+def _bounded(value: object, kind: type, where: str, within: Within | None = None) -> Any:
+    """Return a number, text, list or object whose size is within its bounds."""
+    # JSON writes 4.0 as 4, and to Python true is an int.
+    taken = (int, float) if kind is float else kind
+    fits = isinstance(value, taken) and (kind is bool or not isinstance(value, bool))
+    found = typing.cast("Any", _expect(fits, value, where, _NAMES.get(kind, kind.__name__)))
+    if kind is bool:
+        return found
+    bounds = within or _BOUNDS[kind]
+    limits = f"{bounds.low:,} to {bounds.high:,}"
+    if kind in (int, float):
+        # Before the conversion: a float cannot hold every int. NaN lies within no bounds.
+        _expect(bounds.low <= found <= bounds.high, found, where, f"from {limits}")
+        return kind(found)
+    _expect(bounds.low <= len(found) <= bounds.high, found, where, f"{limits} long")
+    if kind is str:
+        _expect(not any("\ud800" <= each <= "\udfff" for each in found), found, where, "Unicode")
+    return float(found) if kind is float else found
+
+
+def _shallow(value: object, where: str) -> object:
+    """Return a field that takes any value, if it can be copied, written and read again."""
+    level, depth = [value], 0
+    while level and depth <= MAX_DEPTH:
+        lists = [list(each.values()) if isinstance(each, dict) else each for each in level]
+        level = [item for each in lists if isinstance(each, list) for item in each]
+        depth += 1
+    _expect(not level, "deeper ones", where, f"at most {MAX_DEPTH} nested values")
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:  # NaN, infinity, half a surrogate pair
+        raise DataError(f"The field '{where}' cannot be written again: {error}.", REMEDY) from error
+    return value
+
+
+def _expect(condition: bool, value: object, where: str, wanted: str) -> object:
+    if not condition:
+        shown = repr(value)
+        if len(shown) > _SHOWN:
+            shown = f"{shown[:_SHOWN]}…"
+        raise DataError(f"The field '{where}' must be {wanted}, not {shown}.", REMEDY)
+    return value
