@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.detection.postprocess import finish_heads
-from effdet_deploy.parity.comparison import answer
 from effdet_deploy.parity.matching import match_rows
 from effdet_deploy.parity.metrics import is_explained, tensor_errors
 from effdet_deploy.parity.rows import Rows, rows_from_outputs
+from effdet_deploy.parity.side import ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import AnchorSpec, DetectorSpec
     from effdet_deploy.diagnosis.layers import LayerReport
-    from effdet_deploy.parity.comparison import Answer, Comparison, Side
+    from effdet_deploy.parity.comparison import Comparison
+    from effdet_deploy.parity.side import Answer, Side, Tensors
 
 _SPEC_FIELDS = {
     "input": ("height", "width", "mean", "std", "fill"),
@@ -65,8 +66,8 @@ def find_causes(
     found = list(_spec_differences(comparison.candidate, comparison.reference))
     if comparison.report.passed:
         return tuple(found)
-    sides = (answer(candidate, picture), answer(reference, picture))
-    probe = _Probe(candidate, picture, *sides)
+    (mine,), (known,) = (ask(side, [picture]) for side in (candidate, reference))
+    probe = _Probe(candidate, picture, mine, known)
     found += filter(None, (_swapped_channels(probe), _behind_the_heads(probe, comparison)))
     if layers is not None:
         found.append(layer_sentence(layers))
@@ -86,7 +87,7 @@ def _spec_differences(ours: DetectorSpec, theirs: DetectorSpec) -> Iterator[str]
 
 def _swapped_channels(probe: _Probe) -> str:
     """Try the picture with red and blue swapped."""
-    swapped = answer(probe.candidate, probe.picture, swap_channels=True)
+    (swapped,) = ask(probe.candidate, [probe.picture], swap_channels=True)
     before, after = (_agreement(each, probe.known) for each in (probe.mine, swapped))
     if not after.is_better_than(before):
         return ""
@@ -160,9 +161,7 @@ def _box_mistakes(anchors: AnchorSpec) -> Iterator[tuple[str, AnchorSpec, list[i
             yield text, dataclasses.replace(anchors, aspect_ratios=moved), plain
 
 
-def _finished(
-    heads: dict[str, Any], spec: DetectorSpec, scale: float, columns: Sequence[int]
-) -> Rows:
+def _finished(heads: Tensors, spec: DetectorSpec, scale: float, columns: Sequence[int]) -> Rows:
     """Return detections, in pixels of the picture, that raw heads give under another spec."""
     logits, regression = (heads[name] for name in HEAD_OUTPUTS)
     outputs = finish_heads(logits, regression, spec)

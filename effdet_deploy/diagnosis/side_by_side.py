@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,11 +10,19 @@ from typing import TYPE_CHECKING
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.diagnosis.causes import find_causes
 from effdet_deploy.diagnosis.layers import least_snr, locate
-from effdet_deploy.diagnosis.sides import Engine, References, layer_sources, open_artifact
+from effdet_deploy.diagnosis.sides import (
+    Engine,
+    layer_sources,
+    open_references,
+    reference_name,
+    require_layers,
+)
 from effdet_deploy.errors import UsageError
 from effdet_deploy.evaluation.pictures import own_pictures
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
-from effdet_deploy.parity.comparison import coarser, compare_all
+from effdet_deploy.parity.comparison import compare_all
+from effdet_deploy.parity.side import open_side
+from effdet_deploy.parity.tolerances import coarser
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
@@ -26,7 +35,8 @@ if TYPE_CHECKING:
     from effdet_deploy.evaluation.accuracy import Difference
     from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.evaluation.pictures import Pictures
-    from effdet_deploy.parity.comparison import Comparison, Side
+    from effdet_deploy.parity.comparison import Comparison
+    from effdet_deploy.parity.side import Side
     from effdet_deploy.progress import Progress
 
 _PREPROCESS = "preprocess."
@@ -106,14 +116,23 @@ def compare_files(
         MissingPackageError: weights without torch, or annotations without pycocotools.
         InputError: a model, a picture or the weights are unusable.
     """
-    references = References(reference, engine or Engine())
-    _require_packages(candidates, references, pictures, layers=layers)
+    if not candidates:
+        raise UsageError("There is no candidate to compare.", "Name at least one model.")
+    if layers:
+        require_layers(candidates, reference)
+    if pictures is not None and pictures.dataset is not None:
+        from effdet_deploy.evaluation.accuracy import require_pycocotools
+
+        require_pycocotools()
+    chosen = engine or Engine()
     with ExitStack() as stack:
         progress("loading the models")
-        ours = {path: open_artifact(path, engine or Engine(), stack) for path in candidates}
+        settings = dataclasses.asdict(chosen)
+        ours: dict[Path, Side] = {path: open_side(path, stack, **settings) for path in candidates}
         shown = pictures or own_pictures(next(iter(ours.values())).spec.input)
         _require_categories(ours.values(), shown)
-        theirs = {path: references.open(side.spec, stack) for path, side in ours.items()}
+        specs = {path: side.spec for path, side in ours.items()}
+        theirs = open_references(reference, specs, chosen, stack)
         if layers:
             for path, side in ours.items():
                 _require_one_size(path, side.spec.input, theirs[path].side.spec.input)
@@ -127,25 +146,7 @@ def compare_files(
             progress(f"looking for causes: {path.name}")
             sides = (side, theirs[path].side)
             examined.append(examine(compared[path], sides, shown, report))
-    return SideBySide(references.name, tuple(examined), shown)
-
-
-def _require_packages(
-    candidates: Sequence[Path],
-    references: References,
-    pictures: Pictures | None,
-    *,
-    layers: bool,
-) -> None:
-    """Say what is missing before anything is loaded."""
-    if not candidates:
-        raise UsageError("There is no candidate to compare.", "Name at least one model.")
-    if layers:
-        references.require_layers(candidates)
-    if pictures is not None and pictures.dataset is not None:
-        from effdet_deploy.evaluation.accuracy import require_pycocotools
-
-        require_pycocotools()
+    return SideBySide(reference_name(reference), tuple(examined), shown)
 
 
 def _require_one_size(path: Path, mine: InputSpec, theirs: InputSpec) -> None:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, recognise
-from effdet_deploy.detection.detector import Detector, load
+from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import MissingPackageError, ModelFileError, UsageError
 from effdet_deploy.files import base_name
-from effdet_deploy.parity.comparison import Side
-from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.parity.side import open_side
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
 
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.diagnosis.layers import LayerSource
     from effdet_deploy.onnxgraph.graph_layers import GraphLayer
+    from effdet_deploy.parity.side import Side
     from effdet_deploy.pytorch.network import EfficientDet
-    from effdet_deploy.pytorch.reference import EagerRuntime
+    from effdet_deploy.pytorch.reference import EagerReference
 
 _EFFDET_CANDIDATES, _EFFDET_DETECTIONS, _EFFDET_IOU = 5000, 100, 0.5
 """Of effdet's own post-processing."""
@@ -50,62 +50,55 @@ class Reference:
     origin: Path | EfficientDet
 
 
-@dataclass(eq=False)
-class References:
-    """What candidates are compared with, opened once for all that it fits.
+def open_references(
+    given: str, specs: Mapping[Path, DetectorSpec], engine: Engine, stack: ExitStack
+) -> dict[Path, Reference]:
+    """Open what candidates are compared with, once for all that it fits; ``stack`` closes it.
 
     Args:
-        given: the path of an exported model, or weights.
+        given: the path of an exported model; or weights, which take the candidate's variant.
+        specs: of the candidates, by path.
         engine: how an exported model is run.
+        stack: what to close is left there.
+
+    Raises:
+        MissingPackageError: weights, and torch is not installed.
+        WeightsError: the weights are unusable or of another model.
     """
-
-    given: str
-    engine: Engine
-    _opened: dict[str, Reference] = field(default_factory=dict)
-
-    @property
-    def path(self) -> Path | None:
-        """The exported model; None where the reference is weights."""
-        return Path(self.given) if is_artifact(self.given) else None
-
-    @property
-    def name(self) -> str:
-        """What the reference is called in a report."""
-        return str(self.path) if self.path else f"PyTorch, {base_name(self.given)}"
-
-    def open(self, spec: DetectorSpec, stack: ExitStack) -> Reference:
-        """Open the reference for a candidate of ``spec``; weights take the candidate's variant.
-
-        Raises:
-            MissingPackageError: weights, and torch is not installed.
-            WeightsError: the weights are unusable or of another model.
-        """
-        if self.path is not None:
-            if "" not in self._opened:
-                self._opened[""] = Reference(
-                    open_artifact(self.path, self.engine, stack), self.path
-                )
-            return self._opened[""]
+    path = exported_model(given)
+    if path is not None:
+        exported = Reference(open_side(path, stack, **dataclasses.asdict(engine)), path)
+        return dict.fromkeys(specs, exported)
+    opened: dict[str, Reference] = {}
+    found = {}
+    for candidate, spec in specs.items():
         parts = (spec.variant, spec.overrides, spec.input, spec.anchors, spec.classes, spec.output)
-        key = repr(parts)
-        if key not in self._opened:
-            self._opened[key] = _open_weights(self.given, spec)
-        return self._opened[key]
+        if repr(parts) not in opened:
+            side, network = open_eager(given, spec, f"comparing with the weights '{given}'")
+            opened[repr(parts)] = Reference(side, network)
+        found[candidate] = opened[repr(parts)]
+    return found
 
-    def require_layers(self, candidates: Sequence[Path]) -> None:
-        """Check that the layers of all sides can be read.
 
-        Raises:
-            UsageError: one is an exported model and no ONNX file.
-            MissingPackageError: the ``onnx`` package is not installed.
-        """
-        for path in filter(None, (*candidates, self.path)):
-            if SUFFIXES.get(path.suffix.lower()) != "onnx":
-                raise UsageError(
-                    f"--layers reads ONNX files, and '{path.name}' is none.",
-                    "Name the ONNX file that it was made from, or leave --layers out.",
-                )
-        require_onnx("comparing layers")
+def reference_name(given: str) -> str:
+    """Return what the reference is called in a report."""
+    return f"PyTorch, {base_name(given)}" if exported_model(given) is None else str(Path(given))
+
+
+def require_layers(candidates: Sequence[Path], reference: str) -> None:
+    """Check that the layers of all sides can be read.
+
+    Raises:
+        UsageError: one is an exported model and no ONNX file.
+        MissingPackageError: the ``onnx`` package is not installed.
+    """
+    for path in filter(None, (*candidates, exported_model(reference))):
+        if SUFFIXES.get(path.suffix.lower()) != "onnx":
+            raise UsageError(
+                f"--layers reads ONNX files, and '{path.name}' is none.",
+                "Name the ONNX file that it was made from, or leave --layers out.",
+            )
+    require_onnx("comparing layers")
 
 
 def require_onnx(purpose: str) -> None:
@@ -120,49 +113,25 @@ def require_onnx(purpose: str) -> None:
         raise MissingPackageError("onnx", purpose, "export") from error
 
 
-def is_artifact(name: str) -> bool:
-    """Tell an exported model from weights, by its suffix; by its content where that is ``.pt``."""
+def exported_model(name: str) -> Path | None:
+    """Return the path of an exported model, told by its suffix; None where weights are named.
+
+    Where the suffix is ``.pt``, the content decides.
+    """
     path = Path(name)
     suffix = path.suffix.lower()
-    if suffix != _AMBIGUOUS or not path.is_file():
-        return suffix in SUFFIXES and suffix != _AMBIGUOUS
-    try:
-        return recognise(path) == SUFFIXES[_AMBIGUOUS]
-    except ModelFileError:
-        return False
-
-
-def open_artifact(path: Path, engine: Engine, stack: ExitStack) -> Side:
-    """Load an exported model; it is closed with ``stack``.
-
-    The raw heads of an ONNX file with NMS come from a copy that has them as outputs. The ``onnx``
-    package writes it: without that package, or in files of others, heads stay unknown.
-    """
-    settings = (engine.backend, engine.device, engine.threads, engine.trust)
-    detector = stack.enter_context(load(path, *settings))
-    spec = detector.spec
-    reads_onnx = detector.runtime.backend in ("onnxruntime", "openvino")
-    if spec.output.nms == "none" or not reads_onnx:
-        return Side(detector)
-    try:
-        from effdet_deploy.onnxgraph.graph_layers import with_heads
-    except ImportError:
-        return Side(detector)
+    if suffix != _AMBIGUOUS:
+        return path if suffix in SUFFIXES else None
     with contextlib.suppress(ModelFileError):
-        heads = load_runtime(stack.enter_context(with_heads(path, spec)), *settings)
-        stack.callback(heads.close)
-        return Side(detector, heads)
-    return Side(detector)
+        if path.is_file() and recognise(path) == SUFFIXES[_AMBIGUOUS]:
+            return path
+    return None
 
 
-def _open_weights(weights: str, spec: DetectorSpec) -> Reference:
-    """Build the network of an artifact's ``spec`` in eager PyTorch."""
-    runtime, network = open_eager(weights, spec, f"comparing with the weights '{weights}'")
-    return Reference(Side(Detector(runtime), heads64=runtime.run_double), network)
-
-
-def open_eager(weights: str, spec: DetectorSpec, purpose: str) -> tuple[EagerRuntime, EfficientDet]:
-    """Return the network that an artifact of ``spec`` was exported from, as a runtime and itself.
+def open_eager(
+    weights: str, spec: DetectorSpec, purpose: str
+) -> tuple[EagerReference, EfficientDet]:
+    """Return the network that an artifact of ``spec`` was exported from, as a side and itself.
 
     Args:
         weights: ``pretrained``, ``random``, a path or a URL.
@@ -174,11 +143,11 @@ def open_eager(weights: str, spec: DetectorSpec, purpose: str) -> tuple[EagerRun
         WeightsError: the weights are unusable or of another model.
     """
     try:
-        from effdet_deploy.pytorch.reference import EagerRuntime, build_network, eager_spec
+        from effdet_deploy.pytorch.reference import EagerReference, build_network
     except ImportError as error:
         raise MissingPackageError("torch", purpose, "export") from error
     network = build_network(spec, weights)
-    return EagerRuntime(network, eager_spec(spec)), network
+    return EagerReference(network, spec), network
 
 
 def layer_sources(

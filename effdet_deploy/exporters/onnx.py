@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -21,7 +20,6 @@ from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.speed import speed_notes
 from effdet_deploy.files import staging
 from effdet_deploy.onnxgraph.finishing import finish_graph, write_onnx
-from effdet_deploy.onnxgraph.heads import add_head_outputs
 from effdet_deploy.onnxgraph.names import name_nodes
 from effdet_deploy.onnxgraph.nms_plugin import (
     CONSIDERED,
@@ -30,10 +28,10 @@ from effdet_deploy.onnxgraph.nms_plugin import (
     before_plugin,
 )
 from effdet_deploy.onnxgraph.simplify import simplify
+from effdet_deploy.parity.comparison import verify
+from effdet_deploy.parity.side import RuntimeSide, open_heads
 from effdet_deploy.parity.tolerances import tolerance_for
-from effdet_deploy.parity.verify import verify
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.adapter import run_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,11 +43,10 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.parity.side import Side
     from effdet_deploy.parity.tolerances import Tolerance
     from effdet_deploy.progress import Progress
     from effdet_deploy.pytorch.network import EfficientDet
-    from effdet_deploy.pytorch.reference import EagerReference
-    from effdet_deploy.runtimes.adapter import Runtime
 
 
 def export(
@@ -77,7 +74,7 @@ def export(
             progress("comparing with eager PyTorch")
             pictures = pictures_of(options.verify_images or options.calibration)
             images = verification_images(spec.input, pictures, spec.batch)
-            reference = EagerReference(source.model, spec.input)
+            reference = EagerReference(source.model, spec)
             has_budget = options.max_map_drop is not None
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)
             report = verify_onnx(staged, spec, reference, images, tolerance)
@@ -120,7 +117,7 @@ def write_graph(
 def verify_onnx(
     path: Path,
     spec: DetectorSpec,
-    reference: EagerReference,
+    reference: Side,
     images: list[NDArray[np.uint8]],
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
@@ -128,23 +125,9 @@ def verify_onnx(
 
     Of a graph that ends in a plugin, only the raw heads can be run; they are finished in numpy.
     """
-    instrumented = scratch_path(path, "heads")
-    add_head_outputs(path, instrumented)
+    settings: dict[str, Any] = {"backend": "onnxruntime", "device": "cpu"}
     with contextlib.ExitStack() as stack:
-        heads = _opened(stack, instrumented)
-        runs = spec.output.nms not in ("none", "plugin")
-        detections = _opened(stack, path) if runs else None
-        return verify(
-            spec,
-            images,
-            reference,
-            run_heads=partial(run_images, heads),
-            run_detections=None if detections is None else partial(run_images, detections),
-            tolerance=tolerance,
-        )
-
-
-def _opened(stack: contextlib.ExitStack, path: Path) -> Runtime:
-    runtime = load_runtime(path, backend="onnxruntime", device="cpu")
-    stack.callback(runtime.close)
-    return runtime
+        raw, whole = open_heads(path, spec, stack, **settings), None
+        if spec.output.nms not in ("none", "plugin"):
+            whole = stack.enter_context(contextlib.closing(load_runtime(path, **settings)))
+        return verify(RuntimeSide(spec, whole, raw), reference, images, tolerance)

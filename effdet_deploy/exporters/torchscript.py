@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
+from contextlib import closing
 from importlib import metadata
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,9 @@ from effdet_deploy.evaluation.pictures import pictures_of, verification_images
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, scratch_path
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import staging
-from effdet_deploy.parity.verify import verify
+from effdet_deploy.parity.comparison import verify
+from effdet_deploy.parity.side import RuntimeSide
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.adapter import run_images
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,16 +71,9 @@ def _verify(
     from effdet_deploy.pytorch.reference import EagerReference
 
     images = verification_images(spec.input, pictures_of(options.verify_images), spec.batch)
-    runtimes = [load_runtime(each, "torchscript", "cpu") for each in (heads_path, path)]
-    try:
-        heads, detections = (partial(run_images, runtime) for runtime in runtimes)
-        return verify(
-            spec,
-            images,
-            EagerReference(source.model, spec.input),
-            run_heads=heads,
-            run_detections=None if spec.output.nms == "none" else detections,
-        )
-    finally:
-        for runtime in runtimes:
-            runtime.close()
+    with (
+        closing(load_runtime(heads_path, "torchscript", "cpu")) as raw,
+        closing(load_runtime(path, "torchscript", "cpu")) as whole,
+    ):
+        candidate = RuntimeSide(spec, None if spec.output.nms == "none" else whole, raw)
+        return verify(candidate, EagerReference(source.model, spec), images)

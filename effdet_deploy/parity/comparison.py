@@ -1,79 +1,44 @@
-"""Artifacts side by side on pictures, without torch."""
+"""Candidates against a reference on pictures: the one engine of exports, builds and ``compare``.
+
+:func:`verify` judges one candidate at every batch size that matters, :func:`compare_all` several
+on one reference, picture by picture. Both gather the same things and judge them by the same rules.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.detection.images import load_image
-from effdet_deploy.detection.letterbox import letterbox, to_input
-from effdet_deploy.detection.postprocess import finish_heads
-from effdet_deploy.errors import UsageError
-from effdet_deploy.parity.matching import ImagePair
+from effdet_deploy.errors import InputError, UsageError
+from effdet_deploy.parity.matching import ImagePair, judge_detections, match_rows
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
-from effdet_deploy.parity.report import OutputParity, ParityReport
-from effdet_deploy.parity.rows import Rows, candidates_from_heads, rows_from_outputs
-from effdet_deploy.parity.tally import DetectionTally, measure_score_error
-from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance
+from effdet_deploy.parity.report import ChainParity, OutputParity, ParityReport
+from effdet_deploy.parity.rows import Rows
+from effdet_deploy.parity.side import answers, ask, graph_input, score_error, side_of
+from effdet_deploy.parity.suppression import static_steps
+from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance, coarser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from effdet_deploy.artifact.spec import DetectorSpec, Precision
+    from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
     from effdet_deploy.detection.images import ImageSource
     from effdet_deploy.parity.matching import Matching
-    from effdet_deploy.runtimes.adapter import Runtime
+    from effdet_deploy.parity.report import DetectionParity
+    from effdet_deploy.parity.side import Answer, Side
 
-    Artifact = Detector | str | Path
-    Tensors = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One artifact of a comparison.
-
-    Attributes:
-        detector: gives the detections.
-        heads: gives the raw heads of an artifact that has none among its outputs, such as a copy
-            with the head tensors added; None where they cannot be had.
-        heads64: graph input to raw heads computed in float64, of a reference that can: what its
-            own rounding amounts to is then not held against a candidate.
-    """
-
-    detector: Detector
-    heads: Runtime | None = None
-    heads64: Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]] | None = None
-
-    @property
-    def spec(self) -> DetectorSpec:
-        """What the artifact says about itself."""
-        return self.detector.spec
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """What one artifact says about one picture.
-
-    Attributes:
-        rows: detections, boxes in pixels of the picture, unclipped.
-        candidates: what entered NMS, in the same pixels; None where the heads are unknown.
-        heads: ``class_logits`` ``[1,A,C]`` and ``box_regression`` ``[1,A,4]``, or None.
-        batch: the graph input.
-    """
-
-    rows: Rows
-    candidates: Rows | None
-    heads: Tensors | None
-    batch: NDArray[Any]
+_OWN_ERROR_IMAGES = 16
+"""A float64 run takes more time than all else: the network's own error is measured on the images
+whose heads differ most, and on so many of them at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +67,8 @@ class Comparison:
 
 
 def compare(
-    candidate: Artifact,
-    reference: Artifact,
+    candidate: Detector | str | Path,
+    reference: Detector | str | Path,
     images: Sequence[ImageSource],
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
@@ -122,10 +87,11 @@ def compare(
         UsageError: no images, or the two do not tell the same classes apart.
     """
     with ExitStack() as stack:
-        ours, theirs = (
-            Side(each if isinstance(each, Detector) else stack.enter_context(Detector.load(each)))
+        detectors = (
+            each if isinstance(each, Detector) else stack.enter_context(Detector.load(each))
             for each in (candidate, reference)
         )
+        ours, theirs = (side_of(each.runtime) for each in detectors)
         (found,) = compare_all({"": ours}, theirs, images, tolerance)
         return found.report
 
@@ -137,7 +103,7 @@ def compare_all(
     tolerance: Tolerance | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> list[Comparison]:
-    """Compare several artifacts with one reference, which runs once a picture.
+    """Compare several candidates with one reference, which runs once a picture.
 
     Args:
         candidates: by the name that each goes by.
@@ -151,159 +117,208 @@ def compare_all(
     """
     if not len(images):
         raise UsageError("There is no image to compare on.", "Pass at least one picture.")
+    known_classes = reference.spec.num_classes
     for side in candidates.values():
-        _require_same_classes(side.spec, reference.spec)
-    pairings = [_pairing(name, side, reference, tolerance) for name, side in candidates.items()]
+        if side.spec.num_classes != known_classes:
+            raise UsageError(
+                f"The candidate has {side.spec.num_classes} classes, "
+                f"the reference {known_classes}.",
+                "Compare artifacts of one model.",
+            )
+    pairings = [_Pairing(name, side, reference, tolerance) for name, side in candidates.items()]
     for index, source in enumerate(images):
         picture = load_image(source)
-        known = answer(reference, picture)
+        (known,) = ask(reference, [picture])
         for each in pairings:
-            each.add(index, picture, answer(each.side, picture), known)
+            (found,) = ask(each.candidate, [picture])
+            each.add(index, found, known)
         progress(index + 1)
-    return [each.finish() for each in pairings]
+    return [each.finish(images) for each in pairings]
 
 
-@dataclass(eq=False)
+def verify(
+    candidate: Side,
+    reference: Side,
+    images: Sequence[ImageSource],
+    tolerance: Tolerance | None = None,
+) -> ParityReport:
+    """Run a candidate at its largest and smallest batch, and compare every row.
+
+    Args:
+        candidate: the artifact in question.
+        reference: what it should do. Each picture is run once and alone.
+        images: usually :func:`~effdet_deploy.evaluation.pictures.verification_images`.
+        tolerance: what is asked; default by the coarser precision of the two.
+    """
+    output, batch = candidate.spec.output, candidate.spec.batch
+    pairing = _Pairing("", candidate, reference, tolerance)
+    plan = plan_batches(len(images), batch)
+    known: dict[int, Answer] = {}
+    steps = 0
+    for position, indices in enumerate(plan):
+        try:
+            found = ask(candidate, [load_image(images[index]) for index in indices])
+        except InputError as error:
+            # A graph that was traced at one batch size refuses another or returns a wrong shape.
+            pairing.broken = f"at batch {len(indices)} the artifact failed: {error.cause}"
+            continue
+        for index, answer in zip(indices, found, strict=True):
+            if index not in known:
+                (known[index],) = ask(reference, [load_image(images[index])])
+                if (inputs := known[index].nms_inputs) is not None:
+                    steps = max(steps, static_steps(inputs, output.iou_threshold))
+            pairing.add(index, answer, known[index], len(indices))
+        ahead = {index for later in plan[position + 1 :] for index in later}
+        known = {index: answer for index, answer in known.items() if index in ahead}
+    return dataclasses.replace(
+        pairing.finish(images).report,
+        batch_sizes=tuple(dict.fromkeys(len(indices) for indices in plan)),
+        chains=ChainParity(steps, output.nms_steps if output.nms == "static" else None),
+    )
+
+
+def plan_batches(count: int, batch: BatchSpec) -> list[list[int]]:
+    """Return the image indices of every run: each image at the largest and at the smallest size.
+
+    A run that is not full starts over with the first images.
+    """
+    return [
+        [index % count for index in range(start, start + size)]
+        for size in dict.fromkeys((batch.maximum, batch.minimum))
+        for start in range(0, count, size)
+    ]
+
+
 class _Pairing:
-    """What is gathered of one candidate while the pictures go by."""
+    """What is gathered of one candidate while the pictures go by, and judged at the end."""
 
-    name: str
-    side: Side
-    reference: Side
-    asked: Tolerance
-    floor: float
-    tally: DetectionTally
-    errors: dict[str, TensorErrors] = field(default_factory=dict)
-    own_errors: dict[str, float] = field(default_factory=dict)
-    images: list[ComparedImage] = field(default_factory=list)
+    def __init__(
+        self, name: str, candidate: Side, reference: Side, tolerance: Tolerance | None
+    ) -> None:
+        self.name, self.candidate, self.reference = name, candidate, reference
+        specs = (candidate.spec, reference.spec)
+        self.precision = coarser(*(each.precision.kind for each in specs))
+        self.asked = tolerance or TOLERANCES[self.precision]
+        self.output = dataclasses.replace(
+            reference.spec.output,
+            score_threshold=max(each.output.score_threshold for each in specs),
+        )
+        # Heads say the same thing row by row only where both sides have the same anchors.
+        self.same_grid = len({(s.anchors, s.input.height, s.input.width) for s in specs}) == 1
+        self.broken = ""
+        self._pairs: list[tuple[ImagePair, Matching]] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._errors: dict[tuple[str, int], TensorErrors] = defaultdict(TensorErrors)
+        self._worst: dict[int, float] = {}
+        self._score_error = 0.0
+        self._non_finite = 0
 
-    def add(self, index: int, picture: NDArray[np.uint8], mine: Answer, known: Answer) -> None:
-        """Take one picture's answers."""
-        for each in (mine, known):
-            if each.heads is not None:
-                self.tally.add_heads(*(each.heads[name] for name in HEAD_OUTPUTS))
-        score_error = self._compare_heads(mine, known)
+    def add(self, index: int, mine: Answer, known: Answer, batch: int = 0) -> None:
+        """Take what both sides say about a picture.
+
+        ``batch`` is the batch size of the candidate's run, where runs differ in it.
+        """
+        heads = (mine.heads, known.heads)
+        # A NaN or infinity may not reach the detections, and not every pair of heads is compared.
+        self._non_finite += sum(
+            int(np.count_nonzero(~np.isfinite(each)))
+            for tensors in heads
+            for each in (tensors or {}).values()
+        )
+        if mine.heads is not None and known.heads is not None and self.same_grid:
+            for name in HEAD_OUTPUTS:
+                found = tensor_errors(known.heads[name], mine.heads[name])
+                self._errors[name, batch] += found
+                self._worst[index] = max(self._worst.get(index, 0.0), found.largest)
+            self._score_error = max(self._score_error, score_error(known, mine))
+        floor, inputs = self.output.score_threshold, known.nms_inputs
         pair = ImagePair(
             index,
-            _above(known.rows, self.floor),
-            _above(mine.rows, self.floor),
-            None if known.candidates is None else _above(known.candidates, self.floor),
+            _above(known.rows, floor, known.spec),
+            _above(mine.rows, floor, mine.spec),
+            None if inputs is None else _above(inputs, floor, known.spec),
         )
-        matching = self.tally.add(pair, score_error)
-        size = (picture.shape[0], picture.shape[1])
-        self.images.append(ComparedImage(index, size, pair.reference, pair.candidate, matching))
+        self._pairs.append((pair, match_rows(pair.reference, pair.candidate, self.asked.iou)))
+        self._sizes.append(known.placed.image)
 
-    def _compare_heads(self, mine: Answer, known: Answer) -> float:
-        """Take the errors of the heads; return the score error among their candidates."""
-        if mine.heads is None or known.heads is None or not _same_grid(self.side, self.reference):
-            return 0.0
-        for name in HEAD_OUTPUTS:
-            found = tensor_errors(known.heads[name], mine.heads[name])
-            self.errors[name] = self.errors.get(name, TensorErrors()) + found
-            if self.asked.heads is not None and not found.within(self.asked.heads):
-                self._measure_own_error(known)
-        logits = HEAD_OUTPUTS[0]
-        return measure_score_error(
-            known.heads[logits][0], mine.heads[logits][0], self.reference.spec.output.candidates
-        )
-
-    def _measure_own_error(self, known: Answer) -> None:
-        """Take the reference's own error against float64, once: it costs more than all else."""
-        if self.own_errors or known.heads is None or self.reference.heads64 is None:
-            return
-        double = self.reference.heads64(known.batch[:1])
-        self.own_errors = {
-            name: tensor_errors(double[name], known.heads[name]).largest for name in HEAD_OUTPUTS
-        }
-
-    def finish(self) -> Comparison:
-        """Judge what was gathered."""
-        sides = (self.side.spec, self.reference.spec)
+    def finish(self, images: Sequence[ImageSource]) -> Comparison:
+        """Judge what was gathered; ``images`` are those of the comparison."""
+        specs = (self.candidate.spec, self.reference.spec)
+        outputs = self._outputs({})
+        detections = self._detections(None)
+        if self.asked.heads is not None:
+            beyond = not all(each.errors.within(self.asked.heads) for each in outputs)
+            if beyond or detections.status == "failed":
+                own_errors, own_share = self._own_error(images)
+                outputs = self._outputs(own_errors) if beyond else outputs
+                if detections.status == "failed":
+                    detections = self._detections(own_share)
         report = ParityReport(
-            precision=coarser(*(each.precision.kind for each in sides)),
-            images=len(self.images),
-            batch_sizes=tuple(sorted({each.batch.minimum for each in sides})),
-            outputs=tuple(
-                OutputParity(
-                    name,
-                    each,
-                    tolerance=self.asked.heads,
-                    own_error=self.own_errors.get(name),
-                    least_snr_db=self.asked.least_snr_db,
-                )
-                for name, each in self.errors.items()
-            ),
-            detections=self.tally.finish(),
+            self.precision,
+            len(images),
+            tuple(sorted({each.batch.minimum for each in specs})),
+            outputs,
+            detections,
         )
-        return Comparison(self.name, *sides, report, tuple(self.images))
+        compared = tuple(
+            ComparedImage(pair.image, size, pair.reference, pair.candidate, matching)
+            for size, (pair, matching) in zip(self._sizes, self._pairs, strict=True)
+        )
+        return Comparison(self.name, *specs, report, compared)
+
+    def _outputs(self, own_errors: Mapping[str, float]) -> tuple[OutputParity, ...]:
+        return tuple(
+            OutputParity(
+                name,
+                sum((each for _, each in runs), TensorErrors()),
+                tuple((batch, each.largest) for batch, each in runs if batch),
+                self.asked.heads,
+                own_errors.get(name),
+                self.asked.least_snr_db,
+            )
+            for name in HEAD_OUTPUTS
+            if (runs := [(b, each) for (head, b), each in self._errors.items() if head == name])
+        )
+
+    def _detections(self, own_share: float | None) -> DetectionParity:
+        judged = judge_detections(self._pairs, self.output, self.asked, self._score_error)
+        return dataclasses.replace(
+            judged,
+            non_finite=judged.non_finite + self._non_finite,
+            own_share=own_share,
+            broken=self.broken,
+        )
+
+    def _own_error(self, images: Sequence[ImageSource]) -> tuple[dict[str, float], float | None]:
+        """Compare the reference's float32 run with its float64 run, if it has one.
+
+        Returns:
+            The largest error of each head, and the share of detections that float64 confirms.
+        """
+        errors: dict[str, float] = dict.fromkeys(HEAD_OUTPUTS, 0.0)
+        pairs = []
+        ranked = sorted(range(len(images)), key=lambda index: -self._worst.get(index, 0.0))
+        for index in ranked[:_OWN_ERROR_IMAGES]:
+            batch, placed = graph_input(self.reference.spec, [load_image(images[index])])
+            heads = (self.reference.heads64(batch), self.reference.heads(batch))
+            if heads[0] is None or heads[1] is None:
+                return {}, None
+            for name in HEAD_OUTPUTS:
+                found = tensor_errors(heads[0][name], heads[1][name])
+                errors[name] = max(errors[name], found.largest)
+            (exact,), (single,) = (
+                answers(self.reference.spec, placed, each, None) for each in heads
+            )
+            pair = ImagePair(index, exact.rows, single.rows, exact.nms_inputs)
+            pairs.append((pair, match_rows(exact.rows, single.rows, self.asked.iou)))
+        return errors, judge_detections(pairs, self.output, self.asked).share
 
 
-def _pairing(name: str, side: Side, reference: Side, tolerance: Tolerance | None) -> _Pairing:
-    specs = (side.spec, reference.spec)
-    asked = tolerance or TOLERANCES[coarser(*(each.precision.kind for each in specs))]
-    floor = max(each.output.score_threshold for each in specs)
-    output = dataclasses.replace(reference.spec.output, score_threshold=floor)
-    return _Pairing(name, side, reference, asked, floor, DetectionTally(output, asked))
-
-
-def answer(side: Side, picture: NDArray[np.uint8], *, swap_channels: bool = False) -> Answer:
-    """Run one side on an RGB picture uint8 ``[h,w,3]``, or on it with red and blue swapped."""
-    spec = side.spec
-    canvas, placed = letterbox(picture, spec.input.height, spec.input.width, spec.input.fill)
-    if swap_channels:
-        canvas = canvas[..., ::-1]
-    batch = to_input(np.repeat(canvas[None], spec.batch.minimum, axis=0), spec.input)
-    # The runtime is asked directly: a Detector refuses NaN, which here is a finding.
-    outputs = _first_image(side.detector.runtime, batch)
-    heads = None
-    if spec.output.nms == "none":
-        heads = outputs
-    elif side.heads is not None:
-        heads = _first_image(side.heads, batch)
-    with np.errstate(over="ignore", invalid="ignore"):
-        if heads is not None and spec.output.nms == "none":
-            outputs = finish_heads(heads[HEAD_OUTPUTS[0]], heads[HEAD_OUTPUTS[1]], spec)
-        (rows,) = rows_from_outputs(outputs, spec.output.box_format)
-        candidates = None
-        if heads is not None:
-            logits, regression = (heads[name][0] for name in HEAD_OUTPUTS)
-            candidates = candidates_from_heads(logits, regression, spec)
-            candidates = _in_picture(candidates, placed.scale)
-    return Answer(_in_picture(rows, placed.scale), candidates, heads, batch)
-
-
-def _first_image(runtime: Runtime, batch: NDArray[Any]) -> Tensors:
-    return {name: each[:1] for name, each in runtime.run({INPUT_NAME: batch}).items()}
-
-
-def _in_picture(rows: Rows, scale: float) -> Rows:
-    """Return rows of network pixels in pixels of the picture."""
-    return dataclasses.replace(rows, boxes=rows.boxes / scale)
-
-
-def _above(rows: Rows, floor: float) -> Rows:
-    """Leave out the rows below ``floor``."""
+def _above(rows: Rows, floor: float, spec: DetectorSpec) -> Rows:
+    """Leave out what the other side drops: rows below a ``floor`` that is not the side's own."""
+    if spec.output.score_threshold >= floor:
+        return rows
     # Written so that a score that is NaN stays in and is found.
     kept = ~(rows.scores < floor)
     # Rows that the floor removes free their places: only a list that is still full has a last row.
     return Rows(rows.boxes[kept], rows.scores[kept], rows.classes[kept], rows.limit)
-
-
-def _same_grid(ours: Side, theirs: Side) -> bool:
-    one, other = ours.spec, theirs.spec
-    sizes = [(each.input.height, each.input.width) for each in (one, other)]
-    return one.anchors == other.anchors and sizes[0] == sizes[1]
-
-
-def _require_same_classes(ours: DetectorSpec, theirs: DetectorSpec) -> None:
-    if ours.num_classes != theirs.num_classes:
-        raise UsageError(
-            f"The candidate has {ours.num_classes} classes, the reference {theirs.num_classes}.",
-            "Compare artifacts of one model.",
-        )
-
-
-def coarser(one: Precision, other: Precision) -> Precision:
-    """Return the less exact of two precisions."""
-    order = list(TOLERANCES)
-    return max(one, other, key=order.index)

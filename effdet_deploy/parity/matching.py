@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from effdet_deploy.parity.report import DetectionParity
 from effdet_deploy.parity.rows import iou_matrix, join_rows
 from effdet_deploy.parity.suppression import uncertain_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import OutputSpec
     from effdet_deploy.parity.rows import Rows
+    from effdet_deploy.parity.tolerances import Tolerance
 
     Side = Literal["reference", "candidate"]
 
@@ -99,13 +103,13 @@ class ImagePair:
         image: the image's index.
         reference: detections of the reference.
         candidate: detections of the candidate.
-        candidates: what entered the reference's NMS, best score first; None where it is unknown.
+        nms_inputs: what entered the reference's NMS, best score first; None where it is unknown.
     """
 
     image: int
     reference: Rows
     candidate: Rows
-    candidates: Rows | None = None
+    nms_inputs: Rows | None = None
 
 
 def strays(
@@ -119,82 +123,89 @@ def strays(
 
     A detection that has its counterpart needs no excuse. An unpaired one is excused where its
     score lies within ``score_error`` of the score threshold, of the last row that was kept on
-    either side, or of the last candidate; or where its survival of NMS hangs on a border case
-    (see :func:`~effdet_deploy.parity.suppression.uncertain_rows`).
+    either side, or of the last one that entered NMS; or where its survival of NMS hangs on a border
+    case (see :func:`~effdet_deploy.parity.suppression.uncertain_rows`).
 
     Args:
-        pair: the image. Where its candidates are unknown, the rows that NMS left must do.
+        pair: the image. Where its NMS inputs are unknown, the rows that NMS left must do.
         matching: of its detections.
         output: score threshold and NMS threshold.
         score_error: measured between the two sides.
-        iou_threshold: from which IoU a box counts as one of the candidates.
+        iou_threshold: from which IoU a box counts as one of the NMS inputs.
     """
     if not len(matching.missed) and not len(matching.extra):
         return []
-    borders = _borders(pair, matching, output, score_error, iou_threshold)
+    pool = pair.nms_inputs
+    if pool is None:
+        pool = join_rows(pair.reference, pair.candidate.take(matching.extra))
+    borders = {
+        "the score threshold": output.score_threshold,
+        "the reference's last row": pair.reference.last_score,
+        "the candidate's last row": pair.candidate.last_score,
+        "the last candidate": pair.nms_inputs.last_score if pair.nms_inputs else None,
+    }
+    known = {name: score for name, score in borders.items() if score is not None}
+    tie = min(score_error, TIE)
+    uncertain = uncertain_rows(pool, output.iou_threshold, NMS_MARGIN, tie)
     sides: tuple[tuple[Side, Rows], ...] = (
         ("reference", pair.reference.take(matching.missed)),
         ("candidate", pair.candidate.take(matching.extra)),
     )
-    return [
-        _stray(pair.image, side, rows.take([index]), borders)
-        for side, rows in sides
-        for index in range(len(rows))
-    ]
+    found = []
+    for side, rows in sides:
+        for box, score, label in zip(
+            rows.boxes.tolist(), rows.scores.tolist(), rows.classes.tolist(), strict=True
+        ):
+            excuse = _border_case(score, known, score_error)
+            if not excuse:
+                same = pool.classes == label
+                ious = np.where(same, iou_matrix(np.array([box]), pool.boxes)[0], -1.0)
+                near = np.lexsort((np.abs(pool.scores - score), -ious))[:1]
+                if (uncertain[near] & (ious[near] >= iou_threshold)).any():
+                    excuse = "its suppression hangs on an IoU or score at the border"
+            found.append(Stray(pair.image, side, label, score, tuple(box), excuse))
+    return found
 
 
-@dataclass(frozen=True, eq=False)
-class _Borders:
-    """Where a detection may fall out: named scores, and the candidates NMS is unsure about."""
-
-    scores: list[tuple[str, float]]
-    score_error: float
-    pool: Rows
-    uncertain: NDArray[np.bool_]
-    iou_threshold: float
-
-    def excuse(self, row: Rows) -> str:
-        """Return the excuse of one detection, or nothing."""
-        score = float(row.scores[0])
-        for name, border in self.scores:
-            if abs(score - border) <= self.score_error:
-                return f"score within {self.score_error:.1e} of {name} ({border:.6f})"
-        ious = iou_matrix(row.boxes, self.pool.boxes)[0]
-        same = (self.pool.classes == row.classes[0]) & (ious >= self.iou_threshold)
-        if not same.any():
-            return ""
-        nearest = np.lexsort((np.abs(self.pool.scores - score), -np.where(same, ious, -1.0)))[0]
-        unsure = self.uncertain[nearest]
-        return "its suppression hangs on an IoU or score at the border" if unsure else ""
+def _border_case(score: float, borders: Mapping[str, float], score_error: float) -> str:
+    """Return which of ``borders`` the score lies at, as an excuse; nothing where at none."""
+    for name, border in borders.items():
+        if abs(score - border) <= score_error:
+            return f"score within {score_error:.1e} of {name} ({border:.6f})"
+    return ""
 
 
-def _borders(
-    pair: ImagePair,
-    matching: Matching,
+def judge_detections(
+    pairs: Sequence[tuple[ImagePair, Matching]],
     output: OutputSpec,
-    score_error: float,
-    iou_threshold: float,
-) -> _Borders:
-    scores = [
-        ("the score threshold", output.score_threshold),
-        ("the reference's last row", pair.reference.last_score),
-        ("the candidate's last row", pair.candidate.last_score),
-        ("the last candidate", pair.candidates.last_score if pair.candidates else None),
-    ]
-    pool = pair.candidates
-    if pool is None:
-        pool = join_rows(pair.reference, pair.candidate.take(matching.extra))
-    tie = min(score_error, TIE)
-    return _Borders(
-        [(name, score) for name, score in scores if score is not None],
-        score_error,
-        pool,
-        uncertain_rows(pool, output.iou_threshold, NMS_MARGIN, tie),
-        iou_threshold,
+    tolerance: Tolerance,
+    score_error: float = 0.0,
+) -> DetectionParity:
+    """Judge the detections of all images; border cases by the score error of all of them.
+
+    Args:
+        pairs: of every image, with its matching.
+        output: score threshold and NMS threshold.
+        tolerance: what is asked.
+        score_error: measured between raw scores, where they are known.
+    """
+    matchings = [matching for _, matching in pairs]
+    score_difference = max((each.score_difference for each in matchings), default=0.0)
+    score_error = min(max(score_error, score_difference), tolerance.score_error)
+    return DetectionParity(
+        images=len(pairs),
+        reference_count=sum(len(pair.reference) for pair, _ in pairs),
+        candidate_count=sum(len(pair.candidate) for pair, _ in pairs),
+        matched=sum(len(matching.pairs) for matching in matchings),
+        strays=tuple(
+            stray
+            for pair, matching in pairs
+            for stray in strays(pair, matching, output, score_error, tolerance.iou)
+        ),
+        iou=tolerance.iou,
+        required=tolerance.matched,
+        box_difference=max((each.box_difference for each in matchings), default=0.0),
+        score_difference=score_difference,
+        score_error=score_error,
+        non_finite=sum(pair.reference.non_finite + pair.candidate.non_finite for pair, _ in pairs),
     )
-
-
-def _stray(image: int, side: Side, row: Rows, borders: _Borders) -> Stray:
-    x1, y1, x2, y2 = row.boxes[0].tolist()
-    label, score = int(row.classes[0]), float(row.scores[0])
-    return Stray(image, side, label, score, (x1, y1, x2, y2), borders.excuse(row))

@@ -1,8 +1,8 @@
-"""Boxes with scores and classes: the rows that leave a detector, the candidates that enter NMS."""
+"""Boxes with scores and classes: the rows that leave a detector, the boxes that enter NMS."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Rows:
         boxes: float64 ``[n,4]`` xyxy in pixels.
         scores: float64 ``[n]``.
         classes: int64 ``[n]``, 0-based.
-        limit: the most rows that there may be: D of detections, K of candidates; 0 for no limit.
+        limit: the most rows that there may be: D of detections, K of NMS inputs; 0 for no limit.
     """
 
     boxes: NDArray[np.float64]
@@ -57,6 +57,10 @@ class Rows:
     def take(self, rows: NDArray[Any] | list[int]) -> Rows:
         """Return the rows chosen by an index or a mask, without a limit."""
         return Rows(self.boxes[rows], self.scores[rows], self.classes[rows])
+
+    def in_picture(self, scale: float) -> Rows:
+        """Return rows of network pixels in pixels of the picture, which are ``scale`` of them."""
+        return replace(self, boxes=self.boxes / scale)
 
 
 def make_rows(
@@ -108,7 +112,7 @@ def rows_from_outputs(outputs: Mapping[str, NDArray[Any]], box_format: BoxFormat
     return images
 
 
-def candidates_from_heads(
+def nms_inputs(
     class_logits: NDArray[Any], box_regression: NDArray[Any], spec: DetectorSpec
 ) -> Rows:
     """Return what enters NMS for one image: the best K pairs at or above the score threshold.

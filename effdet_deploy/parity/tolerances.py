@@ -52,3 +52,8 @@ def tolerance_for(precision: Precision, *, has_budget: bool) -> Tolerance:
     """Return what an export must reach: where an mAP budget was met, that decides instead."""
     asked = TOLERANCES[precision]
     return replace(asked, matched=None) if has_budget else asked
+
+
+def coarser(one: Precision, other: Precision) -> Precision:
+    """Return the less exact of two precisions."""
+    return max(one, other, key=list(TOLERANCES).index)

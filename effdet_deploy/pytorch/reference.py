@@ -30,17 +30,29 @@ class EagerReference:
     It shares neither preprocessing nor folding with the exported graph, so that a mistake in
     either shows. The network is copied and not changed.
 
+    As a side of a comparison it gives heads, which are finished by exact greedy NMS. It is a
+    runtime too, so that a Detector can run it beside exported models.
+
     Args:
         network: our model; anything whose ``forward`` gives effdet's two lists and that has a
             ``config`` with ``num_classes``.
-        spec: of the graph input that batches come in.
+        spec: of the artifact that is compared with it: what batches come in, and how heads are
+            finished.
     """
 
-    def __init__(self, network: EfficientDet, spec: InputSpec) -> None:
+    backend = "pytorch"
+    device = "cpu"
+    precision = "fp32"
+
+    def __init__(self, network: EfficientDet, spec: DetectorSpec) -> None:
         self._network = copy.deepcopy(network).cpu().float().eval()
         self._double: nn.Module | None = None
         self._classes = network.config.num_classes
-        self._input = spec
+        raw = dataclasses.replace(spec.output, nms="none")
+        self.spec = dataclasses.replace(
+            spec, output=raw, precision=PrecisionSpec(), batch=BatchSpec()
+        )
+        self.inputs, self.outputs = spec_tensors(self.spec)
 
     def heads(self, batch: NDArray[Any]) -> Heads:
         """Return ``class_logits`` ``[N,A,C]`` and ``box_regression`` ``[N,A,4]``, float32."""
@@ -52,8 +64,18 @@ class EagerReference:
             self._double = copy.deepcopy(self._network).double()
         return self._run(self._double, batch, torch.float64)
 
+    def detections(self, _batch: NDArray[Any]) -> None:
+        """Return None: it gives heads alone."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Heads:
+        """Return the raw heads; raises TensorError on unfit feeds."""
+        return self.heads(checked_feeds(feeds, self.inputs, self.spec.batch)[INPUT_NAME])
+
+    def close(self) -> None:
+        """Do nothing: the network is Python's own."""
+
     def _run(self, network: nn.Module, batch: NDArray[Any], dtype: torch.dtype) -> Heads:
-        pixels = torch.from_numpy(normalize(batch, self._input))
+        pixels = torch.from_numpy(normalize(batch, self.spec.input))
         runs = []
         with torch.no_grad():
             # One image at a time bounds the memory that a large network takes.
@@ -104,40 +126,3 @@ def build_network(spec: DetectorSpec, weights: str) -> EfficientDet:
         image_size=(spec.input.height, spec.input.width),
         overrides={name: value for name, value in spec.overrides.items() if name not in chosen},
     ).model
-
-
-def eager_spec(spec: DetectorSpec) -> DetectorSpec:
-    """Return an artifact's spec as its network in eager PyTorch has it: float32, one image."""
-    return dataclasses.replace(spec, precision=PrecisionSpec(), batch=BatchSpec())
-
-
-class EagerRuntime:
-    """The trained network as a runtime, so that a Detector can run it beside exported models.
-
-    Heads come from :class:`EagerReference`; the Detector finishes them with exact greedy NMS.
-
-    Args:
-        network: our model.
-        spec: its heads as an artifact.
-    """
-
-    backend = "pytorch"
-    device = "cpu"
-    precision = "fp32"
-
-    def __init__(self, network: EfficientDet, spec: DetectorSpec) -> None:
-        raw = dataclasses.replace(spec.output, nms="none")
-        self.spec = dataclasses.replace(spec, output=raw)
-        self.inputs, self.outputs = spec_tensors(self.spec)
-        self._reference = EagerReference(network, spec.input)
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Heads:
-        """Return the raw heads; raises TensorError on unfit feeds."""
-        return self._reference.heads(checked_feeds(feeds, self.inputs, self.spec.batch)[INPUT_NAME])
-
-    def run_double(self, batch: NDArray[Any]) -> Heads:
-        """Return the raw heads of a graph input, computed in float64."""
-        return self._reference.heads64(batch)
-
-    def close(self) -> None:
-        """Do nothing: the network is Python's own."""

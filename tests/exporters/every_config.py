@@ -45,7 +45,7 @@ def export_graph(source: Source, options: ExportOptions, folder: Path) -> tuple[
 def verified(path: Path, spec: DetectorSpec, source: Source, count: int = PICTURES) -> ParityReport:
     """Compare the graph with eager PyTorch on ``count`` pictures."""
     pictures = structured_pictures(count, spec.input.height, spec.input.width, seed=11)
-    return verify_onnx(path, spec, EagerReference(source.model, spec.input), list(pictures))
+    return verify_onnx(path, spec, EagerReference(source.model, spec), list(pictures))
 
 
 def assert_passed(report: ParityReport) -> None:

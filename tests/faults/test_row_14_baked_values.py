@@ -9,22 +9,23 @@ from PIL import Image
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.evaluation.pictures import pictures_of, verification_images
-from effdet_deploy.parity.verify import verify
+from effdet_deploy.parity.comparison import verify
 from effdet_deploy.synthetic import structured_pictures
-from tests.parity.stand_ins import StandInReference, detector_spec, finished, heads_of
+from tests.parity.stand_ins import (
+    StandInReference,
+    StandInSide,
+    detector_spec,
+    finished,
+    heads_of,
+)
 
 RANGED = detector_spec(batch=BatchSpec(1, 2, 3))
 
 
 def verified(run_heads, spec=RANGED, folder=None):
     images = verification_images(spec.input, pictures_of(folder), spec.batch)
-    return verify(
-        spec,
-        images,
-        StandInReference(),
-        run_heads=run_heads,
-        run_detections=finished(run_heads, spec),
-    )
+    candidate = StandInSide(spec, run_heads, finished(run_heads, spec))
+    return verify(candidate, StandInReference(spec), images)
 
 
 def test_row_14_an_honest_graph_passes():

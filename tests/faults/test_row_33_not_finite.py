@@ -8,10 +8,11 @@ import pytest
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.evaluation.pictures import verification_images
 from effdet_deploy.parity import compare
-from effdet_deploy.parity.verify import verify
+from effdet_deploy.parity.comparison import verify
 from tests.parity.stand_ins import (
     StandInReference,
     StandInRuntime,
+    StandInSide,
     detector_spec,
     finished,
     heads_of,
@@ -31,8 +32,8 @@ def poisoned(value, name="class_logits"):
 
 
 class Poisoned(StandInReference):
-    def __init__(self, value, name):
-        super().__init__()
+    def __init__(self, spec, value, name):
+        super().__init__(spec)
         self.heads = poisoned(value, name)
 
 
@@ -42,16 +43,11 @@ class Poisoned(StandInReference):
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_row_33_one_element_of_a_head_fails_the_verification(name, value, side, precision):
     spec = detector_spec(precision)
-    reference = StandInReference() if side == "candidate" else Poisoned(value, name)
+    reference = StandInReference(spec) if side == "candidate" else Poisoned(spec, value, name)
     run_heads = heads_of if side == "reference" else poisoned(value, name)
-    report = verify(
-        spec,
-        IMAGES,
-        reference,
-        run_heads=run_heads,
-        # Detections alone would show nothing of it.
-        run_detections=finished(heads_of, spec),
-    )
+    # Detections alone would show nothing of it.
+    candidate = StandInSide(spec, run_heads, finished(heads_of, spec))
+    report = verify(candidate, reference, IMAGES)
     assert report.status == "failed"
     assert not report.deliverable
 

@@ -10,11 +10,12 @@ from rich.console import Console
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.evaluation.pictures import verification_images
 from effdet_deploy.parity import compare
-from effdet_deploy.parity.verify import verify
+from effdet_deploy.parity.comparison import verify
 from effdet_deploy.reports.verification import render
 from tests.parity.stand_ins import (
     StandInReference,
     StandInRuntime,
+    StandInSide,
     detector_spec,
     finished,
     heads_of,
@@ -30,7 +31,7 @@ def silent(batch):
 
 
 def verified(run_heads):
-    return verify(SILENT, IMAGES, StandInReference(), run_heads=run_heads, run_detections=silent)
+    return verify(StandInSide(SILENT, run_heads, silent), StandInReference(SILENT), IMAGES)
 
 
 def test_row_34_nothing_on_both_sides_is_inconclusive_and_said():

@@ -75,12 +75,30 @@ def finished(run_heads, spec: DetectorSpec):
     return run
 
 
+class StandInSide:
+    """A candidate that gives what it is told to; either may be None."""
+
+    def __init__(self, spec: DetectorSpec, run_heads=None, run_detections=None) -> None:
+        self.spec = spec
+        self.heads = run_heads or self._nothing
+        self.heads64 = self._nothing
+        self.detections = run_detections or self._nothing
+
+    def _nothing(self, _batch) -> None:
+        return None
+
+
 class StandInReference:
     """Counts its float64 runs, which are expensive in earnest."""
 
-    def __init__(self, own_error: float = 0.0) -> None:
+    def __init__(self, spec: DetectorSpec | None = None, own_error: float = 0.0) -> None:
+        spec = spec or detector_spec()
+        self.spec = dataclasses.replace(spec, precision=PrecisionSpec(), batch=BatchSpec())
         self.own_error = own_error
         self.double_runs = 0
+
+    def detections(self, _batch) -> None:
+        return None
 
     def heads(self, batch):
         return heads_of(batch)

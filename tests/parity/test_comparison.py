@@ -10,9 +10,17 @@ from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import UsageError
 from effdet_deploy.parity import compare
-from effdet_deploy.parity.comparison import Side, compare_all
+from effdet_deploy.parity.comparison import compare_all
+from effdet_deploy.parity.side import RuntimeSide, side_of
 from effdet_deploy.synthetic import structured_pictures
-from tests.parity.stand_ins import StandInRuntime, detector_spec, finished, heads_of, with_noise
+from tests.parity.stand_ins import (
+    StandInReference,
+    StandInRuntime,
+    detector_spec,
+    finished,
+    heads_of,
+    with_noise,
+)
 
 # Twice the network's size: boxes are compared in pixels of the picture.
 PICTURES = list(structured_pictures(3, 256, 256, seed=1))
@@ -22,6 +30,10 @@ def detector(run_heads=heads_of, **options) -> Detector:
     spec = detector_spec(**options)
     run = run_heads if spec.output.nms == "none" else finished(run_heads, spec)
     return Detector(StandInRuntime(spec, run))
+
+
+def side(run_heads=heads_of, **options) -> RuntimeSide:
+    return side_of(detector(run_heads, **options).runtime)
 
 
 def test_compare_is_part_of_the_public_interface():
@@ -112,14 +124,11 @@ def test_detectors_given_stay_open():
 
 
 def test_what_the_references_own_rounding_amounts_to_is_not_held_against_a_candidate():
-    def double(batch):
-        return {name: each + 2e-3 for name, each in heads_of(batch).items()}
-
     def off(batch):
         return {name: each + np.float32(4e-3) for name, each in heads_of(batch).items()}
 
-    candidate = Side(detector(off, nms="none"))
-    plain, known = Side(detector(nms="none")), Side(detector(nms="none"), heads64=double)
+    candidate = side(off, nms="none")
+    plain, known = side(nms="none"), StandInReference(own_error=2e-3)
     (strict,) = compare_all({"": candidate}, plain, PICTURES[:1])
     (fair,) = compare_all({"": candidate}, known, PICTURES[:1])
     assert [each.status for each in strict.report.outputs] == ["failed", "failed"]
@@ -128,7 +137,8 @@ def test_what_the_references_own_rounding_amounts_to_is_not_held_against_a_candi
 
 def test_heads_of_an_artifact_with_nms_come_from_a_copy_that_shows_them():
     copy = StandInRuntime(detector_spec(nms="none"), heads_of)
-    (found,) = compare_all({"a": Side(detector(), copy)}, Side(detector(nms="none")), PICTURES[:1])
+    shown = RuntimeSide(detector_spec(), detector().runtime, copy)
+    (found,) = compare_all({"a": shown}, side(nms="none"), PICTURES[:1])
     assert [each.name for each in found.report.outputs] == ["class_logits", "box_regression"]
     assert found.name == "a"
 
@@ -140,7 +150,7 @@ def test_one_reference_runs_once_for_all_candidates():
         runs.append(len(batch))
         return heads_of(batch)
 
-    candidates = {"a": Side(detector()), "b": Side(detector(with_noise(0.05)))}
-    found = compare_all(candidates, Side(detector(counted)), PICTURES)
+    candidates = {"a": side(), "b": side(with_noise(0.05))}
+    found = compare_all(candidates, side(counted), PICTURES)
     assert [each.report.status for each in found] == ["passed", "failed"]
     assert runs == [1, 1, 1]

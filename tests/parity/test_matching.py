@@ -22,9 +22,9 @@ def boxes_at(*lefts, scores=None, classes=None, limit=0) -> Rows:
     return make_rows(boxes, scores, classes or [0] * count, limit)
 
 
-def found_strays(reference, candidate, candidates=None, iou=0.9, score_error=SCORE_ERROR):
+def found_strays(reference, candidate, nms_inputs=None, iou=0.9, score_error=SCORE_ERROR):
     matching = match_rows(reference, candidate, iou)
-    pair = ImagePair(3, reference, candidate, candidates)
+    pair = ImagePair(3, reference, candidate, nms_inputs)
     return strays(pair, matching, OUTPUT, score_error, iou)
 
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from effdet_deploy.detection.postprocess import greedy_nms
 from effdet_deploy.errors import TensorError
 from effdet_deploy.parity.rows import (
-    candidates_from_heads,
     iou_matrix,
     join_rows,
     make_rows,
+    nms_inputs,
     overlapping_pairs,
     rows_from_outputs,
 )
@@ -92,7 +92,7 @@ def test_an_impossible_count_is_refused(count):
 def test_candidates_through_nms_are_the_detections():
     spec = detector_spec()
     heads = heads_of(PICTURE)
-    candidates = candidates_from_heads(heads["class_logits"][0], heads["box_regression"][0], spec)
+    candidates = nms_inputs(heads["class_logits"][0], heads["box_regression"][0], spec)
     assert len(candidates) == 300
     assert candidates.last_score == candidates.scores[-1]
     kept = greedy_nms(candidates.boxes.astype(np.float32), candidates.classes, 0.5, 50)
@@ -103,7 +103,7 @@ def test_candidates_through_nms_are_the_detections():
 def test_candidates_end_at_the_score_threshold():
     heads = heads_of(PICTURE)
     spec = detector_spec(score_threshold=0.8)
-    candidates = candidates_from_heads(heads["class_logits"][0], heads["box_regression"][0], spec)
+    candidates = nms_inputs(heads["class_logits"][0], heads["box_regression"][0], spec)
     assert 0 < len(candidates) < 300
     assert candidates.scores.min() >= 0.8
     assert candidates.last_score is None

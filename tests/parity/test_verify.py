@@ -5,9 +5,10 @@ import pytest
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import ModelFileError, ResourceError
 from effdet_deploy.evaluation.pictures import verification_images
-from effdet_deploy.parity.verify import plan_batches, verify
+from effdet_deploy.parity.comparison import plan_batches, verify
 from tests.parity.stand_ins import (
     StandInReference,
+    StandInSide,
     detector_spec,
     finished,
     heads_of,
@@ -19,14 +20,8 @@ IMAGES = verification_images(SPEC.input)
 
 
 def verified(run_heads, spec=SPEC, reference=None, run_detections=None, **options):
-    return verify(
-        spec,
-        IMAGES,
-        reference or StandInReference(),
-        run_heads=run_heads,
-        run_detections=run_detections or finished(run_heads, spec),
-        **options,
-    )
+    candidate = StandInSide(spec, run_heads, run_detections or finished(run_heads, spec))
+    return verify(candidate, reference or StandInReference(spec), IMAGES, **options)
 
 
 def test_an_artifact_that_does_the_same_passes_on_every_count():
@@ -68,16 +63,15 @@ def test_detections_are_those_of_the_file_and_not_those_of_its_heads():
 
 def test_an_artifact_without_nms_is_finished_in_numpy():
     spec = detector_spec(nms="none")
-    report = verify(spec, IMAGES, StandInReference(), run_heads=heads_of, run_detections=None)
+    report = verify(StandInSide(spec, heads_of), StandInReference(spec), IMAGES)
     assert report.passed
     assert report.detections.matched == 4 * 50
     assert report.chains.allowed is None
 
 
 def test_an_artifact_whose_heads_cannot_be_had_is_judged_by_detections():
-    report = verify(
-        SPEC, IMAGES, StandInReference(), run_heads=None, run_detections=finished(heads_of, SPEC)
-    )
+    candidate = StandInSide(SPEC, None, finished(heads_of, SPEC))
+    report = verify(candidate, StandInReference(), IMAGES)
     assert report.passed
     assert report.outputs == ()
 
@@ -111,13 +105,8 @@ def test_every_image_is_run_at_both_ends_of_a_ranged_batch():
         sizes.append(len(batch))
         return heads_of(batch)
 
-    report = verify(
-        detector_spec(nms="none", batch=BatchSpec(1, 2, 3)),
-        IMAGES,
-        StandInReference(),
-        run_heads=run_heads,
-        run_detections=None,
-    )
+    spec = detector_spec(nms="none", batch=BatchSpec(1, 2, 3))
+    report = verify(StandInSide(spec, run_heads), StandInReference(spec), IMAGES)
     assert report.passed
     assert report.batch_sizes == (3, 1)
     assert sorted(sizes) == [1, 1, 1, 1, 3, 3]

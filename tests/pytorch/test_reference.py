@@ -9,6 +9,7 @@ import pytest
 from effdet_deploy.artifact.spec import InputSpec
 from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.synthetic import structured_pictures
+from tests.parity.stand_ins import detector_spec
 
 torch = pytest.importorskip("torch")
 
@@ -46,6 +47,11 @@ def spec():
     return InputSpec(128, 192, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
+def reference_of(network, taken):
+    """The network as the reference of an artifact that takes this input."""
+    return EagerReference(network, dataclasses.replace(detector_spec(), input=taken))
+
+
 @pytest.fixture(scope="module")
 def pictures():
     return structured_pictures(2, 128, 192, seed=5)
@@ -55,7 +61,7 @@ def pictures():
 def test_rows_are_levels_then_rows_columns_and_anchors(spec, pictures, level):
     """The order of effdet's ``Anchors``: level, y, x, anchor."""
     network = TwoHeads().eval()
-    heads = EagerReference(network, spec).heads(pictures)
+    heads = reference_of(network, spec).heads(pictures)
     with torch.no_grad():
         logits, codes = network(torch.from_numpy(normalize(pictures, spec)).float())
     start = sum(height * width for height, width in LEVELS[:level]) * ANCHORS
@@ -84,7 +90,7 @@ def test_every_graph_input_is_the_same_picture_to_the_network(spec, pictures, ki
 
 
 def test_float64_is_float64_all_the_way(spec, pictures):
-    reference = EagerReference(TwoHeads(), spec)
+    reference = reference_of(TwoHeads(), spec)
     single, double = reference.heads(pictures), reference.heads64(pictures)
     for name, each in double.items():
         assert each.dtype == np.float64
@@ -94,7 +100,7 @@ def test_float64_is_float64_all_the_way(spec, pictures):
 def test_the_network_itself_is_not_changed_and_not_trained(spec, pictures):
     network = TwoHeads().train()
     before = {name: each.clone() for name, each in network.state_dict().items()}
-    reference = EagerReference(network, spec)
+    reference = reference_of(network, spec)
     first = reference.heads(pictures)
     reference.heads64(pictures)
     assert network.training

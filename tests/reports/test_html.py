@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from effdet_deploy.detection.detector import Detector
 from effdet_deploy.diagnosis.layers import LayerParity, LayerReport
 from effdet_deploy.diagnosis.side_by_side import SideBySide, examine
 from effdet_deploy.evaluation.pictures import Pictures
-from effdet_deploy.parity.comparison import Side, compare_all
+from effdet_deploy.parity.comparison import compare_all
 from effdet_deploy.parity.metrics import tensor_errors
+from effdet_deploy.parity.side import RuntimeSide, side_of
 from effdet_deploy.reports.comparison import render_comparison
 from effdet_deploy.reports.gallery import worst_first
 from effdet_deploy.reports.html import to_html
@@ -27,9 +27,9 @@ PICTURES = Pictures(NAMES, SOURCES)
 VOID = {"meta", "img", "br"}
 
 
-def side(run_heads=heads_of, **options) -> Side:
+def side(run_heads=heads_of, **options) -> RuntimeSide:
     spec = detector_spec(**options)
-    return Side(Detector(StandInRuntime(spec, finished(run_heads, spec))))
+    return side_of(StandInRuntime(spec, finished(run_heads, spec)))
 
 
 def layer_report() -> LayerReport:
@@ -42,7 +42,7 @@ def layer_report() -> LayerReport:
     return LayerReport(layers, 60.0, layers[2], "is the reference's times 2")
 
 
-def result_of(*candidates: Side, layers: LayerReport | None = None) -> SideBySide:
+def result_of(*candidates: RuntimeSide, layers: LayerReport | None = None) -> SideBySide:
     reference = side()
     named = {f"dir/model-{index}.onnx": each for index, each in enumerate(candidates)}
     compared = compare_all(named, reference, SOURCES)
@@ -146,7 +146,7 @@ def test_numbers_that_are_not_finite_make_a_page():
         return outputs
 
     spec = detector_spec()
-    page = to_html(result_of(Side(Detector(StandInRuntime(spec, broken)))))
+    page = to_html(result_of(side_of(StandInRuntime(spec, broken))))
     assert "badge failed" in page
     assert "NaN or infinity" in page
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from functools import partial
 from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.modelfile import (
@@ -193,24 +192,15 @@ def _verify(
 
     Rows are compared with what exact NMS makes of the ONNX file's raw heads.
     """
-    from effdet_deploy.parity.onnxreference import OnnxReference
-    from effdet_deploy.parity.verify import verify
-    from effdet_deploy.runtimes.adapter import run_images
+    from effdet_deploy.parity.comparison import verify
+    from effdet_deploy.parity.side import RuntimeSide, open_heads, side_of
     from effdet_deploy.runtimes.tensorrt.engine_runtime import open_engine
 
-    with (
-        contextlib.closing(OnnxReference(onnx_path)) as reference,
-        contextlib.closing(open_engine(staged, spec)) as engine,
-    ):
-        run = partial(run_images, engine)
-        shows_heads = spec.output.nms == "none"
-        return verify(
-            spec,
-            images,
-            reference,
-            run_heads=run if shows_heads else None,
-            run_detections=None if shows_heads else run,
-        )
+    with contextlib.ExitStack() as stack:
+        settings = {"backend": "onnxruntime", "device": "cpu"}
+        raw = open_heads(onnx_path, read_spec(onnx_path, "onnx"), stack, **settings)
+        engine = stack.enter_context(contextlib.closing(open_engine(staged, spec)))
+        return verify(side_of(engine), RuntimeSide(raw.spec, raw=raw), images)
 
 
 def _verdict(

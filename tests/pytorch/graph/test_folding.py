@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import get_args
 
 import numpy as np
@@ -94,16 +93,26 @@ def test_every_input_kind_and_channel_order_gives_the_numbers_of_eager_pytorch(
     pipeline = HeadsPipeline(fold_for_inference(network, spec.input), spec)
     with torch.no_grad():
         logits, regression = pipeline(torch.from_numpy(np.ascontiguousarray(batch)))
-    expected = EagerReference(network, spec.input).heads(batch)
+    expected = EagerReference(network, spec).heads(batch)
     np.testing.assert_allclose(logits.numpy(), expected["class_logits"], atol=1e-3)
     np.testing.assert_allclose(regression.numpy(), expected["box_regression"], atol=1e-3)
 
 
 def test_channel_orders_differ_so_that_the_test_above_can_fail() -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=5)
-    rgb = InputSpec(128, 128, kind="normalized")
-    batch = to_input(structured_pictures(1, 128, 128, seed=1), rgb)
-    bgr = dataclasses.replace(rgb, channel_order="bgr")
+    base = get_config("tf_efficientdet_lite0")
+    rgb, bgr = (
+        describe(
+            network.config,
+            base,
+            class_specs(5),
+            OutputSpec(),
+            input_kind="normalized",
+            channel_order=order,
+        )
+        for order in ("rgb", "bgr")
+    )
+    batch = to_input(structured_pictures(1, 128, 128, seed=1), rgb.input)
     straight, swapped = (
         EagerReference(network, each).heads(batch)["class_logits"] for each in (rgb, bgr)
     )
