@@ -21,7 +21,6 @@ from effdet_deploy.errors import InputError, UsageError
 from effdet_deploy.parity.matching import ImagePair, judge_detections, match_rows
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.report import ChainParity, OutputParity, ParityReport
-from effdet_deploy.parity.rows import Rows
 from effdet_deploy.parity.side import answers, ask, graph_input, score_error, side_of
 from effdet_deploy.parity.suppression import static_steps
 from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance, coarser
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.images import ImageSource
     from effdet_deploy.parity.matching import Matching
     from effdet_deploy.parity.report import DetectionParity
+    from effdet_deploy.parity.rows import Rows
     from effdet_deploy.parity.side import Answer, Side
 
 _OWN_ERROR_IMAGES = 16
@@ -131,7 +131,7 @@ def compare_all(
         (known,) = ask(reference, [picture])
         for each in pairings:
             (found,) = ask(each.candidate, [picture])
-            each.add(index, found, known)
+            each.add(index, found, known, floor=each.output.score_threshold)
         progress(index + 1)
     return [each.finish(images) for each in pairings]
 
@@ -167,7 +167,7 @@ def verify(
                 (known[index],) = ask(reference, [load_image(images[index])])
                 if (inputs := known[index].nms_inputs) is not None:
                     steps = max(steps, static_steps(inputs, output.iou_threshold))
-            pairing.add(index, answer, known[index], len(indices))
+            pairing.add(index, answer, known[index], batch=len(indices))
         ahead = {index for later in plan[position + 1 :] for index in later}
         known = {index: answer for index, answer in known.items() if index in ahead}
     return dataclasses.replace(
@@ -213,10 +213,18 @@ class _Pairing:
         self._score_error = 0.0
         self._non_finite = 0
 
-    def add(self, index: int, mine: Answer, known: Answer, batch: int = 0) -> None:
+    def add(
+        self, index: int, mine: Answer, known: Answer, *, floor: float = 0.0, batch: int = 0
+    ) -> None:
         """Take what both sides say about a picture.
 
-        ``batch`` is the batch size of the candidate's run, where runs differ in it.
+        Args:
+            index: of the picture.
+            mine: the candidate's.
+            known: the reference's.
+            floor: rows below it are left out, as a Detector leaves them out; 0 for every row that
+                the artifact gives.
+            batch: the size of the candidate's run, where runs differ in it.
         """
         heads = (mine.heads, known.heads)
         # A NaN or infinity may not reach the detections, and not every pair of heads is compared.
@@ -231,12 +239,11 @@ class _Pairing:
                 self._errors[name, batch] += found
                 self._worst[index] = max(self._worst.get(index, 0.0), found.largest)
             self._score_error = max(self._score_error, score_error(known, mine))
-        floor, inputs = self.output.score_threshold, known.nms_inputs
         pair = ImagePair(
             index,
-            _above(known.rows, floor, known.spec),
-            _above(mine.rows, floor, mine.spec),
-            None if inputs is None else _above(inputs, floor, known.spec),
+            known.rows.above(floor),
+            mine.rows.above(floor),
+            None if known.nms_inputs is None else known.nms_inputs.above(floor),
         )
         self._pairs.append((pair, match_rows(pair.reference, pair.candidate, self.asked.iou)))
         self._sizes.append(known.placed.image)
@@ -312,13 +319,3 @@ class _Pairing:
             pair = ImagePair(index, exact.rows, single.rows, exact.nms_inputs)
             pairs.append((pair, match_rows(exact.rows, single.rows, self.asked.iou)))
         return errors, judge_detections(pairs, self.output, self.asked).share
-
-
-def _above(rows: Rows, floor: float, spec: DetectorSpec) -> Rows:
-    """Leave out what the other side drops: rows below a ``floor`` that is not the side's own."""
-    if spec.output.score_threshold >= floor:
-        return rows
-    # Written so that a score that is NaN stays in and is found.
-    kept = ~(rows.scores < floor)
-    # Rows that the floor removes free their places: only a list that is still full has a last row.
-    return Rows(rows.boxes[kept], rows.scores[kept], rows.classes[kept], rows.limit)

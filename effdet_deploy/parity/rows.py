@@ -58,6 +58,13 @@ class Rows:
         """Return the rows chosen by an index or a mask, without a limit."""
         return Rows(self.boxes[rows], self.scores[rows], self.classes[rows])
 
+    def above(self, floor: float) -> Rows:
+        """Leave out the rows below ``floor``."""
+        # Written so that a score that is NaN stays in and is found.
+        kept = ~(self.scores < floor)
+        # Rows that are left out free their places: only a list still full has a last row.
+        return replace(self.take(kept), limit=self.limit)
+
     def in_picture(self, scale: float) -> Rows:
         """Return rows of network pixels in pixels of the picture, which are ``scale`` of them."""
         return replace(self, boxes=self.boxes / scale)
