@@ -11,10 +11,9 @@ from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
 
 if TYPE_CHECKING:
-    from effdet_deploy.benchmark.artifacts import Benchmark, Settings
+    from effdet_deploy.benchmark.artifacts import Benchmark
 
 
-Models = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Exported models.")]
 Batch = Annotated[
     str, typer.Option(metavar="N,N", help="Batch sizes; default what each was tuned for.")
 ]
@@ -34,7 +33,7 @@ Markdown = Annotated[
 
 
 def run(
-    models: Models,
+    models: option.Models,
     batch: Batch = "",
     threads: Threads = "",
     backend: option.Backend = "auto",
@@ -61,16 +60,14 @@ def run(
     settings = Settings(
         backend,
         device,
-        _numbers("--batch", batch),
-        _numbers("--threads", threads) or (None,),
+        option.positive_numbers("--batch", batch),
+        option.positive_numbers("--threads", threads) or (None,),
         trust,
         Plan(runs, max_runs, precision, seconds),
     )
     if markdown is not None:
         require_package("matplotlib", "drawing charts", "report")
-    console.require_targets(json_file, markdown)
-    console.require_distinct(json_file, markdown, *console.with_sidecars(*models))
-    console.require_distinct(markdown, *console.with_sidecars(*models))
+    console.require_results(json_file, markdown, apart_from=console.with_sidecars(*models))
     with console.stages() as begin:
         result = bench(models, settings, begin)
     if not under_load:
@@ -78,7 +75,13 @@ def run(
     console.write_json(json_file, report.to_dict(result))
     if markdown is not None:
         _write_markdown(markdown, result)
-    _show(result, settings)
+    console.stdout().print(report.render_benchmark(result))
+    console.note("\n".join([str(result.machine), *report.load_lines(result.load)]))
+    if any(not each.end_to_end.warm for each in result.results):
+        console.note(
+            "Times still changed when warm-up ended after "
+            f"{settings.plan.warm_up_seconds:.0f} s; take them with care."
+        )
 
 
 def _write_markdown(target: Path, result: Benchmark) -> None:
@@ -90,27 +93,3 @@ def _write_markdown(target: Path, result: Benchmark) -> None:
         pictures[title] = f"{target.stem}-{title.replace(' ', '-')}.svg"
         write_atomically(target.with_name(pictures[title]), chart)
     write_atomically(target, report.to_markdown(result, pictures))
-
-
-def _numbers(option: str, text: str) -> tuple[int, ...]:
-    from effdet_deploy.errors import UsageError
-
-    parts = [part.strip() for part in text.split(",")] if text else []
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(
-            f"{option} takes whole numbers from 1, separated by commas, not '{text}'.",
-            f"Try {option} 1,8.",
-        )
-    return tuple(dict.fromkeys(map(int, parts)))
-
-
-def _show(result: Benchmark, settings: Settings) -> None:
-    from effdet_deploy.reports import benchmark as report
-
-    console.stdout().print(report.render_benchmark(result))
-    console.note("\n".join([str(result.machine), *report.load_lines(result.load)]))
-    if any(not each.end_to_end.warm for each in result.results):
-        console.note(
-            "Times still changed when warm-up ended after "
-            f"{settings.plan.warm_up_seconds:.0f} s; take them with care."
-        )

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from effdet_deploy.cli import console
-from effdet_deploy.cli import engine_options as option
-from effdet_deploy.cli import options as shared
+from effdet_deploy.cli import options as option
+from effdet_deploy.exporters.build_options import BuildOptions
 
-if TYPE_CHECKING:
-    from effdet_deploy.exporters.delivery import Artifact
-
+BUILD = BuildOptions()
 _SUFFIXES = (".engine", ".plan")
 
 
@@ -26,21 +24,21 @@ def run(
         str,
         typer.Option(metavar="N|MIN..MAX|MIN,OPT,MAX", help="Batch sizes; default the model's."),
     ] = "",
-    backend: option.Backend = "tensorrt",
-    workspace: option.Workspace = None,
-    opt_level: option.OptLevel = None,
-    timing_cache: option.TimingCache = None,
-    tf32: option.Tf32 = False,
-    hardware_compatible: option.HardwareCompatible = "none",
-    version_compatible: option.VersionCompatible = False,
-    refit: option.Refit = False,
-    strip_plan: option.StripPlan = False,
-    dla_core: option.DlaCore = None,
+    backend: option.Builder = BUILD.backend,
+    workspace: option.Workspace = BUILD.workspace,
+    opt_level: option.OptLevel = BUILD.opt_level,
+    timing_cache: option.TimingCache = BUILD.timing_cache,
+    tf32: option.Tf32 = BUILD.tf32,
+    hardware_compatible: option.HardwareCompatible = BUILD.hardware_compatible,
+    version_compatible: option.VersionCompatible = BUILD.version_compatible,
+    refit: option.Refit = BUILD.refit,
+    strip_plan: option.StripPlan = BUILD.strip_plan,
+    dla_core: option.DlaCore = BUILD.dla_core,
     verify: Annotated[
         bool, typer.Option(help="Run the engine against the ONNX file, where there is a GPU.")
     ] = True,
-    verify_images: shared.VerifyImages = None,
-    json_file: shared.JsonFile = None,
+    verify_images: option.VerifyImages = None,
+    json_file: option.JsonFile = None,
 ) -> None:
     """Build a TensorRT engine from an ONNX file, on the machine that will run it.
 
@@ -49,13 +47,14 @@ def run(
     from effdet_deploy.errors import UnknownNameError
     from effdet_deploy.exporters.options import parse_batch
     from effdet_deploy.exporters.tensorrt.engine import build_engine
+    from effdet_deploy.reports.delivered import render_build
 
     if output.suffix.lower() not in _SUFFIXES:
         raise UnknownNameError("engine suffix", output.suffix, _SUFFIXES)
     options = option.build_options(context.params)
-    console.require_targets(json_file)
-    console.require_distinct(json_file, timing_cache, *console.with_sidecars(model, output))
-    console.require_distinct(timing_cache, *console.with_sidecars(model, output))
+    files = console.with_sidecars(model, output)
+    console.require_results(json_file, apart_from=(timing_cache, *files))
+    console.require_distinct(timing_cache, *files)
     console.require_distinct(output, model)
     begun = time.monotonic()
     with console.stages() as stage:
@@ -69,16 +68,4 @@ def run(
             verify=verify,
         )
     console.write_json(json_file, artifact.to_dict())
-    _conclude(artifact, time.monotonic() - begun)
-
-
-def _conclude(artifact: Artifact, seconds: float) -> None:
-    from effdet_deploy.reports.verification import render
-
-    screen = console.stdout()
-    if artifact.report is not None:
-        screen.print(render(artifact.report))
-    for note in artifact.notes:
-        screen.print(f"[!] {note}", markup=False)
-    size = artifact.size / 1e6
-    screen.print(f"[✓] wrote {artifact.path} ({size:.1f} MB) in {seconds:.0f} s", markup=False)
+    console.stdout().print(render_build(artifact, time.monotonic() - begun))

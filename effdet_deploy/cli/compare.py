@@ -37,9 +37,6 @@ Coco = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="COCO annotations: mAP and its difference as well."),
 ]
-Limit = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
-]
 Layers = Annotated[
     bool, typer.Option("--layers", help="Compare layer by layer and name the first to differ.")
 ]
@@ -61,7 +58,7 @@ def run(
     reference: Reference,
     images: Images = None,
     coco: Coco = None,
-    limit: Limit = None,
+    limit: option.Limit = None,
     layers: Layers = False,
     bisect: Bisect = None,
     backend: option.Backend = "auto",
@@ -78,10 +75,8 @@ def run(
     from effdet_deploy.errors import require_package
 
     candidates = list(dict.fromkeys(candidates))
-    kept = (coco, images, *console.with_sidecars(*candidates, Path(reference)))
-    console.require_targets(html_file, json_file)
-    console.require_distinct(json_file, html_file, *kept)
-    console.require_distinct(html_file, *kept)
+    read = (coco, images, *console.with_sidecars(*candidates, Path(reference)))
+    console.require_results(html_file, json_file, apart_from=read)
     if html_file is not None:
         for package in ("jinja2", "matplotlib"):
             require_package(package, "an HTML report", "report")

@@ -9,7 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from rich.console import Console
@@ -58,6 +58,19 @@ def report_error(cause: str, remedy: str) -> None:
         console.print(Text(remedy))
 
 
+def require_results(*results: Path | None, apart_from: Iterable[Path | None] = ()) -> None:
+    """Refuse results that could not be written, or would replace a file of this command.
+
+    Args:
+        results: files to write; None is one not asked for.
+        apart_from: what the command reads, or makes beside them.
+    """
+    require_targets(*results)
+    others = tuple(apart_from)
+    for index, each in enumerate(results):
+        require_distinct(each, *results[index + 1 :], *others)
+
+
 def require_targets(*targets: Path | None) -> None:
     """Refuse files that could not be written, before any work; None is a file not asked for."""
     from effdet_deploy.files import require_writable_target
@@ -78,11 +91,12 @@ def require_distinct(written: Path | None, *others: Path | None) -> None:
         )
 
 
-def with_sidecars(*models: Path) -> tuple[Path, ...]:
+def with_sidecars(*models: Path | None) -> tuple[Path, ...]:
     """Return ``models`` and the sidecar of each."""
     from effdet_deploy.files import sidecar_path
 
-    return (*models, *map(sidecar_path, models))
+    given = [each for each in models if each is not None]
+    return (*given, *map(sidecar_path, given))
 
 
 def write_json(target: Path | None, document: object) -> None:
@@ -122,3 +136,21 @@ def stages() -> Iterator[Callable[[str], None]]:
 
         yield begin
         close()
+
+
+@contextlib.contextmanager
+def counted(total: int) -> Iterator[Callable[[str, int], None]]:
+    """Give a function that shows on a terminal how many of ``total`` are done, by name."""
+    from rich.markup import escape
+    from rich.progress import Progress, TaskID
+
+    screen = stderr()
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+
+        def tell(name: str, done: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(escape(name), total=total)
+            bar.update(tasks[name], completed=done)
+
+        yield tell

@@ -54,15 +54,16 @@ def grid(table: Table[Any], look: box.Box | None = box.SIMPLE_HEAD) -> Grid:
         )
     for rows in table.groups:
         for row in rows:
-            style = _MARKS[table.tone(row)][1]
-            drawn.add_row(*(_cell(each, row, style) for each in columns))
+            first, *others = (_cell(each, row) for each in columns)
+            first.stylize(_MARKS[table.tone(row)][1])
+            drawn.add_row(first, *others)
         drawn.add_section()
     return drawn
 
 
-def _cell(column: Column[Any], row: object, style: str) -> Text:
+def _cell(column: Column[Any], row: object) -> Text:
     said = column.cell(row)
-    return Text(*_MARKS[said]) if column.kind == "verdict" else Text(said, style)
+    return Text(*_MARKS[said]) if column.kind == "verdict" else Text(said)
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> Grid:

@@ -42,7 +42,7 @@ def test_a_model_of_other_categories_is_refused(tmp_path, capsys):
 
 def test_every_model_is_opened_before_the_first_is_measured(annotations, tmp_path, monkeypatch):
     model = write_tiny(tmp_path / "model.onnx")
-    monkeypatch.setattr("effdet_deploy.evaluation.predictions.predict", pytest.fail)
+    monkeypatch.setattr("effdet_deploy.evaluation.evaluating.predict", pytest.fail)
     assert main(["eval", str(model), str(tmp_path / "typo.onnx"), "--coco", str(annotations)]) == 5
 
 

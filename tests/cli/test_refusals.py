@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from effdet_deploy.cli import export_main, main
-from effdet_deploy.cli.export_options import _command
+from effdet_deploy.cli.export import stored_command
 from effdet_deploy.files import sidecar_path
 
 USAGE, MISSING = 2, 4
@@ -106,4 +106,4 @@ def test_accuracy_without_pycocotools_is_refused_before_the_annotations_are_read
     ],
 )
 def test_the_stored_command_makes_the_same_and_gives_nothing_away(given, stored):
-    assert _command({"verify": True} | given) == f"effdet-export {stored}".strip()
+    assert stored_command({"verify": True} | given) == f"effdet-export {stored}".strip()

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from effdet_deploy.artifact.spec import EngineSpec, PrecisionSpec
-from effdet_deploy.cli.export import _next_step, _what_was_compared
 from effdet_deploy.exporters import Artifact
+from effdet_deploy.reports.delivered import next_step, what_was_compared
 from tests.onnx_models import detector_spec
 
 COPY_ENGINE = "copy d0.engine and d0.engine.json to the machine"
@@ -53,7 +53,7 @@ FOR_OPENVINO = dataclasses.replace(
     ],
 )
 def test_the_next_step_is_one_that_works(made, step):
-    assert _next_step(made) == step
+    assert next_step(made) == step
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_the_next_step_is_one_that_works(made, step):
     ],
 )
 def test_it_is_said_which_file_was_compared(engine, title):
-    assert _what_was_compared(artifact("d0.engine", engine)) == title
+    assert what_was_compared(artifact("d0.engine", engine)) == title

@@ -1,0 +1,160 @@
+"""What becomes of pictures in files: annotated copies, and a document of what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.detection.detector import detect_each
+from effdet_deploy.detection.images import find_images
+from effdet_deploy.errors import ImageError, UsageError
+from effdet_deploy.files import deliver, require_writable_target, staging
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from effdet_deploy.detection.detector import Detector, Outcome
+
+_SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_JPEG_QUALITY = 92
+_DEFAULT_THRESHOLD = 0.3
+
+
+def plan_copies(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
+    """Pair each picture with the file its annotated copy goes to; none is a picture given.
+
+    Args:
+        inputs: pictures, folders or patterns.
+        output: the folder of the copies. What an earlier run wrote there is left out where it lies
+            inside a folder that is searched.
+
+    Raises:
+        ImageError: an input names no picture.
+        UsageError: an annotated copy would replace a picture that was given.
+    """
+    home = output.resolve()
+    copies: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for each in inputs:
+        has_copies = Path(each).is_dir() and Path(each).resolve() != home
+        for picture in find_images(each):
+            if picture in copies or (has_copies and picture.resolve().is_relative_to(home)):
+                continue
+            copies[picture] = _free_name(output, picture, taken)
+    given = {picture.resolve() for picture in copies}
+    for picture, copy in copies.items():
+        if copy.resolve() in given:
+            raise UsageError(
+                f"The annotated copy of '{picture}' would replace the picture '{copy}'.",
+                "Choose another directory with --output.",
+            )
+    return copies
+
+
+def _free_name(output: Path, picture: Path, taken: set[str]) -> Path:
+    """Return where the copy of ``picture`` goes; ``taken`` are names that other copies have."""
+    suffix = picture.suffix if picture.suffix.lower() in _SAVED_SUFFIXES else ".png"
+    name, count = picture.stem + suffix, 1
+    # Names that differ in case alone are one file on macOS and Windows.
+    while name.casefold() in taken:
+        count += 1
+        name = f"{picture.stem}-{count}{suffix}"
+    taken.add(name.casefold())
+    return output / name
+
+
+def require_directory(output: Path) -> None:
+    """Check that ``output`` is a directory that can be written to, or can be made.
+
+    Raises:
+        UsageError: it is a file, or stands where nothing can be written.
+    """
+    existing = next(each for each in (output, *output.parents) if each.exists())
+    if not existing.is_dir():
+        raise UsageError(
+            f"The output '{output}' is no directory: '{existing}' is a file.", "Choose another."
+        )
+    require_writable_target(existing / "detections.json")
+
+
+def shown_threshold(detector: Detector, asked: float | None) -> float:
+    """Return the score below which nothing is shown: ``asked``, else 0.3 or the model's floor.
+
+    Raises:
+        UsageError: below the model's floor, or not within 0-1.
+    """
+    floor = detector.checked_threshold(asked)
+    return max(_DEFAULT_THRESHOLD, floor) if asked is None else floor
+
+
+def detect_files(
+    detector: Detector,
+    copies: Mapping[Path, Path],
+    threshold: float,
+    progress: Callable[[int], None],
+) -> dict[str, Any]:
+    """Detect in picture files, write an annotated copy of each and return the document for JSON.
+
+    Args:
+        detector: the model.
+        copies: each picture and where its copy goes; see :func:`plan_copies`.
+        threshold: drop detections below it.
+        progress: told how many pictures are done.
+    """
+    images = []
+    for outcome in detect_each(detector, list(copies), threshold):
+        images.append(_saved(outcome, copies[outcome.source]))
+        progress(len(images))
+    runtime = detector.runtime
+    return {
+        "backend": runtime.backend,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "score_threshold": threshold,
+        "images": images,
+    }
+
+
+def _saved(outcome: Outcome, copy: Path) -> dict[str, Any]:
+    """Write the annotated copy and say what is on it, or what was wrong with the picture."""
+    if outcome.detections is None or outcome.image is None:
+        return {"file": str(outcome.source), "error": str(outcome.error)}
+    drawn = outcome.detections.draw(outcome.image)
+    with staging(copy) as directory:
+        staged = directory / copy.name
+        drawn.save(staged, quality=_JPEG_QUALITY)
+        deliver(staged, copy)
+    height, width = outcome.image.shape[:2]
+    return {
+        "file": str(outcome.source),
+        "width": width,
+        "height": height,
+        "annotated": str(copy),
+        "found": str(outcome.detections),
+        "detections": outcome.detections.to_json(),
+    }
+
+
+def summarize(images: Sequence[Mapping[str, Any]]) -> str:
+    """Return how much was found, of the ``images`` of :func:`detect_files`."""
+    done = [each for each in images if "error" not in each]
+    count = sum(len(each["detections"]) for each in done)
+    return f"Found {_counted(count, 'detection')} in {_counted(len(done), 'picture')}"
+
+
+def require_all_read(images: Sequence[Mapping[str, Any]]) -> None:
+    """Check that no picture of :func:`detect_files` was unusable.
+
+    Raises:
+        ImageError: one was.
+    """
+    errors = [each["error"] for each in images if "error" in each]
+    if errors:
+        raise ImageError(
+            f"{len(errors)} of {_counted(len(images), 'picture')} could not be read: {errors[0]}",
+            "The others were done; the JSON lists every failure.",
+        )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,65 @@
+"""What an export or a build says at its end: what was compared, and what to do with the file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+
+from effdet_deploy.reports.text import show
+from effdet_deploy.reports.verification import render
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from effdet_deploy.exporters.delivery import Artifact
+
+
+def render_export(artifact: Artifact, seconds: float) -> RenderableType:
+    """Return what an export ends with, for a terminal."""
+    spec = artifact.spec
+    what = f", {spec.variant}, {spec.precision.kind.upper()}"
+    report = artifact.report
+    verdict = (
+        show(["[!] not verified: --no-verify was given"])
+        if report is None
+        else render(report, what_was_compared(artifact))
+    )
+    said = [*_notes(artifact, seconds, what), f"    next: {next_step(artifact)}"]
+    return Group(verdict, show(said))
+
+
+def render_build(artifact: Artifact, seconds: float) -> RenderableType:
+    """Return what a build ends with, for a terminal."""
+    verdict = [] if artifact.report is None else [render(artifact.report)]
+    return Group(*verdict, show(_notes(artifact, seconds)))
+
+
+def _notes(artifact: Artifact, seconds: float, what: str = "") -> list[str]:
+    size = f"{artifact.size / 1e6:.1f} MB{what}"
+    written = f"[✓] wrote {artifact.path} ({size}) in {seconds:.0f} s"
+    return [*(f"[!] {note}" for note in artifact.notes), written]
+
+
+def what_was_compared(artifact: Artifact) -> str:
+    """Return the title of an export's verification."""
+    engine = artifact.spec.engine
+    if engine is None:
+        return "verification"
+    return f"verification of the {'engine' if engine.can_run_where_built else 'ONNX file'}"
+
+
+def next_step(artifact: Artifact) -> str:
+    """Return the command that uses the artifact, on the machine that can."""
+    path, engine = artifact.path, artifact.spec.engine
+    names = f"{path.name} and {artifact.sidecar.name}"
+    if artifact.spec.output.nms == "plugin" and engine is None:
+        build = f"effdet-deploy build {path.name} {path.stem}.engine"
+        return f"copy {names} to the machine with TensorRT and run: {build}"
+    if engine is not None and engine.is_stripped:
+        return f"refit {path.name} with its weights before it is run, as TensorRT's Refitter does"
+    if engine is not None and not engine.gpu:
+        run = f"effdet-deploy detect {path.name} PICTURE.jpg"
+        return f"copy {names} to the machine with the GPU and run: {run}"
+    backend = " --backend openvino" if artifact.spec.precision.target == "openvino" else ""
+    return f"effdet-deploy detect {path} PICTURE.jpg{backend}"

@@ -1,0 +1,87 @@
+"""What a model file says about itself, as names and values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.artifact.spec import DetectorSpec
+from effdet_deploy.reports.text import pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import RenderableType
+
+_SHOWN_CLASSES = 8
+
+
+def render_description(document: Mapping[str, Any]) -> RenderableType:
+    """Return what :func:`effdet_deploy.artifact.description.describe` found, for a terminal."""
+    rows = {
+        "file": f"{document['file']} ({document['content']}, {document['size'] / 1e6:.2f} MB)",
+        "sha256": document["sha256"],
+        "sidecar": _sidecar(document),
+    }
+    if document["spec"] is not None:
+        spec = DetectorSpec.from_dict(document["spec"])
+        said = _spec_rows(spec, document["inputs"], document["outputs"])
+        rows |= {name: value for name, value in said.items() if value}
+    if "operators" in document:
+        opsets = {name or "onnx": number for name, number in document["opsets"].items()}
+        counts = sorted(document["operators"].items(), key=lambda item: (-item[1], item[0]))
+        listed = ", ".join(f"{count} {name}" for name, count in counts)
+        rows["format"] = f"IR {document['ir_version']}, opset {_listed(opsets)}"
+        rows["operators"] = f"{sum(document['operators'].values())}: {listed}"
+        if document["external_files"]:
+            rows["external files"] = ", ".join(document["external_files"])
+    return pairs(list(rows.items()))
+
+
+def _sidecar(document: Mapping[str, Any]) -> str:
+    sidecar = document["sidecar"]
+    if sidecar is None:
+        return "none"
+    hashes = "hash agrees" if sidecar["sha256"] == document["sha256"] else "HASH DIFFERS"
+    verification = sidecar["verification"]
+    verdict = verification.get("status", "recorded") if verification else "none"
+    return f"{hashes}; verification: {verdict}"
+
+
+def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dict[str, str]:
+    takes, gives, precision, engine = spec.input, spec.output, spec.precision, spec.engine
+    mean, std = (", ".join(f"{each:.3f}" for each in values) for values in (takes.mean, takes.std))
+    steps = f", {gives.nms_steps} steps" if gives.nms == "static" else ""
+    names = ", ".join(each.name for each in spec.classes[:_SHOWN_CLASSES])
+    more = ", …" if spec.num_classes > _SHOWN_CLASSES else ""
+    target = f" for {precision.target}" if precision.target else ""
+    kept = f"; kept higher: {len(precision.kept)}" if precision.kept else ""
+    chip = f"{engine.gpu} {engine.compute_capability}".strip() if engine else ""
+    return {
+        "variant": spec.variant + (f" with {_listed(spec.overrides)}" if spec.overrides else ""),
+        "inputs": "\n".join(inputs),
+        "preprocessing": (
+            f"{takes.kind}, {takes.channel_order}; {takes.resize}, fill {list(takes.fill)}; "
+            f"mean {mean}; std {std}"
+        ),
+        "outputs": "\n".join(outputs),
+        "nms": (
+            f"{gives.nms}{steps}; score ≥ {gives.score_threshold}, IoU {gives.iou_threshold}, "
+            f"{gives.candidates} candidates, {gives.max_detections} rows, {gives.box_format}"
+        ),
+        "classes": f"{spec.num_classes}: {names}{more}",
+        "precision": f"{precision.kind}{target}{kept}",
+        "batch": str(spec.batch),
+        "parameters": f"{spec.parameters / 1e6:.2f} M",
+        "weights sha256": spec.weights_sha256,
+        "tools": _listed(spec.tools),
+        "command": spec.command,
+        "engine": (
+            f"{engine.backend} {engine.version}" + (f" for {chip}" if chip else "")
+            if engine
+            else ""
+        ),
+    }
+
+
+def _listed(mapping: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(mapping.items()))

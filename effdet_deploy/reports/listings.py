@@ -1,0 +1,117 @@
+"""Results that are tables alone: of ``check``, ``detect``, ``eval`` and ``doctor``."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from rich.box import SIMPLE
+from rich.console import Group
+
+from effdet_deploy.files import distinct_names
+from effdet_deploy.reports.columns import Column, Table
+from effdet_deploy.reports.text import grid, pairs, show
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import RenderableType
+
+    from effdet_deploy.evaluation.evaluating import Evaluated, Evaluation
+    from effdet_deploy.preflight import Finding
+
+    Document: TypeAlias = Mapping[str, Any]
+
+_PERCENT = 100
+CHECKED: tuple[Column[Finding], ...] = (
+    Column("", lambda each: each.severity, "words"),
+    Column("rule", lambda each: each.rule, "words"),
+    Column("node", lambda each: each.node, "words"),
+    Column("what is wrong, and what to do", lambda each: f"{each.cause} {each.remedy}", "words"),
+)
+BOXES: tuple[Column[Document], ...] = (
+    Column("class", lambda each: each["name"], "words"),
+    Column("score", lambda each: f"{each['score']:.3f}", "words"),
+    Column(
+        "box (x1, y1, x2, y2)",
+        lambda each: ", ".join(f"{side:.1f}" for side in each["box"]),
+        "words",
+    ),
+)
+PICTURES: tuple[Column[Document], ...] = (
+    Column("picture", lambda each: each["file"], "words"),
+    Column(
+        "size", lambda each: "{width}x{height}".format(**each) if "width" in each else "", "words"
+    ),
+    Column("found", lambda each: each.get("found") or f"error: {each['error']}", "words"),
+)
+SCORES: tuple[Column[tuple[str, Evaluated]], ...] = (
+    Column("model", lambda row: row[0], "words"),
+    Column("mAP", lambda row: f"{_PERCENT * row[1].accuracy.ap:.2f}"),
+    Column("AP50", lambda row: f"{_PERCENT * row[1].accuracy.ap50:.2f}"),
+    Column("AP75", lambda row: f"{_PERCENT * row[1].accuracy.ap75:.2f}"),
+    Column("difference, points", lambda row: str(row[1].difference or "")),
+)
+INSTALLED: tuple[Column[Document], ...] = (
+    Column("", lambda each: "✓" if each["ready"] else "✗", "words"),
+    Column("to", lambda each: each["purpose"], "words"),
+    Column(
+        "installed",
+        lambda each: "\n".join(f"{name} {has}" for name, has in each["packages"].items() if has),
+        "words",
+    ),
+    Column(
+        "missing",
+        lambda each: "\n".join(name for name, has in each["packages"].items() if not has),
+        "words",
+    ),
+)
+
+
+def render_findings(findings: Sequence[Finding]) -> RenderableType:
+    """Return what a TensorRT would refuse or change."""
+    table = Table(
+        CHECKED,
+        [findings],
+        tone=lambda each: "failed" if each.severity == "error" else "inconclusive",
+    )
+    return grid(table, SIMPLE)
+
+
+def render_detections(images: Sequence[Document]) -> RenderableType:
+    """Return the boxes of a single picture, or a line for each of several."""
+    if len(images) == 1 and "error" not in images[0]:
+        return grid(Table(BOXES, [images[0]["detections"]]))
+    return grid(Table(PICTURES, [images]))
+
+
+def render_evaluation(result: Evaluation, *, by_class: bool = False) -> RenderableType:
+    """Return accuracies in points; ``by_class`` adds the AP of every class of every model."""
+    names = distinct_names([Path(each.name) for each in result.models])
+    rows = list(zip(names, result.models, strict=True))
+    total = show([Table(SCORES, [rows], f"{result.pictures} pictures")])
+    if not by_class:
+        return total
+
+    def ap(model: Evaluated, category: tuple[int, str]) -> str:
+        found = model.accuracy.by_category.get(category[0])
+        return "" if found is None else f"{_PERCENT * found:.2f}"
+
+    columns = [Column(name, partial(ap, model)) for name, model in rows]
+    named: Column[tuple[int, str]] = Column("class", lambda category: category[1], "words")
+    return Group(total, grid(Table([named, *columns], [list(result.categories.items())])))
+
+
+def render_installation(document: Document) -> RenderableType:
+    """Return what :func:`effdet_deploy.runtimes.installation.examine` found."""
+    machine = {
+        "effdet-deploy": f"{document['effdet-deploy']} on Python {document['python']}",
+        "machine": f"{document['platform']}, {document['cpus']} CPUs",
+        "NVIDIA GPUs": ", ".join(document["gpus"]) or "none",
+        "ONNX Runtime": ", ".join(document["onnxruntime_providers"]) or "not installed",
+    }
+    purposes = document["purposes"]
+    table = Table(INSTALLED, [purposes], tone=lambda each: "passed" if each["ready"] else "failed")
+    missing = [f"To {each['purpose']}: {each['command']}" for each in purposes if not each["ready"]]
+    return Group(pairs(list(machine.items())), show([table, *missing]))
