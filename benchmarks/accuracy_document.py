@@ -16,96 +16,74 @@ from effdet_deploy.reports.benchmark import markdown_table
 if TYPE_CHECKING:
     from pathlib import Path
 
+    Row = dict[str, Any]
+
 _MARKED = re.compile(r"(<!-- accuracy: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
+_TIMED = ("onnxruntime", "openvino")
+_SHORT = ("", "mAP", "against FP32, points", "MB", "INT8 MACs")
 _FULL = (
-    "",
-    "computed by",
-    "scenes",
-    "mAP",
-    "AP50",
-    "AP75",
-    "difference, points",
-    "MB",
-    "INT8 MACs",
+    *("", "computed by", "scenes", "mAP", "AP50", "AP75"),
+    *("difference, points", "MB", "INT8 MACs"),
 )
 _LATENCY = ("ONNX Runtime, ms", "against FP32 there", "OpenVINO, ms", "against FP32 there")
-_SHORT = ("", "mAP", "against FP32, points", "MB", "INT8 MACs")
+_NOISE = ("INT8", "work", "class, dB", "box, dB")
 
 
 def sections(document: dict[str, Any]) -> dict[str, str]:
     """Return every table by the name that documents call it by."""
-    rows = {
-        entry.name: document["rows"][entry.name]
-        for entry in entries()
-        if entry.name in document["rows"]
-    }
+    known = document["rows"]
+    rows = {entry.name: known[entry.name] for entry in entries() if entry.name in known}
     main = {name: row for name, row in rows.items() if not row["technique"]}
-    techniques = {name: row for name, row in rows.items() if row["technique"]}
-    with_latency = any("latency" in row for row in main.values())
-    head = _FULL + (_LATENCY if with_latency else ())
+    techniques = {name: _full(name, row) for name, row in rows.items() if row["technique"]}
+    full = {name: _full(name, row) for name, row in main.items()}
+    head = _FULL
+    if any("latency" in row for row in main.values()):
+        head += _LATENCY
+        full = {name: (*full[name], *_latency(row)) for name, row in main.items()}
+    remarks = [f"- {name}: {row['remark']}\n" for name, row in main.items() if row.get("remark")]
     return {
-        "main": _table(head, [_full(name, row, with_latency) for name, row in main.items()])
-        + "".join(_remarks(main))
+        "main": markdown_table(head, [*full.values()])
+        + "".join(["\n", *remarks] if remarks else [])
         + _load(document),
-        "techniques": _table(_FULL, [_full(name, row, False) for name, row in techniques.items()]),
-        "short": _table(_SHORT, [_short(name, row) for name, row in main.items()]),
+        "techniques": markdown_table(_FULL, [*techniques.values()]),
+        "short": markdown_table(_SHORT, [_short(name, row) for name, row in main.items()]),
     } | {name: _noise(cells) for name, cells in document["noise"].items()}
 
 
-def _table(head: tuple[str, ...], cells: list[tuple[str, ...]]) -> str:
-    return markdown_table(head, cells)
-
-
-def _full(name: str, row: dict[str, Any], latency: bool) -> tuple[str, ...]:
+def _full(name: str, row: Row) -> tuple[str, ...]:
     engine = _ENGINES[row["engine"]]
     if "failed" in row:
-        return (name, engine, "failed", *[""] * (len(_FULL) - 3 + latency * len(_LATENCY)))
-    cells = (
-        name,
-        engine,
-        str(row["scenes"]),
-        *(f"{100 * row[key]:.2f}" for key in ("ap", "ap50", "ap75")),
-    )
-    cells += (_difference(row), *_costs(row))
-    if latency:
-        for each in ("onnxruntime", "openvino"):
-            cells += _latency(row.get("latency", {}).get(each))
-    return cells
+        return (name, engine, "failed", *[""] * (len(_FULL) - 3))
+    metrics = (f"{100 * row[key]:.2f}" for key in ("ap", "ap50", "ap75"))
+    return (name, engine, str(row["scenes"]), *metrics, *_costs(row))
 
 
-def _short(name: str, row: dict[str, Any]) -> tuple[str, ...]:
+def _short(name: str, row: Row) -> tuple[str, ...]:
     if "failed" in row:
         return (name, "failed", "", "", "")
-    return (name, f"{100 * row['ap']:.2f}", _difference(row), *_costs(row))
+    return (name, f"{100 * row['ap']:.2f}", *_costs(row))
 
 
-def _costs(row: dict[str, Any]) -> tuple[str, str]:
-    size, share = row.get("size"), row.get("int8_share")
-    return f"{size / 1e6:.1f}" if size else "", f"{share:.0%}" if share else ""
-
-
-def _difference(row: dict[str, Any]) -> str:
-    found = row.get("difference")
-    if found is None:
-        return ""
-    text = f"{found['points']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
-    return text if row["baseline"] == BASELINE else f"{text} of {row['baseline']}"
-
-
-def _latency(found: dict[str, Any] | None) -> tuple[str, str]:
-    if found is None:
-        return "", ""
-    ratio = found["ratio_to_first"]
+def _costs(row: Row) -> tuple[str, str, str]:
+    """Return what a row lost against its baseline, its size and its share of INT8."""
+    found, size, share = row.get("difference"), row.get("size"), row.get("int8_share")
     text = ""
-    if ratio is not None:
-        text = f"{ratio['median']:.2f}x ({ratio['interval'][0]:.2f}-{ratio['interval'][1]:.2f})"
-    return f"{found['median_ms']:.1f}", text
+    if found:
+        text = f"{found['points']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
+        if row["baseline"] != BASELINE:
+            text += f" of {row['baseline']}"
+    return text, f"{size / 1e6:.1f}" if size else "", f"{share:.0%}" if share else ""
 
 
-def _remarks(rows: dict[str, dict[str, Any]]) -> list[str]:
-    found = [f"- {name}: {row['remark']}\n" for name, row in rows.items() if row.get("remark")]
-    return ["\n", *found] if found else []
+def _latency(row: Row) -> list[str]:
+    timed, cells = {} if "failed" in row else row.get("latency", {}), []
+    for engine in _TIMED:
+        found, text = timed.get(engine), ""
+        if found and (ratio := found["ratio_to_first"]):
+            text = f"{ratio['median']:.2f}x ({ratio['interval'][0]:.2f}-{ratio['interval'][1]:.2f})"
+        cells += [f"{found['median_ms']:.1f}" if found else "", text]
+    return cells
 
 
 def _load(document: dict[str, Any]) -> str:
@@ -120,13 +98,11 @@ def _load(document: dict[str, Any]) -> str:
 
 
 def _noise(cells: dict[str, dict[str, float]]) -> str:
-    return markdown_table(
-        ("INT8", "work", "class, dB", "box, dB"),
-        [
-            (name, f"{cell['share']:.1%}", f"{cell['class']:.1f}", f"{cell['box']:.1f}")
-            for name, cell in cells.items()
-        ],
-    )
+    rows = [
+        (name, f"{cell['share']:.1%}", f"{cell['class']:.1f}", f"{cell['box']:.1f}")
+        for name, cell in cells.items()
+    ]
+    return markdown_table(_NOISE, rows)
 
 
 def fill_document(path: Path, parts: dict[str, str]) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from precisions import KINDS, RECIPES, Setting, by_default, only, quantiser, tell
+from precisions import KINDS, RECIPES, Setting, by_default, only, quantiser
+from store import tell
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
-from effdet_deploy.detection.images import load_image
-from effdet_deploy.detection.letterbox import letterbox
-from effdet_deploy.evaluation.cocoset import read_coco
+from effdet_deploy.evaluation.pictures import pictures_of
 from effdet_deploy.onnxgraph.index import head_node
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.precision.int8.convolutions import int8_share
@@ -59,9 +57,7 @@ def _by_recipe(setting: Setting) -> Cells:
 def _measured(setting: Setting, target: str, recipe: Recipe, rows: dict[str, Take]) -> Cells:
     """Return share of work and noise of each row: a name to what is INT8."""
     made = quantiser(setting, recipe, target)
-    paths = itertools.islice(read_coco(setting.val).paths.values(), IMAGES)
-    spec = setting.spec.input
-    images = [letterbox(load_image(path), spec.height, spec.width, spec.fill)[0] for path in paths]
+    images = pictures_of(setting.val, IMAGES).letterboxed(setting.spec.input)
     batches = list(graph_inputs(images, setting.spec))
     exact = _heads(made.model, batches)
     can_take = made.layout.can_take

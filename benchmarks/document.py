@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headline import headline
-from scaling_section import scaling_charts, scaling_section
+from scaling_section import NAMES, scaling_charts, scaling_section
 
 from effdet_deploy.benchmark.ceilings import Ceilings
-from effdet_deploy.benchmark.profile import LAYOUT, STAGES
+from effdet_deploy.benchmark.profile import LAYOUT, STAGES, Work
 from effdet_deploy.files import write_atomically
 from effdet_deploy.reports.benchmark import markdown_table
 from effdet_deploy.reports.charts import (
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 COLUMNS = ("", "median ms", "ms an image", "95% interval", "p90", "p99", "spread", "ours is")
 FOLDER = "benchmarks"
 """Of the charts, beside the document."""
-ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 PREFACE = """# Benchmarks
 
 Same weights (random, conditioned, seeded), same pictures, one process a table. *End to end* is from
@@ -49,6 +48,10 @@ of the bandwidth of a copy (what stays in caches moves faster).
 NO_BF16 = """This CPU has no BF16 instructions: the rows of BF16 show what converting to it costs,
 not what it gains.
 """
+ACCURACY_TEXT = (
+    "The digits detector in each precision, as `benchmarks/accuracy.py` measured mAP and "
+    "latency of one and the same file; each in the engine that runs it fastest.\n"
+)
 STARTUP_TEXT = (
     "Fresh processes, each of which imports, loads and detects once; medians. *MB held* is the "
     "most host memory that the process ever held. Files are in the system's cache; torch.compile, "
@@ -59,20 +62,39 @@ STARTUP_TEXT = (
 def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> str:
     """Return the document; ``plots`` maps a chart's key to its path beside it."""
     plots = plots or {}
+
+    def picture(key: str, title: str) -> list[str]:
+        return [f"![{title}]({plots[key]})\n"] if key in plots else []
+
     parts = [PREFACE, *_circumstances(document), headline(document)]
     for table in document["tables"]:
-        parts.append(_section(table))
-        parts += _picture(plots, _key(table), _title(table))
-    parts += _throughput_section(document, plots)
-    parts += _time_section(document, plots)
-    parts += _startup_section(document)
-    parts += _accuracy_section(plots)
+        cells = [_cells(row, table["batch"]) for row in table["rows"]]
+        turns = f"{table['rows'][0]['runs']} turns. {_disturbance(table['load'])}\n"
+        parts.append(f"## {_title(table)}\n\n{markdown_table(COLUMNS, cells)}\n{turns}")
+        parts += picture(_key(table), _title(table))
+    pictures = [
+        line
+        for group in dict.fromkeys(map(_group, document["tables"]))
+        for line in picture(
+            f"{group}-throughput", f"{group.upper()}: images a second against batch"
+        )
+    ]
+    if pictures:
+        parts += ["## Throughput against batch\n", *pictures]
+    times, reached = _time_tables(document)
+    parts += ["## Where the time of our graphs goes\n", TIME_TEXT, times]
+    parts += picture("stages", "where the time goes")
+    parts += ["## Share of the machine's ceilings\n", CEILING_TEXT, reached]
+    if startup := document.get("startup"):
+        parts += _startup_section(startup)
+    if "accuracy" in plots:
+        parts += ["## Latency against accuracy\n", ACCURACY_TEXT]
+        parts += picture("accuracy", "latency against accuracy")
     parts += scaling_section(document.get("scaling"), plots)
     return "\n".join(parts)
 
 
 def _circumstances(document: dict[str, Any]) -> list[str]:
-    best = document["ceilings"]
     has_bf16 = any("bf16" in each for each in document["machine"].split())
     versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     return [
@@ -80,12 +102,8 @@ def _circumstances(document: dict[str, Any]) -> list[str]:
         f"Machine: {document['machine']}.\n",
         *([] if has_bf16 else [NO_BF16]),
         f"Versions: {versions}.\n",
-        f"Ceilings, measured here: {Ceilings(**best)}.\n",
+        f"Ceilings, measured here: {Ceilings(**document['ceilings'])}.\n",
     ]
-
-
-def _picture(plots: dict[str, str], key: str, title: str) -> list[str]:
-    return [f"![{title}]({plots[key]})\n"] if key in plots else []
 
 
 def _key(table: dict[str, Any]) -> str:
@@ -107,13 +125,6 @@ def _title(table: dict[str, Any]) -> str:
     )
 
 
-def _section(table: dict[str, Any]) -> str:
-    cells = [_cells(row, table["batch"]) for row in table["rows"]]
-    lines = [f"## {_title(table)}", "", markdown_table(COLUMNS, cells)]
-    lines.append(f"{table['rows'][0]['runs']} turns. {_disturbance(table['load'])}\n")
-    return "\n".join(lines)
-
-
 def _disturbance(load: dict[str, Any]) -> str:
     if reasons := load["reasons"]:
         return f"**Do not trust these numbers: {' and '.join(reasons)}.**"
@@ -121,7 +132,10 @@ def _disturbance(load: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
-    interval, ratio = row["median_interval_ms"], row["ours_is_faster_by"]
+    interval, ratio, faster = row["median_interval_ms"], row["ours_is_faster_by"], ""
+    if ratio is not None:
+        low, high = ratio["interval"]
+        faster = f"{ratio['median']:.2f}x ({low:.2f}-{high:.2f}), {ratio['verdict']}"
     return (
         row["name"],
         f"{row['median_ms']:.1f}",
@@ -130,51 +144,35 @@ def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
         f"{row['p90_ms']:.1f}",
         f"{row['p99_ms']:.1f}",
         f"{row['variation']:.1%}",
-        _ratio_text(ratio),
+        faster,
     )
 
 
-def _ratio_text(ratio: dict[str, Any] | None) -> str:
-    if ratio is None:
-        return ""
-    low, high = ratio["interval"]
-    return f"{ratio['median']:.2f}x ({low:.2f}-{high:.2f}), {ratio['verdict']}"
-
-
-def _throughput_section(document: dict[str, Any], plots: dict[str, str]) -> list[str]:
-    pictures = [
-        line
-        for group in _groups(document)
-        for line in _picture(
-            plots, f"{group}-throughput", f"{group.upper()}: images a second against batch"
-        )
-    ]
-    return ["## Throughput against batch\n", *pictures] if pictures else []
-
-
-def _groups(document: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(map(_group, document["tables"])))
-
-
-def _time_section(document: dict[str, Any], plots: dict[str, str]) -> list[str]:
-    """Say where the time of our graphs goes, and how much of the machine they use."""
-    tables = _whole_at_one(document)
-    rows = {f"{table['variant'].upper()}, {name}": parts for table, name, parts in _times(tables)}
+def _time_tables(document: dict[str, Any]) -> tuple[str, str]:
+    """Return where the time of our graphs goes, and how much of the machine they use."""
+    rows = _times(document)
     stages = list(next(iter(rows.values()), {}))
     cells = [
         (name, *(f"{parts.get(stage, 0.0):.2f}" for stage in stages))
         for name, parts in rows.items()
     ]
-    reached = [line for table in tables for line in _reached(table, document["ceilings"])]
-    return [
-        "## Where the time of our graphs goes\n",
-        TIME_TEXT,
-        markdown_table(("", *stages), cells),
-        *_picture(plots, "stages", "where the time goes"),
-        "## Share of the machine's ceilings\n",
-        CEILING_TEXT,
-        markdown_table(("", "GMACs", "arithmetic", "MB", "bandwidth"), reached),
-    ]
+    ceilings, reached = document["ceilings"], []
+    for table in _whole_at_one(document):
+        work = table["work"]
+        for row in table["rows"]:
+            seconds = row["median_ms"] / 1e3
+            shares = Ceilings(**ceilings).reached(Work(**work), seconds)
+            reached.append(
+                (
+                    f"{table['variant'].upper()}, {row['name']}",
+                    f"{work['macs'] / 1e9:.2f}",
+                    f"{shares.arithmetic:.0%}",
+                    f"{work['traffic'] / 1e6:.0f}",
+                    f"{shares.bandwidth:.0%}",
+                )
+            )
+    columns = ("", "GMACs", "arithmetic", "MB", "bandwidth")
+    return markdown_table(("", *stages), cells), markdown_table(columns, reached)
 
 
 def _whole_at_one(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -185,42 +183,22 @@ def _whole_at_one(document: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _times(tables: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str, dict[str, float]]]:
-    """Return each table's profiled peers with milliseconds by part."""
-    found = []
-    for table in tables:
+def _times(document: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of every part of the graph by variant and profiled peer."""
+    found = {}
+    for table in _whole_at_one(document):
         medians = {row["name"]: row["median_ms"] for row in table["rows"]}
         for name, shares in table["graph_shares"].items():
             times = {stage: shares.get(stage, 0.0) * medians[name] for stage in (*STAGES, LAYOUT)}
-            found.append((table, name, times))
+            found[f"{table['variant'].upper()}, {name}"] = times
     return found
 
 
-def _reached(table: dict[str, Any], ceilings: dict[str, Any]) -> list[tuple[str, ...]]:
-    work = table["work"]
-    return [
-        (
-            f"{table['variant'].upper()}, {row['name']}",
-            f"{work['macs'] / 1e9:.2f}",
-            f"{2e3 * work['macs'] / row['median_ms'] / ceilings['flops']:.0%}",
-            f"{work['traffic'] / 1e6:.0f}",
-            f"{1e3 * work['traffic'] / row['median_ms'] / ceilings['bandwidth']:.0%}",
-        )
-        for row in table["rows"]
-    ]
-
-
-def _startup_section(document: dict[str, Any]) -> list[str]:
-    startup = document.get("startup")
-    if not startup:
-        return []
+def _startup_section(startup: dict[str, Any]) -> list[str]:
     cells = [
         (
             row["name"],
-            f"{row['until_first_s']:.2f}",
-            f"{row['import_s']:.2f}",
-            f"{row['load_s']:.2f}",
-            f"{row['first_s']:.2f}",
+            *(f"{row[each]:.2f}" for each in ("until_first_s", "import_s", "load_s", "first_s")),
             f"{row['peak_memory'] / 1e6:.0f}",
             f"{row['file_size'] / 1e6:.1f}",
         )
@@ -240,19 +218,6 @@ def _startup_section(document: dict[str, Any]) -> list[str]:
     ]
 
 
-def _accuracy_section(plots: dict[str, str]) -> list[str]:
-    if "accuracy" not in plots:
-        return []
-    return [
-        "## Latency against accuracy\n",
-        (
-            "The digits detector in each precision, as `benchmarks/accuracy.py` measured mAP and "
-            "latency of one and the same file; each in the engine that runs it fastest.\n"
-        ),
-        *_picture(plots, "accuracy", "latency against accuracy"),
-    ]
-
-
 def write_plots(document: dict[str, Any], directory: Path) -> dict[str, str]:
     """Draw every chart into a folder in ``directory``.
 
@@ -261,16 +226,13 @@ def write_plots(document: dict[str, Any], directory: Path) -> dict[str, str]:
     """
     drawn = {_key(table): _bars(table) for table in document["tables"]}
     drawn |= _throughput_charts(document)
-    times = _times(_whole_at_one(document))
-    if times:
-        rows = {f"{table['variant'].upper()}, {name}": parts for table, name, parts in times}
-        drawn["stages"] = share_chart("Where the time goes, end to end", rows, "milliseconds")
+    if times := _times(document):
+        drawn["stages"] = share_chart("Where the time goes, end to end", times, "milliseconds")
     drawn |= _accuracy_chart(document.get("accuracy"))
     drawn |= scaling_charts(document.get("scaling"))
     (directory / FOLDER).mkdir(exist_ok=True)
-    paths = {}
+    paths = {key: f"{FOLDER}/{key}.svg" for key in drawn}
     for key, text in drawn.items():
-        paths[key] = f"{FOLDER}/{key}.svg"
         write_atomically(directory / paths[key], text)
     return paths
 
@@ -284,22 +246,21 @@ def _bars(table: dict[str, Any]) -> str:
 
 
 def _throughput_charts(document: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, dict[str, dict[float, float]]] = {}
+    for table in document["tables"]:
+        if table["part"] == "end to end" and not table["load"]["reasons"]:
+            lines = found.setdefault(_group(table), {})
+            for row in table["rows"]:
+                speed = 1e3 * table["batch"] / row["median_ms"]
+                lines.setdefault(row["name"], {})[table["batch"]] = speed
     charts = {}
-    for group in _groups(document):
-        found: dict[str, dict[float, float]] = {}
-        for table in document["tables"]:
-            trusted = not table["load"]["reasons"]
-            if trusted and _group(table) == group and table["part"] == "end to end":
-                for row in table["rows"]:
-                    speed = 1e3 * table["batch"] / row["median_ms"]
-                    found.setdefault(row["name"], {})[table["batch"]] = speed
-        lines = [
-            Series(name, tuple(points.items())) for name, points in found.items() if len(points) > 1
+    for group, lines in found.items():
+        series = [
+            Series(name, tuple(each.items())) for name, each in lines.items() if len(each) > 1
         ]
-        if lines:
-            charts[f"{group}-throughput"] = line_chart(
-                f"{group.upper()}, end to end", "batch", "images a second", lines
-            )
+        if series:
+            title = f"{group.upper()}, end to end"
+            charts[f"{group}-throughput"] = line_chart(title, "batch", "images a second", series)
     return charts
 
 
@@ -311,7 +272,7 @@ def _accuracy_chart(accuracy: dict[str, Any] | None) -> dict[str, str]:
         # A file that is slow elsewhere says nothing until its own engine was timed.
         if "ap" in row and row["engine"] in times:
             engine = min(times, key=lambda each: times[each])
-            label = f"{name}; {ENGINES[engine]}"
+            label = f"{name}; {NAMES[engine]}"
             is_ours = not name.startswith("onnxruntime.quantization")
             marks.append(Mark(label, times[engine], 100 * row["ap"], is_ours))
     if not marks:

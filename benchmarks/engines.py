@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cases import Case
+    from graphs import Case
     from numpy.typing import NDArray
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from effdet.bench import DetBenchPredict
 from engines import onnxruntime_session, openvino_session
-from exports import int8_file, naive_onnx, our_file, our_input
+from graphs import NETWORK
 from headline import NMS_OPERATOR_ENDING
 from torch import Tensor, nn
 
@@ -28,29 +28,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cases import Case, Weights
+    from graphs import Case
     from numpy.typing import NDArray
 
     Run = Callable[[], Any]
 
-OURS = "ours, ONNX Runtime"
-"""The peer that all others are compared with."""
+OURS, OPENVINO = "ours, ONNX Runtime", "ours, OpenVINO FP32"
+"""The first is the peer that all others are compared with."""
+EAGER = "effdet eager"
 COMPILED = ("effdet torch.compile FP32", "effdet torch.compile BF16")
+NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
+BF16, TORCHSCRIPT = "ours, OpenVINO BF16", "ours, TorchScript"
 INT8 = (
     "ours, OpenVINO INT8",
     "ours, OpenVINO INT8, the rest BF16",
     "ours, ONNX Runtime INT8",
 )
-NMS_OPERATOR = tuple(
-    name + NMS_OPERATOR_ENDING for name in (OURS, "ours, OpenVINO FP32", "ours, OpenVINO INT8")
-)
+NMS_OPERATOR = tuple(name + NMS_OPERATOR_ENDING for name in (OURS, OPENVINO, INT8[0]))
 """Peers whose NMS is ONNX's own operator in place of static steps."""
-COSTLY = (*COMPILED, INT8[-1], "ours, TorchScript")
+PEERS = (EAGER, *COMPILED, *NAIVE, OURS, OPENVINO, BF16, *INT8, *NMS_OPERATOR, TORCHSCRIPT)
+COSTLY = (*COMPILED, INT8[-1], TORCHSCRIPT)
 """Peers that take minutes to make, and that are timed for some variants only."""
-ALONE = (*COSTLY, "ours, OpenVINO BF16", INT8[1])
+ALONE = (*COSTLY, BF16, INT8[1])
 """Peers that are timed with one image at a time: what a batch does to the others says enough."""
 AGREEMENT = 1e-2
 """Between the best scores of ours and of effdet: peers that compute something else are no peers."""
+
+
+def create_runs(
+    case: Case, part: str, names: Sequence[str], stack: contextlib.ExitStack
+) -> dict[str, Run]:
+    """Return every peer in ``names`` as something to time, for ``part``."""
+    torch.set_num_threads(case.threads)
+    makers = _effdet_runs(case, part) | _our_runs(case, part, stack)
+    return {name: make() for name, make in makers.items() if name in names}
 
 
 class Normalise(nn.Module):
@@ -92,148 +103,69 @@ class Half(nn.Module):
         return [each.float() for each in classes], [each.float() for each in boxes]
 
 
-def effdet_networks(case: Case, weights: Weights, names: Sequence[str]) -> dict[str, nn.Module]:
-    """Return every form in which effdet itself can be run, by name; only those in ``names``."""
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "effdet eager": lambda: weights.theirs,
-        COMPILED[0]: lambda: weights.compiled.setdefault(
-            COMPILED[0], torch.compile(copy.deepcopy(weights.theirs))
-        ),
-        COMPILED[1]: lambda: weights.compiled.setdefault(
-            COMPILED[1], torch.compile(Half(weights.theirs))
-        ),
-        "effdet naive ONNX, ONNX Runtime": lambda: Foreign(
-            onnxruntime_session(naive_onnx(case, weights), case.threads)
-        ),
-        "effdet naive ONNX, OpenVINO FP32": lambda: Foreign(
-            openvino_session(naive_onnx(case, weights), case, "f32")
-        ),
+def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
+    """Return what makes effdet's own network run in every form, by name."""
+    theirs, kept = case.weights.theirs, case.weights.compiled
+    networks: dict[str, Callable[[], nn.Module]] = {
+        EAGER: lambda: theirs,
+        COMPILED[0]: lambda: kept.setdefault(COMPILED[0], torch.compile(copy.deepcopy(theirs))),
+        COMPILED[1]: lambda: kept.setdefault(COMPILED[1], torch.compile(Half(theirs))),
+        NAIVE[0]: lambda: Foreign(onnxruntime_session(case.naive_onnx(), case.threads)),
+        NAIVE[1]: lambda: Foreign(openvino_session(case.naive_onnx(), case, "f32")),
     }
-    return {name: make() for name, make in makers.items() if name in names}
+
+    def run_of(make: Callable[[], nn.Module]) -> Run:
+        network = make()
+        if part == NETWORK:
+            pixels = torch.from_numpy(case.our_input(part))
+            return torch.inference_mode()(lambda: network(pixels))
+        normalise, bench = Normalise(case.weights.ours.config), DetBenchPredict(theirs)
+        bench.model = network
+        pictures = case.weights.pictures
+        return torch.inference_mode()(lambda: bench(normalise(torch.from_numpy(pictures))).numpy())
+
+    return {name: partial(run_of, make) for name, make in networks.items()}
 
 
-EFFDET_PEERS = (
-    "effdet eager",
-    *COMPILED,
-    "effdet naive ONNX, ONNX Runtime",
-    "effdet naive ONNX, OpenVINO FP32",
-)
-OUR_PEERS = (
-    OURS,
-    "ours, OpenVINO FP32",
-    "ours, OpenVINO BF16",
-    *INT8,
-    *NMS_OPERATOR,
-    "ours, TorchScript",
-)
-PEERS = (*EFFDET_PEERS, *OUR_PEERS)
+def _our_runs(case: Case, part: str, stack: contextlib.ExitStack) -> dict[str, Callable[[], Run]]:
+    """Return what makes our graph run in every engine, by name."""
+    feed = case.our_input(part)
 
-
-def our_runs(
-    case: Case, weights: Weights, part: str, names: Sequence[str], stack: contextlib.ExitStack
-) -> dict[str, Run]:
-    """Return every engine that runs our graph, by name; only those in ``names``."""
-    feed = our_input(case, weights, part)
-    float32 = partial(our_file, case, weights, part)
-    int8 = partial(int8_file, case, weights, part, "openvino")
-
-    def openvino(path: Path) -> Run:
-        if part == "network":
+    def loaded(path: Path, backend: str = "auto") -> Run:
+        if part == NETWORK and backend == "openvino":
             # As its peers run it.
-            return partial(openvino_session(path, case, "f32"), feed)
-        return _detector_run(path, case, part, feed, stack, backend="openvino")
+            return in_openvino(path, "f32")
+        detector = stack.enter_context(Detector.load(path, backend, "cpu", case.threads))
+        if part == NETWORK:
+            return partial(run_images, detector.runtime, feed)
+        return partial(detector.detect_prepared, feed)
 
-    makers: dict[str, Callable[[], Run]] = {
-        OURS: lambda: _detector_run(float32(), case, part, feed, stack),
-        "ours, OpenVINO FP32": lambda: openvino(float32()),
-        "ours, OpenVINO BF16": lambda: partial(openvino_session(float32(), case, "bf16"), feed),
-        "ours, OpenVINO INT8": lambda: openvino(int8()),
-        "ours, OpenVINO INT8, the rest BF16": lambda: partial(
-            openvino_session(int8(), case, "bf16"), feed
-        ),
-        "ours, ONNX Runtime INT8": lambda: _detector_run(
-            int8_file(case, weights, part, "onnxruntime"), case, part, feed, stack
-        ),
-        NMS_OPERATOR[0]: lambda: _detector_run(float32(nms="onnx"), case, part, feed, stack),
-        NMS_OPERATOR[1]: lambda: openvino(float32(nms="onnx")),
-        NMS_OPERATOR[2]: lambda: openvino(int8(nms="onnx")),
-        "ours, TorchScript": lambda: _detector_run(
-            float32(".torchscript"), case, part, feed, stack
-        ),
+    def in_openvino(path: Path, precision: str) -> Run:
+        return partial(openvino_session(path, case, precision), feed)
+
+    float32, int8 = partial(case.our_file, part), partial(case.int8_file, part)
+    return {
+        OURS: lambda: loaded(float32()),
+        OPENVINO: lambda: loaded(float32(), "openvino"),
+        BF16: lambda: in_openvino(float32(), "bf16"),
+        INT8[0]: lambda: loaded(int8("openvino"), "openvino"),
+        INT8[1]: lambda: in_openvino(int8("openvino"), "bf16"),
+        INT8[2]: lambda: loaded(int8("onnxruntime")),
+        NMS_OPERATOR[0]: lambda: loaded(float32(nms="onnx")),
+        NMS_OPERATOR[1]: lambda: loaded(float32(nms="onnx"), "openvino"),
+        NMS_OPERATOR[2]: lambda: loaded(int8("openvino", nms="onnx"), "openvino"),
+        TORCHSCRIPT: lambda: loaded(float32(".torchscript")),
     }
-    return {name: make() for name, make in makers.items() if name in names}
 
 
-def _detector_run(
-    path: Path,
-    case: Case,
-    part: str,
-    feed: NDArray[Any],
-    stack: contextlib.ExitStack,
-    backend: str = "auto",
-) -> Run:
-    detector = stack.enter_context(Detector.load(path, backend, "cpu", case.threads))
-    if part == "network":
-        return partial(run_images, detector.runtime, feed)
-    return partial(detector.detect_prepared, feed)
-
-
-def artifact_runs(
-    case: Case, weights: Weights, paths: Sequence[Path], stack: contextlib.ExitStack
-) -> dict[str, Run]:
+def artifact_runs(case: Case, paths: Sequence[Path], stack: contextlib.ExitStack) -> dict[str, Run]:
     """Return further files of ours, such as INT8 ones, end to end."""
     runs: dict[str, Run] = {}
     for path in paths:
         detector = stack.enter_context(Detector.load(path, device="cpu", threads=case.threads))
-        feed = to_input(weights.pictures, detector.spec.input)
+        feed = to_input(case.weights.pictures, detector.spec.input)
         runs[f"ours, {path.name}"] = partial(detector.detect_prepared, feed)
     return runs
-
-
-def create_runs(
-    case: Case,
-    weights: Weights,
-    part: str,
-    names: Sequence[str],
-    stack: contextlib.ExitStack,
-) -> dict[str, Run]:
-    """Return every peer in ``names`` as something to time, for ``part``."""
-    torch.set_num_threads(case.threads)
-    networks = effdet_networks(case, weights, names)
-    if part == "network":
-        pixels = torch.from_numpy(our_input(case, weights, part))
-        runs = {name: _without_gradients(partial(each, pixels)) for name, each in networks.items()}
-    else:
-        normalise = Normalise(weights.ours.config)
-        runs = {
-            name: _without_gradients(
-                partial(_effdet_rows, normalise, _bench(weights.theirs, each), weights.pictures)
-            )
-            for name, each in networks.items()
-        }
-    return runs | our_runs(case, weights, part, names, stack)
-
-
-def _bench(theirs: nn.Module, network: nn.Module) -> DetBenchPredict:
-    """Return effdet's post-processing around ``network``."""
-    bench = DetBenchPredict(theirs)
-    bench.model = network
-    return bench
-
-
-def _effdet_rows(
-    normalise: nn.Module, bench: nn.Module, pictures: NDArray[np.uint8]
-) -> NDArray[np.float32]:
-    rows: NDArray[np.float32] = bench(normalise(torch.from_numpy(pictures))).numpy()
-    return rows
-
-
-def _without_gradients(run: Run) -> Run:
-    def quiet() -> Any:
-        with torch.inference_mode():
-            return run()
-
-    return quiet
 
 
 def require_agreement(runs: dict[str, Run]) -> float:
@@ -245,12 +177,10 @@ def require_agreement(runs: dict[str, Run]) -> float:
     Raises:
         RuntimeError: they do not, so that a comparison of their times would say nothing.
     """
-    if OURS not in runs or "effdet eager" not in runs:
+    if not {OURS, EAGER} <= runs.keys():
         return 0.0
-    theirs = np.asarray(runs["effdet eager"]())[:, :10, 4]
-    ours = runs[OURS]()["detection_scores"][:, :10]
-    difference = float(np.abs(theirs - ours).max())
+    theirs = np.asarray(runs[EAGER]())[:, :10, 4]
+    difference = float(np.abs(theirs - runs[OURS]()["detection_scores"][:, :10]).max())
     if difference > AGREEMENT:
-        message = f"ours and effdet differ by {difference:.3f} in their best scores"
-        raise RuntimeError(message)
+        raise RuntimeError(f"ours and effdet differ by {difference:.3f} in their best scores")
     return difference

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-from kept import code_digest
 from onnx import helper, numpy_helper
+from store import code_digest, tell
 
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
@@ -321,8 +321,3 @@ def _naive(setting: Setting, path: Path, spared: list[str] | None = None) -> Mad
     onnx.save(model, path)
     every = find_convolutions(onnx.load(setting.model))
     return Made(path, int8_share(every, [each.name for each in every]))
-
-
-def tell(stage: str) -> None:
-    """Say on stderr what is being done."""
-    print(f"    {stage}", file=sys.stderr, flush=True)

@@ -18,7 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kept import circumstances, code_digest, measured_here
+from scaling_section import scaling_section
+from store import Record, add_keeping, circumstances, code_digest, folder, tell
 
 from effdet_deploy.artifact.spec import INPUT_NAME, BatchSpec
 from effdet_deploy.benchmark import LoadWatch, Plan, measure_interleaved
@@ -27,7 +28,6 @@ from effdet_deploy.benchmark.profile import convolution_work
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import EffdetDeployError
-from effdet_deploy.files import write_atomically
 from effdet_deploy.reports.benchmark import command_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ VARIANTS = "d0,d1,d2,d3,d4,d5,d6,d7x,lite0,lite2,lite4"
 EXPORTED = "d0,d4,d7x"
 SIZES = "256,384,512,768"
 BATCHES = (1, 2, 4, 8)
+THREADS = (1, 2, 4, 8, 16)
 DETECTIONS = ((10, 100), (100, 500), (100, 1000), (300, 3000))
 """Rows that leave NMS, and candidates that enter it."""
 BASE = "d0"
@@ -65,53 +66,44 @@ class Point:
         """Names the point in the JSON."""
         return " ".join(f"{name}={value}" for name, value in asdict(self).items())
 
-    @property
-    def file(self) -> str:
-        """Names the exported file; batches and threads share one."""
+    def file(self, directory: Path) -> Path:
+        """Return the exported file, made if it is not there; batches and threads share one."""
         what = f"{self.variant}_{self.size or 'own'}_{self.detections}of{self.candidates}"
-        return f"{what}_{code_digest()}.onnx"
+        path = directory / f"{what}_{code_digest()}.onnx"
+        if not path.exists():
+            tell(f"exporting {path.name}")
+            exported(self, path)
+        return path
 
 
 def points(options: argparse.Namespace) -> Iterator[Point]:
     """Yield every point that was asked for, the cheapest axes first."""
-    axes = options.axes.split(",")
-    threads = options.threads
-    base = partial(Point, size=options.base_size, threads=threads)
-    if "variant" in axes:
-        for variant in options.variants.split(","):
-            yield Point("variant", variant, options.image_size, threads=threads)
-    if "batch" in axes:
-        yield from (base("batch", batch=batch) for batch in BATCHES)
-    if "threads" in axes:
-        counts = [each for each in (1, 2, 4, 8, 16) if each <= threads]
-        yield from (Point("threads", size=options.base_size, threads=each) for each in counts)
-    if "detections" in axes:
-        for rows, candidates in DETECTIONS:
-            yield base("detections", detections=rows, candidates=candidates)
-    if "size" in axes:
-        yield from (Point("size", size=int(s), threads=threads) for s in options.sizes.split(","))
-    if "export" in axes:
-        for variant in options.exported.split(","):
-            yield Point("export", variant, options.image_size, threads=threads)
+    count, own, base = options.threads, options.image_size, options.base_size
+    found = {
+        "variant": [Point("variant", each, own, 1, count) for each in options.variants.split(",")],
+        "batch": [Point("batch", BASE, base, each, count) for each in BATCHES],
+        "threads": [Point("threads", BASE, base, 1, each) for each in THREADS if each <= count],
+        "detections": [Point("detections", BASE, base, 1, count, *each) for each in DETECTIONS],
+        "size": [Point("size", BASE, int(each), 1, count) for each in options.sizes.split(",")],
+        "export": [Point("export", each, own, 1, count) for each in options.exported.split(",")],
+    }
+    for axis, chosen in found.items():
+        if axis in options.axes.split(","):
+            yield from chosen
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--json", type=Path, help="points are kept and looked up here")
+    add_keeping(parser)
     parser.add_argument("--axes", default="variant,batch,threads,detections,size,export")
     parser.add_argument("--variants", default=VARIANTS)
     parser.add_argument("--exported", default=EXPORTED, help="whose export is measured")
     parser.add_argument("--sizes", default=SIZES, help=f"of {BASE}")
     parser.add_argument("--image-size", type=int, help="of the variants; default their own")
     parser.add_argument("--base-size", type=int, help=f"of {BASE} on the other axes")
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=8.0, help="end a point after this")
     parser.add_argument("--max-seconds", type=float, default=900.0, help="begin none after this")
-    parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
-    parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
-    parser.add_argument("--prepare", action="store_true", help="only make what --files keeps")
-    parser.add_argument("--under-load", action="store_true", help="keep numbers of a busy machine")
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--point", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
@@ -123,77 +115,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.export_to:
         return export_here(Point(**json.loads(options.point)), options.export_to)
     try:
-        return scale(options)
+        record, left = scale(options, command_of(sys.argv[1:]))
     except EffdetDeployError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(f"error: {error}")
         return error.exit_code
-
-
-def scale(options: argparse.Namespace) -> int:
-    """Measure what was asked for and is not known yet; return whether anything is left."""
-    here = circumstances()
-    is_begun = options.resume and options.json is not None and options.json.is_file()
-    document = measured_here(options.json, here) if is_begun else {**here, "points": {}}
-    document["command"] = command_of(sys.argv[1:])
-    with contextlib.ExitStack() as stack:
-        directory = options.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        directory.mkdir(parents=True, exist_ok=True)
-        if options.prepare:
-            for point in points(options):
-                if point.kind != "export":
-                    file_of(point, directory)
-            return 0
-        left = measure_all(document, options, directory)
-    from scaling_section import scaling_section
-
-    print("\n".join(scaling_section(document, {})))
+    print("\n".join(scaling_section(record.document, {})))
     if left:
-        print(f"{left} points are left: give the command with --resume.", file=sys.stderr)
+        tell(f"{left} points are left: give the command with --resume.")
     return 1 if left else 0
 
 
-def measure_all(document: dict[str, Any], options: argparse.Namespace, directory: Path) -> int:
-    """Measure what ``document`` does not hold, and write it there; return how much is left."""
-    begun = time.monotonic()
-    left = 0
-    for point in points(options):
-        if point.key in document["points"]:
-            continue
-        if time.monotonic() - begun > options.max_seconds:
+def scale(options: argparse.Namespace, command: str) -> tuple[Record, int]:
+    """Measure what was asked for and is not known yet; return it all, and how much is left."""
+    record = Record.open(options.json, circumstances(), {"points": {}}, resume=options.resume)
+    record.document["command"] = command
+    known, left, begun = record.document["points"], 0, time.monotonic()
+    with folder(options.files) as directory:
+        if options.prepare:
+            for point in points(options):
+                if point.kind != "export":
+                    point.file(directory)
+            return record, 0
+        for point in points(options):
+            if point.key in known:
+                continue
             left += 1
-            continue
-        print(point.key, file=sys.stderr, flush=True)
-        found = measure(point, options, directory)
-        if found["reasons"] and not options.under_load:
-            print(f"  not kept: {' and '.join(found['reasons'])}", file=sys.stderr)
-            left += 1
-            continue
-        document["points"][point.key] = asdict(point) | found
-        if options.json:
-            write_atomically(options.json, json.dumps(document, indent=1) + "\n")
-    return left
-
-
-def file_of(point: Point, directory: Path) -> Path:
-    """Return the exported file of a point, made if it is not there."""
-    path = directory / point.file
-    if not path.exists():
-        print(f"exporting {path.name}", file=sys.stderr, flush=True)
-        exported(point, path)
-    return path
+            if time.monotonic() - begun > options.max_seconds:
+                continue
+            tell(point.key)
+            found = measure(point, options, directory)
+            if found["reasons"] and not options.under_load:
+                tell(f"  not kept: {' and '.join(found['reasons'])}")
+                continue
+            left -= 1
+            known[point.key] = asdict(point) | found
+            record.save()
+    return record, left
 
 
 def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Measure one point; ``reasons`` says why its numbers are not to be trusted."""
     if point.kind == "export":
-        with tempfile.TemporaryDirectory() as folder, LoadWatch() as watch:
-            found = exported(point, Path(folder) / point.file)
+        with tempfile.TemporaryDirectory() as made, LoadWatch() as watch:
+            found = exported(point, Path(made) / "model.onnx")
         return found | {"reasons": list(watch.load.reasons)}
-    return latencies(point, file_of(point, directory), options.seconds)
-
-
-def latencies(point: Point, path: Path, seconds: float) -> dict[str, Any]:
-    """Time one file in every engine, in turns."""
+    path, seconds = point.file(directory), options.seconds
     plan = Plan(min_runs=7, max_runs=40, max_seconds=seconds, warm_up_seconds=seconds / 2)
     with contextlib.ExitStack() as stack:
         runs = {}
@@ -203,11 +169,10 @@ def latencies(point: Point, path: Path, seconds: float) -> dict[str, Any]:
             runs[engine] = partial(detector.detect_prepared, feed)
         with LoadWatch() as watch:
             timings = measure_interleaved(runs, plan)
-        work = convolution_work(path, {INPUT_NAME: feed})
         spec = detector.spec
     return {
         "image_size": [spec.input.height, spec.input.width],
-        "macs": work.macs,
+        "macs": convolution_work(path, {INPUT_NAME: feed}).macs,
         "engines": {engine: timing.to_dict() for engine, timing in timings.items()},
         "reasons": list(watch.load.reasons),
     }

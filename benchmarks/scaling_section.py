@@ -10,21 +10,15 @@ from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
 Points = list[dict[str, Any]]
 
 NAMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
-TITLES = {
-    "variant": "Cost over variants",
-    "size": "Cost over image sizes",
-    "batch": "Cost over batch sizes",
-    "threads": "Cost over threads",
-    "detections": "Cost over numbers of detections",
-    "export": "What an export takes",
-}
 AXES = {
-    "variant": "variant",
-    "size": "side of the image",
-    "batch": "batch",
-    "threads": "threads",
-    "detections": "rows kept of candidates",
+    "variant": ("Cost over variants", "variant"),
+    "size": ("Cost over image sizes", "side of the image"),
+    "batch": ("Cost over batch sizes", "batch"),
+    "threads": ("Cost over threads", "threads"),
+    "detections": ("Cost over numbers of detections", "rows kept of candidates"),
+    "export": ("What an export takes", "variant"),
 }
+"""Kind of point → title of its section, and what its points differ in."""
 
 
 def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> list[str]:
@@ -38,107 +32,89 @@ def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> l
             "every size the variant's own and batch 1 unless said.\n"
         ),
     ]
-    for kind, title in TITLES.items():
-        found = _of_kind(document, kind)
-        if not found:
-            continue
+    for kind, found in _by_kind(document).items():
+        title, _ = AXES[kind]
         parts += [f"## {title}\n", _table(kind, found)]
-        key = f"scaling-{kind}"
-        if key in plots:
-            parts.append(f"![{title}]({plots[key]})\n")
+        if f"scaling-{kind}" in plots:
+            parts.append(f"![{title}]({plots[f'scaling-{kind}']})\n")
         reasons = {reason for each in found for reason in each["reasons"]}
         if reasons:
             parts.append(f"**Do not trust all of these numbers: {' and '.join(reasons)}.**\n")
     return parts
 
 
-def _of_kind(document: dict[str, Any], kind: str) -> Points:
-    return [each for each in document["points"].values() if each["kind"] == kind]
+def scaling_charts(document: dict[str, Any] | None) -> dict[str, str]:
+    """Draw a chart for each axis that has more than one point."""
+    return {
+        f"scaling-{kind}": _chart(kind, found)
+        for kind, found in _by_kind(document or {"points": {}}).items()
+        if len(found) > 1
+    }
+
+
+def _by_kind(document: dict[str, Any]) -> dict[str, Points]:
+    every = document["points"].values()
+    found = {kind: [each for each in every if each["kind"] == kind] for kind in AXES}
+    return {kind: points for kind, points in found.items() if points}
 
 
 def _table(kind: str, found: Points) -> str:
     if kind == "export":
-        return _export_table(found)
-    columns = [AXES[kind], "GMACs"]
-    for engine in NAMES.values():
-        columns += [f"{engine} ms", "spread"]
-    cells = []
+        columns = ("variant", "export s", "whole process s", "peak memory GB", "file MB")
+        cells = [
+            (
+                _place(each),
+                f"{each['export_s']:.1f}",
+                f"{each['process_s']:.1f}",
+                f"{each['peak_memory'] / 1e9:.2f}",
+                f"{each['file_size'] / 1e6:.1f}",
+            )
+            for each in found
+        ]
+        return markdown_table(columns, cells)
+    timed = [text for name in NAMES.values() for text in (f"{name} ms", "spread")]
+    rows = []
     for each in found:
-        row = [_place(kind, each), f"{each['macs'] / 1e9:.2f}"]
+        row = [_place(each), f"{each['macs'] / 1e9:.2f}"]
         for engine in NAMES:
             timing = each["engines"][engine]
             row += [f"{timing['median_ms']:.1f}", f"{timing['variation']:.1%}"]
-        cells.append((*row, f"{_cheapest(each) / each['batch']:.1f}"))
-    return markdown_table((*columns, "ms an image, the faster"), cells)
+        rows.append((*row, f"{_cheapest(each) / each['batch']:.1f}"))
+    return markdown_table((AXES[kind][1], "GMACs", *timed, "ms an image, the faster"), rows)
 
 
-def _export_table(found: Points) -> str:
-    columns = ("variant", "export s", "whole process s", "peak memory GB", "file MB")
-    cells = [
-        (
-            _place("variant", each),
-            f"{each['export_s']:.1f}",
-            f"{each['process_s']:.1f}",
-            f"{each['peak_memory'] / 1e9:.2f}",
-            f"{each['file_size'] / 1e6:.1f}",
-        )
-        for each in found
-    ]
-    return markdown_table(columns, cells)
-
-
-def _place(kind: str, each: dict[str, Any]) -> str:
+def _place(each: dict[str, Any]) -> str:
+    """Say where on its axis a point lies."""
     height, width = each["image_size"]
+    variant = f"{each['variant'].upper()} at {height}x{width}"
     return {
-        "variant": f"{each['variant'].upper()} at {height}x{width}",
+        "variant": variant,
         "size": f"{height}x{width}",
         "batch": str(each["batch"]),
         "threads": str(each["threads"]),
         "detections": f"{each['detections']} of {each['candidates']}",
-    }[kind]
+        "export": variant,
+    }[each["kind"]]
 
 
 def _cheapest(each: dict[str, Any]) -> float:
     return min(float(timing["median_ms"]) for timing in each["engines"].values())
 
 
-def scaling_charts(document: dict[str, Any] | None) -> dict[str, str]:
-    """Draw a chart for each axis that has more than one point."""
-    if not document:
-        return {}
-    charts = {}
-    for kind, title in TITLES.items():
-        found = _of_kind(document, kind)
-        if len(found) > 1:
-            charts[f"scaling-{kind}"] = _chart(kind, title, found)
-    return charts
-
-
-def _chart(kind: str, title: str, found: Points) -> str:
+def _chart(kind: str, found: Points) -> str:
+    title, axis = AXES[kind]
     if kind == "export":
         bars = [Mark(each["variant"].upper(), each["export_s"], is_ours=True) for each in found]
         return bar_chart(title, "seconds", bars)
     if kind in ("variant", "detections"):
-        bars = [Mark(_place(kind, each), _cheapest(each), is_ours=True) for each in found]
+        bars = [Mark(_place(each), _cheapest(each), is_ours=True) for each in found]
         return bar_chart(title, "milliseconds in the faster engine", bars)
+    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in NAMES.values()}
+    for each in found:
+        x = float(each["image_size"][0] if kind == "size" else each[kind])
+        for engine, name in NAMES.items():
+            median = float(each["engines"][engine]["median_ms"])
+            lines[name].append((x, 1e3 * each["batch"] / median if kind == "batch" else median))
     label = "images a second" if kind == "batch" else "milliseconds"
-    lines = [
-        Series(
-            name,
-            tuple(
-                (_number(kind, each), _height(kind, each["engines"][engine], each))
-                for each in found
-            ),
-        )
-        for engine, name in NAMES.items()
-    ]
-    return line_chart(title, AXES[kind], label, lines)
-
-
-def _number(kind: str, each: dict[str, Any]) -> float:
-    return float(each["image_size"][0] if kind == "size" else each[kind])
-
-
-def _height(kind: str, timing: dict[str, Any], each: dict[str, Any]) -> float:
-    median = float(timing["median_ms"])
-    return 1e3 * each["batch"] / median if kind == "batch" else median
+    series = [Series(name, tuple(points)) for name, points in lines.items()]
+    return line_chart(title, axis, label, series)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from effdet_deploy.benchmark import Timing, compare
-from effdet_deploy.errors import UsageError
+from effdet_deploy.errors import ResourceError, UsageError
 
 OURS, OPENVINO = "ours, ONNX Runtime", "ours, OpenVINO FP32"
 MEDIANS = {
@@ -192,20 +192,34 @@ def test_accuracy_is_drawn_only_where_latency_belongs_to_it(measured, tmp_path):
 
 def test_what_an_interrupted_run_left_is_not_measured_again(measured, tmp_path):
     import latency
+    from store import Record
 
     path = tmp_path / "benchmarks.json"
     path.write_text(json.dumps(measured))
-    options = latency.parse_arguments(["--json", str(path), "--resume"])
     here = {name: measured[name] for name in ("machine", "versions")}
-    found = latency.earlier(options, here)
-    assert [latency.table_key(each) for each in found["tables"]] == [
+    found = Record.open(path, here, {"tables": [], "rows": {}})
+    assert [latency.table_key(each) for each in found.document["tables"]] == [
         ("d0", None, 1, 2, "end to end"),
         ("d0", None, 1, 2, "network"),
         ("d0", None, 8, 2, "end to end"),
     ]
-    assert latency.earlier(latency.parse_arguments(["--json", str(path)]), here) == {}
+    assert found.document["rows"] == {}
+    fresh = Record.open(path, here, {"tables": []}, resume=False)
+    assert fresh.document == here | {"tables": []}
     with pytest.raises(UsageError, match="another machine"):
-        latency.earlier(options, here | {"machine": "Imaginary 9001"})
+        Record.open(path, here | {"machine": "Imaginary 9001"}, {})
+
+
+def test_a_table_that_other_programs_disturbed_is_measured_again():
+    from store import ATTEMPTS, measured_quietly
+
+    loads = iter([["other programs took 30%"]] * (ATTEMPTS - 1) + [[]])
+    found = measured_quietly(lambda: {"load": {"reasons": next(loads)}}, under_load=False)
+    assert found["load"]["reasons"] == []
+    busy = {"load": {"reasons": ["other programs took 30%"]}}
+    assert measured_quietly(lambda: busy, under_load=True) == busy
+    with pytest.raises(ResourceError, match="No number measured here can be trusted: other"):
+        measured_quietly(lambda: busy, under_load=False)
 
 
 def test_a_point_of_scaling_is_found_again_by_its_key():

@@ -1,0 +1,166 @@
+"""What is timed: a variant with its weights, our graph of it in every form, and effdet's own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import io
+import shutil
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import effdet
+import torch
+from PIL import Image
+from store import code_digest, finished
+
+from effdet_deploy import ExportOptions, export
+from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
+from effdet_deploy.benchmark.samples import SEED
+from effdet_deploy.detection.letterbox import to_input
+from effdet_deploy.exporters.lowering import lower_precision
+from effdet_deploy.precision.int8.calibration import MIN_IMAGES
+from effdet_deploy.progress import silent
+from effdet_deploy.pytorch.network import create_model, resolve_name
+from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.synthetic import structured_pictures
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from effdet_deploy.artifact.spec import NmsKind, Target
+    from effdet_deploy.pytorch.network import EfficientDet
+
+WHOLE, NETWORK = PARTS = ("end to end", "network")
+"""From pictures to rows of boxes; and from normalized pixels to raw heads."""
+CALIBRATION_SEED = 7
+LARGEST_BATCH = 8
+"""That one export serves; a larger batch has its own."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Two networks with the same weights, and the input our graphs take.
+
+    ``compiled`` holds what torch.compile took minutes to make, for the next table.
+    """
+
+    ours: EfficientDet
+    theirs: nn.Module
+    pictures: NDArray[np.uint8]
+    compiled: dict[str, nn.Module] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One variant at one size, batch and thread count; its files are made in ``directory``.
+
+    Exports serve every batch and thread count, and are found again by their names.
+    """
+
+    variant: str
+    image_size: int | None
+    batch: int
+    threads: int
+    directory: Path
+
+    @property
+    def stem(self) -> str:
+        """Begins the names of the case's files."""
+        return f"{self.variant}_{self.image_size or 'own'}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The weights in the form that effdet reads as well."""
+        return self.directory / f"{self.stem}.pth"
+
+    @functools.cached_property
+    def weights(self) -> Weights:
+        """Seeded, conditioned weights in both implementations, loaded strictly."""
+        ours = create_model(self.variant, image_size=self.image_size)
+        if self.checkpoint.exists():
+            ours.load_state_dict(torch.load(self.checkpoint, weights_only=True))
+        else:
+            randomise(ours)
+            with finished(self.checkpoint) as partly:
+                torch.save(ours.state_dict(), partly)
+        size = ours.config.image_size
+        theirs = effdet.create_model(
+            resolve_name(self.variant), pretrained_backbone=False, image_size=size
+        ).eval()
+        theirs.load_state_dict(ours.state_dict(), strict=True)
+        return Weights(ours.eval(), theirs, structured_pictures(self.batch, *size, SEED))
+
+    def naive_onnx(self) -> Path:
+        """Export effdet as its users do: raw heads, one call, one fixed batch size."""
+        path = self.directory / f"{self.stem}_naive_b{self.batch}.onnx"
+        if not path.exists():
+            example = torch.randn(self.batch, 3, *self.weights.pictures.shape[1:3])
+            with (
+                warnings.catch_warnings(),
+                contextlib.redirect_stdout(io.StringIO()),
+                finished(path) as partly,
+            ):
+                warnings.simplefilter("ignore")
+                torch.onnx.export(
+                    self.weights.theirs, (example,), partly, dynamo=True, external_data=False
+                )
+        return path
+
+    def our_file(self, part: str, suffix: str = ".onnx", nms: NmsKind = "static") -> Path:
+        """Export our graph for a range of batch sizes, the whole of it or the network alone.
+
+        Exports are verified by the tests and by every export; here the time is short.
+        """
+        largest = max(self.batch, LARGEST_BATCH)
+        beyond = "" if largest == LARGEST_BATCH else f"_to_{largest}"
+        own_nms = "" if nms == "static" else f"_nms_{nms}"
+        name = f"{self.stem}_ours_{part.replace(' ', '_')}{beyond}{own_nms}_{code_digest()}{suffix}"
+        path = self.directory / name
+        if not path.exists():
+            options = ExportOptions(batch=BatchSpec(1, 1, largest), verify=False, nms=nms)
+            if part == NETWORK:
+                options = dataclasses.replace(options, input_kind="normalized", nms="none")
+            export(self.weights.ours, path, options)
+        return path
+
+    def our_input(self, part: str) -> NDArray[Any]:
+        """Return the pictures as our file for ``part`` takes them."""
+        return to_input(self.weights.pictures, read_spec(self.our_file(part), "onnx").input)
+
+    def int8_file(self, part: str, target: Target, nms: NmsKind = "static") -> Path:
+        """Lower our FP32 file to INT8 for an engine, calibrated on pictures that are not timed.
+
+        It is lowered and not verified: random weights say nothing of what INT8 costs in accuracy.
+        """
+        source = self.our_file(part, nms=nms)
+        path = source.with_name(f"{source.stem}_int8_{target}.onnx")
+        if not path.exists():
+            staging = self.directory / f"{path.stem}.lowering"
+            staging.mkdir(exist_ok=True)
+            staged = Path(shutil.copyfile(source, staging / path.name))
+            spec = read_spec(source, "onnx")
+            spec = dataclasses.replace(spec, precision=PrecisionSpec("int8", target))
+            calibration = self._calibration()
+            options = ExportOptions(precision="int8", target=target, calibration=calibration)
+            lower_precision(staged, spec, options, silent)
+            staged.replace(path)
+        return path
+
+    def _calibration(self) -> Path:
+        """Write pictures like those that are timed, of another seed."""
+        height, width = self.weights.ours.config.image_size
+        made = self.directory / f"calibration_{height}x{width}"
+        if not made.exists():
+            with finished(made) as partly:
+                partly.mkdir(exist_ok=True)
+                pictures = structured_pictures(MIN_IMAGES, height, width, CALIBRATION_SEED)
+                for index, picture in enumerate(pictures):
+                    Image.fromarray(picture).save(partly / f"{index}.png")
+        return made

@@ -1,0 +1,78 @@
+"""What parts of our own work cost: two runs of ours in turns, on one and the same machine."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from engines import bound_run, openvino_session
+from graphs import NETWORK, PARTS, WHOLE
+from peers import OPENVINO, OURS
+
+from effdet_deploy.benchmark import Plan, compare, measure_interleaved
+from effdet_deploy.detection.detector import Detector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from graphs import Case
+
+OUTSIDE_PLAN = Plan(min_runs=41, max_runs=121, max_seconds=30.0, precision=0.005)
+"""A share of a few hundredths needs more pairs than a ratio does."""
+BATCH_PLAN = Plan(min_runs=11, max_runs=31, max_seconds=30.0)
+
+
+def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Measure the share of preprocess, selection, decode and NMS in our FP32 engines in ``names``.
+
+    An engine's own profile overstates the many small nodes outside the network: timing a node takes
+    about as long as computing a small one. So the whole graph and the network alone take turns.
+
+    Returns:
+        By name, one less the network's share: the median over neighbouring runs, its 95% interval.
+    """
+    inputs = {part: case.our_input(part) for part in PARTS}
+    files = {part: case.our_file(part) for part in PARTS}
+    engines = {
+        OURS: partial(bound_run, threads=case.threads),
+        OPENVINO: lambda path, feed: partial(openvino_session(path, case, "f32"), feed),
+    }
+    found = {}
+    for name in (each for each in engines if each in names):
+        runs = {part: engines[name](files[part], inputs[part]) for part in PARTS}
+        timings = measure_interleaved(runs, OUTSIDE_PLAN)
+        share = compare(timings[WHOLE], timings[NETWORK])
+        found[name] = {
+            "median": 1 - share.median,
+            "low": 1 - share.high,
+            "high": 1 - share.low,
+            "pairs": share.pairs,
+        }
+    return found
+
+
+def batch_costs(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Measure what an image costs in a batch, in our FP32 engines in ``names``.
+
+    Returns:
+        By name, an image's time in the batch over that of a single image: the median over
+        neighbouring runs, and its 95% interval.
+    """
+    feed, path = case.our_input(WHOLE), case.our_file(WHOLE)
+    engines = {OURS: "onnxruntime", OPENVINO: "openvino"}
+    found = {}
+    for name in (each for each in engines if each in names):
+        with Detector.load(path, engines[name], "cpu", case.threads) as detector:
+            runs = {
+                "batch": partial(detector.detect_prepared, feed),
+                "one": partial(detector.detect_prepared, feed[:1]),
+            }
+            timings = measure_interleaved(runs, BATCH_PLAN)
+        cost, size = compare(timings["one"], timings["batch"]), len(feed)
+        found[name] = {
+            "median": cost.median / size,
+            "low": cost.low / size,
+            "high": cost.high / size,
+            "pairs": cost.pairs,
+        }
+    return found
