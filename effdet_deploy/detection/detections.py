@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     from effdet_deploy.detection.images import ImageSource
 
-    Colour = tuple[int, int, int]
+    Color = tuple[int, int, int]
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-# The golden ratio spreads the hues of neighbouring classes as far apart as any number of them can.
+# The golden ratio spreads the hues of neighboring classes as far apart as any number of them can.
 _HUE_STEP = 0.61803398875
 _COCO_DECIMALS = 3
 
@@ -98,7 +98,7 @@ class Detections:
         )
 
     def draw(self, image: ImageSource) -> Image.Image:
-        """Draw the boxes with class, score and a colour per class on a copy of ``image``.
+        """Draw the boxes with class, score and a color per class on a copy of ``image``.
 
         Lines and letters grow with the picture. ``image`` is whatever ``load_image`` reads.
         """
@@ -110,9 +110,9 @@ class Detections:
         # The best detection comes last and lies on top; labels lie above all boxes.
         rows = [row for row in self._rows() if row[0][0] < row[0][2] and row[0][1] < row[0][3]]
         for box, _, label in reversed(rows):
-            draw.rounded_rectangle(box, radius=2 * line, outline=class_colour(label), width=line)
+            draw.rounded_rectangle(box, radius=2 * line, outline=class_color(label), width=line)
         for box, score, label in reversed(rows):
-            _draw_chip(draw, box, f"{self.names[label]} {score:.0%}", class_colour(label), font)
+            _draw_chip(draw, box, f"{self.names[label]} {score:.0%}", class_color(label), font)
         return canvas
 
     def _rows(self) -> list[tuple[list[float], float, int]]:
@@ -121,8 +121,8 @@ class Detections:
         )
 
 
-def class_colour(label: int) -> Colour:
-    """Return the RGB colour of a class: bright, and far from that of neighbouring classes."""
+def class_color(label: int) -> Color:
+    """Return the RGB color of a class: bright, and far from that of neighboring classes."""
     turn = (0.6 + label * _HUE_STEP) % 1
     # Three bands of brightness tell classes apart whose hues meet again.
     red, green, blue = colorsys.hsv_to_rgb(turn, 0.85, (0.95, 0.8, 0.65)[label % 3])
@@ -138,7 +138,7 @@ def _font(size: int) -> Font:
 
 
 def _draw_chip(
-    draw: ImageDraw.ImageDraw, box: list[float], text: str, colour: Colour, font: Font
+    draw: ImageDraw.ImageDraw, box: list[float], text: str, color: Color, font: Font
 ) -> None:
     """Draw the label above the box; inside it where there is no room, and never off the picture."""
     left, _, right, _ = draw.textbbox((0, 0), text, font=font)
@@ -148,12 +148,8 @@ def _draw_chip(
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
     x = max(0, min(box[0], draw.im.size[0] - width))
     y = box[1] - height if box[1] >= height else box[1]
-    draw.rounded_rectangle((x, y, x + width, y + height), radius=pad, fill=colour)
-    ink = (0, 0, 0) if _luminance(colour) > 0.45 else (255, 255, 255)
+    draw.rounded_rectangle((x, y, x + width, y + height), radius=pad, fill=color)
+    # Perceived brightness: the weights of Rec. 709.
+    brightness = np.dot(color, (0.2126, 0.7152, 0.0722)) / 255
+    ink = (0, 0, 0) if brightness > 0.45 else (255, 255, 255)
     draw.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
-
-
-def _luminance(colour: Colour) -> float:
-    """Return the perceived brightness of an RGB colour in 0-1 (Rec. 709 weights)."""
-    red, green, blue = colour
-    return (0.2126 * red + 0.7152 * green + 0.0722 * blue) / 255

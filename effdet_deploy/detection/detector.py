@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +21,7 @@ from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import SideBySideRuntime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -90,9 +91,12 @@ class Detector:
             if isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
             else images
         )
-        return [
-            found for chunk in self._chunks(sources) for found in self._detect_chunk(chunk, floor)
-        ]
+        # As many pictures as one run takes are decoded, and no more at a time.
+        decoded = map(load_image, sources)
+        found: list[Detections] = []
+        while chunk := list(itertools.islice(decoded, self.spec.batch.maximum)):
+            found += self._detect_chunk(chunk, floor)
+        return found
 
     def close(self) -> None:
         """Release the engine; closing twice is harmless."""
@@ -137,20 +141,13 @@ class Detector:
             )
         return asked
 
-    def _chunks(self, sources: Iterable[ImageSource]) -> Iterator[list[NDArray[np.uint8]]]:
-        """Decode as many pictures as one run takes, and no more at a time."""
-        chunk: list[NDArray[np.uint8]] = []
-        for source in sources:
-            chunk.append(load_image(source))
-            if len(chunk) == self.spec.batch.maximum:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
-
     def _detect_chunk(self, images: list[NDArray[np.uint8]], floor: float) -> list[Detections]:
         batch, letterboxes = prepare_batch(images, self.spec.input)
-        outputs = self.detect_prepared(_padded(batch, self.spec.batch.minimum))
+        # The last picture is repeated until the batch is as large as the model asks.
+        missing = max(0, self.spec.batch.minimum - len(batch))
+        outputs = self.detect_prepared(
+            np.concatenate([batch, *[batch[-1:]] * missing]) if missing else batch
+        )
         return [
             self._to_detections({name: each[row] for name, each in outputs.items()}, placed, floor)
             for row, placed in enumerate(letterboxes)
@@ -234,23 +231,13 @@ def detect_each(
     """
     step = detector.spec.batch.maximum
     for start in range(0, len(sources), step):
-        read = [_read(source) for source in sources[start : start + step]]
+        read = []
+        for source in sources[start : start + step]:
+            try:
+                read.append(Outcome(source, image=load_image(source)))
+            except ImageError as error:
+                read.append(Outcome(source, error=error))
         images = [each.image for each in read if each.image is not None]
         found = iter(detector.detect(images, score_threshold))
         for each in read:
             yield each if each.error else dataclasses.replace(each, detections=next(found))
-
-
-def _read(source: Path) -> Outcome:
-    try:
-        return Outcome(source, image=load_image(source))
-    except ImageError as error:
-        return Outcome(source, error=error)
-
-
-def _padded(batch: NDArray[Any], minimum: int) -> NDArray[Any]:
-    """Repeat the last picture until the batch is as large as the model asks."""
-    missing = minimum - len(batch)
-    return (
-        batch if missing <= 0 else np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-    )

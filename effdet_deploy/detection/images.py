@@ -36,7 +36,7 @@ SUFFIXES = frozenset(
 _BACKDROP = (255, 255, 255)
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
-_DEEP_GREY_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+_DEEP_GRAY_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 # What Pillow's decoders raise on damaged files.
 _DECODE_ERRORS = (
     OSError,
@@ -78,9 +78,9 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     """Read a picture as uint8 RGB ``[H,W,3]``.
 
     Files, encoded bytes and PIL images: the EXIF orientation is applied, the first frame of an
-    animation is taken, transparency is composited over white, 16-bit grey keeps its high byte,
-    and palette, CMYK, YCbCr and HSV become RGB by Pillow's own conversion, without colour profiles.
-    Arrays: uint8 or uint16 (high byte kept), ``[H,W]`` or ``[H,W,1]`` grey, ``[H,W,3]`` RGB or
+    animation is taken, transparency is composited over white, 16-bit gray keeps its high byte,
+    and palette, CMYK, YCbCr and HSV become RGB by Pillow's own conversion, without color profiles.
+    Arrays: uint8 or uint16 (high byte kept), ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or
     ``[H,W,4]`` RGBA. OpenCV's arrays are BGR: pass ``array[..., ::-1]``.
 
     Raises:
@@ -145,7 +145,7 @@ def _to_rgb(image: Image.Image, what: str) -> Image.Image:
         picture = image.convert("RGBA")
         backdrop = Image.new("RGBA", picture.size, (*_BACKDROP, 255))
         return Image.alpha_composite(backdrop, picture).convert("RGB")
-    if image.mode in _DEEP_GREY_MODES:
+    if image.mode in _DEEP_GRAY_MODES:
         levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in _OPAQUE_MODES:

@@ -47,7 +47,7 @@ def letterbox(
 ) -> tuple[NDArray[np.uint8], Letterbox]:
     """Scale ``image`` ``[h,w,3]`` into the top-left of ``[height,width,3]``, keeping its aspect.
 
-    As effdet's ``ResizePad``: bilinear, the scaled size truncated, the rest in colour ``fill``. A
+    As effdet's ``ResizePad``: bilinear, the scaled size truncated, the rest in color ``fill``. A
     side that would vanish (a very long or a tiny image) keeps one pixel, where effdet fails.
     """
     rows, columns = image.shape[:2]

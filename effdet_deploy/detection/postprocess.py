@@ -33,9 +33,9 @@ def decode_boxes(regression: Floats, anchors: Floats, box_format: BoxFormat = "x
     height, width = ymax - ymin, xmax - xmin
     ty, tx, th, tw = np.moveaxis(np.asarray(regression, dtype=np.float32), -1, 0)
     half_h, half_w = np.exp(th) * height / 2, np.exp(tw) * width / 2
-    centre_y, centre_x = ty * height + (ymin + ymax) / 2, tx * width + (xmin + xmax) / 2
-    y = (centre_y - half_h, centre_y + half_h)
-    x = (centre_x - half_w, centre_x + half_w)
+    center_y, center_x = ty * height + (ymin + ymax) / 2, tx * width + (xmin + xmax) / 2
+    y = (center_y - half_h, center_y + half_h)
+    x = (center_x - half_w, center_x + half_w)
     order = (x[0], y[0], x[1], y[1]) if box_format == "xyxy" else (y[0], x[0], y[1], x[1])
     return np.stack(order, axis=-1)
 
@@ -127,21 +127,20 @@ def finish_heads(
         best score first, unused rows zero.
     """
     anchors = anchor_boxes(spec.anchors, spec.input.height, spec.input.width)
-    found = [
-        _finish_image(np.asarray(logits, dtype=np.float32), regression, anchors, spec.output)
-        for logits, regression in zip(class_logits, box_regression, strict=True)
-    ]
-    depth = spec.output.max_detections
-    rows = [(np.array([len(scores)]), boxes, scores, classes) for boxes, scores, classes in found]
-    columns = zip(*rows, strict=True)
-    shapes = ((1,), (depth, 4), (depth,), (depth,))
-    dtypes = (np.int32, np.float32, np.float32, np.int32)
-    return {
-        name: _padded(column, shape, dtype)
-        for name, column, shape, dtype in zip(
-            DETECTION_OUTPUTS, columns, shapes, dtypes, strict=True
-        )
-    }
+    images, depth = len(class_logits), spec.output.max_detections
+    columns: tuple[NDArray[Any], ...] = (
+        np.zeros((images, 1), np.int32),
+        np.zeros((images, depth, 4), np.float32),
+        np.zeros((images, depth), np.float32),
+        np.zeros((images, depth), np.int32),
+    )
+    for row, (logits, regression) in enumerate(zip(class_logits, box_regression, strict=True)):
+        floats = np.asarray(logits, dtype=np.float32)
+        found: tuple[NDArray[Any], ...] = _finish_image(floats, regression, anchors, spec.output)
+        columns[0][row] = len(found[0])
+        for column, values in zip(columns[1:], found, strict=True):
+            column[row, : len(values)] = values
+    return dict(zip(DETECTION_OUTPUTS, columns, strict=True))
 
 
 def _finish_image(
@@ -154,10 +153,3 @@ def _finish_image(
     boxes = decode_boxes(regression[rows], anchors[rows], output.box_format)
     kept = greedy_nms(boxes, classes, output.iou_threshold, output.max_detections)
     return boxes[kept], scores[kept], classes[kept]
-
-
-def _padded(rows: tuple[NDArray[Any], ...], shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
-    padded: NDArray[Any] = np.zeros((len(rows), *shape), dtype=dtype)
-    for target, row in zip(padded, rows, strict=True):
-        target[: len(row)] = row
-    return padded

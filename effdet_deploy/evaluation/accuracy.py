@@ -71,7 +71,18 @@ def measure(results: Results, dataset: CocoSet) -> Accuracy:
         DataError: no true box of the set counts.
         MissingPackageError: pycocotools is not installed.
     """
-    metric = _evaluated(results, dataset)
+    require_pycocotools()
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = _indexed(dataset.document)
+        # loadRes takes no empty list.
+        nothing = {**dataset.document, "annotations": []}
+        found = truth.loadRes(results) if results else _indexed(nothing)
+        metric = COCOeval(truth, found, "bbox")
+        metric.evaluate()
+        metric.accumulate()
+        metric.summarize()
     evidence = tuple(_evidence(metric))
     if not evidence:
         raise DataError(
@@ -95,36 +106,19 @@ def require_pycocotools() -> None:
         MissingPackageError: it is not installed.
     """
     try:
-        importlib.import_module("pycocotools")
+        importlib.import_module("pycocotools.cocoeval")
     except ImportError as error:
         raise MissingPackageError("pycocotools", "measuring accuracy", "eval") from error
 
 
-def _evaluated(results: Results, dataset: CocoSet) -> Any:
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError as error:
-        raise MissingPackageError("pycocotools", "measuring accuracy", "eval") from error
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        # loadRes and createIndex write into the document and copy what is optional in it.
-        truth.dataset = {"info": {}, **dataset.document}
-        truth.createIndex()
-        found = truth.loadRes(results) if results else _nothing(COCO, dataset)
-        metric = COCOeval(truth, found, "bbox")
-        metric.evaluate()
-        metric.accumulate()
-        metric.summarize()
-    return metric
+def _indexed(document: dict[str, Any]) -> Any:
+    from pycocotools.coco import COCO
 
-
-def _nothing(coco: Any, dataset: CocoSet) -> Any:
-    """An index without detections, which ``loadRes`` cannot make."""
-    found = coco()
-    found.dataset = {"info": {}, **dataset.document, "annotations": []}
-    found.createIndex()
-    return found
+    index = COCO()
+    # loadRes and createIndex write into the document and copy what is optional in it.
+    index.dataset = {"info": {}, **document}
+    index.createIndex()
+    return index
 
 
 def _evidence(metric: Any) -> list[_CategoryEvidence]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def predict(
     step = detector.spec.batch.maximum
     for start in range(0, len(pairs), step):
         chunk = pairs[start : start + step]
-        found = detector.detect([load_image(path) for _, path in chunk])
+        found = detector.detect([path for _, path in chunk])
         for (image_id, _), each in zip(chunk, found, strict=True):
             results += each.to_coco(image_id)
         progress(min(start + step, len(pairs)))

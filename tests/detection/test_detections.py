@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effdet_deploy.detection.detections import Detections, class_colour
+from effdet_deploy.detection.detections import Detections, class_color
 from effdet_deploy.errors import MissingPackageError
 
 NAMES = ("bicycle", "motorbike", "person")
@@ -84,7 +84,7 @@ def test_drawing_marks_the_border_of_each_box_and_leaves_the_input_alone():
     assert (picture == 200).all()
     assert drawn.shape == picture.shape
     for (_, _, right, bottom), label in zip(detections().boxes.astype(int), (2, 0), strict=True):
-        assert tuple(drawn[bottom - 20, right]) == class_colour(label)
+        assert tuple(drawn[bottom - 20, right]) == class_color(label)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (1, 1000), (1000, 1), (3000, 2000)])
@@ -98,10 +98,10 @@ def test_a_label_stays_on_the_picture_at_every_corner():
     picture = Image.new("RGB", (400, 300))
     for corner in ((0, 0, 20, 20), (380, 0, 400, 20), (380, 280, 400, 300), (0, 280, 20, 300)):
         drawn = np.asarray(detections((corner,), (1,)).draw(picture))
-        coloured = (drawn == class_colour(1)).all(axis=2)
+        coloured = (drawn == class_color(1)).all(axis=2)
         # A chip cut off by the border would show fewer pixels than one in the middle.
         middle = np.asarray(detections(((190, 140, 210, 160),), (1,)).draw(picture))
-        assert coloured.sum() >= 0.8 * (middle == class_colour(1)).all(axis=2).sum()
+        assert coloured.sum() >= 0.8 * (middle == class_color(1)).all(axis=2).sum()
 
 
 def test_a_box_without_area_is_not_drawn():
@@ -110,4 +110,4 @@ def test_a_box_without_area_is_not_drawn():
 
 
 def test_the_first_ninety_classes_have_distinct_colours():
-    assert len({class_colour(label) for label in range(90)}) == 90
+    assert len({class_color(label) for label in range(90)}) == 90
