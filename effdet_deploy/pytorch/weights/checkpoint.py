@@ -1,15 +1,13 @@
-"""Checkpoints: recognised by content, loaded without running anything that is in them."""
+"""Checkpoints: recognized by content, read without running anything that is in them."""
 
 from __future__ import annotations
 
-import argparse
-import collections
 import hashlib
 import json
 import pickle
 import re
 import struct
-from collections.abc import Mapping
+import zipfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,17 +17,31 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from effdet_deploy.errors import WeightsError
+from effdet_deploy.pytorch.weights.containers import read_legacy, read_zip
 from effdet_deploy.pytorch.weights.foreign import refuse_foreign_keys, refuse_foreign_path, sniff
+from effdet_deploy.pytorch.weights.searching import (
+    Unusable,
+    entries_of,
+    find_networks,
+    table_of,
+)
+from effdet_deploy.pytorch.weights.unpickling import ForbiddenNameError, StandIn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from effdet_deploy.pytorch.weights.searching import Candidate, Found
+
 NESTED_UNDER = ("state_dict_ema", "state_dict", "model_state_dict")
-"""Where training loops keep the weights, best first: averaged ones are those worth deploying."""
+"""Where training loops keep the weights of a network that is not recognized, best first."""
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""Prefixes of DataParallel, ``torch.compile`` and effdet's benches."""
+"""Prefixes of DataParallel, ``torch.compile`` and effdet's benches around such a network."""
 
 _BROKEN_FILE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    NotImplementedError,
     RuntimeError,
     EOFError,
     ValueError,
@@ -37,15 +49,20 @@ _BROKEN_FILE = (
     AttributeError,
     TypeError,
     OSError,
+    MemoryError,
+    OverflowError,
     struct.error,
 )
-"""What ``torch.load`` lets out for damaged files, besides ``UnpicklingError``."""
+"""What damaged files let out of ``pickle``, ``zipfile`` and safetensors."""
 _SHOWN = 5
+_NETWORK = ("backbone.", "fpn.", "class_net.", "box_net.")
+_NO_LAYERS = ("anchors.", "anchor_labeler.", "loss_fn.")
+"""What effdet's benches hold beside the network."""
 
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a safetensors file says about its weights; None where it says nothing."""
+    """What a file says about its weights; None where it says nothing."""
 
     variant: str | None = None
     labels: tuple[str, ...] | None = None
@@ -57,8 +74,15 @@ class CheckpointMetadata:
 class Checkpoint:
     """A checkpoint as read: float32 weights under plain names, without prefixes and anchors.
 
-    ``nested_under`` is the entry of a training checkpoint that the weights were taken from, such
-    as ``state_dict_ema``; empty where they were not nested.
+    Attributes:
+        name: of the file.
+        state_dict: the weights.
+        container: the kind of file.
+        nested_under: the keys that lead to the weights, such as ``state_dict_ema``, joined by dots;
+            empty where they were not nested.
+        metadata: what the file says about them.
+        anchors: ``[A,4]`` yxyx pixels, where a bench of effdet left its anchors beside them.
+        ignored: names of tensors beside the weights that were not taken.
     """
 
     name: str
@@ -66,27 +90,58 @@ class Checkpoint:
     container: str
     nested_under: str
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
+    anchors: Tensor | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a torch (zip or legacy) or safetensors checkpoint, whatever its suffix.
+    """Read a torch (zip or legacy), safetensors or numpy checkpoint, whatever its suffix.
+
+    The network is taken from wherever it is in the file, averaged weights first.
 
     Raises:
         WeightsError: absent, damaged, unsafe, not finite, of another framework, or no weights.
     """
     refuse_foreign_path(path)
     container = sniff(path)
+    metadata = CheckpointMetadata()
     loaded: object
-    if container == "safetensors":
-        loaded, metadata = _read_safetensors(path)
-    else:
-        loaded, metadata = _read_torch(path), CheckpointMetadata()
-    nested_under, found = _unwrap(loaded, path.name)
-    state_dict = _plain_names(found)
-    refuse_foreign_keys(state_dict, path.name)
-    state_dict = {key: _as_float32(value) for key, value in state_dict.items()}
+    try:
+        if container == "safetensors":
+            loaded, metadata = _read_safetensors(path)
+        elif container == "numpy archive":
+            with np.load(path, allow_pickle=False) as arrays:
+                loaded = dict(arrays)
+        else:
+            loaded = read_zip(path) if container == "torch zip" else read_legacy(path)
+        networks = find_networks(loaded)
+        place, tensors, beside = _chosen(networks, path.name) or _unrecognized(loaded, path.name)
+    except ForbiddenNameError as error:
+        raise WeightsError(
+            f"The checkpoint '{path.name}' holds '{error.name}', which could run code when it is "
+            "loaded; nothing of it was run.",
+            "Save only the weights where you trust the file: torch.save(model.state_dict(), ...).",
+        ) from error
+    except (SafetensorError, *_BROKEN_FILE) as error:
+        lines = str(error).strip().splitlines()
+        cause = lines[0].rstrip(".") if lines else type(error).__name__
+        raise WeightsError(
+            f"The checkpoint '{path.name}' is damaged or incomplete ({cause}).",
+            "Copy or download it again.",
+        ) from error
+    refuse_foreign_keys(tensors, path.name)
+    state_dict = {key: _as_float32(key, value, path.name) for key, value in tensors.items()}
     require_finite(state_dict, path.name)
-    return Checkpoint(path.name, state_dict, container, nested_under, metadata)
+    anchors = next((beside[each] for each in beside if each.endswith("anchors.boxes")), None)
+    return Checkpoint(
+        path.name,
+        state_dict,
+        container,
+        place,
+        metadata,
+        anchors.float() if isinstance(anchors, Tensor) else None,
+        tuple(beside),
+    )
 
 
 def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:
@@ -104,66 +159,10 @@ def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _allowed_globals() -> list[Any]:
-    """Return what timm's ``CheckpointSaver`` writes besides tensors, and nothing more."""
-    numbers = [np.dtype(code) for code in (*np.typecodes["AllInteger"], *"efd?")]
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]  # noqa: SLF001
-    return [
-        argparse.Namespace,
-        collections.OrderedDict,
-        np.dtype,
-        (scalar, "numpy.core.multiarray.scalar"),
-        (scalar, "numpy._core.multiarray.scalar"),
-        *{type(number) for number in numbers},
-    ]
-
-
-def _read_torch(path: Path) -> object:
-    try:
-        # An open file: given a path, torch goes by its suffix.
-        with path.open("rb") as file, torch.serialization.safe_globals(_allowed_globals()):
-            loaded: object = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        _refuse_pickle(path, error)
-    except _BROKEN_FILE as error:
-        raise _damaged(path, error) from error
-    return loaded
-
-
-def _damaged(path: Path, error: BaseException) -> WeightsError:
-    return WeightsError(
-        f"The checkpoint '{path.name}' is damaged or incomplete ({_first_line(error)}).",
-        "Copy or download it again.",
-    )
-
-
-def _refuse_pickle(path: Path, error: pickle.UnpicklingError) -> NoReturn:
-    if "Unsupported operand" in str(error):
-        raise _damaged(path, error) from error
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    what = f"'{named[1]}'" if named else "something that is not a tensor or a plain value"
-    raise WeightsError(
-        f"The checkpoint '{path.name}' holds {what}, which could run code when it is loaded; "
-        "nothing of it was run.",
-        "Save only the weights where you trust the file: torch.save(model.state_dict(), ...).",
-    ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], CheckpointMetadata]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            written = file.metadata() or {}
-    except (SafetensorError, *_BROKEN_FILE) as error:
-        raise WeightsError(
-            f"The checkpoint '{path.name}' is damaged or incomplete ({_first_line(error)}).",
-            "Copy or download it again.",
-        ) from error
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        written = file.metadata() or {}
     return tensors, _decode_metadata(written, path.name)
 
 
@@ -205,44 +204,66 @@ def _refuse_metadata(name: str, key: str, wanted: str, got: str) -> NoReturn:
     )
 
 
-def _unwrap(loaded: object, name: str) -> tuple[str, Mapping[str, Tensor]]:
-    """Find the weights in what was loaded; return where they were and what they are."""
-    entries = loaded if isinstance(loaded, Mapping) else {}
-    for nested in NESTED_UNDER:
-        if _is_state_dict(entries.get(nested)):
-            return nested, entries[nested]
-    if _is_state_dict(entries):
-        return "", entries
-    shown = ", ".join(str(key) for key in list(entries)[:_SHOWN]) or type(loaded).__name__
-    raise WeightsError(
-        f"The checkpoint '{name}' holds no weights; found: {shown}.",
-        f"Save the weights themselves, or under one of {', '.join(NESTED_UNDER)}.",
-    )
+def _chosen(
+    networks: list[Candidate], name: str
+) -> tuple[str, dict[str, Found], dict[str, Found]] | None:
+    """Return place, weights and tensors beside them of the network to take, if there is one."""
+    if not networks:
+        return None
+    best = networks[0]
+    rivals = [
+        f"'{each.prefix}'"
+        for each in networks
+        if (each.is_averaged, each.place) == (best.is_averaged, best.place)
+    ]
+    if len(rivals) > 1:
+        raise WeightsError(
+            f"The checkpoint '{name}' holds {len(rivals)} networks beside one another, under "
+            f"{', '.join(rivals)}.",
+            "Save the one to export on its own: torch.save(model.state_dict(), ...).",
+        )
+    # What has no dot is a number of the training; a bench's anchors and loss are no layers.
+    layers = {
+        key: value
+        for key, value in best.tensors.items()
+        if key.startswith(_NETWORK) or ("." in key and not key.startswith(_NO_LAYERS))
+    }
+    rest = {key: value for key, value in best.tensors.items() if key not in layers}
+    return best.place, layers, {**best.beside, **rest}
 
 
-def _is_state_dict(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(key, str) for key in value)
-        and all(isinstance(item, Tensor) for item in value.values())
-    )
-
-
-def _plain_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Drop the bench's anchors and every prefix that all other names share."""
-    plain = {key: value for key, value in state_dict.items() if not key.endswith("anchors.boxes")}
-    while prefix := next((each for each in WRAPPERS if _all_start(plain, each)), ""):
+def _unrecognized(loaded: object, name: str) -> tuple[str, dict[str, Found], dict[str, Found]]:
+    """Take the weights of a network that is not known, so that it can be said what does not fit."""
+    entries = entries_of(loaded) if isinstance(loaded, StandIn | dict) else {}
+    for nested in (*NESTED_UNDER, ""):
+        table = entries.get(nested) if nested else loaded
+        tensors = table_of(table)
+        if tensors and len(tensors) == len(entries_of(table)):
+            break
+    else:
+        shown = ", ".join(list(entries)[:_SHOWN]) or type(loaded).__name__
+        raise WeightsError(
+            f"The checkpoint '{name}' holds no weights; found: {shown}.",
+            f"Save the weights themselves, or under one of {', '.join(NESTED_UNDER)}.",
+        )
+    anchors = {key: value for key, value in tensors.items() if key.endswith("anchors.boxes")}
+    plain = {key: value for key, value in tensors.items() if key not in anchors}
+    while plain and (
+        prefix := next((each for each in WRAPPERS if all(k.startswith(each) for k in plain)), "")
+    ):
         plain = {key.removeprefix(prefix): value for key, value in plain.items()}
-    return plain
+    return nested, plain, anchors
 
 
-def _all_start(state_dict: Mapping[str, Tensor], prefix: str) -> bool:
-    return bool(state_dict) and all(key.startswith(prefix) for key in state_dict)
-
-
-def _as_float32(value: Tensor) -> Tensor:
-    return value.detach().float() if value.is_floating_point() else value.detach()
+def _as_float32(key: str, value: Found, name: str) -> Tensor:
+    if isinstance(value, Unusable) or value.is_complex():
+        kind = value.kind if isinstance(value, Unusable) else "of complex numbers"
+        raise WeightsError(
+            f"The tensor '{key}' of '{name}' is {kind}.",
+            "Save the network as it was trained: dense, in floating point, on the CPU.",
+        )
+    value = value.detach()
+    return value.float() if value.is_floating_point() else value.clone()
 
 
 def require_finite(state_dict: Mapping[str, Tensor], name: str) -> None:

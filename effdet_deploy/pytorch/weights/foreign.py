@@ -64,7 +64,7 @@ def refuse_foreign_path(path: Path) -> None:
 
 
 def sniff(path: Path) -> str:
-    """Return the container of a checkpoint: ``torch zip``, ``torch legacy`` or ``safetensors``.
+    """Return a checkpoint's container: torch zip, torch legacy, safetensors or numpy archive.
 
     Raises:
         WeightsError: it is none of them; what it is and what to do are named where known.
@@ -113,6 +113,8 @@ def _sniff_zip(path: Path) -> str:
         )
     if any(name.endswith(".weights.h5") for name in names):
         raise _refusal(path, "a Keras model of TensorFlow", _TF_REMEDY)
+    if names and all(name.endswith(".npy") for name in names):
+        return "numpy archive"
     if not any(name.endswith("/data.pkl") for name in names):
         raise _refusal(
             path, "a zip archive without torch weights", "Unpack it and give the checkpoint."

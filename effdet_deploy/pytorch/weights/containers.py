@@ -1,0 +1,123 @@
+"""The files that torch writes, taken apart: a pickle and the storages that it names.
+
+Since version 1.6 ``torch.save`` writes a zip archive: ``NAME/data.pkl`` and one entry a storage,
+``NAME/data/KEY``. Before, it wrote pickles one after another, with the storages behind them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from effdet_deploy.pytorch.weights.unpickling import MAX_PICKLE_BYTES, StandIn, unpickle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import BinaryIO
+
+_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+}
+_LEGACY_HEADER = 3
+"""Pickles ahead of the object: a magic number, a version, and facts of the machine."""
+
+
+@dataclass(slots=True)
+class Storage:
+    """The bytes behind tensors; ``dtype`` is None for elements that no weight has."""
+
+    dtype: torch.dtype | None
+    data: bytearray
+
+
+def read_zip(path: Path) -> object:
+    """Read what ``torch.save`` wrote as a zip archive.
+
+    Raises:
+        ForbiddenNameError: its pickle names something that could act.
+        Exception: it is damaged; :data:`effdet_deploy.pytorch.weights.checkpoint` lists what
+            comes out.
+    """
+    with zipfile.ZipFile(path) as archive:
+        pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        root = pickled.removesuffix("data.pkl")
+        if archive.getinfo(pickled).file_size > MAX_PICKLE_BYTES:
+            raise pickle.UnpicklingError("its list of objects is larger than any checkpoint's")
+        if (
+            f"{root}byteorder" in archive.namelist()
+            and archive.read(f"{root}byteorder") != b"little"
+        ):
+            raise ValueError("it was written on a big-endian machine")
+        storages: dict[str, Storage] = {}
+
+        def load_storage(pid: Any) -> Storage:
+            key, dtype = _key_and_dtype(pid)
+            if key not in storages:
+                entry = archive.getinfo(f"{root}data/{key}")
+                # torch stores without compression; an entry that grows was made by someone else.
+                if entry.file_size != entry.compress_size:
+                    raise pickle.UnpicklingError("its tensors are compressed")
+                storages[key] = Storage(dtype, bytearray(archive.read(entry)))
+            return storages[key]
+
+        return unpickle(io.BytesIO(archive.read(pickled)), load_storage)
+
+
+def read_legacy(path: Path) -> object:
+    """Read what ``torch.save`` wrote before version 1.6; raises as :func:`read_zip`."""
+    storages: dict[str, Storage] = {}
+
+    def load_storage(pid: Any) -> object:
+        if isinstance(pid, tuple) and pid and pid[0] == "module":
+            return pid[1]  # A class with its source: the class is a stand-in already.
+        key, dtype = _key_and_dtype(pid)
+        return storages.setdefault(key, Storage(dtype, bytearray()))
+
+    with path.open("rb") as file:
+        for _ in range(_LEGACY_HEADER):
+            unpickle(file, load_storage)
+        loaded = unpickle(file, load_storage)
+        for key in _plain_list(unpickle(file, load_storage)):
+            _fill(storages[str(key)], file)
+    return loaded
+
+
+def _key_and_dtype(pid: Any) -> tuple[str, torch.dtype | None]:
+    if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == "storage"):
+        raise pickle.UnpicklingError("it refers to something that is not a storage")
+    kind = getattr(pid[1], "qualified_name", "")
+    return str(pid[2]), _DTYPES.get(kind.rpartition(".")[2])
+
+
+def _plain_list(value: object) -> list[Any]:
+    if isinstance(value, StandIn) or not isinstance(value, list | tuple):
+        raise pickle.UnpicklingError("it does not list its storages")
+    return list(value)
+
+
+def _fill(storage: Storage, file: BinaryIO) -> None:
+    (elements,) = struct.unpack("<q", file.read(8))
+    if storage.dtype is None:
+        raise pickle.UnpicklingError("it holds storages of a type that no weight has")
+    size = elements * storage.dtype.itemsize
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if not 0 <= size <= left:
+        raise EOFError("a storage ends too early")
+    storage.data = bytearray(file.read(size))

@@ -1,0 +1,86 @@
+"""Names of other projects turned into ours: ordered rules, and what they know of our network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+_BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.(\d+)\.")
+_NODE = re.compile(r"fpn\.cell\.0\.fnode\.(\d+)\.")
+_MIN_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a map must know of our network, read off the names of its state dict.
+
+    Attributes:
+        blocks: the prefix of each backbone block in running order, such as
+            ``backbone.blocks.1.0``; other projects number the blocks straight through.
+        nodes: how many nodes a cell of the pyramid has: one down and one up for each step
+            between two levels.
+    """
+
+    blocks: tuple[str, ...]
+    nodes: int
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> Layout:
+        """Read it off the names of one of our state dicts."""
+        listed = list(names)
+        blocks = {
+            tuple(map(int, match.groups())) for each in listed if (match := _BLOCK.match(each))
+        }
+        nodes = {match[1] for each in listed if (match := _NODE.match(each))}
+        return cls(
+            tuple(f"backbone.blocks.{stage}.{block}" for stage, block in sorted(blocks)), len(nodes)
+        )
+
+    @property
+    def top(self) -> int:
+        """The coarsest level of the pyramid: 7, or 8 for D7x."""
+        return _MIN_LEVEL + self.nodes // 2
+
+    def going_down(self, level: int) -> int:
+        """Return the number of the node that joins ``level`` with the level above it."""
+        return self.top - 1 - level
+
+    def going_up(self, level: int) -> int:
+        """Return the number of the node that joins ``level`` with the level below it."""
+        return self.nodes // 2 + level - _MIN_LEVEL - 1
+
+
+Target = str | Callable[..., str]
+Rule = tuple[str, Target]
+"""A regular expression for a whole name, and ours: a template for ``Match.expand``, or a function
+of the layout and the groups, numbers as int."""
+
+
+def renamed(
+    names: Iterable[str], rules: Sequence[Rule], layout: Layout
+) -> tuple[dict[str, str], list[str]]:
+    """Apply to each name the first rule that matches it.
+
+    Returns:
+        Our name of each name that a rule knows; and the names that none does.
+
+    Raises:
+        IndexError: a name counts a block that the layout does not have.
+    """
+    compiled = [(re.compile(pattern), target) for pattern, target in rules]
+    known: dict[str, str] = {}
+    unknown: list[str] = []
+    for name in names:
+        match, target = next(
+            ((match, target) for pattern, target in compiled if (match := pattern.fullmatch(name))),
+            (None, ""),
+        )
+        if match is None:
+            unknown.append(name)
+        elif isinstance(target, str):
+            known[name] = match.expand(target)
+        else:
+            groups = (int(each) if each and each.isdecimal() else each for each in match.groups())
+            known[name] = target(layout, *groups)
+    return known, unknown

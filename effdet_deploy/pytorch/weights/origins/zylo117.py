@@ -1,0 +1,110 @@
+"""zylo117/Yet-Another-EfficientDet-Pytorch, and its many copies.
+
+The project is LGPL: nothing of its code is here, only the names of its variables. Its network is
+effdet's but for one thing: its max pooling pads with zeros where TensorFlow, and effdet after it,
+pads with minus infinity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from effdet_deploy.pytorch.weights.origins.renaming import renamed
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from effdet_deploy.pytorch.weights.origins.renaming import Layout, Rule
+
+NAME = "zylo117"
+OVERRIDES = {"pool_padding": "zero"}
+
+_HEADS = {"regressor": "box_net", "classifier": "class_net"}
+_BLOCK_LAYERS = {
+    "_expand_conv.conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv.conv": "conv_dw",
+    "_bn1": "bn2",
+    "_se_reduce.conv": "se.conv_reduce",
+    "_se_expand.conv": "se.conv_expand",
+    "_project_conv.conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_FIRST_STAGE = {"_bn1": "bn1", "_bn2": "bn2", "_project_conv.conv": "conv_pw"}
+"""Blocks of stage 0 do not expand, so their layers are numbered from one earlier."""
+
+
+def _block(layout: Layout, index: int, layer: str, leaf: str) -> str:
+    prefix = layout.blocks[index]
+    first = prefix.startswith("backbone.blocks.0.")
+    ours = _FIRST_STAGE.get(layer, _BLOCK_LAYERS[layer]) if first else _BLOCK_LAYERS[layer]
+    return f"{prefix}.{ours}.{leaf}"
+
+
+def _node(layout: Layout, cell: int, level: int, way: str, rest: str) -> str:
+    number = layout.going_down(level) if way in ("up", "1") else layout.going_up(level)
+    return f"fpn.cell.{cell}.fnode.{number}.{rest}"
+
+
+def _convolution(layout: Layout, cell: int, level: int, way: str, layer: str, leaf: str) -> str:
+    ours = {"depthwise_conv.conv": "conv_dw", "pointwise_conv.conv": "conv_pw", "bn": "bn"}[layer]
+    return _node(layout, cell, level, way, f"after_combine.conv.{ours}.{leaf}")
+
+
+def _resampled(layout: Layout, level: int, again: str | None, part: str, leaf: str) -> str:
+    number = layout.going_up(level) if again else layout.going_down(level)
+    layer = "conv.conv" if part == "0.conv" else "conv.bn"
+    return f"fpn.cell.0.fnode.{number}.combine.resample.{level - 3}.{layer}.{leaf}"
+
+
+RULES: tuple[Rule, ...] = (
+    (r"backbone_net\.model\._conv_stem\.conv\.(\w+)", r"backbone.conv_stem.\1"),
+    (r"backbone_net\.model\._bn0\.(\w+)", r"backbone.bn1.\1"),
+    (r"backbone_net\.model\._blocks\.(\d+)\.(.+)\.(\w+)", _block),
+    (r"bifpn\.0\.p5_to_p6\.0\.conv\.(\w+)", r"fpn.resample.3.conv.conv.\1"),
+    (r"bifpn\.0\.p5_to_p6\.1\.(\w+)", r"fpn.resample.3.conv.bn.\1"),
+    (r"bifpn\.0\.p(\d)_down_channel(_2)?\.(0\.conv|1)\.(\w+)", _resampled),
+    (
+        # p4_w1 weighs the node on the way down, p4_w2 the one on the way up.
+        r"bifpn\.(\d+)\.p(\d)_w([12])",
+        lambda layout, cell, level, way: _node(
+            layout, cell, level, str(way), "combine.edge_weights"
+        ),
+    ),
+    (
+        r"bifpn\.(\d+)\.conv(\d)_(up|down)\.(depthwise_conv\.conv|pointwise_conv\.conv|bn)\.(\w+)",
+        _convolution,
+    ),
+    (
+        r"(regressor|classifier)\.(conv_list\.\d+|header)\.(depthwise|pointwise)_conv\.conv\.(\w+)",
+        lambda _, head, place, kind, leaf: (
+            f"{_HEADS[head]}.{place.replace('conv_list', 'conv_rep').replace('header', 'predict')}"
+            f".conv_{kind[0]}w.{leaf}"
+        ),
+    ),
+    (
+        r"(regressor|classifier)\.bn_list\.(\d+)\.(\d+)\.(\w+)",
+        lambda _, head, level, repeat, leaf: f"{_HEADS[head]}.bn_rep.{repeat}.{level}.bn.{leaf}",
+    ),
+)
+
+
+def recognizes(names: Collection[str]) -> bool:
+    """Tell whether these are the names of a zylo117 checkpoint, without prefixes."""
+    return any(each.startswith("backbone_net.model._blocks.") for each in names)
+
+
+def translate(
+    tensors: Mapping[str, NDArray[np.generic]], wanted: Collection[str], layout: Layout
+) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
+    """Return the tensors under our names, and the names that have no place in our network."""
+    known, unknown = renamed(tensors, RULES, layout)
+    # The networks from D6 on do not weigh; their files hold the weights all the same.
+    unused = [name for name, ours in known.items() if ours not in wanted and "_w" in name]
+    return (
+        {ours: tensors[name] for name, ours in known.items() if name not in unused},
+        [*unknown, *unused],
+    )

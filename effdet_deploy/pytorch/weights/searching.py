@@ -1,0 +1,230 @@
+"""Where in a checkpoint the network is: nested, wrapped, averaged, or a whole module.
+
+Training loops put weights under keys of their own and before names of their own. The walk here goes
+through everything that was read, looks for tables of tensors that hold the layers of a network that
+is known, and prefers averaged weights, because those are the ones worth deploying.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from effdet_deploy.pytorch.weights.containers import Storage
+from effdet_deploy.pytorch.weights.unpickling import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_MAX_NODES = 2_000_000
+"""Objects looked at in one file: a D7x checkpoint with optimizer and averages has some 20,000."""
+_MAX_DEPTH = 64
+_AVERAGED = re.compile(r"(^|[._])(ema|averaged?|swa|shadow|teacher|polyak)", re.IGNORECASE)
+_LANDMARKS = (
+    re.compile(r"^(.*?)class_net\.predict\."),
+    re.compile(r"^(.*?)(?:classifier|regressor)\.header\.(?:depthwise|pointwise)_conv\."),
+)
+"""Layers that every network of effdet and of zylo117 has, behind whatever prefix."""
+_TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
+_TENSOR_OF_DTYPE = "torch._utils._rebuild_tensor_v3"
+_WRAPPED_TENSORS = (
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch.nn.parameter.Parameter",
+)
+_UNUSABLE = {
+    "torch._utils._rebuild_qtensor": "quantized",
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_sparse_csr_tensor": "sparse",
+    "torch._utils._rebuild_meta_tensor_no_storage": "without values (on the meta device)",
+    "torch._utils._rebuild_wrapper_subclass": "of a class of its own",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._tensor._rebuild_from_type_v2": "of a class of its own",
+}
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A tensor that cannot be a weight; ``kind`` says why, after "is"."""
+
+    kind: str
+
+
+Found = torch.Tensor | Unusable
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network in a checkpoint.
+
+    Attributes:
+        place: the keys that lead to its table, joined by dots; empty at the top.
+        prefix: what stands before every name in that table, such as ``model.``.
+        tensors: the network's tensors under their names without the prefix.
+        beside: tensors in the same table that are not the network's.
+    """
+
+    place: str
+    prefix: str
+    tensors: dict[str, Found]
+    beside: dict[str, Found]
+
+    @property
+    def is_averaged(self) -> bool:
+        """Tell whether the names say that these are averaged weights."""
+        return bool(_AVERAGED.search(f"{self.place}.{self.prefix}"))
+
+
+def entries_of(node: Any) -> dict[str, Any]:
+    """Return what was set by key in a dict, or in an object that is one."""
+    pairs = node.entries if isinstance(node, StandIn) else node.items()
+    return {str(key): value for key, value in pairs if isinstance(key, str | int)}
+
+
+def attributes_of(node: Any) -> dict[str, Any]:
+    """Return the attributes that an object would have been restored with."""
+    state = node.state if isinstance(node, StandIn) else None
+    # The state of a class with slots is a pair of tables.
+    parts = state if isinstance(state, tuple) else (state,)
+    return {
+        key: value
+        for part in parts
+        if isinstance(part, StandIn)
+        for key, value in entries_of(part).items()
+    }
+
+
+def _inside(node: Any) -> Iterator[tuple[str, Any]]:
+    """Yield all that a value holds, under its key, its attribute's name or its index."""
+    members: Iterable[Any] = ()
+    if isinstance(node, StandIn):
+        yield from attributes_of(node).items()
+        members = (*node.members, *node.arguments)
+        if not isinstance(node.state, StandIn):
+            members = (*members, node.state)
+    if isinstance(node, StandIn | dict):
+        yield from entries_of(node).items()
+    elif isinstance(node, list | tuple):
+        members = node
+    yield from ((str(index), value) for index, value in enumerate(members))
+
+
+def tensor_of(node: Any) -> Found | None:
+    """Return the tensor that an object stands for, or None where it stands for something else.
+
+    A tensor shares the bytes of its storage.
+    """
+    if isinstance(node, torch.Tensor):
+        return node
+    if isinstance(node, np.ndarray):
+        return torch.from_numpy(node) if node.dtype.kind in "fiub" else Unusable("not of numbers")
+    if not isinstance(node, StandIn):
+        return None
+    name, arguments = node.qualified_name, node.arguments
+    if name in _TENSORS and len(arguments) >= 4:
+        return _dense(*arguments[:4])
+    if name == _TENSOR_OF_DTYPE and len(arguments) >= 7:
+        dtype = getattr(torch, getattr(arguments[6], "qualified_name", "").rpartition(".")[2], None)
+        return _dense(arguments[0], arguments[1], arguments[2], arguments[3], dtype)
+    if name in _WRAPPED_TENSORS and arguments:
+        return tensor_of(arguments[0])
+    return Unusable(_UNUSABLE[name]) if name in _UNUSABLE else None
+
+
+def _dense(
+    storage: Any, offset: Any, size: Any, stride: Any, dtype: torch.dtype | None = None
+) -> Found:
+    dtype = dtype or (storage.dtype if isinstance(storage, Storage) else None)
+    if not isinstance(dtype, torch.dtype):
+        return Unusable("of a type that no weight has")
+    size, stride = _whole_numbers(size), _whole_numbers(stride)
+    if size is None or stride is None or len(size) != len(stride) or type(offset) is not int:
+        return Unusable("of no valid shape")
+    elements = int(np.prod(size, dtype=object)) if size else 1
+    if not elements:
+        return torch.empty(size, dtype=dtype)
+    held = len(storage.data) // dtype.itemsize
+    last = offset + sum((extent - 1) * step for extent, step in zip(size, stride, strict=True))
+    if not (offset >= 0 and last < held and elements <= held):
+        return Unusable("larger than the values that the file holds for it")
+    return torch.frombuffer(storage.data, dtype=dtype, count=held).as_strided(size, stride, offset)
+
+
+def _whole_numbers(value: Any) -> tuple[int, ...] | None:
+    if isinstance(value, StandIn) and value.qualified_name == "torch.Size" and value.arguments:
+        value = value.arguments[0]
+    if isinstance(value, tuple | list) and all(type(each) is int and each >= 0 for each in value):
+        return tuple(value)
+    return None
+
+
+def _is_module(attributes: Mapping[str, Any]) -> bool:
+    return {"_parameters", "_buffers", "_modules"} <= attributes.keys()
+
+
+def table_of(node: Any) -> dict[str, Found]:
+    """Return the tensors of a table of tensors, or of a module with all modules inside it."""
+    if not isinstance(node, StandIn | dict):
+        return {}
+    attributes = attributes_of(node)
+    if not _is_module(attributes):
+        named = ((key, tensor_of(value)) for key, value in entries_of(node).items())
+        return {key: tensor for key, tensor in named if tensor is not None}
+    found: dict[str, Found] = {}
+    waiting = deque([("", attributes, 0)])
+    while waiting:
+        prefix, parts, depth = waiting.popleft()
+        for kind in ("_parameters", "_buffers"):
+            found |= {prefix + key: tensor for key, tensor in table_of(parts[kind]).items()}
+        inside = entries_of(parts["_modules"]) if isinstance(parts["_modules"], StandIn) else {}
+        for key, value in inside.items():
+            inner = attributes_of(value)
+            if depth < _MAX_DEPTH and _is_module(inner):
+                waiting.append((f"{prefix}{key}.", inner, depth + 1))
+    return found
+
+
+def find_networks(loaded: Any) -> list[Candidate]:
+    """Return the networks in what was read, the one to take first.
+
+    Averaged weights come before others, then those nearest to the top.
+    """
+    candidates: list[Candidate] = []
+    seen: set[int] = set()
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), loaded)])
+    while waiting and len(seen) < _MAX_NODES:
+        path, node = waiting.popleft()
+        if id(node) in seen or not isinstance(node, StandIn | dict | list | tuple):
+            continue
+        seen.add(id(node))
+        found = _in_table(".".join(path), table_of(node))
+        candidates += found
+        if found and _is_module(attributes_of(node)):
+            continue  # A module: its parts are that network again.
+        if len(path) < _MAX_DEPTH:
+            waiting.extend(((*path, key), value) for key, value in _inside(node))
+    return sorted(candidates, key=lambda each: (not each.is_averaged, each.place.count(".")))
+
+
+def _in_table(place: str, table: Mapping[str, Found]) -> list[Candidate]:
+    prefixes = {
+        match[1]: None for name in table for mark in _LANDMARKS if (match := mark.match(name))
+    }
+    candidates = []
+    for prefix in prefixes:
+        # Where one prefix begins another, the longer one is a network of its own.
+        inner = [other for other in prefixes if other != prefix and other.startswith(prefix)]
+        mine = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in table.items()
+            if name.startswith(prefix) and not any(name.startswith(each) for each in inner)
+        }
+        taken = {prefix + name for name in mine}
+        beside = {name: tensor for name, tensor in table.items() if name not in taken}
+        candidates.append(Candidate(place, prefix, mine, beside))
+    return candidates

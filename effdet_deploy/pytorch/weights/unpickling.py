@@ -1,0 +1,181 @@
+"""Pickles read without running anything that is in them.
+
+A pickle is a program: it names functions and classes, and calls them. Here it is given none. Each
+name becomes an inert stand-in, whose call remembers its arguments and does nothing else; so weights
+are found beside and inside objects of any class, and what a stand-in means (a tensor, an array, a
+module) is read off it afterwards, by code of ours. Names that exist to act are refused, because a
+file that holds them was made to do something.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
+MAX_PICKLE_BYTES = 256 << 20
+"""The largest pickle that is read; the bytes of tensors are not part of it."""
+
+_ACTING_BUILTINS = frozenset(
+    {
+        *("__import__", "apply", "breakpoint", "compile", "delattr", "eval", "exec", "execfile"),
+        *("exit", "file", "filter", "getattr", "globals", "help", "input", "locals", "map", "open"),
+        *("quit", "raw_input", "reduce", "reload", "setattr", "vars"),
+    }
+)
+_ACTING = frozenset(
+    {
+        *("asyncio", "code", "codeop", "cloudpickle", "commands", "ctypes", "dill", "ftplib"),
+        *("http", "httpx", "imp", "importlib", "joblib", "marshal", "multiprocessing", "nt", "os"),
+        *("pdb", "pickle", "_pickle", "pip", "pkgutil", "popen2", "posix", "_posixsubprocess"),
+        *("pty", "pydoc", "requests", "runpy", "shutil", "smtplib", "socket", "subprocess", "sys"),
+        *("tempfile", "timeit", "urllib", "webbrowser", "zipimport"),
+    }
+)
+"""Modules that do something to the machine; no checkpoint needs one."""
+_LOADERS = frozenset(
+    {
+        *("torch.load", "torch.hub.load", "torch.jit.load", "torch.serialization.load"),
+        *("torch.utils.cpp_extension.load", "torch.utils.cpp_extension.load_inline"),
+        *("numpy.load", "numpy.lib.npyio.load", "numpy.fromfile", "numpy.memmap"),
+        *("numpy.lib._npyio_impl.load", "pandas.read_pickle", "pandas.io.pickle.read_pickle"),
+        *("operator.attrgetter", "operator.methodcaller", "types.FunctionType", "types.CodeType"),
+    }
+)
+
+
+class ForbiddenNameError(pickle.UnpicklingError):
+    """A pickle names something that could act; ``name`` says what."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+class _Frozen(type):
+    """A class of which a pickle cannot set attributes, as its BUILD instruction would."""
+
+    def __setattr__(cls, name: str, value: object) -> NoReturn:
+        raise pickle.UnpicklingError(f"it sets an attribute of {cls.__qualname__}")
+
+
+class StandIn(metaclass=_Frozen):
+    """What stands for an object that is not made.
+
+    Attributes:
+        qualified_name: module and name of its class, or of the function that would have made it.
+        arguments: what it was called with.
+        state: what it would have been restored from; usually a dict of its attributes.
+        members: what was appended to it.
+        entries: what was set in it by key, as pairs.
+    """
+
+    __slots__ = ("arguments", "entries", "members", "state")
+    qualified_name = ""
+    arguments: tuple[Any, ...]
+    state: Any
+    members: list[Any]
+    entries: list[tuple[Any, Any]]
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Take whatever the class would have been called with."""
+        made = super().__new__(cls)
+        made.arguments = (*arguments, *named.values())
+        made.state, made.members, made.entries = None, [], []
+        return made
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Nothing is left to do."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.entries.append((key, value))
+
+    def append(self, value: Any) -> None:
+        """Take a member of a list."""
+        self.members.append(value)
+
+    def extend(self, values: Any) -> None:
+        """Take members of a list."""
+        self.members.extend(values)
+
+    def add(self, value: Any) -> None:
+        """Take a member of a set."""
+        self.members.append(value)
+
+
+class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in C takes memory by the memo's numbers
+    """The unpickler of the standard library, which is given stand-ins for all that is named.
+
+    Dicts and sets become stand-ins as well: a key that is nested a million times over would
+    overflow the stack when it is hashed.
+    """
+
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(pickle._Unpickler.dispatch)  # noqa: SLF001
+
+    def __init__(self, file: BinaryIO, load_storage: Callable[[Any], object]) -> None:
+        super().__init__(file, encoding="latin1")
+        self._load_storage = load_storage
+        self._known: dict[str, type[StandIn]] = {}
+
+    def find_class(self, module: str, name: str) -> type[StandIn]:
+        """Return the stand-in of a name; nothing is imported."""
+        full = f"{module}.{name}"
+        # A dotted name reaches through modules, as in torch.os.system.
+        parts = full.split(".")
+        acts = full in _LOADERS or not _ACTING.isdisjoint((parts[0], *name.split(".")[:-1]))
+        if acts or (parts[0] in ("builtins", "__builtin__") and name in _ACTING_BUILTINS):
+            raise ForbiddenNameError(full)
+        if full not in self._known:
+            body = {"__slots__": (), "qualified_name": full}
+            self._known[full] = cast(
+                "type[StandIn]", _Frozen(name.rpartition(".")[2] or "unnamed", (StandIn,), body)
+            )
+        return self._known[full]
+
+    def persistent_load(self, pid: Any) -> object:
+        """Return what a persistent id stands for; torch keeps its storages so."""
+        return self._load_storage(pid)
+
+    def _empty_dict(self) -> None:
+        self.append(self.find_class("builtins", "dict")())
+
+    def _empty_set(self) -> None:
+        self.append(self.find_class("builtins", "set")())
+
+    def _marked_dict(self) -> None:
+        made, items = self.find_class("builtins", "dict")(), self.pop_mark()
+        made.entries.extend(zip(items[::2], items[1::2], strict=True))
+        self.append(made)
+
+    def _marked_set(self) -> None:
+        made = self.find_class("builtins", "frozenset")()
+        made.members.extend(self.pop_mark())
+        self.append(made)
+
+    dispatch[pickle.EMPTY_DICT[0]] = _empty_dict
+    dispatch[pickle.DICT[0]] = _marked_dict
+    dispatch[pickle.EMPTY_SET[0]] = _empty_set
+    dispatch[pickle.FROZENSET[0]] = _marked_set
+
+
+def unpickle(file: BinaryIO, load_storage: Callable[[Any], object]) -> object:
+    """Read one pickle from ``file``: numbers, strings, lists, tuples and :class:`StandIn` objects.
+
+    Args:
+        file: positioned at the pickle's first byte, and after it at the byte behind.
+        load_storage: given a persistent id, returns what stands for it.
+
+    Raises:
+        ForbiddenNameError: it names something that could act.
+        pickle.UnpicklingError: it is damaged, or tries what no checkpoint does; and whatever else
+            ``pickle`` lets out for damaged files.
+    """
+    return _Reader(file, load_storage).load()
