@@ -97,8 +97,7 @@ def require_writable_target(target: Path) -> None:
         raise UsageError(f"The output '{target}' is a directory.", "Name a file inside it instead.")
     if target.exists() and not target.is_file():
         raise UsageError(
-            f"The output '{target}' is a device, which would be replaced by a file.",
-            "Name a file.",
+            f"The output '{target}' is a device, which would be replaced by a file.", "Name a file."
         )
     if not _accepts_files(directory):
         raise UsageError(

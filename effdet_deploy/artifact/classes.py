@@ -34,9 +34,7 @@ _COCO_NAMES = {
 
 
 def class_specs(
-    num_classes: int,
-    names: Sequence[str] | None = None,
-    category_ids: Sequence[int] | None = None,
+    num_classes: int, names: Sequence[str] | None = None, category_ids: Sequence[int] | None = None
 ) -> tuple[ClassSpec, ...]:
     """Name every class index of a model.
 

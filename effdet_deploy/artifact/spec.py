@@ -31,12 +31,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["tensorrt", "openvino", "onnxruntime"]
 
 INPUT_NAME = "images"
-DETECTION_OUTPUTS = (
-    "num_detections",
-    "detection_boxes",
-    "detection_scores",
-    "detection_classes",
-)
+DETECTION_OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 HEAD_OUTPUTS = ("class_logits", "box_regression")
 TENSORRT_MAX_TOPK = 3840
 """The largest K that TensorRT's TopK takes."""

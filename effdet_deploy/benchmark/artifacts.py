@@ -126,9 +126,7 @@ class Benchmark:
 
 
 def bench(
-    paths: Sequence[Path],
-    settings: Settings | None = None,
-    progress: Progress = silent,
+    paths: Sequence[Path], settings: Settings | None = None, progress: Progress = silent
 ) -> Benchmark:
     """Time each artifact at every batch size and thread count, in turns with the others.
 

@@ -62,45 +62,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def export_main(arguments: Sequence[str] | None = None) -> int:
     """Run ``effdet-export``, which is ``effdet-deploy export``."""
-    return _run("effdet-export", lambda _: _export_app(), arguments)
+    return _run("effdet-export", lambda _: _app("export"), arguments)
 
 
 def _deploy_app(arguments: Sequence[str]) -> typer.Typer:
     chosen = next((each for each in arguments if not each.startswith("-")), "")
     if chosen and chosen not in COMMANDS:
         raise UnknownNameError("command", chosen, COMMANDS)
-    app = _app(_EPILOG)
+    app = _app(chosen, *COMMANDS, epilog=_EPILOG)
     app.callback()(_about)
-    for name, summary in COMMANDS.items():
-        command = _command(name) if name == chosen else _stub
-        app.command(name, short_help=summary, epilog=_EPILOG)(command)
     return app
 
 
-def _app(epilog: str | None = None) -> typer.Typer:
+def _app(chosen: str, *names: str, epilog: str | None = None) -> typer.Typer:
+    """Return the application of the commands ``names``; only ``chosen`` is imported."""
     # Typer's Rich help imports Markdown and Pygments: twice the time that --help may take.
-    return typer.Typer(
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        epilog=epilog,
+    app = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=epilog
     )
-
-
-def _export_app() -> typer.Typer:
-    app = _app()
-    app.command("export", epilog=_EPILOG)(_command("export"))
+    for name in names or (chosen,):
+        module = f"effdet_deploy.cli.{name}"
+        command = importlib.import_module(module).run if name == chosen else lambda: None
+        app.command(name, short_help=COMMANDS[name], epilog=_EPILOG)(command)
     return app
-
-
-def _command(name: str) -> Callable[..., None]:
-    module = importlib.import_module(f"effdet_deploy.cli.{name}")
-    command: Callable[..., None] = module.run
-    return command
-
-
-def _stub() -> None:
-    """Stand in the help for a command whose module need not be imported; never called."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -123,7 +107,10 @@ def _run(
     build: Callable[[Sequence[str]], typer.Typer],
     arguments: Sequence[str] | None,
 ) -> int:
-    _write_whatever_the_encoding()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or a file that is not UTF-8 gets a question mark for what it cannot show.
+            stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [each for each in given if each != "--debug"] or ["--help"]
@@ -135,21 +122,16 @@ def _run(
     return code
 
 
-def _write_whatever_the_encoding() -> None:
-    """Show a question mark for what a terminal or a file that is not UTF-8 has no sign for."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
 def _attempt(
     program: str, build: Callable[[Sequence[str]], typer.Typer], given: list[str], debug: bool
 ) -> int:
     try:
         command = typer.main.get_command(build(given))
-        code = command.main(given, prog_name=program, standalone_mode=False)
+        # Typer turns Ctrl-C into a plain return of this code.
+        if (code := command.main(given, prog_name=program, standalone_mode=False)) != _INTERRUPTED:
+            return code or 0
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
+        pass
     except BrokenPipeError:
         mute(sys.stdout)
         return 0
@@ -159,8 +141,8 @@ def _attempt(
         if not _NO_MEMORY.search(str(error)):
             raise
         return _report(MemoryError(), program, debug)
-    # Typer turns Ctrl-C into a plain return of this code.
-    return _interrupted() if code == _INTERRUPTED else code or 0
+    report_error("Interrupted.", "")
+    return _INTERRUPTED
 
 
 def _report(error: BaseException, program: str, debug: bool) -> int:
@@ -217,11 +199,6 @@ def _ended_as_by_ctrl_c() -> Iterator[None]:
             signal.signal(each, signal.SIG_DFL)
 
 
-def _interrupted() -> int:
-    report_error("Interrupted.", "")
-    return _INTERRUPTED
-
-
 def _report_bug(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
@@ -243,16 +220,5 @@ def _own_warnings(debug: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", EffdetDeployWarning)
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_others, **_more: note(f"warning: {message}")
         yield
-
-
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],  # noqa: ARG001
-    filename: str,  # noqa: ARG001
-    lineno: int,  # noqa: ARG001
-    file: object = None,  # noqa: ARG001
-    line: str | None = None,  # noqa: ARG001
-) -> None:
-    note(f"warning: {message}")

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
-from effdet_deploy.exporters.build_options import BuildOptions
 
-BUILD = BuildOptions()
 _SUFFIXES = (".engine", ".plan")
 
 
+@option.taking(option.BUILD, batch=None)
 def run(
-    context: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file of effdet-export.")],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The engine: .engine or .plan.")],
-    batch: Annotated[
-        str,
-        typer.Option(metavar="N|MIN..MAX|MIN,OPT,MAX", help="Batch sizes; default the model's."),
-    ] = "",
-    backend: option.Builder = BUILD.backend,
-    workspace: option.Workspace = BUILD.workspace,
-    opt_level: option.OptLevel = BUILD.opt_level,
-    timing_cache: option.TimingCache = BUILD.timing_cache,
-    tf32: option.Tf32 = BUILD.tf32,
-    hardware_compatible: option.HardwareCompatible = BUILD.hardware_compatible,
-    version_compatible: option.VersionCompatible = BUILD.version_compatible,
-    refit: option.Refit = BUILD.refit,
-    strip_plan: option.StripPlan = BUILD.strip_plan,
-    dla_core: option.DlaCore = BUILD.dla_core,
-    verify: Annotated[
-        bool, typer.Option(help="Run the engine against the ONNX file, where there is a GPU.")
-    ] = True,
-    verify_images: option.VerifyImages = None,
-    json_file: option.JsonFile = None,
+    **given: Any,
 ) -> None:
     """Build a TensorRT engine from an ONNX file, on the machine that will run it.
 
@@ -51,7 +31,8 @@ def run(
 
     if output.suffix.lower() not in _SUFFIXES:
         raise UnknownNameError("engine suffix", output.suffix, _SUFFIXES)
-    options = option.build_options(context.params)
+    options = option.build_options(given)
+    batch, timing_cache, json_file = given["batch"], given["timing_cache"], given["json_file"]
     files = console.with_sidecars(model, output)
     console.require_results(json_file, apart_from=(timing_cache, *files))
     console.require_distinct(timing_cache, *files)
@@ -64,8 +45,8 @@ def run(
             options,
             stage,
             batch=parse_batch(batch) if batch else None,
-            images=verify_images,
-            verify=verify,
+            images=given["verify_images"],
+            verify=given["verify"],
         )
     console.write_json(json_file, artifact.to_dict())
     console.stdout().print(render_build(artifact, time.monotonic() - begun))

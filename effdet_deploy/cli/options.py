@@ -1,20 +1,19 @@
-"""The options of the commands, each declared once; their defaults are the library's."""
+"""The options that several commands have, and those of exports and builds, each declared once."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.options import ExportOptions
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-# Of several commands.
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An exported model.")]
 Models = Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Exported models.")]
 Backend = Annotated[str, typer.Option(help="The engine; auto goes by the model's suffix.")]
@@ -28,116 +27,125 @@ Trust = Annotated[
 Limit = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
 ]
-VerifyImages = Annotated[Path | None, typer.Option(metavar="DIR", help="Pictures to compare on.")]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="The result as JSON.")
 ]
 
-# Of engine builds.
-Builder = Annotated[
-    str,
-    typer.Option("--backend", help="tensorrt, or tensorrt-rtx, which builds without a GPU."),
-]
-Workspace = Annotated[
-    float | None, typer.Option(metavar="GB", help="Scratch memory of a layer, in GiB.")
-]
-OptLevel = Annotated[
-    int | None, typer.Option(metavar="0..5", help="0 builds quickly, 5 runs quickly.")
-]
-TimingCache = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Kernel timings to reuse and to update.")
-]
-Tf32 = Annotated[bool, typer.Option("--tf32", help="Let FP32 convolutions compute in TF32.")]
-HardwareCompatible = Annotated[
-    str, typer.Option(help="none, ampere+ or same-compute-capability: which GPUs run it.")
-]
-VersionCompatible = Annotated[
-    bool, typer.Option("--version-compatible", help="Run under later TensorRT releases too.")
-]
-Refit = Annotated[bool, typer.Option("--refit", help="Let weights be replaced later.")]
-StripPlan = Annotated[bool, typer.Option("--strip-plan", help="Leave the weights out.")]
-DlaCore = Annotated[int | None, typer.Option(metavar="N", help="Run on this DLA core of a Jetson.")]
+Command = TypeVar("Command", bound=Callable[..., None])
+Table = Mapping[str, Any]
+"""Options by the name of their parameter: a type with what the help says of it."""
+_FIELDS = vars(BuildOptions()) | vars(ExportOptions())
 
-# Of exports.
-Output = Annotated[
-    Path,
-    typer.Argument(metavar="OUTPUT", help="The file to write: .onnx, .torchscript or .engine."),
-]
-Variant = Annotated[
-    str | None,
-    typer.Option(help="d0…d7x, lite0…lite4, q0…q2 or any effdet name; default: the weights'."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
+
+def _option(kind: Any, text: str, *names: str, metavar: str | None = None) -> Any:
+    return Annotated[kind, typer.Option(*names, metavar=metavar, help=text)]
+
+
+_COMPARING: Table = {
+    "verify_images": _option(Path | None, "Pictures to compare on.", metavar="DIR"),
+}
+_RESULT: Table = {"json_file": JsonFile}
+_ENGINE: Table = {
+    "backend": _option(str, "tensorrt, or tensorrt-rtx, which builds without a GPU."),
+    "workspace": _option(float | None, "Scratch memory of a layer, in GiB.", metavar="GB"),
+    "opt_level": _option(int | None, "0 builds quickly, 5 runs quickly.", metavar="0..5"),
+    "timing_cache": _option(Path | None, "Kernel timings to reuse and to update.", metavar="FILE"),
+    "tf32": _option(bool, "Let FP32 convolutions compute in TF32.", "--tf32"),
+    "hardware_compatible": _option(
+        str, "none, ampere+ or same-compute-capability: which GPUs run it."
+    ),
+    "version_compatible": _option(
+        bool, "Run under later TensorRT releases too.", "--version-compatible"
+    ),
+    "refit": _option(bool, "Let weights be replaced later.", "--refit"),
+    "strip_plan": _option(bool, "Leave the weights out.", "--strip-plan"),
+    "dla_core": _option(int | None, "Run on this DLA core of a Jetson.", metavar="N"),
+}
+_BATCH = "N|MIN..MAX|MIN,OPT,MAX"
+BUILD: Table = {
+    "batch": _option(str | None, "Batch sizes; default the model's.", metavar=_BATCH),
+    **_ENGINE,
+    "verify": _option(bool, "Run the engine against the ONNX file, where there is a GPU."),
+    **_COMPARING,
+    **_RESULT,
+}
+EXPORT: Table = {
+    "variant": _option(
+        str | None, "d0…d7x, lite0…lite4, q0…q2 or any effdet name; default: the weights'."
+    ),
+    "config": _option(
+        Path | None,
+        "JSON with config fields to override: effdet_deploy.pytorch.network.config.",
         metavar="FILE",
-        help="JSON with config fields to override: effdet_deploy.pytorch.network.config.",
     ),
-]
-Weights = Annotated[str, typer.Option(help="pretrained, random, a checkpoint's path, or a URL.")]
-NumClasses = Annotated[int | None, typer.Option(metavar="N", help="Classes.")]
-Labels = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Class names, one a line, or COCO annotations."),
-]
-ImageSize = Annotated[
-    str, typer.Option(metavar="N|HxW", help="Network input in pixels; default the variant's.")
-]
-Batch = Annotated[
-    str, typer.Option(metavar="N|MIN..MAX|MIN,OPT,MAX", help="Batch sizes to accept.")
-]
-Fp32 = Annotated[bool, typer.Option("--fp32", help="FP32, the default.")]
-Fp16 = Annotated[bool, typer.Option("--fp16", help="FP16 graph; needs --target.")]
-Int8 = Annotated[bool, typer.Option("--int8", help="INT8 graph; needs --target.")]
-Target = Annotated[
-    str | None, typer.Option(help="tensorrt, openvino or onnxruntime: who will run it.")
-]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR|JSON", help="Your pictures, for a reduced precision's ranges."),
-]
-MaxMapDrop = Annotated[
-    float | None,
-    typer.Option(metavar="POINTS", help="With --int8: keep what costs more mAP than this."),
-]
-EvalData = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="COCO annotations that --max-map-drop is measured on."),
-]
-EvalImages = Annotated[
-    Path | None,
-    typer.Option(
+    "weights": _option(str, "pretrained, random, a checkpoint's path, or a URL."),
+    "num_classes": _option(int | None, "Classes.", metavar="N"),
+    "labels": _option(Path | None, "Class names, one a line, or COCO annotations.", metavar="FILE"),
+    "image_size": _option(
+        str | None, "Network input in pixels; default the variant's.", metavar="N|HxW"
+    ),
+    "batch": _option(str, "Batch sizes to accept.", metavar=_BATCH),
+    "fp32": _option(bool, "FP32, the default.", "--fp32"),
+    "fp16": _option(bool, "FP16 graph; needs --target.", "--fp16"),
+    "int8": _option(bool, "INT8 graph; needs --target.", "--int8"),
+    "target": _option(str | None, "tensorrt, openvino or onnxruntime: who will run it."),
+    "calibration": _option(
+        Path | None, "Your pictures, for a reduced precision's ranges.", metavar="DIR|JSON"
+    ),
+    "max_map_drop": _option(
+        float | None, "With --int8: keep what costs more mAP than this.", metavar="POINTS"
+    ),
+    "eval_data": _option(
+        Path | None, "COCO annotations that --max-map-drop is measured on.", metavar="FILE"
+    ),
+    "eval_images": _option(
+        Path | None,
+        "Of --eval-data; default: images/ beside it, else its own folder.",
         metavar="DIR",
-        help="Of --eval-data; default: images/ beside it, else its own folder.",
     ),
-]
-PrecisionFile = Annotated[
-    Path | None,
-    typer.Option("--precision", metavar="FILE", help="Which layers are INT8."),
-]
-InputKind = Annotated[str, typer.Option("--input", help="uint8, float255 or normalized.")]
-ChannelOrder = Annotated[str, typer.Option(help="rgb or bgr.")]
-Nms = Annotated[
-    str, typer.Option(help="static, onnx, plugin (TensorRT's own; needs --target) or none.")
-]
-NmsSteps = Annotated[
-    int, typer.Option(metavar="N", help="Longest suppression chain resolved, less one.")
-]
-BoxFormat = Annotated[str, typer.Option(help="xyxy or yxyx.")]
-ScoreThreshold = Annotated[float, typer.Option(help="Floor inside the graph.")]
-IouThreshold = Annotated[float, typer.Option(help="Overlap above which NMS drops.")]
-MaxDetections = Annotated[int, typer.Option(metavar="N", help="Rows of the output.")]
-Candidates = Annotated[int, typer.Option(metavar="N", help="Boxes that enter NMS.")]
-Opset = Annotated[int, typer.Option(help="ONNX opset, 18 to 23.")]
-KeepOnnx = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Keep the ONNX file of an engine here.")
-]
-Verify = Annotated[bool, typer.Option(help="Compare with eager PyTorch.")]
-Seed = Annotated[int, typer.Option(help="Of --weights random.")]
+    "precision_file": _option(Path | None, "Which layers are INT8.", "--precision", metavar="FILE"),
+    "input_kind": _option(str, "uint8, float255 or normalized.", "--input"),
+    "channel_order": _option(str, "rgb or bgr."),
+    "nms": _option(str, "static, onnx, plugin (TensorRT's own; needs --target) or none."),
+    "nms_steps": _option(int, "Longest suppression chain resolved, less one.", metavar="N"),
+    "box_format": _option(str, "xyxy or yxyx."),
+    "score_threshold": _option(float, "Floor inside the graph."),
+    "iou_threshold": _option(float, "Overlap above which NMS drops."),
+    "max_detections": _option(int, "Rows of the output.", metavar="N"),
+    "candidates": _option(int, "Boxes that enter NMS.", metavar="N"),
+    "opset": _option(int, "ONNX opset, 18 to 23."),
+    **_ENGINE,
+    "keep_onnx": _option(Path | None, "Keep the ONNX file of an engine here.", metavar="FILE"),
+    "verify": _option(bool, "Compare with eager PyTorch."),
+    **_COMPARING,
+    "seed": _option(int, "Of --weights random."),
+    **_RESULT,
+}
+
+
+def taking(options: Table, **defaults: Any) -> Callable[[Command], Command]:
+    """Give a command that takes ``**given`` the parameters of a table, as Typer reads them.
+
+    A default is that of the field of this name of :class:`ExportOptions` or :class:`BuildOptions`,
+    or of ``defaults``; of other options there is none.
+    """
+
+    def give(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        *parameters, _given = signature.parameters.values()
+        for name, kind in options.items():
+            nothing = False if get_args(kind)[0] is bool else None
+            default = (_FIELDS | defaults).get(name, nothing)
+            each = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            parameters.append(each.replace(annotation=kind))
+        command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return command
+
+    return give
 
 
 def build_options(given: Mapping[str, Any]) -> BuildOptions:
-    """Return the options of an engine build among a command's parameters; raises UsageError."""
+    """Return the options of an engine build among those of a command; raises UsageError."""
     return BuildOptions(**{each.name: given[each.name] for each in fields(BuildOptions)})
 
 

@@ -66,9 +66,7 @@ class Detector:
         return self.runtime.spec
 
     def detect(
-        self,
-        images: ImageSource | Sequence[ImageSource],
-        score_threshold: float | None = None,
+        self, images: ImageSource | Sequence[ImageSource], score_threshold: float | None = None
     ) -> list[Detections]:
         """Detect in one picture or several.
 

@@ -169,10 +169,7 @@ def _require_categories(sides: Iterable[Side], pictures: Pictures) -> None:
 
 
 def _compare_groups(
-    ours: dict[Path, Side],
-    theirs: dict[Path, Reference],
-    pictures: Pictures,
-    progress: Progress,
+    ours: dict[Path, Side], theirs: dict[Path, Reference], pictures: Pictures, progress: Progress
 ) -> dict[Path, Comparison]:
     """Compare all candidates; each distinct reference runs once a picture."""
     groups: dict[Reference, dict[Path, Side]] = {}

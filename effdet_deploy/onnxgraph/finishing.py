@@ -55,11 +55,7 @@ def complete_spec(spec: DetectorSpec, model: onnx.ModelProto) -> DetectorSpec:
     )
 
 
-def write_onnx(
-    model: onnx.ModelProto,
-    spec: DetectorSpec,
-    path: Path,
-) -> DetectorSpec:
+def write_onnx(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> DetectorSpec:
     """Check the graph and write it with its spec; large weights go into a data file beside it.
 
     Returns:

@@ -6,11 +6,4 @@ from effdet_deploy.preflight.check import check_model, require_fit, require_onnx
 from effdet_deploy.preflight.finding import Finding
 from effdet_deploy.preflight.tables import target_names, target_of
 
-__all__ = [
-    "Finding",
-    "check_model",
-    "require_fit",
-    "require_onnx",
-    "target_names",
-    "target_of",
-]
+__all__ = ["Finding", "check_model", "require_fit", "require_onnx", "target_names", "target_of"]

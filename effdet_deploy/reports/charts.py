@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -35,42 +35,8 @@ _VARIABLES = dict(
     )
 )
 """The names that the page's style sheet has for colors."""
-_SERIES = (
-    *("#2f5fd0", "#e08a00", "#1f9d6b", "#d13b4f", "#7b4fc9", "#0e8fa8"),
-    *("#a3641f", "#5b6878", "#c24fa0", "#86a61c"),
-)
-_OURS, _THEIRS = "#2f5fd0", "#a9b4c2"
-_SETTINGS: dict[Any, Any] = {
-    # Letters stay letters, in the reader's font; they are measured in one that comes along.
-    "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    # A name with dollar signs is no formula.
-    "text.parse_math": False,
-    # Without it the names of parts are drawn by lot.
-    "svg.hashsalt": "effdet-deploy",
-    "text.color": SOFT,
-    "axes.labelcolor": SOFT,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
-    "axes.titlecolor": INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 13,
-    "axes.titleweight": "semibold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.12,
-    "figure.constrained_layout.h_pad": 0.1,
-}
+_OURS, _THEIRS = ACCENT, "#a9b4c2"
+_STYLE = Path(__file__).parent / "templates" / "chart.mplstyle"
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _REWRITES = (
     (r' xmlns(:\w+)?="[^"]*"', ""),
@@ -107,7 +73,7 @@ def chart_style() -> Iterator[None]:
     """Draw and write alike on every machine, whatever its settings of matplotlib are."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_SETTINGS)
+        mpl.rcParams.update(mpl.rc_params_from_file(_STYLE, use_default_template=False))
         yield
 
 
@@ -186,9 +152,9 @@ def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) 
     figure, axes = canvas(_WIDTH, 90 + 32 * len(rows) + 20 * math.ceil(len(names) / 4))
     start = np.zeros(len(rows))
     tips: dict[Artist, list[str]] = {}
-    for name, color in zip(names, itertools.cycle(_SERIES), strict=False):
+    for name in names:
         values = np.array([parts.get(name, 0.0) for parts in rows.values()])
-        drawn = axes.barh(range(len(rows)), values, 0.8, start, color=color, label=name)
+        drawn = axes.barh(range(len(rows)), values, 0.8, start, label=name)
         tips |= {bar: [f"{name}: {_number(each)}"] for bar, each in zip(drawn, values, strict=True)}
         start += values
     for place, total in enumerate(start):
@@ -207,11 +173,11 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
     numbers = sorted({x for line in series for x, _ in line.points})
     figure, axes = canvas(_WIDTH, 300 + 18 * len(series))
     tips: dict[Artist, list[str]] = {}
-    for line, color in zip(series, itertools.cycle(_SERIES), strict=False):
+    for line in series:
         points = sorted(line.points)
         places, values = [numbers.index(x) for x, _ in points], [y for _, y in points]
-        axes.plot(places, values, color=color)
-        (dots,) = axes.plot(places, values, "o", color=color, label=line.name)
+        (drawn,) = axes.plot(places, values)
+        (dots,) = axes.plot(places, values, "o", color=drawn.get_color(), label=line.name)
         tips[dots] = [f"{line.name}: {_number(y)} at {x:g}" for x, y in points]
     axes.set_xticks(range(len(numbers)), [f"{each:g}" for each in numbers])
     axes.set_ylim(bottom=0)
@@ -226,10 +192,11 @@ def point_chart(title: str, x_label: str, y_label: str, points: Sequence[Mark]) 
     """Draw numbered points, named below; x begins at 0, y at what the lowest point needs."""
     figure, axes = canvas(_WIDTH, 360 + 18 * len(points))
     tips: dict[Artist, list[str]] = {}
-    for number, (each, color) in enumerate(zip(points, itertools.cycle(_SERIES), strict=False), 1):
+    for number, each in enumerate(points, 1):
         name = f"{number}  {each.name}: {_number(each.x)}, {each.y:.2f}"
-        color_of = color if each.is_ours else _THEIRS
-        (dot,) = axes.plot(each.x, each.y, "o", markersize=9, color=color_of, label=name)
+        (dot,) = axes.plot(each.x, each.y, "o", markersize=9, label=name)
+        if not each.is_ours:
+            dot.set_color(_THEIRS)
         axes.annotate(str(number), (each.x, each.y), (7, 5), textcoords="offset points")
         tips[dot] = [name]
     axes.margins(0.08, 0.15)

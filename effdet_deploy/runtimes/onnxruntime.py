@@ -17,12 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from effdet_deploy.artifact.modelfile import check_external_files, read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
-from effdet_deploy.errors import (
-    DeviceError,
-    EffdetDeployWarning,
-    ModelFileError,
-    UnknownNameError,
-)
+from effdet_deploy.errors import DeviceError, EffdetDeployWarning, ModelFileError, UnknownNameError
 from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes.adapter import (
     TimedRun,

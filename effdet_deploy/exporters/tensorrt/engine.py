@@ -18,10 +18,7 @@ from effdet_deploy.errors import ModelFileError, UsageError
 from effdet_deploy.evaluation.pictures import pictures_of, verification_images
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, plan_path
-from effdet_deploy.exporters.options import (
-    require_batch,
-    require_use_of_pictures,
-)
+from effdet_deploy.exporters.options import require_batch, require_use_of_pictures
 from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.process import run_builder
 from effdet_deploy.files import require_writable_target, sha256_file, staging

@@ -129,9 +129,7 @@ def input_snr_db(weight: Floats, moments: NDArray[np.float64], step: float) -> f
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
-def second_moments(
-    runs: Iterable[dict[str, Floats]],
-) -> dict[str, NDArray[np.float64]]:
+def second_moments(runs: Iterable[dict[str, Floats]]) -> dict[str, NDArray[np.float64]]:
     """Return the mean of x·xᵀ ``[C,C]`` over sampled positions of every map ``[N,C,H,W]``.
 
     A table ``[rows, C]`` is taken likewise. The positions depend on the map's name and nothing

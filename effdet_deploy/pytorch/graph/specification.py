@@ -42,13 +42,7 @@ def describe(
     return DetectorSpec(
         variant=base.name,
         input=InputSpec(
-            height,
-            width,
-            input_kind,
-            channel_order,
-            config.mean,
-            config.std,
-            config.fill_color,
+            height, width, input_kind, channel_order, config.mean, config.std, config.fill_color
         ),
         anchors=AnchorSpec(
             config.min_level,
@@ -59,9 +53,7 @@ def describe(
         ),
         classes=classes,
         output=dataclasses.replace(
-            output,
-            candidates=candidates,
-            max_detections=min(output.max_detections, candidates),
+            output, candidates=candidates, max_detections=min(output.max_detections, candidates)
         ),
         # As JSON reads it back: lists for tuples, so that a spec equals its own round trip.
         overrides=json.loads(json.dumps(config.overrides_of(base))),

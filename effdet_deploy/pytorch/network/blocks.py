@@ -112,12 +112,7 @@ class Interpolate2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N,C,H,W]`` to ``[N,C,*size]``."""
         return F.interpolate(
-            x,
-            self.size,
-            self.scale,
-            self.mode,
-            self.align_corners,
-            recompute_scale_factor=False,
+            x, self.size, self.scale, self.mode, self.align_corners, recompute_scale_factor=False
         )
 
 
@@ -170,10 +165,7 @@ def _downsample(
         kernel_size = (min(3, input_size[0]), min(3, input_size[1]))
         return nn.MaxPool2d(kernel_size, 2, padding=padding, ceil_mode=True)
     pool: nn.Module = create_pool2d(
-        config.downsample_type,
-        kernel_size=stride[0] + 1,
-        stride=stride[0],
-        padding=config.pad_type,
+        config.downsample_type, kernel_size=stride[0] + 1, stride=stride[0], padding=config.pad_type
     )
     return pool
 

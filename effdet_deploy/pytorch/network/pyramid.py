@@ -70,12 +70,7 @@ class BiFpnLayer(nn.Module):
         self.fnode = nn.ModuleList(
             Fnode(
                 FpnCombine(
-                    config,
-                    channels,
-                    sizes,
-                    node.inputs,
-                    config.feature_sizes[level],
-                    node.fusion,
+                    config, channels, sizes, node.inputs, config.feature_sizes[level], node.fusion
                 ),
                 _after_combine(config),
             )
@@ -110,10 +105,7 @@ class BiFpn(nn.Module):
         self.resample = nn.ModuleDict()
         for level in range(len(channels), config.num_levels):
             self.resample[str(level)] = ResampleFeatureMap(
-                config,
-                channels[-1],
-                config.feature_sizes[level - 1],
-                config.feature_sizes[level],
+                config, channels[-1], config.feature_sizes[level - 1], config.feature_sizes[level]
             )
             channels.append(config.fpn_channels)
         topology = fpn_topology(config.fpn_name, config.min_level, config.max_level)

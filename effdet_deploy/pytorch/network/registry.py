@@ -236,11 +236,7 @@ def _efficientnet_kin(
     """Wide, EdgeTPU and V2 EfficientNets."""
     return [
         small.replace(
-            {
-                "name": "efficientdet_w0",
-                "fpn_channels": 80,
-                "feature_location": "depthwise",
-            }
+            {"name": "efficientdet_w0", "fpn_channels": 80, "feature_location": "depthwise"}
         ),
         replace(
             small,

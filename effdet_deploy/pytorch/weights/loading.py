@@ -115,9 +115,7 @@ def published_url(config: ModelConfig) -> str:
 
 
 def _options(
-    num_classes: int | None,
-    image_size: int | tuple[int, int] | None,
-    overrides: Mapping[str, Any],
+    num_classes: int | None, image_size: int | tuple[int, int] | None, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Join the config fields that were chosen; one chosen twice must have one value."""
     options = dict(overrides)
