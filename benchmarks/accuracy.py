@@ -27,6 +27,7 @@ from store import Record, tell
 
 from effdet_deploy.benchmark import Plan
 from effdet_deploy.benchmark.artifacts import Settings, bench
+from effdet_deploy.benchmark.machine import environment
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.diagnosis.sides import eager_detector
 from effdet_deploy.errors import EffdetDeployError
@@ -34,7 +35,6 @@ from effdet_deploy.evaluation.accuracy import difference, measure
 from effdet_deploy.evaluation.cocoset import CocoSet, read_coco
 from effdet_deploy.evaluation.predictions import predict
 from effdet_deploy.files import sha256_file, write_atomically
-from effdet_deploy.reports.benchmark import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -35,7 +35,7 @@ from peers import (
     require_agreement,
 )
 from startup import measure_starts, starts
-from store import Record, add_keeping, circumstances, folder, measured_quietly, tell
+from store import Record, add_keeping, circumstances, command_of, folder, measured_quietly, tell
 
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.benchmark import (
@@ -46,10 +46,10 @@ from effdet_deploy.benchmark import (
     measure_interleaved,
 )
 from effdet_deploy.benchmark.ceilings import measure_ceilings
+from effdet_deploy.benchmark.machine import environment
 from effdet_deploy.benchmark.profile import PROFILERS, convolution_work, stage_shares
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.files import write_atomically
-from effdet_deploy.reports.benchmark import command_of, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

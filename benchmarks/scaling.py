@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling_section import scaling_section
-from store import Record, add_keeping, circumstances, code_digest, folder, tell
+from store import Record, add_keeping, circumstances, code_digest, command_of, folder, tell
 
 from effdet_deploy.artifact.spec import INPUT_NAME, BatchSpec
 from effdet_deploy.benchmark import LoadWatch, Plan, measure_interleaved
@@ -28,7 +28,6 @@ from effdet_deploy.benchmark.profile import convolution_work
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import EffdetDeployError
-from effdet_deploy.reports.benchmark import command_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

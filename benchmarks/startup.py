@@ -17,7 +17,7 @@ from store import folder
 
 from effdet_deploy.benchmark import LoadWatch, Timing, compare, describe_machine
 from effdet_deploy.benchmark.child import json_of_child
-from effdet_deploy.reports.benchmark import environment
+from effdet_deploy.benchmark.machine import environment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -20,13 +21,19 @@ from effdet_deploy.files import write_atomically
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 _ROOMS = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
 """What decides what an export holds."""
 _TIMED = ("effdet-deploy", "effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
 ATTEMPTS = 3
 """What other programs disturbed is measured again, so many times in all."""
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    """Return a command's arguments as one line; of a path outside the folder, the name only."""
+    shown = (Path(each).name if Path(each).is_absolute() else each for each in arguments)
+    return shlex.join(shown)
 
 
 def add_keeping(parser: ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import batch_range
 from effdet_deploy.benchmark.ceilings import measure_ceilings
 from effdet_deploy.benchmark.footprint import measure_footprint
-from effdet_deploy.benchmark.machine import LoadWatch, describe_machine
+from effdet_deploy.benchmark.machine import LoadWatch, describe_machine, environment
 from effdet_deploy.benchmark.measure import (
     MIN_PAIRS,
     Plan,
@@ -123,6 +123,11 @@ class Benchmark:
     machine: Machine
     load: Load
     results: tuple[Result, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole benchmark for JSON."""
+        document = environment(self.machine, self.load)
+        return document | {"results": [each.to_dict() for each in self.results]}
 
 
 def bench(

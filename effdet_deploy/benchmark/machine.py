@@ -6,10 +6,11 @@ import os
 import platform
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from effdet_deploy._version import __version__
 from effdet_deploy.errors import ResourceError
 from effdet_deploy.runtimes.lanes import usable_cpus
 
@@ -106,6 +107,15 @@ class Load:
                 "Stop the other programs and run it again, or pass --under-load to see the "
                 "numbers marked as such.",
             )
+
+
+def environment(machine: Machine, load: Load) -> dict[str, Any]:
+    """Return where and under what load something was measured, for JSON."""
+    return {
+        "effdet_deploy": __version__,
+        "machine": asdict(machine),
+        "load": asdict(load) | {"trusted": not load.reasons, "reasons": list(load.reasons)},
+    }
 
 
 def describe_machine(proc: Path = _PROC, sys: Path = _SYS) -> Machine:

@@ -9,6 +9,8 @@ import typer
 
 from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
+from effdet_deploy.errors import UsageError, require_package
+from effdet_deploy.files import write_atomically
 
 if TYPE_CHECKING:
     from effdet_deploy.benchmark.artifacts import Benchmark
@@ -50,7 +52,6 @@ def run(
     """Time exported models on this machine, in turns, until their medians are known."""
     from effdet_deploy.benchmark.artifacts import Settings, bench
     from effdet_deploy.benchmark.measure import Plan
-    from effdet_deploy.errors import UsageError, require_package
     from effdet_deploy.reports import benchmark as report
 
     if max_runs < runs:
@@ -72,7 +73,7 @@ def run(
         result = bench(models, settings, begin)
     if not under_load:
         result.load.require_quiet()
-    console.write_json(json_file, report.to_dict(result))
+    console.write_json(json_file, result.to_dict())
     if markdown is not None:
         _write_markdown(markdown, result)
     console.stdout().print(report.render_benchmark(result))
@@ -85,7 +86,6 @@ def run(
 
 
 def _write_markdown(target: Path, result: Benchmark) -> None:
-    from effdet_deploy.files import write_atomically
     from effdet_deploy.reports import benchmark as report
 
     pictures = {}

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
-
-if TYPE_CHECKING:
-    from effdet_deploy.diagnosis.bisecting import Bisection
-    from effdet_deploy.diagnosis.side_by_side import SideBySide
-    from effdet_deploy.evaluation.pictures import Pictures
-
-_DIFFERS = 3
-
+from effdet_deploy.errors import UsageError, VerificationError, require_package
+from effdet_deploy.files import write_atomically
 
 Candidates = Annotated[
     list[Path], typer.Argument(metavar="CANDIDATE...", help="Exported models of any kind.")
@@ -70,9 +64,12 @@ def run(
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
     from effdet_deploy.diagnosis.bisecting_files import bisect_file, parse_kind, require_bisectable
+    from effdet_deploy.diagnosis.document import to_dict
     from effdet_deploy.diagnosis.side_by_side import compare_files
     from effdet_deploy.diagnosis.sides import Engine
-    from effdet_deploy.errors import require_package
+    from effdet_deploy.evaluation.cocoset import read_coco
+    from effdet_deploy.evaluation.pictures import pictures_of, pictures_of_set
+    from effdet_deploy.reports.comparison import render_comparison
 
     candidates = list(dict.fromkeys(candidates))
     read = (coco, images, *console.with_sidecars(*candidates, Path(reference)))
@@ -80,36 +77,23 @@ def run(
     if html_file is not None:
         for package in ("jinja2", "matplotlib"):
             require_package(package, "an HTML report", "report")
-    kind = parse_kind(bisect) if bisect is not None else None
-    if kind is not None:
+    if (kind := None if bisect is None else parse_kind(bisect)) is not None:
         require_bisectable(candidates, reference, kind)
-    pictures = _pictures(images, coco, limit)
+    if limit is not None and coco is None and images is None:
+        raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")
+    pictures = None if images is None else pictures_of(images, limit)
+    if coco is not None:
+        pictures = pictures_of_set(read_coco(coco, images, limit))
     engine = Engine(backend, device, threads, trust)
     with console.stages() as begin:
         result = compare_files(
             candidates, reference, pictures, engine=engine, layers=layers, progress=begin
         )
-        blamed: tuple[Bisection, ...] = ()
-        if kind is not None:
-            blamed = tuple(
-                bisect_file(each, Path(reference), kind, result.pictures, begin)
-                for each in candidates
-            )
-    _report(result, blamed, html_file, json_file)
-    if not result.passed:
-        raise typer.Exit(_DIFFERS)
-
-
-def _report(
-    result: SideBySide,
-    blamed: tuple[Bisection, ...],
-    html_file: Path | None,
-    json_file: Path | None,
-) -> None:
-    from effdet_deploy.diagnosis.document import to_dict
-    from effdet_deploy.files import write_atomically
-    from effdet_deploy.reports.comparison import render_comparison
-
+        blamed = [
+            bisect_file(each, Path(reference), kind, result.pictures, begin)
+            for each in candidates
+            if kind is not None
+        ]
     document = to_dict(result)
     for candidate, found in zip(document["candidates"], blamed, strict=bool(blamed)):
         candidate["bisection"] = found.to_dict()
@@ -118,20 +102,6 @@ def _report(
         from effdet_deploy.reports.html import to_html
 
         write_atomically(html_file, to_html(result))
-    screen = console.stdout()
-    screen.print(render_comparison(result))
-    for each, found in zip(result.examined, blamed, strict=bool(blamed)):
-        lines = [f"{Path(each.comparison.name).name}, bisected", *found.lines()]
-        screen.print("\n".join(lines), markup=False)
-
-
-def _pictures(folder: Path | None, coco: Path | None, limit: int | None) -> Pictures | None:
-    from effdet_deploy.errors import UsageError
-    from effdet_deploy.evaluation.cocoset import read_coco
-    from effdet_deploy.evaluation.pictures import pictures_of, pictures_of_set
-
-    if limit is not None and coco is None and folder is None:
-        raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")
-    if coco is not None:
-        return pictures_of_set(read_coco(coco, folder, limit))
-    return None if folder is None else pictures_of(folder, limit)
+    console.stdout().print(render_comparison(result, blamed))
+    if not result.passed:
+        raise typer.Exit(VerificationError.exit_code)

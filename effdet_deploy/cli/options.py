@@ -37,89 +37,76 @@ Table = Mapping[str, Any]
 _FIELDS = vars(BuildOptions()) | vars(ExportOptions())
 
 
-def _option(kind: Any, text: str, *names: str, metavar: str | None = None) -> Any:
+def _option(kind: Any, metavar: str | None, text: str, *names: str) -> Any:
     return Annotated[kind, typer.Option(*names, metavar=metavar, help=text)]
 
 
-_COMPARING: Table = {
-    "verify_images": _option(Path | None, "Pictures to compare on.", metavar="DIR"),
-}
-_RESULT: Table = {"json_file": JsonFile}
+_FILE, _SIZES = Path | None, "N|MIN..MAX|MIN,OPT,MAX"
 _ENGINE: Table = {
-    "backend": _option(str, "tensorrt, or tensorrt-rtx, which builds without a GPU."),
-    "workspace": _option(float | None, "Scratch memory of a layer, in GiB.", metavar="GB"),
-    "opt_level": _option(int | None, "0 builds quickly, 5 runs quickly.", metavar="0..5"),
-    "timing_cache": _option(Path | None, "Kernel timings to reuse and to update.", metavar="FILE"),
-    "tf32": _option(bool, "Let FP32 convolutions compute in TF32.", "--tf32"),
+    "backend": _option(str, None, "tensorrt, or tensorrt-rtx, which builds without a GPU."),
+    "workspace": _option(float | None, "GB", "Scratch memory of a layer, in GiB."),
+    "opt_level": _option(int | None, "0..5", "0 builds quickly, 5 runs quickly."),
+    "timing_cache": _option(_FILE, "FILE", "Kernel timings to reuse and to update."),
+    "tf32": _option(bool, None, "Let FP32 convolutions compute in TF32.", "--tf32"),
     "hardware_compatible": _option(
-        str, "none, ampere+ or same-compute-capability: which GPUs run it."
+        str, None, "none, ampere+ or same-compute-capability: which GPUs run it."
     ),
     "version_compatible": _option(
-        bool, "Run under later TensorRT releases too.", "--version-compatible"
+        bool, None, "Run under later TensorRT releases too.", "--version-compatible"
     ),
-    "refit": _option(bool, "Let weights be replaced later.", "--refit"),
-    "strip_plan": _option(bool, "Leave the weights out.", "--strip-plan"),
-    "dla_core": _option(int | None, "Run on this DLA core of a Jetson.", metavar="N"),
+    "refit": _option(bool, None, "Let weights be replaced later.", "--refit"),
+    "strip_plan": _option(bool, None, "Leave the weights out.", "--strip-plan"),
+    "dla_core": _option(int | None, "N", "Run on this DLA core of a Jetson."),
 }
-_BATCH = "N|MIN..MAX|MIN,OPT,MAX"
+_VERIFY_IMAGES = _option(_FILE, "DIR", "Pictures to compare on.")
 BUILD: Table = {
-    "batch": _option(str | None, "Batch sizes; default the model's.", metavar=_BATCH),
+    "batch": _option(str | None, _SIZES, "Batch sizes; default the model's."),
     **_ENGINE,
-    "verify": _option(bool, "Run the engine against the ONNX file, where there is a GPU."),
-    **_COMPARING,
-    **_RESULT,
+    "verify": _option(bool, None, "Run the engine against the ONNX file, where there is a GPU."),
+    "verify_images": _VERIFY_IMAGES,
+    "json_file": JsonFile,
 }
 EXPORT: Table = {
     "variant": _option(
-        str | None, "d0…d7x, lite0…lite4, q0…q2 or any effdet name; default: the weights'."
+        str | None, None, "d0…d7x, lite0…lite4, q0…q2 or any effdet name; default: the weights'."
     ),
     "config": _option(
-        Path | None,
-        "JSON with config fields to override: effdet_deploy.pytorch.network.config.",
-        metavar="FILE",
+        _FILE, "FILE", "JSON with config fields to override: effdet_deploy.pytorch.network.config."
     ),
-    "weights": _option(str, "pretrained, random, a checkpoint's path, or a URL."),
-    "num_classes": _option(int | None, "Classes.", metavar="N"),
-    "labels": _option(Path | None, "Class names, one a line, or COCO annotations.", metavar="FILE"),
-    "image_size": _option(
-        str | None, "Network input in pixels; default the variant's.", metavar="N|HxW"
-    ),
-    "batch": _option(str, "Batch sizes to accept.", metavar=_BATCH),
-    "fp32": _option(bool, "FP32, the default.", "--fp32"),
-    "fp16": _option(bool, "FP16 graph; needs --target.", "--fp16"),
-    "int8": _option(bool, "INT8 graph; needs --target.", "--int8"),
-    "target": _option(str | None, "tensorrt, openvino or onnxruntime: who will run it."),
-    "calibration": _option(
-        Path | None, "Your pictures, for a reduced precision's ranges.", metavar="DIR|JSON"
-    ),
+    "weights": _option(str, None, "pretrained, random, a checkpoint's path, or a URL."),
+    "num_classes": _option(int | None, "N", "Classes."),
+    "labels": _option(_FILE, "FILE", "Class names, one a line, or COCO annotations."),
+    "image_size": _option(str | None, "N|HxW", "Network input in pixels; default the variant's."),
+    "batch": _option(str, _SIZES, "Batch sizes to accept."),
+    "fp32": _option(bool, None, "FP32, the default.", "--fp32"),
+    "fp16": _option(bool, None, "FP16 graph; needs --target.", "--fp16"),
+    "int8": _option(bool, None, "INT8 graph; needs --target.", "--int8"),
+    "target": _option(str | None, None, "tensorrt, openvino or onnxruntime: who will run it."),
+    "calibration": _option(_FILE, "DIR|JSON", "Your pictures, for a reduced precision's ranges."),
     "max_map_drop": _option(
-        float | None, "With --int8: keep what costs more mAP than this.", metavar="POINTS"
+        float | None, "POINTS", "With --int8: keep what costs more mAP than this."
     ),
-    "eval_data": _option(
-        Path | None, "COCO annotations that --max-map-drop is measured on.", metavar="FILE"
-    ),
+    "eval_data": _option(_FILE, "FILE", "COCO annotations that --max-map-drop is measured on."),
     "eval_images": _option(
-        Path | None,
-        "Of --eval-data; default: images/ beside it, else its own folder.",
-        metavar="DIR",
+        _FILE, "DIR", "Of --eval-data; default: images/ beside it, else its own folder."
     ),
-    "precision_file": _option(Path | None, "Which layers are INT8.", "--precision", metavar="FILE"),
-    "input_kind": _option(str, "uint8, float255 or normalized.", "--input"),
-    "channel_order": _option(str, "rgb or bgr."),
-    "nms": _option(str, "static, onnx, plugin (TensorRT's own; needs --target) or none."),
-    "nms_steps": _option(int, "Longest suppression chain resolved, less one.", metavar="N"),
-    "box_format": _option(str, "xyxy or yxyx."),
-    "score_threshold": _option(float, "Floor inside the graph."),
-    "iou_threshold": _option(float, "Overlap above which NMS drops."),
-    "max_detections": _option(int, "Rows of the output.", metavar="N"),
-    "candidates": _option(int, "Boxes that enter NMS.", metavar="N"),
-    "opset": _option(int, "ONNX opset, 18 to 23."),
+    "precision_file": _option(_FILE, "FILE", "Which layers are INT8.", "--precision"),
+    "input_kind": _option(str, None, "uint8, float255 or normalized.", "--input"),
+    "channel_order": _option(str, None, "rgb or bgr."),
+    "nms": _option(str, None, "static, onnx, plugin (TensorRT's own; needs --target) or none."),
+    "nms_steps": _option(int, "N", "Longest suppression chain resolved, less one."),
+    "box_format": _option(str, None, "xyxy or yxyx."),
+    "score_threshold": _option(float, None, "Floor inside the graph."),
+    "iou_threshold": _option(float, None, "Overlap above which NMS drops."),
+    "max_detections": _option(int, "N", "Rows of the output."),
+    "candidates": _option(int, "N", "Boxes that enter NMS."),
+    "opset": _option(int, None, "ONNX opset, 18 to 23."),
     **_ENGINE,
-    "keep_onnx": _option(Path | None, "Keep the ONNX file of an engine here.", metavar="FILE"),
-    "verify": _option(bool, "Compare with eager PyTorch."),
-    **_COMPARING,
-    "seed": _option(int, "Of --weights random."),
-    **_RESULT,
+    "keep_onnx": _option(_FILE, "FILE", "Keep the ONNX file of an engine here."),
+    "verify": _option(bool, None, "Compare with eager PyTorch."),
+    "verify_images": _VERIFY_IMAGES,
+    "seed": _option(int, None, "Of --weights random."),
+    "json_file": JsonFile,
 }
 
 

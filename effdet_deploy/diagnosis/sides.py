@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, recognise
 from effdet_deploy.detection.detector import Detector
-from effdet_deploy.errors import MissingPackageError, ModelFileError, UsageError
+from effdet_deploy.errors import (
+    MissingPackageError,
+    ModelFileError,
+    UsageError,
+    require_package,
+)
 from effdet_deploy.files import base_name
 from effdet_deploy.parity.side import open_side
 
@@ -107,10 +111,7 @@ def require_onnx(purpose: str) -> None:
     Raises:
         MissingPackageError: it is not installed.
     """
-    try:
-        importlib.import_module("onnx")
-    except ImportError as error:
-        raise MissingPackageError("onnx", purpose, "export") from error
+    require_package("onnx", purpose, "export")
 
 
 def exported_model(name: str) -> Path | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.errors import DataError, MissingPackageError
+from effdet_deploy.errors import DataError, require_package
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -105,10 +104,7 @@ def require_pycocotools() -> None:
     Raises:
         MissingPackageError: it is not installed.
     """
-    try:
-        importlib.import_module("pycocotools.cocoeval")
-    except ImportError as error:
-        raise MissingPackageError("pycocotools", "measuring accuracy", "eval") from error
+    require_package("pycocotools", "measuring accuracy", "eval")
 
 
 def _indexed(document: dict[str, Any]) -> Any:

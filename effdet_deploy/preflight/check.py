@@ -6,10 +6,9 @@ needed; confirmed by NVIDIA's own parser for ``tensorrt-rtx`` where that is inst
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-from effdet_deploy.errors import MissingPackageError, ModelFileError
+from effdet_deploy.errors import ModelFileError, require_package
 from effdet_deploy.preflight.tables import load_target
 
 if TYPE_CHECKING:
@@ -93,10 +92,7 @@ def require_onnx() -> None:
     Raises:
         MissingPackageError: it is not.
     """
-    try:
-        importlib.import_module("onnx")
-    except ImportError as error:
-        raise MissingPackageError("onnx", "checking a model for TensorRT") from error
+    require_package("onnx", "checking a model for TensorRT")
 
 
 def _rules() -> tuple[Rule, ...]:

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from effdet_deploy._version import __version__
 from effdet_deploy.reports.columns import Column, Table
 from effdet_deploy.reports.text import show
 
@@ -17,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from effdet_deploy.benchmark.artifacts import Benchmark, Result
-    from effdet_deploy.benchmark.machine import Load, Machine
+    from effdet_deploy.benchmark.machine import Load
     from effdet_deploy.reports.columns import Part
 
 
@@ -59,67 +55,36 @@ def render_benchmark(benchmark: Benchmark) -> RenderableType:
     return show([*parts, *detail_lines(benchmark)])
 
 
-def command_of(arguments: Sequence[str]) -> str:
-    """Return a command's arguments as one line; of a path outside the folder, the name only."""
-    shown = (Path(each).name if Path(each).is_absolute() else each for each in arguments)
-    return shlex.join(shown)
-
-
-def environment(machine: Machine, load: Load) -> dict[str, Any]:
-    """Return where and under what load something was measured, for JSON."""
-    return {
-        "effdet_deploy": __version__,
-        "machine": asdict(machine),
-        "load": asdict(load) | {"trusted": not load.reasons, "reasons": list(load.reasons)},
-    }
-
-
-def to_dict(benchmark: Benchmark) -> dict[str, Any]:
-    """Return the whole benchmark as a JSON document."""
-    return environment(benchmark.machine, benchmark.load) | {
-        "results": [result.to_dict() for result in benchmark.results]
-    }
-
-
 def detail_lines(benchmark: Benchmark) -> list[str]:
     """Return what the table has no room for, a line each.
 
     Where the time goes, what share of the machine's ceilings is reached, and what it takes to get
     going.
     """
-    lines = [line for result in benchmark.results if (line := _stage_line(result))]
-    lines += [line for result in benchmark.results if (line := _reached_line(result))]
-    started = {(each.name, each.threads): _footprint_line(each) for each in benchmark.results}
-    return lines + list(started.values())
-
-
-def _stage_line(result: Result) -> str:
-    parts = [f"{name} {1e3 * seconds:.2f} ms" for name, seconds in result.stages.items() if seconds]
-    parts += [f"{name} {share:.1%}" for name, share in result.shares.items()]
-    return f"{result.name}, batch {result.batch}: {', '.join(parts)}" if parts else ""
-
-
-def _reached_line(result: Result) -> str:
-    work, reached = result.work, result.reached
-    if work is None or reached is None or not work.macs:
-        return ""
-    return (
-        f"{result.name}, batch {result.batch}: {1e-9 * work.macs:.2f} GMACs are "
-        f"{reached.arithmetic:.0%} of this machine's float32 arithmetic at "
-        f"{1e3 * result.end_to_end.median:.1f} ms, {1e-6 * work.traffic:.0f} MB of activations "
-        f"and weights {reached.bandwidth:.0%} of its bandwidth"
-    )
-
-
-def _footprint_line(result: Result) -> str:
-    each = result.footprint
-    device = f" and {_megabytes(each.device_memory)} on the device" if each.device_memory else ""
-    return (
-        f"{result.name}: file {_megabytes(result.file_size)}; first result after "
-        f"{each.until_first:.2f} s (imports {each.import_seconds:.2f}, load "
-        f"{each.load_seconds:.2f}, first run {each.first_seconds:.2f}); "
-        f"{_megabytes(each.peak_memory)} of host memory at the most{device}"
-    )
+    stages, ceilings, started = [], [], {}
+    for each in benchmark.results:
+        named = f"{each.name}, batch {each.batch}"
+        parts = [f"{name} {1e3 * took:.2f} ms" for name, took in each.stages.items() if took]
+        parts += [f"{name} {share:.1%}" for name, share in each.shares.items()]
+        if parts:
+            stages.append(f"{named}: {', '.join(parts)}")
+        if each.work is not None and each.reached is not None and each.work.macs:
+            ceilings.append(
+                f"{named}: {1e-9 * each.work.macs:.2f} GMACs are "
+                f"{each.reached.arithmetic:.0%} of this machine's float32 arithmetic at "
+                f"{1e3 * each.end_to_end.median:.1f} ms, {1e-6 * each.work.traffic:.0f} MB of "
+                f"activations and weights {each.reached.bandwidth:.0%} of its bandwidth"
+            )
+        needs = each.footprint
+        memory = f"{_megabytes(needs.peak_memory)} of host memory at the most"
+        if needs.device_memory:
+            memory += f" and {_megabytes(needs.device_memory)} on the device"
+        started[each.name, each.threads] = (
+            f"{each.name}: file {_megabytes(each.file_size)}; first result after "
+            f"{needs.until_first:.2f} s (imports {needs.import_seconds:.2f}, load "
+            f"{needs.load_seconds:.2f}, first run {needs.first_seconds:.2f}); {memory}"
+        )
+    return [*stages, *ceilings, *started.values()]
 
 
 def _megabytes(count: int) -> str:
@@ -176,10 +141,11 @@ def to_charts(benchmark: Benchmark) -> dict[str, str]:
 
     charts = {}
     if len(benchmark.results) > 1:
-        bars = [
-            Mark(_label(each), 1e3 * each.end_to_end.median, is_ours=True)
-            for each in benchmark.results
-        ]
+        bars = []
+        for each in benchmark.results:
+            threads = f", {each.threads} threads" if each.threads else ""
+            name = f"{each.name}, batch {each.batch}{threads}"
+            bars.append(Mark(name, 1e3 * each.end_to_end.median, is_ours=True))
         charts["latency"] = bar_chart("Latency, end to end", "milliseconds (median)", bars)
     for axis in ("batch", "threads"):
         lines: dict[str, dict[float, float]] = {}
@@ -194,8 +160,3 @@ def to_charts(benchmark: Benchmark) -> dict[str, str]:
             title = f"throughput against {axis}"
             charts[title] = line_chart(title.capitalize(), axis, "images a second", series)
     return charts
-
-
-def _label(result: Result) -> str:
-    threads = f", {result.threads} threads" if result.threads else ""
-    return f"{result.name}, batch {result.batch}{threads}"

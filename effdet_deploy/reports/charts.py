@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
@@ -25,17 +25,22 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-INK, SOFT, LINE, BAND = "#16202c", "#5b6878", "#dfe5ec", "#f1f4f8"
-ACCENT, BOTH, MISSED, EXTRA, LIMIT = "#2f5fd0", "#1f9d6b", "#d13b4f", "#e08a00", "#b87900"
-_VARIABLES = dict(
-    zip(
-        (INK, SOFT, LINE, BAND, ACCENT, BOTH, MISSED, EXTRA, LIMIT),
-        ("ink", "soft", "line", "band", "accent", "both", "missed", "extra", "open"),
-        strict=True,
-    )
-)
-"""The names that the page's style sheet has for colors."""
-_OURS, _THEIRS = ACCENT, "#a9b4c2"
+    Tips = dict[Artist, list[str]]
+    Shift = tuple[float, float]
+
+COLORS = {
+    "ink": "#16202c",
+    "soft": "#5b6878",
+    "line": "#dfe5ec",
+    "band": "#f1f4f8",
+    "both": "#1f9d6b",
+    "missed": "#d13b4f",
+    "extra": "#e08a00",
+    "open": "#b87900",
+    "accent": "#2f5fd0",
+}
+"""Those of the page's light style sheet, by the names that they have there."""
+_OURS, _THEIRS = COLORS["accent"], "#a9b4c2"
 _STYLE = Path(__file__).parent / "templates" / "chart.mplstyle"
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _REWRITES = (
@@ -86,7 +91,7 @@ def canvas(width: float, height: float) -> tuple[Figure, Axes]:
 def to_svg(
     figure: Figure,
     label: str,
-    tips: Mapping[Artist, Sequence[str]] | None = None,
+    tips: Tips | None = None,
     *,
     in_page: bool = False,
 ) -> str:
@@ -120,16 +125,17 @@ def to_svg(
         if element.get("id", "") not in named:
             element.attrib.pop("id", None)
         if in_page and "style" in element.attrib:
-            style = element.attrib["style"]
-            element.set("style", re.sub("#[0-9a-f]{6}", lambda hit: _themed(hit[0]), style))
+            for name, color in COLORS.items():
+                element.attrib["style"] = element.attrib["style"].replace(color, f"var(--{name})")
     space = {} if in_page else {"xmlns": _XML, "font-family": _FONTS}
     box = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
     root.attrib = space | box
     return ET.tostring(root, encoding="unicode")
 
 
-def _themed(color: str) -> str:
-    return f"var(--{_VARIABLES[color]})" if color in _VARIABLES else color
+def note(axes: Axes, text: str, at: tuple[float, float], shift: Shift, **look: Any) -> None:
+    """Write a text beside a place of the plot, ``shift`` drawing units to the right and up."""
+    axes.annotate(text, at, shift, textcoords="offset points", **look)
 
 
 @chart_style()
@@ -151,16 +157,14 @@ def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) 
     names = list(dict.fromkeys(part for parts in rows.values() for part in parts))
     figure, axes = canvas(_WIDTH, 90 + 32 * len(rows) + 20 * math.ceil(len(names) / 4))
     start = np.zeros(len(rows))
-    tips: dict[Artist, list[str]] = {}
+    tips: Tips = {}
     for name in names:
         values = np.array([parts.get(name, 0.0) for parts in rows.values()])
         drawn = axes.barh(range(len(rows)), values, 0.8, start, label=name)
         tips |= {bar: [f"{name}: {_number(each)}"] for bar, each in zip(drawn, values, strict=True)}
         start += values
     for place, total in enumerate(start):
-        axes.annotate(
-            _number(total), (total, place), (5, 0), textcoords="offset points", va="center"
-        )
+        note(axes, _number(total), (total, place), (5, 0), va="center")
     _rows(axes, list(rows), unit)
     axes.set_title(title)
     figure.legend(loc="outside lower left", ncols=4)
@@ -172,7 +176,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
     """Draw lines over numbers, each of which has the same room: 1, 2, 4, 8 stand evenly."""
     numbers = sorted({x for line in series for x, _ in line.points})
     figure, axes = canvas(_WIDTH, 300 + 18 * len(series))
-    tips: dict[Artist, list[str]] = {}
+    tips: Tips = {}
     for line in series:
         points = sorted(line.points)
         places, values = [numbers.index(x) for x, _ in points], [y for _, y in points]
@@ -191,13 +195,13 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
 def point_chart(title: str, x_label: str, y_label: str, points: Sequence[Mark]) -> str:
     """Draw numbered points, named below; x begins at 0, y at what the lowest point needs."""
     figure, axes = canvas(_WIDTH, 360 + 18 * len(points))
-    tips: dict[Artist, list[str]] = {}
+    tips: Tips = {}
     for number, each in enumerate(points, 1):
         name = f"{number}  {each.name}: {_number(each.x)}, {each.y:.2f}"
         (dot,) = axes.plot(each.x, each.y, "o", markersize=9, label=name)
         if not each.is_ours:
             dot.set_color(_THEIRS)
-        axes.annotate(str(number), (each.x, each.y), (7, 5), textcoords="offset points")
+        note(axes, str(number), (each.x, each.y), (7, 5))
         tips[dot] = [name]
     axes.margins(0.08, 0.15)
     axes.set_xlim(left=0)

@@ -8,28 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effdet_deploy.reports.charts import (
-    ACCENT,
-    BAND,
-    BOTH,
-    EXTRA,
-    INK,
-    LIMIT,
-    MISSED,
-    SOFT,
-    canvas,
-    chart_style,
-    to_svg,
-)
+from effdet_deploy.reports.charts import COLORS, canvas, chart_style, note, to_svg
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
     from effdet_deploy.diagnosis.layers import LayerParity, LayerReport
+    from effdet_deploy.reports.charts import Tips
 
 _LOWEST = -8
 """Decade of relative error that the depth chart begins at; what is smaller stands on its floor."""
@@ -55,28 +43,18 @@ def depth_chart(report: LayerReport) -> str:
     axes.set_yticks(decades, ["exact", *map(_power, decades[1:])])
     axes.grid(axis="y")
     limit = -report.least_snr_db / 20
-    axes.axhline(limit, color=LIMIT, linestyle="dashed", linewidth=1)
+    axes.axhline(limit, color=COLORS["open"], linestyle="dashed", linewidth=1)
     edge = (len(errors) - 0.5, limit)
-    axes.annotate("allowed", edge, (-6, 5), textcoords="offset points", ha="right", color=LIMIT)
-    (dots,) = axes.plot(errors, "o", color=ACCENT, markersize=5, clip_on=False)
-    tips: dict[Artist, list[str]] = {
-        dots: [f"{each.name}: {each.snr_db:.1f} dB" for each in report.layers]
-    }
+    note(axes, "allowed", edge, (-6, 5), ha="right", color=COLORS["open"])
+    (dots,) = axes.plot(errors, "o", color=COLORS["accent"], markersize=5, clip_on=False)
+    tips: Tips = {dots: [f"{each.name}: {each.snr_db:.1f} dB" for each in report.layers]}
     for place, each in enumerate(report.layers):
         if each is not report.first:
             continue
         at = (place, errors[place])
-        axes.plot(*at, "o", color=MISSED, markersize=11, clip_on=False)
+        axes.plot(*at, "o", color=COLORS["missed"], markersize=11, clip_on=False)
         side, shift = ("left", 10) if place < len(errors) / 2 else ("right", -10)
-        axes.annotate(
-            each.name,
-            at,
-            (shift, -17),
-            textcoords="offset points",
-            ha=side,
-            color=MISSED,
-            weight="bold",
-        )
+        note(axes, each.name, at, (shift, -17), ha=side, color=COLORS["missed"], weight="bold")
     return to_svg(figure, "relative error along the depth of the network", tips, in_page=True)
 
 
@@ -87,19 +65,11 @@ def _shade_parts(axes: Axes, layers: Sequence[LayerParity]) -> None:
     for number, (part, members) in enumerate(parts):
         end = start + len(list(members))
         if number % 2 == 0:
-            axes.axvspan(start - 0.5, end - 0.5, color=BAND, linewidth=0, zorder=0)
+            axes.axvspan(start - 0.5, end - 0.5, color=COLORS["band"], linewidth=0, zorder=0)
         if end - start > _NAMED_SHARE * len(layers):
-            middle = ((start + end - 1) / 2, 1)
-            axes.annotate(
-                part,
-                middle,
-                (0, 6),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center",
-                color=INK,
-                weight="bold",
-            )
+            top = ((start + end - 1) / 2, 1)
+            look = {"ha": "center", "color": COLORS["ink"], "weight": "bold"}
+            note(axes, part, top, (0, 6), xycoords=("data", "axes fraction"), **look)
         start = end
 
 
@@ -112,14 +82,14 @@ def score_scatter(
     What only one side has stands on that side's axis.
     """
     figure, axes = canvas(380, 380)
-    axes.plot([0, 1], [0, 1], color=SOFT, linestyle="dotted", linewidth=1)
+    axes.plot([0, 1], [0, 1], color=COLORS["soft"], linestyle="dotted", linewidth=1)
     points = pairs[:: max(1, math.ceil(len(pairs) / _MAX_POINTS))]
     zeros = np.zeros(_MAX_POINTS)
     missed, extra = missed[:_MAX_POINTS], extra[:_MAX_POINTS]
     for x, y, color, opacity in (
-        (points[:, 0], points[:, 1], BOTH, 0.45),
-        (missed, zeros[: len(missed)], MISSED, 1),
-        (zeros[: len(extra)], extra, EXTRA, 1),
+        (points[:, 0], points[:, 1], COLORS["both"], 0.45),
+        (missed, zeros[: len(missed)], COLORS["missed"], 1),
+        (zeros[: len(extra)], extra, COLORS["extra"], 1),
     ):
         axes.plot(
             x, y, "o", color=color, alpha=opacity, markersize=6, markeredgewidth=0, clip_on=False
@@ -149,16 +119,14 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
     heights = [len(finite) - len(positive), *counts.tolist()]
     width = 1 / _BINS_PER_DECADE
     bars = axes.bar(
-        [low + _ZERO_BAR, *edges[:-1]], heights, 0.92 * width, align="edge", color=ACCENT
+        [low + _ZERO_BAR, *edges[:-1]], heights, 0.92 * width, align="edge", color=COLORS["accent"]
     )
     ticks = range(low, high + 1, 1 if high - low <= 6 else 2)
     axes.set_xticks([low + _ZERO_BAR + width / 2, *ticks], ["0", *map(_power, ticks)])
     highest = max(*heights, 1)
     axes.set(ylim=(0, highest), yticks=[0, highest], xlabel=label)
     axes.grid(axis="y")
-    tips: dict[Artist, list[str]] = {
-        bar: [str(height)] for bar, height in zip(bars, heights, strict=True)
-    }
+    tips: Tips = {bar: [str(height)] for bar, height in zip(bars, heights, strict=True)}
     return to_svg(figure, f"histogram: {label}", tips, in_page=True)
 
 

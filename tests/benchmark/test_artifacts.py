@@ -59,7 +59,7 @@ def test_what_is_done_outside_the_graph_is_told_apart(benchmark):
 
 
 def test_the_report_has_a_row_a_result_and_survives_json(benchmark):
-    document = json.loads(json.dumps(report.to_dict(benchmark)))
+    document = json.loads(json.dumps(benchmark.to_dict()))
     assert [each["name"] for each in document["results"]] == [
         each.name for each in benchmark.results
     ]

@@ -232,3 +232,10 @@ def test_a_point_of_scaling_is_found_again_by_its_key():
         *("variant", "batch", "threads", "detections", "size", "export")
     }
     assert [each.key for each in scaling.points(options)] == [each.key for each in points]
+
+
+def test_a_stored_command_names_no_folder_of_the_machine():
+    from store import command_of
+
+    given = ["--peers", "eager;naive", "--json", "/home/somebody/out.json", "--files", "bench"]
+    assert command_of(given) == "--peers 'eager;naive' --json out.json --files bench"
