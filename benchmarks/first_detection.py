@@ -40,25 +40,11 @@ def effdet_bench(
     import effdet
     import torch
     from effdet.data.transforms import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from foreign import Foreign, Normalize, onnxruntime_maps
 
     if kind == "naive":
-        import onnxruntime
+        importlib.import_module("onnxruntime")
     torch.set_num_threads(threads)
-
-    def exported() -> torch.nn.Module:
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-
-        class Network(torch.nn.Module):
-            def forward(self, pixels: Any) -> Any:
-                maps = [
-                    torch.from_numpy(each) for each in session.run(None, {name: pixels.numpy()})
-                ]
-                return maps[: len(maps) // 2], maps[len(maps) // 2 :]
-
-        return Network()
 
     def ready() -> Detect:
         weights = {"pretrained_backbone": False} if kind == "naive" else {"checkpoint_path": model}
@@ -66,15 +52,15 @@ def effdet_bench(
             variant, bench_task="predict", pretrained=False, image_size=size, **weights
         ).eval()
         if kind == "naive":
-            bench.model = exported()
+            bench.model = Foreign(onnxruntime_maps(model, threads))
         config = bench.config
-        mean = 255 * torch.tensor(config.get("mean", IMAGENET_DEFAULT_MEAN)).view(1, 3, 1, 1)
-        std = 255 * torch.tensor(config.get("std", IMAGENET_DEFAULT_STD)).view(1, 3, 1, 1)
+        normalize = Normalize(
+            config.get("mean", IMAGENET_DEFAULT_MEAN), config.get("std", IMAGENET_DEFAULT_STD)
+        )
 
         def detect(picture: Any) -> Any:
             with torch.inference_mode():
-                pixels = torch.from_numpy(picture).permute(0, 3, 1, 2).float().sub_(mean).div_(std)
-                return bench(pixels).numpy()
+                return bench(normalize(torch.from_numpy(picture))).numpy()
 
         return detect
 

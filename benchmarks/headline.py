@@ -10,7 +10,7 @@ from effdet_deploy.reports.benchmark import markdown_table
 EAGER = "effdet eager"
 FLOAT32 = ("ours, ONNX Runtime", "ours, OpenVINO FP32")
 """Ours in float32, of which the faster one counts."""
-INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
+OPENVINO_INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
 NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
 NMS_OPERATOR_ENDING = ", --nms onnx"
 """Ends the names of ours with ONNX's own NMS in place of static steps."""
@@ -79,13 +79,15 @@ class _Timings(dict[str, Timing]):
         if theirs not in self:
             return []
         ratio = compare(self[ours], self[theirs])
-        other = f"our best FP32 ({theirs})" if theirs in FLOAT32 and ours in INT8 else theirs
+        other = (
+            f"our best FP32 ({theirs})" if theirs in FLOAT32 and ours in OPENVINO_INT8 else theirs
+        )
         return [(f"{ours_is or ours} against {other}", f"{ratio}, {ratio.verdict}", aim)]
 
 
 def _whole_lines(timings: _Timings) -> list[Line]:
     lines: list[Line] = []
-    best, int8 = timings.best(FLOAT32), timings.best(INT8)
+    best, int8 = timings.best(FLOAT32), timings.best(OPENVINO_INT8)
     if best:
         for theirs, aim in ((EAGER, "4.5x"), *((each, "2.5x") for each in NAIVE)):
             lines += timings.line(best, theirs, aim)

@@ -16,24 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
+
 # Loaded before anything is timed: an hour later, an edited file would not fit the rest.
 import scaling
 from document import markdown, write_plots
 from graphs import NETWORK, PARTS, WHOLE, Case
 from own_costs import batch_costs, outside_shares
-from peers import (
-    ALONE,
-    COMPILED,
-    COSTLY,
-    INT8,
-    NMS_OPERATOR,
-    OPENVINO,
-    OURS,
-    PEERS,
-    artifact_runs,
-    create_runs,
-    require_agreement,
-)
 from startup import measure_starts, starts
 from store import Record, add_keeping, circumstances, command_of, folder, measured_quietly, tell
 
@@ -153,9 +142,11 @@ def prepare(options: argparse.Namespace, directory: Path) -> None:
     for case in cases(options, directory):
         for part in parts(options, case):
             tell(f"{case.variant} batch {case.batch} {part}: exporting")
-            names = [name for name in chosen_peers(options, case, part) if name not in COMPILED]
+            names = [
+                name for name in chosen_peers(options, case, part) if name not in peers.COMPILED
+            ]
             with contextlib.ExitStack() as stack:
-                create_runs(case, part, names, stack)
+                peers.create_runs(case, part, names, stack)
     if not options.no_startup:
         starts(next(cases(options, directory)))
 
@@ -213,10 +204,10 @@ def measure_part(case: Case, part: str, options: argparse.Namespace) -> dict[str
     tell(f"{case.variant} batch {case.batch} {part}: preparing")
     whole, alone = part == WHOLE, case.batch == 1
     with contextlib.ExitStack() as stack:
-        runs = create_runs(case, part, chosen_peers(options, case, part), stack)
+        runs = peers.create_runs(case, part, chosen_peers(options, case, part), stack)
         if whole:
-            runs |= artifact_runs(case, options.artifact, stack)
-            require_agreement(runs)
+            runs |= peers.artifact_runs(case, options.artifact, stack)
+            peers.require_agreement(runs)
         tell(f"{case.variant} batch {case.batch} {part}: timing {', '.join(runs)}")
         with LoadWatch() as watch:
             timings = measure_interleaved(runs, plan_for(case, options))
@@ -247,18 +238,18 @@ def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str
     """
     wanted = [each for each in options.peers.split(";") if each]
     full = options.variants.split(",")[0] if options.full is None else options.full
-    left_out = set(() if case.variant in full.split(",") else COSTLY)
+    left_out = set(() if case.variant in full.split(",") else peers.COSTLY)
     if case.batch > 1:
-        left_out |= set(ALONE)
+        left_out |= set(peers.ALONE)
     if options.quick:
-        left_out |= set(COMPILED)
+        left_out |= set(peers.COMPILED)
     if part == NETWORK:
-        left_out |= set(INT8 if left_out.issuperset(COSTLY) else INT8[-1:])
-        left_out |= set(NMS_OPERATOR)
+        left_out |= set(peers.INT8 if left_out.issuperset(peers.COSTLY) else peers.INT8[-1:])
+        left_out |= set(peers.NMS_OPERATOR)
     return [
         name
-        for name in PEERS
-        if name == OURS
+        for name in peers.PEERS
+        if name == peers.OURS
         or (name not in left_out and (not wanted or any(each in name for each in wanted)))
     ]
 
@@ -267,7 +258,7 @@ def rows(timings: dict[str, Timing]) -> list[dict[str, Any]]:
     """Return every peer with how many times ours in ONNX Runtime is as fast, slowest first."""
     slowest_first = sorted(timings, key=lambda name: -timings[name].median)
     ratios = {
-        name: None if name == OURS else compare(timings[OURS], timings[name]).to_dict()
+        name: None if name == peers.OURS else compare(timings[peers.OURS], timings[name]).to_dict()
         for name in slowest_first
     }
     return [
@@ -281,9 +272,9 @@ def graph_shares(case: Case, part: str, names: Sequence[str]) -> dict[str, dict[
     feeds = {INPUT_NAME: case.our_input(part)}
     float32, int8 = partial(case.our_file, part), partial(case.int8_file, part, "openvino")
     files = {
-        OURS: ("onnxruntime", float32),
-        OPENVINO: ("openvino", float32),
-        INT8[0]: ("openvino", int8),
+        peers.OURS: ("onnxruntime", float32),
+        peers.OPENVINO: ("openvino", float32),
+        peers.INT8[0]: ("openvino", int8),
     }
     return {
         name: stage_shares(PROFILERS[engine](file(), feeds, threads=case.threads))

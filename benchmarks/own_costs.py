@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engines import bound_run, openvino_session
 from graphs import NETWORK, PARTS, WHOLE
-from peers import OPENVINO, OURS
+from peers import OPENVINO, OURS, bound_run, openvino_session
 
 from effdet_deploy.benchmark import Plan, compare, measure_interleaved
 from effdet_deploy.detection.detector import Detector

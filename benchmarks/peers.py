@@ -1,7 +1,7 @@
 """The peers that our graphs are timed against: same weights, same pictures, one process.
 
 Every peer is a function of one batch of letterboxed pictures, uint8 ``[N,H,W,3]`` in host memory.
-*End to end*, it returns rows of boxes in host memory. *Network*, it takes normalised float32
+*End to end*, it returns rows of boxes in host memory. *Network*, it takes normalized float32
 ``[N,3,H,W]`` and returns raw heads, as ``--input normalized --nms none`` does.
 """
 
@@ -12,11 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnxruntime as ort
 import torch
 from effdet.bench import DetBenchPredict
-from engines import onnxruntime_session, openvino_session
+from foreign import Foreign, Normalize, onnxruntime_maps, onnxruntime_session
 from graphs import NETWORK
-from headline import NMS_OPERATOR_ENDING
+from headline import EAGER, FLOAT32, NAIVE, NMS_OPERATOR_ENDING, OPENVINO_INT8
 from torch import Tensor, nn
 
 from effdet_deploy.detection.detector import Detector
@@ -25,7 +26,7 @@ from effdet_deploy.runtimes.adapter import run_images
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from graphs import Case
@@ -33,17 +34,11 @@ if TYPE_CHECKING:
 
     Run = Callable[[], Any]
 
-OURS, OPENVINO = "ours, ONNX Runtime", "ours, OpenVINO FP32"
+OURS, OPENVINO = FLOAT32
 """The first is the peer that all others are compared with."""
-EAGER = "effdet eager"
 COMPILED = ("effdet torch.compile FP32", "effdet torch.compile BF16")
-NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
 BF16, TORCHSCRIPT = "ours, OpenVINO BF16", "ours, TorchScript"
-INT8 = (
-    "ours, OpenVINO INT8",
-    "ours, OpenVINO INT8, the rest BF16",
-    "ours, ONNX Runtime INT8",
-)
+INT8 = (*OPENVINO_INT8, "ours, ONNX Runtime INT8")
 NMS_OPERATOR = tuple(name + NMS_OPERATOR_ENDING for name in (OURS, OPENVINO, INT8[0]))
 """Peers whose NMS is ONNX's own operator in place of static steps."""
 PEERS = (EAGER, *COMPILED, *NAIVE, OURS, OPENVINO, BF16, *INT8, *NMS_OPERATOR, TORCHSCRIPT)
@@ -56,38 +51,12 @@ AGREEMENT = 1e-2
 
 
 def create_runs(
-    case: Case, part: str, names: Sequence[str], stack: contextlib.ExitStack
+    case: Case, part: str, names: Collection[str], stack: contextlib.ExitStack
 ) -> dict[str, Run]:
     """Return every peer in ``names`` as something to time, for ``part``."""
     torch.set_num_threads(case.threads)
     makers = _effdet_runs(case, part) | _our_runs(case, part, stack)
     return {name: make() for name, make in makers.items() if name in names}
-
-
-class Normalise(nn.Module):
-    """What effdet's loader does to a batch on its way to the network."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.register_buffer("mean", 255 * torch.tensor(config.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(config.std).view(1, 3, 1, 1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map uint8 ``[N,H,W,3]`` to float32 ``[N,3,H,W]``."""
-        return images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
-
-
-class Foreign(nn.Module):
-    """A network that runs elsewhere than in torch, with effdet's outputs: two lists of levels."""
-
-    def __init__(self, run: Callable[[NDArray[Any]], Sequence[NDArray[Any]]]) -> None:
-        super().__init__()
-        self.run = run
-
-    def forward(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Map normalised images to class and box outputs, level by level."""
-        maps = [torch.from_numpy(each) for each in self.run(pixels.numpy())]
-        return maps[: len(maps) // 2], maps[len(maps) // 2 :]
 
 
 class Half(nn.Module):
@@ -110,7 +79,7 @@ def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
         EAGER: lambda: theirs,
         COMPILED[0]: lambda: kept.setdefault(COMPILED[0], torch.compile(copy.deepcopy(theirs))),
         COMPILED[1]: lambda: kept.setdefault(COMPILED[1], torch.compile(Half(theirs))),
-        NAIVE[0]: lambda: Foreign(onnxruntime_session(case.naive_onnx(), case.threads)),
+        NAIVE[0]: lambda: Foreign(onnxruntime_maps(case.naive_onnx(), case.threads)),
         NAIVE[1]: lambda: Foreign(openvino_session(case.naive_onnx(), case, "f32")),
     }
 
@@ -119,10 +88,11 @@ def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
         if part == NETWORK:
             pixels = torch.from_numpy(case.our_input(part))
             return torch.inference_mode()(lambda: network(pixels))
-        normalise, bench = Normalise(case.weights.ours.config), DetBenchPredict(theirs)
+        config, bench = case.weights.ours.config, DetBenchPredict(theirs)
+        normalize = Normalize(config.mean, config.std)
         bench.model = network
         pictures = case.weights.pictures
-        return torch.inference_mode()(lambda: bench(normalise(torch.from_numpy(pictures))).numpy())
+        return torch.inference_mode()(lambda: bench(normalize(torch.from_numpy(pictures))).numpy())
 
     return {name: partial(run_of, make) for name, make in networks.items()}
 
@@ -184,3 +154,42 @@ def require_agreement(runs: dict[str, Run]) -> float:
     if difference > AGREEMENT:
         raise RuntimeError(f"ours and effdet differ by {difference:.3f} in their best scores")
     return difference
+
+
+def openvino_session(
+    path: Path, case: Case, precision: str
+) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
+    """Return what runs an ONNX file in OpenVINO, tuned for latency at the case's batch size.
+
+    Its outputs stay in the engine's memory, which the next run writes again.
+    """
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    shape = model.input(0).partial_shape
+    shape[0] = case.batch
+    model.reshape({model.input(0): shape})
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": case.threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    compiled = core.compile_model(model, "CPU", settings)
+    request = compiled.create_infer_request()
+    shared = {"share_inputs": True, "share_outputs": True}
+    return lambda pixels: list(request.infer([pixels], **shared).to_tuple())
+
+
+def bound_run(path: Path, feed: NDArray[Any], threads: int) -> Callable[[], None]:
+    """Return a run whose outputs have their memory already.
+
+    The network's outputs are megabytes, which the whole graph keeps to itself and uses again.
+    """
+    session = onnxruntime_session(path, threads)
+    given = session.get_inputs()[0].name
+    binding = session.io_binding()
+    binding.bind_cpu_input(given, feed)
+    for each, value in zip(session.get_outputs(), session.run(None, {given: feed}), strict=True):
+        binding.bind_ortvalue_output(each.name, ort.OrtValue.ortvalue_from_numpy(value))
+    return partial(session.run_with_iobinding, binding)

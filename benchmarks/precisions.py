@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
-from store import code_digest, tell
+from store import code_digest, finished, tell
 
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
@@ -123,58 +123,53 @@ def prepare(weights: Path, files: Path, counts: dict[str, int]) -> Setting:
 
 def _scenes(files: Path, split: str, count: int) -> Path:
     """Return the annotations of ``count`` scenes; the detector was trained with other seeds."""
-    folder = files / f"{split}-{count}"
-    if not folder.is_dir():
+    made = files / f"{split}-{count}"
+    if not made.is_dir():
         tell(f"composing {count} scenes of the {split} split")
-        partial_folder = folder.with_suffix(".partial")
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        arguments = ["--split", split, "--seed", "0" if split == "test" else "1000"]
-        command = [sys.executable, str(_SCENES), *arguments, "--count", str(count)]
-        subprocess.run([*command, str(partial_folder)], check=True, stdout=subprocess.DEVNULL)  # noqa: S603
-        partial_folder.rename(folder)
-    return folder / "annotations.json"
+        with finished(made) as partly:
+            shutil.rmtree(partly, ignore_errors=True)
+            seed = "0" if split == "test" else "1000"
+            given = ["--split", split, "--seed", seed, "--count", str(count), str(partly)]
+            command = [sys.executable, str(_SCENES), *given]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+    return made / "annotations.json"
 
 
 def entries() -> list[Entry]:
     """Return every row, in the order of the table; a baseline stands before what it serves."""
-    fp16: dict[str, Any] = {"precision": "fp16", "target": "tensorrt"}
-    int8: dict[str, Any] = {"precision": "int8"}
+    default = {
+        target: partial(_lowered, precision="int8", target=target)
+        for target in ("openvino", "tensorrt", "onnxruntime")
+    }
     rows = [
         Entry(BASELINE, "onnxruntime", _exported),
         Entry("eager PyTorch, effdet's post-processing", "pytorch", None),
-        Entry("FP16", "onnxruntime", partial(_lowered, **fp16)),
+        Entry("FP16", "onnxruntime", partial(_lowered, precision="fp16", target="tensorrt")),
         Entry("FP16, every tensor rounded", "onnxruntime", _rounded, is_technique=True),
         Entry("FP32 of inexact weights", "onnxruntime", _inexact),
         Entry("FP16 of inexact weights", "onnxruntime", _inexact_fp16, "FP32 of inexact weights"),
-        Entry("INT8 default, openvino", "openvino", partial(_lowered, target="openvino", **int8)),
+        Entry("INT8 default, openvino", "openvino", default["openvino"]),
         Entry(f"INT8 budget {BUDGET}, openvino", "openvino", _budgeted),
-        Entry(
-            "INT8 default, tensorrt", "onnxruntime", partial(_lowered, target="tensorrt", **int8)
-        ),
-        Entry(
-            "INT8 default, onnxruntime",
-            "onnxruntime",
-            partial(_lowered, target="onnxruntime", **int8),
-        ),
+        Entry("INT8 default, tensorrt", "onnxruntime", default["tensorrt"]),
+        Entry("INT8 default, onnxruntime", "onnxruntime", default["onnxruntime"]),
         Entry("onnxruntime.quantization, defaults", "onnxruntime", _naive),
         Entry("onnxruntime.quantization, network only", "onnxruntime", _naive_network),
     ]
-    return rows + [
-        Entry(f"INT8, {name}", "openvino", partial(_quantised, **how), is_technique=True)
-        for name, how in _techniques().items()
-    ]
-
-
-def _techniques() -> dict[str, dict[str, Any]]:
-    """Return what else is measured: each way to round, and each kind of layer added or left out."""
-    found: dict[str, dict[str, Any]] = {
-        name: {"recipe": recipe, "takes": by_default} for name, recipe in RECIPES.items()
+    # What else is measured: each way to round, and each kind of layer added or left out.
+    techniques: dict[str, Any] = {
+        name: partial(_quantised, recipe=recipe, takes=by_default)
+        for name, recipe in RECIPES.items()
     }
-    found["pointwise and full convolutions alone"] = {"takes": only("dense")}
+    dense = "pointwise and full convolutions alone"
+    techniques[dense] = partial(_quantised, takes=only("dense"))
     for kind in KINDS:
         if kind != "dense":
-            found[f"the default and {kind}"] = {"takes": default_and(kind)}
-    return found | {"every convolution": {"takes": only(*KINDS)}}
+            techniques[f"the default and {kind}"] = partial(_quantised, takes=default_and(kind))
+    techniques["every convolution"] = partial(_quantised, takes=only(*KINDS))
+    return rows + [
+        Entry(f"INT8, {name}", "openvino", make, is_technique=True)
+        for name, make in techniques.items()
+    ]
 
 
 def by_default(each: Convolution) -> bool:

@@ -97,22 +97,16 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for JSON; times in milliseconds."""
+        plain = asdict(self)
+        named = ("name", "backend", "device", "precision", "batch", "threads")
         return {
-            "name": self.name,
-            "backend": self.backend,
-            "device": self.device,
-            "precision": self.precision,
-            "batch": self.batch,
-            "threads": self.threads,
+            **{name: plain[name] for name in named},
             "images_per_second": self.throughput,
             "end_to_end": self.end_to_end.to_dict(),
             "stages_ms": {stage: 1e3 * seconds for stage, seconds in self.stages.items()},
             "graph_shares": self.shares,
             "ratio_to_first": None if self.ratio is None else self.ratio.to_dict(),
-            "footprint": asdict(self.footprint),
-            "file_size": self.file_size,
-            "work": None if self.work is None else asdict(self.work),
-            "reached": None if self.reached is None else asdict(self.reached),
+            **{name: plain[name] for name in ("footprint", "file_size", "work", "reached")},
         }
 
 

@@ -70,19 +70,26 @@ def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> N
     Raises:
         ModelFileError: it was built for another, or holds no weights.
     """
-    name = NAMES.get(built.backend, built.backend)
+    traits, name = built.traits, NAMES.get(built.backend, built.backend)
     rebuild = (
         f"Build it on this machine from its ONNX file: effdet-deploy build model.onnx '{path.name}'"
     )
-    if built.version != version and not (
-        "version-compatible" in built.traits and _is_later(version, built.version)
-    ):
+    # Version-compatible engines run under later releases of one major version.
+    here, there = ([int(part) for part in re.findall(r"\d+", x)] for x in (version, built.version))
+    is_later = "version-compatible" in traits and here[:1] == there[:1] and here >= there
+    if built.version != version and not is_later:
         raise ModelFileError(
             f"'{path}' was built for {name} {built.version}, and this is {name} {version}.",
             f"{rebuild}; or install that release.",
         )
+    if "hardware-compatible=ampere+" in traits:
+        fits = float(gpu.compute_capability) >= _AMPERE
+    elif "hardware-compatible=same-compute-capability" in traits:
+        fits = gpu.compute_capability == built.compute_capability
+    else:
+        fits = (gpu.name, gpu.compute_capability) == (built.gpu, built.compute_capability)
     # An engine of TensorRT-RTX is compiled for the GPU when it is loaded.
-    if built.backend != "tensorrt-rtx" and built.gpu and not _fits(built, gpu):
+    if built.backend != "tensorrt-rtx" and built.gpu and not fits:
         raise ModelFileError(
             f"'{path}' was built for {built.gpu} (compute capability "
             f"{built.compute_capability}), and this is {gpu}.",
@@ -93,20 +100,6 @@ def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> N
             f"'{path}' was built with --strip-plan and holds no weights.",
             "Refit it with TensorRT's refitter first, or build it without --strip-plan.",
         )
-
-
-def _is_later(version: str, built: str) -> bool:
-    """Version-compatible engines run under later releases of one major version."""
-    here, there = ([int(part) for part in re.findall(r"\d+", each)] for each in (version, built))
-    return here[:1] == there[:1] and here >= there
-
-
-def _fits(built: EngineSpec, gpu: Gpu) -> bool:
-    if "hardware-compatible=ampere+" in built.traits:
-        return float(gpu.compute_capability) >= _AMPERE
-    if "hardware-compatible=same-compute-capability" in built.traits:
-        return gpu.compute_capability == built.compute_capability
-    return (gpu.name, gpu.compute_capability) == (built.gpu, built.compute_capability)
 
 
 def spec_without_sidecar(

@@ -1,0 +1,59 @@
+"""effdet's own pipeline around a network that may run elsewhere; imports torch alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Maps = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
+
+
+class Normalize(nn.Module):
+    """What effdet's loader does to a batch on its way to the network."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 ``[N,H,W,3]`` to float32 ``[N,3,H,W]``."""
+        return images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
+
+
+class Foreign(nn.Module):
+    """A network that runs elsewhere than in torch, with effdet's outputs: two lists of levels."""
+
+    def __init__(self, run: Maps) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Map normalized images to class and box outputs, level by level."""
+        maps = [torch.from_numpy(each) for each in self.run(pixels.numpy())]
+        return maps[: len(maps) // 2], maps[len(maps) // 2 :]
+
+
+def onnxruntime_session(path: Path | str, threads: int) -> Any:
+    """Return an ONNX file in ONNX Runtime at its defaults."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    providers = ["CPUExecutionProvider"]
+    return onnxruntime.InferenceSession(str(path), settings, providers=providers)
+
+
+def onnxruntime_maps(path: Path | str, threads: int) -> Maps:
+    """Return what runs an ONNX file in ONNX Runtime."""
+    session = onnxruntime_session(path, threads)
+    name = session.get_inputs()[0].name
+    return lambda pixels: session.run(None, {name: pixels})
