@@ -19,11 +19,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 IMAGENET_FILL = (124, 116, 104)
 TF_ASPECT_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
-SQRT_ASPECT_RATIOS = (
-    (1.0, 1.0),
-    (math.sqrt(2.0), 1 / math.sqrt(2.0)),
-    (math.sqrt(0.5), 1 / math.sqrt(0.5)),
-)
 MAX_IMAGE_SIDE = 4096
 """Largest accepted image side in pixels; D7x is trained at 1536."""
 RESAMPLE_MODES = ("max", "avg", "bilinear", "nearest")

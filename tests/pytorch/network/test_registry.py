@@ -7,7 +7,7 @@ import torch
 
 from effdet_deploy.errors import UnknownNameError
 from effdet_deploy.pytorch.network import create_model, get_config, list_models, resolve_name
-from effdet_deploy.pytorch.network.config import IMAGENET_MEAN, IMAGENET_STD
+from effdet_deploy.pytorch.network.config import IMAGENET_FILL, IMAGENET_MEAN, IMAGENET_STD
 from tests.networks import COVER, parts
 
 with warnings.catch_warnings():
@@ -53,6 +53,8 @@ def test_every_field_is_that_of_effdet(name):
     assert ours.image_size == tuple(theirs.image_size)
     assert ours.mean == tuple(theirs.get("mean", IMAGENET_MEAN))
     assert ours.std == tuple(theirs.get("std", IMAGENET_STD))
+    fill = theirs.get("fill_color", IMAGENET_FILL)
+    assert ours.fill_color == (tuple(fill) if not isinstance(fill, int) else (fill,) * 3)
     assert ours.fpn_name == (theirs.fpn_name or "bifpn_fa")
     assert ours.head_act_type == (theirs.head_act_type or "")
     assert ours.backbone_indices == tuple(theirs.backbone_indices or (2, 3, 4))
