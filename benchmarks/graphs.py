@@ -26,7 +26,7 @@ from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import create_model, resolve_name
-from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.pytorch.network.conditioning import randomize
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Case:
         if self.checkpoint.exists():
             ours.load_state_dict(torch.load(self.checkpoint, weights_only=True))
         else:
-            randomise(ours)
+            randomize(ours)
             with finished(self.checkpoint) as partly:
                 torch.save(ours.state_dict(), partly)
         size = ours.config.image_size

@@ -204,7 +204,7 @@ def export_here(point: Point, path: Path) -> int:
     from effdet_deploy import ExportOptions, export
     from effdet_deploy.benchmark.machine import peak_memory
     from effdet_deploy.pytorch.network import create_model
-    from effdet_deploy.pytorch.network.conditioning import randomise
+    from effdet_deploy.pytorch.network.conditioning import randomize
 
     torch.set_num_threads(point.threads)
     network = create_model(point.variant, image_size=point.size).eval()
@@ -212,7 +212,7 @@ def export_here(point: Point, path: Path) -> int:
     if point.kind != "export" and stored.exists():
         network.load_state_dict(torch.load(stored, weights_only=True))
     elif point.kind != "export":
-        randomise(network)
+        randomize(network)
         torch.save(network.state_dict(), stored)
     options = ExportOptions(
         batch=BatchSpec(1, 1, max(BATCHES)),

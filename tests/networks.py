@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import timm
 
 from effdet_deploy.pytorch.network import EfficientDet, create_model
-from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.pytorch.network.conditioning import randomize
 
 if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
@@ -35,5 +35,5 @@ def conditioned(
 ) -> EfficientDet:
     """Return a network in evaluation mode; callers must not change it."""
     network = create_model(name, image_size=image_size, num_classes=num_classes)
-    randomise(network)
+    randomize(network)
     return network.eval()

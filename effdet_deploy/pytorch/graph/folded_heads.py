@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from effdet_deploy.pytorch.network.blocks import SeparableConv2d
+from effdet_deploy.pytorch.network.blocks import SeparableConv2d, last_conv
 
 
 class FoldedHead(nn.Module):
@@ -22,7 +22,7 @@ class FoldedHead(nn.Module):
         super().__init__()
         self.conv_rep = nn.ModuleList()
         for repeat, conv in enumerate(head.conv_rep):
-            norms = [_head_norm(head, repeat, level) for level in range(head.num_levels)]
+            norms = [head.norm(repeat, level) for level in range(head.num_levels)]
             self.conv_rep.append(_FoldedRepeat(conv, norms, head.act))
         separable = isinstance(head.predict, SeparableConv2d)
         self.predict = (SeparablePredict if separable else DensePredict)(head.predict)
@@ -109,8 +109,7 @@ class _FoldedRepeat(nn.Module):
         super().__init__()
         separable = isinstance(conv, SeparableConv2d)
         self.conv_dw = conv.conv_dw if separable else nn.Identity()
-        last = conv.conv_pw if separable else conv.conv
-        self.level = nn.ModuleList(fuse_conv_bn_eval(last, norm) for norm in norms)
+        self.level = nn.ModuleList(fuse_conv_bn_eval(last_conv(conv), norm) for norm in norms)
         self.act = act
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
@@ -118,10 +117,3 @@ class _FoldedRepeat(nn.Module):
         for index, conv in enumerate(self.level):
             maps.append(self.act(conv(self.conv_dw(x[index]))))
         return maps
-
-
-def _head_norm(head: Any, repeat: int, level: int) -> nn.BatchNorm2d:
-    outer, inner = (level, repeat) if head.level_first else (repeat, level)
-    norm = head.bn_rep[outer][inner]
-    found: nn.BatchNorm2d = norm if head.level_first else norm.bn
-    return found

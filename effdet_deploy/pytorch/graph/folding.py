@@ -15,13 +15,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from effdet_deploy.pytorch.graph.folded_heads import FoldedHead
 from effdet_deploy.pytorch.network.blocks import FpnCombine
+from effdet_deploy.pytorch.network.calls import calls_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from effdet_deploy.artifact.spec import InputSpec
     from effdet_deploy.pytorch.network.efficientdet import EfficientDet
-
 
 _HEADS = ("class_net.", "box_net.")
 
@@ -59,53 +57,18 @@ class FoldedNetwork(nn.Module):
 
 def fold_batch_norms(network: EfficientDet) -> None:
     """Fold every BatchNorm of backbone and pyramid that follows a convolution, in place."""
-    for conv_name, norm_name in _conv_norm_pairs(network):
-        if conv_name.startswith(_HEADS):
-            continue  # A head's convolution has a BatchNorm for every level: see FoldedHead.
-        conv: Any = network.get_submodule(conv_name)
-        norm: Any = network.get_submodule(norm_name)
-        _replace(network, conv_name, fuse_conv_bn_eval(conv, norm))
-        _replace(network, norm_name, _after_norm(norm))
-
-
-def _conv_norm_pairs(network: EfficientDet) -> list[tuple[str, str]]:
-    """Find which BatchNorm belongs to which convolution, by running the network.
-
-    A BatchNorm whose input is the very tensor that a convolution returned belongs to it. The run
-    is on the meta device, where tensors have shapes and no numbers, and takes no time.
-    """
-    twin = copy.deepcopy(network).to("meta")
-    names = {module: name for name, module in twin.named_modules()}
-    produced: dict[int, tuple[str, Tensor]] = {}
-    pairs: list[tuple[str, str]] = []
-
-    def remember(conv: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # The tensor is kept so that its id cannot be given to another one.
-        produced[id(output)] = (names[conv], output)
-
-    def pair(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if id(inputs[0]) in produced:
-            pairs.append((produced[id(inputs[0])][0], names[norm]))
-
-    for module in names:
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(remember)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.register_forward_pre_hook(pair)
-    dtype = next(twin.parameters()).dtype
-    twin(torch.empty(1, 3, *network.config.image_size, device="meta", dtype=dtype))
-    return pairs
-
-
-def _after_norm(norm: nn.Module) -> nn.Module:
-    """What is left of a norm layer: timm's ``BatchNormAct2d`` carries an activation."""
-    act = getattr(norm, "act", None)
-    return act if isinstance(act, nn.Module) else nn.Identity()
-
-
-def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, attribute = name.rpartition(".")
-    setattr(network.get_submodule(parent), attribute, module)
+    for call in calls_of(network):
+        # A head's convolution has a BatchNorm for every level: see FoldedHead.
+        if call.conv is None or call.conv.module.startswith(_HEADS):
+            continue
+        conv: Any = network.get_submodule(call.conv.module)
+        norm: Any = network.get_submodule(call.spot.module)
+        # timm's BatchNormAct2d carries an activation, which is what is left of it.
+        act = getattr(norm, "act", None)
+        network.set_submodule(call.conv.module, fuse_conv_bn_eval(conv, norm))
+        network.set_submodule(
+            call.spot.module, act if isinstance(act, nn.Module) else nn.Identity()
+        )
 
 
 def fold_input(backbone: nn.Module, spec: InputSpec) -> None:
@@ -113,14 +76,10 @@ def fold_input(backbone: nn.Module, spec: InputSpec) -> None:
 
     ``normalized`` input is already divided; only its channel order is folded.
     """
-    stem = next(_convolutions(backbone))
+    stem = next(each for each in backbone.modules() if isinstance(each, nn.Conv2d))
     weight = stem.weight.data
     if spec.kind != "normalized":
         weight = weight / (255 * torch.tensor(spec.std)).view(1, 3, 1, 1)
     if spec.channel_order == "bgr":
         weight = weight.flip(1)
     stem.weight.data = weight
-
-
-def _convolutions(module: nn.Module) -> Iterator[nn.Conv2d]:
-    return (each for each in module.modules() if isinstance(each, nn.Conv2d))

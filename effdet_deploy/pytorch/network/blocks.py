@@ -7,7 +7,7 @@ annotations as objects, hence no ``from __future__ import annotations`` in this 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Optional, TypeAlias
+from typing import Any, Optional, TypeAlias
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -82,6 +82,11 @@ class SeparableConv2d(nn.Module):
         return self.bn(self.conv_pw(self.conv_dw(x)))
 
 
+def last_conv(layer: Any) -> nn.Conv2d:
+    """Return the convolution of either kind of layer that makes its outputs."""
+    return layer.conv_pw if isinstance(layer, SeparableConv2d) else layer.conv
+
+
 class Interpolate2d(nn.Module):
     """Resampling to a size fixed at construction.
 
@@ -96,14 +101,9 @@ class Interpolate2d(nn.Module):
 
     def __init__(self, input_size: tuple[int, int], size: tuple[int, int], mode: str) -> None:
         super().__init__()
-        exact = all(
-            big % small == 0
-            for big, small in (
-                (max(ours, theirs), min(ours, theirs))
-                for ours, theirs in zip(input_size, size, strict=True)
-            )
-        )
-        ratio = [out / into for into, out in zip(input_size, size, strict=True)]
+        sides = list(zip(input_size, size, strict=True))
+        exact = all(max(pair) % min(pair) == 0 for pair in sides)
+        ratio = [out / into for into, out in sides]
         self.size = None if exact else list(size)
         self.scale = ratio if exact else None
         self.mode = mode

@@ -1,6 +1,6 @@
 """Random weights that mean something: seeded, and conditioned on pictures with structure.
 
-As initialised, every logit of an EfficientDet is the same to five digits: detections are ties,
+As initialized, every logit of an EfficientDet is the same to five digits: detections are ties,
 and comparing two such networks proves nothing. Here BatchNorm gets the statistics of a dozen
 pictures, and the predict layers are scaled so that scores run from 0.99 down.
 """
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from effdet_deploy.pytorch.network.blocks import SeparableConv2d
+from effdet_deploy.pytorch.network.blocks import last_conv
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.synthetic import structured_pictures
 
@@ -37,30 +37,33 @@ MAX_SIDE = 512
 """Conditioning runs at most at this size; weights do not depend on the size, only time does."""
 
 
-def randomise(model: EfficientDet, seed: int = 0) -> None:
+def randomize(model: EfficientDet, seed: int = 0) -> None:
     """Give ``model`` seeded random weights on which scores and boxes vary with the picture.
 
     The result depends on ``seed``, the configuration and the machine's arithmetic; not on the
     number of threads, nor on what was in the model or drawn from torch's generator before.
     """
+    config = model.config
+    shrink = min(1.0, MAX_SIDE / max(config.image_size))
+    # The aspect ratio is kept where the levels allow it.
+    height, width = (max(2**config.max_level, round(side * shrink)) for side in config.image_size)
     # Layers draw initial values from torch's own generator, which is the caller's.
     with torch.random.fork_rng(devices=()):
-        twin = EfficientDet(_reduced(model.config))
+        twin = EfficientDet(config.replace({"image_size": (height, width)}))
+    pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed))
     with torch.no_grad(), _one_thread():
         _draw_parameters(twin, torch.Generator().manual_seed(seed))
-        pictures = _normalised_pictures(twin.config, seed)
-        class_outputs, box_outputs = _set_batch_norm_statistics(twin, pictures)
-        _scale_predict(twin.class_net.predict, class_outputs, LOGIT_MEAN, LOGIT_SPREAD)
-        _scale_predict(twin.box_net.predict, box_outputs, 0.0, BOX_SPREAD)
+        heads = _set_batch_norm_statistics(twin, network_input(pictures, config))
+        _scale_predict(twin.class_net.predict, heads[0], LOGIT_MEAN, LOGIT_SPREAD)
+        _scale_predict(twin.box_net.predict, heads[1], 0.0, BOX_SPREAD)
     model.load_state_dict(twin.state_dict())
 
 
-def _reduced(config: ModelConfig) -> ModelConfig:
-    """Shrink the image to :data:`MAX_SIDE`, keeping the aspect ratio where levels allow it."""
-    shrink = min(1.0, MAX_SIDE / max(config.image_size))
-    smallest = 2**config.max_level
-    height, width = (max(smallest, round(side * shrink)) for side in config.image_size)
-    return config.replace({"image_size": (height, width)})
+def network_input(pictures: Tensor, config: ModelConfig) -> Tensor:
+    """Map RGB pictures uint8 ``[N,H,W,3]`` to what the network takes, float32 ``[N,3,H,W]``."""
+    mean = torch.tensor(config.mean).view(3, 1, 1)
+    std = torch.tensor(config.std).view(3, 1, 1)
+    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 @contextlib.contextmanager
@@ -92,19 +95,6 @@ def _draw_parameters(model: nn.Module, generator: torch.Generator) -> None:
                 parameter.normal_(0, 0.1, generator=generator)
 
 
-def _normalised_pictures(config: ModelConfig, seed: int) -> Tensor:
-    height, width = config.image_size
-    pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed))
-    return normalise(pictures, config)
-
-
-def normalise(pictures: Tensor, config: ModelConfig) -> Tensor:
-    """Map RGB pictures uint8 ``[N,H,W,3]`` to what the network takes, float32 ``[N,3,H,W]``."""
-    mean = torch.tensor(config.mean).view(3, 1, 1)
-    std = torch.tensor(config.std).view(3, 1, 1)
-    return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
-
-
 def _set_batch_norm_statistics(
     model: EfficientDet, pictures: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
@@ -132,12 +122,11 @@ def _scale_predict(predict: nn.Module, outputs: list[Tensor], mean: float, sprea
     ``outputs`` are the levels' ``[N,C,h,w]`` before scaling. Each level counts the same in the
     mean, and the pooled deviation from it becomes ``spread``.
     """
-    conv = "conv_pw" if isinstance(predict, SeparableConv2d) else "conv"
-    weight, bias = (predict.get_parameter(f"{conv}.{name}") for name in ("weight", "bias"))
-    centre = torch.stack([level.mean(dim=(0, 2, 3)) for level in outputs]).mean(dim=0)
+    conv: Any = last_conv(predict)
+    center = torch.stack([level.mean(dim=(0, 2, 3)) for level in outputs]).mean(dim=0)
     deviations = torch.stack(
-        [(level - centre.view(1, -1, 1, 1)).square().mean() for level in outputs]
+        [(level - center.view(1, -1, 1, 1)).square().mean() for level in outputs]
     )
     factor = spread / deviations.mean().sqrt()
-    weight.mul_(factor)
-    bias.copy_((bias - centre) * factor + mean)
+    conv.weight.mul_(factor)
+    conv.bias.copy_((conv.bias - center) * factor + mean)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from effdet_deploy.pytorch.network.backbone import create_backbone
-from effdet_deploy.pytorch.network.blocks import ConvBnAct2d, SeparableConv2d
+from effdet_deploy.pytorch.network.blocks import ConvBnAct2d, SeparableConv2d, last_conv
 from effdet_deploy.pytorch.network.head import HeadNet
 from effdet_deploy.pytorch.network.pyramid import BiFpn
 from effdet_deploy.pytorch.network.registry import get_config
@@ -36,8 +36,9 @@ class EfficientDet(nn.Module):
         self.class_net = HeadNet(config, config.num_classes)
         self.box_net = HeadNet(config, 4)
         for part in (self.fpn, self.class_net, self.box_net):
-            _initialise(part, is_head=part is not self.fpn)
-        _set_prior(self.class_net.predict)
+            _initialize(part, is_head=part is not self.fpn)
+        bias: Any = last_conv(self.class_net.predict).bias
+        nn.init.constant_(bias, -math.log((1 - _PRIOR) / _PRIOR))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Map normalised images ``[N,3,H,W]`` to class logits and box codes of every level.
@@ -73,35 +74,21 @@ def create_model(
     return EfficientDet(get_config(name).replace(overrides))
 
 
-def _initialise(part: nn.Module, *, is_head: bool) -> None:
-    """Initialise as the TensorFlow implementation does: Glorot, or scaled by fan-in in heads."""
+def _initialize(part: nn.Module, *, is_head: bool) -> None:
+    """Initialize as the TensorFlow implementation does: Glorot, or scaled by fan-in in heads."""
     for module in part.modules():
-        if isinstance(module, SeparableConv2d):
-            convs = [module.conv_dw, module.conv_pw]
-        elif isinstance(module, ConvBnAct2d):
-            convs = [module.conv]
-        else:
+        if not isinstance(module, SeparableConv2d | ConvBnAct2d):
             continue
-        for conv in convs:
-            _initialise_conv(conv, is_head=is_head, separable=len(convs) > 1)
-
-
-def _initialise_conv(conv: nn.Conv2d, *, is_head: bool, separable: bool) -> None:
-    area = math.prod(conv.kernel_size)
-    fan_in = conv.weight.shape[1] * area
-    fan_out = conv.weight.shape[0] * area // conv.groups
-    if is_head and separable:
-        nn.init.normal_(conv.weight, std=math.sqrt(1 / max(1.0, fan_in)))
-    elif is_head:
-        nn.init.normal_(conv.weight, std=0.01)
-    else:
-        limit = math.sqrt(3 / max(1.0, (fan_in + fan_out) / 2))
-        nn.init.uniform_(conv.weight, -limit, limit)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-
-
-def _set_prior(predict: nn.Module) -> None:
-    *_, conv = (module for module in predict.modules() if isinstance(module, nn.Conv2d))
-    if conv.bias is not None:
-        nn.init.constant_(conv.bias, -math.log((1 - _PRIOR) / _PRIOR))
+        for conv in (each for each in module.children() if isinstance(each, nn.Conv2d)):
+            area = math.prod(conv.kernel_size)
+            fan_in = conv.weight.shape[1] * area
+            fan_out = conv.weight.shape[0] * area // conv.groups
+            if is_head:
+                separable = isinstance(module, SeparableConv2d)
+                std = math.sqrt(1 / max(1.0, fan_in)) if separable else 0.01
+                nn.init.normal_(conv.weight, std=std)
+            else:
+                limit = math.sqrt(3 / max(1.0, (fan_in + fan_out) / 2))
+                nn.init.uniform_(conv.weight, -limit, limit)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)

@@ -5,7 +5,9 @@ TorchScript reads class annotations as objects, hence no ``from __future__ impor
 
 # ruff: noqa: B905 - TorchScript's zip has no strict, and a line that says so beside the
 # "type: ignore" that it needs would be taken for a type comment by TorchScript.
-from typing import Final
+from collections import OrderedDict
+from functools import partial
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -43,7 +45,15 @@ class HeadNet(nn.Module):
             )
             for _ in range(config.box_class_repeats)
         )
-        self.bn_rep = _batch_norms(config)
+        repeats, levels = range(config.box_class_repeats), range(config.num_levels)
+        norm = partial(norm_factory(config), config.fpn_channels)
+        # Repeat-first checkpoints name a BatchNorm ``bn_rep.{repeat}.{level}.bn``.
+        self.bn_rep = nn.ModuleList(
+            nn.ModuleList(norm() for _ in repeats)
+            if self.level_first
+            else nn.ModuleList(nn.Sequential(OrderedDict(bn=norm())) for _ in levels)
+            for _ in (levels if self.level_first else repeats)
+        )
         act_type = config.head_act_type or config.act_type
         self.act = activation(act_type, inplace=True)
         self.predict = conv_type(
@@ -70,22 +80,8 @@ class HeadNet(nn.Module):
                     maps[level] = self.act(norm(conv(maps[level])))
         return [self.predict(level_map) for level_map in maps]
 
-
-def _batch_norms(config: ModelConfig) -> nn.ModuleList:
-    norm = norm_factory(config)
-    repeats, levels = config.box_class_repeats, config.num_levels
-    if config.head_bn_level_first:
-        return nn.ModuleList(
-            nn.ModuleList(norm(config.fpn_channels) for _ in range(repeats)) for _ in range(levels)
-        )
-    return nn.ModuleList(
-        nn.ModuleList(_named_norm(norm(config.fpn_channels)) for _ in range(levels))
-        for _ in range(repeats)
-    )
-
-
-def _named_norm(norm: nn.Module) -> nn.Sequential:
-    """Wrap as effdet's repeat-first checkpoints name it: ``bn_rep.{repeat}.{level}.bn``."""
-    sequence = nn.Sequential()
-    sequence.add_module("bn", norm)
-    return sequence
+    def norm(self, repeat: int, level: int) -> Any:
+        """Return the BatchNorm that follows a repeat's convolution at a level."""
+        if self.level_first:
+            return self.bn_rep[level][repeat]  # type: ignore[index]
+        return self.bn_rep[repeat][level].bn  # type: ignore[index]

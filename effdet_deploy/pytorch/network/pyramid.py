@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -24,39 +25,34 @@ if TYPE_CHECKING:
 class Fnode(nn.Module):
     """One node of a pyramid: joins feature maps, then convolves.
 
+    The activation comes before the convolution, or after it under ``conv_bn_relu_pattern``.
+
     Typed ``List[Tensor] -> Tensor``, which ``nn.Sequential`` cannot be under TorchScript.
     """
 
-    def __init__(self, combine: nn.Module, after_combine: nn.Module) -> None:
+    def __init__(self, config: ModelConfig, combine: nn.Module) -> None:
         super().__init__()
         self.combine = combine
-        self.after_combine = after_combine
+        conv_type = SeparableConv2d if config.separable_conv else ConvBnAct2d
+        conv = conv_type(
+            config.fpn_channels,
+            config.fpn_channels,
+            3,
+            pad_type=config.pad_type,
+            bias=config.redundant_bias and not config.conv_bn_relu_pattern,
+            norm=norm_factory(config),
+        )
+        # Not in place: a node that joins a single map would overwrite its own input.
+        act = activation(config.act_type, inplace=False)
+        self.after_combine = nn.Sequential(
+            OrderedDict(conv=conv, act=act)
+            if config.conv_bn_relu_pattern
+            else OrderedDict(act=act, conv=conv)
+        )
 
     def forward(self, x: list[Tensor]) -> Tensor:
         """Map the feature maps of the cell so far to one more."""
         return self.after_combine(self.combine(x))
-
-
-def _after_combine(config: ModelConfig) -> nn.Sequential:
-    """Activation before the convolution, or after it under ``conv_bn_relu_pattern``."""
-    conv_type = SeparableConv2d if config.separable_conv else ConvBnAct2d
-    conv = conv_type(
-        config.fpn_channels,
-        config.fpn_channels,
-        3,
-        pad_type=config.pad_type,
-        bias=config.redundant_bias and not config.conv_bn_relu_pattern,
-        norm=norm_factory(config),
-    )
-    # Not in place: a node that joins a single map would overwrite its own input.
-    act = activation(config.act_type, inplace=False)
-    order = [("conv", conv), ("act", act)]
-    if not config.conv_bn_relu_pattern:
-        order.reverse()
-    sequence = nn.Sequential()
-    for name, module in order:
-        sequence.add_module(name, module)
-    return sequence
 
 
 class BiFpnLayer(nn.Module):
@@ -69,10 +65,10 @@ class BiFpnLayer(nn.Module):
         sizes = [*config.feature_sizes, *(config.feature_sizes[level] for level in levels)]
         self.fnode = nn.ModuleList(
             Fnode(
+                config,
                 FpnCombine(
                     config, channels, sizes, node.inputs, config.feature_sizes[level], node.fusion
                 ),
-                _after_combine(config),
             )
             for node, level in zip(topology.nodes, levels, strict=True)
         )

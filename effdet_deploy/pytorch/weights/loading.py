@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import UsageError, WeightsError
-from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.pytorch.network.conditioning import randomize
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
 from effdet_deploy.pytorch.weights.adoption import adopt_module
@@ -144,7 +144,7 @@ def _base_config(variant: str | None) -> ModelConfig:
 
 def _random_model(base: ModelConfig, options: Mapping[str, Any], seed: int) -> LoadedModel:
     model = EfficientDet(base.replace(options))
-    randomise(model, seed)
+    randomize(model, seed)
     return _loaded(model, base, CheckpointMetadata(), f"random weights, seed {seed}")
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from effdet_deploy.pytorch.network import create_model, list_models
-from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.pytorch.network.conditioning import randomize
 from tests.pytorch.network.peers import (
     OUTPUT_TOLERANCE,
     effdet_twin,
@@ -42,7 +42,7 @@ def configurations(*, of_tensorflow: bool) -> list[Any]:
 def assert_equal_to_effdet_and_scriptable(name: str) -> None:
     for image_size in smallest_sizes(name):
         network = create_model(name, image_size=image_size)
-        randomise(network)
+        randomize(network)
         network.eval()
         twin = effdet_twin(network)
         shapes = {key: value.shape for key, value in network.state_dict().items()}

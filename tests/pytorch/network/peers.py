@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from effdet_deploy.pytorch.network import EfficientDet, get_config
-from effdet_deploy.pytorch.network.conditioning import normalise
+from effdet_deploy.pytorch.network.conditioning import network_input
 from effdet_deploy.synthetic import structured_pictures
 
 with warnings.catch_warnings():
@@ -37,7 +37,7 @@ def unseen_images(network: EfficientDet, count: int = 1) -> torch.Tensor:
     """Normalised pictures ``[count,3,H,W]`` that the network has not been conditioned on."""
     height, width = network.config.image_size
     pictures = structured_pictures(count, height, width, UNSEEN)
-    return normalise(torch.from_numpy(pictures), network.config)
+    return network_input(torch.from_numpy(pictures), network.config)
 
 
 def outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:

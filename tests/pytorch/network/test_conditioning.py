@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from effdet_deploy.pytorch.network import create_model
-from effdet_deploy.pytorch.network.conditioning import randomise
+from effdet_deploy.pytorch.network.conditioning import randomize
 from effdet_deploy.pytorch.weights.checkpoint import state_dict_sha256
 from tests.networks import conditioned
 from tests.pytorch.network.peers import outputs, unseen_images
@@ -14,7 +14,7 @@ NAME = "tf_efficientdet_lite0"
 
 def weights_hash(seed: int = 0, image_size: int = 128) -> str:
     network = create_model(NAME, image_size=image_size)
-    randomise(network, seed)
+    randomize(network, seed)
     return state_dict_sha256(network.state_dict())
 
 
@@ -41,7 +41,7 @@ def test_the_number_of_threads_changes_neither_the_weights_nor_itself():
 def test_torch_generator_is_left_as_it_was():
     network = create_model(NAME, image_size=128)
     state = torch.get_rng_state()
-    randomise(network)
+    randomize(network)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -1,0 +1,71 @@
+"""Which modules a network calls, in which order, and which BatchNorm follows which convolution."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from effdet_deploy.pytorch.network.efficientdet import EfficientDet
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a value is seen while the network runs: what the n-th call of a module takes or gives.
+
+    ``is_input`` says which of the two.
+    """
+
+    module: str
+    call: int
+    is_input: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module that returned a tensor, in the order of the calls.
+
+    ``conv`` is the call of the convolution whose output a BatchNorm took, if it did.
+    """
+
+    spot: Spot
+    module: nn.Module
+    conv: Spot | None = None
+
+
+def calls_of(network: EfficientDet) -> list[Call]:
+    """Return the calls of one forward run.
+
+    The run is on the meta device, where tensors have shapes and no numbers, and takes no time.
+    """
+    twin = copy.deepcopy(network).to("meta")
+    names = {module: name for name, module in twin.named_modules()}
+    counted: Counter[str] = Counter()
+    calls: list[Call] = []
+    made: dict[int, tuple[Call, Tensor]] = {}
+
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not isinstance(output, Tensor):
+            return
+        conv = None
+        if isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in made:
+            maker = made[id(inputs[0])][0]
+            conv = maker.spot if isinstance(maker.module, nn.Conv2d) else None
+        call = Call(Spot(names[module], counted[names[module]]), module, conv)
+        counted[names[module]] += 1
+        calls.append(call)
+        # Containers and Identity hand on what another module made. The tensor is kept so that its
+        # id cannot be given to another one.
+        if not any(module.children()) and not isinstance(module, nn.Identity):
+            made[id(output)] = (call, output)
+
+    for module in names:
+        module.register_forward_hook(record)
+    dtype = next(twin.parameters()).dtype
+    twin(torch.empty(1, 3, *network.config.image_size, device="meta", dtype=dtype))
+    return calls
