@@ -11,6 +11,7 @@ import torch
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME, BatchSpec, PrecisionSpec
 from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
+from effdet_deploy.pytorch.weights.loading import build_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +88,7 @@ class EagerReference:
 
 
 def normalize(batch: NDArray[Any], spec: InputSpec) -> NDArray[np.float64]:
-    """Return graph inputs of any kind as normalised RGB float64 ``[N,3,H,W]``."""
+    """Return graph inputs of any kind as normalized RGB float64 ``[N,3,H,W]``."""
     if spec.kind == "uint8":
         batch = batch.transpose(0, 3, 1, 2)
     if spec.channel_order == "bgr":
@@ -116,8 +117,6 @@ def build_network(spec: DetectorSpec, weights: str) -> EfficientDet:
     Raises:
         WeightsError: the weights are unusable or of another model.
     """
-    from effdet_deploy.pytorch.weights.loading import build_model
-
     chosen = {"num_classes", "image_size"}
     return build_model(
         spec.variant,

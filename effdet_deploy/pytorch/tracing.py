@@ -17,8 +17,6 @@ from onnxscript.optimizer import fold_constants_ir
 from effdet_deploy.artifact.spec import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
     from effdet_deploy.artifact.spec import DetectorSpec
@@ -34,7 +32,14 @@ def trace(pipeline: nn.Module, spec: DetectorSpec, opset: int) -> torch.onnx.ONN
         if spec.batch.is_static
         else torch.export.Dim("batch", min=spec.batch.minimum, max=spec.batch.maximum)
     )
-    with _quiet_exporter():
+    logger = logging.getLogger("torch.onnx")
+    with contextlib.ExitStack() as stack:
+        # The exporter's remarks on its own internals do not belong on the user's terminal.
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         program = torch.onnx.export(
             pipeline,
             (example_input(spec),),
@@ -62,7 +67,7 @@ def example_input(spec: DetectorSpec) -> torch.Tensor:
 def _fold(model: onnx_ir.Model) -> None:
     """Fold constants and merge what is computed twice.
 
-    The exporter's own optimisation also tries its rewrite rules at every node, which takes longer
+    The exporter's own optimization also tries its rewrite rules at every node, which takes longer
     than all the rest and leaves, once the graph is simplified, the same nodes.
     """
     passes.InlinePass()(model)
@@ -75,16 +80,3 @@ def _fold(model: onnx_ir.Model) -> None:
         passes.CommonSubexpressionEliminationPass(),
         passes.NameFixPass(),
     )(model)
-
-
-@contextlib.contextmanager
-def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's remarks on its own internals from the user's terminal."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)

@@ -51,6 +51,6 @@ class BoxDecoder(nn.Module):
         codes = torch.gather(box_regression, 1, anchor_index.unsqueeze(2).expand(-1, -1, 4))
         anchors = F.embedding(anchor_index, self.anchors)
         size = anchors[..., 2:]
-        centre = codes[..., :2] * size + anchors[..., :2]
+        center = codes[..., :2] * size + anchors[..., :2]
         half = codes[..., 2:].exp() * size * 0.5
-        return torch.cat([centre - half, centre + half], dim=2)
+        return torch.cat([center - half, center + half], dim=2)

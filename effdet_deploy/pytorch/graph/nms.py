@@ -64,7 +64,11 @@ class StaticNms(nn.Module):
 
         Keep is float32: 1 for a box that stays, 0 for one that is suppressed.
         """
-        columns = _columns(boxes, classes)
+        sides = torch.relu(boxes[..., 2:] - boxes[..., :2])
+        # Classes are whole numbers far below 2^24, and floats compare faster than int64.
+        parts = [boxes, sides[..., :1] * sides[..., 1:], classes.to(boxes.dtype).unsqueeze(2)]
+        # Two low and two high coordinates, area and class of each box: [N,6,K].
+        columns = torch.cat(parts, dim=2).transpose(1, 2)
         count = boxes.shape[1]
         rows = max(self.min_rows, -(-count // self.blocks))
         # What the groups so far leave of those that follow.
@@ -82,14 +86,6 @@ class StaticNms(nn.Module):
             kept.append(keep)
             left = torch.relu(left - keep @ matrix)[..., size:]
         return torch.cat(kept, dim=2).squeeze(1)
-
-
-def _columns(boxes: Tensor, classes: Tensor) -> Tensor:
-    """Return ``[N,6,K]``: two low and two high coordinates, area and class of each box."""
-    size = torch.relu(boxes[..., 2:] - boxes[..., :2])
-    # Classes are whole numbers far below 2^24, and floats compare faster than int64.
-    parts = [boxes, size[..., :1] * size[..., 1:], classes.to(boxes.dtype).unsqueeze(2)]
-    return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 class OnnxNms(nn.Module):

@@ -41,7 +41,16 @@ class Postprocess(nn.Module):
         self.select = CandidateSelector(output.candidates, spec.num_classes)
         anchors = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
         self.decode = BoxDecoder(torch.from_numpy(anchors))
-        self.nms = _create_nms(spec)
+        if output.nms == "static":
+            blocks = 1 if spec.precision.target == "tensorrt" else CPU_BLOCKS
+            self.nms: nn.Module = StaticNms(output.iou_threshold, output.nms_steps, blocks)
+        elif output.nms == "onnx":
+            self.nms = OnnxNms(output.iou_threshold, spec.num_classes)
+        else:
+            raise UsageError(
+                f"--nms {output.nms} cannot be put into this graph.",
+                "Choose static, onnx or none.",
+            )
         self.score_threshold = output.score_threshold
         self.max_detections = output.max_detections
         axes = [1, 0, 3, 2] if output.box_format == "xyxy" else [0, 1, 2, 3]
@@ -88,15 +97,3 @@ def create_pipeline(network: nn.Module, spec: DetectorSpec) -> nn.Module:
     if spec.output.nms == "none":
         return HeadsPipeline(network, spec)
     return DetectionPipeline(network, spec)
-
-
-def _create_nms(spec: DetectorSpec) -> nn.Module:
-    output = spec.output
-    if output.nms == "static":
-        blocks = 1 if spec.precision.target == "tensorrt" else CPU_BLOCKS
-        return StaticNms(output.iou_threshold, output.nms_steps, blocks)
-    if output.nms == "onnx":
-        return OnnxNms(output.iou_threshold, spec.num_classes)
-    raise UsageError(
-        f"--nms {output.nms} cannot be put into this graph.", "Choose static, onnx or none."
-    )

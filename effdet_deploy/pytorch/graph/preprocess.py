@@ -19,7 +19,7 @@ class Preprocess(nn.Module):
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         self.channels_last = spec.kind == "uint8"
-        self.centre = spec.kind != "normalized"
+        self.center = spec.kind != "normalized"
         mean = 255 * torch.tensor(spec.mean if spec.channel_order == "rgb" else spec.mean[::-1])
         # A row of pixels: engines are slow at broadcasting three numbers along the last axis.
         row = mean.repeat(1, 1, spec.width, 1)
@@ -30,7 +30,7 @@ class Preprocess(nn.Module):
         """Map ``[N,H,W,3]`` uint8, or ``[N,3,H,W]`` float32, to ``[N,3,H,W]`` float32."""
         # Nothing may touch uint8 before the cast: TensorRT takes no other operation on it.
         images = images.to(torch.float32)
-        if self.centre:
+        if self.center:
             images = images - self.mean
         # Last, so that an engine that computes with channels last can leave it out.
         return images.permute(0, 3, 1, 2) if self.channels_last else images

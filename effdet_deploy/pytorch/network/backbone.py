@@ -96,7 +96,7 @@ class ExpansionFeatures(nn.Module):
         self.feature_info = FeatureInfo(taken, tuple(range(len(taken))))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Map normalised images ``[N,3,H,W]`` to feature maps, fine to coarse."""
+        """Map normalized images ``[N,3,H,W]`` to feature maps, fine to coarse."""
         x = self.bn1(self.conv_stem(x))
         features: list[Tensor] = []
         for i, stage in enumerate(self.blocks):

@@ -19,7 +19,7 @@ from effdet_deploy.pytorch.network.config import ModelConfig
 LayerFactory: TypeAlias = Callable[..., nn.Module]
 
 FAST_FUSION_EPS = 1e-4
-"""Keeps fast normalised fusion finite when all weights are zero (EfficientDet, section 3.3)."""
+"""Keeps fast normalized fusion finite when all weights are zero (EfficientDet, section 3.3)."""
 
 
 def norm_factory(config: ModelConfig) -> LayerFactory:
@@ -173,7 +173,7 @@ def _downsample(
 class FpnCombine(nn.Module):
     """Joins feature maps of several levels at one level, each with its own weight.
 
-    The fusions are those of EfficientDet, section 3.3: ``fastattn`` (fast normalised),
+    The fusions are those of EfficientDet, section 3.3: ``fastattn`` (fast normalized),
     ``attn`` (softmax), ``unbounded`` (the bare weights) and ``sum`` (no weights).
     """
 

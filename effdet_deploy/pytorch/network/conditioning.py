@@ -19,8 +19,6 @@ from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 LOGIT_MEAN = -3.0
@@ -51,7 +49,11 @@ def randomize(model: EfficientDet, seed: int = 0) -> None:
     with torch.random.fork_rng(devices=()):
         twin = EfficientDet(config.replace({"image_size": (height, width)}))
     pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed))
-    with torch.no_grad(), _one_thread():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        # The order of floating-point sums follows the number of threads.
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         _draw_parameters(twin, torch.Generator().manual_seed(seed))
         heads = _set_batch_norm_statistics(twin, network_input(pictures, config))
         _scale_predict(twin.class_net.predict, heads[0], LOGIT_MEAN, LOGIT_SPREAD)
@@ -64,17 +66,6 @@ def network_input(pictures: Tensor, config: ModelConfig) -> Tensor:
     mean = torch.tensor(config.mean).view(3, 1, 1)
     std = torch.tensor(config.std).view(3, 1, 1)
     return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Fix the order of floating-point sums, which follows the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _draw_parameters(model: nn.Module, generator: torch.Generator) -> None:

@@ -34,7 +34,7 @@ class ModelConfig:
     """One EfficientDet configuration; field names are effdet's wherever it has them.
 
     Sizes are (height, width) in pixels, ``aspect_ratios`` (width, height) factors, ``mean`` and
-    ``std`` on the 0-1 RGB scale, ``fill_color`` the letterbox colour in 0-255 RGB.
+    ``std`` on the 0-1 RGB scale, ``fill_color`` the letterbox color in 0-255 RGB.
     ``drop_path_rate`` matters in training only.
 
     Raises:
@@ -172,20 +172,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _width_and_height(ratio: Any) -> tuple[Any, ...]:
-    if _is_number(ratio) and ratio > 0:
-        return math.sqrt(ratio), 1 / math.sqrt(ratio)
-    return tuple(ratio) if isinstance(ratio, list | tuple) else (ratio,)
-
-
 def _coerce(field: str, value: Any, current: Any) -> Any:
     """Bring a JSON value to the type that ``current`` has."""
     if field == "image_size" and isinstance(value, int):
         value = (value, value)
     if field == "aspect_ratios" and isinstance(value, list | tuple):
-        value = tuple(_width_and_height(each) for each in value)
-        if all(len(pair) == 2 and all(map(_is_number, pair)) for pair in value):
-            return value
+        pairs = [
+            (math.sqrt(each), 1 / math.sqrt(each)) if _is_number(each) and each > 0 else each
+            for each in value
+        ]
+        if all(
+            isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_number, pair))
+            for pair in pairs
+        ):
+            return tuple(map(tuple, pairs))
     elif isinstance(current, tuple) and isinstance(value, list | tuple):
         fixed_length = field in {"image_size", "mean", "std", "fill_color"}
         fits = len(value) == len(current) or not fixed_length

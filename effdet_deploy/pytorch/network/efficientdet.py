@@ -41,7 +41,7 @@ class EfficientDet(nn.Module):
         nn.init.constant_(bias, -math.log((1 - _PRIOR) / _PRIOR))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Map normalised images ``[N,3,H,W]`` to class logits and box codes of every level.
+        """Map normalized images ``[N,3,H,W]`` to class logits and box codes of every level.
 
         Each level gives ``[N,A·classes,h,w]`` and ``[N,A·4,h,w]``, fine to coarse, with the
         anchor as the slower index and codes in the order ty, tx, th, tw.

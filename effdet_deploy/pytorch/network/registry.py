@@ -5,6 +5,7 @@ The table is ``configurations.toml``.
 
 from __future__ import annotations
 
+import functools
 import re
 import tomllib
 from importlib import resources
@@ -16,7 +17,8 @@ _RELEASE = "https://github.com/rwightman/efficientdet-pytorch/releases/download/
 _SHORT_NAME = re.compile(r"(?:d[0-6](?:_ap)?|d7x?|lite\d+x?)$")
 
 
-def _read_table() -> dict[str, ModelConfig]:
+@functools.cache
+def _configs() -> dict[str, ModelConfig]:
     text = resources.files(__package__).joinpath("configurations.toml").read_text(encoding="utf-8")
     configs: dict[str, ModelConfig] = {}
     for name, fields in tomllib.loads(text).items():
@@ -27,12 +29,9 @@ def _read_table() -> dict[str, ModelConfig]:
     return configs
 
 
-_CONFIGS = _read_table()
-
-
 def list_models() -> list[str]:
     """Return the names of all configurations, sorted."""
-    return sorted(_CONFIGS)
+    return sorted(_configs())
 
 
 def resolve_name(name: str) -> str:
@@ -41,11 +40,12 @@ def resolve_name(name: str) -> str:
     Raises:
         UnknownNameError: there is no such variant; the nearest names are given.
     """
+    configs = _configs()
     for candidate in (name, _lengthened(name)):
-        if candidate in _CONFIGS:
+        if candidate in configs:
             return candidate
-    short = {full.removeprefix("tf_").removeprefix("efficientdet_") for full in _CONFIGS}
-    known = {each for each in short if _lengthened(each) in _CONFIGS} | _CONFIGS.keys()
+    short = {full.removeprefix("tf_").removeprefix("efficientdet_") for full in configs}
+    known = {each for each in short if _lengthened(each) in configs} | configs.keys()
     raise UnknownNameError("variant", name, sorted(known))
 
 
@@ -56,4 +56,4 @@ def _lengthened(name: str) -> str:
 
 def get_config(name: str) -> ModelConfig:
     """Return the registered configuration of a full or short name; raises as resolve_name."""
-    return _CONFIGS[resolve_name(name)]
+    return _configs()[resolve_name(name)]

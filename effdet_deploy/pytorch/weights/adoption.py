@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import UsageError
+from effdet_deploy.pytorch.network.config import ModelConfig
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.registry import get_config
 from effdet_deploy.pytorch.weights.fitting import load_state
@@ -13,38 +15,8 @@ from effdet_deploy.pytorch.weights.fitting import load_state
 if TYPE_CHECKING:
     from torch import nn
 
-    from effdet_deploy.pytorch.network.config import ModelConfig
-
-_SAME_MEANING = (
-    "image_size",
-    "num_classes",
-    "min_level",
-    "max_level",
-    "num_scales",
-    "anchor_scale",
-    "pad_type",
-    "act_type",
-    "box_class_repeats",
-    "fpn_channels",
-    "fpn_cell_repeats",
-    "separable_conv",
-    "apply_resample_bn",
-    "conv_bn_relu_pattern",
-    "downsample_type",
-    "upsample_type",
-    "redundant_bias",
-)
-"""Fields that effdet's config and ours share in name and form."""
-_OPTIONAL = (
-    "backbone_name",
-    "backbone_indices",
-    "fpn_name",
-    "head_act_type",
-    "mean",
-    "std",
-    "fill_color",
-)
-"""The same, where effdet's config has them and they are not empty."""
+_READ_OTHERWISE = ("name", "url", "fpn_name", "head_act_type", "aspect_ratios", "fill_color")
+"""Fields of ours whose namesakes in effdet's config have another form, or stay the variant's."""
 
 
 def adopt_module(module: nn.Module) -> EfficientDet:
@@ -57,7 +29,13 @@ def adopt_module(module: nn.Module) -> EfficientDet:
         UsageError: the module is something else, or has parts that ours has not.
         WeightsError: its weights do not fit what its config says.
     """
-    network = _unwrap(module)
+    network: Any = module
+    # DataParallel and EMA hold it as ``module``, effdet's benches as ``model``.
+    while not isinstance(network, EfficientDet):
+        inner = getattr(network, "module", None) or getattr(network, "model", None)
+        if inner is None:
+            break
+        network = inner
     if isinstance(network, EfficientDet):
         return copy.deepcopy(network).cpu().float().eval()
     if not hasattr(network, "config") or not hasattr(network, "box_net"):
@@ -70,17 +48,6 @@ def adopt_module(module: nn.Module) -> EfficientDet:
     return adopted.eval()
 
 
-def _unwrap(module: nn.Module) -> Any:
-    """Take off DataParallel (``module``), EMA (``module``) and effdet's benches (``model``)."""
-    inner: Any = module
-    while not isinstance(inner, EfficientDet):
-        wrapped = getattr(inner, "module", None) or getattr(inner, "model", None)
-        if wrapped is None:
-            break
-        inner = wrapped
-    return inner
-
-
 def _config_of(network: Any) -> ModelConfig:
     """Translate an effdet config; what ours lacks (loss, labels) matters in training only."""
     theirs = network.config
@@ -89,13 +56,16 @@ def _config_of(network: Any) -> ModelConfig:
             "This effdet model has an fpn_config of its own, which effdet-deploy does not know.",
             "Build it with an fpn_name, such as bifpn_fa.",
         )
-    fields = {name: _plain(theirs[name]) for name in _SAME_MEANING}
-    given = {name: theirs.get(name) for name in _OPTIONAL}
-    if isinstance(fill := theirs.get("fill_color"), int):
-        given["fill_color"] = (fill, fill, fill)
+    fields = {
+        each.name: _plain(theirs[each.name])
+        for each in dataclasses.fields(ModelConfig)
+        if each.name not in _READ_OTHERWISE and theirs.get(each.name) is not None
+    }
+    fields |= {name: theirs[name] for name in ("fpn_name", "head_act_type") if theirs.get(name)}
+    if (fill := theirs.get("fill_color")) is not None:
+        fields["fill_color"] = (fill, fill, fill) if isinstance(fill, int) else _plain(fill)
     return get_config(theirs.name).replace(
         fields
-        | {name: _plain(value) for name, value in given.items() if value}
         | {
             "norm_eps": theirs.norm_kwargs["eps"],
             "aspect_ratios": tuple(map(_plain, theirs.aspect_ratios)),

@@ -9,7 +9,8 @@ import re
 import struct
 import zipfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +19,12 @@ from torch import Tensor
 
 from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.weights.containers import read_legacy, read_zip
-from effdet_deploy.pytorch.weights.foreign import refuse_foreign_keys, refuse_foreign_path, sniff
+from effdet_deploy.pytorch.weights.foreign import (
+    damaged,
+    refuse_foreign_keys,
+    refuse_foreign_path,
+    sniff,
+)
 from effdet_deploy.pytorch.weights.searching import (
     Unusable,
     entries_of,
@@ -28,7 +34,7 @@ from effdet_deploy.pytorch.weights.searching import (
 from effdet_deploy.pytorch.weights.unpickling import ForbiddenNameError, StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from effdet_deploy.pytorch.weights.searching import Candidate, Found
@@ -123,12 +129,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "Save only the weights where you trust the file: torch.save(model.state_dict(), ...).",
         ) from error
     except (SafetensorError, *_BROKEN_FILE) as error:
-        lines = str(error).strip().splitlines()
-        cause = lines[0].rstrip(".") if lines else type(error).__name__
-        raise WeightsError(
-            f"The checkpoint '{path.name}' is damaged or incomplete ({cause}).",
-            "Copy or download it again.",
-        ) from error
+        raise damaged(path, error) from error
     refuse_foreign_keys(tensors, path.name)
     state_dict = {key: _as_float32(key, value, path.name) for key, value in tensors.items()}
     require_finite(state_dict, path.name)
@@ -144,64 +145,42 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:
-    """Hash weights by name, dtype, shape and bytes: the same for every container.
-
-    BatchNorm's ``num_batches_tracked`` is left out: it is no weight, and some files lack it.
-    """
-    digest = hashlib.sha256()
-    for key in sorted(state_dict):
-        if key.endswith("num_batches_tracked"):
-            continue
-        values = np.ascontiguousarray(state_dict[key].detach().cpu().numpy())
-        digest.update(f"{key} {values.dtype.str} {values.shape}\n".encode())
-        digest.update(values.data)
-    return digest.hexdigest()
-
-
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], CheckpointMetadata]:
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         written = file.metadata() or {}
-    return tensors, _decode_metadata(written, path.name)
+    fields: dict[str, Any] = {"variant": written.get("variant")}
+    for key, (form, parse) in _METADATA.items():
+        try:
+            fields[key] = parse(written[key]) if key in written else None
+        except ValueError as error:
+            raise WeightsError(
+                f"The metadata '{key}' of '{path.name}' must be {form}, not {written[key]!r}.",
+                "Write the file again with metadata in that form.",
+            ) from error
+    return tensors, CheckpointMetadata(**fields)
 
 
-def _decode_metadata(written: Mapping[str, str], name: str) -> CheckpointMetadata:
-    size = written.get("image_size")
-    return CheckpointMetadata(
-        variant=written.get("variant"),
-        labels=_decode_list(written, "labels", str, name),
-        category_ids=_decode_list(written, "category_ids", int, name),
-        image_size=None if size is None else _decode_size(size, name),
-    )
-
-
-def _decode_list(
-    written: Mapping[str, str], key: str, kind: type, name: str
-) -> tuple[Any, ...] | None:
-    if key not in written:
-        return None
-    try:
-        values = json.loads(written[key])
-    except json.JSONDecodeError:
-        values = None
+def _json_list(kind: type, text: str) -> tuple[Any, ...]:
+    values = json.loads(text)
     if not isinstance(values, list) or not all(type(value) is kind for value in values):
-        _refuse_metadata(name, key, f"a JSON list of {kind.__name__}", written[key])
+        raise ValueError(text)
     return tuple(values)
 
 
-def _decode_size(text: str, name: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match:
-        _refuse_metadata(name, "image_size", "HEIGHTxWIDTH", text)
-    return int(match[1]), int(match[2])
+def _height_and_width(text: str) -> tuple[int, int]:
+    size = re.fullmatch(r"(\d+)x(\d+)", text)
+    if size is None:
+        raise ValueError(text)
+    return int(size[1]), int(size[2])
 
 
-def _refuse_metadata(name: str, key: str, wanted: str, got: str) -> NoReturn:
-    raise WeightsError(
-        f"The metadata '{key}' of '{name}' must be {wanted}, not {got!r}.",
-        "Write the file again with metadata in that form.",
-    )
+_METADATA: dict[str, tuple[str, Callable[[str], tuple[Any, ...]]]] = {
+    "labels": ("a JSON list of str", partial(_json_list, str)),
+    "category_ids": ("a JSON list of int", partial(_json_list, int)),
+    "image_size": ("HEIGHTxWIDTH", _height_and_width),
+}
+"""The metadata of a safetensors file that is not plain text: its form, and what reads it."""
 
 
 def _chosen(
@@ -276,3 +255,18 @@ def require_finite(state_dict: Mapping[str, Tensor], name: str) -> None:
             f"{', '.join(bad[:_SHOWN])}{more}.",
             "The training diverged: take an earlier checkpoint.",
         )
+
+
+def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """Hash weights by name, dtype, shape and bytes: the same for every container.
+
+    BatchNorm's ``num_batches_tracked`` is left out: it is no weight, and some files lack it.
+    """
+    digest = hashlib.sha256()
+    for key in sorted(state_dict):
+        if key.endswith("num_batches_tracked"):
+            continue
+        values = np.ascontiguousarray(state_dict[key].detach().cpu().numpy())
+        digest.update(f"{key} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values.data)
+    return digest.hexdigest()

@@ -12,7 +12,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from effdet_deploy.cache import CACHE_VARIABLE, cache_directory
@@ -21,7 +20,6 @@ from effdet_deploy.files import DISK_FULL, deliver, one_at_a_time, sha256_file
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import BinaryIO
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes there so far and the bytes in all, or None where the server hides it."""
@@ -56,43 +54,53 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
         DownloadError: the transfer failed, or delivered another file than the name says.
         ResourceError: the disk is full or the cache cannot be written.
     """
-    if not _is_web_address(url):
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in ("http", "https"):
         raise UsageError(
             f"'{url}' is not an http or https URL.", "Download it, then give the path."
         )
     target = cached_path(url)
-    named_hash = _NAMED_HASH.search(target.name)
-    if named_hash and _is_whole(target, named_hash[1]):
+    named = _NAMED_HASH.search(target.name)
+    if named and _is_whole(target, named[1]):
         return target
-    part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if named_hash is None:
-            part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
-            _receive(url, part, progress or _silent)
-            deliver(part, target)
-        else:
-            with one_at_a_time(target.parent):
-                if _is_whole(target, named_hash[1]):
-                    return target
+        if named is None:
+            _fetch_afresh(url, target, progress or _silent)
+            return target
+        with one_at_a_time(target.parent):
+            # Another process may have brought it in the meantime.
+            if not _is_whole(target, named[1]):
+                part = target.with_name(f"{target.name}.part")
                 _receive(url, part, progress or _silent)
-                _require_hash(part, url, named_hash[1])
+                actual = sha256_file(part)
+                if not actual.startswith(named[1]):
+                    part.unlink()
+                    raise DownloadError(
+                        f"What came from {url} has SHA-256 {actual[:16]}, not {named[1]}; it was "
+                        "removed.",
+                        "Run the same command again; if it stays so, get the file elsewhere and "
+                        "pass --weights PATH.",
+                    )
                 deliver(part, target)
     except (OSError, http.client.HTTPException) as error:
         raise _translated(error, url, target) from error
-    finally:
-        if named_hash is None:
-            # What went wrong before says more than that there is nothing to remove.
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
     return target
 
 
-def _is_web_address(url: str) -> bool:
+def _fetch_afresh(url: str, target: Path, progress: Progress) -> None:
+    """Download what has no hash in its name: there is nothing to tell a part of it by."""
+    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
-        return urllib.parse.urlsplit(url).scheme in ("http", "https")
-    except ValueError:
-        return False
+        _receive(url, part, progress)
+        deliver(part, target)
+    finally:
+        # What went wrong before says more than that there is nothing to remove.
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _is_whole(target: Path, named_hash: str) -> bool:
@@ -101,25 +109,6 @@ def _is_whole(target: Path, named_hash: str) -> bool:
 
 def _silent(received: int, total: int | None) -> None:
     """Report to nobody."""
-
-
-def _require_hash(part: Path, url: str, expected: str) -> None:
-    actual = sha256_file(part)
-    if not actual.startswith(expected):
-        part.unlink()
-        raise DownloadError(
-            f"What came from {url} has SHA-256 {actual[:16]}, not {expected}; it was removed.",
-            "Run the same command again; if it stays so, get the file elsewhere and pass "
-            "--weights PATH.",
-        )
-
-
-@dataclass(frozen=True)
-class _Body:
-    """What a server is about to send: where it starts, and how long the whole file is."""
-
-    start: int
-    total: int | None
 
 
 def _receive(url: str, part: Path, progress: Progress) -> None:
@@ -140,35 +129,18 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
         part.unlink()
         _receive(url, part, progress)
         return
-    with response:
-        body = _body(response, have)
-        with part.open("ab" if body.start else "wb") as file:
-            _copy(response, file, body, progress)
-        _require_whole(part, url, body.total)
-
-
-def _body(response: http.client.HTTPResponse, have: int) -> _Body:
-    """Read off the headers what follows; a server may ignore that only the rest was asked for."""
+    # A server may ignore that only the rest was asked for.
     resumed = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if response.status == http.client.PARTIAL_CONTENT and resumed and int(resumed[1]) == have:
-        return _Body(have, None if resumed[2] == "*" else int(resumed[2]))
     length = response.headers.get("Content-Length", "")
-    return _Body(0, int(length) if length.isdigit() else None)
-
-
-def _copy(
-    response: http.client.HTTPResponse, file: BinaryIO, body: _Body, progress: Progress
-) -> None:
-    received = body.start
-    progress(received, body.total)
-    while chunk := response.read1(_CHUNK):
-        file.write(chunk)
-        received += len(chunk)
-        progress(received, body.total)
-
-
-def _require_whole(part: Path, url: str, total: int | None) -> None:
-    received = part.stat().st_size
+    received, total = 0, int(length) if length.isdigit() else None
+    if response.status == http.client.PARTIAL_CONTENT and resumed and int(resumed[1]) == have:
+        received, total = have, None if resumed[2] == "*" else int(resumed[2])
+    with response, part.open("ab" if received else "wb") as file:
+        progress(received, total)
+        while chunk := response.read1(_CHUNK):
+            file.write(chunk)
+            received += len(chunk)
+            progress(received, total)
     if total is not None and received < total:
         raise DownloadError(
             f"The download of {url} stopped after {received} of {total} bytes.",

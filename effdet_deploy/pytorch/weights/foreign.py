@@ -21,6 +21,13 @@ _TF_REMEDY = (
     "Convert it with tools/convert_tf2pytorch of efficientdet-pytorch, or use the converted "
     "weights: --weights pretrained."
 )
+_ZYLO117 = (
+    "is a checkpoint of zylo117/Yet-Another-EfficientDet-Pytorch, whose network differs from "
+    "effdet's"
+)
+_ZYLO117_REMEDY = (
+    "Train or fine-tune with effdet (rwightman/efficientdet-pytorch), or use --weights pretrained."
+)
 _FIRST_BYTES = (
     # offset, bytes, what it is, what to do
     (0, b"\x89HDF\r\n\x1a\n", "a Keras or HDF5 file of TensorFlow", _TF_REMEDY),
@@ -39,8 +46,19 @@ _FIRST_BYTES = (
     ),
 )
 _TF_DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
-_TF_KEYS = re.compile(r"(^|/)(efficientnet-(b\d|lite\d)|resample_p\d|fpn_cells|box_net|class_net)/")
-_ZYLO117_KEYS = re.compile(r"^(backbone_net\.|bifpn\.\d+\.|regressor\.|classifier\.header\.)")
+_KEYS = (
+    # of any weight, what the file is, what to do
+    (
+        re.compile(r"^(backbone_net\.|bifpn\.\d+\.|regressor\.|classifier\.header\.)"),
+        _ZYLO117,
+        _ZYLO117_REMEDY,
+    ),
+    (
+        re.compile(r"(^|/)(efficientnet-(b\d|lite\d)|resample_p\d|fpn_cells|box_net|class_net)/"),
+        "holds the weights of a TensorFlow EfficientDet",
+        _TF_REMEDY,
+    ),
+)
 
 
 def refuse_foreign_path(path: Path) -> None:
@@ -101,10 +119,7 @@ def _sniff_zip(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
-        raise WeightsError(
-            f"The checkpoint '{path.name}' is damaged or incomplete ({error}).",
-            "Copy or download it again.",
-        ) from error
+        raise damaged(path, error) from error
     if any("/code/" in name for name in names):
         raise _refusal(
             path,
@@ -128,15 +143,18 @@ def refuse_foreign_keys(keys: Collection[str], name: str) -> None:
     Raises:
         WeightsError: they are zylo117's or TensorFlow's.
     """
-    if any(_ZYLO117_KEYS.match(key) for key in keys):
-        raise WeightsError(
-            f"'{name}' is a checkpoint of zylo117/Yet-Another-EfficientDet-Pytorch, whose network "
-            "differs from effdet's.",
-            "Train or fine-tune with effdet (rwightman/efficientdet-pytorch), or use "
-            "--weights pretrained.",
-        )
-    if any(_TF_KEYS.search(key) for key in keys):
-        raise WeightsError(f"'{name}' holds the weights of a TensorFlow EfficientDet.", _TF_REMEDY)
+    for pattern, what, remedy in _KEYS:
+        if any(pattern.search(key) for key in keys):
+            raise WeightsError(f"'{name}' {what}.", remedy)
+
+
+def damaged(path: Path, error: BaseException) -> WeightsError:
+    """Return what to say of a checkpoint that ends early or makes no sense."""
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return WeightsError(
+        f"The checkpoint '{path.name}' is damaged or incomplete ({first_line}).",
+        "Copy or download it again.",
+    )
 
 
 def _refusal(path: Path, what: str, remedy: str) -> WeightsError:

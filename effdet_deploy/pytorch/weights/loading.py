@@ -83,13 +83,24 @@ def build_model(
         WeightsError: the checkpoint is unusable or of another model.
         DownloadError: the weights could not be downloaded.
     """
-    options = _options(num_classes, image_size, overrides or {})
-    if weights == RANDOM:
-        return _random_model(_base_config(variant), options, seed)
-    if weights == PRETRAINED:
-        return _pretrained_model(_base_config(variant), options, progress)
+    options = _joined({"num_classes": num_classes, "image_size": image_size}, overrides or {})
+    if weights in (RANDOM, PRETRAINED):
+        if variant is None:
+            raise UsageError("No variant was named.", "Pass --variant, such as --variant d0.")
+        base = get_config(variant)
+        if weights == RANDOM:
+            model = EfficientDet(base.replace(options))
+            randomize(model, seed)
+            return _loaded(model, base, CheckpointMetadata(), f"random weights, seed {seed}")
+        variant, weights = base.name, published_url(base)
+        if options.get("num_classes", base.num_classes) != base.num_classes:
+            raise UsageError(
+                f"The published weights of {base.name} have {base.num_classes} classes, not "
+                f"{options['num_classes']}.",
+                "Leave --num-classes out, or pass --weights with a checkpoint of your own.",
+            )
     path = fetch(weights, progress) if "://" in weights else Path(weights)
-    return _model_from(read_checkpoint(path), variant, options)
+    return _from_checkpoint(read_checkpoint(path), variant, options)
 
 
 def loaded_module(module: nn.Module) -> LoadedModel:
@@ -114,12 +125,10 @@ def published_url(config: ModelConfig) -> str:
     return config.url
 
 
-def _options(
-    num_classes: int | None, image_size: int | tuple[int, int] | None, overrides: Mapping[str, Any]
-) -> dict[str, Any]:
+def _joined(chosen: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Join the config fields that were chosen; one chosen twice must have one value."""
     options = dict(overrides)
-    for field, value in (("num_classes", num_classes), ("image_size", image_size)):
+    for field, value in chosen.items():
         if value is None:
             continue
         if field in options and _as_size(options[field]) != _as_size(value):
@@ -136,41 +145,29 @@ def _as_size(value: Any) -> Any:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
-def _base_config(variant: str | None) -> ModelConfig:
-    if variant is None:
-        raise UsageError("No variant was named.", "Pass --variant, such as --variant d0.")
-    return get_config(variant)
-
-
-def _random_model(base: ModelConfig, options: Mapping[str, Any], seed: int) -> LoadedModel:
-    model = EfficientDet(base.replace(options))
-    randomize(model, seed)
-    return _loaded(model, base, CheckpointMetadata(), f"random weights, seed {seed}")
-
-
-def _pretrained_model(
-    base: ModelConfig, options: Mapping[str, Any], progress: Progress | None
-) -> LoadedModel:
-    url = published_url(base)
-    if options.get("num_classes", base.num_classes) != base.num_classes:
-        raise UsageError(
-            f"The published weights of {base.name} have {base.num_classes} classes, not "
-            f"{options['num_classes']}.",
-            "Leave --num-classes out, or pass --weights with a checkpoint of your own.",
-        )
-    return _model_from(read_checkpoint(fetch(url, progress)), base.name, options)
-
-
-def _model_from(
+def _from_checkpoint(
     checkpoint: Checkpoint, variant: str | None, options: Mapping[str, Any]
 ) -> LoadedModel:
+    """Build the model of a checkpoint; what an option leaves open, the checkpoint decides."""
     base = get_config(_variant_of(checkpoint, variant))
-    model = EfficientDet(base.replace({**_defaults_of(checkpoint), **options}))
+    metadata = checkpoint.metadata
+    said = {
+        "num_classes": infer_num_classes(checkpoint.state_dict),
+        "image_size": metadata.image_size,
+    }
+    fields = {field: value for field, value in said.items() if value is not None}
+    model = EfficientDet(base.replace({**fields, **options}))
     load_state(model, checkpoint.state_dict, checkpoint.name)
-    _require_one_per_class(checkpoint, model.config.num_classes)
+    num_classes = model.config.num_classes
+    for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
+        if values is not None and len(values) != num_classes:
+            raise WeightsError(
+                f"'{checkpoint.name}' has {num_classes} classes and {len(values)} {key} in its "
+                "metadata.",
+                "Write the file again with one entry for each class.",
+            )
     nested = f", its {checkpoint.nested_under}" if checkpoint.nested_under else ""
-    source = f"{checkpoint.name} ({checkpoint.container}{nested})"
-    return _loaded(model, base, checkpoint.metadata, source)
+    return _loaded(model, base, metadata, f"{checkpoint.name} ({checkpoint.container}{nested})")
 
 
 def _variant_of(checkpoint: Checkpoint, variant: str | None) -> str:
@@ -182,35 +179,14 @@ def _variant_of(checkpoint: Checkpoint, variant: str | None) -> str:
             f"'{checkpoint.name}' does not say which variant it is of.",
             f"It looks like {looks}: pass --variant." if looks else "Pass --variant.",
         )
-    if variant is None or written is None:
-        return resolve_name(variant or written or "")
-    if resolve_name(variant) != resolve_name(written):
+    names = {resolve_name(each) for each in (written, variant) if each is not None}
+    if len(names) > 1:
         raise WeightsError(
-            f"'{checkpoint.name}' holds weights of {resolve_name(written)}, and the variant asked "
-            f"for is {resolve_name(variant)}.",
+            f"'{checkpoint.name}' holds weights of {resolve_name(written or '')}, and the variant "
+            f"asked for is {resolve_name(variant or '')}.",
             "Leave --variant out, or give weights of that variant.",
         )
-    return resolve_name(variant)
-
-
-def _defaults_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the config fields that the checkpoint itself determines."""
-    known = {
-        "num_classes": infer_num_classes(checkpoint.state_dict),
-        "image_size": checkpoint.metadata.image_size,
-    }
-    return {field: value for field, value in known.items() if value is not None}
-
-
-def _require_one_per_class(checkpoint: Checkpoint, num_classes: int) -> None:
-    metadata = checkpoint.metadata
-    for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
-        if values is not None and len(values) != num_classes:
-            raise WeightsError(
-                f"'{checkpoint.name}' has {num_classes} classes and {len(values)} {key} in its "
-                "metadata.",
-                "Write the file again with one entry for each class.",
-            )
+    return names.pop()
 
 
 def _loaded(

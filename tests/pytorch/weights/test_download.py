@@ -184,7 +184,7 @@ def test_a_full_disk_is_said_to_be_full(site, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(download, "_copy", fail)
+    monkeypatch.setattr(download, "_receive", fail)
     with pytest.raises(ResourceError, match="disk was full"):
         fetch(site.url(NAME))
 
