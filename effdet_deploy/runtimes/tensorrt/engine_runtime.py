@@ -80,9 +80,22 @@ def _open(path: Path, plan: bytes, spec: DetectorSpec | None, device: str) -> Te
     cuda = open_cuda(index)
     log = create_log(trt)
     with cuda.current():
-        # A version-compatible plan brings the code of its own runtime.
-        brings_code = built is not None and "version-compatible" in built.traits
-        engine = _deserialize(trt, path, plan, log, brings_code=brings_code)
+        runtime: tensorrt.Runtime | None = None
+        engine: tensorrt.ICudaEngine | None = None
+        # A factory that returns nullptr is a TypeError.
+        with contextlib.suppress(TypeError, RuntimeError):
+            runtime = trt.Runtime(log.logger)
+        if runtime is not None:
+            register_plugins(trt, log)
+            # A version-compatible plan brings the code of its own runtime.
+            brings_code = built is not None and "version-compatible" in built.traits
+            runtime.engine_host_code_allowed = brings_code
+            engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise ModelFileError(
+                f"TensorRT {trt.__version__} could not load '{path}': {log.take_reason()}.",
+                "Build the engine again from its ONNX file, on this machine.",
+            )
         return TensorRtRuntime(path.name, trt, engine, spec, cuda, index, log)
 
 
@@ -103,31 +116,6 @@ def _device_index(device: str, count: int) -> int:
             "Run 'effdet-deploy doctor', or run the ONNX file on the CPU.",
         )
     return index
-
-
-def _deserialize(
-    trt: Any, path: Path, plan: bytes, log: Log, *, brings_code: bool
-) -> tensorrt.ICudaEngine:
-    """Deserialize a plan that has been checked.
-
-    Raises:
-        ModelFileError: TensorRT returns None; what it said is told.
-    """
-    runtime: tensorrt.Runtime | None = None
-    engine: tensorrt.ICudaEngine | None = None
-    # A factory that returns nullptr is a TypeError.
-    with contextlib.suppress(TypeError, RuntimeError):
-        runtime = trt.Runtime(log.logger)
-    if runtime is not None:
-        register_plugins(trt, log)
-        runtime.engine_host_code_allowed = brings_code
-        engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise ModelFileError(
-            f"TensorRT {trt.__version__} could not load '{path}': {log.take_reason()}.",
-            "Build the engine again from its ONNX file, on this machine.",
-        )
-    return engine
 
 
 class TensorRtRuntime:
