@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,14 @@ from effdet_deploy.artifact.modelfile import require_content
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.files import resolve_inside
+from effdet_deploy.onnxgraph.index import consumers, initializers, producers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from onnx import NodeProto
 
     Shape = tuple[int | str | None, ...]
 
@@ -31,31 +34,12 @@ _SHAPE_ONLY = ("Shape", "Size")
 
 
 @dataclass(frozen=True)
-class Node:
-    """One operator: subgraphs and functions are flattened.
-
-    Attributes:
-        name: its name, or its operator and first output where it has none.
-    """
-
-    name: str
-    operator: str
-    domain: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]
-
-    def input(self, index: int) -> str:
-        """Return the name of an input; empty where the node has none there."""
-        return self.inputs[index] if index < len(self.inputs) else ""
-
-
-@dataclass(frozen=True)
 class Graph:
-    """A graph and what is known of it.
+    """A graph and what is known of it; subgraphs and functions are flattened.
 
     Attributes:
         opset: of ONNX's own domain.
+        nodes: each with a name: its operator and first output where the file gives it none.
         inputs, outputs: names of the graph's tensors.
         declared: the type each output declares, such as ``"FLOAT"``.
         types: the inferred type of each tensor where it is known.
@@ -68,27 +52,34 @@ class Graph:
 
     ir_version: int
     opset: int
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeProto, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     declared: Mapping[str, str]
     types: Mapping[str, str]
     shapes: Mapping[str, Shape]
     initializers: Mapping[str, onnx.TensorProto]
-    producer: Mapping[str, Node]
-    consumers: Mapping[str, tuple[Node, ...]]
+    producer: Mapping[str, NodeProto]
+    consumers: Mapping[str, list[NodeProto]]
     known: frozenset[str]
+
+    def nodes_of(self, *operators: str) -> Iterator[NodeProto]:
+        """Yield the nodes that are one of these operators."""
+        wanted = frozenset(operators)
+        return (node for node in self.nodes if node.op_type in wanted)
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the value of a tensor that the file holds inside itself, else None."""
-        tensor = self.initializers.get(name)
-        if tensor is None:
-            node = self.producer.get(name)
-            return _constant_node(node) if node and node.operator == "Constant" else None
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        tensor, node = self.initializers.get(name), self.producer.get(name)
+        if tensor is None and node is not None and node.op_type == "Constant":
+            tensor = attribute(node, "value")
+            for key in ("value_float", "value_floats", "value_int", "value_ints"):
+                if (value := attribute(node, key)) is not None:
+                    return np.asarray(value, np.float32 if "float" in key else np.int64)
+        if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
             return None
-        value: NDArray[Any] = numpy_helper.to_array(tensor)
-        return value
+        array: NDArray[Any] = numpy_helper.to_array(tensor)
+        return array
 
     def is_weight(self, name: str) -> bool:
         """Say whether a tensor's value does not depend on the graph's inputs."""
@@ -98,11 +89,15 @@ class Graph:
         """Say whether a tensor's value follows from weights and shapes alone."""
         return not any(each in self.inputs for each in self._sources(name, through_shapes=False))
 
-    def behind(self, name: str) -> Iterator[Node]:
+    def behind(self, name: str) -> Iterator[NodeProto]:
         """Yield every node that a tensor depends on, nearest first."""
         for each in self._sources(name, through_shapes=True):
             if each in self.producer:
                 yield self.producer[each]
+
+    def place(self, name: str) -> str:
+        """Return the name of the node that makes a tensor; the tensor's where none does."""
+        return str(self.producer[name].name) if name in self.producer else name
 
     def _sources(self, name: str, *, through_shapes: bool) -> Iterator[str]:
         seen: set[str] = set()
@@ -114,8 +109,22 @@ class Graph:
             seen.add(current)
             yield current
             node = self.producer.get(current)
-            if node and (through_shapes or node.operator not in _SHAPE_ONLY):
-                waiting.extend(reversed([each for each in node.inputs if each]))
+            if node is not None and (through_shapes or node.op_type not in _SHAPE_ONLY):
+                waiting.extend(reversed([each for each in node.input if each]))
+
+
+def input_of(node: NodeProto, index: int) -> str:
+    """Return the name of a node's input; empty where it has none there."""
+    return node.input[index] if index < len(node.input) else ""
+
+
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
+    """Return the value of a node's attribute; ``default`` where it does not have it."""
+    for each in node.attribute:
+        if each.name == name and not each.ref_attr_name:
+            value = onnx.helper.get_attribute_value(each)
+            return value.decode(errors="replace") if isinstance(value, bytes) else value
+    return default
 
 
 def read_graph(path: Path) -> Graph:
@@ -129,17 +138,15 @@ def read_graph(path: Path) -> Graph:
         resolve_inside(path.parent, location)
     try:
         model = onnx.load(str(path), load_external_data=False)
-        return graph_of(_inferred(_inlined(model)))
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        return graph_of(_inferred(model))
     except (ValueError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelFileError(
-            f"'{path}' cannot be analysed: {reason}.",
+            f"'{path}' cannot be analyzed: {reason}.",
             "Check it with onnx.checker, or export it again.",
         ) from error
-
-
-def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
-    return onnx.inliner.inline_local_functions(model) if model.functions else model
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -156,91 +163,59 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:
-    """Index a model whose value_info has been inferred."""
-    subgraphs = tuple(_subgraphs(model.graph))
-    nodes = tuple(_node(each) for graph in subgraphs for each in graph.node)
-    initializers = {each.name: each for graph in subgraphs for each in graph.initializer}
-    values = [each for graph in subgraphs for each in (*graph.input, *graph.value_info)]
-    types = {each.name: _type_name(each.type) for each in values}
-    types |= {name: _element_name(each.data_type) for name, each in initializers.items()}
-    shapes = {each.name: _shape(each.type.tensor_type) for each in values if _has_shape(each)}
-    shapes |= {name: tuple(each.dims) for name, each in initializers.items()}
-    producer = {name: node for node in nodes for name in node.outputs if name}
-    consumers: dict[str, list[Node]] = {}
+    """Index a model whose value_info has been inferred; nodes without a name are given one."""
+    graphs = tuple(_subgraphs(model.graph))
+    nodes = tuple(node for graph in graphs for node in graph.node)
     for node in nodes:
-        for name in dict.fromkeys(node.inputs):
-            consumers.setdefault(name, []).append(node)
+        node.name = node.name or f"{node.op_type} → {next(filter(None, node.output), '')}"
+    constants = {name: each for graph in graphs for name, each in initializers(graph).items()}
+    producer = {name: node for graph in graphs for name, node in producers(graph).items()}
+    readers: dict[str, list[NodeProto]] = defaultdict(list)
+    for graph in graphs:
+        for name, reading in consumers(graph).items():
+            readers[name] += reading
+    values = [each for graph in graphs for each in (*graph.input, *graph.value_info)]
+    types = {each.name: _type_name(each.type) for each in values}
+    types |= {name: _element_name(each.data_type) for name, each in constants.items()}
+    shapes: dict[str, Shape] = {
+        each.name: tuple(
+            side.dim_value if side.HasField("dim_value") else (side.dim_param or None)
+            for side in each.type.tensor_type.shape.dim
+        )
+        for each in values
+        if each.type.tensor_type.HasField("shape")
+    }
     return Graph(
         ir_version=model.ir_version,
         opset=max((e.version for e in model.opset_import if e.domain in ONNX_DOMAINS), default=1),
         nodes=nodes,
-        inputs=tuple(each.name for each in model.graph.input if each.name not in initializers),
+        inputs=tuple(each.name for each in model.graph.input if each.name not in constants),
         outputs=tuple(each.name for each in model.graph.output),
         declared={each.name: _type_name(each.type) for each in model.graph.output},
         types={name: kind for name, kind in types.items() if kind},
-        shapes=shapes,
-        initializers=initializers,
+        shapes=shapes | {name: tuple(each.dims) for name, each in constants.items()},
+        initializers=constants,
         producer=producer,
-        consumers={name: tuple(each) for name, each in consumers.items()},
-        known=frozenset({*producer, *initializers, *(e.name for g in subgraphs for e in g.input)}),
+        consumers=readers,
+        known=frozenset({*producer, *constants, *(e.name for g in graphs for e in g.input)}),
     )
 
 
 def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+        for each in node.attribute:
+            for inner in (each.g, *each.graphs):
                 if inner.node or inner.output:
                     yield from _subgraphs(inner)
 
 
-def _node(node: onnx.NodeProto) -> Node:
-    attributes = {
-        each.name: onnx.helper.get_attribute_value(each)
-        for each in node.attribute
-        if not each.ref_attr_name
-    }
-    text = {
-        name: value.decode(errors="replace") if isinstance(value, bytes) else value
-        for name, value in attributes.items()
-    }
-    first = next((each for each in node.output if each), "")
-    name = node.name or f"{node.op_type} → {first}"
-    return Node(name, node.op_type, node.domain, tuple(node.input), tuple(node.output), text)
-
-
-def _constant_node(node: Node) -> NDArray[Any] | None:
-    for name, value in node.attributes.items():
-        if name == "value":
-            array: NDArray[Any] = numpy_helper.to_array(value)
-            return array
-        if name in ("value_float", "value_floats"):
-            return np.asarray(value, np.float32)
-        if name in ("value_int", "value_ints"):
-            return np.asarray(value, np.int64)
-    return None
-
-
 def _type_name(value: onnx.TypeProto) -> str:
     kind = value.WhichOneof("value")
-    if kind is None:
-        return ""
-    if kind != "tensor_type":
-        return str(kind).removesuffix("_type").upper()
-    return _element_name(value.tensor_type.elem_type)
+    if kind == "tensor_type":
+        return _element_name(value.tensor_type.elem_type)
+    return str(kind or "").removesuffix("_type").upper()
 
 
 def _element_name(number: int) -> str:
     return str(onnx.TensorProto.DataType.Name(number)) if number else ""
-
-
-def _has_shape(value: onnx.ValueInfoProto) -> bool:
-    return bool(value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape"))
-
-
-def _shape(tensor: onnx.TypeProto.Tensor) -> Shape:
-    return tuple(
-        each.dim_value if each.HasField("dim_value") else (each.dim_param or None)
-        for each in tensor.shape.dim
-    )

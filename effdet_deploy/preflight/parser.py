@@ -21,8 +21,7 @@ def rtx_findings(path: Path) -> tuple[Finding, ...]:
         return ()
     logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
     builder = trt.Builder(logger)
-    strongly_typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(strongly_typed)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
     if parser.parse_from_file(str(path)):
         return ()
@@ -39,14 +38,10 @@ def parser_findings(parser: Any) -> tuple[Finding, ...]:
         Finding(
             "parser",
             error.node_name() or error.node_operator(),
-            f"NVIDIA's parser refuses {error.node_operator() or 'the model'}: {_reason(error)}",
+            f"NVIDIA's parser refuses {error.node_operator() or 'the model'}: {reason}.",
             "Export the model without it.",
         )
         for error in errors
+        for reason in (" ".join(str(error.desc()).split()).removesuffix("."),)
     ]
     return tuple(dict.fromkeys(findings))
-
-
-def _reason(error: Any) -> str:
-    text = " ".join(str(error.desc()).split())
-    return text if text.endswith(".") else f"{text}."

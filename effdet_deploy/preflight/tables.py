@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 from effdet_deploy.errors import UnknownNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _FLOAT = frozenset({"FLOAT", "FLOAT16", "BFLOAT16"})
 _NUMBER = _FLOAT | {"INT32", "INT64"}
-_QUANTISED = frozenset({"INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1"})
+QUANTIZED_TYPES = frozenset({"INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1"})
+"""Types that may only stand between a QuantizeLinear and a DequantizeLinear."""
 
 READ_AS_FLOAT = "DOUBLE"
 """The one type that TensorRT reads as another, FLOAT, without a word."""
 
-TENSOR_TYPES = _NUMBER | _QUANTISED | {"BOOL", "UINT8", READ_AS_FLOAT}
+TENSOR_TYPES = _NUMBER | QUANTIZED_TYPES | {"BOOL", "UINT8", READ_AS_FLOAT}
 """The types of ONNX that TensorRT has at all."""
-
-QUANTISED_TYPES = _QUANTISED
-"""Types that may only stand between a QuantizeLinear and a DequantizeLinear."""
 
 _GROUPS = {
     "any": TENSOR_TYPES,
@@ -61,13 +59,13 @@ class Target:
     ir_version: int
     plugins: frozenset[str]
     operators: Mapping[str, frozenset[str]]
-    attributes: Mapping[str, Mapping[str, tuple[Any, ...]]]
+    attributes: Mapping[str, Mapping[str, Sequence[Any]]]
     outputs: Mapping[str, int]
-    constants: Mapping[str, tuple[int, ...]]
+    constants: Mapping[str, Sequence[int]]
     max_rank: int
     max_topk: int
     max_spatial_rank: int
-    plugin_attributes: Mapping[str, tuple[str, ...]]
+    plugin_attributes: Mapping[str, Sequence[str]]
     remedies: Mapping[str, str]
 
 
@@ -97,22 +95,29 @@ def load_target(name: str) -> Target:
     if name not in tables["targets"]:
         raise UnknownNameError("target", name, tables["targets"])
     own = tables["targets"][name]
-    low, high = own["opsets"]
-    limits = tables["limits"]
+    limits, changed = tables["limits"], own.get("attributes", {})
     return Target(
         name=name,
         title=own["title"],
-        opsets=(low, high),
+        opsets=tuple(own["opsets"]),
         ir_version=own["ir_version"],
         plugins=frozenset(own["plugins"]),
-        operators=_operators(tables["operators"], own["absent"]),
-        attributes=_attributes(tables["attributes"], own.get("attributes", {})),
+        operators={
+            operator: _GROUPS[group]
+            for group, operators in tables["operators"].items()
+            for operator in operators
+            if operator not in own["absent"]
+        },
+        attributes={
+            operator: rules | changed.get(operator, {})
+            for operator, rules in tables["attributes"].items()
+        },
         outputs=tables["outputs"],
-        constants={each: tuple(inputs) for each, inputs in tables["constants"].items()},
+        constants=tables["constants"],
         max_rank=limits["rank"],
         max_topk=limits["topk"],
         max_spatial_rank=limits["spatial_rank"],
-        plugin_attributes={each: tuple(names) for each, names in tables["plugins"].items()},
+        plugin_attributes=tables["plugins"],
         remedies=tables["remedies"],
     )
 
@@ -121,21 +126,3 @@ def load_target(name: str) -> Target:
 def _tables() -> dict[str, Any]:
     text = resources.files(__package__).joinpath("tensorrt.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
-
-
-def _operators(groups: dict[str, list[str]], absent: list[str]) -> dict[str, frozenset[str]]:
-    return {
-        operator: _GROUPS[group]
-        for group, operators in groups.items()
-        for operator in operators
-        if operator not in absent
-    }
-
-
-def _attributes(
-    shared: dict[str, dict[str, list[Any]]], own: dict[str, dict[str, list[Any]]]
-) -> dict[str, dict[str, tuple[Any, ...]]]:
-    return {
-        operator: {name: tuple(values) for name, values in (rules | own.get(operator, {})).items()}
-        for operator, rules in shared.items()
-    }

@@ -81,11 +81,11 @@ def test_require_fit_says_a_cause_once_for_all_its_nodes(tmp_path):
     assert caught.value.cause.count("does not have") == 1
 
 
-def test_a_file_that_onnx_runtime_optimised_is_recognised(tmp_path):
+def test_a_file_that_onnx_runtime_optimized_is_recognized(tmp_path):
     made = node("QuickGelu", ["x"], ["y"], name="act", domain="com.microsoft")
     model = graph([made], [value("y")], domains=["com.microsoft"])
     (found,) = check_model(write(tmp_path / "m.onnx", model), "tensorrt-11")
-    assert "optimised" in found.remedy
+    assert "optimized" in found.remedy
     assert "com.microsoft::QuickGelu" in found.cause
 
 

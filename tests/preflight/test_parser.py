@@ -68,7 +68,8 @@ def test_the_real_parser_names_every_node_it_refuses(tmp_path):
 
 @pytest.mark.usefixtures("_rtx")
 def test_what_only_the_parser_sees_is_found_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("effdet_deploy.preflight.check._rules", tuple)
+    for rules in ("operators", "strong_typing", "quantization"):
+        monkeypatch.setattr(f"effdet_deploy.preflight.{rules}.RULES", ())
     found = check_model(REFUSED[1].write(tmp_path), RTX)
     assert [(each.rule, each.node) for each in found] == [("parser", "bad")]
 
