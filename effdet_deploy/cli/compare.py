@@ -63,8 +63,7 @@ def run(
     json_file: option.JsonFile = None,
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
-    from effdet_deploy.diagnosis.bisecting_files import bisect_file, parse_kind, require_bisectable
-    from effdet_deploy.diagnosis.document import to_dict
+    from effdet_deploy.diagnosis.bisecting import parse_kind
     from effdet_deploy.diagnosis.side_by_side import compare_files
     from effdet_deploy.diagnosis.sides import Engine
     from effdet_deploy.evaluation.cocoset import read_coco
@@ -77,31 +76,30 @@ def run(
     if html_file is not None:
         for package in ("jinja2", "matplotlib"):
             require_package(package, "an HTML report", "report")
-    if (kind := None if bisect is None else parse_kind(bisect)) is not None:
-        require_bisectable(candidates, reference, kind)
+    kind = None if bisect is None else parse_kind(bisect)
     if limit is not None and coco is None and images is None:
         raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")
-    pictures = None if images is None else pictures_of(images, limit)
+    pictures = None
     if coco is not None:
         pictures = pictures_of_set(read_coco(coco, images, limit))
+    elif images is not None:
+        pictures = pictures_of(images, limit)
     engine = Engine(backend, device, threads, trust)
     with console.stages() as begin:
         result = compare_files(
-            candidates, reference, pictures, engine=engine, layers=layers, progress=begin
+            candidates,
+            reference,
+            pictures,
+            engine=engine,
+            layers=layers,
+            bisect=kind,
+            progress=begin,
         )
-        blamed = [
-            bisect_file(each, Path(reference), kind, result.pictures, begin)
-            for each in candidates
-            if kind is not None
-        ]
-    document = to_dict(result)
-    for candidate, found in zip(document["candidates"], blamed, strict=bool(blamed)):
-        candidate["bisection"] = found.to_dict()
-    console.write_json(json_file, document)
+    console.write_json(json_file, result.to_dict())
     if html_file is not None:
         from effdet_deploy.reports.html import to_html
 
         write_atomically(html_file, to_html(result))
-    console.stdout().print(render_comparison(result, blamed))
+    console.stdout().print(render_comparison(result))
     if not result.passed:
         raise typer.Exit(VerificationError.exit_code)

@@ -1,5 +1,7 @@
 """Which layers a reduced precision loses by: the smallest set that, made exact, heals the heads.
 
+:func:`bisect_file` searches in an ONNX file against the FP32 file that it was made from.
+
 Groups of layers are ranked by the noise that each makes alone; the fewest of the worst that reach
 the goal together are found by halving; and of their layers those that are needed, again by halving
 (QuickXplain: Junker, "Preferred Explanations and Relaxations for Over-Constrained Problems", 2004),
@@ -10,9 +12,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from effdet_deploy.artifact.modelfile import SUFFIXES, read_spec
+from effdet_deploy.diagnosis.sides import require_onnx
+from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.evaluation.pictures import own_pictures
+from effdet_deploy.parity.report import without_non_finite
 from effdet_deploy.parity.tolerances import TOLERANCES
 from effdet_deploy.progress import silent
 
@@ -22,11 +30,15 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.diagnosis.grafting import Grafting
+    from effdet_deploy.evaluation.pictures import Pictures
     from effdet_deploy.progress import Progress
 
     Exact = frozenset[str]
 
 Kind = Literal["fp16", "int8"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+PICTURES = 2
+"""The heads are measured on the first pictures: a layer that loses does so on any."""
 MOST_MEASUREMENTS = 160
 GAIN_DB = 10.0
 """What is asked beyond the candidate's own level where that is within the tolerance already: then
@@ -45,6 +57,10 @@ class Blame:
 
     layer: str
     alone_db: float
+
+    def __str__(self) -> str:
+        alone = "" if math.isnan(self.alone_db) else f"  alone {_db(self.alone_db)}"
+        return f"  {self.layer}{alone}"
 
 
 @dataclass(frozen=True)
@@ -82,48 +98,105 @@ class Bisection:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for JSON; a number that is not finite is None, as JSON has none."""
-        document = dataclasses.asdict(self) | {"is_explained": self.is_explained}
-        document["layers"] = [
-            {"layer": each.layer, "alone_db": _finite(each.alone_db)} for each in self.layers
-        ]
-        for name in ("before_db", "after_db", "goal_db"):
-            document[name] = _finite(document[name])
-        return document
+        document: dict[str, Any] = without_non_finite(dataclasses.asdict(self))
+        return document | {"is_explained": self.is_explained}
 
     def lines(self) -> list[str]:
         """Return the finding as text, a line each."""
-        asked = f"{self.tolerance_db:g} dB are asked for"
-        lines = [
-            f"The heads of this {self.kind.upper()} file reach {_db(self.before_db)}; {asked}."
-        ]
-        if self.before_db == math.inf:
-            return lines
-        effort = f"{self.measurements} measurements of at most {self.bound}"
-        if not self.is_explained:
-            lines.append(
-                f"With all {self.total} layers exact they reach {_db(self.after_db)}: the loss is "
-                f"not one of precision. Compare with --layers ({effort})."
-            )
-            return lines
-        needed = "none of them can be left out" if self.is_smallest else "a smaller set may do"
-        lines.append(
-            f"With these {len(self.layers)} of {self.total} layers exact they reach "
-            f"{_db(self.after_db)}, and {needed} ({effort}):"
+        first = (
+            f"The heads of this {self.kind.upper()} file reach {_db(self.before_db)}; "
+            f"{self.tolerance_db:g} dB are asked for."
         )
-        for each in self.layers:
-            alone = "" if math.isnan(each.alone_db) else f"  alone {_db(each.alone_db)}"
-            lines.append(f"  {each.layer}{alone}")
-        return lines
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+        if self.before_db == math.inf:
+            return [first]
+        reached = f"they reach {_db(self.after_db)}"
+        effort = f"({self.measurements} measurements of at most {self.bound})"
+        if not self.is_explained:
+            lost = (
+                f"With all {self.total} layers exact {reached}: the loss is not one of precision."
+            )
+            return [first, f"{lost} Compare with --layers {effort}."]
+        needed = "none of them can be left out" if self.is_smallest else "a smaller set may do"
+        exact = f"With these {len(self.layers)} of {self.total} layers exact"
+        return [first, f"{exact} {reached}, and {needed} {effort}:", *map(str, self.layers)]
 
 
 def _db(value: float) -> str:
     if value == math.inf:
         return "no error at all"
     return f"{value:.1f} dB" if math.isfinite(value) else "values that are not finite"
+
+
+def parse_kind(name: str) -> Kind:
+    """Return the precision that ``name`` names; raises UnknownNameError for any other name."""
+    for kind in KINDS:
+        if kind == name:
+            return kind
+    raise UnknownNameError("precision to bisect", name, KINDS)
+
+
+def require_bisectable(candidates: Sequence[Path], reference: str, kind: Kind) -> None:
+    """Check what is to be bisected, before anything is loaded.
+
+    Raises:
+        UsageError: a candidate is no ONNX file of that precision, or the reference none in FP32.
+        MissingPackageError: the ``onnx`` package is not installed.
+    """
+    for path, wanted in (*((each, kind) for each in candidates), (Path(reference), "fp32")):
+        if SUFFIXES.get(path.suffix.lower()) != "onnx":
+            raise UsageError(
+                f"--bisect works on ONNX files, and '{path.name}' is none.",
+                "Name the ONNX files: in the reduced precision, and the FP32 one it was made from.",
+            )
+        found = read_spec(path, "onnx").precision.kind
+        if found != wanted:
+            raise UsageError(
+                f"--bisect {kind} compares {kind.upper()} files with one in FP32; "
+                f"'{path.name}' should be {wanted.upper()} and is {found.upper()}.",
+                "Name a candidate in that precision, and as reference what it was made from.",
+            )
+    require_onnx("bisecting")
+
+
+def bisect_file(
+    candidate: Path,
+    reference: Path,
+    kind: Kind,
+    pictures: Pictures | None = None,
+    progress: Progress = silent,
+    bound: int = MOST_MEASUREMENTS,
+) -> Bisection:
+    """Find the layers whose precision explains what an ONNX file loses against its FP32 form.
+
+    Args:
+        candidate: the file in the reduced precision.
+        reference: the FP32 file that it was made from.
+        kind: the reduced precision.
+        pictures: what to measure on; default structured pictures of our own.
+        progress: told what is being measured.
+        bound: on the number of measurements.
+
+    Raises:
+        UsageError: the two files are not of one network.
+    """
+    import onnx
+
+    from effdet_deploy.diagnosis.grafting import HalfGrafting, HeadsMeter, Int8Grafting
+    from effdet_deploy.precision.ranges import graph_inputs
+
+    spec = read_spec(reference, "onnx")
+    read = read_spec(candidate, "onnx")
+    if (read.input, read.batch) != (spec.input, spec.batch):
+        raise UsageError(
+            f"--bisect compares files of one network; '{candidate.name}' takes another input or "
+            "batch than its reference.",
+            "Name the FP32 file that the candidate was made from.",
+        )
+    images = (pictures or own_pictures(spec.input)).letterboxed(spec.input, PICTURES)
+    known, reduced = onnx.load(reference), onnx.load(candidate)
+    grafting = (Int8Grafting if kind == "int8" else HalfGrafting)(known, reduced)
+    heads = HeadsMeter(known, list(graph_inputs(images, spec)))
+    return bisect(grafting, heads.snr_db, kind, progress, bound)
 
 
 def bisect(
@@ -175,42 +248,41 @@ class _SpentError(Exception):
     """The bound on measurements is reached."""
 
 
+@dataclass(eq=False)
 class _Search:
-    """Measurements of what is exact, each made once and counted."""
+    """Measurements of what is exact, each made once and counted.
 
-    def __init__(
-        self,
-        grafting: Grafting,
-        measure: Callable[[ModelProto], float],
-        progress: Progress,
-        bound: int,
-    ) -> None:
-        self.count = 0
-        self._grafting = grafting
-        self._measure = measure
-        self._progress = progress
-        self._bound = bound
-        self._known: dict[Exact, float] = {}
-        self.best: Exact | None = None
+    ``best`` is the smallest set that was found to reach its goal.
+    """
+
+    grafting: Grafting
+    measure: Callable[[ModelProto], float]
+    progress: Progress
+    bound: int
+    best: Exact | None = None
+    _known: dict[Exact, float] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many measurements were made."""
+        return len(self._known)
 
     def snr(self, exact: Exact) -> float:
         """Return what the heads reach with ``exact`` so; raises _SpentError beyond the bound."""
         if exact not in self._known:
-            if self.count >= self._bound:
+            if self.count >= self.bound:
                 raise _SpentError
-            self.count += 1
-            layers = len(self._grafting.layers)
-            self._progress(
-                f"bisecting: measurement {self.count} of at most {self._bound}, "
-                f"{len(exact)} of {layers} layers exact"
+            self.progress(
+                f"bisecting: measurement {self.count + 1} of at most {self.bound}, "
+                f"{len(exact)} of {len(self.grafting.layers)} layers exact"
             )
-            self._known[exact] = self._measure(self._grafting.with_exact(exact))
+            self._known[exact] = self.measure(self.grafting.with_exact(exact))
         return self._known[exact]
 
     def worst_groups(self, goal: float) -> list[str]:
         """Return the layers of the fewest groups, the noisiest first, that reach ``goal``."""
-        every = frozenset(self._grafting.layers)
-        groups = _groups(self._grafting.layers)
+        every = frozenset(self.grafting.layers)
+        groups = _groups(self.grafting.layers)
         alone = {name: self.snr(every - frozenset(layers)) for name, layers in groups.items()}
         ranked = sorted(groups, key=lambda name: alone[name])
 
@@ -261,9 +333,9 @@ class _Search:
 
     def alone(self, layers: Collection[str]) -> Mapping[str, float]:
         """Return what the heads reach with each of ``layers`` alone reduced, the worst first."""
-        every = frozenset(self._grafting.layers)
-        found = dict.fromkeys((each for each in self._grafting.layers if each in layers), math.nan)
-        if len(found) <= min(_SHOWN_ALONE, self._bound - self.count):
+        every = frozenset(self.grafting.layers)
+        found = dict.fromkeys((each for each in self.grafting.layers if each in layers), math.nan)
+        if len(found) <= min(_SHOWN_ALONE, self.bound - self.count):
             found = {layer: self.snr(every - {layer}) for layer in found}
         return dict(sorted(found.items(), key=lambda item: item[1]))
 

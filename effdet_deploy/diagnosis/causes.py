@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
-from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.parity.matching import match_rows
 from effdet_deploy.parity.metrics import is_explained, tensor_errors
-from effdet_deploy.parity.rows import Rows, rows_from_outputs
-from effdet_deploy.parity.side import ask
+from effdet_deploy.parity.side import answers, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import AnchorSpec, DetectorSpec
-    from effdet_deploy.diagnosis.layers import LayerReport
+    from effdet_deploy.diagnosis.locating import LayerReport
     from effdet_deploy.parity.comparison import Comparison
-    from effdet_deploy.parity.side import Answer, Side, Tensors
+    from effdet_deploy.parity.rows import Rows
+    from effdet_deploy.parity.side import Answer, Side
 
 _SPEC_FIELDS = {
     "input": ("height", "width", "mean", "std", "fill"),
@@ -35,16 +32,7 @@ _SPEC_FIELDS = {
 _SAME_IOU = 0.99
 _EXPLAINED_SHARE = 0.95
 """Of detections that must be the same for an explanation to hold."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Probe:
-    """What both sides say about one picture."""
-
-    candidate: Side
-    picture: NDArray[np.uint8]
-    mine: Answer
-    known: Answer
+_XYXY, _YXYX = [0, 1, 2, 3], [1, 0, 3, 2]
 
 
 def find_causes(
@@ -63,15 +51,18 @@ def find_causes(
         picture: RGB uint8 ``[h,w,3]`` that explanations are tried on.
         layers: the comparison of layers, where it was made.
     """
+    report = comparison.report
     found = list(_spec_differences(comparison.candidate, comparison.reference))
-    if comparison.report.passed:
+    if report.passed:
         return tuple(found)
     (mine,), (known,) = (ask(side, [picture]) for side in (candidate, reference))
-    probe = _Probe(candidate, picture, mine, known)
-    found += filter(None, (_swapped_channels(probe), _behind_the_heads(probe, comparison)))
+    (swapped,) = ask(candidate, [picture], swap_channels=True)
+    found.append(_swapped_channels(mine, swapped, known))
+    if report.detections and report.detections.status == "failed" and report.heads_match:
+        found.append(_behind_the_heads(mine))
     if layers is not None:
-        found.append(layer_sentence(layers))
-    return tuple(found)
+        found.append(layers.sentence)
+    return tuple(filter(None, found))
 
 
 def _spec_differences(ours: DetectorSpec, theirs: DetectorSpec) -> Iterator[str]:
@@ -80,47 +71,32 @@ def _spec_differences(ours: DetectorSpec, theirs: DetectorSpec) -> Iterator[str]
             mine, other = (getattr(getattr(spec, part), name) for spec in (ours, theirs))
             if mine != other:
                 yield f"The specs differ in {part}.{name}: {mine}, reference {other}."
-    names_differ = [each.name for each in ours.classes] != [each.name for each in theirs.classes]
-    if names_differ:
+    if [each.name for each in ours.classes] != [each.name for each in theirs.classes]:
         yield "The specs name the classes differently or in another order."
 
 
-def _swapped_channels(probe: _Probe) -> str:
-    """Try the picture with red and blue swapped."""
-    (swapped,) = ask(probe.candidate, [probe.picture], swap_channels=True)
-    before, after = (_agreement(each, probe.known) for each in (probe.mine, swapped))
-    if not after.is_better_than(before):
+def _swapped_channels(mine: Answer, swapped: Answer, known: Answer) -> str:
+    """Say whether the candidate agrees once red and blue are swapped; by heads where they are."""
+    if mine.heads is not None and swapped.heads is not None and known.heads is not None:
+        logits = known.heads[HEAD_OUTPUTS[0]]
+        before, after = (
+            tensor_errors(logits, heads[HEAD_OUTPUTS[0]]).snr_db
+            for heads in (mine.heads, swapped.heads)
+        )
+        explains = is_explained(before, after)
+        said = f"{after:.0f} dB, as it is {before:.0f} dB"
+    else:
+        before, after = (_matched_share(each.rows, known.rows) for each in (mine, swapped))
+        explains = after >= _EXPLAINED_SHARE > before
+        said = f"{after:.0%} matched, as it is {before:.0%} matched"
+    if not explains:
         return ""
-    order = probe.candidate.spec.input.channel_order
+    order = mine.spec.input.channel_order
     other = "RGB" if order == "bgr" else "BGR"
     return (
-        f"With red and blue swapped the candidate agrees with the reference ({after}, as it is "
-        f"{before}): it takes {other} where its spec says {order.upper()}."
+        f"With red and blue swapped the candidate agrees with the reference ({said}): it takes "
+        f"{other} where its spec says {order.upper()}."
     )
-
-
-@dataclass(frozen=True)
-class _Agreement:
-    """How well two answers agree: the SNR of the class logits, NaN without; matched share."""
-
-    snr_db: float
-    share: float
-
-    def is_better_than(self, other: _Agreement) -> bool:
-        if math.isnan(self.snr_db):
-            return self.share >= _EXPLAINED_SHARE > other.share
-        return is_explained(other.snr_db, self.snr_db)
-
-    def __str__(self) -> str:
-        return f"{self.share:.0%} matched" if math.isnan(self.snr_db) else f"{self.snr_db:.0f} dB"
-
-
-def _agreement(mine: Answer, known: Answer) -> _Agreement:
-    share = _matched_share(mine.rows, known.rows)
-    if mine.heads is None or known.heads is None:
-        return _Agreement(math.nan, share)
-    logits = HEAD_OUTPUTS[0]
-    return _Agreement(tensor_errors(known.heads[logits], mine.heads[logits]).snr_db, share)
 
 
 def _matched_share(one: Rows, other: Rows) -> float:
@@ -128,19 +104,15 @@ def _matched_share(one: Rows, other: Rows) -> float:
     return 2 * len(match_rows(one, other, _SAME_IOU).pairs) / total if total else 0.0
 
 
-def _behind_the_heads(probe: _Probe, comparison: Comparison) -> str:
-    """Where raw heads agree, the fault is in what the graph makes of them."""
-    detections = comparison.report.detections
-    failed = detections is not None and detections.status == "failed"
-    heads, spec = probe.mine.heads, probe.candidate.spec
-    if not failed or heads is None or not comparison.report.heads_match:
+def _behind_the_heads(mine: Answer) -> str:
+    """Say what the graph makes of heads that agree, for detections that do not."""
+    if mine.heads is None:
         return ""
-    scale = min(
-        spec.input.height / probe.picture.shape[0], spec.input.width / probe.picture.shape[1]
-    )
-    for text, anchors, columns in _box_mistakes(spec.anchors):
-        rows = _finished(heads, dataclasses.replace(spec, anchors=anchors), scale, columns)
-        if _matched_share(rows, probe.mine.rows) >= _EXPLAINED_SHARE:
+    for text, anchors, columns in _box_mistakes(mine.spec.anchors):
+        spec = dataclasses.replace(mine.spec, anchors=anchors)
+        (mistaken,) = answers(spec, [mine.placed], mine.heads, None)
+        rows = dataclasses.replace(mistaken.rows, boxes=mistaken.rows.boxes[:, columns])
+        if _matched_share(rows, mine.rows) >= _EXPLAINED_SHARE:
             return f"The raw heads agree and the boxes do not: {text}."
     return (
         "The raw heads agree and the detections do not: the fault lies behind the heads, in "
@@ -150,36 +122,11 @@ def _behind_the_heads(probe: _Probe, comparison: Comparison) -> str:
 
 def _box_mistakes(anchors: AnchorSpec) -> Iterator[tuple[str, AnchorSpec, list[int]]]:
     """Yield a clause, anchors, and the order of box coordinates that the mistake would make."""
-    plain = [0, 1, 2, 3]
-    yield "x and y are swapped in the boxes", anchors, [1, 0, 3, 2]
+    yield "x and y are swapped in the boxes", anchors, _YXYX
     ratios = anchors.aspect_ratios
-    for order in itertools.permutations(range(len(ratios))):
-        if order != tuple(range(len(ratios))):
-            moved = tuple(ratios[each] for each in order)
-            listed = ", ".join(map(str, order))
-            text = f"the anchors are swapped: aspect ratios stand in the order {listed}"
-            yield text, dataclasses.replace(anchors, aspect_ratios=moved), plain
-
-
-def _finished(heads: Tensors, spec: DetectorSpec, scale: float, columns: Sequence[int]) -> Rows:
-    """Return detections, in pixels of the picture, that raw heads give under another spec."""
-    logits, regression = (heads[name] for name in HEAD_OUTPUTS)
-    outputs = finish_heads(logits, regression, spec)
-    (rows,) = rows_from_outputs(outputs, spec.output.box_format)
-    return dataclasses.replace(rows, boxes=rows.boxes[:, list(columns)] / scale)
-
-
-def layer_sentence(layers: LayerReport) -> str:
-    """Say which layer parts first, and how."""
-    first = layers.first
-    if first is None:
-        return (
-            f"All {len(layers.layers)} layers that both sides have agree "
-            f"(at least {layers.least_snr_db:.0f} dB)."
-        )
-    how = f": its output {layers.symptom}" if layers.symptom else ""
-    return f"The first layer that differs is {first.name} ({_decibels(first.snr_db)}){how}."
-
-
-def _decibels(value: float) -> str:
-    return f"{value:.1f} dB" if math.isfinite(value) else "not comparable"
+    _right, *others = itertools.permutations(range(len(ratios)))
+    for order in others:
+        moved = tuple(ratios[each] for each in order)
+        listed = ", ".join(map(str, order))
+        text = f"the anchors are swapped: aspect ratios stand in the order {listed}"
+        yield text, dataclasses.replace(anchors, aspect_ratios=moved), _XYXY

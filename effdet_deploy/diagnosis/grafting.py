@@ -1,6 +1,6 @@
 """Graphs between a reference and its reduced form: some layers exact, the others as they are.
 
-INT8 layers of the reduced file are taken back one by one: a convolution reads what was quantised
+INT8 layers of the reduced file are taken back one by one: a convolution reads what was quantized
 before it was, with the reference's own constants. FP16 is imitated on the reference instead, by
 rounding every value that the reduced file holds in float16: engines that compute float16 nodes in
 float32, as ONNX Runtime does on x86, would show no overflow.
@@ -9,13 +9,13 @@ float32, as ONNX Runtime does on x86, would show no overflow.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
 from effdet_deploy.errors import UsageError
 from effdet_deploy.onnxgraph.heads import head_node
 from effdet_deploy.onnxgraph.index import (
@@ -25,13 +25,16 @@ from effdet_deploy.onnxgraph.index import (
     network_nodes,
     producers,
 )
+from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
+from effdet_deploy.precision.ranges import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto, TensorProto
 
-_HALF, _SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+_HALF, _SINGLE = int(onnx.TensorProto.FLOAT16), int(onnx.TensorProto.FLOAT)
 _DEQUANTIZE, _QUANTIZE = "DequantizeLinear", "QuantizeLinear"
 
 
@@ -59,7 +62,7 @@ class Int8Grafting:
         candidate: the INT8 graph; it is not changed.
 
     Raises:
-        UsageError: a quantised layer is not in the reference.
+        UsageError: a quantized layer is not in the reference.
     """
 
     def __init__(self, reference: ModelProto, candidate: ModelProto) -> None:
@@ -71,18 +74,18 @@ class Int8Grafting:
         self.layers = tuple(
             node.name
             for node in network_nodes(candidate.graph)
-            if node.op_type in ("Conv", "Gemm") and self._is_restored(node.input[1])
+            if node.op_type in ("Conv", "Gemm") and self._made_by(node.input[1], _DEQUANTIZE)
         )
         _require_same_network(self.layers, self._nodes)
-        quantised = set(self.layers)
-        # Values that a node outside these layers also reads quantised: the layer that makes them
-        # keeps the quantiser while it is reduced.
-        self._given_quantised = {
+        quantized = set(self.layers)
+        # Values that a node outside these layers also reads quantized: the layer that makes them
+        # keeps the quantizer while it is reduced.
+        self._given_quantized = {
             before
             for node in candidate.graph.node
-            if node.name not in quantised
+            if node.name not in quantized
             for value in node.input
-            if (before := self._before_quantising(value)) != value
+            if (before := self._before_quantizing(value)) != value
         }
 
     def with_exact(self, exact: Collection[str]) -> ModelProto:
@@ -94,37 +97,35 @@ class Int8Grafting:
             if node.name in reduced:
                 continue
             if node.name in exact:
-                self._restore_constants(node, added)
+                # The reference's weight and bias, in the type that the convolution computes in.
+                scale = self._makers[node.input[1]].input[1]
+                kind = self._types.get(scale, _SINGLE)
+                del node.input[1:]
+                for constant in self._nodes[node.name].input[1:]:
+                    name = f"{constant}.exact_{kind}"
+                    values = numpy_helper.to_array(self._constants[constant])
+                    dtype = np.float16 if kind == _HALF else np.float32
+                    added[name] = numpy_helper.from_array(values.astype(dtype), name)
+                    node.input.append(name)
             for index, value in enumerate(node.input):
-                node.input[index] = self._source(value, reduced)
+                before = self._before_quantizing(value)
+                maker = self._makers.get(before)
+                stays = maker is not None and maker.name in reduced
+                if not (stays and before in self._given_quantized):
+                    node.input[index] = before
         model.graph.initializer.extend(added.values())
         return with_heads(model, head_values(model))
 
-    def _restore_constants(self, node: NodeProto, added: dict[str, TensorProto]) -> None:
-        """Give a convolution the reference's weight and bias, in the type it computes in."""
-        element_type = self._types.get(self._makers[node.input[1]].input[1], _SINGLE)
-        del node.input[1:]
-        for constant in self._nodes[node.name].input[1:]:
-            name = f"{constant}.exact_{element_type}"
-            added[name] = _cast_constant(self._constants[constant], name, element_type)
-            node.input.append(name)
+    def _before_quantizing(self, value: str) -> str:
+        """Return the value that a pair of quantizers stands behind, if ``value`` is a pair's."""
+        restored = self._made_by(value, _DEQUANTIZE)
+        pair = restored and self._made_by(restored.input[0], _QUANTIZE)
+        return str(pair.input[0]) if pair else value
 
-    def _source(self, value: str, reduced: Collection[str]) -> str:
-        before = self._before_quantising(value)
-        maker = self._makers.get(before)
-        stays = before in self._given_quantised and maker is not None and maker.name in reduced
-        return value if stays else before
-
-    def _is_restored(self, value: str) -> bool:
-        return value in self._makers and self._makers[value].op_type == _DEQUANTIZE
-
-    def _before_quantising(self, value: str) -> str:
-        """Return the value that a pair of quantisers stands behind, if ``value`` is a pair's."""
-        if not self._is_restored(value):
-            return value
-        quantised = self._makers.get(self._makers[value].input[0])
-        is_pair = quantised is not None and quantised.op_type == _QUANTIZE
-        return str(quantised.input[0]) if quantised is not None and is_pair else value
+    def _made_by(self, value: str, operator: str) -> NodeProto | None:
+        """Return the node that makes ``value`` if it is of that operator."""
+        maker = self._makers.get(value)
+        return maker if maker is not None and maker.op_type == operator else None
 
 
 class HalfGrafting:
@@ -140,7 +141,17 @@ class HalfGrafting:
 
     def __init__(self, reference: ModelProto, candidate: ModelProto) -> None:
         self._reference = reference
-        reduced = _half_nodes(candidate)
+        inferred = onnx.shape_inference.infer_shapes(candidate).graph
+        halves = {
+            value.name
+            for value in (*inferred.value_info, *inferred.output)
+            if value.type.tensor_type.elem_type == _HALF
+        }
+        reduced = {
+            node.name
+            for node in network_nodes(candidate.graph)
+            if node.op_type != "Cast" and halves.intersection(node.output)
+        }
         known = [node.name for node in network_nodes(reference.graph)]
         _require_same_network(reduced, known)
         self._members: dict[str, list[str]] = {}
@@ -175,26 +186,29 @@ class HalfGrafting:
                 if value in self._floats:
                     node.output[index] = f"{value}.unrounded"
                     pairs[node.output[index]] = value
-        graph.initializer.extend(
-            _rounded_constant(tensors[value], name) for value, name in constants.items()
-        )
-        _insert_rounding(model, pairs)
+        with np.errstate(over="ignore"):
+            for value, name in constants.items():
+                halved = numpy_helper.to_array(tensors[value]).astype(np.float16)
+                graph.initializer.append(numpy_helper.from_array(halved.astype(np.float32), name))
+        # Each rounded form is made right after the value, so that nodes stay in order.
+        ordered = [cast for each in graph.input for cast in _rounding(each.name, pairs)]
+        for node in graph.node:
+            ordered.append(node)
+            ordered += [cast for value in node.output for cast in _rounding(value, pairs)]
+        del graph.node[:]
+        graph.node.extend(ordered)
         return with_heads(model, heads)
 
 
-def _half_nodes(model: ModelProto) -> set[str]:
-    """Return the names of the network's nodes that compute in float16."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    halves = {
-        value.name
-        for value in (*inferred.value_info, *inferred.output)
-        if value.type.tensor_type.elem_type == int(_HALF)
-    }
-    return {
-        node.name
-        for node in network_nodes(model.graph)
-        if node.op_type != "Cast" and any(value in halves for value in node.output)
-    }
+def _rounding(value: str, rounded: Mapping[str, str]) -> list[NodeProto]:
+    """Return the nodes that make the rounded form of ``value``, whose name ``rounded`` has."""
+    if value not in rounded:
+        return []
+    name, half = rounded[value], f"{rounded[value]}.as_fp16"
+    return [
+        onnx.helper.make_node("Cast", [value], [half], half, to=_HALF),
+        onnx.helper.make_node("Cast", [half], [name], f"{name}.as_fp32", to=_SINGLE),
+    ]
 
 
 def head_values(model: ModelProto) -> list[str]:
@@ -223,39 +237,30 @@ def _require_same_network(layers: Collection[str], known: Collection[str]) -> No
         )
 
 
-def _cast_constant(tensor: TensorProto, name: str, element_type: int) -> TensorProto:
-    values = numpy_helper.to_array(tensor)
-    dtype = np.float16 if element_type == int(_HALF) else np.float32
-    return numpy_helper.from_array(values.astype(dtype), name)
+class HeadsMeter:
+    """Measures the raw heads of graphs against those of a reference, in ONNX Runtime.
 
+    Args:
+        reference: the FP32 graph.
+        batches: graph inputs.
+    """
 
-def _rounded_constant(tensor: TensorProto, name: str) -> TensorProto:
-    with np.errstate(over="ignore"):
-        values = numpy_helper.to_array(tensor).astype(np.float16).astype(np.float32)
-    return numpy_helper.from_array(values, name)
+    def __init__(self, reference: ModelProto, batches: Sequence[NDArray[Any]]) -> None:
+        self._batches = batches
+        self._exact = self._heads(with_heads(deepcopy(reference), head_values(reference)))
 
+    def snr_db(self, model: ModelProto) -> float:
+        """Return the worse head's signal-to-noise ratio; -inf where a value is not finite.
 
-def _insert_rounding(model: ModelProto, pairs: Mapping[str, str]) -> None:
-    """Make the rounded form of each value, by name, right after the node that makes the value."""
-    graph = model.graph
-    ordered = [
-        node
-        for value in graph.input
-        if value.name in pairs
-        for node in _rounding(value.name, pairs[value.name])
-    ]
-    for node in graph.node:
-        ordered.append(node)
-        for value in node.output:
-            if value in pairs:
-                ordered += _rounding(value, pairs[value])
-    del graph.node[:]
-    graph.node.extend(ordered)
+        Args:
+            model: gives the heads as :meth:`.Grafting.with_exact` does.
+        """
+        pooled = [TensorErrors()] * len(HEAD_OUTPUTS)
+        for pair in zip(self._exact, self._heads(model), strict=True):
+            found = [tensor_errors(*heads) for heads in zip(*pair, strict=True)]
+            pooled = [before + each for before, each in zip(pooled, found, strict=True)]
+        return min(each.snr_db for each in pooled)
 
-
-def _rounding(value: str, rounded: str) -> tuple[NodeProto, NodeProto]:
-    half = f"{rounded}.as_fp16"
-    return (
-        onnx.helper.make_node("Cast", [value], [half], half, to=_HALF),
-        onnx.helper.make_node("Cast", [half], [rounded], f"{rounded}.as_fp32", to=_SINGLE),
-    )
+    def _heads(self, model: ModelProto) -> list[list[NDArray[np.float32]]]:
+        session = open_session(model)
+        return [session.run(None, {INPUT_NAME: batch}) for batch in self._batches]

@@ -1,15 +1,17 @@
-"""Everything that ``effdet-deploy compare`` finds out: artifacts beside one reference."""
+"""Everything that ``effdet-deploy compare`` finds out: candidates beside one reference."""
 
 from __future__ import annotations
 
 import dataclasses
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.detection.images import load_image
+from effdet_deploy.diagnosis.bisecting import bisect_file, require_bisectable
 from effdet_deploy.diagnosis.causes import find_causes
-from effdet_deploy.diagnosis.layers import least_snr, locate
+from effdet_deploy.diagnosis.locating import least_snr, locate
 from effdet_deploy.diagnosis.sides import (
     Engine,
     layer_sources,
@@ -21,16 +23,16 @@ from effdet_deploy.errors import UsageError
 from effdet_deploy.evaluation.pictures import own_pictures
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import compare_all
+from effdet_deploy.parity.report import without_non_finite
 from effdet_deploy.parity.side import open_side
 from effdet_deploy.parity.tolerances import coarser
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
-    from effdet_deploy.artifact.spec import InputSpec
-    from effdet_deploy.diagnosis.layers import LayerReport
+    from effdet_deploy.diagnosis.bisecting import Bisection, Kind
+    from effdet_deploy.diagnosis.locating import LayerReport
     from effdet_deploy.diagnosis.sides import Reference
     from effdet_deploy.evaluation.accuracy import Difference
     from effdet_deploy.evaluation.cocoset import CocoSet
@@ -63,6 +65,7 @@ class Examined:
         scores: mAP, where annotations were given.
         layers: the comparison of layers, where it was asked for.
         causes: sentences that say what makes the candidate differ.
+        bisection: the layers whose precision explains the loss, where they were asked for.
     """
 
     comparison: Comparison
@@ -70,11 +73,37 @@ class Examined:
     scores: Scores | None = None
     layers: LayerReport | None = None
     causes: tuple[str, ...] = ()
+    bisection: Bisection | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the candidate does what the reference does."""
         return self.comparison.report.passed
+
+    def to_dict(self, pictures: Sequence[str]) -> dict[str, Any]:
+        """Return everything as a document; ``pictures`` are their names."""
+        comparison = self.comparison
+        document = {
+            "candidate": comparison.name,
+            "status": comparison.report.status,
+            "causes": list(self.causes),
+            "report": comparison.report.to_dict(),
+            "breakdown": self.breakdown.to_dict(comparison.candidate),
+            "accuracy": dataclasses.asdict(self.scores) if self.scores else None,
+            "layers": self.layers.to_dict() if self.layers else None,
+            "images": [
+                {
+                    "picture": pictures[image.index],
+                    "reference": len(image.reference),
+                    "candidate": len(image.candidate),
+                    "matched": len(image.matching.pairs),
+                    "largest_box_difference": image.matching.box_difference,
+                    "largest_score_difference": image.matching.score_difference,
+                }
+                for image in comparison.images
+            ],
+        }
+        return document | ({"bisection": self.bisection.to_dict()} if self.bisection else {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +119,19 @@ class SideBySide:
         """Whether every candidate does what the reference does."""
         return all(each.passed for each in self.examined)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole comparison for JSON; a number that is not finite is None."""
+        names = self.pictures.names
+        document: dict[str, Any] = without_non_finite(
+            {
+                "reference": self.reference,
+                "passed": self.passed,
+                "pictures": list(names),
+                "candidates": [each.to_dict(names) for each in self.examined],
+            }
+        )
+        return document
+
 
 def compare_files(
     candidates: Sequence[Path],
@@ -98,6 +140,7 @@ def compare_files(
     *,
     engine: Engine | None = None,
     layers: bool = False,
+    bisect: Kind | None = None,
     progress: Progress = silent,
 ) -> SideBySide:
     """Compare exported models with a reference: another exported model, or weights.
@@ -106,9 +149,10 @@ def compare_files(
         candidates: exported models of any kind.
         reference: the path of an exported model; or weights, which run in eager PyTorch:
             ``pretrained``, ``random``, a path or a URL.
-        pictures: what to compare on; default :func:`own_pictures` of the first candidate.
+        pictures: what to compare on; default our own in the size of the first candidate.
         engine: how the models are run.
         layers: compare layer by layer as well, which takes ONNX files of ours.
+        bisect: find the layers whose precision, this one, explains the loss, in ONNX files.
         progress: told which stage begins.
 
     Raises:
@@ -116,26 +160,23 @@ def compare_files(
         MissingPackageError: weights without torch, or annotations without pycocotools.
         InputError: a model, a picture or the weights are unusable.
     """
-    if not candidates:
-        raise UsageError("There is no candidate to compare.", "Name at least one model.")
-    if layers:
-        require_layers(candidates, reference)
-    if pictures is not None and pictures.dataset is not None:
-        from effdet_deploy.evaluation.accuracy import require_pycocotools
-
-        require_pycocotools()
+    dataset = None if pictures is None else pictures.dataset
+    _require_possible(candidates, reference, dataset, bisect, layers=layers)
     chosen = engine or Engine()
     with ExitStack() as stack:
         progress("loading the models")
         settings = dataclasses.asdict(chosen)
         ours: dict[Path, Side] = {path: open_side(path, stack, **settings) for path in candidates}
-        shown = pictures or own_pictures(next(iter(ours.values())).spec.input)
-        _require_categories(ours.values(), shown)
         specs = {path: side.spec for path, side in ours.items()}
+        shown = pictures or own_pictures(specs[candidates[0]].input)
+        if dataset is not None:
+            from effdet_deploy.evaluation.predictions import require_common_categories
+
+            for spec in specs.values():
+                require_common_categories(spec, dataset)
         theirs = open_references(reference, specs, chosen, stack)
         if layers:
-            for path, side in ours.items():
-                _require_one_size(path, side.spec.input, theirs[path].side.spec.input)
+            _require_one_size(ours, theirs)
         compared = _compare_groups(ours, theirs, shown, progress)
         examined = []
         for path, side in ours.items():
@@ -144,45 +185,69 @@ def compare_files(
                 progress(f"comparing layers: {path.name}")
                 report = compare_layers(path, theirs[path], compared[path], shown)
             progress(f"looking for causes: {path.name}")
-            sides = (side, theirs[path].side)
-            examined.append(examine(compared[path], sides, shown, report))
+            found = examine(compared[path], (side, theirs[path].side), shown, report)
+            examined.append(found)
+    if bisect is not None:
+        examined = [
+            dataclasses.replace(
+                each, bisection=bisect_file(path, Path(reference), bisect, shown, progress)
+            )
+            for path, each in zip(ours, examined, strict=True)
+        ]
     return SideBySide(reference_name(reference), tuple(examined), shown)
 
 
-def _require_one_size(path: Path, mine: InputSpec, theirs: InputSpec) -> None:
-    sizes = [f"{each.height}x{each.width}" for each in (mine, theirs)]
-    if sizes[0] != sizes[1]:
-        raise UsageError(
-            f"--layers compares networks of one image size; '{path.name}' takes {sizes[0]}, and "
-            f"the reference {sizes[1]}.",
-            "Export both at the same size, or leave --layers out.",
+def _require_possible(
+    candidates: Sequence[Path],
+    reference: str,
+    dataset: CocoSet | None,
+    bisect: Kind | None,
+    *,
+    layers: bool,
+) -> None:
+    """Say what is missing or does not fit before anything is loaded."""
+    if not candidates:
+        raise UsageError("There is no candidate to compare.", "Name at least one model.")
+    if bisect is not None:
+        require_bisectable(candidates, reference, bisect)
+    if layers:
+        require_layers(candidates, reference)
+    if dataset is not None:
+        from effdet_deploy.evaluation.accuracy import require_pycocotools
+
+        require_pycocotools()
+
+
+def _require_one_size(ours: Mapping[Path, Side], theirs: Mapping[Path, Reference]) -> None:
+    for path, side in ours.items():
+        mine, other = (
+            f"{each.input.height}x{each.input.width}"
+            for each in (side.spec, theirs[path].side.spec)
         )
-
-
-def _require_categories(sides: Iterable[Side], pictures: Pictures) -> None:
-    if pictures.dataset is None:
-        return
-    from effdet_deploy.evaluation.predictions import require_common_categories
-
-    for side in sides:
-        require_common_categories(side.spec, pictures.dataset)
+        if mine != other:
+            raise UsageError(
+                f"--layers compares networks of one image size; '{path.name}' takes {mine}, and "
+                f"the reference {other}.",
+                "Export both at the same size, or leave --layers out.",
+            )
 
 
 def _compare_groups(
-    ours: dict[Path, Side], theirs: dict[Path, Reference], pictures: Pictures, progress: Progress
+    ours: Mapping[Path, Side],
+    theirs: Mapping[Path, Reference],
+    pictures: Pictures,
+    progress: Progress,
 ) -> dict[Path, Comparison]:
     """Compare all candidates; each distinct reference runs once a picture."""
-    groups: dict[Reference, dict[Path, Side]] = {}
-    for path, side in ours.items():
-        groups.setdefault(theirs[path], {})[path] = side
     found: dict[Path, Comparison] = {}
 
     def tell(done: int) -> None:
         progress(f"comparing detections: {done} of {len(pictures)} pictures")
 
     tell(0)
-    for reference, members in groups.items():
-        named = {str(path): side for path, side in members.items()}
+    for reference in dict.fromkeys(theirs.values()):
+        members = [path for path in ours if theirs[path] is reference]
+        named = {str(path): ours[path] for path in members}
         compared = compare_all(named, reference.side, pictures.sources, progress=tell)
         found.update(zip(members, compared, strict=True))
     return found
@@ -193,13 +258,13 @@ def compare_layers(
 ) -> LayerReport:
     """Compare the layers of the ONNX file ``path`` with its reference's on the first pictures."""
     layers, candidate, known = layer_sources(path, reference)
-    mine, theirs = comparison.candidate.input, comparison.reference.input
-    if mine != theirs:
+    specs = (comparison.candidate, comparison.reference)
+    if specs[0].input != specs[1].input:
         # Two kinds of input are made the same thing in different ways.
         layers = tuple(each for each in layers if not each.name.startswith(_PREPROCESS))
-    canvases = pictures.letterboxed(mine, LAYER_PICTURES)
-    kinds = (comparison.candidate.precision.kind, comparison.reference.precision.kind)
-    return locate(layers, candidate, known, canvases, least_snr(coarser(*kinds)))
+    canvases = pictures.letterboxed(specs[0].input, LAYER_PICTURES)
+    precision = coarser(*(each.precision.kind for each in specs))
+    return locate(layers, candidate, known, canvases, least_snr(precision))
 
 
 def examine(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.diagnosis.layers import LayerSource
+    from effdet_deploy.diagnosis.locating import LayerSource
     from effdet_deploy.onnxgraph.graph_layers import GraphLayer
     from effdet_deploy.parity.side import Side
     from effdet_deploy.pytorch.network import EfficientDet

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.parity.comparison import ComparedImage, Comparison
-    from effdet_deploy.parity.rows import Rows
+    from effdet_deploy.parity.comparison import Comparison
+    from effdet_deploy.parity.matching import ComparedImage
 
 SIZES = (("small", 32.0**2), ("medium", 96.0**2), ("large", np.inf))
 """COCO's three sizes by the area of the box in pixels of the picture, smallest first."""
@@ -65,17 +65,28 @@ class Breakdown:
     scores: Spread
     least_iou: float
 
+    def to_dict(self, spec: DetectorSpec) -> dict[str, Any]:
+        """Return the breakdown for JSON, classes by name."""
+        names = dict(enumerate(each.name for each in spec.classes))
+        document = dataclasses.asdict(self)
+        document["classes"] = [
+            {"class": label, "name": names.get(label, str(label)), **count}
+            for label, count in document["classes"].items()
+        ]
+        return document
+
 
 def break_down(comparison: Comparison) -> Breakdown:
     """Take the detections of a comparison apart."""
-    classes: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    sizes: dict[str, dict[str, int]] = {name: defaultdict(int) for name, _ in SIZES}
-    for label, size, what in _counted(comparison):
-        classes[label][what] += 1
-        sizes[size][what] += 1
+    counted = Counter(_counted(comparison))
+    classes: dict[int, dict[str, int]] = {label: {} for label, _, _ in sorted(counted)}
+    sizes: dict[str, dict[str, int]] = {name: {} for name, _ in SIZES}
+    for (label, size, what), count in counted.items():
+        classes[label][what] = classes[label].get(what, 0) + count
+        sizes[size][what] = sizes[size].get(what, 0) + count
     boxes, scores, ious = pair_differences(comparison.images)
     return Breakdown(
-        {label: Count(**classes[label]) for label in sorted(classes)},
+        {label: Count(**found) for label, found in classes.items()},
         {name: Count(**found) for name, found in sizes.items()},
         _spread(boxes),
         _spread(scores),
@@ -86,18 +97,18 @@ def break_down(comparison: Comparison) -> Breakdown:
 def _counted(comparison: Comparison) -> Iterator[tuple[int, str, str]]:
     """Yield class, size and the field of :class:`Count` for everything that counts."""
     for image in comparison.images:
-        for side, rows in (("reference", image.reference), ("candidate", image.candidate)):
-            yield from _described(rows, side)
-        yield from _described(image.reference.take(image.matching.pairs[:, 0]), "matched")
+        matched = image.reference.take(image.matching.pairs[:, 0])
+        for what, rows in (
+            ("reference", image.reference),
+            ("candidate", image.candidate),
+            ("matched", matched),
+        ):
+            for label, box in zip(rows.classes.tolist(), rows.boxes.tolist(), strict=True):
+                yield label, _size_of(box), what
     detections = comparison.report.detections
     for stray in detections.strays if detections else ():
         kind = "missed" if stray.side == "reference" else "extra"
         yield stray.label, _size_of(stray.box), "set_aside" if stray.excuse else kind
-
-
-def _described(rows: Rows, what: str) -> Iterator[tuple[int, str, str]]:
-    for label, box in zip(rows.classes.tolist(), rows.boxes.tolist(), strict=True):
-        yield label, _size_of(box), what
 
 
 def _size_of(box: Sequence[float]) -> str:
@@ -110,15 +121,16 @@ def pair_differences(
     images: Sequence[ComparedImage],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return of every matched pair the largest coordinate difference, that of scores, the IoU."""
-    boxes, scores, ious = [np.empty(0)], [np.empty(0)], [np.empty(0)]
+    found = [np.empty((3, 0))]
     for image in images:
         one = image.reference.take(image.matching.pairs[:, 0])
         other = image.candidate.take(image.matching.pairs[:, 1])
         if len(one):
-            boxes.append(np.abs(one.boxes - other.boxes).max(axis=1))
-            scores.append(np.abs(one.scores - other.scores))
-            ious.append(np.diagonal(iou_matrix(one.boxes, other.boxes)))
-    return np.concatenate(boxes), np.concatenate(scores), np.concatenate(ious)
+            boxes = np.abs(one.boxes - other.boxes).max(axis=1)
+            ious = np.diagonal(iou_matrix(one.boxes, other.boxes))
+            found.append(np.stack([boxes, np.abs(one.scores - other.scores), ious]))
+    boxes, scores, ious = np.concatenate(found, axis=1)
+    return boxes, scores, ious
 
 
 def _spread(values: NDArray[np.float64]) -> Spread:
@@ -140,33 +152,15 @@ def coco_results(
         spec: of that side; its classes name the categories.
         candidate: which side: the candidate, or the reference.
     """
+    names = tuple(each.name for each in spec.classes)
+    category_ids = tuple(each.category_id for each in spec.classes)
     results = []
     for image, image_id in zip(images, ids, strict=True):
         rows = image.candidate if candidate else image.reference
-        results += _detections(rows, image.size, spec).to_coco(image_id)
+        height, width = image.size
+        boxes = np.clip(rows.boxes, 0, [width, height, width, height]).astype(np.float32)
+        scores = rows.scores.astype(np.float32)
+        inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3]) & np.isfinite(scores)
+        found = Detections(boxes[inside], scores[inside], rows.classes[inside], names, category_ids)
+        results += found.to_coco(image_id)
     return results
-
-
-def _detections(rows: Rows, size: tuple[int, int], spec: DetectorSpec) -> Detections:
-    height, width = size
-    boxes = np.clip(rows.boxes, 0, [width, height, width, height])
-    inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3]) & np.isfinite(rows.scores)
-    return Detections(
-        boxes[inside].astype(np.float32),
-        rows.scores[inside].astype(np.float32),
-        rows.classes[inside],
-        tuple(each.name for each in spec.classes),
-        tuple(each.category_id for each in spec.classes),
-    )
-
-
-def breakdown_dict(breakdown: Breakdown, spec: DetectorSpec) -> dict[str, Any]:
-    """Return the breakdown for JSON, classes by name."""
-    document = dataclasses.asdict(breakdown)
-    document["classes"] = [
-        {"class": label, "name": spec.classes[label].name, **count}
-        if 0 <= label < spec.num_classes
-        else {"class": label, "name": str(label), **count}
-        for label, count in document["classes"].items()
-    ]
-    return document

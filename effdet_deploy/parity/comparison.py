@@ -18,7 +18,7 @@ from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import InputError, UsageError
-from effdet_deploy.parity.matching import ImagePair, judge_detections, match_rows
+from effdet_deploy.parity.matching import ComparedImage, judge_detections, match_rows
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.report import ChainParity, OutputParity, ParityReport
 from effdet_deploy.parity.side import answers, ask, graph_input, score_error, side_of
@@ -31,28 +31,11 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
     from effdet_deploy.detection.images import ImageSource
-    from effdet_deploy.parity.matching import Matching
-    from effdet_deploy.parity.report import DetectionParity
-    from effdet_deploy.parity.rows import Rows
     from effdet_deploy.parity.side import Answer, Side
 
 _OWN_ERROR_IMAGES = 16
 """A float64 run takes more time than all else: the network's own error is measured on the images
 whose heads differ most, and on so many of them at most."""
-
-
-@dataclass(frozen=True, eq=False)
-class ComparedImage:
-    """One picture's detections on both sides, those below the common score floor left out.
-
-    ``size`` is (height, width) of the picture.
-    """
-
-    index: int
-    size: tuple[int, int]
-    reference: Rows
-    candidate: Rows
-    matching: Matching
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +189,10 @@ class _Pairing:
         # Heads say the same thing row by row only where both sides have the same anchors.
         self.same_grid = len({(s.anchors, s.input.height, s.input.width) for s in specs}) == 1
         self.broken = ""
-        self._pairs: list[tuple[ImagePair, Matching]] = []
-        self._sizes: list[tuple[int, int]] = []
-        self._errors: dict[tuple[str, int], TensorErrors] = defaultdict(TensorErrors)
+        self._compared: list[ComparedImage] = []
+        self._errors: dict[str, dict[int, TensorErrors]] = defaultdict(
+            lambda: defaultdict(TensorErrors)
+        )
         self._worst: dict[int, float] = {}
         self._score_error = 0.0
         self._non_finite = 0
@@ -226,87 +210,70 @@ class _Pairing:
                 the artifact gives.
             batch: the size of the candidate's run, where runs differ in it.
         """
-        heads = (mine.heads, known.heads)
         # A NaN or infinity may not reach the detections, and not every pair of heads is compared.
-        self._non_finite += sum(
-            int(np.count_nonzero(~np.isfinite(each)))
-            for tensors in heads
-            for each in (tensors or {}).values()
-        )
+        for heads in (mine.heads, known.heads):
+            for each in (heads or {}).values():
+                self._non_finite += int(np.count_nonzero(~np.isfinite(each)))
         if mine.heads is not None and known.heads is not None and self.same_grid:
             for name in HEAD_OUTPUTS:
                 found = tensor_errors(known.heads[name], mine.heads[name])
-                self._errors[name, batch] += found
+                self._errors[name][batch] += found
                 self._worst[index] = max(self._worst.get(index, 0.0), found.largest)
             self._score_error = max(self._score_error, score_error(known, mine))
-        pair = ImagePair(
-            index,
-            known.rows.above(floor),
-            mine.rows.above(floor),
-            None if known.nms_inputs is None else known.nms_inputs.above(floor),
-        )
-        self._pairs.append((pair, match_rows(pair.reference, pair.candidate, self.asked.iou)))
-        self._sizes.append(known.placed.image)
+        self._compared.append(self._matched(index, known, mine, floor))
 
-    def finish(self, images: Sequence[ImageSource]) -> Comparison:
-        """Judge what was gathered; ``images`` are those of the comparison."""
-        specs = (self.candidate.spec, self.reference.spec)
-        outputs = self._outputs({})
-        detections = self._detections(None)
-        if self.asked.heads is not None:
-            beyond = not all(each.errors.within(self.asked.heads) for each in outputs)
-            if beyond or detections.status == "failed":
-                own_errors, own_share = self._own_error(images)
-                outputs = self._outputs(own_errors) if beyond else outputs
-                if detections.status == "failed":
-                    detections = self._detections(own_share)
-        report = ParityReport(
-            self.precision,
-            len(images),
-            tuple(sorted({each.batch.minimum for each in specs})),
-            outputs,
-            detections,
-        )
-        compared = tuple(
-            ComparedImage(pair.image, size, pair.reference, pair.candidate, matching)
-            for size, (pair, matching) in zip(self._sizes, self._pairs, strict=True)
-        )
-        return Comparison(self.name, *specs, report, compared)
+    def _matched(
+        self, index: int, known: Answer, mine: Answer, floor: float = 0.0
+    ) -> ComparedImage:
+        rows, others = known.rows.above(floor), mine.rows.above(floor)
+        matching = match_rows(rows, others, self.asked.iou)
+        inputs = None if known.nms_inputs is None else known.nms_inputs.above(floor)
+        return ComparedImage(index, known.placed.image, rows, others, matching, inputs)
 
-    def _outputs(self, own_errors: Mapping[str, float]) -> tuple[OutputParity, ...]:
-        return tuple(
+    def finish(self, sources: Sequence[ImageSource]) -> Comparison:
+        """Judge what was gathered; ``sources`` are the pictures of the comparison."""
+        judged = judge_detections(self._compared, self.output, self.asked, self._score_error)
+        detections = dataclasses.replace(
+            judged, non_finite=judged.non_finite + self._non_finite, broken=self.broken
+        )
+        pooled = {name: sum(e.values(), TensorErrors()) for name, e in self._errors.items()}
+        allowed = self.asked.heads
+        own_errors: dict[str, float] = {}
+        if allowed is not None:
+            beyond = not all(each.within(allowed) for each in pooled.values())
+            failed = detections.status == "failed"
+            found, share = self._own_error(sources) if beyond or failed else ({}, None)
+            own_errors = found if beyond else {}
+            detections = dataclasses.replace(detections, own_share=share if failed else None)
+        outputs = tuple(
             OutputParity(
                 name,
-                sum((each for _, each in runs), TensorErrors()),
-                tuple((batch, each.largest) for batch, each in runs if batch),
-                self.asked.heads,
+                errors,
+                tuple((size, e.largest) for size, e in self._errors[name].items() if size),
+                allowed,
                 own_errors.get(name),
                 self.asked.least_snr_db,
             )
-            for name in HEAD_OUTPUTS
-            if (runs := [(b, each) for (head, b), each in self._errors.items() if head == name])
+            for name, errors in pooled.items()
         )
+        specs = (self.candidate.spec, self.reference.spec)
+        sizes = tuple(sorted({each.batch.minimum for each in specs}))
+        report = ParityReport(self.precision, len(sources), sizes, outputs, detections)
+        # What entered NMS has served its purpose, and is most of what pictures take in memory.
+        images = tuple(dataclasses.replace(each, nms_inputs=None) for each in self._compared)
+        return Comparison(self.name, *specs, report, images)
 
-    def _detections(self, own_share: float | None) -> DetectionParity:
-        judged = judge_detections(self._pairs, self.output, self.asked, self._score_error)
-        return dataclasses.replace(
-            judged,
-            non_finite=judged.non_finite + self._non_finite,
-            own_share=own_share,
-            broken=self.broken,
-        )
-
-    def _own_error(self, images: Sequence[ImageSource]) -> tuple[dict[str, float], float | None]:
+    def _own_error(self, sources: Sequence[ImageSource]) -> tuple[dict[str, float], float | None]:
         """Compare the reference's float32 run with its float64 run, if it has one.
 
         Returns:
             The largest error of each head, and the share of detections that float64 confirms.
         """
         errors: dict[str, float] = dict.fromkeys(HEAD_OUTPUTS, 0.0)
-        pairs = []
-        ranked = sorted(range(len(images)), key=lambda index: -self._worst.get(index, 0.0))
+        compared = []
+        ranked = sorted(range(len(sources)), key=lambda index: -self._worst.get(index, 0.0))
         for index in ranked[:_OWN_ERROR_IMAGES]:
-            batch, placed = graph_input(self.reference.spec, [load_image(images[index])])
+            batch, placed = graph_input(self.reference.spec, [load_image(sources[index])])
             heads = (self.reference.heads64(batch), self.reference.heads(batch))
             if heads[0] is None or heads[1] is None:
                 return {}, None
@@ -314,8 +281,7 @@ class _Pairing:
                 found = tensor_errors(heads[0][name], heads[1][name])
                 errors[name] = max(errors[name], found.largest)
             (exact,), (single,) = (
-                answers(self.reference.spec, placed, each, None) for each in heads
+                answers(self.reference.spec, placed, each, None, len(batch)) for each in heads
             )
-            pair = ImagePair(index, exact.rows, single.rows, exact.nms_inputs)
-            pairs.append((pair, match_rows(exact.rows, single.rows, self.asked.iou)))
-        return errors, judge_detections(pairs, self.output, self.asked).share
+            compared.append(self._matched(index, exact, single))
+        return errors, judge_detections(compared, self.output, self.asked).share

@@ -96,28 +96,28 @@ def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matchi
 
 
 @dataclass(frozen=True, eq=False)
-class ImagePair:
-    """What both sides found in one image.
+class ComparedImage:
+    """One picture's detections on both sides, those below the common score floor left out.
 
     Attributes:
-        image: the image's index.
+        index: of the picture.
+        size: (height, width) of the picture.
         reference: detections of the reference.
         candidate: detections of the candidate.
+        matching: of the two.
         nms_inputs: what entered the reference's NMS, best score first; None where it is unknown.
     """
 
-    image: int
+    index: int
+    size: tuple[int, int]
     reference: Rows
     candidate: Rows
+    matching: Matching
     nms_inputs: Rows | None = None
 
 
 def strays(
-    pair: ImagePair,
-    matching: Matching,
-    output: OutputSpec,
-    score_error: float,
-    iou_threshold: float,
+    image: ComparedImage, output: OutputSpec, score_error: float, iou_threshold: float
 ) -> list[Stray]:
     """Return the unpaired detections of an image, each with its excuse if it has one.
 
@@ -127,30 +127,28 @@ def strays(
     case (see :func:`~effdet_deploy.parity.suppression.uncertain_rows`).
 
     Args:
-        pair: the image. Where its NMS inputs are unknown, the rows that NMS left must do.
-        matching: of its detections.
+        image: where its NMS inputs are unknown, the rows that NMS left must do.
         output: score threshold and NMS threshold.
         score_error: measured between the two sides.
         iou_threshold: from which IoU a box counts as one of the NMS inputs.
     """
-    if not len(matching.missed) and not len(matching.extra):
+    missed = image.reference.take(image.matching.missed)
+    extra = image.candidate.take(image.matching.extra)
+    if not len(missed) and not len(extra):
         return []
-    pool = pair.nms_inputs
+    pool = image.nms_inputs
     if pool is None:
-        pool = join_rows(pair.reference, pair.candidate.take(matching.extra))
+        pool = join_rows(image.reference, extra)
     borders = {
         "the score threshold": output.score_threshold,
-        "the reference's last row": pair.reference.last_score,
-        "the candidate's last row": pair.candidate.last_score,
-        "the last candidate": pair.nms_inputs.last_score if pair.nms_inputs else None,
+        "the reference's last row": image.reference.last_score,
+        "the candidate's last row": image.candidate.last_score,
+        "the last candidate": image.nms_inputs.last_score if image.nms_inputs else None,
     }
     known = {name: score for name, score in borders.items() if score is not None}
     tie = min(score_error, TIE)
     uncertain = uncertain_rows(pool, output.iou_threshold, NMS_MARGIN, tie)
-    sides: tuple[tuple[Side, Rows], ...] = (
-        ("reference", pair.reference.take(matching.missed)),
-        ("candidate", pair.candidate.take(matching.extra)),
-    )
+    sides: tuple[tuple[Side, Rows], ...] = (("reference", missed), ("candidate", extra))
     found = []
     for side, rows in sides:
         for box, score, label in zip(
@@ -163,7 +161,7 @@ def strays(
                 near = np.lexsort((np.abs(pool.scores - score), -ious))[:1]
                 if (uncertain[near] & (ious[near] >= iou_threshold)).any():
                     excuse = "its suppression hangs on an IoU or score at the border"
-            found.append(Stray(pair.image, side, label, score, tuple(box), excuse))
+            found.append(Stray(image.index, side, label, score, tuple(box), excuse))
     return found
 
 
@@ -176,7 +174,7 @@ def _border_case(score: float, borders: Mapping[str, float], score_error: float)
 
 
 def judge_detections(
-    pairs: Sequence[tuple[ImagePair, Matching]],
+    images: Sequence[ComparedImage],
     output: OutputSpec,
     tolerance: Tolerance,
     score_error: float = 0.0,
@@ -184,28 +182,26 @@ def judge_detections(
     """Judge the detections of all images; border cases by the score error of all of them.
 
     Args:
-        pairs: of every image, with its matching.
+        images: every one that was compared.
         output: score threshold and NMS threshold.
         tolerance: what is asked.
         score_error: measured between raw scores, where they are known.
     """
-    matchings = [matching for _, matching in pairs]
+    matchings = [image.matching for image in images]
     score_difference = max((each.score_difference for each in matchings), default=0.0)
     score_error = min(max(score_error, score_difference), tolerance.score_error)
     return DetectionParity(
-        images=len(pairs),
-        reference_count=sum(len(pair.reference) for pair, _ in pairs),
-        candidate_count=sum(len(pair.candidate) for pair, _ in pairs),
-        matched=sum(len(matching.pairs) for matching in matchings),
+        images=len(images),
+        reference_count=sum(len(each.reference) for each in images),
+        candidate_count=sum(len(each.candidate) for each in images),
+        matched=sum(len(each.pairs) for each in matchings),
         strays=tuple(
-            stray
-            for pair, matching in pairs
-            for stray in strays(pair, matching, output, score_error, tolerance.iou)
+            stray for image in images for stray in strays(image, output, score_error, tolerance.iou)
         ),
         iou=tolerance.iou,
         required=tolerance.matched,
         box_difference=max((each.box_difference for each in matchings), default=0.0),
         score_difference=score_difference,
         score_error=score_error,
-        non_finite=sum(pair.reference.non_finite + pair.candidate.non_finite for pair, _ in pairs),
+        non_finite=sum(each.reference.non_finite + each.candidate.non_finite for each in images),
     )

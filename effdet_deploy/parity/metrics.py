@@ -38,18 +38,11 @@ class TensorErrors:
     mismatch: str = ""
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(
-            count=self.count + other.count,
-            largest=max(self.largest, other.largest),
-            total=self.total + other.total,
-            error_energy=self.error_energy + other.error_energy,
-            reference_energy=self.reference_energy + other.reference_energy,
-            candidate_energy=self.candidate_energy + other.candidate_energy,
-            product=self.product + other.product,
-            non_finite_reference=self.non_finite_reference + other.non_finite_reference,
-            non_finite_candidate=self.non_finite_candidate + other.non_finite_candidate,
-            mismatch=self.mismatch or other.mismatch,
-        )
+        added = {
+            name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__
+        }
+        largest, mismatch = max(self.largest, other.largest), self.mismatch or other.mismatch
+        return type(self)(**added | {"largest": largest, "mismatch": mismatch})
 
     @property
     def is_comparable(self) -> bool:
@@ -92,7 +85,9 @@ class TensorErrors:
     @property
     def passing_tolerance(self) -> float:
         """The smallest absolute tolerance of two digits that would pass; inf if none would."""
-        return _round_up(self.largest) if self.is_comparable else math.inf
+        if not self.is_comparable:
+            return math.inf
+        return float(Context(_DIGITS, ROUND_UP).create_decimal(repr(self.largest)))
 
     def within(self, tolerance: float) -> bool:
         """Whether every element is finite on both sides and within ``tolerance``."""
@@ -142,8 +137,3 @@ def _chunk_errors(reference: NDArray[np.float64], candidate: NDArray[np.float64]
         non_finite_reference=int(np.count_nonzero(~reference_ok)),
         non_finite_candidate=int(np.count_nonzero(~candidate_ok)),
     )
-
-
-def _round_up(value: float) -> float:
-    """Round up to two significant digits."""
-    return float(Context(_DIGITS, ROUND_UP).create_decimal(repr(value)))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec
 
-_TO_XYXY = [1, 0, 3, 2]
+_XYXY = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 _PAIR_ROWS = 512
 
 
@@ -107,15 +107,8 @@ def rows_from_outputs(outputs: Mapping[str, NDArray[Any]], box_format: BoxFormat
                 f"num_detections of image {image} is {count}; there are {depth} rows.",
                 "Export the model again with effdet-export.",
             )
-        found = boxes[image, :count]
-        images.append(
-            make_rows(
-                found if box_format == "xyxy" else found[:, _TO_XYXY],
-                scores[image, :count],
-                classes[image, :count],
-                depth,
-            )
-        )
+        corners = boxes[image, :count][:, _XYXY[box_format]]
+        images.append(make_rows(corners, scores[image, :count], classes[image, :count], depth))
     return images
 
 
@@ -144,29 +137,25 @@ def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArr
     Two equal boxes have IoU 1 even where they have no area; NaN counts as no overlap.
     """
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        inner = _shared(first, second, 0) * _shared(first, second, 1)
-        ratio = inner / (_areas(first)[:, None] + _areas(second)[None, :] - inner)
+        shared = np.ones((len(first), len(second)))
+        for axis in (0, 1):
+            low = np.maximum(first[:, None, axis], second[None, :, axis])
+            high = np.minimum(first[:, None, axis + 2], second[None, :, axis + 2])
+            shared *= np.maximum(high - low, 0.0)
+        area, other = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (first, second))
+        ratio: NDArray[np.float64] = shared / (area[:, None] + other[None, :] - shared)
     # 0/0 are points, NaN in a box makes NaN, and inf/inf is no overlap that means anything.
     row, column = np.nonzero(~np.isfinite(ratio))
     ratio[row, column] = (first[row] == second[column]).all(axis=1)
     return ratio
 
 
-def _shared(
-    first: NDArray[np.float64], second: NDArray[np.float64], axis: int
-) -> NDArray[np.float64]:
-    """Return how many pixels every box of ``first`` shares with every one of ``second``."""
-    low = np.maximum(first[:, None, axis], second[None, :, axis])
-    high = np.minimum(first[:, None, axis + 2], second[None, :, axis + 2])
-    shared: NDArray[np.float64] = np.maximum(high - low, 0.0)
-    return shared
-
-
 def overlapping_pairs(
     rows: Rows, minimum: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Return (row, other, IoU) of all ordered pairs of one class whose IoU is above ``minimum``."""
-    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    empty = np.empty(0, dtype=np.int64)
+    found = [(empty, empty, np.empty(0))]
     for label in np.unique(rows.classes):
         members = np.flatnonzero(rows.classes == label)
         for start in range(0, len(members), _PAIR_ROWS):
@@ -175,13 +164,5 @@ def overlapping_pairs(
             ious[part[:, None] == members[None, :]] = -1.0
             row, other = np.nonzero(ious > minimum)
             found.append((part[row], members[other], ious[row, other]))
-    if not found:
-        empty = np.empty(0, dtype=np.int64)
-        return empty, empty, np.empty(0)
     row, other, iou = (np.concatenate(column) for column in zip(*found, strict=True))
     return row, other, iou
-
-
-def _areas(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    areas: NDArray[np.float64] = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return areas

@@ -14,13 +14,12 @@ from effdet_deploy.reports.text import show
 from effdet_deploy.reports.verification import cosine, decibels, render
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from rich.console import RenderableType
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.diagnosis.bisecting import Bisection
-    from effdet_deploy.diagnosis.layers import LayerParity, LayerReport
+    from effdet_deploy.diagnosis.locating import LayerParity, LayerReport
     from effdet_deploy.diagnosis.side_by_side import Examined, SideBySide
     from effdet_deploy.parity.breakdown import Breakdown, Count
     from effdet_deploy.parity.report import DetectionParity
@@ -90,19 +89,17 @@ LAYERS: tuple[Column[LayerParity], ...] = (
 )
 
 
-def render_comparison(result: SideBySide, blamed: Sequence[Bisection] = ()) -> RenderableType:
-    """Return a comparison for a terminal: the summary of all candidates, the details of each.
-
-    ``blamed`` says of each whose layers explain the loss, where that was asked for.
-    """
+def render_comparison(result: SideBySide) -> RenderableType:
+    """Return a comparison for a terminal: the summary of all candidates, the details of each."""
     parts = [show([summary(result)])]
     for each in result.examined:
         parts += [show([""]), render(each.comparison.report, file_name(each))]
         parts.append(show([*causes(each), *spreads(each), counts(each, _CLASSES)]))
         if each.layers is not None:
             parts.append(show([worst_layers(each.layers)]))
-    for each, found in zip(result.examined, blamed, strict=bool(blamed)):
-        parts.append(show([f"{file_name(each)}, bisected", *found.lines()]))
+    for each in result.examined:
+        if each.bisection is not None:
+            parts.append(show([f"{file_name(each)}, bisected", *each.bisection.lines()]))
     return Group(*parts)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from effdet_deploy.diagnosis.layers import LayerParity, LayerReport
+    from effdet_deploy.diagnosis.locating import LayerParity, LayerReport
     from effdet_deploy.reports.charts import Tips
 
 _LOWEST = -8

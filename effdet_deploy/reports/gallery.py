@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.diagnosis.side_by_side import Examined
     from effdet_deploy.evaluation.pictures import Pictures
-    from effdet_deploy.parity.comparison import ComparedImage
+    from effdet_deploy.parity.matching import ComparedImage
 
 SHOWN = 12
 """Pictures of each candidate."""

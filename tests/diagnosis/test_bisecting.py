@@ -7,8 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 from effdet_deploy.diagnosis.bisecting import GAIN_DB, bisect
-from effdet_deploy.diagnosis.bisecting_files import HeadsMeter
-from effdet_deploy.diagnosis.grafting import HalfGrafting, Int8Grafting
+from effdet_deploy.diagnosis.grafting import HalfGrafting, HeadsMeter, Int8Grafting
 from effdet_deploy.errors import UsageError
 from effdet_deploy.precision.fp16 import to_half
 from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe

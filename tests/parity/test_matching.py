@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effdet_deploy.artifact.spec import OutputSpec
-from effdet_deploy.parity.matching import ImagePair, match_rows, strays
+from effdet_deploy.parity.matching import ComparedImage, match_rows, strays
 from effdet_deploy.parity.rows import Rows, make_rows
 
 OUTPUT = OutputSpec(score_threshold=0.01, iou_threshold=0.5)
@@ -24,8 +24,8 @@ def boxes_at(*lefts, scores=None, classes=None, limit=0) -> Rows:
 
 def found_strays(reference, candidate, nms_inputs=None, iou=0.9, score_error=SCORE_ERROR):
     matching = match_rows(reference, candidate, iou)
-    pair = ImagePair(3, reference, candidate, nms_inputs)
-    return strays(pair, matching, OUTPUT, score_error, iou)
+    image = ComparedImage(3, (100, 100), reference, candidate, matching, nms_inputs)
+    return strays(image, OUTPUT, score_error, iou)
 
 
 def test_identical_detections_all_match_without_difference():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from effdet_deploy.diagnosis.layers import LayerParity, LayerReport
+from effdet_deploy.diagnosis.locating import LayerParity, LayerReport
 from effdet_deploy.diagnosis.side_by_side import SideBySide, examine
 from effdet_deploy.evaluation.pictures import Pictures
 from effdet_deploy.parity.comparison import compare_all

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -85,6 +86,41 @@ class LayerReport:
         """The ten layers with the least signal-to-noise ratio, the worst first."""
         return tuple(sorted(self.layers, key=lambda each: each.snr_db)[:WORST])
 
+    @property
+    def sentence(self) -> str:
+        """Which layer parts first, and how."""
+        if self.first is None:
+            return (
+                f"All {len(self.layers)} layers that both sides have agree "
+                f"(at least {self.least_snr_db:.0f} dB)."
+            )
+        level = self.first.snr_db
+        said = f"{level:.1f} dB" if math.isfinite(level) else "not comparable"
+        how = f": its output {self.symptom}" if self.symptom else ""
+        return f"The first layer that differs is {self.first.name} ({said}){how}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as a document; numbers that are not finite are in it."""
+        return {
+            "least_snr_db": self.least_snr_db,
+            "first": self.first.name if self.first else None,
+            "symptom": self.symptom,
+            "worst": [each.name for each in self.worst],
+            "unmatched": self.unmatched,
+            "layers": [
+                {
+                    "name": each.name,
+                    "module": each.module,
+                    "largest_error": each.errors.largest,
+                    "cosine": each.errors.cosine,
+                    "snr_db": each.snr_db,
+                    "non_finite": each.errors.non_finite_candidate,
+                    "mismatch": each.errors.mismatch,
+                }
+                for each in self.layers
+            ],
+        }
+
 
 def least_snr(precision: Precision) -> float:
     """Return the signal-to-noise ratio in decibels below which layers count as different."""
@@ -112,20 +148,26 @@ def locate(
     """
     shared = [each for each in layers if each.name in candidate.names & reference.names]
     network = [each for each in shared if not each.is_postprocess]
-    found = _measured(network, candidate, reference, pictures)
-    first = _first_below(found, least_snr_db)
-    if first is None:
-        behind = [each for each in shared if each.is_postprocess]
-        found += _measured(behind, candidate, reference, pictures)
-        first = _first_below(found, least_snr_db)
-    symptom = _symptom(first.name, candidate, reference, pictures) if first else ""
+    behind = [each for each in shared if each.is_postprocess]
+    found: list[LayerParity] = []
+    first = None
+    for part in (network, behind):
+        if first is None:
+            found += _measured(part, candidate, reference, pictures)
+            first = next((each for each in found if each.snr_db < least_snr_db), None)
+    symptom = ""
+    if first is not None:
+        known, mine = (
+            [each[first.name] for each in side.read([first.name], pictures)]
+            for side in (reference, candidate)
+        )
+        same = all(one.shape == other.shape for one, other in zip(known, mine, strict=True))
+        symptom = describe_difference(
+            *((np.concatenate(known), np.concatenate(mine)) if same else (known[0], mine[0]))
+        )
     modules = {each.module for each in layers if each.computes and not each.is_postprocess}
     unmatched = len(modules - {each.module for each in network})
     return LayerReport(tuple(found), least_snr_db, first, symptom, unmatched)
-
-
-def _first_below(layers: list[LayerParity], least: float) -> LayerParity | None:
-    return next((each for each in layers if each.snr_db < least), None)
 
 
 def _measured(
@@ -134,8 +176,15 @@ def _measured(
     reference: LayerSource,
     pictures: Sequence[NDArray[np.uint8]],
 ) -> list[LayerParity]:
+    """Compare layers in runs whose outputs fit into memory together."""
+    sizes = np.cumsum([each.bytes for each in layers])
     found = []
-    for group in _groups(layers):
+    start = 0
+    while start < len(layers):
+        before = sizes[start] - layers[start].bytes
+        # One layer at least, however large it is.
+        end = max(start + 1, int(np.searchsorted(sizes, before + MAX_BYTES, side="right")))
+        group, start = layers[start:end], end
         names = [each.name for each in group]
         pooled = dict.fromkeys(names, TensorErrors())
         readings = (side.read(names, pictures) for side in (reference, candidate))
@@ -144,51 +193,3 @@ def _measured(
                 pooled[name] += tensor_errors(known[name], mine[name])
         found += [LayerParity(each.name, each.module, pooled[each.name]) for each in group]
     return found
-
-
-def _groups(layers: Sequence[GraphLayer]) -> Iterator[list[GraphLayer]]:
-    """Split into runs whose outputs fit into memory together."""
-    group: list[GraphLayer] = []
-    total = 0
-    for layer in layers:
-        if group and total + layer.bytes > MAX_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(layer)
-        total += layer.bytes
-    if group:
-        yield group
-
-
-def _symptom(
-    name: str, candidate: LayerSource, reference: LayerSource, pictures: Sequence[NDArray[np.uint8]]
-) -> str:
-    known, mine = (
-        [each[name] for each in side.read([name], pictures)] for side in (reference, candidate)
-    )
-    if any(one.shape != other.shape for one, other in zip(known, mine, strict=True)):
-        return describe_difference(known[0], mine[0])
-    return describe_difference(np.concatenate(known), np.concatenate(mine))
-
-
-def layers_dict(report: LayerReport) -> dict[str, Any]:
-    """Return the report as a document; numbers that are not finite are in it."""
-    return {
-        "least_snr_db": report.least_snr_db,
-        "first": report.first.name if report.first else None,
-        "symptom": report.symptom,
-        "worst": [each.name for each in report.worst],
-        "unmatched": report.unmatched,
-        "layers": [
-            {
-                "name": each.name,
-                "module": each.module,
-                "largest_error": each.errors.largest,
-                "cosine": each.errors.cosine,
-                "snr_db": each.snr_db,
-                "non_finite": each.errors.non_finite_candidate,
-                "mismatch": each.errors.mismatch,
-            }
-            for each in report.layers
-        ],
-    }
