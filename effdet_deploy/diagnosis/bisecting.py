@@ -282,7 +282,11 @@ class _Search:
     def worst_groups(self, goal: float) -> list[str]:
         """Return the layers of the fewest groups, the noisiest first, that reach ``goal``."""
         every = frozenset(self.grafting.layers)
-        groups = _groups(self.grafting.layers)
+        groups: dict[str, list[str]] = {}
+        for layer in self.grafting.layers:
+            # By the part of the network that a layer stands in, such as fpn.cell.1.
+            parts = layer.split(".")
+            groups.setdefault(".".join(parts[: _GROUP_PARTS.get(parts[0], 1)]), []).append(layer)
         alone = {name: self.snr(every - frozenset(layers)) for name, layers in groups.items()}
         ranked = sorted(groups, key=lambda name: alone[name])
 
@@ -338,12 +342,3 @@ class _Search:
         if len(found) <= min(_SHOWN_ALONE, self.bound - self.count):
             found = {layer: self.snr(every - {layer}) for layer in found}
         return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def _groups(layers: Sequence[str]) -> dict[str, list[str]]:
-    """Return the layers by the part of the network that they stand in, such as ``fpn.cell.1``."""
-    groups: dict[str, list[str]] = {}
-    for layer in layers:
-        parts = layer.split(".")
-        groups.setdefault(".".join(parts[: _GROUP_PARTS.get(parts[0], 1)]), []).append(layer)
-    return groups

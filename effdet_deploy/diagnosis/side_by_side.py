@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.diagnosis.bisecting import bisect_file, require_bisectable
-from effdet_deploy.diagnosis.causes import find_causes
 from effdet_deploy.diagnosis.locating import least_snr, locate
 from effdet_deploy.diagnosis.sides import (
     Engine,
@@ -18,9 +17,13 @@ from effdet_deploy.diagnosis.sides import (
     open_references,
     reference_name,
     require_layers,
+    require_one_size,
 )
+from effdet_deploy.diagnosis.symptoms import find_causes
 from effdet_deploy.errors import UsageError
+from effdet_deploy.evaluation.accuracy import difference, measure, require_pycocotools
 from effdet_deploy.evaluation.pictures import own_pictures
+from effdet_deploy.evaluation.predictions import require_common_categories
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import compare_all
 from effdet_deploy.parity.report import without_non_finite
@@ -170,13 +173,11 @@ def compare_files(
         specs = {path: side.spec for path, side in ours.items()}
         shown = pictures or own_pictures(specs[candidates[0]].input)
         if dataset is not None:
-            from effdet_deploy.evaluation.predictions import require_common_categories
-
             for spec in specs.values():
                 require_common_categories(spec, dataset)
         theirs = open_references(reference, specs, chosen, stack)
-        if layers:
-            _require_one_size(ours, theirs)
+        for path, spec in specs.items() if layers else ():
+            require_one_size(path, spec.input, theirs[path].side.spec.input)
         compared = _compare_groups(ours, theirs, shown, progress)
         examined = []
         for path, side in ours.items():
@@ -185,14 +186,13 @@ def compare_files(
                 progress(f"comparing layers: {path.name}")
                 report = compare_layers(path, theirs[path], compared[path], shown)
             progress(f"looking for causes: {path.name}")
-            found = examine(compared[path], (side, theirs[path].side), shown, report)
-            examined.append(found)
+            sides = (side, theirs[path].side)
+            examined.append(examine(compared[path], sides, shown, report))
     if bisect is not None:
+        found = [bisect_file(path, Path(reference), bisect, shown, progress) for path in ours]
         examined = [
-            dataclasses.replace(
-                each, bisection=bisect_file(path, Path(reference), bisect, shown, progress)
-            )
-            for path, each in zip(ours, examined, strict=True)
+            dataclasses.replace(each, bisection=bisection)
+            for each, bisection in zip(examined, found, strict=True)
         ]
     return SideBySide(reference_name(reference), tuple(examined), shown)
 
@@ -213,23 +213,7 @@ def _require_possible(
     if layers:
         require_layers(candidates, reference)
     if dataset is not None:
-        from effdet_deploy.evaluation.accuracy import require_pycocotools
-
         require_pycocotools()
-
-
-def _require_one_size(ours: Mapping[Path, Side], theirs: Mapping[Path, Reference]) -> None:
-    for path, side in ours.items():
-        mine, other = (
-            f"{each.input.height}x{each.input.width}"
-            for each in (side.spec, theirs[path].side.spec)
-        )
-        if mine != other:
-            raise UsageError(
-                f"--layers compares networks of one image size; '{path.name}' takes {mine}, and "
-                f"the reference {other}.",
-                "Export both at the same size, or leave --layers out.",
-            )
 
 
 def _compare_groups(
@@ -274,18 +258,20 @@ def examine(
     layers: LayerReport | None = None,
 ) -> Examined:
     """Draw the conclusions from a comparison of ``sides``: candidate and reference."""
-    first = load_image(pictures.sources[0])
-    scores = None if pictures.dataset is None else _scores(comparison, pictures.dataset)
-    causes = find_causes(comparison, *sides, first, layers)
+    scores = None
+    if (dataset := pictures.dataset) is not None:
+        specs = (comparison.reference, comparison.candidate)
+        theirs, ours = (
+            measure(
+                coco_results(
+                    comparison.images, list(dataset.paths), spec, candidate=spec is specs[1]
+                ),
+                dataset,
+            )
+            for spec in specs
+        )
+        scores = Scores(theirs.ap, ours.ap, difference(ours, theirs))
+    causes = find_causes(comparison, *sides, load_image(pictures.sources[0]))
+    if layers is not None and not comparison.report.passed:
+        causes += (layers.sentence,)
     return Examined(comparison, break_down(comparison), scores, layers, causes)
-
-
-def _scores(comparison: Comparison, dataset: CocoSet) -> Scores:
-    from effdet_deploy.evaluation.accuracy import difference, measure
-
-    ids = list(dataset.paths)
-    theirs, ours = (
-        measure(coco_results(comparison.images, ids, spec, candidate=is_candidate), dataset)
-        for spec, is_candidate in ((comparison.reference, False), (comparison.candidate, True))
-    )
-    return Scores(theirs.ap, ours.ap, difference(ours, theirs))

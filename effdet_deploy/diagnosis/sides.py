@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import ExitStack
 
-    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.artifact.spec import DetectorSpec, InputSpec
     from effdet_deploy.diagnosis.locating import LayerSource
     from effdet_deploy.onnxgraph.graph_layers import GraphLayer
     from effdet_deploy.parity.side import Side
@@ -103,6 +103,21 @@ def require_layers(candidates: Sequence[Path], reference: str) -> None:
                 "Name the ONNX file that it was made from, or leave --layers out.",
             )
     require_onnx("comparing layers")
+
+
+def require_one_size(path: Path, mine: InputSpec, known: InputSpec) -> None:
+    """Check that the networks of a candidate at ``path`` and of its reference are of one size.
+
+    Raises:
+        UsageError: they are not, and no layer of one compares with the other's.
+    """
+    sizes = [f"{each.height}x{each.width}" for each in (mine, known)]
+    if sizes[0] != sizes[1]:
+        raise UsageError(
+            f"--layers compares networks of one image size; '{path.name}' takes {sizes[0]}, and "
+            f"the reference {sizes[1]}.",
+            "Export both at the same size, or leave --layers out.",
+        )
 
 
 def require_onnx(purpose: str) -> None:

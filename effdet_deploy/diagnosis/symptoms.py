@@ -1,21 +1,46 @@
-"""In what way one tensor is another one gone wrong: scaled, clipped, in another order."""
+"""What a difference looks like and comes from: the faults that can be told by trying them out.
+
+A tensor is described as another one gone wrong: scaled, clipped, in another order. What makes a
+whole candidate differ is found in its spec, and by running it on what it may have been made for.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.parity.matching import match_rows
 from effdet_deploy.parity.metrics import is_explained, tensor_errors
+from effdet_deploy.parity.side import answers, ask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
+
+    from effdet_deploy.parity.comparison import Comparison
+    from effdet_deploy.parity.rows import Rows
+    from effdet_deploy.parity.side import Answer, Side
 
     Channels = NDArray[np.float64]
 
 _MAX_POSITIONS = 4096
-_MAPS, _ROWS = 4, 3
-"""Ranks of ``[N,C,H,W]`` and ``[N,A,C]``, the forms whose channels are told apart."""
+_LISTED = 3
+_CHANNEL_AXES = {4: 1, 3: 2}
+"""By rank: ``[N,C,H,W]`` and ``[N,A,C]`` are the forms whose channels are told apart."""
+_SPEC_FIELDS = {
+    "input": ("height", "width", "mean", "std", "fill"),
+    "anchors": ("min_level", "max_level", "octave_scales", "aspect_ratios", "scale"),
+    "output": ("score_threshold", "iou_threshold", "candidates", "max_detections"),
+}
+"""What both specs must say alike for the same detections to come out."""
+_SAME_IOU = 0.99
+_EXPLAINED_SHARE = 0.95
+"""Of detections that must be the same for an explanation to hold."""
 
 
 def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str:
@@ -27,74 +52,151 @@ def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str
     """
     if reference.shape != candidate.shape:
         return f"has the shape {list(candidate.shape)} instead of {list(reference.shape)}"
-    one, other = (_by_channel(each) for each in (reference, candidate))
+    one, other = (np.asarray(each, dtype=np.float64) for each in (reference, candidate))
+    # Channels first: [C, positions]; [1, elements] where they are not told apart.
+    if (axis := _CHANNEL_AXES.get(one.ndim)) is not None:
+        count = one.shape[axis]
+        one, other = (np.moveaxis(each, axis, 0).reshape(count, -1) for each in (one, other))
+    else:
+        one, other = one.reshape(1, -1), other.reshape(1, -1)
     if not np.isfinite(other).all():
         return f"holds {np.count_nonzero(~np.isfinite(other))} values that are NaN or infinite"
     if not np.isfinite(one).all():
         return "is finite where the reference is NaN or infinite"
     before = tensor_errors(one, other).snr_db
-    for explain in (_scaled, _clipped, _reordered, _affine):
-        text, predicted = explain(one, other)
-        if text and is_explained(before, tensor_errors(predicted, other).snr_db):
+    for text, predicted in _explanations(one, other):
+        if is_explained(before, tensor_errors(predicted, other).snr_db):
             return text
     return ""
 
 
-def _by_channel(tensor: NDArray[Any]) -> Channels:
-    """Return ``[C, positions]`` of maps and of rows, ``[1, elements]`` of anything else."""
-    wide = np.asarray(tensor, dtype=np.float64)
-    if wide.ndim == _MAPS:
-        return np.moveaxis(wide, 1, 0).reshape(wide.shape[1], -1)
-    if wide.ndim == _ROWS:
-        return np.moveaxis(wide, 2, 0).reshape(wide.shape[2], -1)
-    return wide.reshape(1, -1)
-
-
-def _scaled(reference: Channels, candidate: Channels) -> tuple[str, Channels]:
+def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[str, Channels]]:
+    """Yield what might have been done to the reference, and what the candidate would then be."""
     energy = float((reference * reference).sum())
     factor = float((reference * candidate).sum()) / energy if energy else 0.0
-    return f"is the reference's times {factor:.4g}", reference * factor
+    yield f"is the reference's times {factor:.4g}", reference * factor
 
-
-def _clipped(reference: Channels, candidate: Channels) -> tuple[str, Channels]:
     low, high = float(candidate.min()), float(candidate.max())
     bounds = [f"{low:.4g} from below"] if reference.min() < low else []
     bounds += [f"{high:.4g} from above"] if reference.max() > high else []
-    text = f"is the reference's clipped at {' and '.join(bounds)}" if bounds else ""
-    return text, np.clip(reference, low, high)
+    if bounds:
+        text = f"is the reference's clipped at {' and '.join(bounds)}"
+        yield text, np.clip(reference, low, high)
 
-
-def _reordered(reference: Channels, candidate: Channels) -> tuple[str, Channels]:
-    """Each channel of the candidate is another of the reference."""
+    # Each channel of the candidate is the one of the reference that is nearest to it.
     step = max(1, reference.shape[1] // _MAX_POSITIONS)
     one, other = reference[:, ::step], candidate[:, ::step]
-    distances = (
-        (other * other).sum(axis=1)[:, None] + (one * one).sum(axis=1)[None, :] - 2 * other @ one.T
-    )
-    order = distances.argmin(axis=1)
+    squares = [(each * each).sum(axis=1) for each in (one, other)]
+    order = (squares[1][:, None] + squares[0][None, :] - 2 * other @ one.T).argmin(axis=1)
     moved = np.flatnonzero(order != np.arange(len(order)))
-    if not len(moved) or len(np.unique(order)) != len(order):
-        return "", reference
-    listed = ", ".join(f"{order[each]} at {each}" for each in moved[:3].tolist())
-    more = ", …" if len(moved) > 3 else ""
-    text = f"has {len(moved)} of {len(order)} channels in another order ({listed}{more})"
-    return text, reference[order]
+    if len(moved) and len(np.unique(order)) == len(order):
+        listed = _listed([f"{order[each]} at {each}" for each in moved])
+        text = f"has {len(moved)} of {len(order)} channels in another order ({listed})"
+        yield text, reference[order]
+
+    # Each channel is scaled and shifted by numbers of its own, fitted by least squares.
+    if len(reference) > 1:
+        center, center_other = (each.mean(axis=1, keepdims=True) for each in (reference, candidate))
+        spread = ((reference - center) ** 2).sum(axis=1, keepdims=True)
+        shared = ((reference - center) * (candidate - center_other)).sum(axis=1, keepdims=True)
+        factors = np.divide(shared, spread, out=np.ones_like(shared), where=spread > 0)
+        errors = ((candidate - reference) ** 2).sum(axis=1)
+        wrong = np.flatnonzero(errors > errors.sum() * 1e-6)
+        text = (
+            f"has {len(wrong)} of {len(reference)} channels scaled and shifted, each by its own "
+            f"amount ({_listed(wrong.tolist())}), as by another BatchNorm or bias"
+        )
+        yield text, center_other + (reference - center) * factors
 
 
-def _affine(reference: Channels, candidate: Channels) -> tuple[str, Channels]:
-    """Each channel is scaled and shifted by numbers of its own."""
-    if len(reference) == 1:
-        return "", reference
-    centre, centre_other = (each.mean(axis=1, keepdims=True) for each in (reference, candidate))
-    spread = ((reference - centre) ** 2).sum(axis=1, keepdims=True)
-    shared = ((reference - centre) * (candidate - centre_other)).sum(axis=1, keepdims=True)
-    factor = np.divide(shared, spread, out=np.ones_like(shared), where=spread > 0)
-    predicted = centre_other + (reference - centre) * factor
-    errors = ((candidate - reference) ** 2).sum(axis=1)
-    wrong = np.flatnonzero(errors > errors.sum() * 1e-6)
-    listed = ", ".join(map(str, wrong[:3].tolist())) + (", …" if len(wrong) > 3 else "")
-    text = (
-        f"has {len(wrong)} of {len(reference)} channels scaled and shifted, each by its own "
-        f"amount ({listed}), as by another BatchNorm or bias"
+def _listed(items: Sequence[object]) -> str:
+    return ", ".join(map(str, items[:_LISTED])) + (", …" if len(items) > _LISTED else "")
+
+
+def find_causes(
+    comparison: Comparison,
+    candidate: Side,
+    reference: Side,
+    picture: NDArray[np.uint8],
+) -> tuple[str, ...]:
+    """Say in sentences what makes a candidate differ, as far as it can be told.
+
+    Args:
+        comparison: of the two.
+        candidate: the artifact in question.
+        reference: what it is compared with.
+        picture: RGB uint8 ``[h,w,3]`` that explanations are tried on.
+    """
+    report, specs = comparison.report, (comparison.candidate, comparison.reference)
+    found = []
+    for part, names in _SPEC_FIELDS.items():
+        for name in names:
+            mine_says, known_says = (getattr(getattr(spec, part), name) for spec in specs)
+            if mine_says != known_says:
+                found.append(
+                    f"The specs differ in {part}.{name}: {mine_says}, reference {known_says}."
+                )
+    if len({tuple(each.name for each in spec.classes) for spec in specs}) > 1:
+        found.append("The specs name the classes differently or in another order.")
+    if report.passed:
+        return tuple(found)
+    (mine,), (known,) = (ask(side, [picture]) for side in (candidate, reference))
+    (swapped,) = ask(candidate, [picture], swap_channels=True)
+    found.append(_swapped_channels(mine, swapped, known))
+    if report.detections and report.detections.status == "failed" and report.heads_match:
+        found.append(_behind_the_heads(mine))
+    return tuple(filter(None, found))
+
+
+def _swapped_channels(mine: Answer, swapped: Answer, known: Answer) -> str:
+    """Say whether the candidate agrees once red and blue are swapped; by heads where they are."""
+    if mine.heads is not None and swapped.heads is not None and known.heads is not None:
+        logits = known.heads[HEAD_OUTPUTS[0]]
+        before, after = (
+            tensor_errors(logits, heads[HEAD_OUTPUTS[0]]).snr_db
+            for heads in (mine.heads, swapped.heads)
+        )
+        explains = is_explained(before, after)
+        said = f"{after:.0f} dB, as it is {before:.0f} dB"
+    else:
+        before, after = (_matched_share(each.rows, known.rows) for each in (mine, swapped))
+        explains = after >= _EXPLAINED_SHARE > before
+        said = f"{after:.0%} matched, as it is {before:.0%} matched"
+    if not explains:
+        return ""
+    order = mine.spec.input.channel_order
+    other = "RGB" if order == "bgr" else "BGR"
+    return (
+        f"With red and blue swapped the candidate agrees with the reference ({said}): it takes "
+        f"{other} where its spec says {order.upper()}."
     )
-    return text, predicted
+
+
+def _matched_share(one: Rows, other: Rows) -> float:
+    total = len(one) + len(other)
+    return 2 * len(match_rows(one, other, _SAME_IOU).pairs) / total if total else 0.0
+
+
+def _behind_the_heads(mine: Answer) -> str:
+    """Say what the graph makes of heads that agree, for detections that do not."""
+    if mine.heads is None:
+        return ""
+    anchors = mine.spec.anchors
+    ratios = anchors.aspect_ratios
+    # A clause, anchors, and the order of box coordinates that the mistake would make.
+    mistakes = [("x and y are swapped in the boxes", anchors, [1, 0, 3, 2])]
+    for order in list(itertools.permutations(range(len(ratios))))[1:]:
+        moved = dataclasses.replace(anchors, aspect_ratios=tuple(ratios[each] for each in order))
+        listed = ", ".join(map(str, order))
+        text = f"the anchors are swapped: aspect ratios stand in the order {listed}"
+        mistakes.append((text, moved, [0, 1, 2, 3]))
+    for text, moved, columns in mistakes:
+        spec = dataclasses.replace(mine.spec, anchors=moved)
+        (mistaken,) = answers(spec, [mine.placed], mine.heads, None)
+        rows = dataclasses.replace(mistaken.rows, boxes=mistaken.rows.boxes[:, columns])
+        if _matched_share(rows, mine.rows) >= _EXPLAINED_SHARE:
+            return f"The raw heads agree and the boxes do not: {text}."
+    return (
+        "The raw heads agree and the detections do not: the fault lies behind the heads, in "
+        "anchors, decoding or NMS."
+    )

@@ -12,7 +12,7 @@ from effdet_deploy.parity.rows import iou_matrix, join_rows
 from effdet_deploy.parity.suppression import uncertain_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -145,7 +145,6 @@ def strays(
         "the candidate's last row": image.candidate.last_score,
         "the last candidate": image.nms_inputs.last_score if image.nms_inputs else None,
     }
-    known = {name: score for name, score in borders.items() if score is not None}
     tie = min(score_error, TIE)
     uncertain = uncertain_rows(pool, output.iou_threshold, NMS_MARGIN, tie)
     sides: tuple[tuple[Side, Rows], ...] = (("reference", missed), ("candidate", extra))
@@ -154,7 +153,14 @@ def strays(
         for box, score, label in zip(
             rows.boxes.tolist(), rows.scores.tolist(), rows.classes.tolist(), strict=True
         ):
-            excuse = _border_case(score, known, score_error)
+            excuse = next(
+                (
+                    f"score within {score_error:.1e} of {name} ({border:.6f})"
+                    for name, border in borders.items()
+                    if border is not None and abs(score - border) <= score_error
+                ),
+                "",
+            )
             if not excuse:
                 same = pool.classes == label
                 ious = np.where(same, iou_matrix(np.array([box]), pool.boxes)[0], -1.0)
@@ -163,14 +169,6 @@ def strays(
                     excuse = "its suppression hangs on an IoU or score at the border"
             found.append(Stray(image.index, side, label, score, tuple(box), excuse))
     return found
-
-
-def _border_case(score: float, borders: Mapping[str, float], score_error: float) -> str:
-    """Return which of ``borders`` the score lies at, as an excuse; nothing where at none."""
-    for name, border in borders.items():
-        if abs(score - border) <= score_error:
-            return f"score within {score_error:.1e} of {name} ({border:.6f})"
-    return ""
 
 
 def judge_detections(

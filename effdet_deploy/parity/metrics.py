@@ -112,28 +112,25 @@ def tensor_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> TensorErr
     if reference.shape != candidate.shape:
         shapes = f"{list(reference.shape)} in the reference, {list(candidate.shape)} here"
         return TensorErrors(mismatch=f"the shapes differ: {shapes}")
-    one, other = reference.reshape(-1), candidate.reshape(-1)
     errors = TensorErrors()
-    for start in range(0, one.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        errors += _chunk_errors(one[part].astype(np.float64), other[part].astype(np.float64))
+    for start in range(0, reference.size, _CHUNK):
+        one, other = (
+            each.reshape(-1)[start : start + _CHUNK].astype(np.float64)
+            for each in (reference, candidate)
+        )
+        one_ok, other_ok = np.isfinite(one), np.isfinite(other)
+        if not (finite := one_ok & other_ok).all():
+            one, other = one[finite], other[finite]
+        difference = np.abs(other - one)
+        errors += TensorErrors(
+            count=difference.size,
+            largest=float(difference.max(initial=0.0)),
+            total=float(difference.sum()),
+            error_energy=float(difference @ difference),
+            reference_energy=float(one @ one),
+            candidate_energy=float(other @ other),
+            product=float(one @ other),
+            non_finite_reference=int(np.count_nonzero(~one_ok)),
+            non_finite_candidate=int(np.count_nonzero(~other_ok)),
+        )
     return errors
-
-
-def _chunk_errors(reference: NDArray[np.float64], candidate: NDArray[np.float64]) -> TensorErrors:
-    reference_ok, candidate_ok = np.isfinite(reference), np.isfinite(candidate)
-    finite = reference_ok & candidate_ok
-    if not finite.all():
-        reference, candidate = reference[finite], candidate[finite]
-    difference = np.abs(candidate - reference)
-    return TensorErrors(
-        count=difference.size,
-        largest=float(difference.max(initial=0.0)),
-        total=float(difference.sum()),
-        error_energy=float(difference @ difference),
-        reference_energy=float(reference @ reference),
-        candidate_energy=float(candidate @ candidate),
-        product=float(reference @ candidate),
-        non_finite_reference=int(np.count_nonzero(~reference_ok)),
-        non_finite_candidate=int(np.count_nonzero(~candidate_ok)),
-    )

@@ -61,6 +61,28 @@ class OutputParity:
         allowed = math.inf if self.allowed is None else self.allowed
         return "passed" if self.errors.within(allowed) else "failed"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a document; numbers that are not finite are in it."""
+        errors = self.errors
+        return {
+            "name": self.name,
+            "status": self.status,
+            "largest_error": errors.largest,
+            "mean_error": errors.mean,
+            "cosine": errors.cosine,
+            "snr_db": errors.snr_db,
+            "passing_tolerance": errors.passing_tolerance,
+            "allowed": self.allowed,
+            "own_error": self.own_error,
+            "largest_error_by_batch": {str(size): error for size, error in self.by_batch},
+            "elements": errors.count,
+            "non_finite": {
+                "reference": errors.non_finite_reference,
+                "candidate": errors.non_finite_candidate,
+            },
+            "mismatch": errors.mismatch,
+        }
+
 
 @dataclass(frozen=True)
 class DetectionParity:
@@ -105,16 +127,12 @@ class DetectionParity:
     @property
     def missed(self) -> tuple[Stray, ...]:
         """What the reference has, the candidate has not, and nothing excuses."""
-        return tuple(each for each in self._counted if each.side == "reference")
+        return tuple(e for e in self.strays if e.side == "reference" and not e.excuse)
 
     @property
     def extra(self) -> tuple[Stray, ...]:
         """What the candidate has, the reference has not, and nothing excuses."""
-        return tuple(each for each in self._counted if each.side == "candidate")
-
-    @property
-    def _counted(self) -> tuple[Stray, ...]:
-        return tuple(stray for stray in self.strays if not stray.excuse)
+        return tuple(e for e in self.strays if e.side == "candidate" and not e.excuse)
 
     @property
     def total(self) -> int:
@@ -152,18 +170,41 @@ class DetectionParity:
             return "inconclusive", "nothing was detected on either side"
         if self.required is None:
             return "passed", "measured, not judged"
+        asked = f"at least {self.required:.1%} was asked for"
         # Enough are matched even if every border case counts: no need to set any aside.
         if 2 * self.matched / self.total >= self.required:
-            return "passed", f"at least {self.required:.1%} was asked for"
+            return "passed", asked
         if self.set_aside_share > MAX_SET_ASIDE:
             return "inconclusive", f"{self.set_aside_share:.1%} are border cases"
         if self.share >= self.required:
-            return "passed", f"at least {self.required:.1%} was asked for"
+            return "passed", asked
         if self.own_share is not None and self.own_share < self.required:
             return "inconclusive", (
                 f"the network's own float64 run confirms only {self.own_share:.1%} of them"
             )
-        return "failed", f"at least {self.required:.1%} was asked for"
+        return "failed", asked
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a document; numbers that are not finite are in it."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "images": self.images,
+            "reference": self.reference_count,
+            "candidate": self.candidate_count,
+            "matched": self.matched,
+            "matched_share": self.share,
+            "required_share": self.required,
+            "own_share": self.own_share,
+            "iou": self.iou,
+            "largest_box_difference": self.box_difference,
+            "largest_score_difference": self.score_difference,
+            "score_error": self.score_error,
+            "non_finite": self.non_finite,
+            "missed": [dataclasses.asdict(stray) for stray in self.missed],
+            "extra": [dataclasses.asdict(stray) for stray in self.extra],
+            "set_aside": [dataclasses.asdict(stray) for stray in self.set_aside],
+        }
 
 
 @dataclass(frozen=True)
@@ -242,56 +283,12 @@ class ParityReport:
             "precision": self.precision,
             "images": self.images,
             "batch_sizes": list(self.batch_sizes),
-            "outputs": [_output_dict(output) for output in self.outputs],
-            "detections": _detections_dict(self.detections) if self.detections else None,
+            "outputs": [output.to_dict() for output in self.outputs],
+            "detections": self.detections.to_dict() if self.detections else None,
             "chains": dataclasses.asdict(self.chains) if self.chains else None,
         }
         cleaned: dict[str, Any] = without_non_finite(document)
         return cleaned
-
-
-def _output_dict(output: OutputParity) -> dict[str, Any]:
-    errors = output.errors
-    return {
-        "name": output.name,
-        "status": output.status,
-        "largest_error": errors.largest,
-        "mean_error": errors.mean,
-        "cosine": errors.cosine,
-        "snr_db": errors.snr_db,
-        "passing_tolerance": errors.passing_tolerance,
-        "allowed": output.allowed,
-        "own_error": output.own_error,
-        "largest_error_by_batch": {str(size): error for size, error in output.by_batch},
-        "elements": errors.count,
-        "non_finite": {
-            "reference": errors.non_finite_reference,
-            "candidate": errors.non_finite_candidate,
-        },
-        "mismatch": errors.mismatch,
-    }
-
-
-def _detections_dict(parity: DetectionParity) -> dict[str, Any]:
-    return {
-        "status": parity.status,
-        "reason": parity.reason,
-        "images": parity.images,
-        "reference": parity.reference_count,
-        "candidate": parity.candidate_count,
-        "matched": parity.matched,
-        "matched_share": parity.share,
-        "required_share": parity.required,
-        "own_share": parity.own_share,
-        "iou": parity.iou,
-        "largest_box_difference": parity.box_difference,
-        "largest_score_difference": parity.score_difference,
-        "score_error": parity.score_error,
-        "non_finite": parity.non_finite,
-        "missed": [dataclasses.asdict(stray) for stray in parity.missed],
-        "extra": [dataclasses.asdict(stray) for stray in parity.extra],
-        "set_aside": [dataclasses.asdict(stray) for stray in parity.set_aside],
-    }
 
 
 def without_non_finite(value: Any) -> Any:
