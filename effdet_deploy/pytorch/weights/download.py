@@ -26,6 +26,16 @@ Progress = Callable[[int, int | None], None]
 
 _TIMEOUT_S = 30.0
 _CHUNK = 1 << 18
+_HANDLERS = (
+    urllib.request.ProxyHandler,
+    urllib.request.UnknownHandler,
+    urllib.request.HTTPHandler,
+    urllib.request.HTTPSHandler,
+    urllib.request.HTTPDefaultErrorHandler,
+    urllib.request.HTTPRedirectHandler,
+    urllib.request.HTTPErrorProcessor,
+)
+"""Those for http(s) alone, so that no redirect leads to a local file."""
 _NAMED_HASH = re.compile(r"-(?=\d*[a-f]|08676892\.)([0-9a-f]{8,64})\.\w+$")
 """Digits alone are a date, a time or a number of steps, but for those of one published file."""
 
@@ -119,8 +129,11 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
     request = urllib.request.Request(address, headers={"User-Agent": "effdet-deploy"})  # noqa: S310 - the scheme is checked
     if have:
         request.add_header("Range", f"bytes={have}-")
+    opener = urllib.request.OpenerDirector()
+    for handler in _HANDLERS:
+        opener.add_handler(handler())
     try:
-        response = _opener().open(request, timeout=_TIMEOUT_S)
+        response = opener.open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if not have or error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
@@ -146,22 +159,6 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
             f"The download of {url} stopped after {received} of {total} bytes.",
             "Run the same command again: it goes on from there.",
         )
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener that knows http(s) only, so that no redirect leads to a local file."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener
 
 
 def _translated(
