@@ -74,6 +74,9 @@ EXPORT: Table = {
         _FILE, "FILE", "JSON with config fields to override: effdet_deploy.pytorch.network.config."
     ),
     "weights": _option(str, None, "pretrained, random, a checkpoint's path, or a URL."),
+    "origin": _option(
+        str, None, "The project that trained the weights, where their names do not tell it."
+    ),
     "num_classes": _option(int | None, "N", "Classes."),
     "labels": _option(_FILE, "FILE", "Class names, one a line, or COCO annotations."),
     "image_size": _option(str | None, "N|HxW", "Network input in pixels; default the variant's."),

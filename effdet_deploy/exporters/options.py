@@ -74,6 +74,7 @@ class ExportOptions:
     verify: bool = True
     verify_images: Path | None = None
     seed: int = 0
+    origin: str | None = None
     command: str = ""
 
     def __post_init__(self) -> None:

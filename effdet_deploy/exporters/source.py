@@ -38,6 +38,7 @@ def load_source(
             image_size=options.image_size,
             overrides=options.overrides,
             seed=options.seed,
+            origin=options.origin,
             progress=partial(_tell_download, progress, _address(variant_or_model, options)),
         )
         progress(f"the weights are {loaded.source}")
@@ -95,4 +96,6 @@ def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpe
         weights_sha256=source.weights_sha256,
         parameters=sum(each.numel() for each in source.model.parameters()),
         command=options.command,
+        origin=source.origin,
+        assumed=source.assumed,
     )

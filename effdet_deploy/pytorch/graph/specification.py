@@ -12,7 +12,6 @@ from effdet_deploy.artifact.spec import (
     DetectorSpec,
     InputSpec,
     OutputSpec,
-    even_octaves,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def describe(
         anchors=AnchorSpec(
             config.min_level,
             config.max_level,
-            even_octaves(config.num_scales),
+            config.octaves,
             config.aspect_ratios,
             config.anchor_scale,
         ),

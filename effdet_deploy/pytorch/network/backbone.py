@@ -39,8 +39,59 @@ def create_backbone(config: ModelConfig) -> Any:
             f"{list(config.backbone_indices)}.",
             "Count backbone_indices from 0, or leave them out to keep the variant's own.",
         ) from error
+    if config.feature_blocks:
+        return BlockFeatures(backbone, config.feature_blocks)
     # timm collects features from inside blocks by hooks, which can be neither scripted nor copied.
     return ExpansionFeatures(backbone) if config.feature_location else backbone
+
+
+class BlockFeatures(nn.Module):
+    """An EfficientNet whose feature maps leave behind blocks that are named, not behind stages.
+
+    Built from timm's extractor, with the same attribute names; blocks behind the last feature map
+    are left out.
+
+    Raises:
+        UsageError: the backbone has no such blocks.
+    """
+
+    def __init__(self, features: Any, places: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        stages = [list(stage) for stage in getattr(features, "blocks", ())]
+        if any(stage >= len(stages) or block >= len(stages[stage]) for stage, block in places):
+            raise UsageError(
+                f"The backbone has no blocks {[list(each) for each in places]}.",
+                "Count stages and blocks from 0, or leave feature_blocks out.",
+            )
+        self.conv_stem = features.conv_stem
+        self.bn1 = features.bn1
+        last_stage, last_block = places[-1]
+        kept = [*stages[:last_stage], stages[last_stage][: last_block + 1]]
+        self.blocks = nn.ModuleList(nn.ModuleList(stage) for stage in kept)
+        # Numbered straight through, as the loop below counts.
+        starts = [sum(map(len, kept[:stage])) for stage in range(len(kept))]
+        self.places = [starts[stage] + block for stage, block in places]
+        channels = {
+            int(each["stage"]) - 1: each["num_chs"] for each in features.feature_info.get_dicts()
+        }
+        taken = [
+            {"num_chs": channels[stage], "reduction": 2 ** (index + 3), "module": f"blocks.{stage}"}
+            for index, (stage, _) in enumerate(places)
+        ]
+        self.feature_info = FeatureInfo(taken, tuple(range(len(taken))))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map normalized images ``[N,3,H,W]`` to feature maps, fine to coarse."""
+        x = self.bn1(self.conv_stem(x))
+        features: list[Tensor] = []
+        count = 0
+        for stage in self.blocks:
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x)
+                if count in self.places:
+                    features.append(x)
+                count += 1
+        return features
 
 
 class ExpansionBlock(nn.Sequential):

@@ -157,6 +157,8 @@ def _downsample(
 ) -> nn.Module:
     if config.downsample_type not in ("max", "avg"):
         return Interpolate2d(input_size, output_size, config.downsample_type)
+    if config.pool_padding == "zero" and config.downsample_type == "max":
+        return ZeroPaddedPool(input_size)
     stride = tuple((into - 1) // out + 1 for into, out in zip(input_size, output_size, strict=True))
     if config.downsample_type == "max" and config.pad_type == "same" and stride == (2, 2):
         # SAME padding of a 3x3 stride-2 pooling, without the Pad node that timm's layer exports.
@@ -168,6 +170,22 @@ def _downsample(
         config.downsample_type, kernel_size=stride[0] + 1, stride=stride[0], padding=config.pad_type
     )
     return pool
+
+
+class ZeroPaddedPool(nn.Module):
+    """A 3x3 max pooling of stride 2 whose SAME padding is zeros: zylo117's."""
+
+    padding: list[int]
+
+    def __init__(self, input_size: tuple[int, int]) -> None:
+        super().__init__()
+        # Even sides need one more at the end, odd ones one on each side.
+        height, width = (side % 2 for side in input_size)
+        self.padding = [width, 1, height, 1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[N,C,H,W]`` to ``[N,C,ceil(H/2),ceil(W/2)]``."""
+        return F.max_pool2d(F.pad(x, self.padding), 3, 2)
 
 
 class FpnCombine(nn.Module):

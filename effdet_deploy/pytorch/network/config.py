@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from effdet_deploy.artifact.anchors import feature_sizes
+from effdet_deploy.artifact.spec import even_octaves
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.pytorch.network.topology import FPN_NAMES
 
@@ -22,6 +23,8 @@ TF_ASPECT_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 MAX_IMAGE_SIDE = 4096
 """Largest accepted image side in pixels; D7x is trained at 1536."""
 RESAMPLE_MODES = ("max", "avg", "bilinear", "nearest")
+POOL_PADDINGS = ("lowest", "zero")
+"""What a max pooling pads with: minus infinity, as TensorFlow and effdet, or 0, as zylo117."""
 ACTIVATIONS = (
     *("swish", "silu", "mish", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu"),
     *("hard_swish", "hard_sigmoid", "hard_mish", "sigmoid", "tanh"),
@@ -35,7 +38,9 @@ class ModelConfig:
 
     Sizes are (height, width) in pixels, ``aspect_ratios`` (width, height) factors, ``mean`` and
     ``std`` on the 0-1 RGB scale, ``fill_color`` the letterbox color in 0-255 RGB.
-    ``drop_path_rate`` matters in training only.
+    ``drop_path_rate`` matters in training only. ``octave_scales`` are even steps where empty;
+    ``feature_blocks`` are the (stage, block) behind which the backbone's feature maps leave, the
+    last of ``backbone_indices``' stages where empty.
 
     Raises:
         UsageError: a value is out of its range; the range is named.
@@ -48,9 +53,11 @@ class ModelConfig:
     drop_path_rate: float = 0.2
     feature_location: str = ""
     backbone_indices: tuple[int, ...] = (2, 3, 4)
+    feature_blocks: tuple[tuple[int, int], ...] = ()
     min_level: int = 3
     max_level: int = 7
     num_scales: int = 3
+    octave_scales: tuple[float, ...] = ()
     aspect_ratios: tuple[tuple[float, float], ...] = TF_ASPECT_RATIOS
     anchor_scale: float = 4.0
     pad_type: str = "same"
@@ -66,6 +73,7 @@ class ModelConfig:
     apply_resample_bn: bool = True
     conv_bn_relu_pattern: bool = False
     downsample_type: str = "max"
+    pool_padding: str = "lowest"
     upsample_type: str = "nearest"
     redundant_bias: bool = True
     head_bn_level_first: bool = False
@@ -87,12 +95,20 @@ class ModelConfig:
         _require_choice("FPN", self.fpn_name, FPN_NAMES)
         _require_choice("downsample_type", self.downsample_type, RESAMPLE_MODES)
         _require_choice("upsample_type", self.upsample_type, ("nearest", "bilinear"))
+        _require_choice("pool_padding", self.pool_padding, POOL_PADDINGS)
         for act_type in filter(None, (self.act_type, self.head_act_type)):
             _require_choice("activation", act_type, ACTIVATIONS)
-        positive = (self.anchor_scale, *self.std, *itertools.chain(*self.aspect_ratios))
+        if self.octave_scales and len(self.octave_scales) != self.num_scales:
+            raise UsageError(
+                f"octave_scales must have num_scales entries, {self.num_scales}, not "
+                f"{len(self.octave_scales)}.",
+                "Give both, or leave octave_scales out for even steps.",
+            )
+        scales = (self.anchor_scale, *self.octave_scales)
+        positive = (*scales, *self.std, *itertools.chain(*self.aspect_ratios))
         if not self.aspect_ratios or min(positive) <= 0:
             raise UsageError(
-                "aspect_ratios must not be empty; they, anchor_scale and std must be above zero.",
+                "aspect_ratios must not be empty; they, the scales and std must be above zero.",
                 "Leave these fields out to keep the variant's own.",
             )
         for channel in self.fill_color:
@@ -114,6 +130,11 @@ class ModelConfig:
                 f"backbone_indices must count up from 0, not {list(self.backbone_indices)}.",
                 "Leave them out to keep the variant's own.",
             )
+
+    @property
+    def octaves(self) -> tuple[float, ...]:
+        """The octave scales of each place's anchors; even steps where none are given."""
+        return self.octave_scales or even_octaves(self.num_scales)
 
     @property
     def num_levels(self) -> int:
@@ -176,7 +197,7 @@ def _coerce(field: str, value: Any, current: Any) -> Any:
     """Bring a JSON value to the type that ``current`` has."""
     if field == "image_size" and isinstance(value, int):
         value = (value, value)
-    if field == "aspect_ratios" and isinstance(value, list | tuple):
+    if field in ("aspect_ratios", "feature_blocks") and isinstance(value, list | tuple):
         pairs = [
             (math.sqrt(each), 1 / math.sqrt(each)) if _is_number(each) and each > 0 else each
             for each in value
@@ -189,7 +210,7 @@ def _coerce(field: str, value: Any, current: Any) -> Any:
     elif isinstance(current, tuple) and isinstance(value, list | tuple):
         fixed_length = field in {"image_size", "mean", "std", "fill_color"}
         fits = len(value) == len(current) or not fixed_length
-        kinds = int if isinstance(current[0], int) else int | float
+        kinds = int if current and isinstance(current[0], int) else int | float
         if fits and all(_is_number(each) and isinstance(each, kinds) for each in value):
             return tuple(value)
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):

@@ -18,15 +18,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from effdet_deploy.errors import WeightsError
-from effdet_deploy.pytorch.weights.containers import read_legacy, read_zip
+from effdet_deploy.pytorch.weights.containers import read_hdf5, read_legacy, read_zip
 from effdet_deploy.pytorch.weights.foreign import (
     damaged,
     refuse_foreign_keys,
     refuse_foreign_path,
     sniff,
 )
+from effdet_deploy.pytorch.weights.origins.tensorbundle import find_tensorbundle, read_tensorbundle
 from effdet_deploy.pytorch.weights.searching import (
     Unusable,
+    class_names_in,
     entries_of,
     find_networks,
     table_of,
@@ -89,6 +91,8 @@ class Checkpoint:
         metadata: what the file says about them.
         anchors: ``[A,4]`` yxyx pixels, where a bench of effdet left its anchors beside them.
         ignored: names of tensors beside the weights that were not taken.
+        class_names: those that a training tool left beside the weights; maybe of more classes
+            than the network has, as where the background counts.
     """
 
     name: str
@@ -98,22 +102,29 @@ class Checkpoint:
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
     anchors: Tensor | None = None
     ignored: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a torch (zip or legacy), safetensors or numpy checkpoint, whatever its suffix.
+    """Read a checkpoint of torch, safetensors, numpy, Keras or TensorFlow, whatever its suffix.
 
     The network is taken from wherever it is in the file, averaged weights first.
 
     Raises:
         WeightsError: absent, damaged, unsafe, not finite, of another framework, or no weights.
     """
-    refuse_foreign_path(path)
-    container = sniff(path)
+    prefix = find_tensorbundle(path)
+    if prefix is None:
+        refuse_foreign_path(path)
+    container = "TensorFlow checkpoint" if prefix else sniff(path)
     metadata = CheckpointMetadata()
     loaded: object
     try:
-        if container == "safetensors":
+        if prefix is not None:
+            loaded = read_tensorbundle(prefix)
+        elif container == "HDF5":
+            loaded = read_hdf5(path)
+        elif container == "safetensors":
             loaded, metadata = _read_safetensors(path)
         elif container == "numpy archive":
             with np.load(path, allow_pickle=False) as arrays:
@@ -142,6 +153,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         metadata,
         anchors.float() if isinstance(anchors, Tensor) else None,
         tuple(beside),
+        class_names_in(loaded),
     )
 
 

@@ -14,13 +14,16 @@ import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from effdet_deploy.errors import MissingPackageError
 from effdet_deploy.pytorch.weights.unpickling import MAX_PICKLE_BYTES, StandIn, unpickle
 
 if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
+
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -121,3 +124,25 @@ def _fill(storage: Storage, file: BinaryIO) -> None:
     if not 0 <= size <= left:
         raise EOFError("a storage ends too early")
     storage.data = bytearray(file.read(size))
+
+
+def read_hdf5(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read every array of numbers of an HDF5 file under its full name, as Keras saves weights.
+
+    Raises:
+        MissingPackageError: h5py is not installed.
+        OSError: it is damaged.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingPackageError("h5py", "reading .h5 weights", "keras") from error
+    found: dict[str, np.ndarray[Any, Any]] = {}
+
+    def take(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "fiub":
+            found[name] = np.asarray(node[()])
+
+    with h5py.File(path, "r") as file:
+        file.visititems(take)
+    return found

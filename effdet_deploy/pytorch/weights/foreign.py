@@ -12,26 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-_LEVELDB_MAGIC = bytes.fromhex("57fb808b247547db")
-"""Last eight bytes of a TensorFlow ``.index`` file, which is a LevelDB table."""
 _LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """First bytes of ``torch.save`` before version 1.6: its magic number, pickled."""
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
-_TF_REMEDY = (
-    "Convert it with tools/convert_tf2pytorch of efficientdet-pytorch, or use the converted "
-    "weights: --weights pretrained."
-)
-_ZYLO117 = (
-    "is a checkpoint of zylo117/Yet-Another-EfficientDet-Pytorch, whose network differs from "
-    "effdet's"
-)
-_ZYLO117_REMEDY = (
-    "Train or fine-tune with effdet (rwightman/efficientdet-pytorch), or use --weights pretrained."
-)
 _FIRST_BYTES = (
     # offset, bytes, what it is, what to do
-    (0, b"\x89HDF\r\n\x1a\n", "a Keras or HDF5 file of TensorFlow", _TF_REMEDY),
-    (4, b"TFL3", "a TensorFlow Lite model", _TF_REMEDY),
+    (
+        4,
+        b"TFL3",
+        "a TensorFlow Lite model",
+        "Give the checkpoint that it was converted from: automl's or the Object Detection API's.",
+    ),
     (
         0,
         b"version https://git-lfs",
@@ -45,34 +37,40 @@ _FIRST_BYTES = (
         "Download the file itself, not the page that shows it.",
     ),
 )
-_TF_DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
+_SUFFIXES = {
+    # of a path, what the file is, what to do
+    ".etlt": ("an encrypted model of NVIDIA TAO", "Export ONNX with TAO itself: tao model export."),
+    ".tlt": ("an encrypted model of NVIDIA TAO", "Export ONNX with TAO itself: tao model export."),
+    ".pb": (
+        "a frozen graph of TensorFlow",
+        "Give the checkpoint, or the SavedModel's folder with its variables.",
+    ),
+    ".keras": ("a Keras 3 archive", "Save the weights with automl's own save_weights."),
+}
 _KEYS = (
     # of any weight, what the file is, what to do
     (
-        re.compile(r"^(backbone_net\.|bifpn\.\d+\.|regressor\.|classifier\.header\.)"),
-        _ZYLO117,
-        _ZYLO117_REMEDY,
+        re.compile(r"^(regressor|classifier)\.layers\."),
+        "is a checkpoint of signatrix/efficientdet, which is another network",
+        "Train with effdet, zylo117, automl or the TensorFlow Object Detection API.",
     ),
     (
-        re.compile(r"(^|/)(efficientnet-(b\d|lite\d)|resample_p\d|fpn_cells|box_net|class_net)/"),
-        "holds the weights of a TensorFlow EfficientDet",
-        _TF_REMEDY,
+        re.compile(r"^(bbox_head|neck)\."),
+        "is a checkpoint of MMDetection, whose EfficientDet is not mapped",
+        "Export it with MMDeploy, or train with effdet, zylo117 or automl.",
     ),
 )
 
 
 def refuse_foreign_path(path: Path) -> None:
-    """Check that ``path`` is a file, and not part of a TensorFlow checkpoint.
+    """Check that ``path`` is a file, and not one that is known by its name alone.
 
     Raises:
         WeightsError: it is not; what it is and what to do are named.
     """
-    is_prefix = not path.exists() and path.with_name(path.name + ".index").is_file()
-    if is_prefix or _TF_DATA.search(path.name):
-        raise _refusal(path, "a TensorFlow checkpoint", _TF_REMEDY)
+    if path.suffix in _SUFFIXES:
+        raise _refusal(path, *_SUFFIXES[path.suffix])
     if path.is_dir():
-        if (path / "saved_model.pb").exists() or any(path.glob("*.index")):
-            raise _refusal(path, "a TensorFlow SavedModel or checkpoint directory", _TF_REMEDY)
         raise _refusal(path, "a directory", "Name the checkpoint file inside it.")
     if not path.is_file():
         raise WeightsError(
@@ -82,7 +80,7 @@ def refuse_foreign_path(path: Path) -> None:
 
 
 def sniff(path: Path) -> str:
-    """Return a checkpoint's container: torch zip, torch legacy, safetensors or numpy archive.
+    """Return a file's container: torch zip, torch legacy, safetensors, numpy archive or HDF5.
 
     Raises:
         WeightsError: it is none of them; what it is and what to do are named where known.
@@ -90,12 +88,12 @@ def sniff(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
-        file.seek(max(0, size - len(_LEVELDB_MAGIC)))
-        tail = file.read()
     if not head:
         raise _refusal(path, "empty", "Copy or download it again.")
     if head.startswith(b"PK\x03\x04"):
         return _sniff_zip(path)
+    if head.startswith(_HDF5_MAGIC):
+        return "HDF5"
     if head.startswith(_LEGACY_MAGIC):
         return "torch legacy"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
@@ -103,8 +101,6 @@ def sniff(path: Path) -> str:
     for offset, expected, what, remedy in _FIRST_BYTES:
         if head[offset : offset + len(expected)] == expected:
             raise _refusal(path, what, remedy)
-    if tail == _LEVELDB_MAGIC or path.suffix == ".pb":
-        raise _refusal(path, "part of a TensorFlow model", _TF_REMEDY)
     if head.startswith(b"\x80"):
         raise _refusal(
             path,
@@ -127,7 +123,7 @@ def _sniff_zip(path: Path) -> str:
             "Give the checkpoint that it was made from.",
         )
     if any(name.endswith(".weights.h5") for name in names):
-        raise _refusal(path, "a Keras model of TensorFlow", _TF_REMEDY)
+        raise _refusal(path, *_SUFFIXES[".keras"])
     if names and all(name.endswith(".npy") for name in names):
         return "numpy archive"
     if not any(name.endswith("/data.pkl") for name in names):
@@ -141,7 +137,7 @@ def refuse_foreign_keys(keys: Collection[str], name: str) -> None:
     """Check that names of weights are not those of another EfficientDet implementation.
 
     Raises:
-        WeightsError: they are zylo117's or TensorFlow's.
+        WeightsError: they are of a network that is not effdet's.
     """
     for pattern, what, remedy in _KEYS:
         if any(pattern.search(key) for key in keys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,10 @@ from effdet_deploy.pytorch.weights.checkpoint import (
     state_dict_sha256,
 )
 from effdet_deploy.pytorch.weights.download import fetch
+from effdet_deploy.pytorch.weights.evidence import with_anchors
 from effdet_deploy.pytorch.weights.fitting import guess_variants, infer_num_classes, load_state
+from effdet_deploy.pytorch.weights.origins import EFFDET, origin_of
+from effdet_deploy.pytorch.weights.translation import in_our_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +44,9 @@ class LoadedModel:
     ``config`` is the model's own, ``base_config`` the registered one of its variant. ``labels``
     and ``category_ids`` have one entry a class, or are None where the checkpoint has none.
     ``weights_sha256`` is over the weights as loaded, the same for every container. ``source``
-    says in a few words where they came from, without directories.
+    says in a few words where they came from, without directories. ``origin`` is the project whose
+    network they are; ``assumed`` what the file does not say, ``notes`` what was taken from it: a
+    sentence each.
     """
 
     model: EfficientDet
@@ -50,6 +56,9 @@ class LoadedModel:
     category_ids: tuple[int, ...] | None
     weights_sha256: str
     source: str
+    origin: str = EFFDET
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def build_model(
@@ -60,6 +69,7 @@ def build_model(
     image_size: int | tuple[int, int] | None = None,
     overrides: Mapping[str, Any] | None = None,
     seed: int = 0,
+    origin: str | None = None,
     progress: Progress | None = None,
 ) -> LoadedModel:
     """Build the model that the options and the checkpoint describe together.
@@ -75,6 +85,7 @@ def build_model(
         image_size: (height, width) or one number for a square.
         overrides: any other config fields.
         seed: of ``random``.
+        origin: the project that a checkpoint is of; None recognizes it by its names.
         progress: told about a download.
 
     Raises:
@@ -84,6 +95,7 @@ def build_model(
         DownloadError: the weights could not be downloaded.
     """
     options = _joined({"num_classes": num_classes, "image_size": image_size}, overrides or {})
+    is_published = weights == PRETRAINED
     if weights in (RANDOM, PRETRAINED):
         if variant is None:
             raise UsageError("No variant was named.", "Pass --variant, such as --variant d0.")
@@ -100,7 +112,9 @@ def build_model(
                 "Leave --num-classes out, or pass --weights with a checkpoint of your own.",
             )
     path = fetch(weights, progress) if "://" in weights else Path(weights)
-    return _from_checkpoint(read_checkpoint(path), variant, options)
+    loaded = _from_checkpoint(read_checkpoint(path), variant, options, origin)
+    # What was published is the variant's own: nothing about it is assumed.
+    return dataclasses.replace(loaded, assumed=()) if is_published else loaded
 
 
 def loaded_module(module: nn.Module) -> LoadedModel:
@@ -146,28 +160,63 @@ def _as_size(value: Any) -> Any:
 
 
 def _from_checkpoint(
-    checkpoint: Checkpoint, variant: str | None, options: Mapping[str, Any]
+    checkpoint: Checkpoint, variant: str | None, options: Mapping[str, Any], origin: str | None
 ) -> LoadedModel:
     """Build the model of a checkpoint; what an option leaves open, the checkpoint decides."""
-    base = get_config(_variant_of(checkpoint, variant))
+    project = origin_of(checkpoint.state_dict, origin)
+    if project is None:
+        name = _variant_of(checkpoint, variant)
+    else:
+        checkpoint, name = in_our_names(checkpoint, project, variant)
+    base = get_config(name)
     metadata = checkpoint.metadata
-    said = {
-        "num_classes": infer_num_classes(checkpoint.state_dict),
-        "image_size": metadata.image_size,
-    }
+    num_classes = infer_num_classes(checkpoint.state_dict)
+    said = {"num_classes": num_classes, "image_size": metadata.image_size}
     fields = {field: value for field, value in said.items() if value is not None}
-    model = EfficientDet(base.replace({**fields, **options}))
+    config = base.replace({**(project.overrides if project else {}), **fields, **options})
+    notes: tuple[str, ...] = ()
+    if checkpoint.anchors is not None:
+        config, notes = with_anchors(config, checkpoint.anchors.numpy(), options, checkpoint.name)
+    model = EfficientDet(config)
     load_state(model, checkpoint.state_dict, checkpoint.name)
-    num_classes = model.config.num_classes
     for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
-        if values is not None and len(values) != num_classes:
+        if values is not None and len(values) != config.num_classes:
             raise WeightsError(
-                f"'{checkpoint.name}' has {num_classes} classes and {len(values)} {key} in its "
-                "metadata.",
+                f"'{checkpoint.name}' has {config.num_classes} classes and {len(values)} {key} in "
+                "its metadata.",
                 "Write the file again with one entry for each class.",
             )
+    names = checkpoint.class_names
+    if len(names) == config.num_classes + 1 and names[0] == "background":
+        names = names[1:]
+    if metadata.labels is None and len(names) == config.num_classes:
+        metadata = dataclasses.replace(metadata, labels=names)
     nested = f", its {checkpoint.nested_under}" if checkpoint.nested_under else ""
-    return _loaded(model, base, metadata, f"{checkpoint.name} ({checkpoint.container}{nested})")
+    source = f"{checkpoint.name} ({checkpoint.container}{nested})"
+    if project is not None:
+        assumed, source = project.assumed, f"{source} of {project.name}"
+    else:
+        assumed = _assumed(checkpoint, config)
+    loaded = _loaded(model, base, metadata, source)
+    return dataclasses.replace(
+        loaded,
+        origin=project.name if project else EFFDET,
+        assumed=assumed,
+        notes=notes,
+    )
+
+
+def _assumed(checkpoint: Checkpoint, config: ModelConfig) -> tuple[str, ...]:
+    """Say what is taken from the variant because no checkpoint of effdet states it."""
+    preprocessing = (
+        f"The preprocessing is that of {config.name}: letterbox filled with {config.fill_color}, "
+        f"mean {config.mean}, std {config.std}."
+    )
+    anchors = (
+        f"The anchors are those of {config.name}: scale {config.anchor_scale:g}, "
+        f"{config.num_scales} octave scales, {len(config.aspect_ratios)} aspect ratios."
+    )
+    return (preprocessing,) if checkpoint.anchors is not None else (preprocessing, anchors)
 
 
 def _variant_of(checkpoint: Checkpoint, variant: str | None) -> str:

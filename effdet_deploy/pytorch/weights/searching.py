@@ -30,6 +30,11 @@ _LANDMARKS = (
     re.compile(r"^(.*?)(?:classifier|regressor)\.header\.(?:depthwise|pointwise)_conv\."),
 )
 """Layers that every network of effdet and of zylo117 has, behind whatever prefix."""
+_CLASS_NAMES = (
+    *(("meta", "classes"), ("meta", "CLASSES")),
+    *(("meta", "dataset_meta", "classes"), ("meta", "dataset_meta", "CLASSES")),
+    *(("classes",), ("class_names",)),
+)
 _TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _TENSOR_OF_DTYPE = "torch._utils._rebuild_tensor_v3"
 _WRAPPED_TENSORS = (
@@ -187,6 +192,23 @@ def table_of(node: Any) -> dict[str, Found]:
             if depth < _MAX_DEPTH and _is_module(inner):
                 waiting.append((f"{prefix}{key}.", inner, depth + 1))
     return found
+
+
+def class_names_in(loaded: Any) -> tuple[str, ...]:
+    """Return the class names that a training tool left beside the weights; empty without any.
+
+    IceVision and mmengine keep them under ``meta``, some loops at the top.
+    """
+    for place in _CLASS_NAMES:
+        node = loaded
+        for key in place:
+            node = entries_of(node).get(key) if isinstance(node, StandIn | dict) else None
+        members = node.members if isinstance(node, StandIn) else node
+        if isinstance(members, list | tuple) and members:
+            names = [each for each in members if isinstance(each, str)]
+            if len(names) == len(members):
+                return tuple(names)
+    return ()
 
 
 def find_networks(loaded: Any) -> list[Candidate]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effdet_deploy.pytorch.weights.origins.renaming import renamed
+from effdet_deploy.pytorch.weights.origins.renaming import Origin, renamed
 from effdet_deploy.pytorch.weights.origins.tensorflow_names import LEAVES, as_torch, separable
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from effdet_deploy.pytorch.weights.origins.renaming import Layout, Rule
 
-NAME = "automl"
-OVERRIDES: dict[str, object] = {}
 
 _NORM = r"(?:tpu_|sync_)?batch_normalization(?:_(\d))?"
 _AVERAGE = "/ExponentialMovingAverage"
@@ -104,7 +102,7 @@ def recognizes(names: Collection[str]) -> bool:
 
 
 def translate(
-    tensors: Mapping[str, NDArray[np.generic]], _wanted: Collection[str], layout: Layout
+    tensors: Mapping[str, NDArray[np.generic]], layout: Layout
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
     """Return the tensors under our names, averages first; and the names that have no place."""
     averages = {each.removesuffix(_AVERAGE): each for each in tensors if each.endswith(_AVERAGE)}
@@ -132,3 +130,15 @@ def _plain(name: str) -> str:
     """Drop what wrappers put before a variable's name, and a repeated scope of Keras's .h5."""
     roots = [match.start() for match in _ROOTS.finditer(name)]
     return name[roots[-1] :].removesuffix(":0") if roots else name
+
+
+ORIGIN = Origin(
+    "automl",
+    recognizes,
+    translate,
+    (
+        *(f"tf_efficientdet_d{size}" for size in (*range(8), "7x")),
+        *(f"tf_efficientdet_lite{size}" for size in (*range(5), "3x")),
+    ),
+    assumed=("The preprocessing of the variant, which automl's checkpoints do not name.",),
+)

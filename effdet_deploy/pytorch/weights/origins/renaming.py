@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
 
 _BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.(\d+)\.")
 _NODE = re.compile(r"fpn\.cell\.0\.fnode\.(\d+)\.")
@@ -49,6 +52,34 @@ class Layout:
     def going_up(self, level: int) -> int:
         """Return the number of the node that joins ``level`` with the level below it."""
         return self.nodes // 2 + level - _MIN_LEVEL - 1
+
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A project that trains EfficientDets, and how its checkpoints become ours.
+
+    Attributes:
+        name: as ``--origin`` and the spec have it.
+        recognizes: tells whether variables of these names are the project's.
+        translate: given tensors and the layout of our network, returns the tensors under our
+            names, and the names that have no place there.
+        variants: our names of the networks that the project has.
+        overrides: the config fields in which its networks differ from those variants.
+        optional: a regular expression for names of ours that the project's files have and our
+            network may lack, because nothing reads them.
+        assumed: a sentence each on what a checkpoint of the project does not say.
+    """
+
+    name: str
+    recognizes: Callable[[Collection[str]], bool]
+    translate: Callable[[Arrays, Layout], tuple[dict[str, NDArray[Any]], list[str]]]
+    variants: tuple[str, ...]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    optional: str = r"(?!)"
+    assumed: tuple[str, ...] = ()
 
 
 Target = str | Callable[..., str]

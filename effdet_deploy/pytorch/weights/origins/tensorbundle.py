@@ -10,7 +10,9 @@ that are read here are declared below. Every block and every tensor carries a ma
 from __future__ import annotations
 
 import functools
+import re
 import struct
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import google_crc32c
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 INDEX_SUFFIX = ".index"
+_PART = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})$")
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
@@ -74,6 +77,37 @@ _MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
     "Object": {"attributes": (2, "Attribute", True)},
     "ObjectGraph": {"nodes": (1, "Object", True)},
 }
+
+
+def find_tensorbundle(path: Path) -> Path | None:
+    """Return the prefix of the TensorFlow checkpoint that ``path`` means, or None.
+
+    It may be the prefix itself, one of its files, a folder with one checkpoint or with a file
+    ``checkpoint`` that names the newest, or the folder of a SavedModel.
+
+    Raises:
+        WeightsError: a folder with several checkpoints and nothing that names one.
+    """
+    name = _PART.sub("", path.name)
+    prefix = path.with_name(name)
+    if name and not path.is_dir():
+        return prefix if prefix.with_name(name + INDEX_SUFFIX).is_file() else None
+    for folder in (path / "variables", path):
+        found = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
+        newest = folder / "checkpoint"
+        if len(found) > 1 and newest.is_file():
+            named = re.search(r'model_checkpoint_path:\s*"([^"]+)"', newest.read_text("utf-8"))
+            last = PurePath(named[1]).name + INDEX_SUFFIX if named else ""
+            found = [each for each in found if each.name == last] or found
+        if len(found) > 1:
+            names = ", ".join(each.name.removesuffix(INDEX_SUFFIX) for each in found[:5])
+            raise WeightsError(
+                f"The folder '{path.name}' holds {len(found)} TensorFlow checkpoints: {names}.",
+                "Give the path of one, without .index.",
+            )
+        if found:
+            return found[0].with_name(found[0].name.removesuffix(INDEX_SUFFIX))
+    return None
 
 
 def read_tensorbundle(prefix: Path) -> dict[str, NDArray[Any]]:

@@ -6,9 +6,10 @@ the depth; and the anchors of a place are ordered by aspect ratio first.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from effdet_deploy.pytorch.weights.origins.renaming import renamed
+from effdet_deploy.pytorch.weights.origins.renaming import Origin, renamed
 from effdet_deploy.pytorch.weights.origins.tensorflow_names import LEAVES, as_torch, separable
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from effdet_deploy.pytorch.weights.origins.renaming import Layout, Rule
 
-NAME = "tf-object-detection"
-OVERRIDES: dict[str, object] = {"feature_blocks": ((2, 1), (4, 2), (6, 0))}
 
 _LAYERS = {
     "expand_conv2d": "conv_pw",
@@ -41,6 +40,7 @@ _BEFORE_CELLS = 2
 """Nodes 0 and 1 make levels 6 and 7 from the backbone's last feature map."""
 _MIN_LEVEL = 3
 _SCALES, _ASPECTS = 3, 3
+_ROOT = math.sqrt(2)
 
 
 def _block(_: Layout, stage: int, block: int, layer: str, leaf: str) -> str:
@@ -106,7 +106,7 @@ def recognizes(names: Collection[str]) -> bool:
 
 
 def translate(
-    tensors: Mapping[str, NDArray[np.generic]], wanted: Collection[str], layout: Layout
+    tensors: Mapping[str, NDArray[np.generic]], layout: Layout
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
     """Return the tensors under our names and in our order; and the names that have no place."""
     known, unknown = renamed(tensors, RULES, layout)
@@ -116,11 +116,27 @@ def translate(
             found[ours] = _scales_first(value)
         elif ours.endswith(".edge_weights"):
             found[ours] = value.reshape(-1)
-    unused = [name for name, ours in known.items() if ours not in wanted]
-    return {ours: value for ours, value in found.items() if ours in wanted}, [*unknown, *unused]
+    return found, unknown
 
 
 def _scales_first(value: NDArray[np.generic]) -> NDArray[np.generic]:
     """Reorder the outputs of a predict layer from aspect by scale to effdet's scale by aspect."""
     grouped = value.reshape(_ASPECTS, _SCALES, -1, *value.shape[1:])
     return grouped.swapaxes(0, 1).reshape(value.shape)
+
+
+ORIGIN = Origin(
+    "tf-object-detection",
+    recognizes,
+    translate,
+    tuple(f"tf_efficientdet_d{size}" for size in range(8)),
+    {
+        "feature_blocks": ((2, 1), (4, 2), (6, 0)),
+        "aspect_ratios": ((1.0, 1.0), (_ROOT, 1 / _ROOT), (1 / _ROOT, _ROOT)),
+        # Its resizer pads with black, ahead of the normalization.
+        "fill_color": (0, 0, 0),
+    },
+    # Blocks behind the last feature map are part of the classifier that the file came from.
+    r"backbone\.blocks\.6\..*",
+    ("Anchors of the API's default, unless pipeline.config beside the weights says.",),
+)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from effdet_deploy.pytorch.weights.origins.renaming import renamed
+from effdet_deploy.pytorch.weights.origins.renaming import Origin, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from effdet_deploy.pytorch.weights.origins.renaming import Layout, Rule
 
-NAME = "zylo117"
-OVERRIDES = {"pool_padding": "zero"}
 
 _HEADS = {"regressor": "box_net", "classifier": "class_net"}
 _BLOCK_LAYERS = {
@@ -98,13 +96,23 @@ def recognizes(names: Collection[str]) -> bool:
 
 
 def translate(
-    tensors: Mapping[str, NDArray[np.generic]], wanted: Collection[str], layout: Layout
+    tensors: Mapping[str, NDArray[np.generic]], layout: Layout
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
     """Return the tensors under our names, and the names that have no place in our network."""
     known, unknown = renamed(tensors, RULES, layout)
-    # The networks from D6 on do not weigh; their files hold the weights all the same.
-    unused = [name for name, ours in known.items() if ours not in wanted and "_w" in name]
-    return (
-        {ours: tensors[name] for name, ours in known.items() if name not in unused},
-        [*unknown, *unused],
-    )
+    return {ours: tensors[name] for name, ours in known.items()}, unknown
+
+
+ORIGIN = Origin(
+    "zylo117",
+    recognizes,
+    translate,
+    tuple(f"tf_efficientdet_d{size}" for size in (*range(8), "7x")),
+    {"pool_padding": "zero"},
+    # The networks from D6 on add without weights; their files hold weights all the same.
+    r".*\.combine\.edge_weights",
+    (
+        "zylo117 scales pictures with OpenCV's linear filter; here they are antialiased.",
+        "Anchors of the variant: zylo117's anchors_scales and anchors_ratios are in its .yml.",
+    ),
+)

@@ -1,0 +1,162 @@
+"""What a bench's anchors say of the configuration that a checkpoint was trained with.
+
+effdet's benches keep their anchors beside the weights. They are determined by the image size, the
+anchor scale, the octave scales and the aspect ratios, and can be solved for them: an export that
+dropped them would find everything in another place, without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import AnchorSpec, even_octaves
+from effdet_deploy.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.pytorch.network.config import ModelConfig
+
+_PIXELS = 1e-2
+"""How far anchors of one configuration may lie apart: float16 benches round to some of it."""
+_RELATIVE = 1e-3
+_WHOLE = 0.1
+"""How far from whole pixels an image size may come out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorEvidence:
+    """The configuration fields that a table of anchors determines."""
+
+    image_size: tuple[int, int]
+    anchor_scale: float
+    octave_scales: tuple[float, ...]
+    aspect_ratios: tuple[tuple[float, float], ...]
+
+
+def with_anchors(
+    config: ModelConfig, boxes: NDArray[Any], chosen: Collection[str], name: str
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Bring ``config`` to what a checkpoint's anchors say.
+
+    Args:
+        config: what options, metadata and the variant make.
+        boxes: the anchors, ``[A,4]`` yxyx pixels.
+        chosen: the fields that the user named. An image size that was named is kept, because
+            weights do not depend on it; anything else that was named must agree.
+        name: of the checkpoint.
+
+    Returns:
+        The configuration, and a sentence for each field that differs from what was there.
+
+    Raises:
+        WeightsError: the anchors and an option contradict one another, or no configuration of
+            these levels has such anchors.
+    """
+    said = read_anchors(boxes, config)
+    if said is None:
+        raise WeightsError(
+            f"'{name}' holds {len(boxes)} anchors that are not on the grid of {config.name}.",
+            "Name the config fields that it was trained with (--config FILE.json), or save the "
+            "network without its bench.",
+        )
+    notes, taken = [], {}
+    for each in dataclasses.fields(said):
+        theirs = getattr(said, each.name)
+        ours = config.octaves if each.name == "octave_scales" else getattr(config, each.name)
+        if theirs == ours:
+            continue
+        if each.name not in chosen:
+            taken[each.name] = theirs
+            notes.append(f"{each.name} is {theirs}: the anchors in '{name}' say so, not {ours}.")
+        elif each.name == "image_size":
+            notes.append(f"image_size is {ours} as asked; the anchors in '{name}' are of {theirs}.")
+        else:
+            raise WeightsError(
+                f"{each.name} is {ours} by the config overrides, and {theirs} by the anchors in "
+                f"'{name}'.",
+                f"Leave {each.name} out to take the checkpoint's.",
+            )
+    return config.replace(taken), tuple(notes)
+
+
+def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | None:
+    """Solve ``boxes`` ``[A,4]`` (yxyx, pixels) for what made them.
+
+    Args:
+        boxes: levels fine to coarse, then rows, columns, octave scales and aspect ratios.
+        config: says how many levels there are, and how many octave scales.
+
+    Returns:
+        What made them, or None where no anchors of this form are these.
+    """
+    boxes = np.asarray(boxes, np.float64)
+    places = config.num_anchors
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) < places or len(boxes) % places:
+        return None
+    if not np.isfinite(boxes).all():
+        return None
+    grid = boxes.reshape(-1, places, 4)
+    centers = (grid[:, 0, :2] + grid[:, 0, 2:]) / 2
+    size = _image_size(centers)
+    if size is None or min(size) < 2**config.max_level:
+        return None
+    stride = 2 * centers[0]
+    sides = (grid[0, :, 2:] - grid[0, :, :2]) / stride
+    made = _shapes(sides, config)
+    if made is None:
+        return None
+    scale, octaves, aspects = made
+    spec = AnchorSpec(config.min_level, config.max_level, octaves, aspects, scale)
+    again = anchor_boxes(spec, *size)
+    if again.shape != boxes.shape or np.abs(again - boxes).max() > max(
+        _PIXELS, _RELATIVE * max(size)
+    ):
+        return None
+    return AnchorEvidence(size, scale, octaves, aspects)
+
+
+def _image_size(centers: NDArray[np.float64]) -> tuple[int, int] | None:
+    """Return (height, width) from the centers ``[places,2]``: the finest level comes first."""
+    moves = np.flatnonzero(np.abs(centers[:, 0] - centers[0, 0]) > _PIXELS)
+    columns = int(moves[0]) if len(moves) else len(centers)
+    first_of_rows = centers[::columns, 0]
+    back = np.flatnonzero(np.diff(first_of_rows) <= 0)
+    # The next level has coarser cells: its first center lies further in than one stride.
+    steps = np.diff(first_of_rows)
+    other = np.flatnonzero(np.abs(steps - steps[0]) > _PIXELS) if len(steps) else back
+    rows = int(min([*back, *other, len(first_of_rows) - 1])) + 1
+    height, width = 2 * centers[0, 0] * rows, 2 * centers[0, 1] * columns
+    if not abs(height - round(height)) + abs(width - round(width)) < _WHOLE:
+        return None
+    return round(height), round(width)
+
+
+def _shapes(
+    sides: NDArray[np.float64], config: ModelConfig
+) -> tuple[float, tuple[float, ...], tuple[tuple[float, float], ...]] | None:
+    """Split the sides (h, w) of a place's anchors into scale, octave scales, aspects (w, h)."""
+    per_octave = sides.reshape(config.num_scales, -1, 2)
+    octaves = per_octave[:, 0] / per_octave[0, 0]
+    if np.abs(octaves[:, 0] - octaves[:, 1]).max() > _RELATIVE:
+        return None
+    even = even_octaves(config.num_scales)
+    scales = even if np.allclose(octaves[:, 0], even, rtol=_RELATIVE) else tuple(octaves[:, 0])
+    # Scale and aspects are known only as products: a square among the aspects is 1 by 1, and
+    # without one the configuration's own scale is taken.
+    first = per_octave[0]
+    squares = first[np.abs(first[:, 0] - first[:, 1]) < _RELATIVE * first[:, 0]]
+    scale = float(squares[0, 0]) if len(squares) else config.anchor_scale
+    if abs(scale - round(scale, 3)) < _RELATIVE * scale:
+        scale = round(scale, 3)
+    found = first[:, ::-1] / scale
+    known = np.array(config.aspect_ratios)
+    same = found.shape == known.shape and np.allclose(found, known, rtol=_RELATIVE)
+    aspects = config.aspect_ratios if same else tuple((float(w), float(h)) for w, h in found)
+    return scale, scales, aspects
