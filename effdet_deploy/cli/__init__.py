@@ -32,7 +32,7 @@ from effdet_deploy.errors import (
 from effdet_deploy.files import DISK_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType, TracebackType
 
 COMMANDS = {
@@ -57,30 +57,67 @@ _EPILOG = "Add --debug to see the traceback of an error."
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``effdet-deploy`` and return its exit code."""
-    return _run("effdet-deploy", _deploy_app, arguments)
+    return _run("effdet-deploy", tuple(COMMANDS), arguments)
 
 
 def export_main(arguments: Sequence[str] | None = None) -> int:
     """Run ``effdet-export``, which is ``effdet-deploy export``."""
-    return _run("effdet-export", lambda _: _app("export"), arguments)
+    return _run("effdet-export", ("export",), arguments)
 
 
-def _deploy_app(arguments: Sequence[str]) -> typer.Typer:
-    chosen = next((each for each in arguments if not each.startswith("-")), "")
-    if chosen and chosen not in COMMANDS:
-        raise UnknownNameError("command", chosen, COMMANDS)
-    app = _app(chosen, *COMMANDS, epilog=_EPILOG)
-    app.callback()(_about)
-    return app
+def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal or a file that is not UTF-8 gets a question mark for what it cannot show.
+            stream.reconfigure(errors="replace")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [each for each in given if each != "--debug"] or ["--help"]
+    before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
+    with _own_warnings(debug), _ended_as_by_ctrl_c():
+        code = _attempt(program, names, given, debug)
+    # An exception that nobody caught has left by now, with our hook in place.
+    sys.excepthook = before
+    return code
 
 
-def _app(chosen: str, *names: str, epilog: str | None = None) -> typer.Typer:
-    """Return the application of the commands ``names``; only ``chosen`` is imported."""
-    # Typer's Rich help imports Markdown and Pygments: twice the time that --help may take.
+def _attempt(program: str, names: tuple[str, ...], given: list[str], debug: bool) -> int:
+    try:
+        command = typer.main.get_command(_app(names, given))
+        # Typer turns Ctrl-C into a plain return of this code.
+        if (code := command.main(given, prog_name=program, standalone_mode=False)) != _INTERRUPTED:
+            return code or 0
+    except (KeyboardInterrupt, typer.Abort):
+        pass
+    except BrokenPipeError:
+        mute(sys.stdout)
+        return 0
+    except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
+        return _report(error, program, debug)
+    except RuntimeError as error:
+        if not _NO_MEMORY.search(str(error)):
+            raise
+        return _report(MemoryError(), program, debug)
+    report_error("Interrupted.", "")
+    return _INTERRUPTED
+
+
+def _app(names: tuple[str, ...], given: Sequence[str]) -> typer.Typer:
+    """Return the application of the commands ``names``; only the one that is run is imported."""
+    alone = len(names) == 1
+    chosen = names[0] if alone else next((each for each in given if not each.startswith("-")), "")
+    if chosen and chosen not in names:
+        raise UnknownNameError("command", chosen, names)
     app = typer.Typer(
-        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=epilog
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        # Typer's Rich help imports Markdown and Pygments: twice the time that --help may take.
+        rich_markup_mode=None,
+        epilog=None if alone else _EPILOG,
     )
-    for name in names or (chosen,):
+    if not alone:
+        app.callback()(_about)
+    for name in names:
         module = f"effdet_deploy.cli.{name}"
         command = importlib.import_module(module).run if name == chosen else lambda: None
         app.command(name, short_help=COMMANDS[name], epilog=_EPILOG)(command)
@@ -102,49 +139,6 @@ def _about(
     """Ship any EfficientDet checkpoint: PyTorch to ONNX, FP16/INT8 and TensorRT, verified."""
 
 
-def _run(
-    program: str,
-    build: Callable[[Sequence[str]], typer.Typer],
-    arguments: Sequence[str] | None,
-) -> int:
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal or a file that is not UTF-8 gets a question mark for what it cannot show.
-            stream.reconfigure(errors="replace")
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in given
-    given = [each for each in given if each != "--debug"] or ["--help"]
-    before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
-    with _own_warnings(debug), _ended_as_by_ctrl_c():
-        code = _attempt(program, build, given, debug)
-    # An exception that nobody caught has left by now, with our hook in place.
-    sys.excepthook = before
-    return code
-
-
-def _attempt(
-    program: str, build: Callable[[Sequence[str]], typer.Typer], given: list[str], debug: bool
-) -> int:
-    try:
-        command = typer.main.get_command(build(given))
-        # Typer turns Ctrl-C into a plain return of this code.
-        if (code := command.main(given, prog_name=program, standalone_mode=False)) != _INTERRUPTED:
-            return code or 0
-    except (KeyboardInterrupt, typer.Abort):
-        pass
-    except BrokenPipeError:
-        mute(sys.stdout)
-        return 0
-    except (EffdetDeployError, typer.TyperException, OSError, MemoryError) as error:
-        return _report(error, program, debug)
-    except RuntimeError as error:
-        if not _NO_MEMORY.search(str(error)):
-            raise
-        return _report(MemoryError(), program, debug)
-    report_error("Interrupted.", "")
-    return _INTERRUPTED
-
-
 def _report(error: BaseException, program: str, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
@@ -158,7 +152,13 @@ def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
     if isinstance(error, EffdetDeployError):
         return error
     if isinstance(error, typer.TyperException):
-        return _usage_error(error, program)
+        context = getattr(error, "ctx", None)
+        near = getattr(error, "possibilities", None)
+        cause = error.message if near else error.format_message()
+        remedy = f"See '{context.command_path if context else program} --help'."
+        if near:
+            remedy = f"Did you mean {', '.join(sorted(near))}? {remedy}"
+        return UsageError(f"{' '.join(cause.split()).rstrip('.')}.", remedy)
     if isinstance(error, MemoryError):
         return ResourceError("The memory ran out.", "Free some, or use a smaller image or batch.")
     if isinstance(error, OSError) and error.errno in DISK_FULL:
@@ -167,16 +167,6 @@ def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
         said = f"{error.strerror}: '{error.filename}'."
         return InputError(said, "Check the path and its permissions.")
     return InputError(f"{error}.", "Check the paths and their permissions.")
-
-
-def _usage_error(error: typer.TyperException, program: str) -> UsageError:
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else program
-    near = getattr(error, "possibilities", None)
-    cause = error.message if near else error.format_message()
-    help_hint = f"See '{path} --help'."
-    remedy = f"Did you mean {', '.join(sorted(near))}? {help_hint}" if near else help_hint
-    return UsageError(f"{' '.join(cause.split()).rstrip('.')}.", remedy)
 
 
 @contextlib.contextmanager

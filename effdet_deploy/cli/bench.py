@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,10 +11,6 @@ from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
 from effdet_deploy.errors import UsageError, require_package
 from effdet_deploy.files import write_atomically
-
-if TYPE_CHECKING:
-    from effdet_deploy.benchmark.artifacts import Benchmark
-
 
 Batch = Annotated[
     str, typer.Option(metavar="N,N", help="Batch sizes; default what each was tuned for.")
@@ -75,7 +71,11 @@ def run(
         result.load.require_quiet()
     console.write_json(json_file, result.to_dict())
     if markdown is not None:
-        _write_markdown(markdown, result)
+        pictures = {}
+        for title, chart in report.to_charts(result).items():
+            pictures[title] = f"{markdown.stem}-{title.replace(' ', '-')}.svg"
+            write_atomically(markdown.with_name(pictures[title]), chart)
+        write_atomically(markdown, report.to_markdown(result, pictures))
     console.stdout().print(report.render_benchmark(result))
     console.note("\n".join([str(result.machine), *report.load_lines(result.load)]))
     if any(not each.end_to_end.warm for each in result.results):
@@ -83,13 +83,3 @@ def run(
             "Times still changed when warm-up ended after "
             f"{settings.plan.warm_up_seconds:.0f} s; take them with care."
         )
-
-
-def _write_markdown(target: Path, result: Benchmark) -> None:
-    from effdet_deploy.reports import benchmark as report
-
-    pictures = {}
-    for title, chart in report.to_charts(result).items():
-        pictures[title] = f"{target.stem}-{title.replace(' ', '-')}.svg"
-        write_atomically(target.with_name(pictures[title]), chart)
-    write_atomically(target, report.to_markdown(result, pictures))

@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from effdet_deploy.reports.columns import Part
 
 
-def _interval(result: Result) -> str:
-    low, high = result.end_to_end.interval
-    runs = len(result.end_to_end.seconds)
-    return f"{1e3 * low:.2f}-{1e3 * high:.2f}" if low > 0 else f"{runs} runs: none"
-
-
-def _ratio(result: Result) -> str:
-    return "" if result.ratio is None else f"{result.ratio}, {result.ratio.verdict}"
-
-
 NAMING: tuple[Column[Result], ...] = (
     Column("model", lambda each: each.name, "words"),
     Column("engine", lambda each: f"{each.backend} {each.device} {each.precision}", "words"),
@@ -35,12 +25,24 @@ MEASURED: tuple[Column[Result], ...] = (
     Column("batch", lambda each: str(each.batch), "words"),
     Column("threads", lambda each: str(each.threads or "default"), "words"),
     Column("median ms", lambda each: f"{1e3 * each.end_to_end.median:.2f}", "words"),
-    Column("95% interval", _interval, "words"),
+    Column(
+        "95% interval",
+        lambda each: (
+            "{:.2f}-{:.2f}".format(*(1e3 * end for end in each.end_to_end.interval))
+            if each.end_to_end.interval[0] > 0
+            else f"{len(each.end_to_end.seconds)} runs: none"
+        ),
+        "words",
+    ),
     Column("p90 ms", lambda each: f"{1e3 * each.end_to_end.percentile(90):.2f}", "words"),
     Column("p99 ms", lambda each: f"{1e3 * each.end_to_end.percentile(99):.2f}", "words"),
     Column("spread", lambda each: f"{each.end_to_end.variation:.1%}", "words"),
     Column("images/s", lambda each: f"{each.throughput:.1f}", "words"),
-    Column("against the first", _ratio, "words"),
+    Column(
+        "against the first",
+        lambda each: f"{each.ratio}, {each.ratio.verdict}" if each.ratio else "",
+        "words",
+    ),
 )
 
 

@@ -51,12 +51,6 @@ def _detected(say: Callable[[DetectionParity, Breakdown], str]) -> Callable[[Exa
     return cell
 
 
-def _map(each: Examined) -> str:
-    if each.scores is None:
-        return ""
-    return f"{_PERCENT * each.scores.candidate:.2f} ({each.scores.difference})"
-
-
 def _count(field: str, row: Counted) -> str:
     return str(getattr(row[1], field) or ABSENT)
 
@@ -71,7 +65,12 @@ SUMMARY: tuple[Column[Examined], ...] = (
     Column("boxes, px", _detected(lambda d, b: f"{b.boxes.largest:.2g}" if d.matched else ABSENT)),
     Column("scores", _detected(lambda d, b: f"{b.scores.largest:.1e}" if d.matched else ABSENT)),
 )
-MAP: Column[Examined] = Column("mAP", _map)
+MAP: Column[Examined] = Column(
+    "mAP",
+    lambda each: (
+        f"{_PERCENT * each.scores.candidate:.2f} ({each.scores.difference})" if each.scores else ""
+    ),
+)
 COUNTS: tuple[Column[Counted], ...] = (
     Column("detections", lambda row: row[0], "words"),
     Column("reference", partial(_count, "reference")),

@@ -17,15 +17,20 @@ _SHOWN_CLASSES = 8
 
 def render_description(document: Mapping[str, Any]) -> RenderableType:
     """Return what :func:`effdet_deploy.artifact.description.describe` found, for a terminal."""
+    said, verdict = document["sidecar"], "none"
+    if said is not None:
+        hashes = "hash agrees" if said["sha256"] == document["sha256"] else "HASH DIFFERS"
+        status = (said["verification"] or {"status": "none"}).get("status", "recorded")
+        verdict = f"{hashes}; verification: {status}"
     rows = {
         "file": f"{document['file']} ({document['content']}, {document['size'] / 1e6:.2f} MB)",
         "sha256": document["sha256"],
-        "sidecar": _sidecar(document),
+        "sidecar": verdict,
     }
     if document["spec"] is not None:
         spec = DetectorSpec.from_dict(document["spec"])
-        said = _spec_rows(spec, document["inputs"], document["outputs"])
-        rows |= {name: value for name, value in said.items() if value}
+        told = _spec_rows(spec, document["inputs"], document["outputs"])
+        rows |= {name: value for name, value in told.items() if value}
     if "operators" in document:
         opsets = {name or "onnx": number for name, number in document["opsets"].items()}
         counts = sorted(document["operators"].items(), key=lambda item: (-item[1], item[0]))
@@ -35,16 +40,6 @@ def render_description(document: Mapping[str, Any]) -> RenderableType:
         if document["external_files"]:
             rows["external files"] = ", ".join(document["external_files"])
     return pairs(list(rows.items()))
-
-
-def _sidecar(document: Mapping[str, Any]) -> str:
-    sidecar = document["sidecar"]
-    if sidecar is None:
-        return "none"
-    hashes = "hash agrees" if sidecar["sha256"] == document["sha256"] else "HASH DIFFERS"
-    verification = sidecar["verification"]
-    verdict = verification.get("status", "recorded") if verification else "none"
-    return f"{hashes}; verification: {verdict}"
 
 
 def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dict[str, str]:

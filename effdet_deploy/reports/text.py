@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from effdet_deploy.reports.columns import Column, Part, Table
+    from effdet_deploy.reports.columns import Part, Table
 
 _MARKS: dict[str, tuple[str, str]] = {
     "": ("", ""),
@@ -30,16 +30,14 @@ _MARKS: dict[str, tuple[str, str]] = {
 
 def show(parts: Iterable[Part | str]) -> RenderableType:
     """Return sentences and tables, one below the other."""
-    return Group(*map(_shown, parts))
-
-
-def _shown(part: Part | str) -> RenderableType:
-    if isinstance(part, str):
-        return Text(part)
-    if isinstance(part, Finding):
-        style = "dim" if part.tone == "detail" else ""
-        return Text.assemble(_MARKS[part.tone], " ", (part.text, style))
-    return grid(part)
+    shown: list[RenderableType] = []
+    for each in parts:
+        if isinstance(each, Finding):
+            style = "dim" if each.tone == "detail" else ""
+            shown.append(Text.assemble(_MARKS[each.tone], " ", (each.text, style)))
+        else:
+            shown.append(Text(each) if isinstance(each, str) else grid(each))
+    return Group(*shown)
 
 
 def grid(table: Table[Any], look: box.Box | None = box.SIMPLE_HEAD) -> Grid:
@@ -54,16 +52,14 @@ def grid(table: Table[Any], look: box.Box | None = box.SIMPLE_HEAD) -> Grid:
         )
     for rows in table.groups:
         for row in rows:
-            first, *others = (_cell(each, row) for each in columns)
+            first, *others = (
+                Text(*_MARKS[each.cell(row)]) if each.kind == "verdict" else Text(each.cell(row))
+                for each in columns
+            )
             first.stylize(_MARKS[table.tone(row)][1])
             drawn.add_row(first, *others)
         drawn.add_section()
     return drawn
-
-
-def _cell(column: Column[Any], row: object) -> Text:
-    said = column.cell(row)
-    return Text(*_MARKS[said]) if column.kind == "verdict" else Text(said)
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> Grid:

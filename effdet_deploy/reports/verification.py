@@ -13,7 +13,6 @@ from effdet_deploy.reports.text import grid, show
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from effdet_deploy.parity.matching import Stray
     from effdet_deploy.parity.metrics import TensorErrors
     from effdet_deploy.parity.report import DetectionParity, OutputParity, ParityReport
 
@@ -113,14 +112,12 @@ def _detections(parity: DetectionParity) -> list[Finding]:
         ("extra", parity.extra),
         ("set aside", parity.set_aside),
     ):
-        said = [f"{title}: {_described(each)}" for each in strays[:_LISTED]]
-        said += [f"{title}: {len(strays) - _LISTED} more"] * (len(strays) > _LISTED)
-        found += [Finding(each, "detail") for each in said]
+        for each in strays[:_LISTED]:
+            box = ", ".join(f"{side:.1f}" for side in each.box)
+            said = f"{title}: image {each.image}, class {each.label}, score {each.score:.6f}"
+            owner = "only in the reference" if each.side == "reference" else "only here"
+            excuse = f", {owner}: {each.excuse}" if each.excuse else ""
+            found.append(Finding(f"{said}, box ({box}){excuse}", "detail"))
+        if len(strays) > _LISTED:
+            found.append(Finding(f"{title}: {len(strays) - _LISTED} more", "detail"))
     return found
-
-
-def _described(stray: Stray) -> str:
-    box = ", ".join(f"{side:.1f}" for side in stray.box)
-    text = f"image {stray.image}, class {stray.label}, score {stray.score:.6f}, box ({box})"
-    owner = "only in the reference" if stray.side == "reference" else "only here"
-    return f"{text}, {owner}: {stray.excuse}" if stray.excuse else text
