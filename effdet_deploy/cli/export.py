@@ -36,6 +36,7 @@ _OPTION_NAMES = {"input_kind": "input", "precision_file": "precision"}
 
 @option.taking(option.EXPORT, batch=str(ExportOptions().batch))
 def run(
+    context: typer.Context,
     output: Annotated[
         Path,
         typer.Argument(metavar="OUTPUT", help="The file to write: .onnx, .torchscript or .engine."),
@@ -63,7 +64,8 @@ def run(
     console.require_results(json_file, apart_from=(*made, plan_path(output), *read))
     console.require_distinct(given["keep_onnx"], output, *read)
     console.require_distinct(given["timing_cache"], *made, Path(weights))
-    options = export_options(given)
+    # The stored command has the user's order.
+    options = export_options({name: given[name] for name in context.params if name in given})
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = export(variant, output, options, stage)
