@@ -208,6 +208,7 @@ class Detector:
 
 
 load = Detector.load
+"""Load an exported model; see :func:`effdet_deploy.runtimes.load_runtime` for the arguments."""
 
 
 @dataclass(frozen=True)
