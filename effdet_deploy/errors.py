@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,6 +50,18 @@ class EffdetDeployError(Exception):
 
     def __str__(self) -> str:
         return f"{self.cause} {self.remedy}".rstrip()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error crosses processes, and subclasses are made of other arguments.
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(
+    kind: type[EffdetDeployError], args: tuple[str, ...], fields: dict[str, Any]
+) -> EffdetDeployError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 class UsageError(EffdetDeployError):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import re
 
 import pytest
@@ -72,3 +73,18 @@ def test_a_missing_package_names_the_extra_that_brings_it():
     error = MissingPackageError("torch", "exporting", "export")
     assert "pip install 'effdet-deploy[export]'" in error.remedy
     assert error.package == "torch"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EffdetDeployError("The sky fell.", "Hold it up."),
+        MissingPackageError("openvino", "running models", "openvino"),
+        UnknownNameError("fruit", "aple", ["apple", "pear"]),
+    ],
+)
+def test_an_error_crosses_processes_as_it_is(error):
+    """A builder, and whoever spreads work over processes, hands it on."""
+    there = pickle.loads(pickle.dumps(error))
+    assert (type(there), str(there), vars(there)) == (type(error), str(error), vars(error))
+    assert there.args == error.args

@@ -178,7 +178,7 @@ def layer_sources(
     Raises:
         ModelFileError: a file has no nodes named as ours are.
     """
-    from effdet_deploy.onnxgraph.graph_layers import GraphLayers
+    from effdet_deploy.diagnosis.onnx_layers import GraphLayers
 
     ours = GraphLayers(candidate)
     if isinstance(reference.origin, Path):

@@ -19,9 +19,13 @@ from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.speed import speed_notes
 from effdet_deploy.files import staging
-from effdet_deploy.onnxgraph.finishing import finish_graph, write_onnx
-from effdet_deploy.onnxgraph.names import name_nodes
-from effdet_deploy.onnxgraph.nms_plugin import CONSIDERED, NOT_RUN, attach_plugin, before_plugin
+from effdet_deploy.onnxgraph.finishing import finish_graph, name_nodes, write_onnx
+from effdet_deploy.onnxgraph.nms_plugin import (
+    CONSIDERED,
+    NOT_RUN,
+    attach_plugin,
+    before_plugin,
+)
 from effdet_deploy.onnxgraph.simplify import simplify
 from effdet_deploy.parity.comparison import verify
 from effdet_deploy.parity.side import RuntimeSide, open_heads

@@ -1,9 +1,14 @@
-"""What every ONNX file gets before it leaves: names, metadata, checks; and nothing private."""
+"""What every ONNX file gets before it leaves: names, metadata, checks; and nothing private.
+
+A name says where in the model a node comes from: ``fpn.cell.1.fnode.3.combine.add``.
+"""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
+import re
 from collections import Counter
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -14,14 +19,36 @@ from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec, ExternalFile
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.files import sha256_file
-from effdet_deploy.onnxgraph.names import name_values
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import onnx_ir as ir
+
 EXTERNAL_DATA_ABOVE = 2 * 1024**3 - 64 * 1024**2
 """Bytes of weights above which they go into a data file: protobuf cannot hold 2 GiB."""
 _TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxsim", "numpy")
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_WRAPPERS = re.compile(r"^(?:heads(?:\.network)?|network)(?:\.|$)")
+"""Modules that only hold the network; a user knows the modules inside by their own names."""
+_CONSTANT_ROLES = {
+    (operator, index): role
+    for operator in ("Conv", "Gemm")
+    for index, role in ((1, "weight"), (2, "bias"))
+}
+
+
+def name_nodes(graph: ir.Graph) -> None:
+    """Name every node of a freshly traced graph by module path and role, in place.
+
+    The role is the operator in lower case; a module that uses one several times numbers them.
+    """
+    taken: Counter[str] = Counter()
+    for node in graph:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES) or "[]")
+        # The last scope is the operation, the one before it the module.
+        path = _WRAPPERS.sub("", str(scopes[-2])) if len(scopes) > 1 else ""
+        node.name = _numbered(".".join(filter(None, (path, node.op_type.lower()))), taken)
 
 
 def finish_graph(model: onnx.ModelProto) -> None:
@@ -45,28 +72,58 @@ def finish_graph(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
-def complete_spec(spec: DetectorSpec, model: onnx.ModelProto) -> DetectorSpec:
-    """Add what only the finished graph can tell: opset and operators; and the tools' versions."""
-    return dataclasses.replace(
-        spec,
-        opset=next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx")),
-        operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
-        tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
-    )
+def name_values(graph: onnx.GraphProto) -> None:
+    """Give every node's first output the node's name, in place; graph outputs keep theirs.
+
+    Nodes that a simplifier added are named after the value they make; further outputs of a node
+    are numbered; constants are named after their first use, so that no name is of the tracer.
+    """
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    taken = Counter(node.name for node in graph.node if node.name)
+    renamed: dict[str, str] = {}
+    for node in graph.node:
+        if not node.name:
+            node.name = _numbered(f"graph.{node.op_type.lower()}", taken)
+        for index, value in enumerate(node.output):
+            if value and value not in fixed:
+                renamed[value] = node.name if index == 0 else f"{node.name}:{index}"
+    constants = {tensor.name for tensor in graph.initializer} - fixed
+    taken = Counter(renamed.values())
+    for node in graph.node:
+        for index, value in enumerate(node.input):
+            if value in constants and value not in renamed:
+                role = _CONSTANT_ROLES.get((node.op_type, index), f"constant_{index}")
+                renamed[value] = _numbered(f"{node.name}.{role}", taken)
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [renamed.get(value, value) for value in values]
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+
+
+def _numbered(name: str, taken: Counter[str]) -> str:
+    taken[name] += 1
+    return name if taken[name] == 1 else f"{name}_{taken[name] - 1}"
 
 
 def write_onnx(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> DetectorSpec:
     """Check the graph and write it with its spec; large weights go into a data file beside it.
 
     Returns:
-        The spec as written, with the data file's name, size and hash.
+        The spec as written: with what only the finished graph can tell (opset, operators), the
+        tools' versions, and the data file's name, size and hash.
 
     Raises:
         ModelFileError: the graph breaks ONNX's rules: a bug of ours or of the tracer.
     """
-    spec = dataclasses.replace(complete_spec(spec, model), external_files=())
-    if model.ByteSize() > EXTERNAL_DATA_ABOVE:
-        spec = dataclasses.replace(spec, external_files=(_externalise(model, path),))
+    is_large = model.ByteSize() > EXTERNAL_DATA_ABOVE
+    spec = dataclasses.replace(
+        spec,
+        opset=next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx")),
+        operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
+        tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
+        external_files=(_externalise(model, path),) if is_large else (),
+    )
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     path.write_bytes(model.SerializeToString(deterministic=True))
     try:

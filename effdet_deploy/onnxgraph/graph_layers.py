@@ -1,30 +1,21 @@
-"""The layers of our ONNX files: their names, and what they give when they are asked."""
+"""The layers of our ONNX files by their names, and a copy that shows what they give."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 
-from effdet_deploy.artifact.modelfile import read_spec
-from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.onnxgraph.heads import add_head_outputs
-from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.adapter import run_images
+from effdet_deploy.onnxgraph.heads import beside_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from effdet_deploy.artifact.spec import DetectorSpec
 
@@ -76,16 +67,20 @@ def read_layers(path: Path) -> tuple[GraphLayer, ...]:
         ModelFileError: no node is named as our exporter names them.
     """
     model = onnx.load(path, load_external_data=False)
-    described = _types(model)
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    tensors = {
+        each.name: each.type.tensor_type for each in (*inferred.value_info, *inferred.output)
+    }
     found = []
     for node in model.graph.node:
-        match = _ROLE.fullmatch(node.name)
-        kind, size = described.get(node.output[0], (0, 0))
-        named = match is not None and match["role"] == node.op_type.lower()
-        if match and named and kind in _FLOATS and not node.name.startswith(_PREPROCESS):
-            layer = GraphLayer(
-                node.name, match["module"], match["role"], node.output[0], kind, size
-            )
+        match, value = _ROLE.fullmatch(node.name), tensors.get(node.output[0])
+        if match is None or match["role"] != node.op_type.lower() or value is None:
+            continue
+        width = _FLOATS.get(value.elem_type)
+        if width is not None and not node.name.startswith(_PREPROCESS):
+            module, role = match["module"], match["role"]
+            size = math.prod(side.dim_value or 1 for side in value.shape.dim) * width
+            layer = GraphLayer(node.name, module, role, node.output[0], value.elem_type, size)
             found.append(layer)
     if not found:
         raise ModelFileError(
@@ -95,98 +90,21 @@ def read_layers(path: Path) -> tuple[GraphLayer, ...]:
     return tuple(found)
 
 
-def _types(model: onnx.ModelProto) -> dict[str, tuple[int, int]]:
-    """Map every tensor to its element type and its bytes for one image."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    types = {}
-    for each in (*inferred.value_info, *inferred.output):
-        kind = each.type.tensor_type.elem_type
-        sides = (side.dim_value or 1 for side in each.type.tensor_type.shape.dim)
-        types[each.name] = (kind, math.prod(sides) * _FLOATS.get(kind, 1))
-    return types
-
-
-class GraphLayers:
-    """The layers of an ONNX file, as ONNX Runtime computes them on the CPU.
+@contextlib.contextmanager
+def with_layers(path: Path, spec: DetectorSpec, layers: Iterable[GraphLayer]) -> Iterator[Path]:
+    """Give a temporary copy of an ONNX file of ours that has ``layers`` as further outputs.
 
     A tensor that is an output cannot be fused away, so fused INT8 kernels give way to what the
     graph says: quantise, dequantise, convolve.
-
-    Args:
-        path: an ONNX file of ours.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.spec: DetectorSpec = read_spec(path, "onnx")
-        self.layers = read_layers(path)
-        self._by_name = {each.name: each for each in self.layers}
-
-    @property
-    def names(self) -> set[str]:
-        """The layers that can be read."""
-        return set(self._by_name)
-
-    def read(
-        self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
-    ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield what the named layers give for each picture, by name."""
-        wanted = {name: self._by_name[name] for name in names}
-        with beside_data(self._path, self.spec) as directory:
-            copy = directory / self._path.name
-            _add_outputs(self._path, copy, wanted.values())
-            runtime = load_runtime(copy, backend="onnxruntime", device="cpu")
-            try:
-                images = self.spec.batch.minimum
-                for picture in pictures:
-                    batch = np.repeat(picture[np.newaxis], images, axis=0)
-                    values = run_images(runtime, to_input(batch, self.spec.input))
-                    yield {
-                        name: _first_image(values[each.value], images)
-                        for name, each in wanted.items()
-                    }
-            finally:
-                runtime.close()
-
-
-def _first_image(value: NDArray[Any], images: int) -> NDArray[Any]:
-    """Return what belongs to the first image; one table of all has the rows of each in turn."""
-    if value.ndim == 2 and len(value) > images:
-        return value[np.newaxis, : len(value) // images]
-    return value[:1]
-
-
-def _add_outputs(source: Path, target: Path, layers: Iterable[GraphLayer]) -> None:
-    model = onnx.load(source, load_external_data=False)
+    model = onnx.load(path, load_external_data=False)
     present = {output.name for output in model.graph.output}
-    for layer in layers:
-        if layer.value not in present:
-            info = onnx.helper.make_tensor_value_info(layer.value, layer.element_type, None)
-            model.graph.output.append(info)
-    target.write_bytes(model.SerializeToString())
-
-
-@contextlib.contextmanager
-def with_heads(path: Path, spec: DetectorSpec) -> Iterator[Path]:
-    """Give a temporary copy of an ONNX file of ours that has its raw heads as outputs.
-
-    Raises:
-        ModelFileError: the graph holds no nodes named as our exporter names the heads.
-    """
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(each.value, each.element_type, None)
+        for each in layers
+        if each.value not in present
+    )
     with beside_data(path, spec) as directory:
         copy = directory / path.name
-        add_head_outputs(path, copy)
+        copy.write_bytes(model.SerializeToString())
         yield copy
-
-
-@contextlib.contextmanager
-def beside_data(path: Path, spec: DetectorSpec) -> Iterator[Path]:
-    """Give a temporary directory that holds the data files of ``path``.
-
-    They are copied: engines refuse links, and the directory of ``path`` may be read-only.
-    """
-    with tempfile.TemporaryDirectory(prefix="effdet-") as name:
-        directory = Path(name)
-        for each in spec.external_files:
-            shutil.copyfile(path.parent / each.name, directory / each.name)
-        yield directory

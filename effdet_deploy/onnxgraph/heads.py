@@ -1,8 +1,12 @@
-"""A copy of an ONNX file that shows its raw heads."""
+"""Temporary copies of an ONNX file that show its raw heads."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
@@ -12,10 +16,36 @@ from effdet_deploy.artifact.spec import HEAD_OUTPUTS, METADATA_KEY, DetectorSpec
 from effdet_deploy.errors import ModelFileError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 PLUGIN_DOMAIN = "trt.plugins"
 """Of the operators that only TensorRT has."""
+
+
+@contextlib.contextmanager
+def with_heads(path: Path, spec: DetectorSpec) -> Iterator[Path]:
+    """Give a temporary copy of an ONNX file of ours that has its raw heads as outputs.
+
+    Raises:
+        ModelFileError: the graph holds no nodes named as our exporter names the heads.
+    """
+    with beside_data(path, spec) as directory:
+        copy = directory / path.name
+        add_head_outputs(path, copy)
+        yield copy
+
+
+@contextlib.contextmanager
+def beside_data(path: Path, spec: DetectorSpec) -> Iterator[Path]:
+    """Give a temporary directory that holds the data files of ``path``.
+
+    They are copied: engines refuse links, and the directory of ``path`` may be read-only.
+    """
+    with tempfile.TemporaryDirectory(prefix="effdet-") as name:
+        directory = Path(name)
+        for each in spec.external_files:
+            shutil.copyfile(path.parent / each.name, directory / each.name)
+        yield directory
 
 
 def add_head_outputs(source: Path, target: Path) -> None:
@@ -34,11 +64,14 @@ def add_head_outputs(source: Path, target: Path) -> None:
         raise ModelFileError(
             f"'{source.name}' is not an ONNX file.", "Export the model again with effdet-export."
         ) from error
-    present = {output.name for output in model.graph.output}
-    for name in HEAD_OUTPUTS:
-        if name not in present:
-            _add_output(model.graph, name)
-    if any(node.domain == PLUGIN_DOMAIN for node in model.graph.node):
+    graph, kind = model.graph, onnx.TensorProto.FLOAT
+    present = {output.name for output in graph.output}
+    for name in (each for each in HEAD_OUTPUTS if each not in present):
+        value = head_node(graph, name).output[0]
+        cast = onnx.helper.make_node("Cast", [value], [name], f"{name}.cast_output", to=kind)
+        graph.node.append(cast)
+        graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
+    if any(node.domain == PLUGIN_DOMAIN for node in graph.node):
         _end_before_plugin(model)
     target.write_bytes(model.SerializeToString())
 
@@ -58,20 +91,8 @@ def head_node(graph: onnx.GraphProto, head: str) -> onnx.NodeProto:
     return found
 
 
-def _add_output(graph: onnx.GraphProto, name: str) -> None:
-    cast = onnx.helper.make_node(
-        "Cast",
-        [head_node(graph, name).output[0]],
-        [name],
-        f"{name}.cast_output",
-        to=onnx.TensorProto.FLOAT,
-    )
-    graph.node.append(cast)
-    graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-
-
 def _end_before_plugin(model: onnx.ModelProto) -> None:
-    """Remove the plugin and what depends on it, in place."""
+    """Remove the plugin, and what depends on it or serves it alone, in place."""
     graph = model.graph
     lost: set[str] = set()
     kept = []

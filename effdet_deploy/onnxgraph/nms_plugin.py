@@ -23,7 +23,7 @@ from effdet_deploy.onnxgraph.heads import PLUGIN_DOMAIN
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from onnx import GraphProto, NodeProto, ValueInfoProto
+    from onnx import NodeProto
 
     from effdet_deploy.artifact.spec import DetectorSpec, OutputSpec
 
@@ -64,29 +64,28 @@ def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> Detecto
     """
     model = onnx.load(path)
     graph = model.graph
-    logits, codes = (_as_inner_value(graph, name) for name in HEAD_OUTPUTS)
+    inputs = [*reversed(HEAD_OUTPUTS), f"{NODE}.anchors"]
+    for index, head in enumerate(inputs[:2]):
+        maker = next(node for node in graph.node if head in node.output)
+        # A value inside a graph is named after the node that makes it.
+        inputs[index] = maker.output[0] = maker.name
     centres = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
-    anchors = numpy_helper.from_array(centres[None], f"{NODE}.anchors")
-    graph.initializer.append(anchors)
-    graph.node.extend(_nodes([codes, logits, anchors.name], output))
+    graph.initializer.append(numpy_helper.from_array(centres[None], inputs[2]))
+    graph.node.extend(_nodes(inputs, output))
     if output.box_format == "xyxy":
         order = np.array(_XYXY_OF_YXYX, np.int64)
         graph.initializer.append(numpy_helper.from_array(order, f"{_GATHER}.order"))
     first = graph.input[0].type.tensor_type.shape.dim[0]
+    batch, depth = first.dim_param or first.dim_value, output.max_detections
+    shapes = ((1,), (depth, 4), (depth,), (depth,))
+    kinds = (TensorProto.INT32, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32)
     del graph.output[:]
-    graph.output.extend(_outputs(first.dim_param or first.dim_value, output.max_detections))
+    for name, kind, sides in zip(DETECTION_OUTPUTS, kinds, shapes, strict=True):
+        graph.output.append(helper.make_tensor_value_info(name, kind, [batch, *sides]))
     # The checker refuses an operator that ONNX's own domain does not define. NVIDIA's parser looks
     # for plugins by name, version and the attribute plugin_namespace before it asks for a domain.
     model.opset_import.append(helper.make_opsetid(PLUGIN_DOMAIN, 1))
     return write_onnx(model, dataclasses.replace(spec, output=output), path)
-
-
-def _as_inner_value(graph: GraphProto, output: str) -> str:
-    """Name what was a graph's output after the node that makes it, as values inside a graph are."""
-    maker = next(node for node in graph.node if output in node.output)
-    name = str(maker.name)
-    maker.output[0] = name
-    return name
 
 
 def _nodes(inputs: list[str], output: OutputSpec) -> list[NodeProto]:
@@ -109,18 +108,5 @@ def _nodes(inputs: list[str], output: OutputSpec) -> list[NodeProto]:
         class_agnostic=0,
         box_coding=_CENTRE_AND_SIZE,
     )
-    if not swaps:
-        return [plugin]
-    return [
-        plugin,
-        helper.make_node("Gather", [given, f"{_GATHER}.order"], [boxes], _GATHER, axis=2),
-    ]
-
-
-def _outputs(batch: int | str, depth: int) -> list[ValueInfoProto]:
-    shapes = ((1,), (depth, 4), (depth,), (depth,))
-    kinds = (TensorProto.INT32, TensorProto.FLOAT, TensorProto.FLOAT, TensorProto.INT32)
-    return [
-        helper.make_tensor_value_info(name, kind, [batch, *sides])
-        for name, kind, sides in zip(DETECTION_OUTPUTS, kinds, shapes, strict=True)
-    ]
+    reordered = helper.make_node("Gather", [given, f"{_GATHER}.order"], [boxes], _GATHER, axis=2)
+    return [plugin, reordered] if swaps else [plugin]

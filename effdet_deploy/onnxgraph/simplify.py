@@ -55,7 +55,8 @@ def simplify(
     Returns:
         An empty string, or in one sentence why ``target`` is an unsimplified copy.
     """
-    problem = _run_child([sys.executable, "-P", "-c", program, str(source), str(target)], timeout)
+    command = [sys.executable, "-P", "-c", program, str(source), str(target)]
+    problem = _failure(command, timeout)
     if not problem and not target.is_file():
         problem = "wrote nothing"
     problem = problem or _change(source, target, example)
@@ -65,22 +66,19 @@ def simplify(
     return f"onnxsim {problem}; the graph is delivered as it was traced."
 
 
-def _run_child(command: list[str], timeout: float) -> str:
+def _failure(command: list[str], timeout: float) -> str:
+    """Run the child process and say how it failed, or nothing if it did not."""
     try:
-        result = subprocess.run(  # noqa: S603 - our own interpreter and program
-            command,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
+        subprocess.run(  # noqa: S603 - our own interpreter and program
+            command, capture_output=True, timeout=timeout, check=True
         )
     except subprocess.TimeoutExpired:
         return f"did not finish in {timeout:.0f} s"
-    if result.returncode < 0:
-        return f"was ended by signal {-result.returncode}"
-    if result.returncode:
-        return f"failed: {(result.stderr.strip().splitlines() or ['no message'])[-1]}"
+    except subprocess.CalledProcessError as error:
+        if error.returncode < 0:
+            return f"was ended by signal {-error.returncode}"
+        said = error.stderr.decode(errors="replace").strip().splitlines()
+        return f"failed: {(said or ['no message'])[-1]}"
     return ""
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from effdet_deploy.diagnosis.locating import LEAST_FP32_SNR_DB, locate
+from effdet_deploy.diagnosis.onnx_layers import GraphLayers
 from effdet_deploy.diagnosis.side_by_side import compare_files
-from effdet_deploy.onnxgraph.graph_layers import GraphLayers
 from effdet_deploy.pytorch.layers import EagerLayers
 from tests.diagnosis import planted
 

@@ -1,6 +1,6 @@
 """TensorRT: an ONNX file compiled into an engine, in a child process, for 10.x, 11.x and RTX.
 
-``options`` says what can be asked, ``machine`` what this machine can do, ``engine`` builds and
-delivers, ``worker`` and ``network`` run in the child process, ``export`` is the whole road from a
-checkpoint, ``plugin`` ends a graph in TensorRT's NMS. None but ``export`` needs torch.
+``export`` is the whole road from a checkpoint, ``engine`` that from an ONNX file, ``elsewhere``
+what is left to do on another machine. ``process`` starts the child process, ``messages`` is what
+both sides say, ``worker`` and ``definition`` run in it. None but ``export`` needs torch.
 """

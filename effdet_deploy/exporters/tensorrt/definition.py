@@ -59,16 +59,14 @@ def parse(
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, log.logger)
-    if not parser.parse_from_file(onnx_path) or parser.num_errors:
-        errors = [_describe(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise BuildFailedError("parse", errors or log.errors)
-    return network
-
-
-def _describe(error: tensorrt.ParserError) -> str:
-    name, operator = error.node_name(), error.node_operator()
-    where = f"node '{name}'" if name else f"node {error.node()}"
-    return f"{where} ({operator or 'unknown operator'}): {' '.join(str(error.desc()).split())}"
+    if parser.parse_from_file(onnx_path) and not parser.num_errors:
+        return network
+    errors = []
+    for error in map(parser.get_error, range(parser.num_errors)):
+        name, operator = error.node_name(), error.node_operator() or "unknown operator"
+        where = f"node '{name}'" if name else f"node {error.node()}"
+        errors.append(f"{where} ({operator}): {' '.join(str(error.desc()).split())}")
+    raise BuildFailedError("parse", errors or log.errors)
 
 
 def add_profile(
@@ -113,7 +111,7 @@ def configure(
         if wanted and flag is None:
             raise BuildFailedError("options", [f"TensorRT {trt.__version__} has no {name}"])
         if flag is not None:
-            _switch(config, flag, wanted)
+            (config.set_flag if wanted else config.clear_flag)(flag)
     if options.workspace is not None:
         size = int(options.workspace * _GIB)
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
@@ -123,7 +121,12 @@ def configure(
         level = HARDWARE_LEVELS[options.hardware_compatible]
         config.hardware_compatibility_level = getattr(trt.HardwareCompatibilityLevel, level)
     if options.dla_core is not None:
-        _use_dla(trt, builder, config, options.dla_core)
+        cores = builder.num_DLA_cores
+        if options.dla_core >= cores:
+            said = f"DLA core {options.dla_core} was asked for, and there are {cores}"
+            raise BuildFailedError("options", [said])
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = options.dla_core
     return config
 
 
@@ -136,20 +139,6 @@ def _flags(options: BuildOptions) -> dict[str, bool]:
         "VERSION_COMPATIBLE": options.version_compatible,
         "GPU_FALLBACK": options.dla_core is not None,
     }
-
-
-def _switch(config: tensorrt.IBuilderConfig, flag: tensorrt.BuilderFlag, wanted: bool) -> None:
-    (config.set_flag if wanted else config.clear_flag)(flag)
-
-
-def _use_dla(
-    trt: Any, builder: tensorrt.Builder, config: tensorrt.IBuilderConfig, core: int
-) -> None:
-    cores = builder.num_DLA_cores
-    if core >= cores:
-        raise BuildFailedError("options", [f"DLA core {core} was asked for, and there are {cores}"])
-    config.default_device_type = trt.DeviceType.DLA
-    config.DLA_core = core
 
 
 def create_monitor(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.modelfile import Sidecar
-    from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec, EngineSpec
+    from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
     from effdet_deploy.parity.report import ParityReport
 
 
@@ -80,30 +80,21 @@ def build_engine(
     spec = _buildable_spec(onnx_path, options, batch)
     recorded = read_sidecar(onnx_path)
     digest = sha256_file(onnx_path)
-    found = pictures_of(images)
-    pictures = verification_images(spec.input, found, spec.batch) if verify else []
+    pictures = verification_images(spec.input, pictures_of(images), spec.batch) if verify else []
     require_ready(options, verify=verify)
     with staging(engine_path) as directory:
         staged = directory / engine_path.name
-        request = Request(options, str(onnx_path.resolve()), str(staged.resolve()), spec.batch)
-        builder = run_builder(request, progress)
-        _require_unchanged(onnx_path, digest)
-        spec = _engine_spec(spec, builder)
+        spec = _compiled(onnx_path, digest, staged, spec, options, progress)
         report = None
-        if verify and builder.can_run_where_built:
+        if verify and spec.engine is not None and spec.engine.can_run_where_built:
             progress("comparing the engine with the ONNX file")
             report = _verify(staged, onnx_path, spec, pictures)
         evidence = _evidence(digest, recorded, report)
         if plan is not None:
             shutil.copyfile(plan, plan_path(staged))
+        notes = _not_run(spec, evidence["verified"], verify=verify)
         return deliver_artifact(
-            staged,
-            engine_path,
-            spec,
-            report,
-            _verdict(spec, builder, evidence["verified"], verify=verify),
-            reference="its ONNX file",
-            extra=evidence,
+            staged, engine_path, spec, report, notes, reference="its ONNX file", extra=evidence
         )
 
 
@@ -128,26 +119,14 @@ def _buildable_spec(
     require_content(onnx_path, "onnx")
     spec = read_spec(onnx_path, "onnx")
     check_external_files(onnx_path, spec)
-    spec = dataclasses.replace(spec, batch=_checked_batch(spec, batch))
-    _require_candidates(spec)
-    if options.dla_core is not None:
-        _require_fits_dla(spec)
-    return spec
-
-
-def _checked_batch(spec: DetectorSpec, batch: BatchSpec | None) -> BatchSpec:
-    if batch is None:
-        return spec.batch
-    require_batch(batch)
-    if batch.minimum < spec.batch.minimum or batch.maximum > spec.batch.maximum:
-        raise UsageError(
-            f"--batch {batch} was asked for, and the ONNX file takes {spec.batch}.",
-            "Choose sizes within that range, or export it again with another --batch.",
-        )
-    return batch
-
-
-def _require_candidates(spec: DetectorSpec) -> None:
+    if batch is not None:
+        require_batch(batch)
+        if batch.minimum < spec.batch.minimum or batch.maximum > spec.batch.maximum:
+            raise UsageError(
+                f"--batch {batch} was asked for, and the ONNX file takes {spec.batch}.",
+                "Choose sizes within that range, or export it again with another --batch.",
+            )
+        spec = dataclasses.replace(spec, batch=batch)
     sorts = spec.output.nms not in ("none", "plugin")
     if sorts and spec.output.candidates > TENSORRT_MAX_TOPK:
         raise UsageError(
@@ -155,31 +134,36 @@ def _require_candidates(spec: DetectorSpec) -> None:
             f"and the ONNX file has {spec.output.candidates}.",
             f"Export it again with --candidates {TENSORRT_MAX_TOPK} or fewer.",
         )
-
-
-def _require_fits_dla(spec: DetectorSpec) -> None:
-    """A DLA computes in FP16 or INT8 at one batch size; else all would fall back to the GPU."""
-    if spec.precision.kind == "fp32" or not spec.batch.is_static:
+    # A DLA computes in FP16 or INT8 at one batch size; else all would fall back to the GPU.
+    fits_dla = spec.precision.kind != "fp32" and spec.batch.is_static
+    if options.dla_core is not None and not fits_dla:
         raise UsageError(
             "A DLA takes an FP16 or INT8 graph at a fixed batch, and the ONNX file is "
             f"{spec.precision.kind.upper()} for a batch of {spec.batch}.",
             "Export it with --fp16 and one batch size, or leave --dla-core out.",
         )
+    return spec
 
 
-def _require_unchanged(onnx_path: Path, digest: str) -> None:
-    """Check that the file still is what the engine was built from; raises ModelFileError."""
+def _compiled(
+    onnx_path: Path,
+    digest: str,
+    plan: Path,
+    spec: DetectorSpec,
+    options: BuildOptions,
+    progress: Progress,
+) -> DetectorSpec:
+    """Write ``plan``, and return its spec; ``digest`` is what the ONNX file's SHA-256 was."""
+    request = Request(options, str(onnx_path.resolve()), str(plan.resolve()), spec.batch)
+    engine = run_builder(request, progress)
     if sha256_file(onnx_path) != digest:
         raise ModelFileError(
             f"'{onnx_path}' was written anew while the engine was built from it.",
             "Build the engine again.",
         )
-
-
-def _engine_spec(spec: DetectorSpec, builder: EngineSpec) -> DetectorSpec:
-    """An engine has its weights inside: no data file belongs to it."""
-    tools = spec.tools | {builder.backend: builder.version}
-    return dataclasses.replace(spec, engine=builder, tools=tools, external_files=())
+    tools = spec.tools | {engine.backend: engine.version}
+    # An engine has its weights inside: no data file belongs to it.
+    return dataclasses.replace(spec, engine=engine, tools=tools, external_files=())
 
 
 def _verify(
@@ -200,22 +184,21 @@ def _verify(
         return verify(side_of(engine), RuntimeSide(raw.spec, raw=raw), images)
 
 
-def _verdict(
-    spec: DetectorSpec, builder: EngineSpec, verified: str, *, verify: bool
-) -> tuple[str, ...]:
-    """Return what the user should know about what was not verified."""
-    if verified == "engine":
+def _not_run(spec: DetectorSpec, verified: str, *, verify: bool) -> tuple[str, ...]:
+    """Say why the engine itself was not run; nothing where it was."""
+    engine = spec.engine
+    if engine is None or verified == "engine":
         return ()
     why = {
         "that was switched off": not verify,
-        "its weights are stripped": builder.is_stripped,
-        "there is no GPU here": not builder.gpu,
+        "its weights are stripped": engine.is_stripped,
+        "there is no GPU here": not engine.gpu,
     }
     reason = next(each for each, holds in why.items() if holds)
     compared = "was compared" if verified == "onnx" else "has no record of a comparison"
     if verified == "onnx" and spec.output.nms == "plugin":
         compared += " up to its NMS plugin"
-    made_by = f"{builder.backend} {builder.version}"
+    made_by = f"{engine.backend} {engine.version}"
     return (f"the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}",)
 
 

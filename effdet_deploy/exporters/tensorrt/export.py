@@ -17,8 +17,9 @@ from effdet_deploy.errors import (
 from effdet_deploy.exporters import onnx
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import failed_path, is_plan_of, moves_of, plan_path
-from effdet_deploy.exporters.tensorrt.builder import finish_commands, require_builder
+from effdet_deploy.exporters.tensorrt.elsewhere import finish_elsewhere
 from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
+from effdet_deploy.exporters.tensorrt.process import require_builder
 from effdet_deploy.files import deliver_together, require_writable_target, sidecar_path, staging
 from effdet_deploy.onnxgraph.nms_plugin import NOT_RUN
 
@@ -64,7 +65,7 @@ def export(
         model = onnx.export(variant_or_model, kept, _for_onnx(options), progress)
         for note in model.notes:
             warnings.warn(note, EffdetDeployWarning, stacklevel=3)
-        raise _finish_elsewhere(missing, model, output, options) from missing
+        raise finish_elsewhere(missing, model, output, options.build) from missing
     require_ready(options.build, verify=options.verify)
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
@@ -138,19 +139,3 @@ def _export_onnx(
             f"is kept as '{final}'.",
             f"Read the comparison in '{sidecar_path(final)}' and report it to effdet-deploy.",
         ) from error
-
-
-def _finish_elsewhere(
-    missing: MissingError, model: Artifact, output: Path, options: ExportOptions
-) -> MissingError:
-    spec = model.spec
-    ours, theirs = finish_commands(model.path, output, options.build, spec.input, spec.batch)
-    verdict = ""
-    if model.report is not None:
-        status = "passed" if model.report.passed else "was inconclusive"
-        verdict = f", and its comparison with PyTorch {status}"
-    return MissingError(
-        f"{missing.cause} The ONNX file '{model.path}' is finished{verdict}.",
-        f"Copy it and '{sidecar_path(model.path).name}' to the machine with the GPU and run there:"
-        f"\n    {ours}\nor, without effdet-deploy:\n    {theirs}",
-    )

@@ -8,26 +8,42 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import effdet_deploy
-from effdet_deploy.artifact.spec import EngineSpec
-from effdet_deploy.errors import EffdetDeployWarning
-from effdet_deploy.exporters.tensorrt.failures import build_error, crash_error
-from effdet_deploy.exporters.tensorrt.messages import CANCEL, Event
+from effdet_deploy.errors import DeviceError, EffdetDeployWarning
+from effdet_deploy.exporters.tensorrt.failures import crash_error
+from effdet_deploy.exporters.tensorrt.messages import Request, hear, say
+from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from effdet_deploy.exporters.tensorrt.messages import Request
+    from effdet_deploy.artifact.spec import EngineSpec
+    from effdet_deploy.exporters.build_options import BuildOptions
     from effdet_deploy.progress import Progress
 
 STOP_GRACE_S = 60.0
 """How long a builder that was told to stop may finish the step it is in."""
 _WORKER = "effdet_deploy.exporters.tensorrt.worker"
+
+
+def require_builder(options: BuildOptions) -> EngineSpec:
+    """Start the builder once, in a process of its own, and return what it is.
+
+    Raises:
+        MissingPackageError: the backend is not installed.
+        DeviceError: its libraries do not load, or it wants a GPU and finds none.
+    """
+    builder = run_builder(Request(options), silent)
+    if (options.refit or options.strip_plan) and not builder.gpu:
+        raise DeviceError(
+            "TensorRT-RTX needs a GPU to build an engine for refitting, and finds none.",
+            "Leave --refit and --strip-plan out, or build on a machine with a GPU.",
+        )
+    return builder
 
 
 def run_builder(request: Request, progress: Progress, grace: float = STOP_GRACE_S) -> EngineSpec:
@@ -42,58 +58,41 @@ def run_builder(request: Request, progress: Progress, grace: float = STOP_GRACE_
         OSError: the plan could not be written.
         KeyboardInterrupt: the user's, after the builder has stopped.
     """
-    with tempfile.TemporaryFile() as errors, _started(errors) as process:
-        listener = _Listener(request, progress)
+    said: dict[str, Any] = {}
+    with tempfile.TemporaryFile() as errors, _started(errors) as (process, words, answers):
         try:
-            _converse(process, request, listener)
+            with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code says how
+                say(words, request)
+            while (message := hear(answers)) is not None:
+                kind, what = message
+                if kind == "progress":
+                    progress(what)
+                elif kind == "warning":
+                    warnings.warn(what, EffdetDeployWarning, stacklevel=2)
+                else:
+                    said[kind] = what
         except BaseException:
-            _stop(process, grace)
+            _stop(process, words, grace)
             raise
         process.wait()
-        if listener.failed is not None:
-            raise build_error(request, listener.failed.fields)
-        if not listener.done:
-            raise crash_error(request, process.returncode, _last_line(errors))
-        return listener.builder
-
-
-class _Listener:
-    """What the process has told so far."""
-
-    def __init__(self, request: Request, progress: Progress) -> None:
-        self.builder = EngineSpec(request.options.backend, "")
-        self.done = False
-        self.failed: Event | None = None
-        self._request = request
-        self._progress = progress
-        self._start = time.monotonic()
-
-    def hear(self, event: Event) -> None:
-        """Take one event."""
-        if event.kind == "progress":
-            self._progress(self._stage(**event.fields))
-        elif event.kind == "warning":
-            warnings.warn(event.fields["text"], EffdetDeployWarning, stacklevel=4)
-        elif event.kind == "failed":
-            self.failed = event
-        elif event.kind == "done":
-            self.done = True
-        else:
-            self.builder = EngineSpec(
-                backend=self._request.options.backend,
-                traits=self._request.options.traits(),
-                **event.fields,
-            )
-
-    def _stage(self, phase: str, step: int, steps: int) -> str:
-        seconds = time.monotonic() - self._start
-        of_all = f" {step}/{steps}" if steps > 1 else ""
-        return f"building the engine: {phase[:1].lower()}{phase[1:]}{of_all}, {seconds:.0f} s"
+        if "failed" in said:
+            raise said["failed"]
+        if "done" not in said:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+            raise crash_error(request, process.returncode, lines[-1][:300] if lines else "")
+    builder: EngineSpec = said["ready"]
+    return builder
 
 
 @contextlib.contextmanager
-def _started(errors: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
-    """Start the process in a session of its own: Ctrl-C is for us, who then ask it to stop."""
+def _started(
+    errors: IO[bytes],
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
+    """Start the process; give it with its stdin and stdout, and see that it ends.
+
+    It has a session of its own: Ctrl-C is for us, who then ask it to stop.
+    """
     package_home = str(Path(effdet_deploy.__file__).parents[1])
     paths = [package_home, os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -102,38 +101,29 @@ def _started(errors: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
-        encoding="utf-8",
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the builder's process has no pipes")
     try:
-        yield process
+        yield process, process.stdin, process.stdout
     finally:
         if process.poll() is None:
             process.kill()
         for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+            with contextlib.suppress(OSError):
+                stream.close()
         process.wait()
 
 
-def _converse(process: subprocess.Popen[str], request: Request, listener: _Listener) -> None:
-    if process.stdin is None or process.stdout is None:
-        raise RuntimeError("the builder's process has no pipes")
-    with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code says how
-        process.stdin.write(request.to_line())
-        process.stdin.flush()
-    for line in process.stdout:
-        listener.hear(Event.from_line(line))
+def _stop(process: subprocess.Popen[bytes], words: IO[bytes], grace: float) -> None:
+    """Let the builder stop through its progress monitor; after ``grace`` seconds, end it.
 
-
-def _stop(process: subprocess.Popen[str], grace: float) -> None:
-    """Ask the builder to stop through its progress monitor; after ``grace`` seconds, end it."""
-    with contextlib.suppress(BrokenPipeError, OSError):
-        if process.stdin is not None:
-            process.stdin.write(CANCEL)
-            process.stdin.flush()
+    The end of its stdin is the sign, as it is where this process is gone.
+    """
+    with contextlib.suppress(OSError):
+        words.close()
     killer = threading.Timer(grace, process.kill)
     killer.daemon = True
     killer.start()
@@ -143,9 +133,3 @@ def _stop(process: subprocess.Popen[str], grace: float) -> None:
         process.kill()
     finally:
         killer.cancel()
-
-
-def _last_line(errors: IO[bytes]) -> str:
-    errors.seek(0)
-    lines = errors.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else ""

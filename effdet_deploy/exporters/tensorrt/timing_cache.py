@@ -36,11 +36,18 @@ def attach(config: tensorrt.IBuilderConfig, path: Path, origin: Origin, log: Log
     Returns:
         An empty string, or why the file was discarded.
     """
-    reason = ""
-    if path.is_file() and path.stat().st_size:
-        content = path.read_bytes()
-        reason = _unfit(content, path, origin) or _try(config, content, log)
-        if not reason:
+    content = path.read_bytes() if path.is_file() else b""
+    reason = _unfit(content, path, origin) if content else ""
+    if content and not reason:
+        log.warnings.clear()
+        log.errors.clear()
+        cache = config.create_timing_cache(content)
+        # TensorRT has three ways to say no: None, False, and an empty cache with a warning.
+        if cache is None or not config.set_timing_cache(cache, False):
+            reason = "TensorRT does not accept it"
+        elif any("timing cache" in each for each in (*log.warnings, *log.errors)):
+            reason = "TensorRT cannot read it"
+        else:
             return ""
     config.set_timing_cache(config.create_timing_cache(b""), False)
     return reason
@@ -54,7 +61,7 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
         recorded = json.loads(note.read_bytes())
         made_by = Origin(**recorded["origin"])
         digest = recorded["sha256"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return f"its note '{note.name}' is damaged"
     if digest != sha256_bytes(content):
         return "its content is damaged"
@@ -63,18 +70,6 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
             f"it was measured with {made_by.backend} {made_by.version} on {made_by.gpu}, "
             f"and this is {origin.version} on {origin.gpu}"
         )
-    return ""
-
-
-def _try(config: tensorrt.IBuilderConfig, content: bytes, log: Log) -> str:
-    """TensorRT has three ways to say no: None, False, and an empty cache with a warning."""
-    log.warnings.clear()
-    log.errors.clear()
-    cache = config.create_timing_cache(content)
-    if cache is None or not config.set_timing_cache(cache, False):
-        return "TensorRT does not accept it"
-    if any("timing cache" in each for each in (*log.warnings, *log.errors)):
-        return "TensorRT cannot read it"
     return ""
 
 

@@ -1,150 +1,138 @@
 """The builder's own process: ``python -m effdet_deploy.exporters.tensorrt.worker``.
 
 A builder is native code that takes minutes and much memory, and may crash. It reads a request from
-stdin, writes events to stdout, and stops when it is told to or when its parent is gone.
+stdin, tells what happens on stdout, and stops when its stdin ends: its parent wants it so, or is
+gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Literal
 
-from effdet_deploy.errors import EffdetDeployError, ModelFileError
-from effdet_deploy.exporters.tensorrt import definition as network
-from effdet_deploy.exporters.tensorrt import timing_cache
-from effdet_deploy.exporters.tensorrt.messages import Event, Request
+from effdet_deploy.artifact.spec import EngineSpec
+from effdet_deploy.errors import EffdetDeployError
+from effdet_deploy.exporters.tensorrt import definition, timing_cache
+from effdet_deploy.exporters.tensorrt.failures import build_error, import_error
+from effdet_deploy.exporters.tensorrt.messages import hear, say
 from effdet_deploy.preflight import require_fit, target_of
 from effdet_deploy.runtimes.gpu import list_gpus
 from effdet_deploy.runtimes.tensorrt.library import create_log, import_library
 
 if TYPE_CHECKING:
-    from effdet_deploy.exporters.tensorrt.messages import EventKind
+    from effdet_deploy.exporters.tensorrt.messages import Request
 
 _REPORT_EVERY_S = 0.1
 
 
 class Channel:
-    """The line to the parent; events may come from any of the builder's threads."""
+    """The line to the parent; messages may come from any of the builder's threads.
 
-    def __init__(self, stream: TextIO) -> None:
+    They are pairs of a kind and what belongs to it: an EngineSpec to ``ready``, an exception to
+    ``failed``, a text to ``progress`` and ``warning``.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
         self._lock = threading.Lock()
+        self._begun = time.monotonic()
         self._last_progress = 0.0
 
-    def send(self, kind: EventKind, **fields: Any) -> None:
-        """Write one event; a parent that is gone is found out by whoever reads from it."""
-        with self._lock:
-            try:
-                self._stream.write(Event(kind, fields).to_line())
-                self._stream.flush()
-            except (BrokenPipeError, ValueError):
-                pass
+    def send(
+        self,
+        kind: Literal["ready", "progress", "warning", "failed", "done"],
+        what: object = None,
+    ) -> None:
+        """Send one message; a parent that is gone is found out by whoever reads from it."""
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
+            say(self._stream, (kind, what))
 
     def report(self, phase: str, step: int, steps: int) -> None:
         """Report progress, but not more often than anybody can read."""
         now = time.monotonic()
         if now - self._last_progress >= _REPORT_EVERY_S:
             self._last_progress = now
-            self.send("progress", phase=phase, step=step, steps=steps)
+            of_all = f" {step}/{steps}" if steps > 1 else ""
+            named = f"{phase[:1].lower()}{phase[1:]}{of_all}"
+            self.send("progress", f"building the engine: {named}, {now - self._begun:.0f} s")
 
 
 def main() -> int:
     """Serve one request; returns the exit code, which only says whether it went well."""
-    channel = Channel(_private_stdout())
-    request = Request.from_line(sys.stdin.readline())
+    # stdout is kept for messages; what native code prints there goes to stderr.
+    channel = Channel(os.fdopen(os.dup(1), "wb"))
+    os.dup2(2, 1)
+    request: Request = hear(sys.stdin.buffer)
     stop = threading.Event()
-    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.buffer.read(1)
+        stop.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    failure: Exception
     try:
         _serve(request, channel, stop)
-    except network.BuildFailedError as error:
-        channel.send("failed", stage=error.stage, messages=error.messages)
-    except ModelFileError as error:
-        channel.send("failed", stage="check", messages=[error.cause, error.remedy])
+    except definition.BuildFailedError as error:
+        failure = build_error(request, error.stage, error.messages)
     except ImportError as error:
-        channel.send("failed", stage="import", messages=[str(error)])
+        failure = import_error(request, str(error))
     except MemoryError:
-        channel.send("failed", stage="build", messages=["out of memory"])
+        failure = build_error(request, "build", ["out of memory"])
     except OSError as error:
         file = error.filename or request.plan
-        said = error.strerror or str(error)
-        channel.send("failed", stage="file", messages=[said], errno=error.errno, file=str(file))
+        failure = OSError(error.errno or 0, error.strerror or str(error), str(file))
+    except EffdetDeployError as error:
+        failure = error
     else:
         channel.send("done")
         return 0
+    channel.send("failed", failure)
     return 1
 
 
-def _private_stdout() -> TextIO:
-    """Keep stdout for events, and send what native code prints there to stderr."""
-    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return events
-
-
-def _watch_parent(stop: threading.Event) -> None:
-    """Wait for the word to stop, or for the end of the parent, which closes our stdin."""
-    sys.stdin.readline()
-    stop.set()
-
-
 def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
+    """Check, parse, build and write, in the course that NVIDIA's libraries prescribe."""
     options = request.options
     trt = import_library(options.backend)
     log = create_log(trt)
-    builder = network.create_builder(trt, log)
+    builder = definition.create_builder(trt, log)
     gpus = list_gpus()
-    name, capability = (gpus[0].name, gpus[0].compute_capability) if gpus else ("", "")
-    channel.send("ready", version=trt.__version__, gpu=name, compute_capability=capability)
+    gpu, capability = (gpus[0].name, gpus[0].compute_capability) if gpus else ("", "")
+    version = trt.__version__
+    ready = EngineSpec(options.backend, version, gpu, capability, options.traits())
+    channel.send("ready", ready)
     if not request.onnx:
         return
-    _check(request, trt.__version__, channel)
+    if (target := target_of(options.backend, version)) is not None:
+        channel.report("checking the ONNX file", 0, 0)
+        # All nodes at once, and before the parser, which names the first alone.
+        for finding in require_fit(Path(request.onnx), target):
+            channel.send("warning", str(finding))
     channel.report("parsing the ONNX file", 0, 0)
-    parsed = network.parse(trt, builder, log, request.onnx)
-    config = network.configure(trt, builder, options)
-    network.add_profile(builder, config, parsed, request.batch)
-    origin = timing_cache.Origin(options.backend, trt.__version__, name)
-    if options.timing_cache is not None:
-        reason = timing_cache.attach(config, options.timing_cache, origin, log)
-        if reason:
-            path = options.timing_cache
-            text = f"The timing cache '{path}' is discarded and made anew: {reason}."
-            channel.send("warning", text=text)
+    network = definition.parse(trt, builder, log, request.onnx)
+    config = definition.configure(trt, builder, options)
+    definition.add_profile(builder, config, network, request.batch)
+    cache, origin = options.timing_cache, timing_cache.Origin(options.backend, version, gpu)
+    if cache is not None and (reason := timing_cache.attach(config, cache, origin, log)):
+        text = f"The timing cache '{cache}' is discarded and made anew: {reason}."
+        channel.send("warning", text)
     # The configuration does not keep the monitor alive in every release.
-    monitor = network.create_monitor(trt, channel.report, stop.is_set)
+    monitor = definition.create_monitor(trt, channel.report, stop.is_set)
     config.progress_monitor = monitor
-    plan = network.build(builder, parsed, config, log)
+    plan = definition.build(builder, network, config, log)
     Path(request.plan).write_bytes(plan)
-    _save_timings(config, request, origin, channel)
-
-
-def _check(request: Request, version: str, channel: Channel) -> None:
-    """Say what this release refuses or changes, with all nodes, before it sees the file.
-
-    Raises:
-        ModelFileError: it refuses the file.
-    """
-    target = target_of(request.options.backend, version)
-    if target is None:
-        return
-    channel.report("checking the ONNX file", 0, 0)
-    for each in require_fit(Path(request.onnx), target):
-        channel.send("warning", text=str(each))
-
-
-def _save_timings(
-    config: Any, request: Request, origin: timing_cache.Origin, channel: Channel
-) -> None:
-    path = request.options.timing_cache
-    if path is None:
+    if cache is None:
         return
     try:
-        timing_cache.save(config, path, origin)
+        timing_cache.save(config, cache, origin)
     except (OSError, EffdetDeployError) as error:
-        channel.send("warning", text=f"The timing cache '{path}' was not saved: {error}.")
+        channel.send("warning", f"The timing cache '{cache}' was not saved: {error}.")
 
 
 if __name__ == "__main__":

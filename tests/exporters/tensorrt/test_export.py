@@ -20,7 +20,7 @@ from effdet_deploy.exporters import Artifact, ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import plan_path
 from effdet_deploy.exporters.tensorrt import export as road
-from effdet_deploy.exporters.tensorrt.builder import finish_commands
+from effdet_deploy.exporters.tensorrt.elsewhere import finish_commands
 from effdet_deploy.files import sha256_file, sidecar_path
 from tests.onnx_models import detector_spec, write_tiny
 
