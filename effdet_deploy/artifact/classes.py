@@ -44,8 +44,11 @@ def class_specs(
     Raises:
         DataError: there are more or fewer names or ids than classes.
     """
-    if names is None:
-        names = _default_names(num_classes)
+    if names is None and num_classes == COCO_SLOTS:
+        slots = range(1, COCO_SLOTS + 1)
+        names = [_COCO_NAMES.get(slot, f"unused {slot}") for slot in slots]
+    elif names is None:
+        names = [f"class {index}" for index in range(num_classes)]
     if category_ids is None:
         category_ids = range(1, num_classes + 1)
     for given, what in ((names, "labels"), (category_ids, "category ids")):
@@ -57,12 +60,6 @@ def class_specs(
     return tuple(ClassSpec(*pair) for pair in zip(names, category_ids, strict=True))
 
 
-def _default_names(num_classes: int) -> list[str]:
-    if num_classes == COCO_SLOTS:
-        return [_COCO_NAMES.get(slot, f"unused {slot}") for slot in range(1, COCO_SLOTS + 1)]
-    return [f"class {index}" for index in range(num_classes)]
-
-
 def read_labels(path: Path) -> tuple[list[str], list[int] | None]:
     """Read class names, and category ids where the file has them.
 
@@ -72,38 +69,29 @@ def read_labels(path: Path) -> tuple[list[str], list[int] | None]:
     Raises:
         DataError: the file is unreadable, empty or of another form.
     """
+    numbers = None
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() != ".json":
-            return _require_names(
-                [line.strip() for line in text.splitlines() if line.strip()]
-            ), None
-        document = json.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        is_json = path.suffix.lower() == ".json"
+        names = (
+            json.loads(text) if is_json else list(filter(None, map(str.strip, text.splitlines())))
+        )
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"The labels file '{path}' cannot be read: {error}.", "Give one class name a line."
         ) from error
-    if isinstance(document, list):
-        return _require_names(document), None
-    return _from_coco(document)
-
-
-def _from_coco(document: object) -> tuple[list[str], list[int]]:
-    try:
-        categories = sorted(
-            (int(each["id"]), str(each["name"]))
-            for each in document["categories"]  # type: ignore[index]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            "The labels file is JSON, but neither a list of names nor COCO annotations with "
-            "'categories'.",
-            "Give one class name a line in a text file.",
-        ) from error
-    return _require_names([name for _, name in categories]), [number for number, _ in categories]
-
-
-def _require_names(names: list[str]) -> list[str]:
+    if not isinstance(names, list):
+        try:
+            categories = sorted(
+                (int(each["id"]), str(each["name"])) for each in names["categories"]
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                "The labels file is JSON, but neither a list of names nor COCO annotations with "
+                "'categories'.",
+                "Give one class name a line in a text file.",
+            ) from error
+        numbers, names = [number for number, _ in categories], [name for _, name in categories]
     if not names or any(not isinstance(name, str) for name in names):
         raise DataError("The labels file holds no class names.", "Give one class name a line.")
-    return names
+    return names, numbers

@@ -83,7 +83,12 @@ def decode(value: object, kind: Any, where: str, within: Within | None = None) -
     if dataclasses.is_dataclass(kind):
         return _decode_fields(_bounded(value, dict, where), typing.cast("type", kind), where)
     if origin is tuple:
-        return _decode_tuple(_bounded(value, list, where, within), arguments, where)
+        items = _bounded(value, list, where, within)
+        kinds = arguments if arguments[-1] is not Ellipsis else arguments[:1] * len(items)
+        _expect(len(items) == len(kinds), items, where, f"{len(kinds)} values")
+        return tuple(
+            decode(item, kind, f"{where}[]") for item, kind in zip(items, kinds, strict=True)
+        )
     if origin is dict:
         return {
             _bounded(key, str, where): decode(item, arguments[1], f"{where}.{key:.{_SHOWN}}")
@@ -92,9 +97,7 @@ def decode(value: object, kind: Any, where: str, within: Within | None = None) -
     return _shallow(value, where) if kind is Any else _bounded(value, kind, where, within)
 
 
-@functools.cache
-def _field_types(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind, include_extras=True)
+_hints = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
 
 
 def _decode_fields(mapping: dict[str, object], kind: type, where: str) -> object:
@@ -107,22 +110,13 @@ def _decode_fields(mapping: dict[str, object], kind: type, where: str) -> object
     }
     if missing := sorted(required - mapping.keys()):
         _expect(False, sorted(mapping), where, f"the fields {', '.join(missing)}")
-    hints = _field_types(kind)
+    hints = _hints(kind)
     return kind(
         **{
             each.name: decode(mapping[each.name], hints[each.name], f"{where}.{each.name}")
             for each in fields
             if each.name in mapping
         }
-    )
-
-
-def _decode_tuple(items: list[object], arguments: tuple[Any, ...], where: str) -> object:
-    if arguments[-1] is Ellipsis:
-        return tuple(decode(item, arguments[0], f"{where}[]") for item in items)
-    _expect(len(items) == len(arguments), items, where, f"{len(arguments)} values")
-    return tuple(
-        decode(item, kind, f"{where}[]") for item, kind in zip(items, arguments, strict=True)
     )
 
 

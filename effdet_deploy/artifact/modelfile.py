@@ -83,25 +83,21 @@ def recognise(path: Path) -> Content:
     if head[:4] in _ENGINE_MAGIC:
         return "tensorrt"
     if head[:4] == _ZIP_MAGIC:
-        return _recognise_archive(path)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise ModelFileError(
+                f"'{path}' is a truncated or damaged archive: {error}.",
+                "Get the file again or export it again.",
+            ) from error
+        if any(name.endswith("/constants.pkl") for name in names):
+            return "torchscript"
+        raise _a_checkpoint(path)
     if head[:1] == _PICKLE_MAGIC or head[8:9] == b"{":
         raise _a_checkpoint(path)
     read_onnx(path)
     return "onnx"
-
-
-def _recognise_archive(path: Path) -> Content:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise ModelFileError(
-            f"'{path}' is a truncated or damaged archive: {error}.",
-            "Get the file again or export it again.",
-        ) from error
-    if any(name.endswith("/constants.pkl") for name in names):
-        return "torchscript"
-    raise _a_checkpoint(path)
 
 
 def _a_checkpoint(path: Path) -> ModelFileError:
@@ -156,7 +152,11 @@ def read_spec(path: Path, content: Content) -> DetectorSpec:
         ModelFileError: it has no spec anywhere.
         DataError: the spec is damaged or of a newer version.
     """
-    text = _embedded_spec(path, content)
+    text = None
+    if content == "onnx":
+        text = read_onnx(path).metadata.get(METADATA_KEY)
+    elif content == "torchscript":
+        text = _spec_in_archive(path)
     if text is not None:
         return DetectorSpec.from_json(text)
     sidecar = read_sidecar(path)
@@ -167,14 +167,6 @@ def read_spec(path: Path, content: Content) -> DetectorSpec:
             "Export the model with effdet-export, or put its sidecar beside it.",
         )
     return sidecar.spec
-
-
-def _embedded_spec(path: Path, content: Content) -> str | None:
-    if content == "onnx":
-        return read_onnx(path).metadata.get(METADATA_KEY)
-    if content == "torchscript":
-        return _spec_in_archive(path)
-    return None
 
 
 def _spec_in_archive(path: Path) -> str | None:

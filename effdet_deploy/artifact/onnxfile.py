@@ -28,11 +28,23 @@ _MAX_DEPTH = 100
 
 # Field numbers of onnx.proto.
 _MODEL_IR, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTION = 1, 7, 8, 14, 25
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
-_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
+_NODE_OPERATOR, _NODE_DOMAIN = 4, 7
 _TENSOR_EXTERNAL = 13
-_FUNCTION_NODE = 7
+_INSIDE: dict[str, dict[int, str]] = {
+    "model": {_MODEL_GRAPH: "graph", _MODEL_FUNCTION: "function"},
+    "function": {7: "node"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "node": {5: "attribute"},
+    "attribute": {
+        **dict.fromkeys((5, 10), "tensor"),
+        **dict.fromkeys((6, 11), "graph"),
+        **dict.fromkeys((22, 23), "sparse tensor"),
+    },
+    # Its values and indices are tensors, its dims are not.
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+"""Kind of message → its fields that lead to nodes and tensors, and what they hold."""
 
 
 @dataclass(frozen=True)
@@ -68,17 +80,16 @@ def read_onnx(path: Path) -> OnnxFile:
 def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
     """Read once while the file stays the same: recognising and loading ask one after another."""
     try:
-        with path.open("rb") as stream, _mapped(stream.fileno()) as data:
+        with (
+            path.open("rb") as stream,
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             return _Walk(data).model()
     except (ValueError, UnicodeDecodeError) as error:
         raise ModelFileError(
             f"'{path}' is not a readable ONNX model: {error}.",
             "The file is truncated, damaged or something else; get it again or export it again.",
         ) from error
-
-
-def _mapped(descriptor: int) -> mmap.mmap:
-    return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
 
 
 @dataclass
@@ -93,83 +104,44 @@ class _Walk:
         ir_version = 0
         opsets: dict[str, int] = {}
         metadata: dict[str, str] = {}
-        graphs = 0
+        found: set[str] = set()
         for number, value in self.fields((0, len(self.data))):
-            if number == _MODEL_IR and isinstance(value, int):
-                ir_version = value
-            elif isinstance(value, int):
-                continue
-            elif number == _MODEL_GRAPH:
-                graphs += 1
-                self.graph(value, 0)
+            if isinstance(value, int):
+                ir_version = value if number == _MODEL_IR else ir_version
             elif number == _MODEL_OPSET:
                 domain, version = self.opset(value)
                 opsets[domain] = version
             elif number == _MODEL_METADATA:
                 metadata.update([self.entry(value)])
-            elif number == _MODEL_FUNCTION:
-                self.children(value, _FUNCTION_NODE, 0)
-        if not graphs or not ir_version:
+            elif (kind := _INSIDE["model"].get(number)) is not None:
+                found.add(kind)
+                self.message(kind, value, 1)
+        if "graph" not in found or not ir_version:
             raise ValueError("it has no graph")
         return OnnxFile(
             ir_version, opsets, metadata, dict(sorted(self.operators.items())), tuple(self.external)
         )
 
-    def graph(self, span: Span, depth: int) -> None:
+    def message(self, kind: str, span: Span, depth: int) -> None:
+        """Take what a message says, and all that is inside it."""
         if depth > _MAX_DEPTH:
             raise ValueError("its graphs are nested too deeply")
+        said: dict[int, Span] = {}
         for number, value in self.fields(span):
             if isinstance(value, int):
                 continue
-            if number == _GRAPH_NODE:
-                self.node(value, depth)
-            elif number == _GRAPH_INITIALIZER:
-                self.tensor(value)
-            elif number == _GRAPH_SPARSE:
-                self.sparse(value)
-
-    def children(self, span: Span, wanted: int, depth: int) -> None:
-        for number, value in self.fields(span):
-            if number == wanted and not isinstance(value, int):
-                self.node(value, depth)
-
-    def node(self, span: Span, depth: int) -> None:
-        operator = domain = ""
-        for number, value in self.fields(span):
-            if isinstance(value, int):
-                continue
-            if number == _NODE_OPERATOR:
-                operator = self.text(value)
-            elif number == _NODE_DOMAIN:
-                domain = self.text(value)
-            elif number == _NODE_ATTRIBUTE:
-                self.attribute(value, depth)
-        own = domain in ("", "ai.onnx")
-        self.operators[operator if own else f"{domain}::{operator}"] += 1
-
-    def attribute(self, span: Span, depth: int) -> None:
-        for number, value in self.fields(span):
-            if isinstance(value, int):
-                continue
-            if number in _ATTRIBUTE_TENSORS:
-                self.tensor(value)
-            elif number in _ATTRIBUTE_GRAPHS:
-                self.graph(value, depth + 1)
-            elif number in _ATTRIBUTE_SPARSE:
-                self.sparse(value)
-
-    def sparse(self, span: Span) -> None:
-        """Values and indices of a sparse tensor are tensors, its dims are not."""
-        for number, value in self.fields(span):
-            if number in (1, 2) and not isinstance(value, int):
-                self.tensor(value)
-
-    def tensor(self, span: Span) -> None:
-        for number, value in self.fields(span):
-            if number == _TENSOR_EXTERNAL and not isinstance(value, int):
+            said[number] = value
+            if number in _INSIDE[kind]:
+                self.message(_INSIDE[kind][number], value, depth + 1)
+            elif kind == "tensor" and number == _TENSOR_EXTERNAL:
                 key, name = self.entry(value)
-                if key == "location":
-                    self.external[name] = None
+                self.external.update({name: None} if key == "location" else {})
+        if kind == "node":
+            operator, domain = (
+                self.text(said.get(each, (0, 0))) for each in (_NODE_OPERATOR, _NODE_DOMAIN)
+            )
+            own = domain in ("", "ai.onnx")
+            self.operators[operator if own else f"{domain}::{operator}"] += 1
 
     def opset(self, span: Span) -> tuple[str, int]:
         domain, version = "", 0
