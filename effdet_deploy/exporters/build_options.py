@@ -22,6 +22,7 @@ HARDWARE_LEVELS: dict[str, str] = {
 """Our names, which are trtexec's in lower case, and those of TensorRT's enumeration."""
 _NOT_IN_RTX = ("timing_cache", "hardware_compatible", "version_compatible", "dla_core")
 MAX_OPT_LEVEL = 5
+MAX_WORKSPACE = 1024
 
 
 @dataclass(frozen=True)
@@ -59,27 +60,25 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise UnknownNameError("backend", self.backend, BACKENDS)
-        if self.hardware_compatible not in HARDWARE_LEVELS:
-            raise UnknownNameError(
-                "hardware compatibility level", self.hardware_compatible, HARDWARE_LEVELS
-            )
-        if self.workspace is not None and not 0 < self.workspace <= 1024:
-            raise _out_of_range("--workspace", "more than 0 and at most 1024 GiB", self.workspace)
-        if self.opt_level is not None and not 0 <= self.opt_level <= MAX_OPT_LEVEL:
-            raise _out_of_range("--opt-level", f"0 to {MAX_OPT_LEVEL}", self.opt_level)
-        if self.dla_core is not None and self.dla_core < 0:
-            raise _out_of_range("--dla-core", "0 or more", self.dla_core)
-        if self.backend == "tensorrt-rtx":
-            self._require_in_rtx()
-
-    def _require_in_rtx(self) -> None:
-        defaults = {each.name: each.default for each in fields(self)}
-        for name in _NOT_IN_RTX:
-            if getattr(self, name) != defaults[name]:
-                raise UsageError(
-                    f"TensorRT-RTX has no {option_name(name)}; it would be ignored.",
+        level = self.hardware_compatible
+        if level not in HARDWARE_LEVELS:
+            raise UnknownNameError("hardware compatibility level", level, HARDWARE_LEVELS)
+        space, effort, core = self.workspace, self.opt_level, self.dla_core
+        some_space = space is None or 0 < space <= MAX_WORKSPACE
+        refuse(
+            limit("--workspace", f"more than 0 and at most {MAX_WORKSPACE} GiB", space, some_space),
+            limit("--opt-level", "0 to 5", effort, effort is None or 0 <= effort <= MAX_OPT_LEVEL),
+            limit("--dla-core", "0 or more", core, core is None or core >= 0),
+            *(
+                (
+                    f"TensorRT-RTX has no {option_name(each.name)}; it would be ignored.",
                     "Leave it out, or build with --backend tensorrt.",
+                    getattr(self, each.name) != each.default,
                 )
+                for each in fields(self)
+                if self.backend == "tensorrt-rtx" and each.name in _NOT_IN_RTX
+            ),
+        )
 
     def traits(self) -> tuple[str, ...]:
         """Return what makes the engine differ from a default one, as the spec records it."""
@@ -99,5 +98,17 @@ def option_name(field: str) -> str:
     return f"--{field.replace('_', '-')}"
 
 
-def _out_of_range(option: str, wanted: str, got: float) -> UsageError:
-    return UsageError(f"{option} must be {wanted}, not {got}.", "Choose a value in that range.")
+Rule = tuple[str, str, bool]
+"""Cause and remedy of a refusal, and whether it is to be refused."""
+
+
+def limit(option: str, wanted: str, given: object, holds: bool) -> Rule:
+    """Return the rule of a value that must lie in a range."""
+    return f"{option} must be {wanted}, not {given}.", "Choose a value in that range.", not holds
+
+
+def refuse(*rules: Rule) -> None:
+    """Raise UsageError for the first rule that is broken."""
+    for cause, remedy, is_broken in rules:
+        if is_broken:
+            raise UsageError(cause, remedy)

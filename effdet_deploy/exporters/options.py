@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
 from effdet_deploy.artifact.spec import (
+    MAX_BATCH,
     PLUGIN_CANDIDATES,
     TENSORRT_MAX_TOPK,
     BatchSpec,
@@ -17,9 +18,10 @@ from effdet_deploy.artifact.spec import (
     Target,
 )
 from effdet_deploy.errors import UnknownNameError, UsageError
-from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.build_options import BuildOptions, Rule, limit, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 DEFAULT_NMS_STEPS = 16
@@ -29,7 +31,6 @@ MIN_INT8_OPSET = 19
 """The first in which quantisers take float16 scales."""
 DEFAULT_CANDIDATES = 1000
 PRECISIONS = get_args(Precision)
-MAX_BATCH = 1024
 ENGINE_SUFFIXES = (".engine", ".plan")
 
 
@@ -78,106 +79,92 @@ class ExportOptions:
     command: str = ""
 
     def __post_init__(self) -> None:
-        for kind, (value, known) in self._choices().items():
-            if value not in known:
-                raise UnknownNameError(kind, value, known)
-        score, iou, steps = self.score_threshold, self.iou_threshold, self.nms_steps
-        _require(0 <= score < 1, "--score-threshold", "from 0 to below 1", score)
-        _require(0 < iou < 1, "--iou-threshold", "between 0 and 1", iou)
-        _require(1 <= steps <= 1000, "--nms-steps", "from 1 to 1000", steps)
-        _require(self.max_detections >= 1, "--max-detections", "1 or more", self.max_detections)
-        _require(0 <= self.seed < 2**32, "--seed", "from 0 to below 2^32", self.seed)
-        if self.nms == "plugin":
-            self._require_what_the_plugin_has()
-        else:
-            most, wanted = self.candidates, f"at most --candidates, {self.candidates}"
-            _require(self.max_detections <= most, "--max-detections", wanted, self.max_detections)
-        has_opset = MIN_OPSET <= self.opset <= MAX_OPSET
-        _require(has_opset, "--opset", f"{MIN_OPSET} to {MAX_OPSET}", self.opset)
-        self._require_steps_of_static_nms()
-        self._require_consistent_precision()
+        for kind, chosen, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("input", self.input_kind, get_args(InputKind)),
+            ("channel order", self.channel_order, get_args(ChannelOrder)),
+            ("NMS", self.nms, get_args(NmsKind)),
+            ("box format", self.box_format, get_args(BoxFormat)),
+            ("target", self.target, (None, *get_args(Target))),
+        ):
+            if chosen not in known:
+                raise UnknownNameError(kind, str(chosen), filter(None, known))
+        refuse(*self._limits(), *self._contradictions())
         require_batch(self.batch)
         require_use_of_pictures(self.verify_images, verify=self.verify)
 
-    def _choices(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """Return what was chosen by name, and from what."""
-        choices: dict[str, tuple[str, tuple[str, ...]]] = {
-            "precision": (self.precision, PRECISIONS),
-            "input": (self.input_kind, get_args(InputKind)),
-            "channel order": (self.channel_order, get_args(ChannelOrder)),
-            "NMS": (self.nms, get_args(NmsKind)),
-            "box format": (self.box_format, get_args(BoxFormat)),
-        }
-        if self.target is not None:
-            choices["target"] = (self.target, get_args(Target))
-        return choices
-
-    def _require_what_the_plugin_has(self) -> None:
-        if self.candidates != DEFAULT_CANDIDATES:
-            raise UsageError(
-                f"--nms plugin always considers the best {PLUGIN_CANDIDATES} scores, and "
-                f"--candidates {self.candidates} was asked for.",
+    def _limits(self) -> Iterator[Rule]:
+        score, iou = self.score_threshold, self.iou_threshold
+        steps, rows = self.nms_steps, self.max_detections
+        yield limit("--score-threshold", "from 0 to below 1", score, 0 <= score < 1)
+        yield limit("--iou-threshold", "between 0 and 1", iou, 0 < iou < 1)
+        yield limit("--nms-steps", "from 1 to 1000", steps, 1 <= steps <= 1000)
+        yield limit("--max-detections", "1 or more", rows, rows >= 1)
+        yield limit("--seed", "from 0 to below 2^32", self.seed, 0 <= self.seed < 2**32)
+        if self.nms == "plugin":
+            yield (
+                (
+                    f"--nms plugin always considers the best {PLUGIN_CANDIDATES} scores, and "
+                    f"--candidates {self.candidates} was asked for."
+                ),
                 "Leave --candidates out, or choose --nms static.",
+                self.candidates != DEFAULT_CANDIDATES,
             )
-        allowed = self.max_detections <= PLUGIN_CANDIDATES
-        wanted = f"at most {PLUGIN_CANDIDATES} with --nms plugin"
-        _require(allowed, "--max-detections", wanted, self.max_detections)
+            wanted = f"at most {PLUGIN_CANDIDATES} with --nms plugin"
+            yield limit("--max-detections", wanted, rows, rows <= PLUGIN_CANDIDATES)
+        else:
+            wanted = f"at most --candidates, {self.candidates}"
+            yield limit("--max-detections", wanted, rows, rows <= self.candidates)
+        wanted, opset = f"{MIN_OPSET} to {MAX_OPSET}", self.opset
+        yield limit("--opset", wanted, opset, MIN_OPSET <= opset <= MAX_OPSET)
 
-    def _require_steps_of_static_nms(self) -> None:
-        if self.nms != "static" and self.nms_steps != DEFAULT_NMS_STEPS:
-            raise UsageError(
-                f"--nms-steps only serves --nms static, and the export is --nms {self.nms}.",
-                "Leave --nms-steps out, or choose --nms static.",
+    def _contradictions(self) -> Iterator[Rule]:
+        yield (
+            f"--nms-steps only serves --nms static, and the export is --nms {self.nms}.",
+            "Leave --nms-steps out, or choose --nms static.",
+            self.nms != "static" and self.nms_steps != DEFAULT_NMS_STEPS,
+        )
+        yield (
+            "--calibration only serves a reduced precision, and the export is FP32.",
+            "Add --fp16 or --int8, or leave --calibration out.",
+            self.calibration is not None and self.precision == "fp32",
+        )
+        is_int8 = self.precision == "int8"
+        for option, value in (
+            ("--max-map-drop", self.max_map_drop),
+            ("--eval-data", self.eval_data),
+            ("--eval-images", self.eval_images),
+            ("--precision", self.precision_file),
+        ):
+            yield (
+                f"{option} only serves --int8, and the export is {self.precision.upper()}.",
+                f"Add --int8, or leave {option} out.",
+                value is not None and not is_int8,
             )
-
-    def _require_consistent_precision(self) -> None:
-        if self.calibration is not None and self.precision == "fp32":
-            raise UsageError(
-                "--calibration only serves a reduced precision, and the export is FP32.",
-                "Add --fp16 or --int8, or leave --calibration out.",
-            )
-        if self.precision != "int8":
-            named = {
-                "--max-map-drop": self.max_map_drop,
-                "--eval-data": self.eval_data,
-                "--eval-images": self.eval_images,
-                "--precision": self.precision_file,
-            }
-            for option, value in named.items():
-                if value is not None:
-                    raise UsageError(
-                        f"{option} only serves --int8, and the export is {self.precision.upper()}.",
-                        f"Add --int8, or leave {option} out.",
-                    )
-            return
-        if self.calibration is None:
-            raise UsageError(
-                "--int8 needs pictures to calibrate on.",
-                "Pass --calibration with a folder of pictures like those the detector will see.",
-            )
-        wanted = f"{MIN_INT8_OPSET} or more for --int8"
-        _require(self.opset >= MIN_INT8_OPSET, "--opset", wanted, self.opset)
-        self._require_consistent_budget()
-
-    def _require_consistent_budget(self) -> None:
-        if (self.max_map_drop is None) != (self.eval_data is None):
-            raise UsageError(
-                "--max-map-drop and --eval-data only work together.",
-                "Pass both, or leave both out.",
-            )
-        if self.eval_images is not None and self.eval_data is None:
-            raise UsageError(
-                "--eval-images holds the pictures of --eval-data, which was not given.",
-                "Pass both, or leave --eval-images out.",
-            )
-        if self.max_map_drop is not None and self.precision_file is not None:
-            raise UsageError(
-                "--precision FILE says what is INT8, and --max-map-drop would search for it.",
-                "Leave one of them out.",
-            )
-        allowed = self.max_map_drop is None or 0 < self.max_map_drop < 100
-        wanted = "above 0 and below 100 points"
-        _require(allowed, "--max-map-drop", wanted, self.max_map_drop)
+        yield (
+            "--int8 needs pictures to calibrate on.",
+            "Pass --calibration with a folder of pictures like those the detector will see.",
+            is_int8 and self.calibration is None,
+        )
+        wanted, opset = f"{MIN_INT8_OPSET} or more for --int8", self.opset
+        yield limit("--opset", wanted, opset, not is_int8 or opset >= MIN_INT8_OPSET)
+        yield (
+            "--max-map-drop and --eval-data only work together.",
+            "Pass both, or leave both out.",
+            (self.max_map_drop is None) != (self.eval_data is None),
+        )
+        yield (
+            "--eval-images holds the pictures of --eval-data, which was not given.",
+            "Pass both, or leave --eval-images out.",
+            self.eval_images is not None and self.eval_data is None,
+        )
+        yield (
+            "--precision FILE says what is INT8, and --max-map-drop would search for it.",
+            "Leave one of them out.",
+            self.max_map_drop is not None and self.precision_file is not None,
+        )
+        wanted, drop = "above 0 and below 100 points", self.max_map_drop
+        yield limit("--max-map-drop", wanted, drop, drop is None or 0 < drop < 100)
 
     def require_fits(self, suffix: str) -> None:
         """Check the options against the kind of output.
@@ -186,73 +173,72 @@ class ExportOptions:
             UsageError: the output cannot have these options.
         """
         is_engine = suffix in ENGINE_SUFFIXES
-        if not is_engine and (self.keep_onnx is not None or self.build != BuildOptions()):
-            raise UsageError(
+        target = "tensorrt" if is_engine else self.target
+        refuse(
+            (
                 f"--keep-onnx and the options of engine builds do not fit the suffix '{suffix}'.",
                 "Leave them out, or write an .engine file.",
-            )
-        target = "tensorrt" if is_engine else self.target
-        if self.precision != "fp32" and suffix == ".onnx" and target is None:
-            raise UsageError(
+                not is_engine and (self.keep_onnx is not None or self.build != BuildOptions()),
+            ),
+            (
                 f"--{self.precision} needs --target, because engines want different forms.",
                 "Add --target tensorrt, --target openvino or --target onnxruntime.",
-            )
-        if self.target is not None and target != self.target:
-            raise UsageError(
+                self.precision != "fp32" and suffix == ".onnx" and target is None,
+            ),
+            (
                 f"--target {self.target} contradicts the output's suffix '{suffix}'.",
                 "A .engine is always for tensorrt: leave --target out.",
-            )
-        if suffix == ".torchscript":
-            self._require_torchscript()
-        if self.nms == "plugin":
-            self._require_plugin(target)
-        elif target == "tensorrt" and self.nms != "none" and self.candidates > TENSORRT_MAX_TOPK:
-            raise UsageError(
-                f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, "
-                f"not {self.candidates}.",
-                f"Pass --candidates {TENSORRT_MAX_TOPK} or fewer.",
-            )
+                self.target is not None and target != self.target,
+            ),
+            *(self._unfit_for_torchscript() if suffix == ".torchscript" else ()),
+            *self._unfit_nms(target),
+        )
 
-    def _require_plugin(self, target: Target | None) -> None:
-        if target != "tensorrt":
-            said = "no --target was given" if target is None else f"--target {target} was given"
-            raise UsageError(
-                f"--nms plugin is a plugin of TensorRT that no other engine has, and {said}.",
-                "Add --target tensorrt, write an .engine file, or choose --nms static.",
-            )
-        if self.build.backend == "tensorrt-rtx":
-            raise UsageError(
-                "--nms plugin is in TensorRT's plugin library, which TensorRT-RTX does not have.",
-                "Choose --nms static, or build with --backend tensorrt.",
-            )
-
-    def _require_torchscript(self) -> None:
-        if self.target is not None:
-            raise UsageError(
+    def _unfit_for_torchscript(self) -> tuple[Rule, ...]:
+        return (
+            (
                 f"--target {self.target} lays out ONNX files, and the output is a .torchscript.",
                 "Write an .onnx file, or leave --target out.",
-            )
-        if self.precision != "fp32":
-            raise UsageError(
+                self.target is not None,
+            ),
+            (
                 f"A .torchscript file is FP32; --{self.precision} is laid out in ONNX files.",
                 "Write an .onnx file, or leave the precision out.",
-            )
-        if self.opset != DEFAULT_OPSET:
-            raise UsageError(
+                self.precision != "fp32",
+            ),
+            (
                 f"--opset {self.opset} is of ONNX files, and the output is a .torchscript.",
                 "Write an .onnx file, or leave --opset out.",
-            )
-        if self.nms not in ("static", "none"):
-            raise UsageError(
+                self.opset != DEFAULT_OPSET,
+            ),
+            (
                 f"--nms {self.nms} is a node of ONNX files and cannot be put into TorchScript.",
                 "Choose --nms static or --nms none.",
-            )
+                self.nms not in ("static", "none"),
+            ),
+        )
 
-
-def _require(condition: bool, option: str, wanted: str, given: object) -> None:
-    if not condition:
-        raise UsageError(
-            f"{option} must be {wanted}, not {given}.", "Choose a value in that range."
+    def _unfit_nms(self, target: Target | None) -> tuple[Rule, ...]:
+        is_plugin, most = self.nms == "plugin", self.candidates
+        named = f"--target {target} was given" if target else "no --target was given"
+        return (
+            (
+                f"--nms plugin is a plugin of TensorRT that no other engine has, and {named}.",
+                "Add --target tensorrt, write an .engine file, or choose --nms static.",
+                is_plugin and target != "tensorrt",
+            ),
+            (
+                "--nms plugin is in TensorRT's plugin library, which TensorRT-RTX does not have.",
+                "Choose --nms static, or build with --backend tensorrt.",
+                is_plugin and self.build.backend == "tensorrt-rtx",
+            ),
+            (
+                f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, not {most}.",
+                f"Pass --candidates {TENSORRT_MAX_TOPK} or fewer.",
+                target == "tensorrt"
+                and self.nms in ("static", "onnx")
+                and most > TENSORRT_MAX_TOPK,
+            ),
         )
 
 
@@ -261,15 +247,18 @@ def require_batch(batch: BatchSpec) -> None:
     ordered = 1 <= batch.minimum <= batch.optimum <= batch.maximum <= MAX_BATCH
     wanted = f"N, MIN..MAX or MIN,OPT,MAX, in ascending order, 1 to {MAX_BATCH}"
     given = f"{batch.minimum},{batch.optimum},{batch.maximum}"
-    _require(ordered, "--batch", wanted, given)
+    refuse(limit("--batch", wanted, given, ordered))
 
 
 def require_use_of_pictures(images: Path | None, *, verify: bool) -> None:
     """Refuse pictures to compare on where nothing is compared; raises UsageError."""
-    if images is not None and not verify:
-        raise UsageError(
-            "--verify-images was given together with --no-verify.", "Leave one of them out."
+    refuse(
+        (
+            "--verify-images was given together with --no-verify.",
+            "Leave one of them out.",
+            images is not None and not verify,
         )
+    )
 
 
 def parse_batch(text: str) -> BatchSpec:
