@@ -25,6 +25,7 @@ from effdet_deploy.artifact.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, 
 from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.delivery import plan_path
 from effdet_deploy.exporters.lowering import exact_path, lower_precision
+from effdet_deploy.exporters.material import read_material
 from effdet_deploy.files import sha256_file
 from effdet_deploy.onnxgraph.finishing import write_onnx
 from effdet_deploy.onnxgraph.index import network_nodes
@@ -198,7 +199,7 @@ def _lowered(setting: Setting, path: Path, **options: Any) -> Made:
     chosen = ExportOptions(calibration=setting.calibration, **options)
     precision = PrecisionSpec(chosen.precision, chosen.target)
     asked = dataclasses.replace(setting.spec, precision=precision)
-    spec, notes = lower_precision(path, asked, chosen, tell)
+    spec, notes = lower_precision(path, asked, chosen, read_material(chosen), tell)
     for left in (plan_path(path), exact_path(path)):
         left.unlink(missing_ok=True)
     every = find_convolutions(onnx.load(setting.model))

@@ -1,8 +1,8 @@
 """From a checkpoint to an artifact: one module a kind of file, behind one registry.
 
 Each module of :data:`EXPORTERS` has a function
-``export(source, output, options, progress) -> Artifact``; it is imported only when chosen, after
-the options have been checked, because importing torch takes seconds.
+``export(source, output, options, material, progress) -> Artifact``; it is imported only when
+chosen, after all that was given has been checked, because importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.artifact.classes import read_labels
 from effdet_deploy.errors import MissingPackageError, UnknownNameError
 from effdet_deploy.exporters.delivery import Artifact
 from effdet_deploy.exporters.options import ExportOptions
@@ -54,34 +53,24 @@ def export(
         MissingPackageError: the extra ``[export]`` is not installed.
         DataError: labels or annotations are unusable.
     """
-    target = Path(output)
-    chosen = options or ExportOptions()
+    target, chosen = Path(output), options or ExportOptions()
     if target.suffix not in EXPORTERS:
         raise UnknownNameError("output suffix", target.suffix, EXPORTERS)
     chosen.require_fits(target.suffix)
     require_writable_target(target)
-    if chosen.verify_images is not None:
-        # Pillow and numpy, which `--help` does without.
-        from effdet_deploy.evaluation.cocoset import find_pictures
-
-        find_pictures(chosen.verify_images)
-    if chosen.precision != "fp32":
-        lowering: Any = _imported("effdet_deploy.exporters.lowering")
-        lowering.require_pictures(chosen)
-    if chosen.labels is not None:
-        read_labels(chosen.labels)
+    material = _imported("effdet_deploy.exporters.material").read_material(chosen)
     # What is missing of the extra is said before the work begins.
     _imported("effdet_deploy.pytorch.weights.loading")
     if target.suffix != ".torchscript":
         _imported("effdet_deploy.pytorch.tracing")
         if importlib.util.find_spec("onnxsim") is None:
             raise MissingPackageError("onnxsim", "exporting", "export")
-    exporter: Any = _imported(EXPORTERS[target.suffix])
-    artifact: Artifact = exporter.export(variant_or_model, target, chosen, progress)
+    exporter = _imported(EXPORTERS[target.suffix])
+    artifact: Artifact = exporter.export(variant_or_model, target, chosen, material, progress)
     return artifact
 
 
-def _imported(name: str) -> object:
+def _imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

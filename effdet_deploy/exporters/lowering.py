@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from effdet_deploy.evaluation.accuracy import require_pycocotools
-from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
-from effdet_deploy.evaluation.pictures import pictures_of, verification_images
+from effdet_deploy.cache import cache_directory
+from effdet_deploy.evaluation.pictures import verification_images
 from effdet_deploy.exporters.delivery import plan_path, scratch_path
 from effdet_deploy.onnxgraph.finishing import write_onnx
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
-from effdet_deploy.precision.int8.calibration import calibration_images, require_calibration
 from effdet_deploy.precision.int8.convolutions import int8_share
 from effdet_deploy.precision.int8.layout import LAYOUTS
 from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
 from effdet_deploy.precision.int8.sensitivity import search
-from effdet_deploy.precision.precisionfile import read_plan, require_plan, write_plan
+from effdet_deploy.precision.precisionfile import read_plan, write_plan
 from effdet_deploy.precision.ranges import graph_inputs
 
 if TYPE_CHECKING:
@@ -33,6 +31,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import DetectorSpec, Target
+    from effdet_deploy.evaluation.pictures import Pictures
+    from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.precision.int8.sensitivity import Plan
     from effdet_deploy.progress import Progress
@@ -46,29 +46,12 @@ _SYNTHETIC = (
 )
 
 
-def require_pictures(options: ExportOptions) -> None:
-    """Check what a reduced precision is made from and judged by, before any work is done.
-
-    Raises:
-        DataError: too few pictures, unusable annotations, or an unusable precision file.
-        ImageError: a picture cannot be read.
-        MissingPackageError: pycocotools is not installed, which a budget is measured with.
-    """
-    if options.eval_data is not None:
-        require_pycocotools()
-        read_coco(options.eval_data, options.eval_images)
-    if options.precision_file is not None:
-        require_plan(options.precision_file)
-    if options.calibration is None:
-        return
-    if options.precision == "int8":
-        require_calibration(options.calibration)
-    else:
-        find_pictures(options.calibration)
-
-
 def lower_precision(
-    path: Path, spec: DetectorSpec, options: ExportOptions, progress: Progress
+    path: Path,
+    spec: DetectorSpec,
+    options: ExportOptions,
+    material: Material,
+    progress: Progress,
 ) -> Lowered:
     """Rewrite the FP32 graph at ``path`` in the precision that ``spec`` states.
 
@@ -83,8 +66,10 @@ def lower_precision(
     if spec.precision.kind == "fp32":
         return spec, ()
     model = onnx.load(path)
-    lower = _lower_to_int8 if spec.precision.kind == "int8" else _lower_to_fp16
-    model, kept, notes = lower(model, path, spec, options, progress)
+    if spec.precision.kind == "fp16":
+        kept, notes = _lower_to_fp16(model, spec, material.ranges, progress)
+    else:
+        model, kept, notes = _lower_to_int8(model, path, spec, options, material.ranges, progress)
     precision = dataclasses.replace(spec.precision, kept=kept)
     return write_onnx(model, dataclasses.replace(spec, precision=precision), path), notes
 
@@ -95,13 +80,12 @@ def exact_path(staged: Path) -> Path:
 
 
 def _lower_to_fp16(
-    model: ModelProto, _path: Path, spec: DetectorSpec, options: ExportOptions, progress: Progress
-) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
-    folder = options.calibration or options.verify_images
-    images = verification_images(spec.input, pictures_of(folder))
+    model: ModelProto, spec: DetectorSpec, pictures: Pictures, progress: Progress
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    images = verification_images(spec.input, pictures)
     unfit = _unfit_nodes(model, graph_inputs(images, spec), progress)
     to_half(model, unfit.nodes)
-    return model, unfit.nodes, (() if folder else (_SYNTHETIC,)) + unfit.notes
+    return unfit.nodes, (() if pictures else (_SYNTHETIC,)) + unfit.notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,18 +107,18 @@ def _unfit_nodes(model: ModelProto, batches: Iterable[NDArray[Any]], progress: P
 
 
 def _lower_to_int8(
-    model: ModelProto, path: Path, spec: DetectorSpec, options: ExportOptions, progress: Progress
+    model: ModelProto,
+    path: Path,
+    spec: DetectorSpec,
+    options: ExportOptions,
+    pictures: Pictures,
+    progress: Progress,
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
-    from effdet_deploy.cache import cache_directory
-
     shutil.copyfile(path, exact_path(path))
-    if options.calibration is None:
-        raise ValueError("INT8 without calibration pictures")  # ExportOptions refuses it.
     target: Target = spec.precision.target or "tensorrt"
     cache = cache_directory() / "calibration"
     progress("reading the calibration pictures")
-    images = calibration_images(options.calibration, spec.input)
-    batches = list(graph_inputs(images, spec))
+    batches = list(graph_inputs(pictures.letterboxed(spec.input), spec))
     has_half = LAYOUTS[target].half
     unfit = _unfit_nodes(model, batches, progress) if has_half else _Unfit()
     quantiser = Quantiser(model, batches, target, Recipe(), cache, progress)

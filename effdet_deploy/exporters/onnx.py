@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from effdet_deploy.evaluation.pictures import pictures_of, verification_images
+from effdet_deploy.evaluation.pictures import verification_images
 from effdet_deploy.exporters.delivery import (
     Artifact,
     deliver_artifact,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.parity.report import ParityReport
     from effdet_deploy.parity.side import Side
@@ -52,18 +53,19 @@ def export(
     variant_or_model: str | nn.Module | None,
     output: Path,
     options: ExportOptions,
+    material: Material,
     progress: Progress,
 ) -> Artifact:
     """Export to ``output``, an ``.onnx`` file; see :func:`effdet_deploy.exporters.export`."""
     from effdet_deploy.pytorch.reference import EagerReference
 
     source = load_source(variant_or_model, options, progress)
-    asked = specification_of(source, options)
+    asked = specification_of(source, options, material.labels)
     with staging(output) as directory:
         staged = directory / output.name
         traced = before_plugin(asked)
         spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
-        spec, more = lower_precision(staged, spec, options, progress)
+        spec, more = lower_precision(staged, spec, options, material, progress)
         notes += more
         if asked.output.nms == "plugin":
             spec = attach_plugin(staged, spec, asked.output)
@@ -71,8 +73,7 @@ def export(
         report = None
         if options.verify:
             progress("comparing with eager PyTorch")
-            pictures = pictures_of(options.verify_images or options.calibration)
-            images = verification_images(spec.input, pictures, spec.batch)
+            images = verification_images(spec.input, material.verification, spec.batch)
             reference = EagerReference(source.model, spec)
             has_budget = options.max_map_drop is not None
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)

@@ -6,13 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
-from effdet_deploy.artifact.classes import class_specs, read_labels
+from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec, PrecisionSpec
 from effdet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from effdet_deploy.exporters.material import Labels
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.progress import Progress
     from effdet_deploy.pytorch.weights.loading import LoadedModel
@@ -69,12 +70,13 @@ def _tell_download(progress: Progress, address: str, done: int, total: int | Non
     progress(f"downloading {address}{size}: {done / 1e6:.1f} MB there")
 
 
-def specification_of(source: LoadedModel, options: ExportOptions) -> DetectorSpec:
+def specification_of(
+    source: LoadedModel, options: ExportOptions, labels: Labels | None = None
+) -> DetectorSpec:
     """Describe the artifact that ``options`` ask for; the graph's own facts come later."""
     from effdet_deploy.pytorch.graph import describe
 
-    named = (source.labels, source.category_ids)
-    names, category_ids = named if options.labels is None else read_labels(options.labels)
+    names, category_ids = labels or (source.labels, source.category_ids)
     return describe(
         source.config,
         source.base_config,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY
-from effdet_deploy.evaluation.pictures import pictures_of, verification_images
+from effdet_deploy.evaluation.pictures import verification_images
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, scratch_path
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import staging
@@ -22,11 +22,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
-    from effdet_deploy.parity.report import ParityReport
     from effdet_deploy.progress import Progress
-    from effdet_deploy.pytorch.weights.loading import LoadedModel
 
 _TOOLS = ("torch", "timm", "numpy")
 
@@ -35,15 +33,17 @@ def export(
     variant_or_model: str | nn.Module | None,
     output: Path,
     options: ExportOptions,
+    material: Material,
     progress: Progress,
 ) -> Artifact:
     """Export to ``output``, a ``.torchscript`` file; see :func:`effdet_deploy.exporters.export`."""
     from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
+    from effdet_deploy.pytorch.reference import EagerReference
     from effdet_deploy.pytorch.scripting import script_archive
 
     source = load_source(variant_or_model, options, progress)
     spec = dataclasses.replace(
-        specification_of(source, options),
+        specification_of(source, options, material.labels),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
     with staging(output) as directory:
@@ -61,19 +61,11 @@ def export(
             )
             pipeline = create_pipeline(network, heads_spec)
             heads.write_bytes(script_archive(pipeline, {METADATA_KEY: heads_spec.to_json()}))
-            report = _verify(staged, heads, spec, source, options)
+            images = verification_images(spec.input, material.verification, spec.batch)
+            with (
+                closing(load_runtime(heads, "torchscript", "cpu")) as raw,
+                closing(load_runtime(staged, "torchscript", "cpu")) as whole,
+            ):
+                candidate = RuntimeSide(spec, None if spec.output.nms == "none" else whole, raw)
+                report = verify(candidate, EagerReference(source.model, spec), images)
         return deliver_artifact(staged, output, spec, report)
-
-
-def _verify(
-    path: Path, heads_path: Path, spec: DetectorSpec, source: LoadedModel, options: ExportOptions
-) -> ParityReport:
-    from effdet_deploy.pytorch.reference import EagerReference
-
-    images = verification_images(spec.input, pictures_of(options.verify_images), spec.batch)
-    with (
-        closing(load_runtime(heads_path, "torchscript", "cpu")) as raw,
-        closing(load_runtime(path, "torchscript", "cpu")) as whole,
-    ):
-        candidate = RuntimeSide(spec, None if spec.output.nms == "none" else whole, raw)
-        return verify(candidate, EagerReference(source.model, spec), images)

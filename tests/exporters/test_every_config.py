@@ -20,6 +20,7 @@ from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
 from effdet_deploy.exporters import ExportOptions
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.lowering import lower_precision
+from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.source import load_source
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.progress import silent
@@ -71,7 +72,10 @@ class Exported:
             path = Path(shutil.copyfile(original, self.folder / f"{key}.onnx"))
             options = options_for(self.name, precision=precision, target="tensorrt", **fields)
             spec = dataclasses.replace(spec, precision=PrecisionSpec(precision, "tensorrt"))
-            self._made[key] = path, lower_precision(path, spec, options, silent)[0]
+            self._made[key] = (
+                path,
+                lower_precision(path, spec, options, read_material(options), silent)[0],
+            )
         return self._made[key]
 
 

@@ -19,7 +19,7 @@ def said_before(monkeypatch, capsys):
     """Let a tiny model stand in for the ONNX export; lists what had been said when it began."""
     said = []
 
-    def export_tiny(_variant, output, options, _progress):
+    def export_tiny(_variant, output, options, _material, _progress):
         said.append(capsys.readouterr().err)
         spec = dataclasses.replace(detector_spec(), command=options.command)
         write_tiny(output, spec)

@@ -13,7 +13,7 @@ from PIL import Image
 from effdet_deploy import exporters
 from effdet_deploy.errors import DataError, ImageError, UsageError
 from effdet_deploy.exporters import EXPORTERS, export
-from effdet_deploy.exporters.lowering import require_pictures
+from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.options import ExportOptions
 from effdet_deploy.precision.int8 import calibration
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES, cached
@@ -86,13 +86,13 @@ def options(source):
 
 def test_row_31_an_empty_set_is_refused(tmp_path):
     with pytest.raises(ImageError, match="no picture"):
-        require_pictures(options(tmp_path))
+        read_material(options(tmp_path))
 
 
 def test_row_31_a_set_of_too_few_pictures_is_refused_with_both_numbers(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(DataError, match=f"at least {MIN_IMAGES} pictures; .* holds 1"):
-        require_pictures(options(tmp_path))
+        read_material(options(tmp_path))
 
 
 def test_row_31_an_unreadable_picture_is_named(tmp_path):
@@ -100,7 +100,7 @@ def test_row_31_an_unreadable_picture_is_named(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.png")
     (tmp_path / "5.png").write_bytes(b"\x89PNG\r\n\x1a\ntruncated")
     with pytest.raises(ImageError, match=r"5\.png"):
-        require_pictures(options(tmp_path))
+        read_material(options(tmp_path))
 
 
 def test_row_31_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch):
@@ -108,7 +108,7 @@ def test_row_31_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch)
         assert name != EXPORTERS[".onnx"], "the exporter was imported"
         return importlib.import_module(name)
 
-    monkeypatch.setattr(exporters, "_import_exporter", importing)
+    monkeypatch.setattr(exporters, "_imported", importing)
     with pytest.raises(ImageError):
         export("d0", tmp_path / "model.onnx", options(tmp_path / "absent"))
 
@@ -117,8 +117,8 @@ def test_row_31_the_pictures_of_the_budget_may_stand_in_another_folder(tmp_path)
     annotations, pictures = coco_layout(tmp_path)
     given = {"precision": "int8", "calibration": pictures, "eval_data": annotations}
     with pytest.raises(DataError, match="--eval-images"):
-        require_pictures(ExportOptions(**given, max_map_drop=0.5))
-    require_pictures(ExportOptions(**given, max_map_drop=0.5, eval_images=pictures))
+        read_material(ExportOptions(**given, max_map_drop=0.5))
+    read_material(ExportOptions(**given, max_map_drop=0.5, eval_images=pictures))
 
 
 def coco_layout(folder):

@@ -12,6 +12,7 @@ import onnx
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import PrecisionSpec
 from effdet_deploy.exporters.lowering import lower_precision
+from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.options import ExportOptions
 from tests.precision.tiny_network import network_spec, tiny_network
 
@@ -23,7 +24,7 @@ STEM = "backbone.conv_stem.conv"
 def lowered(path, gain):
     onnx.save(tiny_network(gain=gain), path)
     spec = dataclasses.replace(network_spec(), precision=PrecisionSpec("fp16", "tensorrt"))
-    return lower_precision(path, spec, OPTIONS, lambda _: None)
+    return lower_precision(path, spec, OPTIONS, read_material(OPTIONS), lambda _: None)
 
 
 def test_row_32_an_overflowing_tensor_is_named_and_stays_float32(tmp_path):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from effdet_deploy.exporters.delivery import Artifact
+    from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.progress import Progress
 
@@ -37,6 +38,7 @@ def export(
     variant_or_model: str | nn.Module | None,
     output: Path,
     options: ExportOptions,
+    material: Material,
     progress: Progress,
 ) -> Artifact:
     """Export to ``output``, an engine; see :func:`effdet_deploy.exporters.export`.
@@ -62,14 +64,14 @@ def export(
             EffdetDeployWarning,
             stacklevel=3,
         )
-        model = onnx.export(variant_or_model, kept, _for_onnx(options), progress)
+        model = onnx.export(variant_or_model, kept, _for_onnx(options), material, progress)
         for note in model.notes:
             warnings.warn(note, EffdetDeployWarning, stacklevel=3)
         raise finish_elsewhere(missing, model, output, options.build) from missing
     require_ready(options.build, verify=options.verify)
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
-        model = _export_onnx(variant_or_model, kept, output, options, progress)
+        model = _export_onnx(variant_or_model, kept, output, options, material, progress)
         engine = build_engine(
             model.path,
             output,
@@ -119,11 +121,12 @@ def _export_onnx(
     kept: Path,
     output: Path,
     options: ExportOptions,
+    material: Material,
     progress: Progress,
 ) -> Artifact:
     """Export the ONNX file; one that fails its verification outlives the private directory."""
     try:
-        return onnx.export(variant_or_model, kept, _for_onnx(options), progress)
+        return onnx.export(variant_or_model, kept, _for_onnx(options), material, progress)
     except VerificationError as error:
         failed = failed_path(kept)
         # Where there is none, it was not the comparison that failed.

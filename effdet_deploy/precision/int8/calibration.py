@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 
 from effdet_deploy.artifact.spec import INPUT_NAME
-from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import DataError, EffdetDeployError
 from effdet_deploy.evaluation.pictures import Pictures, pictures_of
 from effdet_deploy.files import deliver, staging
@@ -59,16 +58,6 @@ class Histogram:
 def calibration_images(source: Path, spec: InputSpec) -> list[NDArray[np.uint8]]:
     """Read and letterbox the pictures to calibrate on; raises as :func:`calibration_pictures`."""
     return calibration_pictures(source).letterboxed(spec)
-
-
-def require_calibration(source: Path) -> None:
-    """Check that the pictures can be used; raises as :func:`calibration_pictures`.
-
-    Raises:
-        ImageError: one of the pictures cannot be read.
-    """
-    for path in calibration_pictures(source).sources:
-        load_image(path)
 
 
 def calibration_pictures(source: Path) -> Pictures:
