@@ -23,6 +23,7 @@ from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
 from effdet_deploy.benchmark.samples import SEED
 from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.exporters.lowering import lower_precision
+from effdet_deploy.exporters.material import read_material
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import create_model, resolve_name
@@ -149,7 +150,7 @@ class Case:
             spec = dataclasses.replace(spec, precision=PrecisionSpec("int8", target))
             calibration = self._calibration()
             options = ExportOptions(precision="int8", target=target, calibration=calibration)
-            lower_precision(staged, spec, options, silent)
+            lower_precision(staged, spec, options, read_material(options), silent)
             staged.replace(path)
         return path
 
