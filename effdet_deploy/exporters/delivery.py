@@ -109,7 +109,14 @@ def deliver_artifact(
     """
     failed = report is not None and not report.deliverable
     final = failed_path(target) if failed else target
-    text = _sidecar_text(staged, spec, report, extra)
+    document = {
+        "effdet_deploy": __version__,
+        "spec": asdict(spec),
+        "sha256": sha256_file(staged),
+        "verification": None if report is None else report.to_dict(),
+        **extra,
+    }
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     sidecar_path(staged).write_text(text, encoding="utf-8")
     size = staged.stat().st_size + sum(each.size for each in spec.external_files)
     with one_at_a_time(target.parent):
@@ -130,16 +137,3 @@ def _failure(report: ParityReport | None, kept: Path, reference: str) -> Verific
         f"The exported model does not give what {reference} gives; it is kept as '{kept}'.",
         f"Read the comparison in '{sidecar_path(kept)}' and report it to effdet-deploy.",
     )
-
-
-def _sidecar_text(
-    staged: Path, spec: DetectorSpec, report: ParityReport | None, extra: Mapping[str, object]
-) -> str:
-    document = {
-        "effdet_deploy": __version__,
-        "spec": asdict(spec),
-        "sha256": sha256_file(staged),
-        "verification": None if report is None else report.to_dict(),
-        **extra,
-    }
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"

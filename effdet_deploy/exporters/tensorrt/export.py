@@ -72,6 +72,8 @@ def export(
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
         model = _export_onnx(variant_or_model, kept, output, options, material, progress)
+        plan = plan_path(kept)
+        moves = plan.is_file() and not is_plan_of(options.precision_file, output)
         engine = build_engine(
             model.path,
             output,
@@ -79,18 +81,12 @@ def export(
             progress,
             images=options.verify_images,
             verify=options.verify,
-            plan=_plan_beside(kept, output, options),
+            plan=plan if moves else None,
         )
     # Where the engine was not run, the comparison of its ONNX file is what there is to show.
     report = engine.report or model.report
     notes = [each for each in model.notes if engine.report is None or each != NOT_RUN]
     return dataclasses.replace(engine, report=report, notes=(*notes, *engine.notes))
-
-
-def _plan_beside(kept: Path, output: Path, options: ExportOptions) -> Path | None:
-    """Return the precision plan of the ONNX file if it is to move beside the engine."""
-    plan = plan_path(kept)
-    return plan if plan.is_file() and not is_plan_of(options.precision_file, output) else None
 
 
 def _for_onnx(options: ExportOptions) -> ExportOptions:

@@ -25,35 +25,48 @@ _NO_GPU = re.compile(r"CUDA driver version is insufficient|no CUDA-capable devic
 """What RTX reports on every machine without a GPU; it builds all the same."""
 _SHOWN = 5
 _SEE = "See what it takes with: effdet-deploy check"
+_STAGES: dict[str, tuple[type[EffdetDeployError], str, str]] = {
+    "start": (
+        DeviceError,
+        "{name} finds no usable GPU: {said}.",
+        "Build on the machine that the engine is for, or use --backend tensorrt-rtx.",
+    ),
+    "options": (
+        UsageError,
+        "The engine cannot be built as asked: {said}.",
+        "Leave that option out, or build with another release of TensorRT.",
+    ),
+    "parse": (
+        ModelFileError,
+        "{name} cannot read '{model}': {said}.",
+        f"{_SEE}; an export with --nms static avoids operators that it lacks.",
+    ),
+    "build": (
+        ModelFileError,
+        "{name} could not build an engine from '{model}': {said}.",
+        f"{_SEE}.",
+    ),
+    "memory": (
+        ResourceError,
+        "The memory ran out while {name} built an engine from '{model}': {said}.",
+        "Free memory or raise --workspace; or export with a smaller --batch or --image-size.",
+    ),
+}
 
 
 def build_error(request: Request, stage: str, messages: list[str]) -> EffdetDeployError:
     """Return the error for what TensorRT said at a stage of the build."""
-    name, model = NAMES[request.options.backend], Path(request.onnx).name
     telling = [each for each in messages if not _NO_GPU.search(each)] or messages
     more = [f"and {len(telling) - _SHOWN} more"] if len(telling) > _SHOWN else []
-    said = essence([*telling[:_SHOWN], *more])
-    if stage == "start":
-        return DeviceError(
-            f"{name} finds no usable GPU: {said}.",
-            "Build on the machine that the engine is for, or use --backend tensorrt-rtx.",
-        )
-    if stage == "options":
-        return UsageError(
-            f"The engine cannot be built as asked: {said}.",
-            "Leave that option out, or build with another release of TensorRT.",
-        )
-    if any(OUT_OF_MEMORY.search(each) for each in messages):
-        return ResourceError(
-            f"The memory ran out while {name} built an engine from '{model}': {said}.",
-            "Free memory or raise --workspace; or export with a smaller --batch or --image-size.",
-        )
-    if stage == "parse":
-        return ModelFileError(
-            f"{name} cannot read '{model}': {said}.",
-            f"{_SEE}; an export with --nms static avoids operators that it lacks.",
-        )
-    return ModelFileError(f"{name} could not build an engine from '{model}': {said}.", f"{_SEE}.")
+    if stage in ("parse", "build") and any(map(OUT_OF_MEMORY.search, messages)):
+        stage = "memory"
+    kind, cause, remedy = _STAGES[stage]
+    said = {
+        "name": NAMES[request.options.backend],
+        "model": Path(request.onnx).name,
+        "said": essence([*telling[:_SHOWN], *more]),
+    }
+    return kind(cause.format(**said), remedy)
 
 
 def import_error(request: Request, message: str) -> EffdetDeployError:
