@@ -19,9 +19,11 @@ from effdet_deploy.errors import (
 from effdet_deploy.exporters import Artifact, ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import plan_path
+from effdet_deploy.exporters.material import Material
 from effdet_deploy.exporters.tensorrt import export as road
 from effdet_deploy.exporters.tensorrt.elsewhere import finish_commands
 from effdet_deploy.files import sha256_file, sidecar_path
+from effdet_deploy.progress import silent
 from tests.onnx_models import detector_spec, write_tiny
 
 RTX = ExportOptions(build=BuildOptions(backend="tensorrt-rtx"), command="effdet-export --this")
@@ -34,7 +36,7 @@ def exported(monkeypatch):
     """Let a tiny model stand in for what the ONNX exporter makes; lists what was exported."""
     made: list[Path] = []
 
-    def export_tiny(_variant, output, options, _progress):
+    def export_tiny(_variant, output, options, _material, _progress):
         made.append(output)
         assert options.target == "tensorrt"
         spec = laid_out_for_tensorrt(batch=options.batch)
@@ -141,7 +143,7 @@ def test_without_tensorrt_the_same_command_may_be_run_again(exported, tmp_path):
 
 
 def test_an_onnx_file_that_fails_its_verification_is_kept(tmp_path, monkeypatch):
-    def fail(_variant, output, _options, _progress):
+    def fail(_variant, output, _options, _material, _progress):
         failed = output.with_name(output.name + ".failed")
         write_tiny(failed)
         sidecar_path(failed).write_text("{}")
@@ -201,18 +203,15 @@ def test_a_plan_stays_beside_the_engine_it_is_of(exported_in_int8, tmp_path, mon
     assert old.read_text() == "old"
 
 
-def test_a_plan_given_as_a_file_stays_as_its_user_wrote_it(exported_in_int8, tmp_path):
-    given = tmp_path / "model.engine.precision.json"
-    given.write_text("edited")
-    plan = road._plan_beside(tmp_path / "private.onnx", tmp_path / "model.engine", ExportOptions())
-    assert plan is None
-    plan_path(tmp_path / "private.onnx").write_text("new")
-    beside = (tmp_path / "private.onnx", tmp_path / "model.engine")
-    assert road._plan_beside(*beside, ExportOptions()) is not None
-    options = ExportOptions(
-        precision="int8", calibration=tmp_path, precision_file=given, target="tensorrt"
-    )
-    assert road._plan_beside(*beside, options) is None
+@pytest.mark.parametrize("is_given", [True, False])
+def test_a_plan_given_as_a_file_stays_as_its_user_wrote_it(is_given, exported_in_int8, tmp_path):
+    """It stands where the plan of an engine goes, which replaces another one."""
+    plan = tmp_path / "model.engine.precision.json"
+    plan.write_text("edited")
+    file = {"precision_file": plan} if is_given else {}
+    options = dataclasses.replace(RTX, precision="int8", calibration=tmp_path, **file)
+    road.export("d0", tmp_path / "model.engine", options, Material(), silent)
+    assert plan.read_text() == ("edited" if is_given else "new")
 
 
 @pytest.mark.parametrize(
