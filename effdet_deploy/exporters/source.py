@@ -71,9 +71,12 @@ def _tell_download(progress: Progress, address: str, done: int, total: int | Non
 
 
 def specification_of(
-    source: LoadedModel, options: ExportOptions, labels: Labels | None = None
+    source: LoadedModel, options: ExportOptions, labels: Labels | None
 ) -> DetectorSpec:
-    """Describe the artifact that ``options`` ask for; the graph's own facts come later."""
+    """Describe the artifact that ``options`` ask for; the graph's own facts come later.
+
+    ``labels`` name its classes; where there are none, those of the weights do.
+    """
     from effdet_deploy.pytorch.graph import describe
 
     names, category_ids = labels or (source.labels, source.category_ids)

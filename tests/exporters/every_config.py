@@ -34,7 +34,7 @@ def export_graph(source: Source, options: ExportOptions, folder: Path) -> tuple[
     """Write an FP32 graph into a new ``folder``; every convolution is named by its module."""
     folder.mkdir()
     path = folder / "model.onnx"
-    spec = specification_of(source, options)
+    spec = specification_of(source, options, None)
     spec, notes = write_graph(source.model, spec, options.opset, path, silent)
     assert not notes
     convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]

@@ -15,6 +15,7 @@ from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import EXPORTERS, Artifact, ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import scratch_path
+from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.files import sha256_file
@@ -107,7 +108,7 @@ def test_a_model_in_memory_is_taken_as_it_is(tmp_path: Path) -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=3)
     options = ExportOptions(labels=write_labels(tmp_path))
     source = load_source(network, options, silent)
-    spec = specification_of(source, options)
+    spec = specification_of(source, options, read_material(options).labels)
     taken = source.model.state_dict()
     assert all(torch.equal(taken[name], value) for name, value in network.state_dict().items())
     assert [each.name for each in spec.classes] == ["cat", "dog", "bird"]

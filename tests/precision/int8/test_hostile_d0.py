@@ -69,7 +69,7 @@ def exported(place):
     """The FP32 graph of the trained detector, and its spec."""
     options = ExportOptions(weights=str(DIGITS / "digits_d0.safetensors"))
     source = load_source(None, options, lambda _: None)
-    spec = specification_of(source, options)
+    spec = specification_of(source, options, None)
     spec, _ = write_graph(source.model, spec, options.opset, place / "d0.onnx", lambda _: None)
     return onnx.load(place / "d0.onnx"), spec
 
