@@ -50,7 +50,7 @@ Rows = Annotated[int, Within(1, 1_000_000)]
 BatchSize = Annotated[int, Within(1, MAX_BATCH)]
 Count = Annotated[int, Within(0, 2**53)]
 Name = Annotated[str, Within(0, 1000)]
-OctaveCount = Annotated[int, Within(1, 16)]
+OctaveCount = Annotated[int, Within(1, 64)]
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class AnchorSpec:
 
     min_level: Level
     max_level: Level
-    octave_scales: Annotated[tuple[Factor, ...], Within(1, 16)]
-    aspect_ratios: Annotated[tuple[tuple[Factor, Factor], ...], Within(1, 16)]
+    octave_scales: Annotated[tuple[Factor, ...], Within(1, 64)]
+    aspect_ratios: Annotated[tuple[tuple[Factor, Factor], ...], Within(1, 64)]
     scale: Factor
     order: AnchorOrder = "octaves-first"
 

@@ -223,7 +223,7 @@ def test_version_1_with_a_million_octave_scales_is_refused():
         ("anchors", "min_level", -1),
         ("anchors", "scale", 10**400),
         ("anchors", "octave_scales", []),
-        ("anchors", "aspect_ratios", [[1.0, 1.0]] * 17),
+        ("anchors", "aspect_ratios", [[1.0, 1.0]] * 65),
         ("input", "fill", [10**6, 0, 0]),
         ("input", "std", [0.0, 1.0, 1.0]),
         ("input", "height", 0),
