@@ -74,7 +74,12 @@ def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) 
     debug = "--debug" in given
     given = [each for each in given if each != "--debug"] or ["--help"]
     before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
-    with _own_warnings(debug), _ended_as_by_ctrl_c():
+    with warnings.catch_warnings(), _ended_as_by_ctrl_c():
+        if not debug:
+            # Ours are notes; those of libraries are for who is debugging.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", EffdetDeployWarning)
+            warnings.showwarning = lambda message, *_others, **_more: note(f"warning: {message}")
         code = _attempt(program, names, given, debug)
     # An exception that nobody caught has left by now, with our hook in place.
     sys.excepthook = before
@@ -199,16 +204,3 @@ def _report_bug(
         f"This is a bug in effdet-deploy: {kind.__name__}: {error}{place}.",
         f"Run the command again with --debug and report what it prints to {_ISSUES}.",
     )
-
-
-@contextlib.contextmanager
-def _own_warnings(debug: bool) -> Iterator[None]:
-    """Show our own warnings as notes, and those of libraries only to who is debugging."""
-    if debug:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", EffdetDeployWarning)
-        warnings.showwarning = lambda message, *_others, **_more: note(f"warning: {message}")
-        yield

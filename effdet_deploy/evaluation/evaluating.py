@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.detector import Detector
     from effdet_deploy.evaluation.cocoset import CocoSet
 
+_WRITTEN = ("ap", "ap50", "ap75", "by_category")
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -48,10 +50,7 @@ class Evaluation:
             "models": [
                 {
                     "model": each.name,
-                    "ap": each.accuracy.ap,
-                    "ap50": each.accuracy.ap50,
-                    "ap75": each.accuracy.ap75,
-                    "by_category": each.accuracy.by_category,
+                    **{name: getattr(each.accuracy, name) for name in _WRITTEN},
                     "difference": each.difference and dataclasses.asdict(each.difference),
                 }
                 for each in self.models
