@@ -154,3 +154,34 @@ def test_one_reference_runs_once_for_all_candidates():
     found = compare_all(candidates, side(counted), PICTURES)
     assert [each.report.status for each in found] == ["passed", "failed"]
     assert runs == [1, 1, 1]
+
+
+def test_detections_that_float64_does_not_confirm_either_prove_nothing():
+    """The same rule as an export has: no candidate is asked for more than the network gives."""
+    unsure = StandInReference()
+    unsure.heads64 = with_noise(0.05)
+    (found,) = compare_all({"": side(with_noise(0.05))}, unsure, PICTURES)
+    assert found.report.detections.status == "inconclusive"
+    assert found.report.detections.own_share < 0.999
+    (sure,) = compare_all({"": side(with_noise(0.05))}, StandInReference(), PICTURES)
+    assert sure.report.detections.status == "failed"
+    assert sure.report.detections.own_share == 1
+
+
+def test_the_networks_own_error_is_measured_where_heads_differ_most():
+    pictures = list(structured_pictures(20, 128, 128, seed=2))
+    worst = [picture.tobytes() for picture in pictures[-2:]]
+    asked = []
+
+    class Watched(StandInReference):
+        def heads64(self, batch):
+            asked.append(batch[0].tobytes())
+            return super().heads64(batch)
+
+    def off(batch):
+        error = np.float32(9e-3 if batch[0].tobytes() in worst else 2e-3)
+        return {name: each + error for name, each in heads_of(batch).items()}
+
+    compare_all({"": side(off, nms="none")}, Watched(), pictures)
+    assert len(asked) == 16
+    assert set(asked[:2]) == set(worst)
