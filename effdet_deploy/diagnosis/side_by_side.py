@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from effdet_deploy.diagnosis.bisecting import Bisection, Kind
     from effdet_deploy.diagnosis.locating import LayerReport
-    from effdet_deploy.diagnosis.sides import Reference
     from effdet_deploy.evaluation.accuracy import Difference
     from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.evaluation.pictures import Pictures
@@ -177,17 +176,16 @@ def compare_files(
                 require_common_categories(spec, dataset)
         theirs = open_references(reference, specs, chosen, stack)
         for path, spec in specs.items() if layers else ():
-            require_one_size(path, spec.input, theirs[path].side.spec.input)
+            require_one_size(path, spec.input, theirs[path].spec.input)
         compared = _compare_groups(ours, theirs, shown, progress)
         examined = []
         for path, side in ours.items():
             report = None
             if layers:
                 progress(f"comparing layers: {path.name}")
-                report = compare_layers(path, theirs[path], compared[path], shown)
+                report = compare_layers(path, theirs[path], reference, compared[path], shown)
             progress(f"looking for causes: {path.name}")
-            sides = (side, theirs[path].side)
-            examined.append(examine(compared[path], sides, shown, report))
+            examined.append(examine(compared[path], (side, theirs[path]), shown, report))
     if bisect is not None:
         found = [bisect_file(path, Path(reference), bisect, shown, progress) for path in ours]
         examined = [
@@ -218,7 +216,7 @@ def _require_possible(
 
 def _compare_groups(
     ours: Mapping[Path, Side],
-    theirs: Mapping[Path, Reference],
+    theirs: Mapping[Path, Side],
     pictures: Pictures,
     progress: Progress,
 ) -> dict[Path, Comparison]:
@@ -232,16 +230,19 @@ def _compare_groups(
     for reference in dict.fromkeys(theirs.values()):
         members = [path for path in ours if theirs[path] is reference]
         named = {str(path): ours[path] for path in members}
-        compared = compare_all(named, reference.side, pictures.sources, progress=tell)
+        compared = compare_all(named, reference, pictures.sources, progress=tell)
         found.update(zip(members, compared, strict=True))
     return found
 
 
 def compare_layers(
-    path: Path, reference: Reference, comparison: Comparison, pictures: Pictures
+    path: Path, reference: Side, given: str, comparison: Comparison, pictures: Pictures
 ) -> LayerReport:
-    """Compare the layers of the ONNX file ``path`` with its reference's on the first pictures."""
-    layers, candidate, known = layer_sources(path, reference)
+    """Compare the layers of the ONNX file ``path`` with its reference's on the first pictures.
+
+    ``given`` is what the user named as the reference.
+    """
+    layers, candidate, known = layer_sources(path, reference, given)
     specs = (comparison.candidate, comparison.reference)
     if specs[0].input != specs[1].input:
         # Two kinds of input are made the same thing in different ways.

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, recognise
 from effdet_deploy.detection.detector import Detector
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from effdet_deploy.diagnosis.locating import LayerSource
     from effdet_deploy.onnxgraph.graph_layers import GraphLayer
     from effdet_deploy.parity.side import Side
-    from effdet_deploy.pytorch.network import EfficientDet
     from effdet_deploy.pytorch.reference import EagerReference
 
 _EFFDET_CANDIDATES, _EFFDET_DETECTIONS, _EFFDET_IOU = 5000, 100, 0.5
@@ -46,17 +45,9 @@ class Engine:
     trust: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """An opened reference, and where its layers can be read: its file, or the network."""
-
-    side: Side
-    origin: Path | EfficientDet
-
-
 def open_references(
     given: str, specs: Mapping[Path, DetectorSpec], engine: Engine, stack: ExitStack
-) -> dict[Path, Reference]:
+) -> dict[Path, Side]:
     """Open what candidates are compared with, once for all that it fits; ``stack`` closes it.
 
     Args:
@@ -71,16 +62,15 @@ def open_references(
     """
     path = exported_model(given)
     if path is not None:
-        exported = Reference(open_side(path, stack, **dataclasses.asdict(engine)), path)
+        exported: Side = open_side(path, stack, **dataclasses.asdict(engine))
         return dict.fromkeys(specs, exported)
-    opened: dict[str, Reference] = {}
-    found = {}
+    opened: dict[str, Side] = {}
+    found: dict[Path, Side] = {}
     for candidate, spec in specs.items():
         parts = (spec.variant, spec.overrides, spec.input, spec.anchors, spec.classes, spec.output)
-        if repr(parts) not in opened:
-            side, network = open_eager(given, spec, f"comparing with the weights '{given}'")
-            opened[repr(parts)] = Reference(side, network)
-        found[candidate] = opened[repr(parts)]
+        if (key := repr(parts)) not in opened:
+            opened[key] = open_eager(given, spec, f"comparing with the weights '{given}'")
+        found[candidate] = opened[key]
     return found
 
 
@@ -144,10 +134,8 @@ def exported_model(name: str) -> Path | None:
     return None
 
 
-def open_eager(
-    weights: str, spec: DetectorSpec, purpose: str
-) -> tuple[EagerReference, EfficientDet]:
-    """Return the network that an artifact of ``spec`` was exported from, as a side and itself.
+def open_eager(weights: str, spec: DetectorSpec, purpose: str) -> EagerReference:
+    """Return the network that an artifact of ``spec`` was exported from.
 
     Args:
         weights: ``pretrained``, ``random``, a path or a URL.
@@ -162,18 +150,18 @@ def open_eager(
         from effdet_deploy.pytorch.reference import EagerReference, build_network
     except ImportError as error:
         raise MissingPackageError("torch", purpose, "export") from error
-    network = build_network(spec, weights)
-    return EagerReference(network, spec), network
+    return EagerReference(build_network(spec, weights), spec)
 
 
 def layer_sources(
-    candidate: Path, reference: Reference
+    candidate: Path, reference: Side, given: str
 ) -> tuple[tuple[GraphLayer, ...], LayerSource, LayerSource]:
     """Return the layers of a candidate, and both sides as sources of them.
 
     Args:
         candidate: an ONNX file of ours.
-        reference: another, or weights.
+        reference: opened.
+        given: what the user named as the reference: another ONNX file, or weights.
 
     Raises:
         ModelFileError: a file has no nodes named as ours are.
@@ -181,11 +169,12 @@ def layer_sources(
     from effdet_deploy.diagnosis.onnx_layers import GraphLayers
 
     ours = GraphLayers(candidate)
-    if isinstance(reference.origin, Path):
-        return ours.layers, ours, GraphLayers(reference.origin)
+    if (path := exported_model(given)) is not None:
+        return ours.layers, ours, GraphLayers(path)
     from effdet_deploy.pytorch.layers import EagerLayers
 
-    return ours.layers, ours, EagerLayers(reference.origin, ours.spec.input, ours.layers)
+    network = cast("EagerReference", reference).network
+    return ours.layers, ours, EagerLayers(network, ours.spec.input, ours.layers)
 
 
 def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
@@ -203,5 +192,4 @@ def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
         max_detections=_EFFDET_DETECTIONS,
     )
     spec = dataclasses.replace(spec, output=output)
-    runtime, _ = open_eager(weights, spec, f"measuring the weights '{weights}'")
-    return Detector(runtime)
+    return Detector(open_eager(weights, spec, f"measuring the weights '{weights}'"))

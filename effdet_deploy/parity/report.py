@@ -235,7 +235,7 @@ class ParityReport:
         batch_sizes: the batch sizes that were run.
         outputs: raw outputs; empty where only detections could be compared.
         detections: None where only raw outputs could be compared.
-        chains: None where the reference's candidates are unknown.
+        chains: None where it is unknown what entered the reference's NMS.
     """
 
     precision: str

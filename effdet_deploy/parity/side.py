@@ -40,7 +40,7 @@ class Side(Protocol):
     """What gives raw heads, detections or both for a batch of graph inputs.
 
     Its ``spec`` says what it takes, and how heads become detections where it gives heads alone:
-    exact greedy NMS in numpy among so many candidates as the spec says.
+    exact greedy NMS in numpy, among as many boxes as the spec lets enter it.
     """
 
     @property

@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 
-def static_steps(candidates: Rows, iou_threshold: float) -> int:
-    """Return how many steps the static NMS needs until it equals greedy NMS on ``candidates``.
+def static_steps(inputs: Rows, iou_threshold: float) -> int:
+    """Return how many steps the static NMS needs until it equals greedy NMS on ``inputs``.
 
     A step is keep ← "no kept box before it, of its class, overlaps it by more than the threshold",
     starting with everything kept; a chain of n+1 boxes, each suppressing the next, takes n.
     """
-    row, other, _ = overlapping_pairs(candidates, iou_threshold)
-    # Candidates are sorted: the earlier row has the better score, or won the tie.
+    row, other, _ = overlapping_pairs(inputs, iou_threshold)
+    # They are sorted: the earlier row has the better score, or won the tie.
     earlier = other < row
     row, other = row[earlier], other[earlier]
-    keep = np.ones(len(candidates), dtype=bool)
+    keep = np.ones(len(inputs), dtype=bool)
     steps = 0
     while True:
-        updated = ~_any_of(row, keep[other], len(candidates))
+        updated = ~_any_of(row, keep[other], len(inputs))
         if (updated == keep).all():
             return steps
         keep, steps = updated, steps + 1
 
 
 def uncertain_rows(
-    candidates: Rows, iou_threshold: float, iou_margin: float, score_error: float
+    inputs: Rows, iou_threshold: float, iou_margin: float, score_error: float
 ) -> Mask:
-    """Mark the candidates whose survival of NMS hangs on a border case.
+    """Mark the boxes whose survival of NMS hangs on a border case.
 
     A border case is an IoU within ``iou_margin`` of the threshold, or two overlapping boxes whose
     scores lie within ``score_error`` of each other, so that either may come first. What depends
@@ -48,16 +48,16 @@ def uncertain_rows(
     Returns:
         bool ``[n]``.
     """
-    row, other, iou = overlapping_pairs(candidates, iou_threshold - iou_margin)
-    lead = candidates.scores[other] - candidates.scores[row]
+    row, other, iou = overlapping_pairs(inputs, iou_threshold - iou_margin)
+    lead = inputs.scores[other] - inputs.scores[row]
     before = (lead > 0) | ((lead == 0) & (other < row))
     possible = before | (lead >= -score_error)
     certain = before & (lead > score_error) & (iou > iou_threshold + iou_margin)
-    sure, maybe = np.zeros(len(candidates), dtype=bool), np.ones(len(candidates), dtype=bool)
+    sure, maybe = np.zeros(len(inputs), dtype=bool), np.ones(len(inputs), dtype=bool)
     # Alternating the two bounds is monotone: it ends at the least that must be called uncertain.
     while True:
-        next_maybe = ~_any_of(row, certain & sure[other], len(candidates))
-        next_sure = ~_any_of(row, possible & next_maybe[other], len(candidates))
+        next_maybe = ~_any_of(row, certain & sure[other], len(inputs))
+        next_sure = ~_any_of(row, possible & next_maybe[other], len(inputs))
         if (next_maybe == maybe).all() and (next_sure == sure).all():
             return maybe & ~sure
         sure, maybe = next_sure, next_maybe

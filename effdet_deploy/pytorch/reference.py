@@ -46,7 +46,7 @@ class EagerReference:
     precision = "fp32"
 
     def __init__(self, network: EfficientDet, spec: DetectorSpec) -> None:
-        self._network = copy.deepcopy(network).cpu().float().eval()
+        self.network = copy.deepcopy(network).cpu().float().eval()
         self._double: nn.Module | None = None
         self._classes = network.config.num_classes
         raw = dataclasses.replace(spec.output, nms="none")
@@ -57,12 +57,12 @@ class EagerReference:
 
     def heads(self, batch: NDArray[Any]) -> Heads:
         """Return ``class_logits`` ``[N,A,C]`` and ``box_regression`` ``[N,A,4]``, float32."""
-        return self._run(self._network, batch, torch.float32)
+        return self._run(self.network, batch, torch.float32)
 
     def heads64(self, batch: NDArray[Any]) -> Heads:
         """Return the same, computed in float64."""
         if self._double is None:
-            self._double = copy.deepcopy(self._network).double()
+            self._double = copy.deepcopy(self.network).double()
         return self._run(self._double, batch, torch.float64)
 
     def detections(self, _batch: NDArray[Any]) -> None:
