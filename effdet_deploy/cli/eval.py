@@ -29,6 +29,13 @@ def run(
         str, typer.Option(help="Measure these weights in eager PyTorch too, as the baseline.")
     ] = "",
     limit: option.Limit = None,
+    class_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="by-name|by-id|FILE",
+            help="What decides where class names and ids contradict the annotations'.",
+        ),
+    ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="AP of every class.")] = False,
     backend: option.Backend = "auto",
     device: option.Device = "auto",
@@ -58,6 +65,8 @@ def run(
             eager = eager_detector(next(iter(detectors.values())).spec, weights)
             detectors = {_EAGER: eager, **detectors}
         with console.counted(len(dataset)) as progress:
-            result = evaluate(detectors, dataset, progress)
+            result = evaluate(detectors, dataset, progress, class_map)
     console.write_json(json_file, result.to_dict())
     console.stdout().print(render_evaluation(result, by_class=per_class))
+    for said in (*dataset.remarks, *result.notes, *result.doubts):
+        console.note(said)

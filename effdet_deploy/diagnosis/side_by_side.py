@@ -22,8 +22,8 @@ from effdet_deploy.diagnosis.sides import (
 from effdet_deploy.diagnosis.symptoms import find_causes
 from effdet_deploy.errors import UsageError
 from effdet_deploy.evaluation.accuracy import difference, measure, require_pycocotools
+from effdet_deploy.evaluation.classmap import join_classes
 from effdet_deploy.evaluation.pictures import own_pictures
-from effdet_deploy.evaluation.predictions import require_common_categories
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import compare_all
 from effdet_deploy.parity.report import without_non_finite
@@ -173,7 +173,7 @@ def compare_files(
         shown = pictures or own_pictures(specs[candidates[0]].input)
         if dataset is not None:
             for spec in specs.values():
-                require_common_categories(spec, dataset)
+                join_classes(spec, dataset.categories)
         theirs = open_references(reference, specs, chosen, stack)
         for path, spec in specs.items() if layers else ():
             require_one_size(path, spec.input, theirs[path].spec.input)
@@ -264,8 +264,10 @@ def examine(
         specs = (comparison.reference, comparison.candidate)
         theirs, ours = (
             measure(
-                coco_results(
-                    comparison.images, list(dataset.paths), spec, candidate=spec is specs[1]
+                join_classes(spec, dataset.categories).of_results(
+                    coco_results(
+                        comparison.images, list(dataset.paths), spec, candidate=spec is specs[1]
+                    )
                 ),
                 dataset,
             )

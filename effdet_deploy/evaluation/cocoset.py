@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _REQUIRED = ("images", "annotations", "categories")
+_SHOWN = 5
 _FORM = "COCO annotations hold images, annotations and categories."
 
 
@@ -26,10 +27,12 @@ class CocoSet:
     Attributes:
         document: the annotations in COCO form, restricted to the pictures of ``paths``.
         paths: the file of each picture by its COCO image id, in the order of the annotations.
+        remarks: a sentence each on what was left out.
     """
 
     document: dict[str, Any]
     paths: dict[int, Path]
+    remarks: tuple[str, ...] = ()
 
     @property
     def categories(self) -> dict[int, str]:
@@ -61,13 +64,24 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
     with _translated(annotations):
         paths = _paths(document, annotations, images, limit)
         boxes = [each for each in document["annotations"] if int(each["image_id"]) in paths]
-        kept = [_complete(number, each) for number, each in enumerate(boxes, start=1)]
+        empty = [each for each in boxes if _is_empty(each)]
+        sound = [each for each in boxes if each not in empty] if empty else boxes
+        kept = [_complete(number, each) for number, each in enumerate(sound, start=1)]
         pictures = [
             each | {"id": int(each["id"])}
             for each in document["images"]
             if int(each["id"]) in paths
         ]
-        dataset = CocoSet(document | {"images": pictures, "annotations": kept}, paths)
+        remarks: tuple[str, ...] = ()
+        if empty:
+            named = ", ".join(str(each.get("id", "?")) for each in empty[:_SHOWN])
+            remarks = (
+                (
+                    f"{len(empty)} of {len(boxes)} boxes are empty or of negative size and were "
+                    f"skipped: annotations {named}{', …' if len(empty) > _SHOWN else ''}."
+                ),
+            )
+        dataset = CocoSet(document | {"images": pictures, "annotations": kept}, paths, remarks)
         unknown = {each["category_id"] for each in kept} - set(dataset.categories)
     if not kept:
         raise DataError(
@@ -145,6 +159,12 @@ def _paths(
             "eval and compare, --eval-images DIR for export.",
         )
     return paths
+
+
+def _is_empty(annotation: dict[str, Any]) -> bool:
+    """Tell whether a box covers nothing: no width or height, or a negative one."""
+    _, _, width, height = (float(each) for each in annotation["bbox"])
+    return math.isfinite(width + height) and (width <= 0 or height <= 0)
 
 
 def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:

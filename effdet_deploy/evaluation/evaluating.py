@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.evaluation.accuracy import Accuracy, Difference, difference, measure
-from effdet_deploy.evaluation.predictions import predict, require_common_categories
+from effdet_deploy.evaluation.classmap import join_classes
+from effdet_deploy.evaluation.predictions import predict
+from effdet_deploy.evaluation.soundness import doubts_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,11 +24,17 @@ _WRITTEN = ("ap", "ap50", "ap75", "by_category")
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A detector's accuracy, and how far it lies above the first one's; None for that one."""
+    """A detector's accuracy, and how far it lies above the first one's; None for that one.
+
+    ``lacking`` are the ids of categories that the model has no class for; ``ap_common`` is the mAP
+    over the others.
+    """
 
     name: str
     accuracy: Accuracy
     difference: Difference | None
+    lacking: tuple[int, ...] = ()
+    ap_common: float | None = None
 
 
 @dataclass(frozen=True)
@@ -37,11 +45,16 @@ class Evaluation:
         pictures: how many there are.
         categories: the name of every category of the set by its id.
         models: in the order in which they were given.
+        notes: how classes were joined to categories, where that is not plain.
+        doubts: signs that the annotations are not of these pictures, a sentence each; an accuracy
+            means nothing without them.
     """
 
     pictures: int
     categories: dict[int, str]
     models: tuple[Evaluated, ...]
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything for JSON; accuracies as fractions, differences in points."""
@@ -52,9 +65,16 @@ class Evaluation:
                     "model": each.name,
                     **{name: getattr(each.accuracy, name) for name in _WRITTEN},
                     "difference": each.difference and dataclasses.asdict(each.difference),
+                    **(
+                        {"lacking": list(each.lacking), "ap_common": each.ap_common}
+                        if each.lacking
+                        else {}
+                    ),
                 }
                 for each in self.models
             ],
+            **({"notes": list(self.notes)} if self.notes else {}),
+            **({"doubts": list(self.doubts)} if self.doubts else {}),
         }
 
 
@@ -62,6 +82,7 @@ def evaluate(
     detectors: Mapping[str, Detector],
     dataset: CocoSet,
     progress: Callable[[str, int], None] = lambda _name, _done: None,
+    class_map: str | Path | None = None,
 ) -> Evaluation:
     """Measure detectors on a set, one after the other; differences are paired.
 
@@ -69,18 +90,36 @@ def evaluate(
         detectors: by name, or by path; the first is the baseline.
         dataset: the pictures with their true boxes.
         progress: told a detector's name and how many pictures it has seen.
+        class_map: what decides where names and ids of classes contradict one another; see
+            :func:`~effdet_deploy.evaluation.classmap.join_classes`.
 
     Raises:
         DataError: a detector's classes are no categories of the set; none was run then.
         ImageError: a picture is unreadable.
     """
-    for detector in detectors.values():
-        require_common_categories(detector.spec, dataset)
+    joined = {
+        name: join_classes(detector.spec, dataset.categories, class_map)
+        for name, detector in detectors.items()
+    }
+    doubts = doubts_about(dataset)
     models: list[Evaluated] = []
     for name, detector in detectors.items():
         tell = partial(progress, Path(name).name)
         tell(0)
-        accuracy = measure(predict(detector, dataset, tell), dataset)
+        accuracy = measure(predict(detector, dataset, tell, joined[name]), dataset)
         against = difference(accuracy, models[0].accuracy) if models else None
-        models.append(Evaluated(name, accuracy, against))
-    return Evaluation(len(dataset), dataset.categories, tuple(models))
+        lacking = joined[name].lacking
+        of_common = [ap for category, ap in accuracy.by_category.items() if category not in lacking]
+        common = sum(of_common) / len(of_common) if lacking and of_common else None
+        models.append(Evaluated(name, accuracy, against, lacking, common))
+    notes = [each.note for each in joined.values() if each.note]
+    for each in models:
+        if each.ap_common is not None:
+            names = ", ".join(dataset.categories[number] for number in each.lacking)
+            notes.append(
+                f"{Path(each.name).name} has no class for {names}; over the other categories its "
+                f"mAP is {100 * each.ap_common:.2f}."
+            )
+    return Evaluation(
+        len(dataset), dataset.categories, tuple(models), tuple(dict.fromkeys(notes)), doubts
+    )

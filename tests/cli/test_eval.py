@@ -25,7 +25,7 @@ def test_models_stand_side_by_side_with_the_difference(annotations, tmp_path, ca
     assert [row["difference"] is None for row in document["models"]] == [True, False]
     shown = capsys.readouterr().out
     assert "first.onnx" in shown
-    assert "thing 11" in shown
+    assert "ring" in shown
 
 
 def test_a_model_of_other_categories_is_refused(tmp_path, capsys):
@@ -34,6 +34,8 @@ def test_a_model_of_other_categories_is_refused(tmp_path, capsys):
     for section, key in (("categories", "id"), ("annotations", "category_id")):
         for each in document[section]:
             each[key] += 500
+    for each in document["categories"]:
+        each["name"] += " of another kind"
     path.write_text(json.dumps(document))
     model = write_tiny(tmp_path / "model.onnx")
     assert main(["eval", str(model), "--coco", str(path)]) == 5
@@ -64,6 +66,46 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
         each["name"] = "x[/y]"
     path.write_text(json.dumps(document))
     models = [str(write_tiny(tmp_path / f"m[{kind}].onnx")) for kind in ("fp16", "fp32")]
-    assert main(["eval", *models, "--coco", str(path), "--per-class"]) == 0
+    assert main(["eval", *models, "--coco", str(path), "--per-class", "--class-map", "by-id"]) == 0
     shown = capsys.readouterr().out
     assert {"m[fp16].onnx", "m[fp32].onnx", "x[/y]"} <= set(shown.split())
+
+
+def test_names_and_ids_that_contradict_one_another_are_asked_about(tmp_path, capsys):
+    path = write_set(tmp_path / "set", images=1)
+    document = json.loads(path.read_text())
+    for each, name in zip(document["categories"], ("cat", "dog", "cow"), strict=True):
+        each["name"] = name
+    path.write_text(json.dumps(document))
+    model = str(write_tiny(tmp_path / "model.onnx"))
+    assert main(["eval", model, "--coco", str(path)]) == 5
+    assert "--class-map by-name, by-id" in capsys.readouterr().err
+    assert main(["eval", model, "--coco", str(path), "--class-map", "by-id"]) == 0
+
+
+def test_an_accuracy_on_boxes_that_are_not_of_the_pictures_carries_its_warning(tmp_path, capsys):
+    path = write_set(tmp_path / "set", images=3)
+    document = json.loads(path.read_text())
+    for each in document["annotations"]:
+        x, y, width, height = each["bbox"]
+        each["bbox"] = [x, y, x + width, y + height]
+    path.write_text(json.dumps(document))
+    result = tmp_path / "result.json"
+    model = str(write_tiny(tmp_path / "model.onnx"))
+    assert main(["eval", model, "--coco", str(path), "--json", str(result)]) == 0
+    assert "look like corners" in capsys.readouterr().err
+    assert "look like corners" in json.loads(result.read_text())["doubts"][0]
+
+
+def test_categories_that_the_model_lacks_are_listed_with_the_map_over_the_others(tmp_path):
+    path = write_set(tmp_path / "set", images=3)
+    document = json.loads(path.read_text())
+    document["categories"].append({"id": 99, "name": "yak"})
+    document["annotations"][0]["category_id"] = 99
+    path.write_text(json.dumps(document))
+    result = tmp_path / "result.json"
+    model = str(write_tiny(tmp_path / "model.onnx"))
+    assert main(["eval", model, "--coco", str(path), "--json", str(result)]) == 0
+    (row,) = json.loads(result.read_text())["models"]
+    assert row["lacking"] == [99]
+    assert row["ap_common"] >= row["ap"]

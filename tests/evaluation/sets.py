@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from effdet_deploy.evaluation.cocoset import CocoSet, read_coco
+from tests.onnx_models import NAMES
 
 SIDE = 96
 CATEGORIES = (10, 11, 12)
@@ -20,7 +21,9 @@ def write_set(folder, images: int = 6, seed: int = 0):
     document = {
         "images": [],
         "annotations": [],
-        "categories": [{"id": number, "name": f"thing {number}"} for number in CATEGORIES],
+        "categories": [
+            {"id": number, "name": name} for number, name in zip(CATEGORIES, NAMES, strict=True)
+        ],
     }
     for image_id in range(1, images + 1):
         name = f"{image_id:03d}.png"

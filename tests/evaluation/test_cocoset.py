@@ -7,6 +7,7 @@ import pytest
 from effdet_deploy.errors import DataError
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
 from tests.evaluation.sets import write_set
+from tests.onnx_models import NAMES
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def annotations(tmp_path):
 def test_pictures_stand_in_the_folder_beside_the_annotations(annotations):
     dataset = read_coco(annotations)
     assert [path.name for path in dataset.paths.values()][:2] == ["001.png", "002.png"]
-    assert dataset.categories == {10: "thing 10", 11: "thing 11", 12: "thing 12"}
+    assert dataset.categories == dict(zip((10, 11, 12), NAMES, strict=True))
 
 
 def test_a_limit_leaves_out_pictures_and_their_boxes(annotations):
@@ -87,9 +88,7 @@ def test_an_entry_without_what_it_needs_is_refused(annotations, section, key):
         read_coco(annotations)
 
 
-@pytest.mark.parametrize(
-    "box", [[1, 2, 3], "box", None, [1, 2, "a", 4], [1, 2, -3, 4], [float("nan"), 2, 3, 4]]
-)
+@pytest.mark.parametrize("box", [[1, 2, 3], "box", None, [1, 2, "a", 4], [float("nan"), 2, 3, 4]])
 def test_a_box_of_another_form_is_refused(annotations, box):
     changed(annotations, "annotations", lambda each: each.update(bbox=box))
     with pytest.raises(DataError, match="not in COCO form"):
@@ -124,3 +123,15 @@ def test_pictures_are_found_in_annotations_without_boxes(annotations):
     found = find_pictures(annotations)
     assert found == find_pictures(annotations.parent / "images")
     assert len(found) == len(document["images"])
+
+
+@pytest.mark.parametrize("box", [[1, 2, -3, 4], [1, 2, 3, -4], [1, 2, 0, 4], [1, 2, 3, 0]])
+def test_a_single_empty_or_negative_box_is_skipped_and_counted_with_its_id(annotations, box):
+    document = json.loads(annotations.read_text())
+    document["annotations"][4].update(bbox=box, id=104)
+    annotations.write_text(json.dumps(document))
+    dataset = read_coco(annotations)
+    assert len(dataset.document["annotations"]) == len(document["annotations"]) - 1
+    (remark,) = dataset.remarks
+    assert "1 of 18 boxes" in remark
+    assert "104" in remark

@@ -1,0 +1,125 @@
+"""Whether annotations are of these pictures: what would make an accuracy mean nothing.
+
+Boxes that were turned with EXIF, scaled with the picture, or written in another form give a mAP
+near zero that looks as if it had been measured.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from effdet_deploy.evaluation.cocoset import CocoSet
+
+    Box = list[float]
+
+_ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+_BULK = 0.05
+"""The share of boxes from which an oddity is a property of the set."""
+_MOST = 0.95
+_SLACK = 1.0
+"""Pixels by which annotation tools let boxes reach over a border."""
+_EXAMPLE = "for example"
+
+
+def doubts_about(dataset: CocoSet) -> tuple[str, ...]:
+    """Return a sentence for each sign that boxes and pictures do not belong together.
+
+    Pictures are opened for their size and orientation; their pixels are not decoded.
+    """
+    sizes = {number: _size(path) for number, path in dataset.paths.items()}
+    return (*_about_sizes(dataset, sizes), *_about_boxes(dataset, sizes))
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    """Return (width, height) as the picture is shown, or None where it cannot be opened."""
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return (height, width) if turned else (width, height)
+
+
+def _about_sizes(dataset: CocoSet, sizes: dict[int, tuple[int, int] | None]) -> list[str]:
+    wrong: dict[str, list[str]] = defaultdict(list)
+    for each in dataset.document["images"]:
+        said, real = (each.get("width"), each.get("height")), sizes[each["id"]]
+        if real is None or not all(isinstance(side, int) and side > 0 for side in said):
+            continue
+        if said == real:
+            continue
+        if said == real[::-1]:
+            kind = "are annotated on their side (EXIF orientation)"
+        elif abs(said[0] * real[1] - said[1] * real[0]) <= max(*said, *real):
+            kind = "were scaled after they were annotated"
+        else:
+            kind = "have another size than the annotations say"
+        wrong[kind].append(
+            f"image {each['id']} is {real[0]}x{real[1]}, annotated as {said[0]}x{said[1]}"
+        )
+    total = len(dataset)
+    return [
+        f"{len(found)} of {total} pictures {kind}; {_EXAMPLE} {found[0]}."
+        for kind, found in wrong.items()
+    ]
+
+
+def _about_boxes(dataset: CocoSet, sizes: dict[int, tuple[int, int] | None]) -> list[str]:
+    boxes = [
+        (each["bbox"], sizes[each["image_id"]], each)
+        for each in dataset.document["annotations"]
+        if sizes[each["image_id"]] is not None
+    ]
+    if not boxes:
+        return []
+
+    def found(test: Callable[[Box, tuple[int, int]], bool]) -> list[dict[str, Any]]:
+        return [each for box, size, each in boxes if size is not None and test(box, size)]
+
+    share = len(boxes)
+    fractions = found(lambda box, _: max(box[0] + box[2], box[1] + box[3]) <= 1 + 1e-3)
+    if len(fractions) > _MOST * share:
+        return [
+            (
+                f"The boxes of {len(fractions)} of {share} annotations lie within 0 to 1: they are "
+                f"fractions of the picture, where COCO has pixels; {_EXAMPLE} {_named(fractions)}."
+            )
+        ]
+    outside = found(_reaches_out)
+    corners = found(
+        lambda box, size: (
+            box[0] < box[2] <= size[0] + _SLACK and box[1] < box[3] <= size[1] + _SLACK
+        )
+    )
+    tiny = found(lambda box, _: min(box[2], box[3]) < 1)
+    said = []
+    if len(outside) > _BULK * share:
+        if len(corners) > _MOST * share:
+            what = "look like corners (x1, y1, x2, y2), where COCO has x, y, width and height"
+        else:
+            what = "reach out of their pictures"
+        said.append(f"{len(outside)} of {share} boxes {what}; {_EXAMPLE} {_named(outside)}.")
+    if len(tiny) > _BULK * share:
+        said.append(f"{len(tiny)} of {share} boxes are under a pixel; {_EXAMPLE} {_named(tiny)}.")
+    return said
+
+
+def _reaches_out(box: Box, size: tuple[int, int]) -> bool:
+    x, y, width, height = box
+    beyond = max(x + width - size[0], y + height - size[1], -x, -y)
+    return beyond > _SLACK
+
+
+def _named(annotations: list[dict[str, Any]]) -> str:
+    first = annotations[0]
+    return f"{first['bbox']} in image {first['image_id']}"

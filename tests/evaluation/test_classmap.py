@@ -1,0 +1,120 @@
+"""Classes are joined by name, then by id, never by luck; each case lost a mAP without a word."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from effdet_deploy.artifact.spec import ClassSpec
+from effdet_deploy.errors import DataError, UsageError
+from effdet_deploy.evaluation.classmap import join_classes
+from tests.onnx_models import detector_spec
+
+NAMES = ("zero", "one", "two")
+
+
+def model_of(names=NAMES, first: int = 1):
+    classes = tuple(ClassSpec(name, first + index) for index, name in enumerate(names))
+    return dataclasses.replace(detector_spec(), classes=classes)
+
+
+def test_equal_names_and_ids_are_joined_without_a_word():
+    joined = join_classes(model_of(), {1: "zero", 2: "one", 3: "two"})
+    assert joined.category_of == {1: 1, 2: 2, 3: 3}
+    assert joined.note == ""
+    assert joined.lacking == ()
+
+
+@pytest.mark.parametrize(
+    "categories",
+    [
+        {0: "zero", 1: "one", 2: "two"},
+        {3: "zero", 2: "one", 1: "two"},
+        {10: "zero", 20: "one", 30: "two"},
+        {1: "one", 2: "zero", 3: "two"},
+        {0: "Zero", 1: "ONE", 2: " two "},
+    ],
+)
+def test_names_decide_where_ids_differ_and_it_is_said(categories):
+    joined = join_classes(model_of(), categories)
+    for index, name in enumerate(NAMES):
+        assert categories[joined.category_of[index + 1]].strip().casefold() == name
+    assert "joined by their names" in joined.note
+
+
+def test_foreign_names_under_the_same_ids_are_refused_with_both_and_the_option():
+    with pytest.raises(DataError) as caught:
+        join_classes(model_of(), {1: "cat", 2: "dog", 3: "cow"})
+    assert "1 is 'zero' and 'cat'" in caught.value.cause
+    assert "--class-map" in caught.value.remedy
+
+
+def test_one_foreign_name_among_known_ones_is_refused_too():
+    with pytest.raises(DataError, match="3 is 'two' and 'cow'"):
+        join_classes(model_of(), {1: "zero", 2: "one", 3: "cow"})
+
+
+def test_a_category_that_the_model_lacks_is_listed():
+    joined = join_classes(model_of(), {1: "zero", 2: "one", 3: "two", 9: "nine"})
+    assert joined.lacking == (9,)
+
+
+def test_a_class_that_the_set_lacks_is_left_out():
+    joined = join_classes(model_of(), {1: "zero", 3: "two"})
+    assert joined.category_of == {1: 1, 3: 3}
+    rows = [{"category_id": number} for number in (1, 2, 3)]
+    assert joined.of_results(rows) == [{"category_id": 1}, {"category_id": 3}]
+
+
+def test_classes_that_nobody_named_are_joined_by_id_and_it_is_said():
+    joined = join_classes(model_of(("class 0", "class 1", "class 2")), {1: "cat", 2: "dog"})
+    assert joined.category_of == {1: 1, 2: 2}
+    assert "no names" in joined.note
+
+
+def test_a_name_that_stands_twice_decides_nothing():
+    with pytest.raises(DataError, match="--class-map"):
+        join_classes(model_of(("a", "a", "b")), {5: "a", 6: "b", 7: "a"})
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [("by-name", {1: 2, 2: 1}), ("by-id", {1: 1, 2: 2, 3: 3})],
+)
+def test_a_rule_decides(rule, expected):
+    joined = join_classes(model_of(), {1: "one", 2: "zero", 3: "cow"}, rule)
+    assert joined.category_of == expected
+
+
+def test_a_file_decides(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"zero": 7, "two": 8}))
+    joined = join_classes(model_of(), {7: "cat", 8: "dog", 9: "cow"}, path)
+    assert joined.category_of == {1: 7, 3: 8}
+    assert joined.lacking == (9,)
+
+
+@pytest.mark.parametrize("content", [{"five": 7}, {"zero": 5}])
+def test_a_file_that_names_what_is_not_there_is_refused(tmp_path, content):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="In the class map"):
+        join_classes(model_of(), {7: "cat"}, path)
+
+
+def test_another_rule_is_a_usage_error():
+    with pytest.raises(UsageError, match="by-name, by-id or a JSON file"):
+        join_classes(model_of(), {1: "zero"}, "by-luck")
+
+
+def test_nothing_in_common_is_refused():
+    with pytest.raises(DataError, match="nothing in common"):
+        join_classes(model_of(), {7: "cat"})
+
+
+def test_an_engine_without_classes_keeps_its_ids():
+    spec = dataclasses.replace(detector_spec(), classes=())
+    joined = join_classes(spec, {7: "cat"})
+    assert joined.of_results([{"category_id": 3}]) == [{"category_id": 3}]

@@ -1,0 +1,92 @@
+"""A set whose boxes are not of its pictures is noticed before its mAP is believed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from effdet_deploy.evaluation.cocoset import read_coco
+from effdet_deploy.evaluation.soundness import doubts_about
+from tests.evaluation.sets import SIDE, write_set
+
+
+@pytest.fixture
+def annotations(tmp_path):
+    return write_set(tmp_path / "set", images=6)
+
+
+def doubts(annotations, change=lambda _document: None):
+    document = json.loads(annotations.read_text())
+    change(document)
+    annotations.write_text(json.dumps(document))
+    return doubts_about(read_coco(annotations))
+
+
+def boxes(change):
+    def apply(document):
+        for each in document["annotations"]:
+            each["bbox"] = change(*each["bbox"])
+
+    return apply
+
+
+def test_a_sound_set_raises_no_doubt(annotations):
+    assert doubts(annotations) == ()
+
+
+def test_corners_in_place_of_sizes_are_recognised(annotations):
+    (said,) = doubts(annotations, boxes(lambda x, y, w, h: [x, y, x + w, y + h]))
+    assert "corners (x1, y1, x2, y2)" in said
+    assert "for example [" in said
+
+
+def test_fractions_are_recognised(annotations):
+    (said,) = doubts(annotations, boxes(lambda *box: [each / SIDE for each in box]))
+    assert "fractions" in said
+    assert "18 of 18" in said
+
+
+def test_pictures_turned_by_exif_are_recognised(annotations):
+    folder = annotations.parent / "images"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in folder.glob("*.png"):
+        Image.new("RGB", (SIDE, SIDE // 2)).save(path, exif=exif)
+
+    def landscape(document):
+        for each in document["images"]:
+            each["height"] = SIDE // 2
+
+    (said,) = (each for each in doubts(annotations, landscape) if "EXIF" in each)
+    assert "6 of 6 pictures" in said
+    assert f"is {SIDE // 2}x{SIDE}, annotated as {SIDE}x{SIDE // 2}" in said
+
+
+def test_scaled_pictures_are_recognised(annotations):
+    def twice(document):
+        for each in document["images"]:
+            each["width"] = each["height"] = 2 * SIDE
+
+    (said,) = doubts(annotations, twice)
+    assert "scaled after they were annotated" in said
+
+
+def test_boxes_beyond_the_borders_are_counted(annotations):
+    (said,) = doubts(annotations, boxes(lambda x, y, w, h: [x + SIDE, y, w, h]))
+    assert "18 of 18 boxes reach out of their pictures" in said
+
+
+def test_specks_are_counted(annotations):
+    (said,) = doubts(annotations, boxes(lambda x, y, w, _: [x, y, w, 0.5]))
+    assert "under a pixel" in said
+
+
+def test_a_few_odd_boxes_are_no_property_of_the_set(tmp_path):
+    annotations = write_set(tmp_path / "many", images=20)
+
+    def one(document):
+        document["annotations"][0]["bbox"] = [90, 90, 30, 30]
+
+    assert doubts(annotations, one) == ()
