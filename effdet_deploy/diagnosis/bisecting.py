@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, read_spec
-from effdet_deploy.diagnosis.sides import require_onnx
-from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.errors import UnknownNameError, UsageError, require_package
 from effdet_deploy.evaluation.pictures import own_pictures
 from effdet_deploy.parity.report import without_non_finite
 from effdet_deploy.parity.tolerances import TOLERANCES
@@ -155,7 +154,7 @@ def require_bisectable(candidates: Sequence[Path], reference: str, kind: Kind) -
                 f"'{path.name}' should be {wanted.upper()} and is {found.upper()}.",
                 "Name a candidate in that precision, and as reference what it was made from.",
             )
-    require_onnx("bisecting")
+    require_package("onnx", "bisecting", "export")
 
 
 def bisect_file(

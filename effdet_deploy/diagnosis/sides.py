@@ -92,7 +92,7 @@ def require_layers(candidates: Sequence[Path], reference: str) -> None:
                 f"--layers reads ONNX files, and '{path.name}' is none.",
                 "Name the ONNX file that it was made from, or leave --layers out.",
             )
-    require_onnx("comparing layers")
+    require_package("onnx", "comparing layers", "export")
 
 
 def require_one_size(path: Path, mine: InputSpec, known: InputSpec) -> None:
@@ -108,15 +108,6 @@ def require_one_size(path: Path, mine: InputSpec, known: InputSpec) -> None:
             f"the reference {sizes[1]}.",
             "Export both at the same size, or leave --layers out.",
         )
-
-
-def require_onnx(purpose: str) -> None:
-    """Check for the package that reads ONNX files.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    require_package("onnx", purpose, "export")
 
 
 def exported_model(name: str) -> Path | None:
