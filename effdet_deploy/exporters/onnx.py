@@ -65,6 +65,7 @@ def export(
         staged = directory / output.name
         traced = before_plugin(asked)
         spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
+        notes = (*source.notes, *notes)
         spec, more = lower_precision(staged, spec, options, material, progress)
         notes += more
         if asked.output.nms == "plugin":

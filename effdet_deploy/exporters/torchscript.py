@@ -68,4 +68,4 @@ def export(
             ):
                 candidate = RuntimeSide(spec, None if spec.output.nms == "none" else whole, raw)
                 report = verify(candidate, EagerReference(source.model, spec), images)
-        return deliver_artifact(staged, output, spec, report)
+        return deliver_artifact(staged, output, spec, report, source.notes)

@@ -25,7 +25,8 @@ def render_export(artifact: Artifact, seconds: float) -> RenderableType:
         if report is None
         else render(report, what_was_compared(artifact))
     )
-    said = [*_notes(artifact, seconds, what), f"    next: {next_step(artifact)}"]
+    assumed = [f"[?] assumed, because the weights do not say: {each}" for each in spec.assumed]
+    said = [*assumed, *_notes(artifact, seconds, what), f"    next: {next_step(artifact)}"]
     return Group(verdict, show(said))
 
 

@@ -18,6 +18,8 @@ from effdet_deploy.pytorch.network.config import ModelConfig
 
 LayerFactory: TypeAlias = Callable[..., nn.Module]
 
+_BELOW_ANY_FEATURE = -6e4
+"""Low enough for any feature map, and a number in float16."""
 FAST_FUSION_EPS = 1e-4
 """Keeps fast normalized fusion finite when all weights are zero (EfficientDet, section 3.3)."""
 
@@ -157,15 +159,14 @@ def _downsample(
 ) -> nn.Module:
     if config.downsample_type not in ("max", "avg"):
         return Interpolate2d(input_size, output_size, config.downsample_type)
-    if config.pool_padding == "zero" and config.downsample_type == "max":
-        return ZeroPaddedPool(input_size)
     stride = tuple((into - 1) // out + 1 for into, out in zip(input_size, output_size, strict=True))
     if config.downsample_type == "max" and config.pad_type == "same" and stride == (2, 2):
         # SAME padding of a 3x3 stride-2 pooling, without the Pad node that timm's layer exports.
         padding = (input_size[0] % 2, input_size[1] % 2)
         # On two pixels the window's third row is padding; OpenVINO refuses a window that large.
         kernel_size = (min(3, input_size[0]), min(3, input_size[1]))
-        return nn.MaxPool2d(kernel_size, 2, padding=padding, ceil_mode=True)
+        pooled = nn.MaxPool2d(kernel_size, 2, padding=padding, ceil_mode=True)
+        return pooled if config.pool_padding == "lowest" else ZeroPaddedPool(pooled, input_size)
     pool: nn.Module = create_pool2d(
         config.downsample_type, kernel_size=stride[0] + 1, stride=stride[0], padding=config.pad_type
     )
@@ -173,19 +174,31 @@ def _downsample(
 
 
 class ZeroPaddedPool(nn.Module):
-    """A 3x3 max pooling of stride 2 whose SAME padding is zeros: zylo117's."""
+    """A 3x3 max pooling of stride 2 whose SAME padding is zeros: zylo117's.
 
-    padding: list[int]
+    The zeros are not padded but compared with: windows that reach over a border give at least 0.
+    ONNX Runtime 1.31 merges a Pad of zeros into the pooling, whose padding counts as minus
+    infinity, and computes something else.
+    """
 
-    def __init__(self, input_size: tuple[int, int]) -> None:
+    border: Tensor
+
+    def __init__(self, pool: nn.Module, input_size: tuple[int, int]) -> None:
         super().__init__()
-        # Even sides need one more at the end, odd ones one on each side.
-        height, width = (side % 2 for side in input_size)
-        self.padding = [width, 1, height, 1]
+        self.pool = pool
+        height, width = ((side + 1) // 2 for side in input_size)
+        border = torch.full((1, 1, height, width), _BELOW_ANY_FEATURE)
+        border[:, :, -1] = border[:, :, :, -1] = 0
+        # Odd sides are padded on both ends, even ones at the end alone.
+        if input_size[0] % 2:
+            border[:, :, 0] = 0
+        if input_size[1] % 2:
+            border[:, :, :, 0] = 0
+        self.register_buffer("border", border, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[N,C,H,W]`` to ``[N,C,ceil(H/2),ceil(W/2)]``."""
-        return F.max_pool2d(F.pad(x, self.padding), 3, 2)
+        return torch.maximum(self.pool(x), self.border)
 
 
 class FpnCombine(nn.Module):

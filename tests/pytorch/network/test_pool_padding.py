@@ -1,0 +1,48 @@
+"""A max pooling padded with zeros, as zylo117's, is the pooling of a padded map."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from effdet_deploy.pytorch.network import create_model, get_config
+from effdet_deploy.pytorch.network.blocks import ResampleFeatureMap
+
+
+def padded(x: torch.Tensor) -> torch.Tensor:
+    """TensorFlow's SAME padding of a 3x3 window of stride 2, with zeros."""
+    sides = []
+    for side in (x.shape[3], x.shape[2]):
+        total = max(0, ((side + 1) // 2 - 1) * 2 + 3 - side)
+        sides += [total // 2, total - total // 2]
+    return functional.max_pool2d(functional.pad(x, sides), 3, 2)
+
+
+@pytest.mark.parametrize("height", [2, 3, 4, 5, 8, 9, 32])
+@pytest.mark.parametrize("width", [2, 3, 6, 7, 16])
+def test_windows_over_the_border_see_zeros(height, width):
+    config = get_config("d0").replace({"pool_padding": "zero"})
+    halved = ((height + 1) // 2, (width + 1) // 2)
+    pool = ResampleFeatureMap(config, config.fpn_channels, (height, width), halved)
+    # Mostly below zero: there the padding decides.
+    x = torch.randn(2, config.fpn_channels, height, width) - 1
+    assert torch.equal(pool(x), padded(x))
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"pool_padding": "zero"}, {"feature_blocks": ((2, 1), (4, 2), (6, 0))}]
+)
+def test_what_other_projects_networks_have_scripts_to_the_same(overrides):
+    model = create_model("d1", num_classes=3, image_size=160, **overrides).eval()
+    image = torch.randn(1, 3, 160, 160)
+    eager, scripted = model(image), torch.jit.script(model)(image)
+    for ours, theirs in zip((*eager[0], *eager[1]), (*scripted[0], *scripted[1]), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_feature_blocks_leave_behind_the_blocks_that_are_named():
+    ends = create_model("d1", image_size=160).backbone
+    named = create_model("d1", image_size=160, feature_blocks=((2, 1), (4, 2), (6, 0))).backbone
+    assert [len(stage) for stage in ends.blocks] == [2, 3, 3, 4, 4, 5, 2]
+    assert [len(stage) for stage in named.blocks] == [2, 3, 3, 4, 4, 5, 1]
