@@ -1,0 +1,98 @@
+// What runs a graph, seen from the rest of the library. Each engine is one source file.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "model_file.hpp"
+
+namespace effdet {
+
+struct EngineOptions {
+    std::string library;
+    std::string device;  // "" means that the engine chooses
+    int threads = 0;     // 0 means that the engine chooses
+};
+
+// A batch of images for the graph's one input. `pixels` has `count` images of `image_bytes` bytes in
+// host memory; or is null, and frames[i] are images of that size in device memory.
+struct Batch {
+    const std::uint8_t* pixels = nullptr;
+    std::vector<const void*> frames;
+    int count = 0;
+    std::size_t image_bytes = 0;
+    void* stream = nullptr;  // CUDA, the caller's; null takes one of the engine's own
+};
+
+// The outputs that the spec promises, in host memory: for graphs with NMS the first four, for raw
+// heads the last two. Each holds `count` images.
+struct Outputs {
+    std::vector<std::int32_t> detected;  // [count]
+    std::vector<float> boxes;            // [count, max_detections, 4]
+    std::vector<float> scores;           // [count, max_detections]
+    std::vector<std::int32_t> classes;   // [count, max_detections]
+    std::vector<float> logits;           // [count, anchors, classes]
+    std::vector<float> regression;       // [count, anchors, 4]
+};
+
+// A tensor of the graph by contract: what it is called, where it goes, how many values an image has.
+struct OutputTensor {
+    const char* name;
+    std::vector<float> Outputs::*floats;  // null for whole numbers
+    std::vector<std::int32_t> Outputs::*integers;
+    std::vector<std::int64_t> sides;  // without the batch
+
+    std::size_t values() const;
+    std::size_t bytes() const { return values() * 4; }
+    // Makes room for `count` images and returns where they go.
+    void* place(Outputs& outputs, int count) const;
+};
+
+std::vector<OutputTensor> output_tensors(const Spec& spec);
+// Sides of the graph's input, without the batch.
+std::vector<std::int64_t> input_sides(const Spec& spec);
+std::size_t input_bytes(const Spec& spec);
+
+constexpr const char* kInputName = "images";
+
+class Engine {
+public:
+    Engine() = default;
+    virtual ~Engine() = default;
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    // May be called by several threads at once. Throws Failure.
+    virtual void run(const Batch& batch, Outputs& outputs) = 0;
+
+    virtual bool takes_device_memory() const { return false; }
+
+    std::string library;  // what was loaded, with its version
+    std::string device;   // where it runs: "cpu", "cuda:0"
+};
+
+// Opens the engine called `backend`, or the first that takes such a file where it is "". Throws
+// Failure.
+std::unique_ptr<Engine> open_engine(const ModelFile& model, std::string& backend,
+                                    const EngineOptions& options);
+
+std::unique_ptr<Engine> open_onnxruntime(const ModelFile& model, const EngineOptions& options);
+std::unique_ptr<Engine> open_openvino(const ModelFile& model, const EngineOptions& options);
+std::unique_ptr<Engine> open_tensorrt(const ModelFile& model, const EngineOptions& options);
+std::unique_ptr<Engine> open_fake(const ModelFile& model, const EngineOptions& options);
+
+// Refuses a graph whose tensors are not those of its spec; -1 is a side that is not fixed.
+void require_shape(const ModelFile& model, const std::string& name,
+                   const std::vector<std::int64_t>& found, const std::vector<std::int64_t>& sides);
+void require_type(const ModelFile& model, const std::string& name, bool fits);
+
+// The number N of "cuda:N" or "cuda"; -1 for another device.
+int cuda_index(const std::string& device);
+
+// What an engine said, as the end of a sentence: one line, no control characters, not too long.
+std::string essence(const std::string& message);
+
+}  // namespace effdet

@@ -1,0 +1,20 @@
+// The one exception of the library: what the C border turns into a status and a sentence.
+#pragma once
+
+#include <effdet.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace effdet {
+
+class Failure : public std::runtime_error {
+public:
+    // cause is one sentence; remedy is one that says what to do.
+    Failure(effdet_status status, const std::string& cause, const std::string& remedy)
+        : std::runtime_error(cause + " " + remedy), status(status) {}
+
+    effdet_status status;
+};
+
+}  // namespace effdet

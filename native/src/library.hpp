@@ -1,0 +1,33 @@
+// Shared libraries that are found while the program runs: libeffdet links against no engine.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace effdet {
+
+class Library {
+public:
+    // Loads the first of: `given`, what the environment variable names, the names by which the
+    // system knows the library. Throws Failure(EFFDET_MISSING) with the loader's own words.
+    Library(const std::string& what, const std::string& given, const char* variable,
+            const std::vector<std::string>& names);
+
+    // A function by its name and the type that its header declares.
+    template <typename Function>
+    Function* get(const char* name) const {
+        return reinterpret_cast<Function*>(symbol(name));
+    }
+
+    const std::string& path() const { return path_; }
+
+private:
+    void* symbol(const char* name) const;
+
+    // Never closed: engines keep threads and thread-local data that outlive their last object.
+    void* handle_ = nullptr;
+    std::string what_;
+    std::string path_;
+};
+
+}  // namespace effdet

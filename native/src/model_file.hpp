@@ -1,0 +1,26 @@
+// A model file as it is opened: its bytes, what they are, and the spec that belongs to them.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "files.hpp"
+#include "onnx_file.hpp"
+#include "spec.hpp"
+
+namespace effdet {
+
+struct ModelFile {
+    std::string path;
+    bool is_engine = false;  // a TensorRT plan; otherwise ONNX
+    OnnxFile onnx;
+    Spec spec;
+    std::shared_ptr<const MappedFile> bytes;
+};
+
+// Reads and checks a model file before any engine sees it: its kind by its content, its spec from
+// its metadata or its sidecar, the hashes of an engine and of external data. `trust` takes an engine
+// whose sidecar has no hash. Throws Failure(EFFDET_BAD_MODEL).
+ModelFile open_model_file(const std::string& path, bool trust);
+
+}  // namespace effdet

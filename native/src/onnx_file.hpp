@@ -1,0 +1,23 @@
+// What an ONNX file says about itself, read by walking the protobuf wire format: no graph is built.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+
+namespace effdet {
+
+struct OnnxFile {
+    std::uint64_t ir_version = 0;
+    std::uint64_t opset = 0;  // of ONNX's own domain
+    std::map<std::string, std::string> metadata;
+    std::set<std::string> external;  // names of the data files that it refers to
+};
+
+// `path` is for messages. A file whose walk does not end exactly at its last byte is truncated or no
+// ONNX file: Failure(EFFDET_BAD_MODEL).
+OnnxFile read_onnx(const std::uint8_t* data, std::size_t size, const std::string& path);
+
+}  // namespace effdet

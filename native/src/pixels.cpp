@@ -1,0 +1,125 @@
+#include "pixels.hpp"
+
+#include <cstring>
+#include <string>
+
+#include "failure.hpp"
+
+namespace effdet {
+namespace {
+
+// Sides beyond this are a mistake of the caller: no camera, and the fixed point of the resize would
+// have no room for so many weights.
+constexpr std::int32_t kLongestSide = 1 << 20;
+
+// Pillow's alpha_composite over opaque white, in its own fixed point.
+std::uint8_t over_white(std::uint8_t level, std::uint8_t alpha) {
+    constexpr unsigned kBits = 7;
+    if (alpha == 0) {
+        return 255;
+    }
+    const unsigned blended = (level * unsigned{alpha} + 255u * (255u - alpha)) << kBits;
+    const unsigned rounded = blended + (0x80u << kBits);
+    return static_cast<std::uint8_t>((((rounded >> 8) + rounded) >> 8) >> kBits);
+}
+
+template <int Red, int Blue, int Step>
+void copy_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
+    for (int x = 0; x < width; ++x, source += Step, target += 4) {
+        target[0] = source[Red];
+        target[1] = source[1];
+        target[2] = source[Blue];
+        target[3] = 0;
+    }
+}
+
+template <int Red, int Blue>
+void blend_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
+    for (int x = 0; x < width; ++x, source += 4, target += 4) {
+        const std::uint8_t alpha = source[3];
+        target[0] = over_white(source[Red], alpha);
+        target[1] = over_white(source[1], alpha);
+        target[2] = over_white(source[Blue], alpha);
+        target[3] = 0;
+    }
+}
+
+void copy_gray(const std::uint8_t* source, int width, std::uint8_t* target) {
+    for (int x = 0; x < width; ++x, target += 4) {
+        std::memset(target, source[x], 4);
+    }
+}
+
+[[noreturn]] void refuse(std::size_t number, const std::string& cause, const char* remedy) {
+    throw Failure(EFFDET_INVALID_ARGUMENT, "Picture " + std::to_string(number) + " " + cause + ".",
+                  remedy);
+}
+
+}  // namespace
+
+int bytes_per_pixel(std::int32_t format) {
+    switch (format) {
+        case EFFDET_RGB:
+        case EFFDET_BGR:
+            return 3;
+        case EFFDET_RGBA:
+        case EFFDET_BGRA:
+        case EFFDET_RGBX:
+        case EFFDET_BGRX:
+            return 4;
+        case EFFDET_GRAY:
+            return 1;
+        default:
+            return 0;
+    }
+}
+
+Picture checked_picture(const effdet_image& image, std::size_t number) {
+    const int pixel = bytes_per_pixel(image.format);
+    if (pixel == 0) {
+        refuse(number, "has the pixel format " + std::to_string(image.format),
+               "Take one of effdet_pixel_format.");
+    }
+    if (image.data == nullptr) {
+        refuse(number, "has no data", "Point data at its first row.");
+    }
+    if (image.width < 1 || image.height < 1 || image.width > kLongestSide ||
+        image.height > kLongestSide) {
+        refuse(number,
+               "is " + std::to_string(image.width) + "x" + std::to_string(image.height) + " pixels",
+               "Pass a picture with 1 to 1048576 pixels a side.");
+    }
+    const std::ptrdiff_t tight = static_cast<std::ptrdiff_t>(image.width) * pixel;
+    const std::ptrdiff_t stride = image.stride == 0 ? tight : image.stride;
+    // A row may begin before the last one, and rows may not overlap.
+    if (stride > -tight && stride < tight) {
+        refuse(number,
+               "has a stride of " + std::to_string(stride) + " bytes, and its rows have " +
+                   std::to_string(tight),
+               "Pass the bytes from one row to the next, or 0 for rows without a gap.");
+    }
+    return {static_cast<const std::uint8_t*>(image.data), image.width, image.height, stride,
+            static_cast<effdet_pixel_format>(image.format)};
+}
+
+void read_row(const Picture& picture, int y, std::uint8_t* target) {
+    const std::uint8_t* source = picture.row(y);
+    switch (picture.format) {
+        case EFFDET_RGB:
+            return copy_colour<0, 2, 3>(source, picture.width, target);
+        case EFFDET_BGR:
+            return copy_colour<2, 0, 3>(source, picture.width, target);
+        case EFFDET_RGBA:
+            return blend_colour<0, 2>(source, picture.width, target);
+        case EFFDET_BGRA:
+            return blend_colour<2, 0>(source, picture.width, target);
+        case EFFDET_RGBX:
+            return copy_colour<0, 2, 4>(source, picture.width, target);
+        case EFFDET_BGRX:
+            return copy_colour<2, 0, 4>(source, picture.width, target);
+        case EFFDET_GRAY:
+            return copy_gray(source, picture.width, target);
+    }
+}
+
+}  // namespace effdet

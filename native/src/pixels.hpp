@@ -1,0 +1,31 @@
+// A picture in the caller's memory, and its rows as red, green, blue whatever its format.
+#pragma once
+
+#include <effdet.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace effdet {
+
+// A checked view: width and height positive, stride in bytes and never 0.
+struct Picture {
+    const std::uint8_t* data;
+    int width;
+    int height;
+    std::ptrdiff_t stride;
+    effdet_pixel_format format;
+
+    const std::uint8_t* row(int y) const { return data + y * stride; }
+};
+
+// Bytes of a pixel, or 0 for a number that is no format.
+int bytes_per_pixel(std::int32_t format);
+
+// Checks a host picture; throws Failure with the number of the picture in the caller's array.
+Picture checked_picture(const effdet_image& image, std::size_t number);
+
+// Writes row y as 4 bytes a pixel: red, green, blue, and one that means nothing.
+void read_row(const Picture& picture, int y, std::uint8_t* target);
+
+}  // namespace effdet

@@ -1,0 +1,43 @@
+// The little that a test needs: a check that says what it saw and where, and a count of failures.
+#pragma once
+
+#include <iostream>
+#include <string>
+
+namespace check {
+
+inline int failures = 0;
+
+template <typename One, typename Other>
+void equal(const One& found, const Other& expected, const char* text, int line) {
+    if (!(found == expected)) {
+        ++failures;
+        std::cerr << "line " << line << ": " << text << " is " << found << ", not " << expected
+                  << '\n';
+    }
+}
+
+inline void holds(bool condition, const char* text, int line) {
+    if (!condition) {
+        ++failures;
+        std::cerr << "line " << line << ": not so: " << text << '\n';
+    }
+}
+
+inline void contains(const std::string& text, const std::string& part, int line) {
+    if (text.find(part) == std::string::npos) {
+        ++failures;
+        std::cerr << "line " << line << ": '" << text << "' does not say '" << part << "'\n";
+    }
+}
+
+inline int result(const char* name) {
+    std::cout << name << ": " << (failures == 0 ? "passed" : "failed") << '\n';
+    return failures == 0 ? 0 : 1;
+}
+
+}  // namespace check
+
+#define EQUAL(found, expected) check::equal(found, expected, #found, __LINE__)
+#define HOLDS(condition) check::holds(condition, #condition, __LINE__)
+#define CONTAINS(text, part) check::contains(text, part, __LINE__)

@@ -1,0 +1,18 @@
+# The symbols that libeffdet exports are those of its version script, no more and no fewer.
+execute_process(COMMAND ${NM} --dynamic --defined-only --format=posix ${LIBRARY}
+                OUTPUT_VARIABLE listed COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[^\n]+" lines "${listed}")
+set(exported)
+foreach(line IN LISTS lines)
+  string(REGEX REPLACE "[ @].*" "" name "${line}")
+  if(NOT name STREQUAL "EFFDET_1")
+    list(APPEND exported ${name})
+  endif()
+endforeach()
+file(READ ${MAP} map)
+string(REGEX MATCHALL "effdet_[a-z_]+" wanted "${map}")
+list(SORT exported)
+list(SORT wanted)
+if(NOT exported STREQUAL wanted)
+  message(FATAL_ERROR "exported: ${exported}\nwanted: ${wanted}")
+endif()

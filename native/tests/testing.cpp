@@ -1,0 +1,56 @@
+// Insides of the library for tests in Python: the input that the graph is given, and what becomes of
+// raw heads. Part of libeffdet_testing, never of libeffdet.
+#include <effdet.h>
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+
+#include "anchors.hpp"
+#include "engine.hpp"
+#include "heads.hpp"
+#include "letterbox.hpp"
+#include "resize.hpp"
+#include "spec.hpp"
+
+extern "C" {
+
+// The input of a picture, as `spec` (JSON) asks for it; 0, or 1 where something was thrown.
+EFFDET_API int effdet_testing_input(const char* spec, const effdet_image* image, void* target) {
+    try {
+        const effdet::Spec read = effdet::parse_spec(spec, "the spec");
+        const effdet::Picture picture = effdet::checked_picture(*image, 0);
+        effdet::fill_input(read.input, picture,
+                           effdet::place(read.input, picture.width, picture.height),
+                           static_cast<std::uint8_t*>(target));
+        return 0;
+    } catch (const std::exception&) {
+        return 1;
+    }
+}
+
+// A picture as RGB of another size.
+EFFDET_API int effdet_testing_resize(const effdet_image* image, int width, int height,
+                                     int antialias, std::uint8_t* target) {
+    const effdet::Picture picture = effdet::checked_picture(*image, 0);
+    const effdet::Scaled scaled = antialias != 0
+                                      ? effdet::resize_antialias(picture, width, height)
+                                      : effdet::resize_linear(picture, width, height);
+    for (std::size_t at = 0; at < scaled.pixels.size() / 4; ++at) {
+        std::memcpy(target + at * 3, scaled.pixels.data() + at * 4, 3);
+    }
+    return 0;
+}
+
+// Anchors [A,4] yxyx; returns how many there are.
+EFFDET_API int effdet_testing_anchors(const char* spec, float* target) {
+    const effdet::Spec read = effdet::parse_spec(spec, "the spec");
+    const auto anchors =
+        effdet::make_anchors(read.anchors, read.input.height, read.input.width);
+    if (target != nullptr) {
+        std::memcpy(target, anchors.data(), anchors.size() * sizeof(effdet::Anchor));
+    }
+    return static_cast<int>(anchors.size());
+}
+
+}  // extern "C"
