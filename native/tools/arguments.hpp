@@ -1,0 +1,75 @@
+// The options that both programs have.
+#pragma once
+
+#include <effdet.hpp>
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+struct Arguments {
+    effdet::Options options;
+    float threshold = 0;
+    int runs = 50;
+    bool json = false;
+    std::vector<std::string> files;  // the model, then pictures
+};
+
+inline int whole_number(const std::string& text, const std::string& option) {
+    char* end = nullptr;
+    const long value = std::strtol(text.c_str(), &end, 10);
+    if (text.empty() || *end != '\0' || value < 0 || value > 1'000'000) {
+        throw std::invalid_argument("The option " + option + " takes a number, not '" + text + "'.");
+    }
+    return static_cast<int>(value);
+}
+
+inline float decimal(const std::string& text, const std::string& option) {
+    char* end = nullptr;
+    const float value = std::strtof(text.c_str(), &end);
+    if (text.empty() || *end != '\0') {
+        throw std::invalid_argument("The option " + option + " takes a number, not '" + text + "'.");
+    }
+    return value;
+}
+
+// Throws std::invalid_argument with a sentence.
+inline Arguments read_arguments(int count, char** values) {
+    Arguments read;
+    for (int at = 1; at < count; ++at) {
+        const std::string option = values[at];
+        if (option.size() < 2 || option[0] != '-') {
+            read.files.push_back(option);
+            continue;
+        }
+        if (option == "--json") {
+            read.json = true;
+            continue;
+        }
+        if (option == "--trust") {
+            read.options.trust = true;
+            continue;
+        }
+        if (at + 1 == count) {
+            throw std::invalid_argument("The option " + option + " is unknown or lacks its value.");
+        }
+        const std::string value = values[++at];
+        if (option == "--backend") {
+            read.options.backend = value;
+        } else if (option == "--library") {
+            read.options.library = value;
+        } else if (option == "--device") {
+            read.options.device = value;
+        } else if (option == "--threads") {
+            read.options.threads = whole_number(value, option);
+        } else if (option == "--score-threshold") {
+            read.threshold = decimal(value, option);
+        } else if (option == "--runs") {
+            read.runs = whole_number(value, option);
+        } else {
+            throw std::invalid_argument("There is no option " + option + ".");
+        }
+    }
+    return read;
+}
