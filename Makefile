@@ -9,7 +9,7 @@ DIGITS := examples/digits/digits_d0.safetensors
 # One thread a worker: two workers that each take two cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all lint bindings format setup clean
+.PHONY: demo test test-all native lint bindings format setup clean
 
 demo: setup
 	@mkdir -p demo
@@ -23,6 +23,10 @@ test: lint bindings
 
 test-all: lint bindings
 	$(PYTEST) -m "slow or not slow"
+
+# libeffdet: what it needs from Debian's packages, the library in C++, and every test of it.
+native: setup
+	scripts/native.sh
 
 lint: setup
 	$(BIN)/ruff check .
@@ -47,4 +51,4 @@ $(VENV)/.complete: pyproject.toml constraints.txt Makefile
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo native/build

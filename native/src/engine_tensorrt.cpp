@@ -60,7 +60,8 @@ public:
 
     std::unique_ptr<nvinfer1::IRuntime> create_runtime(TensorRtLog& log) const {
         auto* create = library_.get<void*(void*, std::int32_t)>("createInferRuntime_INTERNAL");
-        auto* made = static_cast<nvinfer1::IRuntime*>(create(&log, NV_TENSORRT_VERSION));
+        auto* made = static_cast<nvinfer1::IRuntime*>(
+            create(static_cast<nvinfer1::ILogger*>(&log), NV_TENSORRT_VERSION));
         if (made == nullptr) {
             throw log.refused(EFFDET_MISSING, "start");
         }
@@ -79,7 +80,8 @@ private:
 void register_plugins(TensorRtLog& log) {
     const Library plugins("TensorRT's plugins", "", "EFFDET_TENSORRT_PLUGIN_LIBRARY",
                           {"libnvinfer_plugin.so." + std::to_string(NV_TENSORRT_MAJOR)});
-    plugins.get<bool(void*, const char*)>("initLibNvInferPlugins")(&log, "");
+    plugins.get<bool(void*, const char*)>("initLibNvInferPlugins")(
+        static_cast<nvinfer1::ILogger*>(&log), "");
 }
 
 void require_same_library(const ModelFile& model, const Version& found) {

@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# Build libeffdet and run every test of it: `make native`. Steps may be named: scripts/native.sh tidy.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+python=${PYTHON:-$PWD/.venv/bin/python}
+build=$PWD/native/build
+jobs=${JOBS:-$(nproc)}
+options=(-DEFFDET_WERROR=ON)
+site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+[[ -d $build/headers ]] && options+=("-DONNXRUNTIME_INCLUDE_DIR=$build/headers")
+[[ -n ${ONNXRUNTIME_INCLUDE_DIR:-} ]] &&
+  options+=("-DONNXRUNTIME_INCLUDE_DIR=$ONNXRUNTIME_INCLUDE_DIR")
+[[ -d $site/openvino/cmake ]] && options+=("-DOpenVINO_DIR=$site/openvino/cmake")
+
+# Configure, build and test in a folder of its own, with the options that follow its name.
+check() {
+  local folder=$build/$1
+  shift
+  cmake -S native -B "$folder" "${options[@]}" "$@" >"$folder.log" || { cat "$folder.log"; exit 1; }
+  cmake --build "$folder" -j "$jobs"
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error
+}
+
+release() { check release; }
+
+# Warnings of the other compiler are errors as well.
+clang() { check clang -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++; }
+
+tidy() {
+  cmake -S native -B "$build/tidy" "${options[@]}" -DCMAKE_CXX_COMPILER=clang++ >/dev/null
+  clang-tidy --quiet -p "$build/tidy" $(ls native/src/*.cpp | grep -vE 'tensorrt|cuda') native/tools/*.cpp
+}
+
+address() {
+  check address -DEFFDET_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DEFFDET_TOOLS=OFF -DEFFDET_EXAMPLES=OFF
+}
+
+# ThreadSanitizer lives with no engine that it has not compiled: the tests' own engine is enough.
+threads() {
+  check threads -DEFFDET_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DEFFDET_TOOLS=OFF -DEFFDET_EXAMPLES=OFF
+}
+
+aarch64() {
+  check aarch64 -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DEFFDET_TOOLS=OFF \
+    -DEFFDET_EXAMPLES=OFF -DOpenVINO_DIR=OpenVINO-NOTFOUND
+}
+
+# Installed, and used by a project that knows nothing of this tree, through CMake and pkg-config.
+consumer() {
+  local prefix=$build/installed
+  rm -rf "$prefix"
+  cmake --install "$build/release" --prefix "$prefix" >/dev/null
+  cmake -S native/tests/consumer -B "$build/consumer" "-DCMAKE_PREFIX_PATH=$prefix" >/dev/null
+  cmake --build "$build/consumer"
+  ctest --test-dir "$build/consumer" --output-on-failure --no-tests=error
+  local found
+  found=$(dirname "$(find "$prefix" -name effdet.pc)")
+  # The prefix in the file is where it was configured for; this is where it was installed.
+  PKG_CONFIG_PATH=$found pkg-config --define-variable=prefix="$prefix" --cflags --libs effdet
+}
+
+pytest() { "$python" -m pytest tests/native -m "native or not native" -n "$jobs" --dist loadfile; }
+
+if (($#)); then
+  steps=("$@")
+else
+  scripts/native_packages.sh
+  steps=(release consumer pytest clang tidy address threads aarch64)
+fi
+mkdir -p "$build"
+for step in "${steps[@]}"; do
+  echo "== $step"
+  "$step"
+done

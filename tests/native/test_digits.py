@@ -1,0 +1,82 @@
+"""The digits detector in libeffdet: the rows of 80 scenes, bit for bit, and several threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import effdet_deploy
+from tests.native.building import ROOT, onnxruntime_library, openvino_library
+
+pytestmark = pytest.mark.native
+
+COUNT = 80
+EXAMPLE = ROOT / "examples" / "digits"
+ENGINES = {"onnxruntime": onnxruntime_library, "openvino": openvino_library}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """The exported model and the scenes, which no training saw."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("digits")
+    model = folder / "digits.onnx"
+    export = "import sys; from effdet_deploy.cli import export_main; sys.exit(export_main())"
+    weights = ["--weights", str(EXAMPLE / "digits_d0.safetensors"), str(model)]
+    subprocess.run([sys.executable, "-c", export, *weights], check=True, capture_output=True)
+    scenes = [sys.executable, str(EXAMPLE / "scenes.py"), "--split", "test", "--seed", "3"]
+    subprocess.run(
+        [*scenes, "--count", str(COUNT), str(folder / "scenes")], check=True, capture_output=True
+    )
+    paths = sorted((folder / "scenes" / "images").glob("*.png"))
+    return model, [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_the_rows_of_eighty_scenes_are_those_of_python(
+    digits, testing_library, binding, has_onnxruntime, backend
+):
+    model, scenes = digits
+    native = binding.Detector(str(testing_library), str(model), backend, str(ENGINES[backend]()))
+    total = 0
+    with effdet_deploy.load(model, backend, "cpu") as detector:
+        for scene in scenes:
+            (rows,) = native.detect([binding.view(scene)])
+            (found,) = detector.detect(scene)
+            assert [list(row.box) for row in rows] == found.boxes.tolist()
+            assert [row.score for row in rows] == found.scores.tolist()
+            assert [row.label for row in rows] == found.labels.tolist()
+            total += len(rows)
+    native.close()
+    assert total > 10 * COUNT
+
+
+@pytest.mark.parametrize("backend", ENGINES)
+def test_threads_on_one_handle_find_the_same_rows(
+    digits, testing_library, binding, has_onnxruntime, backend
+):
+    model, scenes = digits
+    native = binding.Detector(
+        str(testing_library), str(model), backend, str(ENGINES[backend]()), threads=1
+    )
+    expected = [native.detect([binding.view(scene)])[0] for scene in scenes[:4]]
+    wrong = []
+
+    def work(first):
+        for index in range(first, first + 8):
+            scene = scenes[index % 4]
+            if native.detect([binding.view(scene)])[0] != expected[index % 4]:
+                wrong.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    native.close()
+    assert not wrong

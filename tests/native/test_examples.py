@@ -1,0 +1,124 @@
+"""The examples run as they stand, and print what effdet-detect prints, which is what Python finds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import effdet_deploy
+from tests.native.building import BUILD, NATIVE, ROOT, build, onnxruntime_library, run
+from tests.native.models import make_spec, write_model
+
+DOCUMENT = ROOT / "docs" / "native.md"
+
+
+@pytest.fixture(scope="session")
+def built(has_onnxruntime):
+    return build(BUILD, "effdet", "effdet-detect", "example_c")
+
+
+@pytest.fixture(scope="session")
+def case(built, tmp_path_factory):
+    """A model, a picture as PNG and PPM, and the lines that are expected."""
+    folder = tmp_path_factory.mktemp("examples")
+    model = write_model(folder / "tiny.onnx", make_spec(batch=(1, 2)))
+    random = np.random.default_rng(8)
+    picture = Image.fromarray(random.integers(0, 256, (70, 110, 3), dtype=np.uint8))
+    picture.save(folder / "scene.png")
+    picture.save(folder / "scene.ppm")
+    with effdet_deploy.load(model, "onnxruntime", "cpu") as detector:
+        (found,) = detector.detect(picture)
+    lines = [
+        " ".join((found.names[label], f"{score:.4f}", *(f"{side:.2f}" for side in box)))
+        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+    ]
+    assert len(lines) > 2
+    return folder, lines
+
+
+@pytest.fixture(scope="session")
+def environment(built):
+    return os.environ | {
+        "EFFDET_ONNXRUNTIME_LIBRARY": str(onnxruntime_library()),
+        "EFFDET_LIBRARY": str(built / "libeffdet.so"),
+        "EFFDET_LIB_DIR": str(built),
+        "LD_LIBRARY_PATH": str(built),
+    }
+
+
+@pytest.mark.parametrize("picture", ["scene.png", "scene.ppm"])
+def test_effdet_detect_prints_the_rows_of_python(built, case, environment, picture):
+    folder, lines = case
+    command = [built / "tools" / "effdet-detect", folder / "tiny.onnx", folder / picture]
+    assert run(*command, env=environment).splitlines() == lines
+
+
+def test_effdet_detect_reads_palettes_gray_alpha_and_sixteen_bits_as_python_does(
+    built, case, environment, tmp_path
+):
+    folder, _ = case
+    random = np.random.default_rng(9)
+    rgba = Image.fromarray(random.integers(0, 256, (50, 80, 4), dtype=np.uint8))
+    deep = random.integers(0, 65536, (50, 80), dtype=np.uint16)
+    pictures = {
+        "rgba": rgba,
+        "palette": rgba.convert("RGB").quantize(64),
+        "gray": rgba.convert("L"),
+        "deep": Image.fromarray(deep),
+        "bit": rgba.convert("1"),
+    }
+    with effdet_deploy.load(folder / "tiny.onnx", "onnxruntime", "cpu") as detector:
+        for name, picture in pictures.items():
+            path = tmp_path / f"{name}.png"
+            picture.save(path)
+            command = [built / "tools" / "effdet-detect", "--json", folder / "tiny.onnx", path]
+            printed = run(*command, env=environment)
+            (found,) = detector.detect(path)
+            scores = [float(each) for each in re.findall(r'"score": ([^,]+)', printed)]
+            assert np.array_equal(np.float32(scores), found.scores), name
+
+
+def test_the_program_in_c_is_the_one_in_the_document_and_finds_the_rows(built, case, environment):
+    (program,) = re.findall(r"```c\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert program == (NATIVE / "examples" / "c" / "detect.c").read_text(encoding="utf-8")
+    folder, lines = case
+    command = [built / "examples" / "example_c", folder / "tiny.onnx", folder / "scene.ppm"]
+    assert run(*command, env=environment).splitlines() == lines
+
+
+def test_the_binding_in_python_finds_the_rows(built, case, environment):
+    folder, lines = case
+    program = NATIVE / "examples" / "python" / "effdet_native.py"
+    command = [sys.executable, program, built / "libeffdet.so", folder / "tiny.onnx"]
+    assert run(*command, folder / "scene.png", env=environment).splitlines() == lines
+
+
+@pytest.mark.native
+def test_the_program_in_rust_finds_the_rows(built, case, environment):
+    if shutil.which("cargo") is None:
+        pytest.skip("cargo is not here: install Rust to run this example")
+    folder, lines = case
+    project = NATIVE / "examples" / "rust"
+    target = BUILD / "cargo"
+    command = ["cargo", "run", "--quiet", "--offline", "--manifest-path", project / "Cargo.toml"]
+    command += ["--target-dir", target, "--", folder / "tiny.onnx", folder / "scene.ppm"]
+    assert run(*command, env=environment).splitlines() == lines
+
+
+@pytest.mark.native
+def test_the_program_in_node_finds_the_rows(built, case, environment):
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not here: install Node to run this example")
+    folder, lines = case
+    project = BUILD / "node"
+    shutil.copytree(NATIVE / "examples" / "node", project, dirs_exist_ok=True)
+    if not (project / "node_modules" / "koffi").is_dir():
+        run("npm", "install", "--silent", "--no-audit", "--no-fund", cwd=project)
+    command = ["node", "detect.js", folder / "tiny.onnx", folder / "scene.ppm"]
+    assert run(*command, env=environment, cwd=project).splitlines() == lines
