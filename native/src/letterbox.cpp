@@ -13,13 +13,13 @@ std::size_t bytes_of(int width, int height) {
     return static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3;
 }
 
-// A line of 4 bytes a pixel as 3, in the order of the network's channels.
-void pack_row(const std::uint8_t* source, int width, bool bgr, std::uint8_t* target) {
-    const int red = bgr ? 2 : 0;
+// A line of 4 bytes a pixel as 3, in the same order or from back to front.
+void pack_row(const std::uint8_t* source, int width, bool swap, std::uint8_t* target) {
+    const int first = swap ? 2 : 0;
     for (int x = 0; x < width; ++x, source += 4, target += 3) {
-        target[red] = source[0];
+        target[0] = source[first];
         target[1] = source[1];
-        target[2 - red] = source[2];
+        target[2] = source[2 - first];
     }
 }
 
@@ -48,7 +48,8 @@ void fill_canvas(const InputSpec& input, const Picture& picture, const Placement
             continue;
         }
         fill_colour(input, 0, placement.left, row);
-        pack_row(scaled.row(y - placement.top), placement.content_width, input.bgr,
+        pack_row(scaled.row(y - placement.top), placement.content_width,
+                 input.bgr != picture.is_bgr(),
                  row + static_cast<std::size_t>(placement.left) * 3);
         fill_colour(input, right, input.width, row);
     }
@@ -58,7 +59,8 @@ void copy_frame(const InputSpec& input, const Picture& picture, std::uint8_t* ta
     std::vector<std::uint8_t> line(static_cast<std::size_t>(picture.width) * 4);
     for (int y = 0; y < picture.height; ++y) {
         read_row(picture, y, line.data());
-        pack_row(line.data(), picture.width, input.bgr, target + bytes_of(picture.width, y));
+        pack_row(line.data(), picture.width, input.bgr != picture.is_bgr(),
+                 target + bytes_of(picture.width, y));
     }
 }
 

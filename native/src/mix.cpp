@@ -31,30 +31,17 @@ void mix_bytes(const std::uint8_t* first, std::size_t stride, int count,
 
 #if defined(__SSE2__)
 
-// SSE2 multiplies 16 bits by 16 and adds neighbours (pmaddwd). A weight of 23 bits is therefore
-// split: sum = (sum of high parts << 15) + sum of low parts. Each addition may wrap around; the
-// whole cannot, so it is exact.
-constexpr int kLowBits = 15;
-
-struct Pair {
-    __m128i low;
-    __m128i high;
-};
-
-Pair split(std::int32_t one, std::int32_t two) {
-    constexpr std::int32_t kMask = (1 << kLowBits) - 1;
-    return {_mm_set1_epi32((two & kMask) << 16 | (one & kMask)),
-            _mm_set1_epi32((two >> kLowBits) << 16 | (one >> kLowBits))};
-}
-
+// SSE2 multiplies 16 bits by 16 and adds neighbours (pmaddwd), so weights of 23 bits are split: the
+// sum is (sum of high parts << 15) + sum of low parts. Each addition may wrap around; the whole
+// cannot, so it is exact.
 struct Sum {
     __m128i low = _mm_set1_epi32(kHalf);
     __m128i high = _mm_setzero_si128();
 
     // Eight 16-bit levels, which alternate between the two weights of the pair.
-    void add(__m128i levels, const Pair& pair) {
-        low = _mm_add_epi32(low, _mm_madd_epi16(levels, pair.low));
-        high = _mm_add_epi32(high, _mm_madd_epi16(levels, pair.high));
+    void add(__m128i levels, __m128i pair_low, __m128i pair_high) {
+        low = _mm_add_epi32(low, _mm_madd_epi16(levels, pair_low));
+        high = _mm_add_epi32(high, _mm_madd_epi16(levels, pair_high));
     }
 
     __m128i levels() const {
@@ -73,13 +60,13 @@ void mix_along(const std::uint8_t* source, const Weights& weights, std::uint8_t*
     const std::size_t size = weights.first.size();
     for (std::size_t index = 0; index < size; ++index) {
         const std::uint8_t* pixel = source + static_cast<std::ptrdiff_t>(weights.first[index]) * 4;
-        const std::int32_t* weight = weights.of(static_cast<int>(index));
+        const WeightPair* pair = weights.pairs_of(index);
         Sum sum;
-        // An odd last weight pairs with the zero behind it: there is one more place than weights.
-        for (int tap = 0; tap < weights.count[index]; tap += 2, pixel += 8) {
+        for (int tap = 0; tap < weights.count[index]; tap += 2, pixel += 8, ++pair) {
             const __m128i two = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(pixel));
             const __m128i mixed = _mm_unpacklo_epi8(two, _mm_srli_si128(two, 4));
-            sum.add(_mm_unpacklo_epi8(mixed, zero), split(weight[tap], weight[tap + 1]));
+            sum.add(_mm_unpacklo_epi8(mixed, zero), _mm_set1_epi32(pair->low),
+                    _mm_set1_epi32(pair->high));
         }
         const __m128i words = _mm_packs_epi32(sum.levels(), zero);
         const int packed = _mm_cvtsi128_si32(_mm_packus_epi16(words, zero));
@@ -87,32 +74,34 @@ void mix_along(const std::uint8_t* source, const Weights& weights, std::uint8_t*
     }
 }
 
-void mix_across(const std::uint8_t* first, std::size_t stride, int count,
-                const std::int32_t* weight, std::size_t bytes, std::uint8_t* target) {
+void mix_across(const std::uint8_t* first, const Weights& weights, std::size_t index,
+                std::size_t bytes, std::uint8_t* target) {
     const __m128i zero = _mm_setzero_si128();
+    const int count = weights.count[index];
     std::size_t at = 0;
     for (; at + 16 <= bytes; at += 16) {
         Sum sums[4];
-        for (int row = 0; row < count; row += 2) {
-            const std::uint8_t* upper = first + static_cast<std::size_t>(row) * stride + at;
-            // An odd last row is taken twice, the second time for nothing.
-            const bool paired = row + 1 < count;
-            const Pair pair = split(weight[row], paired ? weight[row + 1] : 0);
+        const std::uint8_t* upper = first + at;
+        const WeightPair* pair = weights.pairs_of(index);
+        for (int row = 0; row < count; row += 2, upper += 2 * bytes, ++pair) {
+            // An odd last row is taken twice, the second time with a weight of zero.
+            const std::uint8_t* lower = row + 1 < count ? upper + bytes : upper;
             const __m128i one = _mm_loadu_si128(reinterpret_cast<const __m128i*>(upper));
-            const __m128i two = _mm_loadu_si128(
-                reinterpret_cast<const __m128i*>(paired ? upper + stride : upper));
-            const __m128i lower_half = _mm_unpacklo_epi8(one, two);
-            const __m128i upper_half = _mm_unpackhi_epi8(one, two);
-            sums[0].add(_mm_unpacklo_epi8(lower_half, zero), pair);
-            sums[1].add(_mm_unpackhi_epi8(lower_half, zero), pair);
-            sums[2].add(_mm_unpacklo_epi8(upper_half, zero), pair);
-            sums[3].add(_mm_unpackhi_epi8(upper_half, zero), pair);
+            const __m128i two = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lower));
+            const __m128i low = _mm_set1_epi32(pair->low);
+            const __m128i high = _mm_set1_epi32(pair->high);
+            const __m128i left = _mm_unpacklo_epi8(one, two);
+            const __m128i right = _mm_unpackhi_epi8(one, two);
+            sums[0].add(_mm_unpacklo_epi8(left, zero), low, high);
+            sums[1].add(_mm_unpackhi_epi8(left, zero), low, high);
+            sums[2].add(_mm_unpacklo_epi8(right, zero), low, high);
+            sums[3].add(_mm_unpackhi_epi8(right, zero), low, high);
         }
         const __m128i left = _mm_packs_epi32(sums[0].levels(), sums[1].levels());
         const __m128i right = _mm_packs_epi32(sums[2].levels(), sums[3].levels());
         _mm_storeu_si128(reinterpret_cast<__m128i*>(target + at), _mm_packus_epi16(left, right));
     }
-    mix_bytes(first, stride, count, weight, at, bytes, target);
+    mix_bytes(first, bytes, count, weights.of(index), at, bytes, target);
 }
 
 #else
@@ -121,14 +110,14 @@ void mix_along(const std::uint8_t* source, const Weights& weights, std::uint8_t*
     const std::size_t size = weights.first.size();
     for (std::size_t index = 0; index < size; ++index) {
         const std::uint8_t* pixel = source + static_cast<std::ptrdiff_t>(weights.first[index]) * 4;
-        mix_bytes(pixel, 4, weights.count[index], weights.of(static_cast<int>(index)), 0, 4,
+        mix_bytes(pixel, 4, weights.count[index], weights.of(index), 0, 4,
                   target + index * 4);
     }
 }
 
-void mix_across(const std::uint8_t* first, std::size_t stride, int count,
-                const std::int32_t* weight, std::size_t bytes, std::uint8_t* target) {
-    mix_bytes(first, stride, count, weight, 0, bytes, target);
+void mix_across(const std::uint8_t* first, const Weights& weights, std::size_t index,
+                std::size_t bytes, std::uint8_t* target) {
+    mix_bytes(first, bytes, weights.count[index], weights.of(index), 0, bytes, target);
 }
 
 #endif

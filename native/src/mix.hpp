@@ -12,8 +12,9 @@ namespace effdet {
 // room for weights.first.size() pixels.
 void mix_along(const std::uint8_t* source, const Weights& weights, std::uint8_t* target);
 
-// Adds `count` rows of `bytes` bytes, which begin `stride` bytes apart, into one.
-void mix_across(const std::uint8_t* first, std::size_t stride, int count,
-                const std::int32_t* weight, std::size_t bytes, std::uint8_t* target);
+// Adds the rows that make pixel `index` of the scaled axis into one: rows of `bytes` bytes without a
+// gap, of which `first` is the first that counts.
+void mix_across(const std::uint8_t* first, const Weights& weights, std::size_t index,
+                std::size_t bytes, std::uint8_t* target);
 
 }  // namespace effdet

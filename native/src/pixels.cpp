@@ -23,24 +23,19 @@ std::uint8_t over_white(std::uint8_t level, std::uint8_t alpha) {
     return static_cast<std::uint8_t>((((rounded >> 8) + rounded) >> 8) >> kBits);
 }
 
-template <int Red, int Blue, int Step>
-void copy_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
-    for (int x = 0; x < width; ++x, source += Step, target += 4) {
-        target[0] = source[Red];
-        target[1] = source[1];
-        target[2] = source[Blue];
-        target[3] = 0;
+void spread_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
+    // The fourth byte is the next pixel's first, which behind the last pixel is nobody's.
+    for (int x = 0; x + 1 < width; ++x, source += 3, target += 4) {
+        std::memcpy(target, source, 4);
     }
+    std::memcpy(target, source, 3);
 }
 
-template <int Red, int Blue>
 void blend_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
     for (int x = 0; x < width; ++x, source += 4, target += 4) {
-        const std::uint8_t alpha = source[3];
-        target[0] = over_white(source[Red], alpha);
-        target[1] = over_white(source[1], alpha);
-        target[2] = over_white(source[Blue], alpha);
-        target[3] = 0;
+        for (int channel = 0; channel < 3; ++channel) {
+            target[channel] = over_white(source[channel], source[3]);
+        }
     }
 }
 
@@ -106,17 +101,15 @@ void read_row(const Picture& picture, int y, std::uint8_t* target) {
     const std::uint8_t* source = picture.row(y);
     switch (picture.format) {
         case EFFDET_RGB:
-            return copy_colour<0, 2, 3>(source, picture.width, target);
         case EFFDET_BGR:
-            return copy_colour<2, 0, 3>(source, picture.width, target);
+            return spread_colour(source, picture.width, target);
         case EFFDET_RGBA:
-            return blend_colour<0, 2>(source, picture.width, target);
         case EFFDET_BGRA:
-            return blend_colour<2, 0>(source, picture.width, target);
+            return blend_colour(source, picture.width, target);
         case EFFDET_RGBX:
-            return copy_colour<0, 2, 4>(source, picture.width, target);
         case EFFDET_BGRX:
-            return copy_colour<2, 0, 4>(source, picture.width, target);
+            std::memcpy(target, source, static_cast<std::size_t>(picture.width) * 4);
+            return;
         case EFFDET_GRAY:
             return copy_gray(source, picture.width, target);
     }

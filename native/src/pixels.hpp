@@ -1,4 +1,4 @@
-// A picture in the caller's memory, and its rows as red, green, blue whatever its format.
+// A picture in the caller's memory, and its rows as four bytes a pixel whatever its format.
 #pragma once
 
 #include <effdet.h>
@@ -17,6 +17,9 @@ struct Picture {
     effdet_pixel_format format;
 
     const std::uint8_t* row(int y) const { return data + y * stride; }
+    bool is_bgr() const {
+        return format == EFFDET_BGR || format == EFFDET_BGRA || format == EFFDET_BGRX;
+    }
 };
 
 // Bytes of a pixel, or 0 for a number that is no format.
@@ -25,7 +28,8 @@ int bytes_per_pixel(std::int32_t format);
 // Checks a host picture; throws Failure with the number of the picture in the caller's array.
 Picture checked_picture(const effdet_image& image, std::size_t number);
 
-// Writes row y as 4 bytes a pixel: red, green, blue, and one that means nothing.
+// Writes row y as 4 bytes a pixel: three channels in the picture's own order, which is set right once
+// the picture is small, and one byte that means nothing.
 void read_row(const Picture& picture, int y, std::uint8_t* target);
 
 }  // namespace effdet

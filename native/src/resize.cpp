@@ -39,11 +39,10 @@ Scaled scale_rows(const Picture& picture, int first, int last, int width) {
 // Scales across the rows; `first` is the number of image's first row in the picture.
 Scaled scale_columns(const Scaled& image, int first, const Weights& weights, int height) {
     Scaled scaled = blank(image.width, height);
-    const std::size_t stride = row_bytes(image.width);
     for (int y = 0; y < height; ++y) {
         const auto place = static_cast<std::size_t>(y);
-        mix_across(image.row(weights.first[place] - first), stride, weights.count[place],
-                   weights.of(y), stride, scaled.row(y));
+        mix_across(image.row(weights.first[place] - first), weights, place,
+                   row_bytes(image.width), scaled.row(y));
     }
     return scaled;
 }

@@ -9,7 +9,7 @@
 
 namespace effdet {
 
-// An image of 4 bytes a pixel (red, green, blue and one that means nothing), rows without a gap.
+// An image of 4 bytes a pixel, as read_row writes them; rows without a gap.
 struct Scaled {
     int width = 0;
     int height = 0;

@@ -5,6 +5,22 @@
 #include <cstddef>
 
 namespace effdet {
+namespace {
+
+std::vector<WeightPair> paired(const std::vector<std::int32_t>& weights) {
+    constexpr std::int32_t kMask = (1 << kLowBits) - 1;
+    std::vector<WeightPair> pairs;
+    pairs.reserve(weights.size() / 2);
+    for (std::size_t at = 0; at < weights.size(); at += 2) {
+        const std::int32_t one = weights[at];
+        const std::int32_t two = weights[at + 1];
+        pairs.push_back({(two & kMask) << 16 | (one & kMask),
+                         (two >> kLowBits) << 16 | (one >> kLowBits)});
+    }
+    return pairs;
+}
+
+}  // namespace
 
 Weights triangle_weights(int source, int target) {
     const double scale = static_cast<double>(source) / target;
@@ -12,7 +28,7 @@ Weights triangle_weights(int source, int target) {
     // Pillow multiplies by the inverse; dividing rounds otherwise in a few weights.
     const double inverse = 1.0 / support;
     Weights weights;
-    // Up to 2 * ceil(support) + 1 weights, and a zero behind them for loops that take two at a time.
+    // Up to 2 * ceil(support) + 1 weights, and a zero behind them, with which an odd one pairs.
     weights.most = static_cast<int>(std::ceil(support)) * 2 + 2;
     const auto size = static_cast<std::size_t>(target);
     weights.first.resize(size);
@@ -40,6 +56,7 @@ Weights triangle_weights(int source, int target) {
                 static_cast<std::int32_t>(0.5 + share * (1 << kWeightBits));
         }
     }
+    weights.pair = paired(weights.weight);
     return weights;
 }
 

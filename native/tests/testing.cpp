@@ -36,8 +36,11 @@ EFFDET_API int effdet_testing_resize(const effdet_image* image, int width, int h
     const effdet::Scaled scaled = antialias != 0
                                       ? effdet::resize_antialias(picture, width, height)
                                       : effdet::resize_linear(picture, width, height);
+    const std::size_t red = picture.is_bgr() ? 2 : 0;
     for (std::size_t at = 0; at < scaled.pixels.size() / 4; ++at) {
-        std::memcpy(target + at * 3, scaled.pixels.data() + at * 4, 3);
+        target[at * 3] = scaled.pixels[at * 4 + red];
+        target[at * 3 + 1] = scaled.pixels[at * 4 + 1];
+        target[at * 3 + 2] = scaled.pixels[at * 4 + 2 - red];
     }
     return 0;
 }
