@@ -115,8 +115,8 @@ typedef struct effdet_detect_options {
 EFFDET_API int32_t effdet_abi_version(void);
 EFFDET_API const char *effdet_version(void);
 
-/* What went wrong in the last call of this thread that failed; "" where none did. The text stays
- * until this thread's next call. */
+/* What went wrong in this thread's last call; "" where nothing did. The text stays until this thread
+ * calls again; effdet_close leaves it. */
 EFFDET_API const char *effdet_last_error(void);
 
 /* "ok", "invalid argument", ... */

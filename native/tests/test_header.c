@@ -15,5 +15,6 @@ int main(void) {
     }
     printf("%s: %s\n", effdet_status_name(EFFDET_BAD_MODEL), effdet_last_error());
     effdet_close(detector);
-    return strstr(effdet_last_error(), "does not exist") == NULL ? 0 : 3;
+    /* Closing leaves the message, so that it can be read after everything is released. */
+    return strstr(effdet_last_error(), "does not exist") != NULL ? 0 : 3;
 }
