@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.native.building import NATIVE
 
 SHAPES = 300
 """Enough for both orders of the axes, one-pixel sides and large scales; 2,000 under ``native``."""
@@ -106,3 +110,14 @@ def test_linear_is_within_one_level_of_opencv(resize):
         expected = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
         difference = resize(picture, *size, antialias=False).astype(int) - expected
         assert abs(difference).max() <= 1
+
+
+def test_the_hash_that_other_processors_are_checked_with_is_pillows():
+    source = (NATIVE / "tests" / "test_resize.cpp").read_text(encoding="utf-8")
+    digest = hashlib.sha256()
+    for shape in re.findall(r"\{(\d+), (\d+), (\d+), (\d+)\}", source):
+        width, height, new_width, new_height = map(int, shape)
+        mixed = np.arange(1, width * height * 3 + 1, dtype=np.uint32) * np.uint32(2654435761)
+        pixels = ((mixed ^ (mixed >> 15)) >> 11).astype(np.uint8).reshape(height, width, 3)
+        digest.update(by_pillow(pixels, new_width, new_height).tobytes())
+    assert digest.hexdigest() in source
