@@ -29,7 +29,7 @@ clang() { check clang -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++; }
 
 tidy() {
   cmake -S native -B "$build/tidy" "${options[@]}" -DCMAKE_CXX_COMPILER=clang++ >/dev/null
-  clang-tidy --quiet -p "$build/tidy" $(ls native/src/*.cpp | grep -vE 'tensorrt|cuda') native/tools/*.cpp
+  clang-tidy --quiet -p "$build/tidy" native/src/*.cpp native/tools/*.cpp
 }
 
 address() {
@@ -56,10 +56,11 @@ consumer() {
   cmake -S native/tests/consumer -B "$build/consumer" "-DCMAKE_PREFIX_PATH=$prefix" >/dev/null
   cmake --build "$build/consumer"
   ctest --test-dir "$build/consumer" --output-on-failure --no-tests=error
-  local found
-  found=$(dirname "$(find "$prefix" -name effdet.pc)")
-  # The prefix in the file is where it was configured for; this is where it was installed.
-  PKG_CONFIG_PATH=$found pkg-config --define-variable=prefix="$prefix" --cflags --libs effdet
+  local flags
+  flags=$(PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name effdet.pc)") pkg-config --cflags --libs effdet)
+  # shellcheck disable=SC2086 # the flags are several words
+  c++ -std=c++17 native/tests/consumer/main.cpp $flags -o "$build/consumer/by_pkg_config"
+  LD_LIBRARY_PATH=$(dirname "$(find "$prefix" -name libeffdet.so)") "$build/consumer/by_pkg_config"
 }
 
 pytest() { "$python" -m pytest tests/native -m "native or not native" -n "$jobs" --dist loadfile; }

@@ -201,8 +201,8 @@ bool EngineSpec::has(const std::string& trait) const {
 
 std::size_t Spec::anchor_count() const {
     std::size_t cells = 0;
-    std::size_t rows = static_cast<std::size_t>(input.height);
-    std::size_t columns = static_cast<std::size_t>(input.width);
+    auto rows = static_cast<std::size_t>(input.height);
+    auto columns = static_cast<std::size_t>(input.width);
     for (int level = 0; level <= anchors.max_level; ++level) {
         if (level >= anchors.min_level) {
             cells += rows * columns;
