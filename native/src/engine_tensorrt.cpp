@@ -133,6 +133,13 @@ int device_of(const EngineOptions& options) {
     return index;
 }
 
+// One for the process, and never destroyed: TensorRT keeps the first logger that it is given and
+// writes to it for all engines, also after the one that brought it is gone.
+TensorRtLog& process_log() {
+    static auto* log = new TensorRtLog;
+    return *log;
+}
+
 class TensorRt final : public Engine {
 public:
     TensorRt(const ModelFile& model, const EngineOptions& options)
@@ -224,7 +231,7 @@ private:
         require_shape(model, name, {dims.d, dims.d + std::max(dims.nbDims, 0)}, sides);
     }
 
-    TensorRtLog log_;
+    TensorRtLog& log_ = process_log();
     Cuda cuda_;
     NvInfer infer_;
     std::unique_ptr<nvinfer1::IRuntime> runtime_;

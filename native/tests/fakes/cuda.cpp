@@ -119,9 +119,10 @@ int cuStreamBeginCapture_v2(void*, int mode) {
 }
 int cuStreamEndCapture(void*, void** graph) {
     recorder().is_recording = false;
-    *graph = new Graph{std::move(recorder().recording)};
+    const int code = answer("cuStreamEndCapture");
+    *graph = code == 0 ? new Graph{std::move(recorder().recording)} : nullptr;
     recorder().recording.clear();
-    return answer("cuStreamEndCapture");
+    return code;
 }
 int cuGraphInstantiateWithFlags(void** ready, void* graph, unsigned long long) {
     const int code = answer("cuGraphInstantiate", 1);
