@@ -9,6 +9,7 @@
 
 #include "detector.hpp"
 #include "failure.hpp"
+#include "message.hpp"
 
 struct effdet_detector {
     effdet::Detector detector;
@@ -23,13 +24,7 @@ constexpr std::size_t kLongestMessage = 2048;
 thread_local char last_message[kLongestMessage] = "";
 
 void remember(const char* message) noexcept {
-    std::size_t size = ::strnlen(message, kLongestMessage - 1);
-    // No half of a UTF-8 character at the end.
-    while (size == kLongestMessage - 1 && (message[size] & 0xC0) == 0x80) {
-        --size;
-    }
-    std::memcpy(last_message, message, size);
-    last_message[size] = '\0';
+    copy_printable(message, last_message, kLongestMessage);
 }
 
 template <typename Action>

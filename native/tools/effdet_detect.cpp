@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "arguments.hpp"
+#include "message.hpp"
 #include "picture.hpp"
 
 namespace {
@@ -21,14 +22,12 @@ constexpr const char* kUsage =
     "  --json                one JSON array a picture, with all digits\n"
     "  --trust               load an engine whose sidecar holds no hash\n";
 
-// Names come from the model file: what a terminal would obey is replaced.
-std::string printable(std::string text) {
-    for (char& each : text) {
-        if (static_cast<unsigned char>(each) < ' ' || each == 127) {
-            each = '?';
-        }
-    }
-    return text;
+// Names come from the model file and from the command line: what a terminal would obey is replaced.
+std::string printable(const std::string& text) {
+    std::string shown(text.size() + 1, '\0');
+    effdet::copy_printable(text.c_str(), shown.data(), shown.size());
+    shown.resize(shown.find('\0'));
+    return shown;
 }
 
 std::string quoted(const std::string& text) {
