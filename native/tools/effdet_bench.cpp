@@ -41,6 +41,7 @@ int main(int count, char** values) {
             milliseconds(detector, image);
         }
         std::vector<double> times;
+        times.reserve(static_cast<std::size_t>(arguments.runs));
         for (int run = 0; run < arguments.runs; ++run) {
             times.push_back(milliseconds(detector, image));
         }

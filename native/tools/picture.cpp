@@ -89,6 +89,7 @@ LoadedPicture load_png(const std::string& path, std::FILE* file) {
     make_room(picture, png_get_image_width(reading.png, reading.info),
               png_get_image_height(reading.png, reading.info), path);
     std::vector<png_bytep> rows;
+    rows.reserve(static_cast<std::size_t>(picture.height));
     const std::size_t stride = picture.pixels.size() / static_cast<std::size_t>(picture.height);
     for (int row = 0; row < picture.height; ++row) {
         rows.push_back(picture.pixels.data() + static_cast<std::size_t>(row) * stride);
