@@ -2,8 +2,6 @@
 // raw heads. Part of libeffdet_testing, never of libeffdet.
 #include <effdet.h>
 
-#include <algorithm>
-#include <cstring>
 #include <exception>
 
 #include "anchors.hpp"
@@ -45,15 +43,18 @@ EFFDET_API int effdet_testing_resize(const effdet_image* image, int width, int h
     return 0;
 }
 
-// Anchors [A,4] yxyx; returns how many there are.
-EFFDET_API int effdet_testing_anchors(const char* spec, float* target) {
+// The rows of raw heads [A,C] and [A,4], in network pixels and unclipped; returns how many there are.
+// rows has room for the spec's max_detections.
+EFFDET_API int effdet_testing_finish(const char* spec, const float* logits, const float* regression,
+                                     effdet_row* rows) {
     const effdet::Spec read = effdet::parse_spec(spec, "the spec");
-    const auto anchors =
-        effdet::make_anchors(read.anchors, read.input.height, read.input.width);
-    if (target != nullptr) {
-        std::memcpy(target, anchors.data(), anchors.size() * sizeof(effdet::Anchor));
+    const auto anchors = effdet::make_anchors(read.anchors, read.input.height, read.input.width);
+    int count = 0;
+    for (const effdet::Detection& each :
+         effdet::finish_heads(logits, regression, anchors, read)) {
+        rows[count++] = {each.x1, each.y1, each.x2, each.y2, each.score, each.class_index};
     }
-    return static_cast<int>(anchors.size());
+    return count;
 }
 
 }  // extern "C"

@@ -1,0 +1,55 @@
+"""Raw heads finished in C++: the candidates, boxes and NMS of the package, without its engine."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import effdet_deploy
+from tests.native.models import make_spec, write_model
+
+SCORE, BOX = 1e-6, 1e-3
+"""exp's last bit is numpy's in Python and the C library's here."""
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        {},
+        {"candidates": 30, "max_detections": 30, "score_threshold": 0.01},
+        {"iou_threshold": 0.1},
+        {"score_threshold": 0.9},
+    ],
+    ids=["usual", "few candidates", "strict", "nothing is strong enough"],
+)
+@pytest.mark.parametrize("size", [(128, 160), (150, 97)], ids=["multiples", "odd sizes"])
+def test_rows_of_raw_heads_are_those_of_the_package(
+    testing_library, binding, tmp_path, output, size
+):
+    common = {"nms": "none", "score_threshold": 0.2, "max_detections": 60}
+    spec = make_spec(*size, output=common | output)
+    model = write_model(tmp_path / "heads.onnx", spec)
+    # A picture of the network's size is not scaled: boxes differ by the clipping alone.
+    picture = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(str(model))
+    logits, codes = session.run(["class_logits", "box_regression"], {"images": picture[None]})
+    rows = (binding.CRow * spec["output"]["max_detections"])()
+    library = ctypes.CDLL(str(testing_library))
+    count = library.effdet_testing_finish(
+        json.dumps(spec).encode(),
+        *(each.ctypes.data_as(ctypes.c_void_p) for each in (logits, codes)),
+        rows,
+    )
+    with effdet_deploy.load(model, "onnxruntime", "cpu") as detector:
+        (found,) = detector.detect(picture)
+    boxes = np.array([(r.x1, r.y1, r.x2, r.y2) for r in rows[:count]], np.float32).reshape(-1, 4)
+    boxes = np.clip(boxes, 0, [size[1], size[0]] * 2)
+    inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
+    kept = [row for row, seen in zip(rows[:count], inside, strict=True) if seen]
+    assert [row.class_index for row in kept] == found.labels.tolist()
+    np.testing.assert_allclose([row.score for row in kept], found.scores, atol=SCORE)
+    np.testing.assert_allclose(boxes[inside], found.boxes, atol=BOX, rtol=1e-5)
