@@ -1,7 +1,5 @@
 #include "anchors.hpp"
 
-#include <cmath>
-
 namespace effdet {
 namespace {
 
@@ -15,8 +13,7 @@ void add_level(const AnchorSpec& spec, int height, int width, int rows, int colu
     const double stride_y = static_cast<double>(height) / rows;
     const double stride_x = static_cast<double>(width) / columns;
     std::vector<HalfSize> sizes;
-    for (int octave = 0; octave < spec.num_scales; ++octave) {
-        const double factor = std::pow(2.0, static_cast<double>(octave) / spec.num_scales);
+    for (const double factor : spec.octave_scales) {
         for (const auto& [aspect_x, aspect_y] : spec.aspect_ratios) {
             sizes.push_back({spec.scale * stride_y * factor * aspect_y / 2,
                              spec.scale * stride_x * factor * aspect_x / 2});

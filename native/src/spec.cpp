@@ -1,6 +1,7 @@
 #include "spec.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "json_fields.hpp"
 
@@ -10,7 +11,7 @@ namespace {
 // Bounds are wide of every EfficientDet and narrow enough that nothing overflows or fills memory.
 constexpr int kNewestVersion = 2;
 constexpr int kLargestSide = 16384;
-constexpr int kHighestLevel = 12;
+constexpr int kHighestLevel = 16;
 constexpr int kMostRows = 100'000;
 constexpr int kMostCandidates = 10'000'000;
 constexpr int kLargestBatch = 4096;
@@ -105,12 +106,31 @@ InputSpec read_input(const Fields& fields) {
     return input;
 }
 
+// Version 1 of the spec has a number, which divides an octave evenly; version 2 the scales themselves.
+std::vector<double> read_octaves(const Fields& fields) {
+    std::vector<double> scales;
+    if (fields.has("octave_scales")) {
+        for (const Json& each : fields.list("octave_scales", 1, 64)) {
+            scales.push_back(number_in(each, fields.path("octave_scales") + "[]", 1e-4, 1e4));
+        }
+        return scales;
+    }
+    const std::int64_t count = fields.integer("num_scales", 1, 64);
+    for (std::int64_t octave = 0; octave < count; ++octave) {
+        scales.push_back(std::pow(2.0, static_cast<double>(octave) / static_cast<double>(count)));
+    }
+    return scales;
+}
+
 AnchorSpec read_anchors(const Fields& fields) {
     AnchorSpec anchors;
     anchors.min_level = static_cast<int>(fields.integer("min_level", 0, kHighestLevel));
     anchors.max_level =
         static_cast<int>(fields.integer("max_level", anchors.min_level, kHighestLevel));
-    anchors.num_scales = static_cast<int>(fields.integer("num_scales", 1, 64));
+    anchors.octave_scales = read_octaves(fields);
+    if (fields.text_or("order", "octaves-first") != "octaves-first") {
+        refuse_field(fields.path("order"), "octaves-first");
+    }
     anchors.scale = fields.number("scale", 1e-6, 1e6);
     for (const Json& each : fields.list("aspect_ratios", 1, 64)) {
         const std::string path = fields.path("aspect_ratios") + "[]";
@@ -128,7 +148,7 @@ std::vector<ClassSpec> read_classes(const Fields& fields) {
     for (const Json& each : fields.list("classes", 1, kMostClasses)) {
         const Fields one(each, fields.path("classes") + "[]");
         classes.push_back({one.text("name"), static_cast<std::int32_t>(one.integer(
-                                                 "category_id", 0, kLargestCategory))});
+                                                 "category_id", -kLargestCategory, kLargestCategory))});
     }
     return classes;
 }
@@ -210,7 +230,7 @@ std::size_t Spec::anchor_count() const {
         rows = (rows + 1) / 2;
         columns = (columns + 1) / 2;
     }
-    return cells * static_cast<std::size_t>(anchors.num_scales) * anchors.aspect_ratios.size();
+    return cells * anchors.octave_scales.size() * anchors.aspect_ratios.size();
 }
 
 Spec parse_spec(const std::string& json, const std::string& what) {

@@ -36,7 +36,7 @@ struct InputSpec {
 struct AnchorSpec {
     int min_level = 0;
     int max_level = 0;
-    int num_scales = 0;
+    std::vector<double> octave_scales;
     std::vector<std::pair<double, double>> aspect_ratios;  // (width, height)
     double scale = 0;
 };

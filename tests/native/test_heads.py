@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 import effdet_deploy
-from tests.native.models import make_spec, write_model
+from tests.native.models import anchor_count, make_spec, write_model
 
 SCORE, BOX = 1e-6, 1e-3
 """exp's last bit is numpy's in Python and the C library's here."""
@@ -53,3 +53,23 @@ def test_rows_of_raw_heads_are_those_of_the_package(
     assert [row.class_index for row in kept] == found.labels.tolist()
     np.testing.assert_allclose([row.score for row in kept], found.scores, atol=SCORE)
     np.testing.assert_allclose(boxes[inside], found.boxes, atol=BOX, rtol=1e-5)
+
+
+def test_octave_scales_of_version_two_are_read(testing_library, binding):
+    spec = make_spec(output={"nms": "none", "score_threshold": 0.2, "max_detections": 60})
+    newer = json.loads(json.dumps(spec)) | {"version": 2}
+    count = newer["anchors"].pop("num_scales")
+    newer["anchors"]["octave_scales"] = [2 ** (each / count) for each in range(count)]
+    random = np.random.default_rng(4)
+    anchors = anchor_count(spec)
+    logits = random.normal(-3, 1.5, (anchors, 3)).astype(np.float32)
+    codes = random.normal(0, 0.4, (anchors, 4)).astype(np.float32)
+    library = ctypes.CDLL(str(testing_library))
+    found = []
+    for each in (spec, newer):
+        rows = (binding.CRow * 60)()
+        arrays = (each.ctypes.data_as(ctypes.c_void_p) for each in (logits, codes))
+        kept = library.effdet_testing_finish(json.dumps(each).encode(), *arrays, rows)
+        found.append((kept, bytes(rows)))
+    assert found[0] == found[1]
+    assert found[0][0] > 10
