@@ -5,6 +5,7 @@
     EffdetDeployError                 1  a bug of ours, unless a subclass says otherwise
     ├── UsageError                    2  options that are unknown, contradict or cannot be met
     │   └── UnknownNameError          2  a name that is not in a registry; carries the nearest ones
+    │       └── UnknownDeviceError    2  a device
     ├── VerificationError             3  the artifact does not do what its reference does
     ├── MissingError                  4  something this machine lacks
     │   ├── MissingPackageError       4  an optional package; names the extra
@@ -70,6 +71,10 @@ class UsageError(EffdetDeployError):
     exit_code = 2
 
 
+_LISTED_WHOLE = 8
+"""How many names are listed beside the nearest ones: what was meant may be spelled otherwise."""
+
+
 class UnknownNameError(UsageError):
     """A name that is not in a registry.
 
@@ -84,8 +89,19 @@ class UnknownNameError(UsageError):
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         listed = ", ".join(near or names)
         remedy = f"Did you mean {listed}?" if near else f"Choose one of: {listed}."
+        if near and len(names) <= _LISTED_WHOLE:
+            remedy += f" Known are: {', '.join(names)}."
         super().__init__(f"There is no {kind} named '{name}'.", remedy)
         self.nearest = tuple(near)
+
+
+class UnknownDeviceError(UnknownNameError):
+    """A device that an engine does not have, or under a name that it does not go by."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__("device", name, known)
+        if name.lower().startswith(("gpu", "nvidia")):
+            self.remedy = "NVIDIA GPUs are called 'cuda', or 'cuda:1' for the second one."
 
 
 class VerificationError(EffdetDeployError):

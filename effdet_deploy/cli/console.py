@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import time
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from rich.console import Console
+    from rich.segment import Segment
 
 
 def stdout() -> Console:
@@ -25,16 +26,44 @@ def stderr() -> Console:
     return _console(to_stderr=True)
 
 
+# What a terminal would obey rather than show: C0 and C1 but for line feeds and tabs, marks that
+# turn the direction of what follows, and the surrogates that stand for bytes of no encoding.
+_OBEYED = (
+    *(each for each in range(0x20) if chr(each) not in "\n\t"),
+    *range(0x7F, 0xA0),
+    *(0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    *range(0xD800, 0xE000),
+)
+_SHOWN = dict.fromkeys(_OBEYED, "\N{REPLACEMENT CHARACTER}")
+_WIDTH_OF_NO_TERMINAL = 80
+
+
+def shown(text: str) -> str:
+    """Return ``text`` with a sign in place of each character that a terminal would obey.
+
+    Names of classes, variants and pictures come from files: an escape sequence in one of them must
+    reach no terminal.
+    """
+    return text.translate(_SHOWN)
+
+
 def _console(*, to_stderr: bool) -> Console:
     # Rich takes long to import, and `--help` does without it.
     from rich.console import Console
 
     class Screen(Console):
+        def render(self, *arguments: Any, **named: Any) -> Iterable[Segment]:
+            """Yield what is to be written; the one place that all text goes through."""
+            for segment in super().render(*arguments, **named):
+                yield segment if segment.control else segment._replace(text=shown(segment.text))
+
         def on_broken_pipe(self) -> None:
             """Go on in silence, where Rich would end with 1: the verdict is in the exit code."""
             mute(self.file)
 
-    return Screen(stderr=to_stderr, highlight=False, soft_wrap=True)
+    # Rich takes COLUMNS=0, as some editors and services set it, for a terminal without room.
+    width = _WIDTH_OF_NO_TERMINAL if os.environ.get("COLUMNS") == "0" else None
+    return Screen(stderr=to_stderr, highlight=False, soft_wrap=True, width=width)
 
 
 def mute(stream: IO[str]) -> None:
@@ -104,7 +133,9 @@ def write_json(target: Path | None, document: object) -> None:
     from effdet_deploy.files import write_atomically
 
     if target is not None:
-        write_atomically(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        # A file name that is no UTF-8 holds surrogates, which JSON can only escape.
+        write_atomically(target, text.encode("utf-8", "backslashreplace").decode())
 
 
 @contextlib.contextmanager

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.modelfile import Content
     from effdet_deploy.runtimes.adapter import Runtime
 
+_THREADS_PER_CPU = 32
+"""Ten thousand threads starve a machine for minutes before the first picture is done."""
+
 
 @dataclass(frozen=True)
 class Backend:
@@ -68,16 +71,19 @@ def load_runtime(
 
     Raises:
         UnknownNameError: no such backend, suffix or device.
-        UsageError: zero or fewer threads.
+        UsageError: no thread, or many times more than there are processors.
         ModelFileError: the file is unreadable, or holds something else than its name says.
         MissingError: the engine's package or the device is not there.
     """
     path = Path(path)
     require_model_file(path)
     require_content(path, _chosen(path, backend).content)
-    if threads is not None and threads < 1:
+    from effdet_deploy.runtimes.lanes import usable_cpus
+
+    most = _THREADS_PER_CPU * len(usable_cpus())
+    if threads is not None and not 1 <= threads <= most:
         raise UsageError(
-            f"The number of threads must be at least 1, not {threads}.",
+            f"The number of threads must be from 1 to {most} on this machine, not {threads}.",
             "Leave --threads out to let the engine choose.",
         )
     module = import_backend(path, backend)

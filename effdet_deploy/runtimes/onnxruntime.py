@@ -17,7 +17,12 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from effdet_deploy.artifact.modelfile import check_external_files, read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
-from effdet_deploy.errors import DeviceError, EffdetDeployWarning, ModelFileError, UnknownNameError
+from effdet_deploy.errors import (
+    DeviceError,
+    EffdetDeployWarning,
+    ModelFileError,
+    UnknownDeviceError,
+)
 from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes.adapter import (
     TimedRun,
@@ -117,7 +122,7 @@ def _chosen_device(asked: str) -> str:
     """Return ``cpu``, or a GPU with its number; ``auto`` is CUDA where this onnxruntime has it."""
     match = _DEVICE.fullmatch(asked)
     if match is None:
-        raise UnknownNameError("device", asked, _KNOWN_DEVICES)
+        raise UnknownDeviceError(asked, _KNOWN_DEVICES)
     kind = match.group(1) or "cuda"
     present = _GPU_PROVIDERS[kind] in ort.get_available_providers()
     if asked == "cpu" or (asked == "auto" and not present):

@@ -17,7 +17,7 @@ from effdet_deploy.artifact.modelfile import check_external_files, read_spec
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import TensorInfo, checked_feeds
-from effdet_deploy.errors import DeviceError, ModelFileError, UnknownNameError
+from effdet_deploy.errors import DeviceError, ModelFileError, UnknownDeviceError
 from effdet_deploy.runtimes.adapter import (
     TimedRun,
     closed_error,
@@ -52,7 +52,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
             "Use --device cpu, or --backend onnxruntime.",
         )
     if device not in ("auto", "cpu"):
-        raise UnknownNameError("device", device, ("auto", "cpu"))
+        raise UnknownDeviceError(device, ("auto", "cpu"))
     with _translated(path, "loaded"):
         return OpenVinoRuntime(path, spec, _core().read_model(str(path)), threads)
 

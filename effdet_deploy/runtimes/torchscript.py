@@ -12,7 +12,7 @@ import torch
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
-from effdet_deploy.errors import DeviceError, ModelFileError, UnknownNameError
+from effdet_deploy.errors import DeviceError, ModelFileError, UnknownDeviceError
 from effdet_deploy.runtimes.adapter import TimedRun, closed_error
 from effdet_deploy.runtimes.engine_errors import failed_run, last_line, translated
 
@@ -50,7 +50,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TorchS
 def _device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
-        raise UnknownNameError("device", name, ("auto", "cpu", "cuda", "cuda:1"))
+        raise UnknownDeviceError(name, ("auto", "cpu", "cuda", "cuda:1"))
     count = torch.cuda.device_count()
     if kind == "cpu" or (kind == "auto" and count == 0):
         return torch.device("cpu")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from effdet_deploy.artifact.modelfile import SUFFIXES
-from effdet_deploy.errors import MissingError, MissingPackageError, UnknownNameError
+from effdet_deploy.errors import MissingError, MissingPackageError, UnknownNameError, UsageError
 from effdet_deploy.runtimes import BACKENDS, load_runtime
 from tests.onnx_models import write_tiny
 
@@ -66,3 +66,24 @@ def test_a_missing_onnxruntime_names_the_package(tmp_path, monkeypatch):
     block(monkeypatch, "onnxruntime", "effdet_deploy.runtimes.onnxruntime")
     with pytest.raises(MissingError, match="pip install onnxruntime"):
         load_runtime(path)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 10_000, 10**6])
+def test_a_number_of_threads_beyond_reason_is_a_usage_error(tmp_path, threads):
+    path = write_tiny(tmp_path / "model.onnx")
+    with pytest.raises(UsageError, match="number of threads must be from 1 to"):
+        load_runtime(path, threads=threads)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_a_device_called_gpu_is_answered_with_cuda_s_names(tmp_path, backend):
+    path = write_tiny(tmp_path / "model.onnx")
+    with pytest.raises(UnknownNameError) as caught:
+        load_runtime(path, backend, "gpu")
+    assert "'cuda'" in caught.value.remedy
+
+
+def test_all_names_of_a_small_registry_are_listed(tmp_path):
+    with pytest.raises(UnknownNameError) as caught:
+        load_runtime(write_tiny(tmp_path / "model.onnx"), "ort")
+    assert "onnxruntime" in caught.value.remedy

@@ -14,7 +14,7 @@ from effdet_deploy.errors import (
     DeviceError,
     EffdetDeployError,
     ModelFileError,
-    UnknownNameError,
+    UnknownDeviceError,
     import_failure,
 )
 from effdet_deploy.runtimes.adapter import closed_error
@@ -108,7 +108,7 @@ def _device_index(device: str, count: int) -> int:
         )
     match = _DEVICE.fullmatch(device)
     if match is None:
-        raise UnknownNameError("device", device, ("auto", "cuda", "cuda:1"))
+        raise UnknownDeviceError(device, ("auto", "cuda", "cuda:1"))
     index = int(match.group(1) or 0)
     if index >= count:
         raise DeviceError(
