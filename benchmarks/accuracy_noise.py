@@ -6,22 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from precisions import KINDS, RECIPES, Setting, by_default, only, quantiser
+from clipping import METHODS
+from precisions import KINDS, RECIPES, Setting, by_default, only, quantizer
 from store import tell
 
-from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.evaluation.pictures import pictures_of
-from effdet_deploy.onnxgraph.index import head_node
+from effdet_deploy.onnxgraph.heads import head_node
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.precision.int8.convolutions import int8_share
 from effdet_deploy.precision.int8.quantizer import Recipe
-from effdet_deploy.precision.ranges import graph_inputs, open_session, with_outputs
+from effdet_deploy.precision.ranges import graph_inputs, run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from onnx import ModelProto
-    from precisions import Take
+    from precisions import How, Take
 
     Cells = dict[str, dict[str, float]]
 
@@ -44,36 +44,30 @@ def _by_kind(setting: Setting) -> Cells:
 
 def _by_recipe(setting: Setting) -> Cells:
     cells: Cells = {}
-    for name, recipe in RECIPES.items():
-        cells |= _measured(setting, "openvino", recipe, {name: by_default})
-    for ranges in ("least error", "min-max"):
-        recipe = Recipe("mse" if ranges == "least error" else "min-max")
+    for name, how in RECIPES.items():
+        cells |= _measured(setting, "openvino", how, {name: by_default})
+    for ranges, method in (("least error", None), ("min-max", METHODS["min-max"])):
         for target in ("tensorrt", "onnxruntime"):
             name = f"{ranges}, compensated, bias corrected, laid out for {target}"
-            cells |= _measured(setting, target, recipe, {name: by_default})
+            cells |= _measured(setting, target, (method, Recipe()), {name: by_default})
     return cells
 
 
-def _measured(setting: Setting, target: str, recipe: Recipe, rows: dict[str, Take]) -> Cells:
+def _measured(setting: Setting, target: str, how: How, rows: dict[str, Take]) -> Cells:
     """Return share of work and noise of each row: a name to what is INT8."""
-    made = quantiser(setting, recipe, target)
+    made = quantizer(setting, how, target)
     images = pictures_of(setting.val, IMAGES).letterboxed(setting.spec.input)
     batches = list(graph_inputs(images, setting.spec))
-    exact = _heads(made.model, batches)
+    heads = [head_node(made.model.graph, name).output[0] for name in HEAD_OUTPUTS]
+    exact = list(run_graph(made.model, heads, batches, threads=1))
     can_take = made.layout.can_take
     cells: Cells = {}
     for name, takes in rows.items():
         names = [each.name for each in made.convolutions if takes(each) and can_take(each)]
-        errors = _errors(exact, _heads(made.quantised(names), batches))
+        errors = _errors(exact, list(run_graph(made.quantized(names), heads, batches, threads=1)))
         cells[name] = {"share": int8_share(made.convolutions, names)} | errors
         tell(f"{name}: {errors}")
     return cells
-
-
-def _heads(model: ModelProto, batches: list[Any]) -> list[list[Any]]:
-    values = [head_node(model.graph, name).output[0] for name in HEAD_OUTPUTS]
-    session = open_session(with_outputs(model, values), threads=1)
-    return [session.run(None, {INPUT_NAME: batch}) for batch in batches]
 
 
 def _errors(exact: list[list[Any]], mine: list[list[Any]]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from store import code_digest, finished
 
 from effdet_deploy import ExportOptions, export
 from effdet_deploy.artifact.modelfile import read_spec
-from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
+from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.benchmark.samples import SEED
 from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.exporters.lowering import lower_precision
@@ -147,9 +147,9 @@ class Case:
             staging.mkdir(exist_ok=True)
             staged = Path(shutil.copyfile(source, staging / path.name))
             spec = read_spec(source, "onnx")
-            spec = dataclasses.replace(spec, precision=PrecisionSpec("int8", target))
             calibration = self._calibration()
             options = ExportOptions(precision="int8", target=target, calibration=calibration)
+            spec = dataclasses.replace(spec, precision=options.precision_spec)
             lower_precision(staged, spec, options, read_material(options), silent)
             staged.replace(path)
         return path

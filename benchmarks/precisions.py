@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from clipping import METHODS, OtherwiseClipped
 from onnx import helper, numpy_helper
 from store import code_digest, finished, tell
 
@@ -24,7 +25,7 @@ from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
 from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.delivery import plan_path
-from effdet_deploy.exporters.lowering import exact_path, lower_precision
+from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.material import read_material
 from effdet_deploy.files import sha256_file
 from effdet_deploy.onnxgraph.finishing import write_onnx
@@ -32,28 +33,34 @@ from effdet_deploy.onnxgraph.index import network_nodes
 from effdet_deploy.precision.int8.calibration import calibration_images
 from effdet_deploy.precision.int8.convolutions import find_convolutions, int8_share
 from effdet_deploy.precision.int8.layout import LAYOUTS
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Recipe
 from effdet_deploy.precision.ranges import graph_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from clipping import Method
+
     from effdet_deploy.precision.int8.convolutions import Convolution
 
     Take = Callable[[Convolution], bool]
+    How = tuple[Method | None, Recipe]
 
 BUDGET = 0.5
 BASELINE = "FP32"
+WITHOUT_VNNI = "AVX2"
 KINDS = ("stem", "depthwise", "squeeze-excite", "predict", "dense")
-RECIPES = {
-    "min-max, nearest": Recipe("min-max", compensate=False, correct_bias=False),
-    "percentile, nearest": Recipe("percentile", compensate=False, correct_bias=False),
-    "entropy, nearest": Recipe("entropy", compensate=False, correct_bias=False),
-    "least error, nearest": Recipe("mse", compensate=False, correct_bias=False),
-    "least error, nearest, bias corrected": Recipe("mse", compensate=False, correct_bias=True),
-    "least error, compensated": Recipe("mse", compensate=True, correct_bias=False),
-    "least error, compensated, bias corrected": Recipe(),
+_NEAREST = Recipe(compensate=False, correct_bias=False)
+RECIPES: dict[str, How] = {
+    **{f"{name}, nearest": (method, _NEAREST) for name, method in METHODS.items()},
+    "least error, nearest": (None, _NEAREST),
+    "least error, nearest, bias corrected": (None, Recipe(compensate=False)),
+    "least error, compensated": (None, Recipe(correct_bias=False)),
+    "least error, compensated, bias corrected": (None, Recipe()),
+    "the same, full range": (None, Recipe(int8_range="full")),
 }
+"""How activations are clipped, None as exports do, and how weights are made."""
+AS_EXPORTED = RECIPES["least error, compensated, bias corrected"]
 _SCENES = Path(__file__).parent.parent / "examples" / "digits" / "scenes.py"
 _SPLIT_BY = 2.0**13 + 1
 """Veltkamp's constant: a float32 split with it keeps float16's 11 bits of mantissa."""
@@ -95,7 +102,8 @@ class Made:
 class Entry:
     """One row: its name, the engine that computes it, what makes its file, and its baseline.
 
-    ``make`` is None for eager PyTorch. A technique serves to explain, not to be used.
+    ``make`` is None for eager PyTorch. A technique serves to explain, not to be used. ``limit`` is
+    the best instruction set that OpenVINO may use.
     """
 
     name: str
@@ -103,6 +111,7 @@ class Entry:
     make: Callable[[Setting, Path], Made] | None
     baseline: str = BASELINE
     is_technique: bool = False
+    limit: str = ""
 
     @property
     def stem(self) -> str:
@@ -142,6 +151,11 @@ def entries() -> list[Entry]:
         target: partial(_lowered, precision="int8", target=target)
         for target in ("openvino", "tensorrt", "onnxruntime")
     }
+    full = {
+        target: partial(_lowered, precision="int8", target=target, int8_range="full")
+        for target in ("openvino", "onnxruntime")
+    }
+    limited: Any = {"limit": WITHOUT_VNNI}
     rows = [
         Entry(BASELINE, "onnxruntime", _exported),
         Entry("eager PyTorch, effdet's post-processing", "pytorch", None),
@@ -150,23 +164,26 @@ def entries() -> list[Entry]:
         Entry("FP32 of inexact weights", "onnxruntime", _inexact),
         Entry("FP16 of inexact weights", "onnxruntime", _inexact_fp16, "FP32 of inexact weights"),
         Entry("INT8 default, openvino", "openvino", default["openvino"]),
+        Entry("INT8 default, openvino, without VNNI", "openvino", default["openvino"], **limited),
+        Entry("INT8 full range, openvino", "openvino", full["openvino"]),
+        Entry("INT8 full range, openvino, without VNNI", "openvino", full["openvino"], **limited),
         Entry(f"INT8 budget {BUDGET}, openvino", "openvino", _budgeted),
         Entry("INT8 default, tensorrt", "onnxruntime", default["tensorrt"]),
         Entry("INT8 default, onnxruntime", "onnxruntime", default["onnxruntime"]),
+        Entry("INT8 full range, onnxruntime", "onnxruntime", full["onnxruntime"]),
         Entry("onnxruntime.quantization, defaults", "onnxruntime", _naive),
         Entry("onnxruntime.quantization, network only", "onnxruntime", _naive_network),
     ]
     # What else is measured: each way to round, and each kind of layer added or left out.
     techniques: dict[str, Any] = {
-        name: partial(_quantised, recipe=recipe, takes=by_default)
-        for name, recipe in RECIPES.items()
+        name: partial(_quantized, how=how, takes=by_default) for name, how in RECIPES.items()
     }
     dense = "pointwise and full convolutions alone"
-    techniques[dense] = partial(_quantised, takes=only("dense"))
+    techniques[dense] = partial(_quantized, takes=only("dense"))
     for kind in KINDS:
         if kind != "dense":
-            techniques[f"the default and {kind}"] = partial(_quantised, takes=default_and(kind))
-    techniques["every convolution"] = partial(_quantised, takes=only(*KINDS))
+            techniques[f"the default and {kind}"] = partial(_quantized, takes=default_and(kind))
+    techniques["every convolution"] = partial(_quantized, takes=only(*KINDS))
     return rows + [
         Entry(f"INT8, {name}", "openvino", make, is_technique=True)
         for name, make in techniques.items()
@@ -197,11 +214,9 @@ def _lowered(setting: Setting, path: Path, **options: Any) -> Made:
     """Lower the FP32 file as an export does."""
     shutil.copyfile(setting.model, path)
     chosen = ExportOptions(calibration=setting.calibration, **options)
-    precision = PrecisionSpec(chosen.precision, chosen.target)
-    asked = dataclasses.replace(setting.spec, precision=precision)
+    asked = dataclasses.replace(setting.spec, precision=chosen.precision_spec)
     spec, notes = lower_precision(path, asked, chosen, read_material(chosen), tell)
-    for left in (plan_path(path), exact_path(path)):
-        left.unlink(missing_ok=True)
+    plan_path(path).unlink(missing_ok=True)
     every = find_convolutions(onnx.load(setting.model))
     names = {each.name for each in every} - set(spec.precision.kept)
     share = int8_share(every, names) if chosen.precision == "int8" else 0.0
@@ -275,32 +290,34 @@ def _rounding(node: onnx.NodeProto) -> list[onnx.NodeProto]:
     ]
 
 
-def quantiser(setting: Setting, recipe: Recipe, target: Any = "openvino") -> Quantiser:
-    """Return a quantiser of the FP32 export with the calibration pictures."""
+def quantizer(setting: Setting, how: How, target: Any = "openvino") -> OtherwiseClipped:
+    """Return a quantizer of the FP32 export with the calibration pictures."""
     images = calibration_images(setting.calibration, setting.spec.input)
     batches = list(graph_inputs(images, setting.spec))
-    model = onnx.load(setting.model)
-    return Quantiser(model, batches, target, recipe, setting.files / "cache", tell)
+    method, recipe = how
+    model, cache = onnx.load(setting.model), setting.files / "cache"
+    return OtherwiseClipped(method, model, batches, target, recipe, cache, tell)
 
 
-def _quantised(setting: Setting, path: Path, takes: Take, recipe: Recipe | None = None) -> Made:
-    """Quantise some convolutions for OpenVINO."""
-    made = quantiser(setting, recipe or Recipe())
+def _quantized(setting: Setting, path: Path, takes: Take, how: How = AS_EXPORTED) -> Made:
+    """Quantize some convolutions for OpenVINO."""
+    made = quantizer(setting, how)
     names = [each.name for each in made.convolutions if takes(each)]
-    spec = dataclasses.replace(setting.spec, precision=PrecisionSpec("int8", "openvino"))
-    write_onnx(made.quantised(names), spec, path)
+    precision = PrecisionSpec("int8", "openvino", int8_range=how[1].int8_range)
+    spec = dataclasses.replace(setting.spec, precision=precision)
+    write_onnx(made.quantized(names), spec, path)
     return Made(path, int8_share(made.convolutions, names))
 
 
 def _naive_network(setting: Setting, path: Path) -> Made:
-    """Spare preprocessing, decoding and NMS, which do not survive being quantised."""
+    """Spare preprocessing, decoding and NMS, which do not survive being quantized."""
     graph = onnx.load(setting.model).graph
     network = {node.name for node in network_nodes(graph)}
     return _naive(setting, path, [node.name for node in graph.node if node.name not in network])
 
 
 def _naive(setting: Setting, path: Path, spared: list[str] | None = None) -> Made:
-    """Quantise with ONNX Runtime's defaults, on the same pictures."""
+    """Quantize with ONNX Runtime's defaults, on the same pictures."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     images = calibration_images(setting.calibration, setting.spec.input)

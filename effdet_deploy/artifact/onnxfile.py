@@ -84,7 +84,7 @@ def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
             path.open("rb") as stream,
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return _Walk(data).model()
+            return Walk(data).model()
     except (ValueError, UnicodeDecodeError) as error:
         raise ModelFileError(
             f"'{path}' is not a readable ONNX model: {error}.",
@@ -93,7 +93,7 @@ def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
 
 
 @dataclass
-class _Walk:
+class Walk:
     """One pass over the file; collects operators and external names on the way."""
 
     data: mmap.mmap
@@ -101,6 +101,7 @@ class _Walk:
     external: dict[str, None] = field(default_factory=dict)
 
     def model(self) -> OnnxFile:
+        """Walk through everything; raises ValueError where it is damaged."""
         ir_version = 0
         opsets: dict[str, int] = {}
         metadata: dict[str, str] = {}
@@ -144,6 +145,7 @@ class _Walk:
             self.operators[operator if own else f"{domain}::{operator}"] += 1
 
     def opset(self, span: Span) -> tuple[str, int]:
+        """Return domain and version; ONNX's own domain is empty."""
         domain, version = "", 0
         for number, value in self.fields(span):
             if number == 1 and not isinstance(value, int):
@@ -153,10 +155,12 @@ class _Walk:
         return ("" if domain == "ai.onnx" else domain), version
 
     def entry(self, span: Span) -> tuple[str, str]:
+        """Return key and value of an entry of metadata."""
         pair = {number: value for number, value in self.fields(span) if isinstance(value, tuple)}
         return self.text(pair.get(1, (0, 0))), self.text(pair.get(2, (0, 0)))
 
     def text(self, span: Span) -> str:
+        """Return what stands in a span of bytes."""
         return self.data[span[0] : span[1]].decode()
 
     def fields(self, span: Span) -> Iterator[tuple[int, int | Span]]:
@@ -182,6 +186,7 @@ class _Walk:
             position += length
 
     def varint(self, position: int, end: int) -> tuple[int, int]:
+        """Return the whole number that stands at a position, and the position behind it."""
         value = 0
         for index in range(_MAX_VARINT_BYTES):
             if position + index >= end:

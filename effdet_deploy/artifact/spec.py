@@ -29,6 +29,7 @@ NmsForm = Literal["blocks", "matrix", "greedy"]
 BoxFormat = Literal["xyxy", "yxyx"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["tensorrt", "openvino", "onnxruntime"]
+Int8Range = Literal["portable", "full"]
 
 INPUT_NAME = "images"
 DETECTION_OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
@@ -145,14 +146,16 @@ class OutputSpec:
 class PrecisionSpec:
     """The precision written into the graph, for which engine, and what stayed higher.
 
-    ``int8_range`` is how INT8 is laid out (``portable`` or ``full``), ``instruction`` what a
-    processor needs to compute it right; None where any does.
+    ``int8_range`` is how far INT8 weights reach: ``portable`` ones cannot overflow the 16 bits in
+    which an x86 processor without VNNI adds two products, ``full`` ones can. None means that the
+    file is not INT8, or is too old to say: then its weights have to be looked at. ``instruction``
+    is what its target needs to compute it rightly; None if every processor does.
     """
 
     kind: Precision = "fp32"
     target: Target | None = None
     kept: tuple[Name, ...] = ()
-    int8_range: Name | None = None
+    int8_range: Int8Range | None = None
     instruction: Name | None = None
 
 

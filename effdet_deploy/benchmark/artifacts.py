@@ -57,6 +57,7 @@ class Settings:
     threads: tuple[int | None, ...] = (None,)
     trust: bool = False
     plan: Plan = field(default_factory=Plan)
+    allow_saturation: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,9 @@ class _Loaded:
 def _load(
     stack: contextlib.ExitStack, name: str, path: Path, threads: int | None, settings: Settings
 ) -> _Loaded:
-    detector = Detector.load(path, settings.backend, settings.device, threads, settings.trust)
+    detector = Detector.load(
+        path, settings.backend, settings.device, threads, settings.trust, settings.allow_saturation
+    )
     stack.callback(detector.close)
     require_device(detector.runtime.device, settings.device)
     takes = detector.spec.batch

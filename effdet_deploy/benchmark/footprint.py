@@ -88,7 +88,8 @@ def main(begun: float) -> None:
     index = int(device.partition(":")[2] or 0)
     free = 0 if device == "cpu" else free_memory(index)
     asked = time.perf_counter()
-    detector = Detector.load(path, backend, device, threads, trust)
+    # Whether an INT8 file may saturate is what the parent's own load has asked.
+    detector = Detector.load(path, backend, device, threads, trust, allow_saturation=True)
     loaded = time.perf_counter()
     feed = sample_batch(detector.spec, batch)
     ready = time.perf_counter()

@@ -42,6 +42,7 @@ def run(
     seconds: Seconds = 30.0,
     under_load: UnderLoad = False,
     trust: option.Trust = False,
+    allow_saturation: option.AllowSaturation = False,
     json_file: option.JsonFile = None,
     markdown: Markdown = None,
 ) -> None:
@@ -61,6 +62,7 @@ def run(
         option.positive_numbers("--threads", threads) or (None,),
         trust,
         Plan(runs, max_runs, precision, seconds),
+        allow_saturation,
     )
     if markdown is not None:
         require_package("matplotlib", "drawing charts", "report")

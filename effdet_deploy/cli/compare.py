@@ -59,6 +59,7 @@ def run(
     device: option.Device = "auto",
     threads: option.Threads = None,
     trust: option.Trust = False,
+    allow_saturation: option.AllowSaturation = False,
     html_file: HtmlFile = None,
     json_file: option.JsonFile = None,
 ) -> None:
@@ -84,7 +85,7 @@ def run(
         pictures = pictures_of_set(read_coco(coco, images, limit))
     elif images is not None:
         pictures = pictures_of(images, limit)
-    engine = Engine(backend, device, threads, trust)
+    engine = Engine(backend, device, threads, trust, allow_saturation)
     with console.stages() as begin:
         result = compare_files(
             candidates,

@@ -28,6 +28,7 @@ def run(
     device: option.Device = "auto",
     threads: option.Threads = None,
     trust: option.Trust = False,
+    allow_saturation: option.AllowSaturation = False,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", metavar="FILE", help="The result; default DIR/detections.json."),
@@ -46,7 +47,7 @@ def run(
     if result.parent.is_dir() or result.parent.resolve() not in made:
         console.require_targets(result)
     console.require_distinct(result, *console.with_sidecars(model), *copies, *copies.values())
-    with load(model, backend, device, threads, trust) as detector:
+    with load(model, backend, device, threads, trust, allow_saturation) as detector:
         threshold = outputs.shown_threshold(detector, score_threshold)
         output.mkdir(parents=True, exist_ok=True)
         said, computed = detector.spec.precision.kind, detector.runtime.precision

@@ -41,6 +41,7 @@ def run(
     device: option.Device = "auto",
     threads: option.Threads = None,
     trust: option.Trust = False,
+    allow_saturation: option.AllowSaturation = False,
     json_file: option.JsonFile = None,
 ) -> None:
     """Measure mAP on a COCO set; differences are paired, with a 95% bootstrap interval."""
@@ -58,7 +59,9 @@ def run(
     dataset = read_coco(coco, images, limit)
     with contextlib.ExitStack() as stack:
         detectors = {
-            str(model): stack.enter_context(load(model, backend, device, threads, trust))
+            str(model): stack.enter_context(
+                load(model, backend, device, threads, trust, allow_saturation)
+            )
             for model in models
         }
         if weights:

@@ -101,7 +101,8 @@ def stored_command(given: Mapping[str, Any]) -> str:
     for name, value in given.items():
         is_left_out = value is None or value is False or value == ""
         is_default = name in defaults and value == defaults[name]
-        if name in _NOT_STORED or is_left_out or is_default:
+        says_nothing = name == "int8_range" and not given["int8"]
+        if name in _NOT_STORED or is_left_out or is_default or says_nothing:
             continue
         word = f"--{_OPTION_NAMES.get(name, name).replace('_', '-')}"
         if value is True:

@@ -24,6 +24,12 @@ Threads = Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Load an engine that has no sidecar to check it by.")
 ]
+AllowSaturation = Annotated[
+    bool,
+    typer.Option(
+        "--allow-saturation", help="Run an INT8 file that this processor adds up wrongly."
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
 ]
@@ -94,6 +100,9 @@ EXPORT: Table = {
         _FILE, "DIR", "Of --eval-data; default: images/ beside it, else its own folder."
     ),
     "precision_file": _option(_FILE, "FILE", "Which layers are INT8.", "--precision"),
+    "int8_range": _option(
+        str, None, "portable: INT8 right on every x86; full: one more bit, right only with VNNI."
+    ),
     "input_kind": _option(str, None, "uint8, float255 or normalized.", "--input"),
     "channel_order": _option(str, None, "rgb or bgr."),
     "nms": _option(str, None, "static, onnx, plugin (TensorRT's own; needs --target) or none."),

@@ -56,9 +56,10 @@ class Detector:
         device: str = "auto",
         threads: int | None = None,
         trust: bool = False,
+        allow_saturation: bool = False,
     ) -> Self:
         """Load an exported model; see :func:`effdet_deploy.runtimes.load_runtime`."""
-        return cls(load_runtime(path, backend, device, threads, trust))
+        return cls(load_runtime(path, backend, device, threads, trust, allow_saturation))
 
     @property
     def spec(self) -> DetectorSpec:

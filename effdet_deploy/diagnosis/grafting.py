@@ -22,6 +22,7 @@ from effdet_deploy.onnxgraph.index import (
     float_inputs,
     float_values,
     initializers,
+    insert_after,
     network_nodes,
     producers,
 )
@@ -29,7 +30,7 @@ from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.precision.ranges import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto, TensorProto
@@ -190,25 +191,15 @@ class HalfGrafting:
             for value, name in constants.items():
                 halved = numpy_helper.to_array(tensors[value]).astype(np.float16)
                 graph.initializer.append(numpy_helper.from_array(halved.astype(np.float32), name))
-        # Each rounded form is made right after the value, so that nodes stay in order.
-        ordered = [cast for each in graph.input for cast in _rounding(each.name, pairs)]
-        for node in graph.node:
-            ordered.append(node)
-            ordered += [cast for value in node.output for cast in _rounding(value, pairs)]
-        del graph.node[:]
-        graph.node.extend(ordered)
+        casts = {}
+        for value, name in pairs.items():
+            short = f"{name}.as_fp16"
+            casts[value] = [
+                onnx.helper.make_node("Cast", [value], [short], short, to=_HALF),
+                onnx.helper.make_node("Cast", [short], [name], f"{name}.as_fp32", to=_SINGLE),
+            ]
+        insert_after(graph, casts)
         return with_heads(model, heads)
-
-
-def _rounding(value: str, rounded: Mapping[str, str]) -> list[NodeProto]:
-    """Return the nodes that make the rounded form of ``value``, whose name ``rounded`` has."""
-    if value not in rounded:
-        return []
-    name, half = rounded[value], f"{rounded[value]}.as_fp16"
-    return [
-        onnx.helper.make_node("Cast", [value], [half], half, to=_HALF),
-        onnx.helper.make_node("Cast", [half], [name], f"{name}.as_fp32", to=_SINGLE),
-    ]
 
 
 def head_values(model: ModelProto) -> list[str]:

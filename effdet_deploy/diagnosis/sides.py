@@ -43,6 +43,7 @@ class Engine:
     device: str = "auto"
     threads: int | None = None
     trust: bool = False
+    allow_saturation: bool = False
 
 
 def open_references(

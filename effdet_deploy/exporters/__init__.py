@@ -58,6 +58,7 @@ def export(
         raise UnknownNameError("output suffix", target.suffix, EXPORTERS)
     chosen.require_fits(target.suffix)
     require_writable_target(target)
+    _imported("effdet_deploy.exporters.verifying").require_verifiable(chosen)
     material = _imported("effdet_deploy.exporters.material").read_material(chosen)
     # What is missing of the extra is said before the work begins.
     _imported("effdet_deploy.pytorch.weights.loading")

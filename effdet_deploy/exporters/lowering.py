@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 from typing import TYPE_CHECKING
 
 import onnx
 
 from effdet_deploy.cache import cache_directory
 from effdet_deploy.evaluation.pictures import verification_images
-from effdet_deploy.exporters.delivery import plan_path, scratch_path
+from effdet_deploy.exporters.delivery import plan_path
 from effdet_deploy.onnxgraph.finishing import write_onnx
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.convolutions import int8_share
 from effdet_deploy.precision.int8.layout import LAYOUTS
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
+from effdet_deploy.precision.int8.saturation import losses_without_vnni
 from effdet_deploy.precision.int8.sensitivity import search
-from effdet_deploy.precision.precisionfile import read_plan, write_plan
+from effdet_deploy.precision.precisionfile import read_precision_file, write_precision_file
 from effdet_deploy.precision.ranges import graph_inputs
 
 if TYPE_CHECKING:
@@ -30,17 +30,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from effdet_deploy.artifact.spec import DetectorSpec, Target
+    from effdet_deploy.artifact.spec import DetectorSpec, PrecisionSpec, Target
     from effdet_deploy.evaluation.pictures import Pictures
     from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
-    from effdet_deploy.precision.int8.sensitivity import Plan
+    from effdet_deploy.precision.int8.sensitivity import Search
     from effdet_deploy.progress import Progress
 
     Lowered = tuple[DetectorSpec, tuple[str, ...]]
     Inputs = list[NDArray[Any]]
 
 _NAMED = 3
+_SATURATION_IMAGES = 4
 _SYNTHETIC = (
     "FP16's limits were checked on synthetic pictures; pass --calibration DIR with your own."
 )
@@ -72,11 +73,6 @@ def lower_precision(
         model, kept, notes = _lower_to_int8(model, path, spec, options, material.ranges, progress)
     precision = dataclasses.replace(spec.precision, kept=kept)
     return write_onnx(model, dataclasses.replace(spec, precision=precision), path), notes
-
-
-def exact_path(staged: Path) -> Path:
-    """Return where the FP32 graph stands from which the INT8 one at ``staged`` was made."""
-    return scratch_path(staged, "exact")
 
 
 def _lower_to_fp16(
@@ -114,67 +110,91 @@ def _lower_to_int8(
     pictures: Pictures,
     progress: Progress,
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
-    shutil.copyfile(path, exact_path(path))
     target: Target = spec.precision.target or "tensorrt"
     cache = cache_directory() / "calibration"
     progress("reading the calibration pictures")
     batches = list(graph_inputs(pictures.letterboxed(spec.input), spec))
     has_half = LAYOUTS[target].half
     unfit = _unfit_nodes(model, batches, progress) if has_half else _Unfit()
-    quantiser = Quantiser(model, batches, target, Recipe(), cache, progress)
-    names, plan = _chosen(quantiser, unfit.nodes, spec, options, progress)
+    recipe = Recipe(int8_range=spec.precision.int8_range or "full")
+    quantizer = Quantizer(model, batches, target, recipe, cache, progress)
+    names, plan = _chosen(quantizer, unfit.nodes, spec, options, progress)
     progress("writing INT8")
-    lowered = quantiser.quantised(names)
+    lowered = quantizer.quantized(names)
+    ranges = _said_of_ranges(lowered, spec.precision, batches, progress)
     if has_half:
         to_half(lowered, unfit.nodes)
-    write_plan(plan_path(path), quantiser.convolutions, names, plan)
-    higher = [each.name for each in quantiser.convolutions if each.name not in names]
+    write_precision_file(plan_path(path), quantizer.convolutions, names, plan)
+    higher = [each.name for each in quantizer.convolutions if each.name not in names]
     kept = tuple(dict.fromkeys((*higher, *unfit.nodes)))
-    spared = _spared(quantiser) if options.precision_file is None else ()
-    return lowered, kept, (*unfit.notes, *spared, *_summary(quantiser, names, plan))
+    spared = _spared(quantizer) if options.precision_file is None else ()
+    return lowered, kept, (*unfit.notes, *spared, *_summary(quantizer, names, plan), *ranges)
 
 
 def _chosen(
-    quantiser: Quantiser,
+    quantizer: Quantizer,
     unfit: Collection[str],
     spec: DetectorSpec,
     options: ExportOptions,
     progress: Progress,
-) -> tuple[Collection[str], Plan | None]:
+) -> tuple[Collection[str], Search | None]:
     if options.precision_file is not None:
-        listed = read_plan(options.precision_file, quantiser.convolutions, quantiser.layout)
+        listed = read_precision_file(
+            options.precision_file, quantizer.convolutions, quantizer.layout
+        )
         return [name for name in listed if name not in unfit], None
     # What FP16 cannot hold is not cut down to INT8 either.
-    allowed = [name for name in quantiser.default() if name not in unfit]
+    allowed = [name for name in quantizer.default() if name not in unfit]
     if options.max_map_drop is None or options.eval_data is None:
         return allowed, None
-    accuracy = BudgetedAccuracy(quantiser, options.eval_data, options.eval_images, spec)
+    accuracy = BudgetedAccuracy(quantizer, options.eval_data, options.eval_images, spec)
 
     def measure(model: ModelProto) -> float:
         """Return the mAP of FP32, or of an INT8 graph as it would be delivered."""
-        if model is not quantiser.model and quantiser.layout.half:
+        if model is not quantizer.model and quantizer.layout.half:
             to_half(model, unfit)
         return accuracy.measure(model)
 
-    plan = search(quantiser, allowed, options.max_map_drop, measure, accuracy.journal, progress)
+    plan = search(quantizer, allowed, options.max_map_drop, measure, accuracy.journal, progress)
     kept = set(plan.kept)
     names = [
         each.name
-        for each in quantiser.convolutions
+        for each in quantizer.convolutions
         if each.name in allowed and each.group not in kept
     ]
     return names, plan
 
 
-def _spared(quantiser: Quantiser) -> tuple[str, ...]:
+def _said_of_ranges(
+    lowered: ModelProto, precision: PrecisionSpec, batches: Inputs, progress: Progress
+) -> tuple[str, ...]:
+    """Say where the file is right, and what it would lose elsewhere."""
+    if precision.int8_range == "portable":
+        return ("INT8 weights have the portable range: right on every processor.",)
+    if precision.instruction is None:
+        return ()
+    progress("computing what it would lose without VNNI")
+    losses = losses_without_vnni(lowered, batches[:_SATURATION_IMAGES])
+    if not losses:
+        return ("On these pictures no layer would lose anything without VNNI.",)
+    worst = losses[0]
+    text = (
+        "INT8 weights have the full range, which needs a processor with VNNI: without it, "
+        f"{len(losses)} layers would be added up wrongly, worst of all {worst.name} "
+        f"({worst.changed:.0%} of its sums, {worst.snr_db:.1f} dB of signal left)."
+    )
+    return (text,)
+
+
+def _spared(quantizer: Quantizer) -> tuple[str, ...]:
     return tuple(
         f"{name} is not made INT8: rounding its input would leave {snr:.0f} dB of it."
-        for name, snr in quantiser.drowned.items()
+        for name, snr in quantizer.drowned.items()
     )
 
 
-def _summary(quantiser: Quantiser, names: Collection[str], plan: Plan | None) -> tuple[str, ...]:
-    share = int8_share(quantiser.convolutions, names)
+def _summary(quantizer: Quantizer, names: Collection[str], plan: Search | None) -> tuple[str, ...]:
+    share = int8_share(quantizer.convolutions, names)
     text = f"INT8 does {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
     if plan is None:
         return (f"{text}.",)

@@ -11,7 +11,7 @@ from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.evaluation.pictures import Pictures, pictures_of
 from effdet_deploy.precision.int8.calibration import calibration_pictures
-from effdet_deploy.precision.precisionfile import require_plan
+from effdet_deploy.precision.precisionfile import require_precision_file
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.options import ExportOptions
@@ -49,7 +49,7 @@ def read_material(options: ExportOptions) -> Material:
         require_pycocotools()
         read_coco(options.eval_data, options.eval_images)
     if options.precision_file is not None:
-        require_plan(options.precision_file)
+        require_precision_file(options.precision_file)
     if options.precision == "int8" and options.calibration is not None:
         ranges = calibration_pictures(options.calibration)
         for source in ranges.sources:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -17,7 +18,7 @@ from effdet_deploy.exporters.delivery import (
 )
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.source import load_source, specification_of
-from effdet_deploy.exporters.speed import speed_notes
+from effdet_deploy.exporters.verifying import verifying_engine
 from effdet_deploy.files import staging
 from effdet_deploy.onnxgraph.finishing import finish_graph, name_nodes, write_onnx
 from effdet_deploy.onnxgraph.nms_plugin import (
@@ -31,6 +32,7 @@ from effdet_deploy.parity.comparison import verify
 from effdet_deploy.parity.side import RuntimeSide, open_heads
 from effdet_deploy.parity.tolerances import tolerance_for
 from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.instructions import describe_kernels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,8 +81,6 @@ def export(
             has_budget = options.max_map_drop is not None
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)
             report = verify_onnx(staged, spec, reference, images, tolerance)
-            if report.deliverable:
-                notes += speed_notes(staged, spec, progress)
         if is_plan_of(options.precision_file, output):
             # It stays as its user wrote it, with all it says.
             plan_path(staged).unlink()
@@ -122,13 +122,17 @@ def verify_onnx(
     images: list[NDArray[np.uint8]],
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
-    """Compare the file at ``path`` with eager PyTorch in ONNX Runtime on the CPU.
+    """Compare the file at ``path`` with eager PyTorch, on the CPU, in the engine that it is for.
 
-    Of a graph that ends in a plugin, only the raw heads can be run; they are finished in numpy.
+    That is ONNX Runtime, which computes a file for TensorRT in float as it is written, or OpenVINO
+    where it is installed. Of a graph that ends in a plugin, only the raw heads can be run; they are
+    finished in numpy.
     """
-    settings: dict[str, Any] = {"backend": "onnxruntime", "device": "cpu"}
+    engine, not_run = verifying_engine(spec.precision.target)
+    settings: dict[str, Any] = {"backend": engine, "device": "cpu"}
     with contextlib.ExitStack() as stack:
         raw, whole = open_heads(path, spec, stack, **settings), None
         if spec.output.nms not in ("none", "plugin"):
             whole = stack.enter_context(contextlib.closing(load_runtime(path, **settings)))
-        return verify(RuntimeSide(spec, whole, raw), reference, images, tolerance)
+        report = verify(RuntimeSide(spec, whole, raw), reference, images, tolerance)
+    return dataclasses.replace(report, computed_by=describe_kernels(engine), not_run=not_run)

@@ -13,8 +13,10 @@ from effdet_deploy.artifact.spec import (
     BoxFormat,
     ChannelOrder,
     InputKind,
+    Int8Range,
     NmsKind,
     Precision,
+    PrecisionSpec,
     Target,
 )
 from effdet_deploy.errors import UnknownNameError, UsageError
@@ -60,6 +62,7 @@ class ExportOptions:
     eval_data: Path | None = None
     eval_images: Path | None = None
     precision_file: Path | None = None
+    int8_range: Int8Range = "portable"
     input_kind: InputKind = "uint8"
     channel_order: ChannelOrder = "rgb"
     nms: NmsKind = "static"
@@ -85,6 +88,7 @@ class ExportOptions:
             ("channel order", self.channel_order, get_args(ChannelOrder)),
             ("NMS", self.nms, get_args(NmsKind)),
             ("box format", self.box_format, get_args(BoxFormat)),
+            ("INT8 range", self.int8_range, get_args(Int8Range)),
             ("target", self.target, (None, *get_args(Target))),
         ):
             if chosen not in known:
@@ -92,6 +96,17 @@ class ExportOptions:
         refuse(*self._limits(), *self._contradictions())
         require_batch(self.batch)
         require_use_of_pictures(self.verify_images, verify=self.verify)
+
+    @property
+    def precision_spec(self) -> PrecisionSpec:
+        """What the artifact says of its precision before any of it is made."""
+        if self.precision != "int8":
+            return PrecisionSpec(self.precision, self.target)
+        # A GPU, on which TensorRT computes, adds up the full range rightly.
+        on_cpu = self.target in ("openvino", "onnxruntime")
+        int8_range = self.int8_range if on_cpu else "full"
+        needs = "vnni" if on_cpu and int8_range == "full" else None
+        return PrecisionSpec("int8", self.target, int8_range=int8_range, instruction=needs)
 
     def _limits(self) -> Iterator[Rule]:
         score, iou = self.score_threshold, self.iou_threshold
@@ -142,6 +157,11 @@ class ExportOptions:
                 value is not None and not is_int8,
             )
         yield (
+            f"--int8-range only serves --int8, and the export is {self.precision.upper()}.",
+            "Add --int8, or leave --int8-range out.",
+            self.int8_range == "full" and not is_int8,
+        )
+        yield (
             "--int8 needs pictures to calibrate on.",
             "Pass --calibration with a folder of pictures like those the detector will see.",
             is_int8 and self.calibration is None,
@@ -189,6 +209,12 @@ class ExportOptions:
                 f"--target {self.target} contradicts the output's suffix '{suffix}'.",
                 "A .engine is always for tensorrt: leave --target out.",
                 self.target is not None and target != self.target,
+            ),
+            (
+                "--int8-range full is for engines that run on a CPU; what is laid out for TensorRT "
+                "always has the full range, which a GPU adds up rightly.",
+                "Leave --int8-range out.",
+                self.int8_range == "full" and target == "tensorrt",
             ),
             *(self._unfit_for_torchscript() if suffix == ".torchscript" else ()),
             *self._unfit_nms(target),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from effdet_deploy.artifact.classes import class_specs
-from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec, PrecisionSpec
+from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec
 from effdet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def specification_of(
         ),
         input_kind=options.input_kind,
         channel_order=options.channel_order,
-        precision=PrecisionSpec(options.precision, options.target),
+        precision=options.precision_spec,
         batch=options.batch,
         weights_sha256=source.weights_sha256,
         parameters=sum(each.numel() for each in source.model.parameters()),

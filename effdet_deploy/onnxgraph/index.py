@@ -1,4 +1,7 @@
-"""The part of an exported graph whose precision may change: between preprocessing and heads."""
+"""An index of an ONNX graph: what makes and what reads each value, and which of them are float.
+
+Of a file of ours, the network is what stands between preprocessing and heads.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from effdet_deploy.errors import ModelFileError
 from effdet_deploy.onnxgraph.heads import head_node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from onnx import GraphProto, ModelProto, NodeProto
 
-QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _PREPROCESS = "preprocess."
 
 
@@ -30,16 +33,13 @@ def network_nodes(graph: GraphProto) -> list[NodeProto]:
     found: set[str] = set()
     while wanted:
         node = wanted.pop()
-        if node.name in found or _is_preprocessing(node):
+        # A quantizer belongs to the convolution that it feeds, whatever value it is named after.
+        is_preprocessing = node.name.startswith(_PREPROCESS) and node.op_type not in QUANTIZERS
+        if node.name in found or is_preprocessing:
             continue
         found.add(node.name)
         wanted += [makers[value] for value in node.input if value in makers]
     return [node for node in graph.node if node.name in found]
-
-
-def _is_preprocessing(node: NodeProto) -> bool:
-    """A quantiser belongs to the convolution that it feeds, whatever value it is named after."""
-    return node.name.startswith(_PREPROCESS) and node.op_type not in QUANTISERS
 
 
 def producers(graph: GraphProto) -> dict[str, NodeProto]:
@@ -61,6 +61,27 @@ def initializers(graph: GraphProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
+def insert_after(
+    graph: GraphProto, added: Mapping[str, Iterable[NodeProto]], first: Iterable[NodeProto] = ()
+) -> None:
+    """Put nodes right behind the one that makes a value, in place, so that order stays valid.
+
+    Args:
+        graph: whose nodes are in an order that they can be computed in.
+        added: the nodes by the value that they read; those of graph inputs stand in front.
+        first: nodes that read constants alone; they stand before all others.
+    """
+    ordered = list(first)
+    for value in graph.input:
+        ordered += added.get(value.name, ())
+    for node in graph.node:
+        ordered.append(node)
+        for name in node.output:
+            ordered += added.get(name, ())
+    del graph.node[:]
+    graph.node.extend(ordered)
+
+
 def float_values(model: ModelProto) -> set[str]:
     """Return the names of all float32 values: inputs, constants and computed ones."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
@@ -71,13 +92,10 @@ def float_values(model: ModelProto) -> set[str]:
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
     return floats | {
-        tensor.name for tensor in model.graph.initializer if is_float(tensor.data_type)
+        tensor.name
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT
     }
-
-
-def is_float(data_type: int) -> bool:
-    """Tell whether an ONNX element type is float32."""
-    return data_type == int(onnx.TensorProto.FLOAT)
 
 
 def float_inputs(node: NodeProto, floats: set[str]) -> Iterator[tuple[int, str]]:

@@ -236,6 +236,8 @@ class ParityReport:
         outputs: raw outputs; empty where only detections could be compared.
         detections: None where only raw outputs could be compared.
         chains: None where it is unknown what entered the reference's NMS.
+        computed_by: the engine that ran the candidate, its version and its kernels, where known.
+        not_run: why the engine that the candidate is laid out for did not run it; empty if it did.
     """
 
     precision: str
@@ -244,6 +246,8 @@ class ParityReport:
     outputs: tuple[OutputParity, ...] = ()
     detections: DetectionParity | None = None
     chains: ChainParity | None = None
+    computed_by: str = ""
+    not_run: str = ""
 
     @property
     def status(self) -> Status:
@@ -286,6 +290,8 @@ class ParityReport:
             "outputs": [output.to_dict() for output in self.outputs],
             "detections": self.detections.to_dict() if self.detections else None,
             "chains": dataclasses.asdict(self.chains) if self.chains else None,
+            "computed_by": self.computed_by,
+            "not_run": self.not_run,
         }
         cleaned: dict[str, Any] = without_non_finite(document)
         return cleaned

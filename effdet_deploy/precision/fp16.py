@@ -18,20 +18,18 @@ from effdet_deploy.onnxgraph.index import (
     float_inputs,
     float_values,
     initializers,
-    is_float,
+    insert_after,
     network_nodes,
     producers,
 )
 from effdet_deploy.precision.ranges import scan_ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable
     from typing import Any
 
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
-
-    from effdet_deploy.precision.ranges import Range
 
 LARGEST = 65504.0
 """The largest finite float16."""
@@ -42,7 +40,6 @@ MARGIN = 4.0
 MAX_WEIGHT_ERROR = 2.0**-9
 """Relative RMS error of a rounded constant; rounding alone gives about 2**-12."""
 _HALF, _SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-_SUFFIXES = {_HALF: "to_fp16", _SINGLE: "to_fp32"}
 # Operators that make float32 from other types; their float32 result is cast where it is used.
 _CREATORS = {"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"}
 
@@ -71,19 +68,20 @@ def find_unfit(model: ModelProto, batches: Iterable[NDArray[Any]]) -> list[Unfit
         for value in (*(name for _, name in float_inputs(node, floats)), *node.output)
         if value in floats
     }
-    computed = [value for value in values if value not in constants]
-    ranges = scan_ranges(model, computed, batches)
-    reasons = {value: _misfit_of_range(ranges[value]) for value in computed}
-    for value in values.keys() & constants.keys():
-        reasons[value] = _misfit_of_constant(numpy_helper.to_array(constants[value]))
-    return [Unfit(value, reasons[value]) for value in values if reasons[value]]
-
-
-def _misfit_of_range(seen: Range) -> str:
-    largest = seen.magnitude
-    if not largest * MARGIN <= LARGEST:
-        return f"reaches {largest:.3g}"
-    return f"stays below {largest:.3g}" if 0 < largest < SMALLEST_NORMAL else ""
+    ranges = scan_ranges(model, [value for value in values if value not in constants], batches)
+    found = []
+    for value in values:
+        reason = ""
+        if value in constants:
+            reason = _misfit_of_constant(numpy_helper.to_array(constants[value]))
+        elif not (largest := ranges[value].magnitude) * MARGIN <= LARGEST:
+            # NaN, too, is not within the limit.
+            reason = f"reaches {largest:.3g}"
+        elif 0 < largest < SMALLEST_NORMAL:
+            reason = f"stays below {largest:.3g}"
+        if reason:
+            found.append(Unfit(value, reason))
+    return found
 
 
 def _misfit_of_constant(values: NDArray[np.float32]) -> str:
@@ -125,10 +123,26 @@ def to_half(model: ModelProto, kept: Collection[str] = ()) -> None:
         if value in floats
     }
     casts = _free_graph_outputs(model, halved)
-    _retarget_casts(graph.node, half)
     constants = _half_constants(model, half, floats)
-    _rewire(graph.node, half, halved, floats, constants, casts)
-    _insert_casts(model, casts)
+    for node in graph.node:
+        if node.name not in half:
+            for index, value in enumerate(node.input):
+                if value in halved:
+                    node.input[index] = casts.setdefault((value, _SINGLE), f"{value}.to_fp32")
+            continue
+        if node.op_type == "Cast" and node.attribute[0].i == _SINGLE:
+            node.attribute[0].i = _HALF
+        for index, value in float_inputs(node, floats - halved):
+            node.input[index] = constants.get(value) or casts.setdefault(
+                (value, _HALF), f"{value}.to_fp16"
+            )
+    added: dict[str, list[NodeProto]] = {}
+    for (value, kind), name in casts.items():
+        # A cast that makes a graph output has that output's name, and its own is the node's.
+        node_name = f"{value}.{'to_fp16' if kind == _HALF else 'to_fp32'}"
+        cast = onnx.helper.make_node("Cast", [value], [name], node_name, to=kind)
+        added.setdefault(value, []).append(cast)
+    insert_after(graph, added)
 
 
 def _free_graph_outputs(model: ModelProto, halved: set[str]) -> _Casts:
@@ -148,14 +162,11 @@ def _free_graph_outputs(model: ModelProto, halved: set[str]) -> _Casts:
     return casts
 
 
-def _retarget_casts(nodes: Iterable[NodeProto], half: set[str]) -> None:
-    for node in nodes:
-        if node.op_type == "Cast" and node.name in half and is_float(node.attribute[0].i):
-            node.attribute[0].i = _HALF
-
-
 def _half_constants(model: ModelProto, half: set[str], floats: set[str]) -> dict[str, str]:
-    """Round the constants that the network reads; return the name of each one's float16 form."""
+    """Round the constants that the network reads; return the name of each one's float16 form.
+
+    One that something else reads as well stays, and gets a float16 form beside it.
+    """
     tensors = initializers(model.graph)
     readers: dict[str, set[bool]] = {}
     for node in model.graph.node:
@@ -171,42 +182,3 @@ def _half_constants(model: ModelProto, half: set[str], floats: set[str]) -> dict
         target = tensors[name] if kinds == {True} else model.graph.initializer.add()
         target.CopyFrom(numpy_helper.from_array(rounded, found[name]))
     return found
-
-
-def _rewire(
-    nodes: Iterable[NodeProto],
-    half: set[str],
-    halved: set[str],
-    floats: set[str],
-    constants: Mapping[str, str],
-    casts: _Casts,
-) -> None:
-    """Point every input at a value of the right type, and note the casts that this needs."""
-    for node in nodes:
-        if node.name in half:
-            for index, value in float_inputs(node, floats - halved):
-                node.input[index] = constants.get(value) or casts.setdefault(
-                    (value, _HALF), f"{value}.{_SUFFIXES[_HALF]}"
-                )
-        else:
-            for index, value in enumerate(node.input):
-                if value in halved:
-                    node.input[index] = casts.setdefault(
-                        (value, _SINGLE), f"{value}.{_SUFFIXES[_SINGLE]}"
-                    )
-
-
-def _insert_casts(model: ModelProto, casts: _Casts) -> None:
-    """Place each cast right after the node that makes its value, or first for a graph input."""
-    graph = model.graph
-    pending: dict[str, list[NodeProto]] = {}
-    for (value, kind), name in casts.items():
-        cast = onnx.helper.make_node("Cast", [value], [name], f"{value}.{_SUFFIXES[kind]}", to=kind)
-        pending.setdefault(value, []).append(cast)
-    ordered = [cast for value in graph.input for cast in pending.get(value.name, [])]
-    for node in graph.node:
-        ordered.append(node)
-        for value in node.output:
-            ordered += pending.get(value, [])
-    del graph.node[:]
-    graph.node.extend(ordered)

@@ -14,40 +14,42 @@ if TYPE_CHECKING:
 
     from effdet_deploy.precision.int8.convolutions import Convolution
     from effdet_deploy.precision.int8.layout import Layout
-    from effdet_deploy.precision.int8.sensitivity import Plan
+    from effdet_deploy.precision.int8.sensitivity import Search
 
 INT8, HIGHER = "int8", "higher"
 _VERSION = 1
 
 
-def write_plan(
+def write_precision_file(
     path: Path,
     convolutions: Iterable[Convolution],
     names: Collection[str],
-    plan: Plan | None = None,
+    search: Search | None = None,
 ) -> None:
     """Write which groups of ``convolutions`` are INT8: those that have a member in ``names``.
 
-    ``plan`` adds the table of losses, which a reader of the file ignores.
+    ``search`` adds the table of losses, which a reader of the file ignores.
     """
     groups: dict[str, str] = {}
     for each in convolutions:
         chosen = INT8 if each.name in names else groups.get(each.group, HIGHER)
         groups[each.group] = chosen
     document: dict[str, Any] = {"version": _VERSION, "groups": groups}
-    if plan is not None:
+    if search is not None:
         document |= {
-            "map_drop_points": plan.drop,
-            "int8_share_of_macs": plan.share,
+            "map_drop_points": search.drop,
+            "int8_share_of_macs": search.share,
             "losses": [
                 {"group": each.group, "macs": each.macs_share, "noise": each.noise}
-                for each in plan.losses
+                for each in search.losses
             ],
         }
     write_atomically(path, json.dumps(document, indent=2) + "\n")
 
 
-def read_plan(path: Path, convolutions: Iterable[Convolution], layout: Layout) -> tuple[str, ...]:
+def read_precision_file(
+    path: Path, convolutions: Iterable[Convolution], layout: Layout
+) -> tuple[str, ...]:
     """Return the names of the convolutions that the file makes INT8.
 
     A group that the file does not name stays in higher precision.
@@ -72,8 +74,8 @@ def read_plan(path: Path, convolutions: Iterable[Convolution], layout: Layout) -
     return tuple(each.name for each in every if groups.get(each.group) == INT8)
 
 
-def require_plan(path: Path) -> None:
-    """Check that the file can be read as a plan, for whichever network.
+def require_precision_file(path: Path) -> None:
+    """Check that the file can be read, for whichever network.
 
     Raises:
         DataError: the file is unreadable or of another form.

@@ -14,7 +14,7 @@ from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.detection.letterbox import to_input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from onnx import ModelProto
@@ -50,46 +50,47 @@ def scan_ranges(
     The extremes are taken inside the graph, so that no more memory is held than in a plain run.
     """
     names = list(values)
-    session = open_session(_with_extremes(model, names))
+    edited = deepcopy(model)
+    extremes = []
+    for index, name in enumerate(names):
+        for operator in ("ReduceMin", "ReduceMax"):
+            extremes.append(f"{operator}.{index}")
+            edited.graph.node.append(
+                onnx.helper.make_node(operator, [name], extremes[-1:], extremes[-1], keepdims=0)
+            )
     found: dict[str, Range] = {}
-    for batch in batches:
-        extremes = session.run(None, {INPUT_NAME: batch})
-        for index, name in enumerate(names):
-            seen = Range(float(extremes[2 * index]), float(extremes[2 * index + 1]))
+    for run in run_graph(edited, extremes, batches):
+        for name, low, high in zip(names, run[0::2], run[1::2], strict=True):
+            seen = Range(float(low), float(high))
             found[name] = found[name] | seen if name in found else seen
     return found
 
 
-def _with_extremes(model: ModelProto, names: Sequence[str]) -> ModelProto:
-    """Return a copy whose outputs are the minimum and maximum of each value."""
-    edited = deepcopy(model)
-    del edited.graph.output[:]
-    for index, name in enumerate(names):
-        for operator in ("ReduceMin", "ReduceMax"):
-            extreme = f"{operator}.{index}"
-            edited.graph.node.append(
-                onnx.helper.make_node(operator, [name], [extreme], extreme, keepdims=0)
-            )
-            edited.graph.output.append(
-                onnx.helper.make_tensor_value_info(extreme, onnx.TensorProto.FLOAT, [])
-            )
-    return edited
-
-
-def with_outputs(model: ModelProto, names: Iterable[str]) -> ModelProto:
-    """Return a copy of ``model`` whose outputs are the float32 values ``names``, in order."""
+def run_graph(
+    model: ModelProto,
+    values: Iterable[str],
+    batches: Iterable[NDArray[Any]],
+    threads: int | None = None,
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield the float32 ``values`` of ``model``, in order, for each graph input."""
     edited = deepcopy(model)
     del edited.graph.output[:]
     edited.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in values
     )
-    return edited
+    session = open_session(edited, threads)
+    for batch in batches:
+        yield session.run(None, {INPUT_NAME: batch})
 
 
 def open_session(model: ModelProto, threads: int | None = None) -> ort.InferenceSession:
-    """Load a graph in memory into ONNX Runtime on the CPU."""
+    """Load a graph in memory into ONNX Runtime on the CPU; Q/DQ pairs are computed as written.
+
+    Its INT8 kernels differ by processor, and some saturate: see :mod:`.int8.saturation`.
+    """
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
+    settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         settings.intra_op_num_threads = threads
     return ort.InferenceSession(

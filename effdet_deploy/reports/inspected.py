@@ -49,6 +49,7 @@ def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dic
     names = ", ".join(each.name for each in spec.classes[:_SHOWN_CLASSES])
     more = ", …" if spec.num_classes > _SHOWN_CLASSES else ""
     target = f" for {precision.target}" if precision.target else ""
+    target += f", {precision.int8_range} range" if precision.int8_range else ""
     kept = f"; kept higher: {len(precision.kept)}" if precision.kept else ""
     chip = f"{engine.gpu} {engine.compute_capability}".strip() if engine else ""
     return {

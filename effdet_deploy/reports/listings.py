@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Document: TypeAlias = Mapping[str, Any]
 
 _PERCENT = 100
+_PORTABLE_ALONE = "INT8 files are right with the portable range alone"
 CHECKED: tuple[Column[Finding], ...] = (
     Column("", lambda each: each.severity, "words"),
     Column("rule", lambda each: each.rule, "words"),
@@ -108,6 +109,11 @@ def render_installation(document: Document) -> RenderableType:
     machine = {
         "effdet-deploy": f"{document['effdet-deploy']} on Python {document['python']}",
         "machine": f"{document['platform']}, {document['cpus']} CPUs",
+        "INT8": "\n".join(
+            f"{engine}: {said['instructions']}, "
+            + ("every INT8 file is right" if said["full_range_is_right"] else _PORTABLE_ALONE)
+            for engine, said in document["int8"].items()
+        ),
         "NVIDIA GPUs": ", ".join(document["gpus"]) or "none",
         "ONNX Runtime": ", ".join(document["onnxruntime_providers"]) or "not installed",
     }

@@ -53,7 +53,12 @@ def head_findings(report: ParityReport, title: str) -> list[Finding]:
     sizes = " and ".join(map(str, report.batch_sizes)) or "-"
     where = f"{report.images} images, batch {sizes}"
     said = f"{title} {report.status} ({report.precision}; {where})"
-    return [Finding(said, report.status), *map(_output_finding, report.outputs)]
+    found = [Finding(said, report.status)]
+    if report.computed_by:
+        found.append(Finding(f"computed by {report.computed_by}", "detail"))
+    if report.not_run:
+        found.append(Finding(report.not_run, "cause"))
+    return [*found, *map(_output_finding, report.outputs)]
 
 
 def _output_finding(output: OutputParity) -> Finding:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, require_content, require_model_file
-from effdet_deploy.errors import UnknownNameError, UsageError, import_failure
+from effdet_deploy.errors import DeviceError, UnknownNameError, UsageError, import_failure
+from effdet_deploy.runtimes.instructions import require_exact_sums
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -58,6 +59,7 @@ def load_runtime(
     device: str = "auto",
     threads: int | None = None,
     trust: bool = False,
+    allow_saturation: bool = False,
 ) -> Runtime:
     """Load the model at ``path``.
 
@@ -68,12 +70,13 @@ def load_runtime(
             refused; ``"auto"`` takes the GPU where the engine has one.
         threads: CPU threads; None lets the engine choose.
         trust: load native code that has no sidecar to be checked against.
+        allow_saturation: load an INT8 file that this processor adds up wrongly.
 
     Raises:
         UnknownNameError: no such backend, suffix or device.
         UsageError: no thread, or many times more than there are processors.
         ModelFileError: the file is unreadable, or holds something else than its name says.
-        MissingError: the engine's package or the device is not there.
+        MissingError: the engine's package, the device or an instruction is not there.
     """
     path = Path(path)
     require_model_file(path)
@@ -87,7 +90,14 @@ def load_runtime(
             "Leave --threads out to let the engine choose.",
         )
     module = import_backend(path, backend)
-    return cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
+    runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
+    if not allow_saturation:
+        try:
+            require_exact_sums(path, runtime)
+        except DeviceError:
+            runtime.close()
+            raise
+    return runtime
 
 
 def import_backend(path: Path, backend: str = "auto") -> ModuleType:

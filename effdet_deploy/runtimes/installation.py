@@ -13,6 +13,7 @@ import re
 from typing import Any
 
 from effdet_deploy._version import __version__
+from effdet_deploy.runtimes import instructions
 from effdet_deploy.runtimes.gpu import list_gpus
 
 _DISTRIBUTION = "effdet-deploy"
@@ -57,6 +58,11 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        "int8": {
+            engine: {"instructions": here, "full_range_is_right": instructions.is_exact(here)}
+            for engine in ("onnxruntime", "openvino")
+            for here in (instructions.instruction_set(engine),)
+        },
         "gpus": gpus,
         "onnxruntime_providers": providers,
         "purposes": [_examine(each, packages[each]) for each in PURPOSES if each in packages],

@@ -108,13 +108,13 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OnnxRu
     check_external_files(path, spec)
     chosen = _chosen_device(device)
     try:
-        session = _create_session(path, chosen, threads)
+        session = _create_session(path, chosen, _settings(threads, spec))
     except DeviceError as error:
         if device != "auto":
             raise
         warnings.warn(f"{error.cause} The CPU is used.", EffdetDeployWarning, stacklevel=3)
         chosen = "cpu"
-        session = _create_session(path, chosen, threads)
+        session = _create_session(path, chosen, _settings(threads, spec))
     return OnnxRuntime(path, spec, session, chosen, threads)
 
 
@@ -137,7 +137,7 @@ def _chosen_device(asked: str) -> str:
     return f"{kind}:{match.group(2) or 0}"
 
 
-def _create_session(path: Path, device: str, threads: int | None) -> ort.InferenceSession:
+def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> ort.InferenceSession:
     """Open the file on ``device`` and nowhere else.
 
     Raises:
@@ -163,7 +163,7 @@ def _create_session(path: Path, device: str, threads: int | None) -> ort.Inferen
         options[_CUDA] = {"device_id": index, "use_tf32": "0"}
     with translated(path, "loaded", (*_RAISED, ValueError), partial(_refused, path, provider)):
         session = ort.InferenceSession(
-            str(path), _settings(threads), providers=list(options.items()), enable_fallback=0
+            str(path), settings, providers=list(options.items()), enable_fallback=0
         )
     session.disable_fallback()
     if session.get_providers()[0] != provider:
@@ -174,13 +174,17 @@ def _create_session(path: Path, device: str, threads: int | None) -> ort.Inferen
     return session
 
 
-def _settings(threads: int | None) -> ort.SessionOptions:
+def _settings(threads: int | None, spec: DetectorSpec) -> ort.SessionOptions:
     settings = ort.SessionOptions()
     # What goes wrong is raised; its log on stderr would only repeat it in ONNX Runtime's words.
     settings.log_severity_level = _FATAL
     # Looking for a tensor of the same shape whose memory is free compares all tensors with all
     # others, which is much of the time to load. Runs are as fast without, in the same memory.
     settings.enable_mem_reuse = False
+    if spec.precision.kind == "int8" and spec.precision.target != "onnxruntime":
+        # What is laid out for another engine is computed as it is written, in float: INT8 kernels
+        # for it are slower here than float ones, and saturate on processors without VNNI.
+        settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         settings.intra_op_num_threads = threads
         settings.inter_op_num_threads = 1
@@ -240,7 +244,9 @@ class OnnxRuntime:
 
         def create() -> Callable[[Tensors], Tensors]:
             return partial(
-                _run, ort.InferenceSession(graph, _settings(1), providers=[_CPU]), self.outputs
+                _run,
+                ort.InferenceSession(graph, _settings(1, spec), providers=[_CPU]),
+                self.outputs,
             )
 
         self._lanes = Lanes(path.name, count, create, images_in_cache(spec))

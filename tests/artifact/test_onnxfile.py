@@ -9,9 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
+from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.errors import ModelFileError
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
+from effdet_deploy.precision.ranges import graph_inputs
+from effdet_deploy.synthetic import structured_pictures
 from tests.onnx_models import tiny_model, write_tiny
+from tests.precision.tiny_network import SIDE as NETWORK_SIDE
+from tests.precision.tiny_network import network_spec, tiny_network
 
 
 def test_it_reads_what_onnx_reads(tmp_path):
@@ -93,3 +99,24 @@ def test_graphs_nested_beyond_protobufs_limit_are_refused(tmp_path):
     (tmp_path / "deep.onnx").write_bytes(b"\x08\x0a" + field(7, graph))
     with pytest.raises(ModelFileError, match="nested"):
         read_onnx(tmp_path / "deep.onnx")
+
+
+def test_int8_weights_are_those_that_onnx_reads(tmp_path):
+    network = tiny_network(table=True)
+    pictures = structured_pictures(2, NETWORK_SIDE, NETWORK_SIDE, 5)
+    batches = list(graph_inputs(pictures, network_spec()))
+    quantizer = Quantizer(network, batches, "openvino", Recipe(), tmp_path)
+    names = [each.name for each in quantizer.convolutions]
+    onnx.save(quantizer.quantized(names), tmp_path / "int8.onnx")
+    model = onnx.load(tmp_path / "int8.onnx")
+    tensors = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    found = read_int8_weights(tmp_path / "int8.onnx")
+    assert sorted(found) == sorted(names)
+    for each in quantizer.convolutions:
+        stored = tensors[f"{each.weight}.int8"]
+        kernel = stored.T if each.kind == "product" else stored
+        np.testing.assert_array_equal(found[each.name], kernel.reshape(*kernel.shape[:2], -1))
+
+
+def test_a_file_of_floats_has_no_int8_weights(tmp_path):
+    assert read_int8_weights(write_tiny(tmp_path / "tiny.onnx")) == {}

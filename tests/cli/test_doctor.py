@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 
 from effdet_deploy.cli import main
-from effdet_deploy.runtimes import installation
+from effdet_deploy.runtimes import installation, instructions
 
 
 def test_it_lists_versions_devices_and_providers(capsys, tmp_path):
@@ -38,3 +38,14 @@ def test_notices_are_told_apart_from_the_result(monkeypatch, capsys):
     shown = capsys.readouterr()
     assert "both installed" in shown.err
     assert "both installed" not in shown.out
+
+
+def test_it_tells_which_int8_files_are_right_here(monkeypatch, capsys, tmp_path):
+    sets = {"onnxruntime": "AVX-512 with VNNI", "openvino": "AVX2"}
+    monkeypatch.setattr(instructions, "instruction_set", sets.get)
+    assert main(["doctor", "--json", str(tmp_path / "doctor.json")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "onnxruntime: AVX-512 with VNNI, every INT8 file is right" in shown
+    assert "openvino: AVX2, INT8 files are right with the portable range alone" in shown
+    said = json.loads((tmp_path / "doctor.json").read_text())["int8"]
+    assert said["openvino"] == {"instructions": "AVX2", "full_range_is_right": False}

@@ -8,7 +8,9 @@ import pytest
 from effdet_deploy.artifact.spec import EngineSpec
 from effdet_deploy.cli import main
 from effdet_deploy.files import sha256_file, sidecar_path
+from effdet_deploy.runtimes import instructions
 from tests.onnx_models import detector_spec, tiny_model, write_tiny
+from tests.runtimes.test_instructions import PLANTED, int8_file
 
 
 def test_it_shows_spec_tensors_operators_size_and_hash(model, capsys):
@@ -90,3 +92,27 @@ def test_an_unwritable_json_target_is_told_first(tmp_path, capsys):
     target = tmp_path / "absent" / "said.json"
     assert main(["inspect", str(write_tiny(tmp_path / "m.onnx")), "--json", str(target)]) == 2
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("written", "here", "said"),
+    [
+        ("full", "AVX2", "WRONG here, with AVX2"),
+        ("full", "AMX", "right here, with AMX"),
+        ("portable", "AVX2", "right on every processor"),
+    ],
+)
+def test_it_tells_whether_int8_is_right_on_this_processor(
+    tmp_path, capsys, monkeypatch, written, here, said
+):
+    monkeypatch.setattr(instructions, "instruction_set", lambda _engine: here)
+    path = int8_file(tmp_path / "int8.onnx", "openvino", written, written=written)
+    target = tmp_path / "said.json"
+    assert main(["inspect", str(path), "--json", str(target)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert said in shown
+    assert f"int8 for openvino, {written} range" in shown
+    document = json.loads(target.read_text())["int8"]
+    assert document["right_here"] is ("WRONG" not in said)
+    assert document["needs"] == ("vnni" if written == "full" else None)
+    assert (PLANTED in document["saturating_layers"]) is (written == "full")

@@ -10,7 +10,7 @@ from effdet_deploy.diagnosis.bisecting import GAIN_DB, bisect
 from effdet_deploy.diagnosis.grafting import HalfGrafting, HeadsMeter, Int8Grafting
 from effdet_deploy.errors import UsageError
 from effdet_deploy.precision.fp16 import to_half
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
@@ -25,14 +25,14 @@ SAME_DB = 100.0
 
 
 @pytest.fixture(scope="module", params=["openvino", "onnxruntime", "tensorrt"])
-def quantised(request, tmp_path_factory):
-    quantiser = Quantiser(
+def quantized(request, tmp_path_factory):
+    quantizer = Quantizer(
         tiny_network(), BATCHES, request.param, Recipe(), tmp_path_factory.mktemp("cache")
     )
-    model = quantiser.quantised(quantiser.default())
+    model = quantizer.quantized(quantizer.default())
     if request.param == "tensorrt":
         to_half(model)
-    return model, quantiser.default()
+    return model, quantizer.default()
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,13 @@ def halved(**fields):
     return model
 
 
-def test_the_layers_of_an_int8_graph_are_its_quantised_convolutions(quantised):
-    model, chosen = quantised
+def test_the_layers_of_an_int8_graph_are_its_quantized_convolutions(quantized):
+    model, chosen = quantized
     assert set(Int8Grafting(tiny_network(), model).layers) == set(chosen)
 
 
-def test_with_every_layer_exact_only_the_rest_of_the_graph_differs(quantised, meter):
-    model, chosen = quantised
+def test_with_every_layer_exact_only_the_rest_of_the_graph_differs(quantized, meter):
+    model, chosen = quantized
     grafting = Int8Grafting(tiny_network(), model)
     half = any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
     exact = meter.snr_db(grafting.with_exact(chosen))
@@ -75,8 +75,8 @@ def test_with_every_layer_exact_only_the_rest_of_the_graph_differs(quantised, me
     assert meter.snr_db(grafting.with_exact(())) < exact
 
 
-def test_a_layer_whose_range_is_clipped_is_the_set_that_is_found(quantised, meter):
-    model, chosen = quantised
+def test_a_layer_whose_range_is_clipped_is_the_set_that_is_found(quantized, meter):
+    model, chosen = quantized
     said = []
     grafting = Int8Grafting(tiny_network(), with_clipped_range(model))
     found = bisect(grafting, meter.snr_db, "int8", said.append)
@@ -95,10 +95,10 @@ def test_a_layer_with_an_outlier_in_its_weights_is_the_set_that_is_found(meter, 
     values = numpy_helper.to_array(weight).copy()
     values[:, 0] *= 300
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    quantiser = Quantiser(
+    quantizer = Quantizer(
         reference, BATCHES, "openvino", Recipe(compensate=False, correct_bias=False), tmp_path
     )
-    grafting = Int8Grafting(reference, quantiser.quantised(quantiser.default()))
+    grafting = Int8Grafting(reference, quantizer.quantized(quantizer.default()))
     found = bisect(grafting, HeadsMeter(reference, BATCHES).snr_db, "int8")
     assert CLIPPED in [each.layer for each in found.layers]
     assert found.layers[0].layer == CLIPPED
@@ -203,8 +203,8 @@ def test_json_holds_no_number_that_json_cannot_write():
     assert json.loads(text)["before_db"] is None
 
 
-def test_files_of_different_networks_are_refused(quantised):
-    model, _ = quantised
+def test_files_of_different_networks_are_refused(quantized):
+    model, _ = quantized
     stranger = tiny_network()
     for node in stranger.graph.node:
         node.name = node.name.replace("fpn", "pan")

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from effdet_deploy.artifact.spec import METADATA_KEY, PrecisionSpec
 from effdet_deploy.cli import main
 from effdet_deploy.precision.fp16 import to_half
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
@@ -39,8 +39,8 @@ def exact(tmp_path):
 @pytest.fixture
 def clipped(tmp_path):
     batches = list(graph_inputs(structured_pictures(2, SIDE, SIDE, 5), network_spec()))
-    quantiser = Quantiser(tiny_network(), batches, "openvino", Recipe(), tmp_path / "cache")
-    model = quantiser.quantised(quantiser.default())
+    quantizer = Quantizer(tiny_network(), batches, "openvino", Recipe(), tmp_path / "cache")
+    model = quantizer.quantized(quantizer.default())
     node = next(each for each in model.graph.node if each.name == CLIPPED)
     name = f"{node.input[0].removesuffix('.dequantize')}.scale"
     scale = next(each for each in model.graph.initializer if each.name == name)

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from effdet_deploy.artifact.int8weights import read_int8_weights
+from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.exporters.onnx import verify_onnx, write_graph
 from effdet_deploy.exporters.source import specification_of
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
+from effdet_deploy.precision.int8.saturation import losses_without_vnni
+from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import get_config
 from effdet_deploy.pytorch.reference import EagerReference
+from effdet_deploy.runtimes.instructions import saturating_layers
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
@@ -52,3 +58,18 @@ def assert_passed(report: ParityReport) -> None:
     assert report.passed, report.to_dict()
     assert report.detections is not None
     assert report.detections.reference_count >= POOLED_DETECTIONS
+
+
+def assert_int8_is_portable(path: Path, folder: Path) -> None:
+    """Make a graph INT8 for each engine of a CPU; no sum may depend on the instruction set."""
+    model, spec = onnx.load(path), read_spec(path, "onnx")
+    pictures = structured_pictures(2, spec.input.height, spec.input.width, seed=11)
+    batches = list(graph_inputs(pictures, spec))
+    for target in ("openvino", "onnxruntime"):
+        quantizer = Quantizer(model, batches, target, Recipe(), folder / "cache")
+        lowered = quantizer.quantized(quantizer.default())
+        onnx.save(lowered, folder / f"{target}.onnx")
+        weights = read_int8_weights(folder / f"{target}.onnx")
+        assert weights.keys() == set(quantizer.default())
+        assert saturating_layers(folder / f"{target}.onnx") == {}
+        assert losses_without_vnni(lowered, batches) == []

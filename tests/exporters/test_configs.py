@@ -14,7 +14,13 @@ from effdet_deploy.exporters import ExportOptions
 from effdet_deploy.exporters.source import load_source
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import resolve_name
-from tests.exporters.every_config import assert_passed, export_graph, smallest_side, verified
+from tests.exporters.every_config import (
+    assert_int8_is_portable,
+    assert_passed,
+    export_graph,
+    smallest_side,
+    verified,
+)
 from tests.networks import COVER
 
 if TYPE_CHECKING:
@@ -32,7 +38,9 @@ def test_covered_configuration(name: str, tmp_path: Path) -> None:
     side = smallest_side(name)
     options = ExportOptions(weights="random", image_size=(side, side))
     source = load_source(name, options, silent)
-    assert_passed(verified(*export_graph(source, options, tmp_path / "graph"), source))
+    path, spec = export_graph(source, options, tmp_path / "graph")
+    assert_passed(verified(path, spec, source))
+    assert_int8_is_portable(path, tmp_path)
 
 
 @pytest.mark.slow

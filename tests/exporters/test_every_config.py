@@ -26,7 +26,13 @@ from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import list_models
 from effdet_deploy.synthetic import structured_pictures
-from tests.exporters.every_config import assert_passed, export_graph, smallest_side, verified
+from tests.exporters.every_config import (
+    assert_int8_is_portable,
+    assert_passed,
+    export_graph,
+    smallest_side,
+    verified,
+)
 from tests.precision.rtx import Build
 
 if TYPE_CHECKING:
@@ -103,6 +109,10 @@ def pictures(tmp_path_factory) -> Path:
 def test_it_detects_what_eager_pytorch_detects(exported):
     path, spec = exported.graph("fixed")
     assert_passed(verified(path, spec, exported.source))
+
+
+def test_its_int8_is_portable(exported, tmp_path):
+    assert_int8_is_portable(exported.graph("fixed")[0], tmp_path)
 
 
 @pytest.mark.parametrize("batch", BATCHES)

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.exporters.options import ExportOptions, parse_batch, parse_image_size
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -29,6 +34,7 @@ def test_batch_takes_a_number_a_range_or_three_numbers(text: str, expected: Batc
         ("channel_order", "rbg"),
         ("nms", "soft"),
         ("box_format", "xywh"),
+        ("int8_range", "half"),
     ],
 )
 def test_a_choice_that_there_is_not_is_refused(field: str, value: str) -> None:
@@ -75,3 +81,18 @@ def test_image_size_refuses_other_forms(text: str) -> None:
 def test_values_out_of_range_are_refused(field: str, value: float) -> None:
     with pytest.raises(UsageError, match=field.replace("_", "-")):
         ExportOptions(**{field: value})  # type: ignore[arg-type]
+
+
+def test_the_full_range_is_of_int8_alone() -> None:
+    with pytest.raises(UsageError, match="--int8-range only serves --int8"):
+        ExportOptions(precision="fp16", target="openvino", int8_range="full")
+
+
+def test_what_is_laid_out_for_tensorrt_has_its_full_range_without_being_asked(
+    tmp_path: Path,
+) -> None:
+    options = ExportOptions(
+        precision="int8", target="tensorrt", calibration=tmp_path, int8_range="full"
+    )
+    with pytest.raises(UsageError, match="--int8-range full is for engines that run on a CPU"):
+        options.require_fits(".onnx")

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.precision.int8.quantizer import Quantiser
+    from effdet_deploy.precision.int8.quantizer import Quantizer
 
 
 class BudgetedAccuracy:
     """Measures graphs on an evaluation set in ONNX Runtime; computes INT8 as every engine does.
 
     Args:
-        quantiser: whose variants are measured; it decides where the journal stands.
+        quantizer: whose variants are measured; it decides where the journal stands.
         annotations: COCO JSON.
         images: the folder of its pictures; default as :func:`read_coco` looks for them.
         spec: of the artifact.
@@ -38,17 +38,17 @@ class BudgetedAccuracy:
     """
 
     def __init__(
-        self, quantiser: Quantiser, annotations: Path, images: Path | None, spec: DetectorSpec
+        self, quantizer: Quantizer, annotations: Path, images: Path | None, spec: DetectorSpec
     ) -> None:
         self._dataset = read_coco(annotations, images)
         self._spec = spec
-        digest = hashlib.sha256(quantiser.key.encode())
+        digest = hashlib.sha256(quantizer.key.encode())
         digest.update(annotations.read_bytes())
         # Labels name the categories; thresholds decide which boxes are counted.
         digest.update(spec.to_json().encode())
         for path in self._dataset.paths.values():
             digest.update(sha256_file(path).encode())
-        self.journal = Journal(quantiser.cache.with_name("budget") / f"{digest.hexdigest()}.json")
+        self.journal = Journal(quantizer.cache.with_name("budget") / f"{digest.hexdigest()}.json")
 
     def measure(self, model: ModelProto) -> float:
         """Return the mAP of ``model`` as a fraction."""

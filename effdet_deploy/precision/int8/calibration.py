@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.errors import DataError, EffdetDeployError
 from effdet_deploy.evaluation.pictures import Pictures, pictures_of
 from effdet_deploy.files import deliver, staging
-from effdet_deploy.precision.ranges import open_session, scan_ranges, with_outputs
+from effdet_deploy.precision.ranges import run_graph, scan_ranges
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
@@ -109,36 +108,24 @@ def activations(
     model: ModelProto, values: Sequence[str], batches: Sequence[NDArray[Any]]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run ``model`` and yield values, as many at a time as memory allows, batch by batch."""
-    for names in _portions(model, values):
-        session = open_session(with_outputs(model, names))
-        for batch in batches:
-            yield dict(zip(names, session.run(None, {INPUT_NAME: batch}), strict=True))
-
-
-def _portions(model: ModelProto, values: Sequence[str]) -> Iterator[list[str]]:
-    sizes = _elements(model)
-    portion: list[str] = []
-    held = 0
-    for value in values:
-        size = sizes.get(value, 1)
-        if portion and held + size > _ELEMENTS_HELD:
-            yield portion
-            portion, held = [], 0
-        portion.append(value)
-        held += size
-    if portion:
-        yield portion
-
-
-def _elements(model: ModelProto) -> dict[str, int]:
-    """Return how many elements each computed value has; unknown sides count as one."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    return {
-        value.name: int(
-            np.prod([max(1, side.dim_value) for side in value.type.tensor_type.shape.dim])
-        )
+    elements = {
+        # Sides that are unknown count as one.
+        value.name: math.prod(max(1, side.dim_value) for side in value.type.tensor_type.shape.dim)
         for value in (*inferred.value_info, *inferred.output)
     }
+    portions: list[list[str]] = []
+    held = 0
+    for value in values:
+        size = elements.get(value, 1)
+        if not portions or held + size > _ELEMENTS_HELD:
+            portions.append([])
+            held = 0
+        portions[-1].append(value)
+        held += size
+    for names in portions:
+        for arrays in run_graph(model, names, batches):
+            yield dict(zip(names, arrays, strict=True))
 
 
 def cached(
@@ -154,13 +141,29 @@ def cached(
     made again.
     """
     path = directory / f"{calibration_key(model, values, batches)}.npz"
-    found = _read(path, values)
-    if found is None:
-        found = collect(model, values, batches, progress)
-        # Without a place to keep it, it was still found.
-        with contextlib.suppress(OSError, EffdetDeployError):
-            directory.mkdir(parents=True, exist_ok=True)
-            _write(path, found)
+    # A file that is not there, or of no use, costs the time that it would have saved.
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error
+    ):
+        with np.load(path, allow_pickle=False) as file:
+            limits, counts = file["limits"], file["counts"]
+        if limits.shape == (len(values), 2) and counts.shape == (len(values), BINS):
+            return {
+                value: Histogram(float(low), float(high), row)
+                for value, (low, high), row in zip(values, limits, counts, strict=True)
+            }
+    found = collect(model, values, batches, progress)
+    # Without a place to keep it, it was still found.
+    with contextlib.suppress(OSError, EffdetDeployError):
+        directory.mkdir(parents=True, exist_ok=True)
+        with staging(path) as folder:
+            staged = folder / path.name
+            np.savez_compressed(
+                staged,
+                limits=np.array([(each.low, each.high) for each in found.values()]),
+                counts=np.stack([each.counts for each in found.values()]),
+            )
+            deliver(staged, path)
     return found
 
 
@@ -174,28 +177,3 @@ def calibration_key(
         digest.update(str(batch.shape).encode())
         digest.update(np.ascontiguousarray(batch).tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, histograms: dict[str, Histogram]) -> None:
-    limits = np.array([(each.low, each.high) for each in histograms.values()])
-    counts = np.stack([each.counts for each in histograms.values()])
-    with staging(path) as directory:
-        staged = directory / path.name
-        np.savez_compressed(staged, limits=limits, counts=counts)
-        deliver(staged, path)
-
-
-def _read(path: Path, values: Sequence[str]) -> dict[str, Histogram] | None:
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            limits, counts = file["limits"], file["counts"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    if limits.shape != (len(values), 2) or counts.shape != (len(values), BINS):
-        return None
-    return {
-        value: Histogram(float(low), float(high), row)
-        for value, (low, high), row in zip(values, limits, counts, strict=True)
-    }

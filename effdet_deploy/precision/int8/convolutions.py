@@ -6,6 +6,7 @@ layers, each for all levels at once.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -68,33 +69,41 @@ def as_kernel(each: Convolution, weight: NDArray[np.float32]) -> NDArray[np.floa
 def find_convolutions(model: ModelProto) -> list[Convolution]:
     """Return the convolutions with constant weights, in graph order."""
     tensors = initializers(model.graph)
-    nodes = [
-        node
-        for node in network_nodes(model.graph)
-        if node.op_type in ("Conv", "Gemm") and node.input[1] in tensors
-    ]
-    shapes = _shapes(model)
-    joined = {
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {
+        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
+        for value in inferred.value_info
+    }
+    # The rows of a product are those of all images; before they were joined, a table had an
+    # image's.
+    tables = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"
     }
-    return [
-        Convolution(
-            node.name,
-            node.input[0],
-            node.input[1],
-            node.input[2] if len(node.input) > 2 else "",
-            node.output[0],
-            _kind(node, first=index == 0),
-            _stage(node.name),
-            int(np.prod(tensors[node.input[1]].dims)) * _positions(node, shapes, joined),
+    found: list[Convolution] = []
+    for node in network_nodes(model.graph):
+        if node.op_type not in ("Conv", "Gemm") or node.input[1] not in tensors:
+            continue
+        if node.op_type == "Gemm":
+            places = shapes.get(tables.get(node.input[0], ""), [0, 1])[1]
+        else:
+            places = math.prod(shapes.get(node.output[0], [])[2:])
+        stage = _STAGE.match(node.name)
+        found.append(
+            Convolution(
+                node.name,
+                node.input[0],
+                node.input[1],
+                node.input[2] if len(node.input) > 2 else "",
+                node.output[0],
+                _kind(node) if found else "stem",
+                stage.group() if stage else node.name,
+                math.prod(tensors[node.input[1]].dims) * places,
+            )
         )
-        for index, node in enumerate(nodes)
-    ]
+    return found
 
 
-def _kind(node: NodeProto, *, first: bool) -> Kind:
-    if first:
-        return "stem"
+def _kind(node: NodeProto) -> Kind:
     if node.op_type == "Gemm":
         return "product"
     if ".predict" in node.name:
@@ -103,27 +112,6 @@ def _kind(node: NodeProto, *, first: bool) -> Kind:
         return "squeeze-excite"
     groups = next((each.i for each in node.attribute if each.name == "group"), 1)
     return "depthwise" if groups > 1 else "dense"
-
-
-def _stage(name: str) -> str:
-    match = _STAGE.match(name)
-    return match.group() if match else name
-
-
-def _shapes(model: ModelProto) -> dict[str, list[int]]:
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    return {
-        value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
-        for value in inferred.value_info
-    }
-
-
-def _positions(node: NodeProto, shapes: dict[str, list[int]], joined: dict[str, str]) -> int:
-    """Return in how many places of one image the weights are applied."""
-    if node.op_type == "Gemm":
-        # Its rows are those of all images; before they were joined, a table had an image's.
-        return shapes.get(joined.get(node.input[0], ""), [0, 1])[1]
-    return int(np.prod(shapes.get(node.output[0], [])[2:]))
 
 
 def int8_share(convolutions: Iterable[Convolution], chosen: Iterable[str]) -> float:

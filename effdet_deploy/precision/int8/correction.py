@@ -14,9 +14,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.onnxgraph.index import initializers
-from effdet_deploy.precision.ranges import open_session
+from effdet_deploy.precision.ranges import run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.precision.int8.convolutions import Convolution
-    from effdet_deploy.precision.int8.rounding import QuantisedWeight
+    from effdet_deploy.precision.int8.rounding import QuantizedWeight
 
     Floats = NDArray[np.float32]
 
@@ -36,16 +35,16 @@ def correct_biases(
     model: ModelProto,
     convolutions: Iterable[Convolution],
     exact: Mapping[str, Floats],
-    weights: Mapping[str, QuantisedWeight],
+    weights: Mapping[str, QuantizedWeight],
     means: Mapping[str, Floats],
 ) -> None:
-    """Correct the biases of quantised convolutions in place; one without bias is left as it is.
+    """Correct the biases of quantized convolutions in place; one without bias is left as it is.
 
     Args:
-        model: the quantised graph, before biases become float16.
-        convolutions: those that are quantised.
+        model: the quantized graph, before biases become float16.
+        convolutions: those that are quantized.
         exact: their FP32 weights by name.
-        weights: their quantised weights by name.
+        weights: their quantized weights by name.
         means: the mean ``[C]`` of each channel of every source value.
     """
     tensors = initializers(model.graph)
@@ -83,19 +82,15 @@ def channel_means(
         batches: graph inputs.
     """
     edited = deepcopy(model)
-    del edited.graph.output[:]
     edited.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 3]), _MAP))
     edited.graph.initializer.append(numpy_helper.from_array(np.array([0]), _TABLE))
-    for index, (value, is_table) in enumerate(values.items()):
-        mean, axes = f"bias_correction.mean.{index}", _TABLE if is_table else _MAP
+    means = [f"bias_correction.mean.{index}" for index in range(len(values))]
+    for mean, (value, is_table) in zip(means, values.items(), strict=True):
+        axes = _TABLE if is_table else _MAP
         edited.graph.node.append(
             onnx.helper.make_node("ReduceMean", [value, axes], [mean], mean, keepdims=0)
         )
-        edited.graph.output.append(
-            onnx.helper.make_tensor_value_info(mean, onnx.TensorProto.FLOAT, None)
-        )
-    session = open_session(edited)
-    runs = [session.run(None, {INPUT_NAME: batch}) for batch in batches]
+    runs = list(run_graph(edited, means, batches))
     return {
         value: np.mean([run[index] for run in runs], axis=0) for index, value in enumerate(values)
     }

@@ -11,16 +11,22 @@ from onnx import numpy_helper
 
 from effdet_deploy.onnxgraph.index import initializers
 from effdet_deploy.precision.int8.calibration import activations, cached, calibration_key
-from effdet_deploy.precision.int8.clipping import RangeMethod, choose_range
+from effdet_deploy.precision.int8.clipping import choose_range
 from effdet_deploy.precision.int8.convolutions import as_kernel, find_convolutions
 from effdet_deploy.precision.int8.correction import channel_means, correct_biases
 from effdet_deploy.precision.int8.layout import (
     LAYOUTS,
-    insert_quantisers,
-    quantised_values,
+    insert_quantizers,
+    quantized_values,
     rounding_step,
 )
-from effdet_deploy.precision.int8.rounding import input_snr_db, quantise_weight, second_moments
+from effdet_deploy.precision.int8.rounding import (
+    LARGEST,
+    LARGEST_PORTABLE,
+    input_snr_db,
+    quantize_weight,
+    second_moments,
+)
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
@@ -31,11 +37,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from effdet_deploy.artifact.spec import Target
+    from effdet_deploy.artifact.spec import Int8Range, Target
     from effdet_deploy.precision.int8.calibration import Histogram
     from effdet_deploy.precision.int8.convolutions import Convolution
     from effdet_deploy.precision.int8.layout import Layout
-    from effdet_deploy.precision.int8.rounding import QuantisedWeight
+    from effdet_deploy.precision.int8.rounding import QuantizedWeight
     from effdet_deploy.precision.ranges import Range
     from effdet_deploy.progress import Progress
 
@@ -53,17 +59,17 @@ class Recipe:
     """How INT8 is made.
 
     Attributes:
-        ranges: how activations are clipped.
         compensate: round weights so that later ones make up for the error of earlier ones.
         correct_bias: shift biases so that channel means stay.
+        int8_range: how far weights reach where the target's products are added in pairs.
     """
 
-    ranges: RangeMethod = "mse"
     compensate: bool = True
     correct_bias: bool = True
+    int8_range: Int8Range = "portable"
 
 
-class Quantiser:
+class Quantizer:
     """An FP32 graph with what calibration found, from which any INT8 variant is made.
 
     Args:
@@ -92,11 +98,11 @@ class Quantiser:
         self._progress = progress
         self.cache = cache
         self._choosable = [each for each in self.convolutions if self.layout.can_take(each)]
-        values = quantised_values(self._choosable, self.layout)
-        # Whatever depends on the quantiser depends on the graph, the pictures and these settings.
+        values = quantized_values(self._choosable, self.layout)
+        # Whatever depends on the quantizer depends on the graph, the pictures and these settings.
         self.key = f"{calibration_key(model, values, batches)} {target} {recipe}"
-        self._histograms: dict[str, Histogram] = cached(cache, model, values, batches, progress)
-        self._weights: dict[str, QuantisedWeight] = {}
+        self.histograms: dict[str, Histogram] = cached(cache, model, values, batches, progress)
+        self._weights: dict[str, QuantizedWeight] = {}
 
     def default(self) -> tuple[str, ...]:
         """Return the names of the convolutions that the default policy makes INT8."""
@@ -119,25 +125,24 @@ class Quantiser:
             each.name: input_snr_db(
                 self._exact[each.weight],
                 moments[each.source],
-                rounding_step(self._range(each.source), self.layout),
+                rounding_step(self.range_of(each.source), self.layout),
             )
             for each in products
         }
         return {name: snr for name, snr in left.items() if snr < _LEAST_INPUT_SNR_DB}
 
-    def _range(self, value: str) -> Range:
-        return choose_range(
-            self._histograms[value], self._recipe.ranges, symmetric=self.layout.symmetric
-        )
+    def range_of(self, value: str) -> Range:
+        """Return what the quantizer of a value covers."""
+        return choose_range(self.histograms[value], symmetric=self.layout.symmetric)
 
-    def quantised(self, names: Collection[str]) -> ModelProto:
+    def quantized(self, names: Collection[str]) -> ModelProto:
         """Return a copy of the graph in which the convolutions ``names`` are INT8."""
         chosen = [each for each in self._choosable if each.name in names]
-        self._quantise_weights(chosen)
+        self._quantize_weights(chosen)
         copy = onnx.ModelProto()
         copy.CopyFrom(self.model)
-        ranges = {value: self._range(value) for value in quantised_values(chosen, self.layout)}
-        insert_quantisers(copy, chosen, ranges, self._weights, self.layout)
+        ranges = {value: self.range_of(value) for value in quantized_values(chosen, self.layout)}
+        insert_quantizers(copy, chosen, ranges, self._weights, self.layout)
         if self._recipe.correct_bias:
             correct_biases(copy, chosen, self._exact, self._weights, self._means)
         return copy
@@ -159,7 +164,7 @@ class Quantiser:
     def _few(self) -> Sequence[NDArray[Any]]:
         return self.batches[:_MOMENT_IMAGES]
 
-    def _quantise_weights(self, chosen: Sequence[Convolution]) -> None:
+    def _quantize_weights(self, chosen: Sequence[Convolution]) -> None:
         missing = {each.weight: each for each in chosen if each.weight not in self._weights}
         sources = {
             name: each.source
@@ -172,9 +177,18 @@ class Quantiser:
         moments = second_moments(runs)
         for name in missing:
             known = moments[sources[name]] if name in sources else None
-            self._weights[name] = quantise_weight(
-                self._exact[name], known, half_scale=self.layout.half
+            self._weights[name] = quantize_weight(
+                self._exact[name],
+                known,
+                half_scale=self.layout.half,
+                largest=self._largest(self._exact[name]),
             )
+
+    def _largest(self, weight: NDArray[np.float32]) -> int:
+        # Kernels pair input channels: what has one, as a depthwise convolution, keeps eight bits.
+        is_paired = self.layout.paired and weight.shape[1] > 1
+        is_portable = self._recipe.int8_range == "portable"
+        return LARGEST_PORTABLE if is_paired and is_portable else LARGEST
 
     def _is_pointwise(self, each: Convolution) -> bool:
         return each.kind != "depthwise" and self._exact[each.weight].shape[2:] == (1, 1)

@@ -5,24 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.errors import EffdetDeployError, VerificationError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.onnxgraph.heads import head_node
 from effdet_deploy.precision.int8.convolutions import int8_share
-from effdet_deploy.precision.ranges import open_session, with_outputs
+from effdet_deploy.precision.ranges import run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from effdet_deploy.precision.int8.quantizer import Quantiser
+    from effdet_deploy.precision.int8.quantizer import Quantizer
     from effdet_deploy.progress import Progress
 
 _IMAGES = 8
@@ -50,7 +49,7 @@ class GroupLoss:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Search:
     """What a budget search found.
 
     Attributes:
@@ -95,59 +94,48 @@ class Journal:
 
 
 def rank_groups(
-    quantiser: Quantiser, names: Collection[str], journal: Journal, progress: Progress
+    quantizer: Quantizer, names: Collection[str], journal: Journal, progress: Progress
 ) -> list[GroupLoss]:
     """Return the groups of the convolutions ``names``, dearest first."""
-    exact = _heads(quantiser.model, quantiser.batches[:_IMAGES])
+    batches = quantizer.batches[:_IMAGES]
+    heads = [head_node(quantizer.model.graph, name).output[0] for name in HEAD_OUTPUTS]
+    exact = list(run_graph(quantizer.model, heads, batches))
+    signals = [sum(float((run[head] ** 2).sum()) for run in exact) for head in range(len(heads))]
+
+    def noise(members: list[str]) -> float:
+        reduced = run_graph(quantizer.quantized(members), heads, batches)
+        lost = [0.0] * len(heads)
+        for one, other in zip(exact, reduced, strict=True):
+            for head in range(len(heads)):
+                lost[head] += float(((one[head] - other[head]) ** 2).sum())
+        return sum(power / signal for power, signal in zip(lost, signals, strict=True))
+
     groups: dict[str, list[str]] = {}
-    for each in quantiser.convolutions:
+    for each in quantizer.convolutions:
         if each.name in names:
             groups.setdefault(each.group, []).append(each.name)
     losses = []
     for index, (group, members) in enumerate(groups.items(), start=1):
         progress(f"ranking layers: {index} of {len(groups)}, {group}")
-
-        def measure(members: list[str] = members) -> float:
-            model = quantiser.quantised(members)
-            return _noise(exact, _heads(model, quantiser.batches[:_IMAGES]))
-
-        noise = journal.recall(f"noise of {group}", measure)
-        losses.append(GroupLoss(group, int8_share(quantiser.convolutions, members), noise))
+        found = journal.recall(f"noise of {group}", partial(noise, members))
+        losses.append(GroupLoss(group, int8_share(quantizer.convolutions, members), found))
     return sorted(losses, key=lambda each: -each.price)
 
 
-def _heads(
-    model: ModelProto, batches: Sequence[NDArray[np.generic]]
-) -> list[list[NDArray[np.float32]]]:
-    values = [head_node(model.graph, name).output[0] for name in HEAD_OUTPUTS]
-    session = open_session(with_outputs(model, values))
-    return [session.run(None, {INPUT_NAME: batch}) for batch in batches]
-
-
-def _noise(exact: list[list[NDArray[np.float32]]], mine: list[list[NDArray[np.float32]]]) -> float:
-    total = 0.0
-    for head in range(len(HEAD_OUTPUTS)):
-        lost = sum(
-            float(((a[head] - b[head]) ** 2).sum()) for a, b in zip(exact, mine, strict=True)
-        )
-        total += lost / sum(float((each[head] ** 2).sum()) for each in exact)
-    return total
-
-
 def search(
-    quantiser: Quantiser,
+    quantizer: Quantizer,
     names: Collection[str],
     budget: float,
     evaluate: Callable[[ModelProto], float],
     journal: Journal,
     progress: Progress,
-) -> Plan:
-    """Return the plan with the most INT8 whose mAP lies within ``budget`` points of FP32's.
+) -> Search:
+    """Find the most INT8 whose mAP lies within ``budget`` points of FP32's.
 
     Groups are given up dearest first, and how many must be is found by bisection.
 
     Args:
-        quantiser: of the FP32 graph.
+        quantizer: of the FP32 graph.
         names: the convolutions that may be INT8.
         budget: points (hundredths of mAP).
         evaluate: an INT8 graph, or the FP32 one, to mAP as a fraction.
@@ -158,17 +146,17 @@ def search(
         VerificationError: no share of INT8 meets the budget.
     """
     progress("measuring the accuracy of FP32")
-    exact = journal.recall("mAP of fp32", lambda: evaluate(quantiser.model))
-    losses = rank_groups(quantiser, names, journal, progress)
+    exact = journal.recall("mAP of fp32", lambda: evaluate(quantizer.model))
+    losses = rank_groups(quantizer, names, journal, progress)
     drops: dict[int, float] = {}
 
     def drop_without(count: int) -> float:
         """Return the points lost when the ``count`` dearest groups are kept."""
         if count not in drops:
-            chosen = _without(quantiser, names, losses[:count])
+            chosen = _without(quantizer, names, losses[:count])
             progress(f"measuring mAP with {len(losses) - count} of {len(losses)} groups in INT8")
             key = f"mAP with {','.join(sorted(each.group for each in losses[count:]))}"
-            found = journal.recall(key, lambda: evaluate(quantiser.quantised(chosen)))
+            found = journal.recall(key, lambda: evaluate(quantizer.quantized(chosen)))
             drops[count] = 100 * (exact - found)
         return drops[count]
 
@@ -179,23 +167,23 @@ def search(
             f"({100 * exact:.2f}): the mildest group alone loses {drops[len(losses) - 1]:.2f}.",
             "Allow a larger --max-map-drop, calibrate on more pictures, or use --fp16.",
         )
-    kept = _without(quantiser, names, losses[:count])
-    return Plan(
+    kept = _without(quantizer, names, losses[:count])
+    return Search(
         tuple(each.group for each in losses[:count]),
         tuple(losses),
         drops[count],
-        int8_share(quantiser.convolutions, kept),
+        int8_share(quantizer.convolutions, kept),
         len(drops) + 1,
     )
 
 
 def _without(
-    quantiser: Quantiser, names: Collection[str], kept: Sequence[GroupLoss]
+    quantizer: Quantizer, names: Collection[str], kept: Sequence[GroupLoss]
 ) -> tuple[str, ...]:
     groups = {each.group for each in kept}
     return tuple(
         each.name
-        for each in quantiser.convolutions
+        for each in quantizer.convolutions
         if each.name in names and each.group not in groups
     )
 

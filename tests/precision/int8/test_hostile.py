@@ -1,4 +1,4 @@
-"""Ranges made hostile on purpose: naive quantisation collapses where the default policy holds."""
+"""Ranges made hostile on purpose: naive quantization collapses where the default policy holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from effdet_deploy.artifact.spec import INPUT_NAME
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.ranges import graph_inputs, open_session
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import CHANNELS, SIDE, network_spec, tiny_network
@@ -59,13 +59,13 @@ def worst_class_snr(exact, mine) -> float:
     return float((10 * np.log10(spread / noise)).min())
 
 
-def test_naive_quantisation_collapses_where_the_default_policy_holds(hostile, tmp_path):
+def test_naive_quantization_collapses_where_the_default_policy_holds(hostile, tmp_path):
     onnx.save(hostile, tmp_path / "hostile.onnx")
     quantize_static(tmp_path / "hostile.onnx", tmp_path / "naive.onnx", Reader())
-    quantiser = Quantiser(hostile, BATCHES, "openvino", Recipe(), tmp_path / "cache")
+    quantizer = Quantizer(hostile, BATCHES, "openvino", Recipe(), tmp_path / "cache")
     exact = heads(hostile)
     naive = worst_class_snr(exact, heads(onnx.load(tmp_path / "naive.onnx")))
-    ours = worst_class_snr(exact, heads(quantiser.quantised(quantiser.default())))
+    ours = worst_class_snr(exact, heads(quantizer.quantized(quantizer.default())))
     assert naive < COLLAPSED_DB
     assert ours > HOLDS_DB
 
@@ -83,10 +83,10 @@ def test_a_product_that_rounding_would_drown_stays_fp32(tmp_path):
     position = list(model.graph.node).index(gemm)
     model.graph.node.insert(position, helper.make_node("Mul", [table, "factor"], ["apart"]))
     gemm.input[0] = "apart"
-    quantiser = Quantiser(model, BATCHES, "openvino", Recipe(), tmp_path / "cache")
+    quantizer = Quantizer(model, BATCHES, "openvino", Recipe(), tmp_path / "cache")
     exact = heads(model)
-    assert quantiser.drowned[name] < DROWNED_DB
-    assert name not in quantiser.default()
-    drowned = heads(quantiser.quantised([*quantiser.default(), name]))
+    assert quantizer.drowned[name] < DROWNED_DB
+    assert name not in quantizer.default()
+    drowned = heads(quantizer.quantized([*quantizer.default(), name]))
     assert worst_class_snr(exact, drowned) < DROWNED_DB
-    assert worst_class_snr(exact, heads(quantiser.quantised(quantiser.default()))) > HOLDS_DB
+    assert worst_class_snr(exact, heads(quantizer.quantized(quantizer.default()))) > HOLDS_DB

@@ -1,4 +1,4 @@
-"""A trained D0 whose ranges are made hostile: naive quantisation collapses, ours does not.
+"""A trained D0 whose ranges are made hostile: naive quantization collapses, ours does not.
 
 The fast form of this on a network of a few layers is in test_hostile.py.
 """
@@ -25,7 +25,7 @@ from effdet_deploy.onnxgraph.index import initializers, network_nodes
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.calibration import calibration_images
 from effdet_deploy.precision.int8.convolutions import int8_share
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.sensitivity import search
 from effdet_deploy.precision.ranges import graph_inputs
 
@@ -41,7 +41,7 @@ DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SCENES, PICTURES = 60, 16
 # Points of mAP. On so few scenes chance moves a difference by about half a point.
 UNCHANGED, HOLDS, BUDGET = 0.2, 1.5, 0.5
-# What is left of naive quantisation is less than half of what FP32 finds.
+# What is left of naive quantization is less than half of what FP32 finds.
 COLLAPSED = 0.5
 LEAST_SHARE = 0.6
 DROWNED_DB = 10.0
@@ -144,7 +144,7 @@ def accuracy(model, spec, place, annotations):
 
 
 def naive(model, batches, place):
-    """Quantise with ONNX Runtime's defaults all but preprocessing, decoding and NMS.
+    """Quantize with ONNX Runtime's defaults all but preprocessing, decoding and NMS.
 
     Those do not survive it: the classes that come out are not even among the detector's.
     """
@@ -168,7 +168,7 @@ def friendly_accuracy(exported, place, evaluation):
     return accuracy(*exported, place, evaluation)
 
 
-def test_naive_quantisation_collapses_where_the_default_policy_holds(
+def test_naive_quantization_collapses_where_the_default_policy_holds(
     exported, batches, place, evaluation, friendly_accuracy
 ):
     model, spec = exported
@@ -176,12 +176,12 @@ def test_naive_quantisation_collapses_where_the_default_policy_holds(
     assert abs(accuracy(hostile, spec, place, evaluation) - friendly_accuracy) < UNCHANGED
     collapsed = accuracy(naive(hostile, batches, place), spec, place, evaluation)
     assert collapsed < COLLAPSED * friendly_accuracy
-    quantiser = Quantiser(hostile, batches, "openvino", Recipe(), place / "cache")
-    ours = accuracy(quantiser.quantised(quantiser.default()), spec, place, evaluation)
+    quantizer = Quantizer(hostile, batches, "openvino", Recipe(), place / "cache")
+    ours = accuracy(quantizer.quantized(quantizer.default()), spec, place, evaluation)
     assert ours > friendly_accuracy - HOLDS
-    (left,) = quantiser.drowned.values()
+    (left,) = quantizer.drowned.values()
     assert left < DROWNED_DB
-    assert not Quantiser(model, batches, "openvino", Recipe(), place / "cache").drowned
+    assert not Quantizer(model, batches, "openvino", Recipe(), place / "cache").drowned
 
 
 def test_the_budget_holds_where_the_default_policy_does_not(
@@ -190,21 +190,21 @@ def test_the_budget_holds_where_the_default_policy_does_not(
     model, spec = exported
     spec = dataclasses.replace(spec, variant="hostile")
     hostile = hostile_inside(model)
-    quantiser = Quantiser(hostile, batches, "openvino", Recipe(), place / "cache")
-    default = quantiser.quantised(quantiser.default())
+    quantizer = Quantizer(hostile, batches, "openvino", Recipe(), place / "cache")
+    default = quantizer.quantized(quantizer.default())
     assert accuracy(default, spec, place, evaluation) < friendly_accuracy - HOLDS
-    judge = BudgetedAccuracy(quantiser, evaluation, None, spec)
+    judge = BudgetedAccuracy(quantizer, evaluation, None, spec)
     plan = search(
-        quantiser, quantiser.default(), BUDGET, judge.measure, judge.journal, lambda _: None
+        quantizer, quantizer.default(), BUDGET, judge.measure, judge.journal, lambda _: None
     )
     assert plan.drop <= BUDGET
     assert plan.share >= LEAST_SHARE
     assert "backbone.blocks.1/dense" in plan.kept
     held = [
         each.name
-        for each in quantiser.convolutions
-        if each.name in quantiser.default() and each.group not in plan.kept
+        for each in quantizer.convolutions
+        if each.name in quantizer.default() and each.group not in plan.kept
     ]
-    assert int8_share(quantiser.convolutions, held) == pytest.approx(plan.share)
-    measured = accuracy(quantiser.quantised(held), spec, place, evaluation)
+    assert int8_share(quantizer.convolutions, held) == pytest.approx(plan.share)
+    measured = accuracy(quantizer.quantized(held), spec, place, evaluation)
     assert measured > friendly_accuracy - BUDGET - UNCHANGED

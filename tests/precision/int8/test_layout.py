@@ -11,7 +11,7 @@ from effdet_deploy.onnxgraph.index import require_opset
 from effdet_deploy.precision.fp16 import to_half
 from effdet_deploy.precision.int8.convolutions import find_convolutions, int8_share
 from effdet_deploy.precision.int8.layout import LAYOUTS
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.ranges import graph_inputs, open_session
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.rtx import Build
@@ -33,13 +33,13 @@ def target(request):
 
 
 @pytest.fixture(scope="module")
-def quantiser(target, caches):
-    return Quantiser(tiny_network(), BATCHES, target, Recipe(), caches)
+def quantizer(target, caches):
+    return Quantizer(tiny_network(), BATCHES, target, Recipe(), caches)
 
 
 @pytest.fixture(scope="module")
-def quantised(quantiser):
-    return quantiser.quantised(quantiser.default())
+def quantized(quantizer):
+    return quantizer.quantized(quantizer.default())
 
 
 def heads(model):
@@ -53,72 +53,72 @@ def snr(exact, mine) -> float:
     return float(10 * np.log10(sum((one**2).sum() for one, _ in pairs) / noise))
 
 
-def test_an_int8_graph_is_valid_and_near_to_fp32(quantised):
-    onnx.checker.check_model(quantised, full_check=True)
-    assert snr(heads(tiny_network()), heads(quantised)) > LEAST_SNR_DB
+def test_an_int8_graph_is_valid_and_near_to_fp32(quantized):
+    onnx.checker.check_model(quantized, full_check=True)
+    assert snr(heads(tiny_network()), heads(quantized)) > LEAST_SNR_DB
 
 
 def test_the_default_leaves_stem_squeeze_excite_predict_and_pyramid_depthwise_alone(
-    target, quantiser
+    target, quantizer
 ):
-    kinds = {each.name: each.kind for each in quantiser.convolutions}
+    kinds = {each.name: each.kind for each in quantizer.convolutions}
     depthwise = ["backbone.blocks.0.0.conv_dw.conv"] if target == "openvino" else []
-    assert [name for name in quantiser.default() if kinds[name] != "dense"] == depthwise
-    assert {name for name, kind in kinds.items() if kind == "dense"} <= set(quantiser.default())
+    assert [name for name in quantizer.default() if kinds[name] != "dense"] == depthwise
+    assert {name for name, kind in kinds.items() if kind == "dense"} <= set(quantizer.default())
     assert set(kinds.values()) == {"stem", "depthwise", "squeeze-excite", "predict", "dense"}
 
 
-def test_each_quantised_convolution_reads_restored_int8_on_both_sides(quantiser, quantised):
-    makers = {value: node for node in quantised.graph.node for value in node.output}
-    for node in quantised.graph.node:
-        is_int8 = node.name in quantiser.default()
+def test_each_quantized_convolution_reads_restored_int8_on_both_sides(quantizer, quantized):
+    makers = {value: node for node in quantized.graph.node for value in node.output}
+    for node in quantized.graph.node:
+        is_int8 = node.name in quantizer.default()
         operators = [makers[value].op_type for value in node.input[:2] if value in makers]
         if node.op_type == "Conv":
             assert (operators == ["DequantizeLinear"] * 2) == is_int8, node.name
 
 
-def test_weights_are_stored_as_int8_per_output_channel(quantised):
-    tensors = {t.name: t for t in quantised.graph.initializer}
+def test_weights_are_stored_as_int8_per_output_channel(quantized):
+    tensors = {t.name: t for t in quantized.graph.initializer}
     name = "class_net.conv_rep.0.level.0.weight"
     assert name not in tensors
     assert tensors[f"{name}.int8"].data_type == TensorProto.INT8
     assert tensors[f"{name}.scale"].dims == [16]
 
 
-def test_activations_are_int8_around_zero_for_tensorrt_and_uint8_elsewhere(target, quantised):
+def test_activations_are_int8_around_zero_for_tensorrt_and_uint8_elsewhere(target, quantized):
     name = "backbone.blocks.0.0.se.mul.zero_point"
-    zero = next(tensor for tensor in quantised.graph.initializer if tensor.name == name)
+    zero = next(tensor for tensor in quantized.graph.initializer if tensor.name == name)
     if target == "tensorrt":
         assert (zero.data_type, int(numpy_helper.to_array(zero))) == (TensorProto.INT8, 0)
     else:
         assert zero.data_type == TensorProto.UINT8
 
 
-def test_a_value_that_several_convolutions_read_is_quantised_once(quantised):
-    pairs = [n.input[0] for n in quantised.graph.node if n.op_type == "QuantizeLinear"]
+def test_a_value_that_several_convolutions_read_is_quantized_once(quantized):
+    pairs = [n.input[0] for n in quantized.graph.node if n.op_type == "QuantizeLinear"]
     assert len(pairs) == len(set(pairs))
 
 
-def test_node_names_of_the_fp32_graph_stay(quantised):
-    names = {node.name for node in quantised.graph.node}
+def test_node_names_of_the_fp32_graph_stay(quantized):
+    names = {node.name for node in quantized.graph.node}
     assert {node.name for node in tiny_network().graph.node} <= names
 
 
 def test_nvidias_builder_computes_the_chosen_convolutions_in_int8_and_the_rest_in_half(caches):
-    quantiser = Quantiser(tiny_network(), BATCHES, "tensorrt", Recipe(), caches)
-    model = quantiser.quantised(quantiser.default())
+    quantizer = Quantizer(tiny_network(), BATCHES, "tensorrt", Recipe(), caches)
+    model = quantizer.quantized(quantizer.default())
     to_half(model)
     onnx.checker.check_model(model, full_check=True)
     build = Build(model.SerializeToString())
     assert build.errors == []
     types = build.inputs_of_convolutions()
-    assert {name for name, kind in types.items() if kind == "Int8"} == set(quantiser.default())
+    assert {name for name, kind in types.items() if kind == "Int8"} == set(quantizer.default())
     assert build.correlation_types() == {"Half", "Int8"}
 
 
 def test_scales_of_an_fp16_graph_lose_nothing_in_float16(caches):
-    quantiser = Quantiser(tiny_network(), BATCHES, "tensorrt", Recipe(), caches)
-    model = quantiser.quantised(quantiser.default())
+    quantizer = Quantizer(tiny_network(), BATCHES, "tensorrt", Recipe(), caches)
+    model = quantizer.quantized(quantizer.default())
     for tensor in model.graph.initializer:
         if tensor.name.endswith(".scale"):
             values = numpy_helper.to_array(tensor)
@@ -129,9 +129,9 @@ def test_openvino_runs_it_and_agrees(tmp_path, caches):
     pytest.importorskip("openvino")
     from effdet_deploy.runtimes import load_runtime
 
-    quantiser = Quantiser(tiny_network(), BATCHES, "openvino", Recipe(), caches)
+    quantizer = Quantizer(tiny_network(), BATCHES, "openvino", Recipe(), caches)
     path = tmp_path / "int8.onnx"
-    model = quantiser.quantised(quantiser.default())
+    model = quantizer.quantized(quantizer.default())
     onnx.save(model, path)
     mine = load_runtime(path, backend="openvino").run({INPUT_NAME: BATCHES[0]})
     exact = heads(tiny_network())[:1]
@@ -156,33 +156,33 @@ def test_an_old_opset_is_refused():
 
 @pytest.fixture(scope="module")
 def with_table(target, caches):
-    return Quantiser(tiny_network(table=True), BATCHES, target, Recipe(), caches)
+    return Quantizer(tiny_network(table=True), BATCHES, target, Recipe(), caches)
 
 
 def test_the_product_of_the_class_scores_is_int8_for_openvino_alone(with_table, target):
     product = next(each for each in with_table.convolutions if each.kind == "product")
     assert product.macs == sum((SIDE // side) ** 2 for side in (8, 16)) * CHANNELS * CLASSES
     assert (product.name in with_table.default()) is (target == "openvino")
-    lowered = with_table.quantised([product.name, *with_table.default()])
+    lowered = with_table.quantized([product.name, *with_table.default()])
     onnx.checker.check_model(lowered, full_check=True)
     assert snr(heads(tiny_network(table=True)), heads(lowered)) > LEAST_SNR_DB
     gemm = next(node for node in lowered.graph.node if node.op_type == "Gemm")
     assert gemm.input[1].endswith(".dequantize") is (target == "openvino")
 
 
-def test_a_quantised_product_is_what_its_convolution_would_be(caches):
-    quantiser = Quantiser(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
-    (product,) = (each for each in quantiser.convolutions if each.kind == "product")
-    exact, mine = heads(quantiser.model), heads(quantiser.quantised([product.name]))
+def test_a_quantized_product_is_what_its_convolution_would_be(caches):
+    quantizer = Quantizer(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
+    (product,) = (each for each in quantizer.convolutions if each.kind == "product")
+    exact, mine = heads(quantizer.model), heads(quantizer.quantized([product.name]))
     assert snr([each[:1] for each in exact], [each[:1] for each in mine]) > 30.0
     for (_, known), (_, boxes) in zip(exact, mine, strict=True):
         np.testing.assert_array_equal(boxes, known)
 
 
 def test_openvino_computes_the_product_in_int8(tmp_path, caches):
-    quantiser = Quantiser(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
+    quantizer = Quantizer(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
     path = tmp_path / "table.onnx"
-    onnx.save(quantiser.quantised(quantiser.default()), path)
+    onnx.save(quantizer.quantized(quantizer.default()), path)
     import openvino
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

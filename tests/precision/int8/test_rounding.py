@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.precision.int8.correction import mean_output
-from effdet_deploy.precision.int8.rounding import LARGEST, quantise_weight, second_moments
+from effdet_deploy.precision.int8.rounding import LARGEST, quantize_weight, second_moments
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +16,14 @@ def pointwise():
     return random.normal(size=(16, 32, 1, 1)).astype(np.float32), inputs
 
 
-def output_error(weight, quantised, inputs) -> float:
-    lost = (weight - quantised.restored).reshape(len(weight), -1)
+def output_error(weight, quantized, inputs) -> float:
+    lost = (weight - quantized.restored).reshape(len(weight), -1)
     return float(((lost @ inputs) ** 2).mean())
 
 
 def test_weights_are_within_half_a_step_or_clipped(pointwise):
     weight, _ = pointwise
-    found = quantise_weight(weight)
+    found = quantize_weight(weight)
     steps = np.abs(weight - found.restored) / found.scale.reshape(-1, 1, 1, 1)
     assert np.abs(found.values).max() <= LARGEST
     assert (steps[np.abs(found.values) < LARGEST] <= 0.5 + 1e-4).all()
@@ -31,39 +31,39 @@ def test_weights_are_within_half_a_step_or_clipped(pointwise):
 
 def test_every_output_channel_has_a_scale_of_its_own():
     weight = np.stack([np.full((2, 3, 3), 1e-3), np.full((2, 3, 3), 10.0)]).astype(np.float32)
-    np.testing.assert_allclose(quantise_weight(weight).restored, weight, rtol=0.01)
+    np.testing.assert_allclose(quantize_weight(weight).restored, weight, rtol=0.01)
 
 
 def test_compensated_rounding_halves_the_error_of_the_output_at_least(pointwise):
     weight, inputs = pointwise
     moments = inputs @ inputs.T / inputs.shape[1]
-    nearest = output_error(weight, quantise_weight(weight), inputs)
-    assert output_error(weight, quantise_weight(weight, moments), inputs) < nearest / 2
+    nearest = output_error(weight, quantize_weight(weight), inputs)
+    assert output_error(weight, quantize_weight(weight, moments), inputs) < nearest / 2
 
 
 def test_compensation_never_makes_the_output_worse():
     weight = np.random.default_rng(2).normal(size=(4, 8, 1, 1)).astype(np.float32)
     inputs = np.random.default_rng(3).normal(size=(8, 500))
     moments = inputs @ inputs.T / 500
-    nearest = output_error(weight, quantise_weight(weight), inputs)
-    assert output_error(weight, quantise_weight(weight, moments), inputs) <= nearest * (1 + 1e-9)
+    nearest = output_error(weight, quantize_weight(weight), inputs)
+    assert output_error(weight, quantize_weight(weight, moments), inputs) <= nearest * (1 + 1e-9)
 
 
 def test_channels_that_are_always_zero_do_not_break_compensation():
     weight = np.ones((2, 3, 1, 1), np.float32)
-    assert np.isfinite(quantise_weight(weight, np.zeros((3, 3))).restored).all()
+    assert np.isfinite(quantize_weight(weight, np.zeros((3, 3))).restored).all()
 
 
 def test_scales_survive_in_float16_and_weights_are_rounded_with_those(pointwise):
     weight, _ = pointwise
-    found = quantise_weight(weight, half_scale=True)
+    found = quantize_weight(weight, half_scale=True)
     np.testing.assert_array_equal(found.scale, found.scale.astype(np.float16))
     steps = np.abs(weight - found.restored) / found.scale.reshape(-1, 1, 1, 1)
     assert (steps[np.abs(found.values) < LARGEST] <= 0.5 + 1e-4).all()
 
 
 def test_a_weight_of_zeros_has_a_scale_that_is_not():
-    found = quantise_weight(np.zeros((2, 3, 1, 1), np.float32), half_scale=True)
+    found = quantize_weight(np.zeros((2, 3, 1, 1), np.float32), half_scale=True)
     assert (found.scale > 0).all()
     assert not found.values.any()
 

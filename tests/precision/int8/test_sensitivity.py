@@ -10,9 +10,9 @@ from PIL import Image
 from effdet_deploy.artifact.spec import ClassSpec
 from effdet_deploy.errors import DataError, UnknownNameError, VerificationError
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
-from effdet_deploy.precision.int8.quantizer import Quantiser, Recipe
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.sensitivity import Journal, rank_groups, search
-from effdet_deploy.precision.precisionfile import read_plan, write_plan
+from effdet_deploy.precision.precisionfile import read_precision_file, write_precision_file
 from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.evaluation.sets import write_set
@@ -23,9 +23,9 @@ FULL = 0.6
 
 
 @pytest.fixture(scope="module")
-def quantiser(tmp_path_factory):
+def quantizer(tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
-    return Quantiser(tiny_network(), BATCHES, "openvino", Recipe(), cache)
+    return Quantizer(tiny_network(), BATCHES, "openvino", Recipe(), cache)
 
 
 @pytest.fixture
@@ -50,52 +50,52 @@ class Judge:
         return FULL - self.loss * sum("class_net" in name for name in weights)
 
 
-def found(quantiser, journal, judge, budget=0.5):
-    return search(quantiser, quantiser.default(), budget, judge, journal, quiet)
+def found(quantizer, journal, judge, budget=0.5):
+    return search(quantizer, quantizer.default(), budget, judge, journal, quiet)
 
 
-def test_every_group_is_ranked_by_noise_for_its_work(quantiser, journal):
-    losses = rank_groups(quantiser, quantiser.default(), journal, quiet)
-    groups = {each.group for each in quantiser.convolutions if each.name in quantiser.default()}
+def test_every_group_is_ranked_by_noise_for_its_work(quantizer, journal):
+    losses = rank_groups(quantizer, quantizer.default(), journal, quiet)
+    groups = {each.group for each in quantizer.convolutions if each.name in quantizer.default()}
     assert {each.group for each in losses} == groups
     assert all(each.noise > 0 for each in losses)
     prices = [each.price for each in losses]
     assert prices == sorted(prices, reverse=True)
 
 
-def test_within_the_budget_nothing_is_given_up_after_two_measurements(quantiser, journal):
+def test_within_the_budget_nothing_is_given_up_after_two_measurements(quantizer, journal):
     judge = Judge(loss=0.0)
-    plan = found(quantiser, journal, judge)
+    plan = found(quantizer, journal, judge)
     assert (plan.kept, plan.drop, plan.evaluations, judge.calls) == ((), 0.0, 2, 2)
 
 
-def test_what_breaks_the_budget_stays_higher_and_the_drop_is_the_measured_one(quantiser, journal):
-    plan = found(quantiser, journal, Judge(loss=0.01))
+def test_what_breaks_the_budget_stays_higher_and_the_drop_is_the_measured_one(quantizer, journal):
+    plan = found(quantizer, journal, Judge(loss=0.01))
     assert "class_net/dense" in plan.kept
     assert plan.drop <= 0.5
     assert 0 < plan.share < 1
 
 
-def test_bisection_measures_few_times(quantiser, journal):
+def test_bisection_measures_few_times(quantizer, journal):
     judge = Judge(loss=0.01)
-    plan = found(quantiser, journal, judge)
+    plan = found(quantizer, journal, judge)
     assert judge.calls <= 2 + np.ceil(np.log2(len(plan.losses)))
 
 
-def test_a_budget_that_cannot_be_met_is_an_error(quantiser, journal):
+def test_a_budget_that_cannot_be_met_is_an_error(quantizer, journal):
     def hopeless(model):
-        quantised = any(t.name.endswith("weight.int8") for t in model.graph.initializer)
-        return 0.1 if quantised else FULL
+        quantized = any(t.name.endswith("weight.int8") for t in model.graph.initializer)
+        return 0.1 if quantized else FULL
 
     with pytest.raises(VerificationError, match=r"No INT8 graph stays within 0\.5 points"):
-        found(quantiser, journal, hopeless)
+        found(quantizer, journal, hopeless)
 
 
-def test_an_interrupted_search_goes_on_where_it_was(quantiser, tmp_path):
+def test_an_interrupted_search_goes_on_where_it_was(quantizer, tmp_path):
     path = tmp_path / "journal.json"
-    first = found(quantiser, Journal(path), Judge(loss=0.01))
+    first = found(quantizer, Journal(path), Judge(loss=0.01))
     judge = Judge(loss=0.01)
-    assert found(quantiser, Journal(path), judge) == first
+    assert found(quantizer, Journal(path), judge) == first
     assert judge.calls == 0
 
 
@@ -106,16 +106,18 @@ def test_a_damaged_journal_is_begun_again(tmp_path):
     assert json.loads(path.read_text()) == {"x": 2.0}
 
 
-def test_a_plan_can_be_written_edited_and_read(quantiser, tmp_path):
+def test_a_plan_can_be_written_edited_and_read(quantizer, tmp_path):
     path = tmp_path / "precision.json"
-    write_plan(path, quantiser.convolutions, quantiser.default())
-    assert read_plan(path, quantiser.convolutions, quantiser.layout) == quantiser.default()
+    write_precision_file(path, quantizer.convolutions, quantizer.default())
+    assert (
+        read_precision_file(path, quantizer.convolutions, quantizer.layout) == quantizer.default()
+    )
     document = json.loads(path.read_text())
     document["groups"]["box_net/dense"] = "higher"
     path.write_text(json.dumps(document))
-    names = read_plan(path, quantiser.convolutions, quantiser.layout)
-    assert set(quantiser.default()) - set(names) == {
-        name for name in quantiser.default() if name.startswith("box_net")
+    names = read_precision_file(path, quantizer.convolutions, quantizer.layout)
+    assert set(quantizer.default()) - set(names) == {
+        name for name in quantizer.default() if name.startswith("box_net")
     }
 
 
@@ -130,20 +132,20 @@ def test_a_plan_can_be_written_edited_and_read(quantiser, tmp_path):
         ('{"groups": {"box_net/dens": "int8"}}', UnknownNameError),
     ],
 )
-def test_a_precision_file_of_another_form_is_refused(quantiser, tmp_path, content, error):
+def test_a_precision_file_of_another_form_is_refused(quantizer, tmp_path, content, error):
     path = tmp_path / "precision.json"
     path.write_text(content)
     with pytest.raises(error):
-        read_plan(path, quantiser.convolutions, quantiser.layout)
+        read_precision_file(path, quantizer.convolutions, quantizer.layout)
 
 
 @pytest.mark.parametrize("change", ["nothing", "labels", "threshold", "a picture", "the boxes"])
 def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
-    quantiser, tmp_path, change
+    quantizer, tmp_path, change
 ):
     annotations = write_set(tmp_path / "set", images=2)
     spec = network_spec()
-    known = BudgetedAccuracy(quantiser, annotations, None, spec).journal
+    known = BudgetedAccuracy(quantizer, annotations, None, spec).journal
     known.recall("mAP of fp32", lambda: 0.5)
     if change == "labels":
         spec = dataclasses.replace(spec, classes=(ClassSpec("other", 9), *spec.classes[1:]))
@@ -154,7 +156,7 @@ def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
         Image.new("RGB", (9, 9)).save(tmp_path / "set" / "images" / "001.png")
     elif change == "the boxes":
         annotations.write_text(annotations.read_text() + " ")
-    again = BudgetedAccuracy(quantiser, annotations, None, spec).journal
+    again = BudgetedAccuracy(quantizer, annotations, None, spec).journal
     assert again.recall("mAP of fp32", lambda: 0.6) == (0.5 if change == "nothing" else 0.6)
 
 

@@ -1,0 +1,120 @@
+"""Ways to clip activations that were measured beside the one that exports take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.precision.int8.clipping import LEVELS
+from effdet_deploy.precision.int8.quantizer import Quantizer
+from effdet_deploy.precision.ranges import Range
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.precision.int8.calibration import Histogram
+
+    Floats = NDArray[np.float64]
+    Method = Callable[[Histogram, bool], Range]
+
+PERCENTILE = 99.99
+_SHARES = np.linspace(1.0, 0.125, 57)
+"""What clipping by entropy tries: below an eighth, a level is a single bin of the histogram, and
+rounding seems to change nothing."""
+
+
+class OtherwiseClipped(Quantizer):
+    """A quantizer that clips by another method; None is that of exports.
+
+    Args:
+        method: one of :data:`METHODS`.
+        arguments: of :class:`Quantizer`.
+    """
+
+    def __init__(self, method: Method | None, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._method = method
+
+    def range_of(self, value: str) -> Range:
+        """Return what the quantizer of a value covers."""
+        if self._method is None:
+            return super().range_of(value)
+        return self._method(self.histograms[value], self.layout.symmetric)
+
+
+def min_max(histogram: Histogram, symmetric: bool) -> Range:
+    """Clip nothing."""
+    full = _full(histogram)
+    return _mirrored(full) if symmetric else full
+
+
+def percentile(histogram: Histogram, symmetric: bool) -> Range:
+    """Clip all but :data:`PERCENTILE` of a hundred values; of both signs together if symmetric."""
+    values, counts = histogram.centres, histogram.counts
+    if symmetric:
+        return _mirrored(Range(0.0, _quantile(np.abs(values), counts)))
+    full = _full(histogram)
+    return Range(
+        max(full.low, min(0.0, -_quantile(-values, counts))),
+        min(full.high, max(0.0, _quantile(values, counts))),
+    )
+
+
+def entropy(histogram: Histogram, symmetric: bool) -> Range:
+    """Clip where rounding to levels changes the distribution least, by Kullback and Leibler.
+
+    Source: Migacz 2017, "8-bit Inference with TensorRT"; the widest of equals.
+    """
+    full, counts = _full(histogram), histogram.counts.astype(np.float64)
+    # Exact zeros, from padding and gates, are held by any range and would outweigh all else: their
+    # bin is no higher than its neighbours.
+    zero = int(np.argmin(np.abs(histogram.centres)))
+    around = [counts[each] for each in (zero - 1, zero + 1) if 0 <= each < len(counts)]
+    counts[zero] = min(counts[zero], max(around))
+    tops = [float(share) * full.magnitude for share in _SHARES]
+    tried = [
+        Range(-top, top) if symmetric else Range(max(full.low, -top), min(full.high, top))
+        for top in tops
+    ]
+    return min(tried, key=lambda each: _divergence(histogram.centres, counts, each))
+
+
+METHODS: dict[str, Method] = {"min-max": min_max, "percentile": percentile, "entropy": entropy}
+
+
+def _full(histogram: Histogram) -> Range:
+    return Range(min(histogram.low, 0.0), max(histogram.high, 0.0))
+
+
+def _mirrored(seen: Range) -> Range:
+    return Range(-seen.magnitude, seen.magnitude)
+
+
+def _quantile(values: Floats, counts: NDArray[np.int64]) -> float:
+    order = np.argsort(values)
+    below = np.cumsum(counts[order])
+    position = int(np.searchsorted(below, PERCENTILE / 100 * below[-1]))
+    return float(values[order][min(position, len(values) - 1)])
+
+
+def _divergence(centres: Floats, counts: Floats, chosen: Range) -> float:
+    """Return KL(p, q): p with the tails in the outermost bins, q each level's mass spread evenly.
+
+    Only bins that hold something take part, so that neither side is zero where the other is not.
+    """
+    inside = np.flatnonzero((centres >= chosen.low) & (centres <= chosen.high) & (counts > 0))
+    if not inside.size:
+        return float("inf")
+    held = counts[inside]
+    levels = np.rint(centres[inside] * LEVELS / (chosen.high - chosen.low)).astype(np.int64)
+    levels -= levels[0]
+    members = np.maximum(np.bincount(levels), 1)
+    spread = (np.bincount(levels, held) / members)[levels]
+    clipped = held.copy()
+    clipped[0] += counts[: inside[0]].sum()
+    clipped[-1] += counts[inside[-1] + 1 :].sum()
+    p, q = clipped / clipped.sum(), spread / spread.sum()
+    return float((p * np.log(p / q)).sum())

@@ -1,0 +1,87 @@
+"""The weights of INT8 layers, read from an ONNX file without the ``onnx`` package."""
+
+from __future__ import annotations
+
+import mmap
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from effdet_deploy.artifact.onnxfile import Walk, read_onnx
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.onnxfile import Span
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR = 1, 2, 3, 4
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
+_INT8 = 3
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+
+
+def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
+    """Return the weights ``[out, in/groups, taps]`` of every layer that computes in INT8, by name.
+
+    Such a layer reads its weights through a DequantizeLinear from a constant of int8 that the file
+    itself holds.
+
+    Raises:
+        ModelFileError: not an ONNX file, truncated or damaged.
+    """
+    read_onnx(path)
+    with (
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        walk = Walk(data)
+        graphs = [
+            value
+            for number, value in walk.fields((0, len(data)))
+            if number == _MODEL_GRAPH and isinstance(value, tuple)
+        ]
+        constants: dict[str, NDArray[np.int8]] = {}
+        sources: dict[str, str] = {}
+        layers: dict[str, tuple[str, str]] = {}
+        for number, value in walk.fields(graphs[-1]):
+            if number == _GRAPH_INITIALIZER and isinstance(value, tuple):
+                constants.update(_int8_tensor(walk, value))
+            elif number == _GRAPH_NODE and isinstance(value, tuple):
+                said: dict[int, list[str]] = {each: [] for each in range(1, _NODE_OPERATOR + 1)}
+                for inner, text in walk.fields(value):
+                    if inner in said and isinstance(text, tuple):
+                        said[inner].append(walk.text(text))
+                inputs, operator = said[_NODE_INPUT], "".join(said[_NODE_OPERATOR])
+                if operator == "DequantizeLinear" and inputs:
+                    sources.update(dict.fromkeys(said[_NODE_OUTPUT], inputs[0]))
+                elif operator in _WEIGHTED and len(inputs) > 1:
+                    layers["".join(said[_NODE_NAME])] = operator, sources.get(inputs[1], "")
+    found = {}
+    for name, (operator, source) in layers.items():
+        weights = constants.get(source)
+        if weights is not None and weights.ndim > 1:
+            # A product's weights are [in, out].
+            weights = weights if operator == "Conv" else weights.T
+            found[name] = weights.reshape(*weights.shape[:2], -1)
+    return found
+
+
+def _int8_tensor(walk: Walk, span: Span) -> dict[str, NDArray[np.int8]]:
+    """Return a tensor of int8 by its name; nothing for another type or another way to store it."""
+    dims: list[int] = []
+    said: dict[int, int | Span] = {}
+    for number, value in walk.fields(span):
+        if number == _TENSOR_DIMS and isinstance(value, int):
+            dims.append(value)
+        else:
+            said[number] = value
+    name, raw = said.get(_TENSOR_NAME), said.get(_TENSOR_RAW)
+    if said.get(_TENSOR_TYPE) != _INT8 or not isinstance(raw, tuple) or not isinstance(name, tuple):
+        return {}
+    values = np.frombuffer(walk.data[raw[0] : raw[1]], np.int8)
+    fits = values.size == np.prod(dims, dtype=np.int64)
+    return {walk.text(name): values.reshape(dims)} if fits else {}

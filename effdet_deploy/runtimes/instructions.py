@@ -1,0 +1,178 @@
+"""Which instructions an INT8 file needs, and which an engine may use on this processor.
+
+x86 processors multiply uint8 by int8 with VNNI, which adds up in 32 bits, or without it with
+``pmaddubsw``, which adds two products in 16 bits and saturates. What saturates is wrong without a
+word, so a file whose weights allow it is refused where VNNI is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.artifact.int8weights import read_int8_weights
+from effdet_deploy.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import PrecisionSpec
+    from effdet_deploy.runtimes.adapter import Runtime
+
+_X86 = ("x86_64", "amd64", "i386", "i686")
+_LARGEST_INPUT = 255
+_LARGEST_SUM = 2**15 - 1
+_SETS = (
+    ("AMX", ("amx_int8",)),
+    ("AVX-512 with VNNI", ("avx512_vnni",)),
+    ("AVX2 with VNNI", ("avx_vnni",)),
+    ("AVX-512 without VNNI", ("avx512f", "avx512bw")),
+    ("AVX2", ("avx2",)),
+    ("SSE4.1", ("sse4_1",)),
+)
+"""The instruction sets that INT8 kernels are written for, best first, by Linux's flags."""
+_NAMES = tuple(name for name, _ in _SETS)
+_WITH_VNNI = _NAMES[:3]
+_UNKNOWN = "an unknown instruction set"
+ONEDNN_SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""The variables that limit oneDNN, which OpenVINO computes with; the first that is set counts."""
+_ONEDNN_LEAVES = {
+    "SSE41": _NAMES[5:],
+    "AVX": _NAMES[5:],
+    "AVX2": _NAMES[4:],
+    "AVX2_VNNI": (_NAMES[2], *_NAMES[4:]),
+    "AVX2_VNNI_2": (_NAMES[2], *_NAMES[4:]),
+    "AVX512_CORE": _NAMES[3:],
+    "AVX512_CORE_VNNI": (_NAMES[1], *_NAMES[3:]),
+    "AVX512_CORE_BF16": (_NAMES[1], *_NAMES[3:]),
+    "AVX512_CORE_FP16": (_NAMES[1], *_NAMES[3:]),
+}
+"""The sets that each limit leaves; one that is not listed leaves all."""
+
+
+def instruction_set(
+    backend: str, proc: Path = Path("/proc"), environment: Mapping[str, str] = os.environ
+) -> str:
+    """Name the best instruction set that ``backend`` may use for INT8 on this processor.
+
+    It says nothing of the set for another processor than x86's, none of which adds in 16 bits:
+    then it is the processor's kind. Only Linux says what an x86 processor has.
+    """
+    if platform.machine().lower() not in _X86:
+        return platform.machine()
+    try:
+        lines = (proc / "cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    left = _NAMES
+    if backend == "openvino":
+        limit = next((environment[each] for each in ONEDNN_SWITCHES if each in environment), "")
+        left = _ONEDNN_LEAVES.get(limit.upper(), _NAMES)
+    present = (
+        name for name, needed in _SETS if name in left and all(each in flags for each in needed)
+    )
+    return next(present, _UNKNOWN)
+
+
+def describe_kernels(backend: str) -> str:
+    """Name an engine of a CPU with its version and the instruction set of its INT8 kernels."""
+    names = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+    version = importlib.import_module(backend).__version__.partition("-")[0]
+    return f"{names[backend]} {version}, {instruction_set(backend)}"
+
+
+def is_exact(instructions: str) -> bool:
+    """Tell whether INT8 products are added in 32 bits with this set of :func:`instruction_set`.
+
+    What is not known of an x86 processor is not claimed.
+    """
+    return instructions in _WITH_VNNI or instructions not in (*_NAMES, _UNKNOWN)
+
+
+def may_saturate(precision: PrecisionSpec, backend: str) -> bool:
+    """Tell whether ``backend`` may add products of such a file in 16 bits on some processor.
+
+    ONNX Runtime computes what is laid out for another engine in float, as it is written.
+    """
+    if precision.kind != "int8" or precision.int8_range == "portable":
+        return False
+    if backend == "onnxruntime":
+        return precision.target == "onnxruntime"
+    return backend == "openvino"
+
+
+def pair_bound(weights: NDArray[np.int8]) -> int:
+    """Return the largest absolute sum of two products with uint8 that a layer can form.
+
+    Any two weights of an output channel are taken as a pair, whichever a kernel adds. A layer of
+    one input channel, as a depthwise convolution is, is not added in pairs: one product is all.
+
+    Args:
+        weights: ``[out, in/groups, taps]``.
+    """
+    rows = weights.reshape(len(weights), -1).astype(np.int64)
+    count = 1 if weights.shape[1] == 1 else min(2, rows.shape[1])
+    ordered = np.sort(rows, axis=1)
+    lowest, highest = ordered[:, :count], ordered[:, -count:]
+    sums = np.maximum(-np.minimum(lowest, 0).sum(axis=1), np.maximum(highest, 0).sum(axis=1))
+    return int(sums.max(initial=0)) * _LARGEST_INPUT
+
+
+def saturating_layers(path: Path) -> dict[str, int]:
+    """Return the INT8 layers of an ONNX file whose sums of two products can leave 16 bits.
+
+    Returns:
+        The largest such sum by the layer's name, largest first.
+    """
+    bounds = {name: pair_bound(weights) for name, weights in read_int8_weights(path).items()}
+    over = {name: bound for name, bound in bounds.items() if bound > _LARGEST_SUM}
+    return dict(sorted(over.items(), key=lambda item: -item[1]))
+
+
+def require_exact_sums(path: Path, runtime: Runtime) -> None:
+    """Check that no layer of a loaded model saturates where it runs.
+
+    Raises:
+        DeviceError: one can; it is named.
+    """
+    backend, precision = runtime.backend, runtime.spec.precision
+    here = instruction_set(backend)
+    if runtime.device != "cpu" or is_exact(here) or not may_saturate(precision, backend):
+        return
+    over = saturating_layers(path)
+    if not over:
+        return
+    name, largest = next(iter(over.items()))
+    raise DeviceError(
+        f"'{path.name}' needs a processor with VNNI, and {backend} has {here} here: {len(over)} "
+        f"of its INT8 layers can saturate, first of all '{name}', where two products add up to "
+        f"{largest} in 16 bits that hold {_LARGEST_SUM}.",
+        "Export it with --int8-range portable, which is right on every x86 processor; or pass "
+        "--allow-saturation to see what it gives.",
+    )
+
+
+def describe_int8(path: Path, precision: PrecisionSpec) -> dict[str, Any]:
+    """Return what an INT8 file needs of a CPU, and whether its own engine is right on this one.
+
+    Raises:
+        ModelFileError: not an ONNX file, truncated or damaged.
+    """
+    engine = "openvino" if precision.target == "openvino" else "onnxruntime"
+    layers = saturating_layers(path) if may_saturate(precision, engine) else {}
+    here = instruction_set(engine)
+    return {
+        "engine": engine,
+        "needs": "vnni" if layers else None,
+        "saturating_layers": list(layers),
+        "here": here,
+        "right_here": not layers or is_exact(here),
+    }

@@ -1,0 +1,163 @@
+"""What an INT8 file needs of the processor, asked of processors that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from effdet_deploy import load
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME, METADATA_KEY, PrecisionSpec
+from effdet_deploy.errors import DeviceError
+from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
+from effdet_deploy.precision.ranges import graph_inputs, run_graph
+from effdet_deploy.runtimes import instructions
+from effdet_deploy.synthetic import structured_pictures
+from tests.precision.tiny_network import SIDE, network_spec, tiny_network
+
+BATCHES = list(graph_inputs(structured_pictures(2, SIDE, SIDE, 5), network_spec()))
+PLANTED = "backbone.blocks.0.0.conv_pw.conv"
+ZEN4 = "sse4_1 avx2 avx512f avx512bw avx512_vnni"
+SAPPHIRE = f"{ZEN4} avx_vnni amx_int8"
+ALDER = "sse4_1 avx2 avx_vnni"
+SKYLAKE_X = "sse4_1 avx2 avx512f avx512bw"
+HASWELL = "sse4_1 avx2"
+
+
+@pytest.fixture(autouse=True)
+def x86(monkeypatch):
+    monkeypatch.setattr(instructions.platform, "machine", lambda: "x86_64")
+
+
+def processor(tmp_path, flags):
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags : fpu {flags}\n\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "found", "exact"),
+    [
+        (SAPPHIRE, "", "AMX", True),
+        (ZEN4, "", "AVX-512 with VNNI", True),
+        (ALDER, "", "AVX2 with VNNI", True),
+        (SKYLAKE_X, "", "AVX-512 without VNNI", False),
+        (HASWELL, "", "AVX2", False),
+        ("sse4_1", "", "SSE4.1", False),
+        ("", "", "an unknown instruction set", False),
+        (SAPPHIRE, "AVX2", "AVX2", False),
+        (SAPPHIRE, "avx2_vnni", "AVX2 with VNNI", True),
+        # Zen 4 has VNNI in AVX-512 alone.
+        (ZEN4, "AVX2_VNNI", "AVX2", False),
+        (SAPPHIRE, "AVX512_CORE", "AVX-512 without VNNI", False),
+        (SAPPHIRE, "AVX512_CORE_VNNI", "AVX-512 with VNNI", True),
+        (SAPPHIRE, "ALL", "AMX", True),
+        (HASWELL, "AVX512_CORE_AMX", "AVX2", False),
+    ],
+)
+def test_the_best_set_that_is_left_is_named(tmp_path, flags, limit, found, exact):
+    environment = {"ONEDNN_MAX_CPU_ISA": limit} if limit else {}
+    here = instructions.instruction_set("openvino", processor(tmp_path, flags), environment)
+    assert here == found
+    assert instructions.is_exact(here) is exact
+
+
+def test_the_switch_of_onednn_says_nothing_of_onnx_runtime(tmp_path):
+    limits = {"DNNL_MAX_CPU_ISA": "AVX2"}
+    folder = processor(tmp_path, ZEN4)
+    assert instructions.instruction_set("openvino", folder, limits) == "AVX2"
+    assert instructions.instruction_set("onnxruntime", folder, limits) == "AVX-512 with VNNI"
+
+
+def test_what_no_system_tells_is_not_claimed(tmp_path):
+    here = instructions.instruction_set("onnxruntime", tmp_path / "absent")
+    assert not instructions.is_exact(here)
+
+
+def test_arm_adds_in_32_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(instructions.platform, "machine", lambda: "aarch64")
+    here = instructions.instruction_set("openvino", tmp_path)
+    assert here == "aarch64"
+    assert instructions.is_exact(here)
+
+
+def test_the_bound_of_a_layer_is_that_of_its_worst_two_weights():
+    weights = np.array([[[3, -128], [5, 100]], [[-128, 0], [-127, 1]]], np.int8)
+    assert instructions.pair_bound(weights) == 255 * 255
+    assert instructions.pair_bound(weights[:1]) == 255 * 128
+    assert instructions.pair_bound(np.full((4, 8, 9), 64, np.int8)) <= 2**15 - 1
+    assert instructions.pair_bound(np.full((4, 8, 1), 65, np.int8)) > 2**15 - 1
+    # One product alone fits always.
+    assert instructions.pair_bound(np.full((4, 1, 9), -128, np.int8)) <= 2**15
+
+
+def int8_file(path, target, int8_range=None, *, written="full"):
+    """Write the tiny network with the full range in one layer, and say ``int8_range`` of it."""
+    recipe = Recipe(int8_range=written)
+    quantizer = Quantizer(tiny_network(), BATCHES, target, recipe, path.parent / "cache")
+    model = quantizer.quantized(quantizer.default())
+    if written == "full":
+        tensor = next(t for t in model.graph.initializer if t.name == f"{PLANTED}.weight.int8")
+        values = numpy_helper.to_array(tensor).copy()
+        values[0, :2] = 127
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    precision = PrecisionSpec("int8", target, int8_range=int8_range)
+    spec = dataclasses.replace(network_spec(), precision=precision)
+    onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def haswell(monkeypatch):
+    monkeypatch.setattr(instructions, "instruction_set", lambda _backend: "AVX2")
+
+
+@pytest.mark.parametrize("int8_range", ["full", None])
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_full_range_is_refused_without_vnni_and_names_the_layer(
+    tmp_path, haswell, engine, int8_range
+):
+    """``None`` is a file of before there was a word for it."""
+    path = int8_file(tmp_path / "full.onnx", engine, int8_range)
+    with pytest.raises(DeviceError) as raised:
+        load(path, engine)
+    assert raised.value.exit_code == 4
+    assert f"'{PLANTED}', where two products add up to {2 * 127 * 255}" in raised.value.cause
+    assert f"{engine} has AVX2 here" in raised.value.cause
+    assert "--int8-range portable" in raised.value.remedy
+    load(path, engine, allow_saturation=True).close()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_a_full_range_is_loaded_with_vnni(tmp_path, monkeypatch, engine):
+    monkeypatch.setattr(instructions, "instruction_set", lambda _backend: "AVX2 with VNNI")
+    load(int8_file(tmp_path / "full.onnx", engine, "full"), engine).close()
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_the_portable_range_is_loaded_everywhere(tmp_path, haswell, engine):
+    said = int8_file(tmp_path / "said.onnx", engine, "portable", written="portable")
+    load(said, engine).close()
+    # A file that does not say so is looked at, and cannot saturate.
+    silent = int8_file(tmp_path / "silent.onnx", engine, None, written="portable")
+    load(silent, engine).close()
+
+
+def test_onnx_runtime_takes_what_is_laid_out_for_others_and_computes_it_in_float(tmp_path, haswell):
+    path = int8_file(tmp_path / "full.onnx", "tensorrt", "full")
+    load(path, "onnxruntime").close()
+    with pytest.raises(DeviceError, match="needs a processor with VNNI"):
+        load(path, "openvino")
+
+
+@pytest.mark.parametrize("target", ["openvino", "tensorrt"])
+def test_that_is_what_the_graph_says_to_the_last_bit(tmp_path, target):
+    path = int8_file(tmp_path / "full.onnx", target, "full")
+    with load(path, "onnxruntime") as detector:
+        found = detector.runtime.run({INPUT_NAME: BATCHES[0]})
+    (written,) = run_graph(onnx.load(path), HEAD_OUTPUTS, BATCHES[:1])
+    for name, values in zip(HEAD_OUTPUTS, written, strict=True):
+        np.testing.assert_array_equal(found[name], values)
