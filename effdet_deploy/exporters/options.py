@@ -211,8 +211,10 @@ class ExportOptions:
                 self.target is not None and target != self.target,
             ),
             (
-                "--int8-range full is for engines that run on a CPU; what is laid out for TensorRT "
-                "always has the full range, which a GPU adds up rightly.",
+                (
+                    "--int8-range full is for engines that run on a CPU; what is laid out for "
+                    "TensorRT always has the full range, which a GPU adds up rightly."
+                ),
                 "Leave --int8-range out.",
                 self.int8_range == "full" and target == "tensorrt",
             ),
