@@ -31,6 +31,8 @@ def render_description(document: Mapping[str, Any]) -> RenderableType:
         spec = DetectorSpec.from_dict(document["spec"])
         told = _spec_rows(spec, document["inputs"], document["outputs"])
         rows |= {name: value for name, value in told.items() if value}
+    if "int8" in document:
+        rows["INT8"] = _int8(document["int8"])
     if "operators" in document:
         opsets = {name or "onnx": number for name, number in document["opsets"].items()}
         counts = sorted(document["operators"].items(), key=lambda item: (-item[1], item[0]))
@@ -40,6 +42,17 @@ def render_description(document: Mapping[str, Any]) -> RenderableType:
         if document["external_files"]:
             rows["external files"] = ", ".join(document["external_files"])
     return pairs(list(rows.items()))
+
+
+def _int8(said: Mapping[str, Any]) -> str:
+    layers = said["saturating_layers"]
+    if not layers:
+        return "right on every processor: no sum of two products leaves 16 bits"
+    right = "right here" if said["right_here"] else "WRONG here"
+    return (
+        f"needs VNNI in {said['engine']}: without it {len(layers)} layers can saturate, such as "
+        f"{layers[0]}; {right}, with {said['here']}"
+    )
 
 
 def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dict[str, str]:
