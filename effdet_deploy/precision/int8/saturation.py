@@ -111,12 +111,15 @@ def losses_without_vnni(model: ModelProto, batches: Sequence[NDArray[Any]]) -> l
 def _places(node: NodeProto, maps: NDArray[np.float32], taps: int) -> NDArray[np.float32]:
     """Return what a layer reads at some places of a map ``[N,C,H,W]``, or in rows ``[rows, C]``.
 
-    Places are taken anywhere inside, whatever the strides: what is met there is much the same.
+    Places are taken anywhere, whatever the strides: what is met there is much the same. Around the
+    map stand zeros, as convolutions take them; it may be smaller than the kernel.
     """
     random = np.random.default_rng(zlib.crc32(node.name.encode()))
     if maps.ndim == 2:
         return maps[random.integers(len(maps), size=_SAMPLES), :, np.newaxis]
     kernel = next(each.ints for each in node.attribute if each.name == "kernel_shape")
+    around = [(0, 0), (0, 0), *((side // 2, side // 2) for side in kernel)]
+    maps = np.pad(maps, around) if max(kernel) > 1 else maps
     windows = np.lib.stride_tricks.sliding_window_view(maps, tuple(kernel), axis=(2, 3))
     images, _, height, width = windows.shape[:4]
     image, row, column = (random.integers(side, size=_SAMPLES) for side in (images, height, width))
