@@ -28,7 +28,7 @@ from precisions import BASELINE, Entry, Setting, entries, prepare
 from store import Record, tell
 
 from effdet_deploy.benchmark import Plan
-from effdet_deploy.benchmark.artifacts import Settings, bench
+from effdet_deploy.benchmark.benchmarking import Settings, bench
 from effdet_deploy.benchmark.machine import environment
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.diagnosis.sides import eager_detector

@@ -12,7 +12,7 @@ from store import tell
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.evaluation.pictures import pictures_of
-from effdet_deploy.onnxgraph.heads import head_node
+from effdet_deploy.onnxgraph.raw_heads import head_node
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.precision.int8.convolutions import int8_share
 from effdet_deploy.precision.int8.quantizer import Recipe

@@ -27,7 +27,7 @@ from effdet_deploy.exporters.material import read_material
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import create_model, resolve_name
-from effdet_deploy.pytorch.network.conditioning import randomize
+from effdet_deploy.pytorch.network.random_weights import randomize
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:

@@ -204,7 +204,7 @@ def export_here(point: Point, path: Path) -> int:
     from effdet_deploy import ExportOptions, export
     from effdet_deploy.benchmark.machine import peak_memory
     from effdet_deploy.pytorch.network import create_model
-    from effdet_deploy.pytorch.network.conditioning import randomize
+    from effdet_deploy.pytorch.network.random_weights import randomize
 
     torch.set_num_threads(point.threads)
     network = create_model(point.variant, image_size=point.size).eval()

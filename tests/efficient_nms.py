@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, HEAD_OUTPUTS, INPUT_NAME
 from effdet_deploy.detection.postprocess import iou_with, sigmoid
-from effdet_deploy.onnxgraph.heads import PLUGIN_DOMAIN, add_head_outputs
+from effdet_deploy.onnxgraph.raw_heads import PLUGIN_DOMAIN, add_head_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path

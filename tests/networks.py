@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import timm
 
 from effdet_deploy.pytorch.network import EfficientDet, create_model
-from effdet_deploy.pytorch.network.conditioning import randomize
+from effdet_deploy.pytorch.network.random_weights import randomize
 
 if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig

@@ -47,7 +47,7 @@ def run(
     markdown: Markdown = None,
 ) -> None:
     """Time exported models on this machine, in turns, until their medians are known."""
-    from effdet_deploy.benchmark.artifacts import Settings, bench
+    from effdet_deploy.benchmark.benchmarking import Settings, bench
     from effdet_deploy.benchmark.measure import Plan
     from effdet_deploy.reports import benchmark as report
 

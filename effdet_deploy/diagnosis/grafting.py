@@ -17,7 +17,6 @@ from onnx import numpy_helper
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
 from effdet_deploy.errors import UsageError
-from effdet_deploy.onnxgraph.heads import head_node
 from effdet_deploy.onnxgraph.index import (
     float_inputs,
     float_values,
@@ -26,6 +25,7 @@ from effdet_deploy.onnxgraph.index import (
     network_nodes,
     producers,
 )
+from effdet_deploy.onnxgraph.raw_heads import head_node
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.precision.ranges import open_session
 

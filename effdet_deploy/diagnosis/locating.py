@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import Precision
-    from effdet_deploy.onnxgraph.graph_layers import GraphLayer
+    from effdet_deploy.onnxgraph.layers import GraphLayer
 
     Readings = Iterator[dict[str, NDArray[Any]]]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import DetectorSpec, InputSpec
     from effdet_deploy.diagnosis.locating import LayerSource
-    from effdet_deploy.onnxgraph.graph_layers import GraphLayer
+    from effdet_deploy.onnxgraph.layers import GraphLayer
     from effdet_deploy.parity.side import Side
     from effdet_deploy.pytorch.reference import EagerReference
 
@@ -158,12 +158,12 @@ def layer_sources(
     Raises:
         ModelFileError: a file has no nodes named as ours are.
     """
-    from effdet_deploy.diagnosis.onnx_layers import GraphLayers
+    from effdet_deploy.diagnosis.graph_layers import GraphLayers
 
     ours = GraphLayers(candidate)
     if (path := exported_model(given)) is not None:
         return ours.layers, ours, GraphLayers(path)
-    from effdet_deploy.pytorch.layers import EagerLayers
+    from effdet_deploy.pytorch.eager_layers import EagerLayers
 
     network = cast("EagerReference", reference).network
     return ours.layers, ours, EagerLayers(network, ours.spec.input, ours.layers)

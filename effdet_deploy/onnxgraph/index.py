@@ -11,7 +11,7 @@ import onnx
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.onnxgraph.heads import head_node
+from effdet_deploy.onnxgraph.raw_heads import head_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

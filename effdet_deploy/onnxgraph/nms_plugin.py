@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from effdet_deploy.artifact.anchors import anchor_centres
 from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, HEAD_OUTPUTS, PLUGIN_CANDIDATES
 from effdet_deploy.onnxgraph.finishing import write_onnx
-from effdet_deploy.onnxgraph.heads import PLUGIN_DOMAIN
+from effdet_deploy.onnxgraph.raw_heads import PLUGIN_DOMAIN
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
-from effdet_deploy.onnxgraph.heads import add_head_outputs
+from effdet_deploy.onnxgraph.raw_heads import add_head_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -66,7 +66,7 @@ class Rows:
         return replace(self.take(kept), limit=self.limit)
 
     def in_picture(self, scale: float) -> Rows:
-        """Return rows of network pixels in pixels of the picture, which are ``scale`` of them."""
+        """Return rows in the picture's pixels; ``scale`` is network pixels per picture pixel."""
         return replace(self, boxes=self.boxes / scale)
 
 

@@ -123,7 +123,7 @@ def open_heads(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any
     Raises:
         ModelFileError: the graph holds no nodes named as our exporter names the heads.
     """
-    from effdet_deploy.onnxgraph.heads import with_heads
+    from effdet_deploy.onnxgraph.raw_heads import with_heads
 
     copy = stack.enter_context(with_heads(path, spec))
     return stack.enter_context(closing(load_runtime(copy, **settings)))

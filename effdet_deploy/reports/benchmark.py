@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from effdet_deploy.benchmark.artifacts import Benchmark, Result
+    from effdet_deploy.benchmark.benchmarking import Benchmark, Result
     from effdet_deploy.benchmark.machine import Load
     from effdet_deploy.reports.columns import Part
 

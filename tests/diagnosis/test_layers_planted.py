@@ -7,10 +7,10 @@ import copy
 import pytest
 import torch
 
+from effdet_deploy.diagnosis.graph_layers import GraphLayers
 from effdet_deploy.diagnosis.locating import LEAST_FP32_SNR_DB, locate
-from effdet_deploy.diagnosis.onnx_layers import GraphLayers
 from effdet_deploy.diagnosis.side_by_side import compare_files
-from effdet_deploy.pytorch.layers import EagerLayers
+from effdet_deploy.pytorch.eager_layers import EagerLayers
 from tests.diagnosis import planted
 
 # What ONNX Runtime's float32 and PyTorch's may differ by, at the least.

@@ -22,8 +22,8 @@ from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.tensorrt import engine as building
 from effdet_deploy.exporters.tensorrt.engine import build_engine
-from effdet_deploy.onnxgraph.heads import add_head_outputs
 from effdet_deploy.onnxgraph.nms_plugin import NOT_RUN, PLUGIN, attach_plugin
+from effdet_deploy.onnxgraph.raw_heads import add_head_outputs
 from effdet_deploy.preflight import check_model
 from effdet_deploy.pytorch.graph.pipeline import Postprocess
 from effdet_deploy.runtimes import load_runtime

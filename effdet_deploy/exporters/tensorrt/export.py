@@ -17,8 +17,8 @@ from effdet_deploy.errors import (
 from effdet_deploy.exporters import onnx
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import failed_path, is_plan_of, moves_of, plan_path
-from effdet_deploy.exporters.tensorrt.elsewhere import finish_elsewhere
 from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
+from effdet_deploy.exporters.tensorrt.other_machine import finish_elsewhere
 from effdet_deploy.exporters.tensorrt.process import require_builder
 from effdet_deploy.files import deliver_together, require_writable_target, sidecar_path, staging
 from effdet_deploy.onnxgraph.nms_plugin import NOT_RUN

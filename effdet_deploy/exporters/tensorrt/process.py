@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import effdet_deploy
 from effdet_deploy.errors import DeviceError, EffdetDeployWarning
-from effdet_deploy.exporters.tensorrt.failures import crash_error
+from effdet_deploy.exporters.tensorrt.build_errors import crash_error
 from effdet_deploy.exporters.tensorrt.messages import Request, hear, say
 from effdet_deploy.progress import silent
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Literal
 from effdet_deploy.artifact.spec import EngineSpec
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.exporters.tensorrt import definition, timing_cache
-from effdet_deploy.exporters.tensorrt.failures import build_error, import_error
+from effdet_deploy.exporters.tensorrt.build_errors import build_error, import_error
 from effdet_deploy.exporters.tensorrt.messages import hear, say
 from effdet_deploy.preflight import require_fit, target_of
 from effdet_deploy.runtimes.gpu import list_gpus

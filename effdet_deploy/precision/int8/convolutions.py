@@ -1,7 +1,7 @@
-"""The convolutions of a network: where they stand, what they cost, and which may be INT8.
+"""The convolutions of a network: where they stand, what they cost, and how they are grouped.
 
-A Gemm with constants is a pointwise convolution with channels last: so our graphs write the predict
-layers, each for all levels at once.
+Our graphs write a predict layer as one Gemm over all levels: a pointwise convolution with channels
+last.
 """
 
 from __future__ import annotations

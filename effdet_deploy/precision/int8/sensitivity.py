@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.errors import EffdetDeployError, VerificationError
 from effdet_deploy.files import write_atomically
-from effdet_deploy.onnxgraph.heads import head_node
+from effdet_deploy.onnxgraph.raw_heads import head_node
 from effdet_deploy.precision.int8.convolutions import int8_share
 from effdet_deploy.precision.ranges import run_graph
 

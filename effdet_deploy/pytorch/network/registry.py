@@ -35,7 +35,7 @@ def list_models() -> list[str]:
 
 
 def resolve_name(name: str) -> str:
-    """Return the full name of ``name``: ``d2`` → ``tf_efficientdet_d2``, ``q0`` likewise.
+    """Return a full name: ``d2`` is ``tf_efficientdet_d2``, ``q0`` is ``efficientdet_q0``.
 
     Raises:
         UnknownNameError: there is no such variant; the nearest names are given.

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import UsageError, WeightsError
-from effdet_deploy.pytorch.network.conditioning import randomize
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
+from effdet_deploy.pytorch.network.random_weights import randomize
 from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
 from effdet_deploy.pytorch.weights.adoption import adopt_module
+from effdet_deploy.pytorch.weights.anchor_evidence import with_anchors
 from effdet_deploy.pytorch.weights.checkpoint import (
     Checkpoint,
     CheckpointMetadata,
@@ -20,7 +21,6 @@ from effdet_deploy.pytorch.weights.checkpoint import (
     state_dict_sha256,
 )
 from effdet_deploy.pytorch.weights.download import fetch
-from effdet_deploy.pytorch.weights.evidence import with_anchors
 from effdet_deploy.pytorch.weights.fitting import guess_variants, infer_num_classes, load_state
 from effdet_deploy.pytorch.weights.origins import EFFDET, origin_of
 from effdet_deploy.pytorch.weights.translation import in_our_names

@@ -20,8 +20,8 @@ from effdet_deploy.errors import (
 )
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.tensorrt import engine as building
+from effdet_deploy.exporters.tensorrt.build_errors import crash_error
 from effdet_deploy.exporters.tensorrt.engine import build_engine
-from effdet_deploy.exporters.tensorrt.failures import crash_error
 from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.process import require_builder
 from effdet_deploy.files import sha256_file

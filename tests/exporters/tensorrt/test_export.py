@@ -21,7 +21,7 @@ from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import plan_path
 from effdet_deploy.exporters.material import Material
 from effdet_deploy.exporters.tensorrt import export as road
-from effdet_deploy.exporters.tensorrt.elsewhere import finish_commands
+from effdet_deploy.exporters.tensorrt.other_machine import finish_commands
 from effdet_deploy.files import sha256_file, sidecar_path
 from effdet_deploy.progress import silent
 from tests.onnx_models import detector_spec, write_tiny

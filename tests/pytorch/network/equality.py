@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from effdet_deploy.pytorch.network import create_model, list_models
-from effdet_deploy.pytorch.network.conditioning import randomize
+from effdet_deploy.pytorch.network.random_weights import randomize
 from tests.pytorch.network.peers import (
     OUTPUT_TOLERANCE,
     effdet_twin,

@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from effdet_deploy.pytorch.network import EfficientDet, get_config
-from effdet_deploy.pytorch.network.conditioning import network_input
+from effdet_deploy.pytorch.network.random_weights import network_input
 from effdet_deploy.synthetic import structured_pictures
 
 with warnings.catch_warnings():

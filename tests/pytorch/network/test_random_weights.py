@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from effdet_deploy.pytorch.network import create_model
-from effdet_deploy.pytorch.network.conditioning import randomize
+from effdet_deploy.pytorch.network.random_weights import randomize
 from effdet_deploy.pytorch.weights.checkpoint import state_dict_sha256
 from tests.networks import conditioned
 from tests.pytorch.network.peers import outputs, unseen_images
@@ -76,7 +76,7 @@ def test_no_parameter_is_at_a_value_that_hides_a_mistake():
 
 
 def test_a_large_network_is_conditioned_at_a_smaller_size(monkeypatch):
-    from effdet_deploy.pytorch.network import conditioning
+    from effdet_deploy.pytorch.network import random_weights as conditioning
 
     monkeypatch.setattr(conditioning, "MAX_SIDE", 128)
     assert weights_hash(image_size=256) == weights_hash(image_size=128)

@@ -1,8 +1,8 @@
 """What a bench's anchors say of the configuration that a checkpoint was trained with.
 
-effdet's benches keep their anchors beside the weights. They are determined by the image size, the
-anchor scale, the octave scales and the aspect ratios, and can be solved for them: an export that
-dropped them would find everything in another place, without a word.
+effdet's benches (``DetBenchPredict``, ``DetBenchTrain``) keep their anchors beside the weights.
+They are determined by image size, anchor scale, octave scales and aspect ratios, and can be solved
+for them: an export that dropped them would find everything in another place, without a word.
 """
 
 from __future__ import annotations
@@ -94,15 +94,15 @@ def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | N
         config: says how many levels there are, and how many octave scales.
 
     Returns:
-        What made them, or None where no anchors of this form are these.
+        What made them, or None where the boxes are no such grid.
     """
     boxes = np.asarray(boxes, np.float64)
-    places = config.num_anchors
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) < places or len(boxes) % places:
+    per_place = config.num_anchors
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) < per_place or len(boxes) % per_place:
         return None
     if not np.isfinite(boxes).all():
         return None
-    grid = boxes.reshape(-1, places, 4)
+    grid = boxes.reshape(-1, per_place, 4)
     centers = (grid[:, 0, :2] + grid[:, 0, 2:]) / 2
     size = _image_size(centers)
     if size is None or min(size) < 2**config.max_level:
@@ -114,8 +114,8 @@ def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | N
         return None
     scale, octaves, aspects = made
     spec = AnchorSpec(config.min_level, config.max_level, octaves, aspects, scale)
-    again = anchor_boxes(spec, *size)
-    if again.shape != boxes.shape or np.abs(again - boxes).max() > max(
+    rebuilt = anchor_boxes(spec, *size)
+    if rebuilt.shape != boxes.shape or np.abs(rebuilt - boxes).max() > max(
         _PIXELS, _RELATIVE * max(size)
     ):
         return None
@@ -124,14 +124,12 @@ def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | N
 
 def _image_size(centers: NDArray[np.float64]) -> tuple[int, int] | None:
     """Return (height, width) from the centers ``[places,2]``: the finest level comes first."""
-    moves = np.flatnonzero(np.abs(centers[:, 0] - centers[0, 0]) > _PIXELS)
-    columns = int(moves[0]) if len(moves) else len(centers)
-    first_of_rows = centers[::columns, 0]
-    back = np.flatnonzero(np.diff(first_of_rows) <= 0)
-    # The next level has coarser cells: its first center lies further in than one stride.
-    steps = np.diff(first_of_rows)
-    other = np.flatnonzero(np.abs(steps - steps[0]) > _PIXELS) if len(steps) else back
-    rows = int(min([*back, *other, len(first_of_rows) - 1])) + 1
+    lower = np.flatnonzero(np.abs(centers[:, 0] - centers[0, 0]) > _PIXELS)
+    columns = int(lower[0]) if len(lower) else len(centers)
+    # Down the first column a step is one stride; the next level begins where it is another.
+    steps = np.diff(centers[::columns, 0])
+    next_level = np.flatnonzero(np.abs(steps - 2 * centers[0, 0]) > _PIXELS)
+    rows = int(next_level[0] if len(next_level) else len(steps)) + 1
     height, width = 2 * centers[0, 0] * rows, 2 * centers[0, 1] * columns
     if not abs(height - round(height)) + abs(width - round(width)) < _WHOLE:
         return None

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from effdet_deploy.artifact.spec import BatchSpec
-from effdet_deploy.benchmark.artifacts import Settings, bench, require_device
+from effdet_deploy.benchmark.benchmarking import Settings, bench, require_device
 from effdet_deploy.benchmark.measure import Plan
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.errors import DeviceError, TensorError

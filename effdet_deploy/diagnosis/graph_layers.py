@@ -9,7 +9,7 @@ import numpy as np
 
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.detection.letterbox import to_input
-from effdet_deploy.onnxgraph.graph_layers import read_layers, with_layers
+from effdet_deploy.onnxgraph.layers import read_layers, with_layers
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.onnxgraph.heads import beside_data
+from effdet_deploy.onnxgraph.raw_heads import beside_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

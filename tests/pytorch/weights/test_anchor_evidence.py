@@ -10,7 +10,7 @@ from effdet.anchors import Anchors
 
 from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.network import create_model, get_config
-from effdet_deploy.pytorch.weights.evidence import read_anchors, with_anchors
+from effdet_deploy.pytorch.weights.anchor_evidence import read_anchors, with_anchors
 from effdet_deploy.pytorch.weights.loading import build_model
 
 VARIANTS = ["tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_d0", "tf_efficientdet_d7x"]

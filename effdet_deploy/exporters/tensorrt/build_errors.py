@@ -94,6 +94,7 @@ def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDep
             f"The process that builds the engine was ended by SIGKILL{said}.",
             "Usually the system ran out of memory: free some, or build on a larger machine.",
         )
+    # Without a model the process was only asked what it is.
     if not model:
         return DeviceError(
             f"{name} crashed with {how} when it was started{said}.",
