@@ -108,7 +108,8 @@ class ModelConfig:
         positive = (*scales, *self.std, *itertools.chain(*self.aspect_ratios))
         if not self.aspect_ratios or min(positive) <= 0:
             raise UsageError(
-                "aspect_ratios must not be empty; they, the scales and std must be above zero.",
+                "aspect_ratios must not be empty; they, anchor_scale, octave_scales and std must "
+                "be above zero.",
                 "Leave these fields out to keep the variant's own.",
             )
         for channel in self.fill_color:
