@@ -47,7 +47,9 @@ def sections(document: dict[str, Any]) -> dict[str, str]:
         + "".join(["\n", *remarks] if remarks else [])
         + _load(document),
         "techniques": markdown_table(_FULL, [*techniques.values()]),
-        "short": markdown_table(_SHORT, [_short(name, row) for name, row in main.items()]),
+        "short": markdown_table(
+            _SHORT, [_short(name, row) for name, row in main.items() if "full range" not in name]
+        ),
     } | {name: _noise(cells) for name, cells in document["noise"].items()}
 
 
