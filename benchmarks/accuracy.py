@@ -27,11 +27,11 @@ from accuracy_noise import noise_tables
 from precisions import BASELINE, Entry, Setting, entries, prepare
 from store import Record, tell
 
-from effdet_deploy.benchmark import Plan
+from effdet_deploy.benchmark import Schedule
 from effdet_deploy.benchmark.benchmarking import Settings, bench
 from effdet_deploy.benchmark.machine import environment
 from effdet_deploy.detection.detector import Detector
-from effdet_deploy.diagnosis.sides import eager_detector
+from effdet_deploy.diagnosis.open_reference import eager_detector
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.evaluation.accuracy import difference, measure
 from effdet_deploy.evaluation.cocoset import CocoSet, read_coco
@@ -226,10 +226,10 @@ def measure_latency(setting: Setting, record: Record, options: argparse.Namespac
         and entry.name in rows
         and "inexact" not in entry.name
     ]
-    plan = Plan(min_runs=options.runs, max_runs=options.runs, max_seconds=3600)
+    schedule = Schedule(min_runs=options.runs, max_runs=options.runs, max_seconds=3600)
     for engine in options.latency_engines.split(","):
         tell(f"timing in {engine}")
-        settings = Settings(engine, "cpu", threads=(options.latency_threads,), plan=plan)
+        settings = Settings(engine, "cpu", threads=(options.latency_threads,), schedule=schedule)
         runnable = [entry for entry in timed if _loads(file_of(setting, entry), engine)]
         found = bench([file_of(setting, entry) for entry in runnable], settings, tell)
         if not options.under_load:

@@ -11,12 +11,12 @@ from precisions import KINDS, RECIPES, Setting, by_default, only, quantizer
 from store import tell
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
-from effdet_deploy.evaluation.pictures import pictures_of
+from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.onnxgraph.raw_heads import head_node
+from effdet_deploy.onnxgraph.running import graph_inputs, run_graph
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.precision.int8.convolutions import int8_share
 from effdet_deploy.precision.int8.quantizer import Recipe
-from effdet_deploy.precision.ranges import graph_inputs, run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ def _by_recipe(setting: Setting) -> Cells:
 def _measured(setting: Setting, target: str, how: How, rows: dict[str, Take]) -> Cells:
     """Return share of work and noise of each row: a name to what is INT8."""
     made = quantizer(setting, how, target)
-    images = pictures_of(setting.val, IMAGES).letterboxed(setting.spec.input)
+    images = find_pictures(setting.val, IMAGES).letterboxed(setting.spec.input)
     batches = list(graph_inputs(images, setting.spec))
     heads = [head_node(made.model.graph, name).output[0] for name in HEAD_OUTPUTS]
     exact = list(run_graph(made.model, heads, batches, threads=1))

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from effdet_deploy.onnxgraph.running import Range
 from effdet_deploy.precision.int8.clipping import LEVELS
 from effdet_deploy.precision.int8.quantizer import Quantizer
-from effdet_deploy.precision.ranges import Range
 
 if TYPE_CHECKING:
     from collections.abc import Callable

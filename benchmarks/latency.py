@@ -29,7 +29,7 @@ from store import Record, add_keeping, circumstances, command_of, folder, measur
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.benchmark import (
     LoadWatch,
-    Plan,
+    Schedule,
     compare,
     describe_machine,
     measure_interleaved,
@@ -186,12 +186,12 @@ def parts(options: argparse.Namespace, case: Case) -> list[str]:
     return [part for part in options.parts.split(",") if case.batch == 1 or part != NETWORK]
 
 
-def plan_for(case: Case, options: argparse.Namespace) -> Plan:
+def schedule_for(case: Case, options: argparse.Namespace) -> Schedule:
     """Return how often to run; a large batch leaves nothing of a neighbour in the caches."""
     if options.quick:
-        return Plan(min_runs=7, max_runs=7, max_seconds=options.seconds)
+        return Schedule(min_runs=7, max_runs=7, max_seconds=options.seconds)
     turns = options.runs if case.batch == 1 else min(options.runs, FEWEST_TURNS)
-    return Plan(
+    return Schedule(
         min_runs=turns,
         max_runs=max(60, turns),
         max_seconds=options.seconds,
@@ -210,7 +210,7 @@ def measure_part(case: Case, part: str, options: argparse.Namespace) -> dict[str
             peers.require_agreement(runs)
         tell(f"{case.variant} batch {case.batch} {part}: timing {', '.join(runs)}")
         with LoadWatch() as watch:
-            timings = measure_interleaved(runs, plan_for(case, options))
+            timings = measure_interleaved(runs, schedule_for(case, options))
             outside = outside_shares(case, list(runs)) if whole and alone else {}
             batch_cost = batch_costs(case, list(runs)) if whole and not alone else {}
     feeds = {INPUT_NAME: case.our_input(part)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphs import NETWORK, PARTS, WHOLE
 from peers import OPENVINO, OURS, bound_run, openvino_session
 
-from effdet_deploy.benchmark import Plan, compare, measure_interleaved
+from effdet_deploy.benchmark import Schedule, compare, measure_interleaved
 from effdet_deploy.detection.detector import Detector
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from graphs import Case
 
-OUTSIDE_PLAN = Plan(min_runs=41, max_runs=121, max_seconds=30.0, precision=0.005)
+OUTSIDE_SCHEDULE = Schedule(min_runs=41, max_runs=121, max_seconds=30.0, precision=0.005)
 """A share of a few hundredths needs more pairs than a ratio does."""
-BATCH_PLAN = Plan(min_runs=11, max_runs=31, max_seconds=30.0)
+BATCH_SCHEDULE = Schedule(min_runs=11, max_runs=31, max_seconds=30.0)
 
 
 def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -39,7 +39,7 @@ def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]
     found = {}
     for name in (each for each in engines if each in names):
         runs = {part: engines[name](files[part], inputs[part]) for part in PARTS}
-        timings = measure_interleaved(runs, OUTSIDE_PLAN)
+        timings = measure_interleaved(runs, OUTSIDE_SCHEDULE)
         share = compare(timings[WHOLE], timings[NETWORK])
         found[name] = {
             "median": 1 - share.median,
@@ -66,7 +66,7 @@ def batch_costs(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
                 "batch": partial(detector.detect_prepared, feed),
                 "one": partial(detector.detect_prepared, feed[:1]),
             }
-            timings = measure_interleaved(runs, BATCH_PLAN)
+            timings = measure_interleaved(runs, BATCH_SCHEDULE)
         cost, size = compare(timings["one"], timings["batch"]), len(feed)
         found[name] = {
             "median": cost.median / size,

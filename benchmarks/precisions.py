@@ -24,17 +24,17 @@ from store import code_digest, finished, tell
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import INPUT_NAME, METADATA_KEY, DetectorSpec, PrecisionSpec
 from effdet_deploy.exporters import ExportOptions, export
-from effdet_deploy.exporters.delivery import plan_path
+from effdet_deploy.exporters.delivery import precision_file_path
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.material import read_material
 from effdet_deploy.files import sha256_file
 from effdet_deploy.onnxgraph.finishing import write_onnx
 from effdet_deploy.onnxgraph.index import network_nodes
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.calibration import calibration_images
 from effdet_deploy.precision.int8.convolutions import find_convolutions, int8_share
 from effdet_deploy.precision.int8.layout import LAYOUTS
 from effdet_deploy.precision.int8.quantizer import Recipe
-from effdet_deploy.precision.ranges import graph_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,7 +216,7 @@ def _lowered(setting: Setting, path: Path, **options: Any) -> Made:
     chosen = ExportOptions(calibration=setting.calibration, **options)
     asked = dataclasses.replace(setting.spec, precision=chosen.precision_spec)
     spec, notes = lower_precision(path, asked, chosen, read_material(chosen), tell)
-    plan_path(path).unlink(missing_ok=True)
+    precision_file_path(path).unlink(missing_ok=True)
     every = find_convolutions(onnx.load(setting.model))
     names = {each.name for each in every} - set(spec.precision.kept)
     share = int8_share(every, names) if chosen.precision == "int8" else 0.0

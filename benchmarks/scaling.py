@@ -22,7 +22,7 @@ from scaling_section import scaling_section
 from store import Record, add_keeping, circumstances, code_digest, command_of, folder, tell
 
 from effdet_deploy.artifact.spec import INPUT_NAME, BatchSpec
-from effdet_deploy.benchmark import LoadWatch, Plan, measure_interleaved
+from effdet_deploy.benchmark import LoadWatch, Schedule, measure_interleaved
 from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.benchmark.profile import convolution_work
 from effdet_deploy.benchmark.samples import sample_batch
@@ -159,7 +159,7 @@ def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[
             found = exported(point, Path(made) / "model.onnx")
         return found | {"reasons": list(watch.load.reasons)}
     path, seconds = point.file(directory), options.seconds
-    plan = Plan(min_runs=7, max_runs=40, max_seconds=seconds, warm_up_seconds=seconds / 2)
+    schedule = Schedule(min_runs=7, max_runs=40, max_seconds=seconds, warm_up_seconds=seconds / 2)
     with contextlib.ExitStack() as stack:
         runs = {}
         for engine in ENGINES:
@@ -167,7 +167,7 @@ def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[
             feed = sample_batch(detector.spec, point.batch)
             runs[engine] = partial(detector.detect_prepared, feed)
         with LoadWatch() as watch:
-            timings = measure_interleaved(runs, plan)
+            timings = measure_interleaved(runs, schedule)
         spec = detector.spec
     return {
         "image_size": [spec.input.height, spec.input.width],

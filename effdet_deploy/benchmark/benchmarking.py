@@ -16,7 +16,7 @@ from effdet_deploy.benchmark.footprint import measure_footprint
 from effdet_deploy.benchmark.machine import LoadWatch, describe_machine, environment
 from effdet_deploy.benchmark.measure import (
     MIN_PAIRS,
-    Plan,
+    Schedule,
     compare,
     measure_interleaved,
     seconds_of,
@@ -56,7 +56,7 @@ class Settings:
     batches: tuple[int, ...] = ()
     threads: tuple[int | None, ...] = (None,)
     trust: bool = False
-    plan: Plan = field(default_factory=Plan)
+    schedule: Schedule = field(default_factory=Schedule)
     allow_saturation: bool = False
 
 
@@ -157,7 +157,7 @@ def bench(
                         for each, own in zip(loaded, tuned, strict=True)
                         if settings.batches or own == batch
                     ]
-                    results += _measure_batch(chosen, batch, threads, settings.plan)
+                    results += _measure_batch(chosen, batch, threads, settings.schedule)
     return Benchmark(describe_machine(), watch.load, tuple(results))
 
 
@@ -207,11 +207,11 @@ def require_device(actual: str, asked: str) -> None:
 
 
 def _measure_batch(
-    loaded: Sequence[_Loaded], batch: int, threads: int | None, plan: Plan
+    loaded: Sequence[_Loaded], batch: int, threads: int | None, schedule: Schedule
 ) -> list[Result]:
     feeds = {each.name: sample_batch(each.detector.spec, batch) for each in loaded}
     runs = {each.name: partial(each.detector.detect_prepared, feeds[each.name]) for each in loaded}
-    timings = measure_interleaved(runs, plan)
+    timings = measure_interleaved(runs, schedule)
     results = []
     for place, each in enumerate(loaded):
         timing, first = timings[each.name], timings[loaded[0].name]

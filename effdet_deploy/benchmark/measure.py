@@ -29,7 +29,7 @@ take a core from the one that comes next."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """When a measurement ends.
 
     Attributes:
@@ -143,7 +143,7 @@ def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
 
 def measure_interleaved(
     contenders: Mapping[str, Run],
-    plan: Plan | None = None,
+    schedule: Schedule | None = None,
     *,
     clock: Clock = time.perf_counter,
     pause: float = PAUSE_S,
@@ -155,15 +155,15 @@ def measure_interleaved(
 
     Args:
         contenders: what to run, by name.
-        plan: when to end; it is met when each median is known well enough.
+        schedule: when to end; it is met when each median is known well enough.
         clock: gives seconds.
         pause: seconds of rest before each run; see :data:`PAUSE_S`.
     """
-    plan = plan or Plan()
-    warm_ups = {name: _warm_up(run, plan, clock) for name, run in contenders.items()}
+    schedule = schedule or Schedule()
+    warm_ups = {name: _warm_up(run, schedule, clock) for name, run in contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
-    settling_runs = plan.settling_runs if len(names) > 1 else 0
+    settling_runs = schedule.settling_runs if len(names) > 1 else 0
     begun, rounds = clock(), 0
     while True:
         for name in names:
@@ -174,11 +174,11 @@ def measure_interleaved(
             times[name].append(seconds_of(contenders[name], clock))
         names.append(names.pop(0))
         rounds += 1
-        if rounds < plan.min_runs:
+        if rounds < schedule.min_runs:
             continue
         timings = {each: Timing(tuple(times[each]), *warm_ups[each]) for each in contenders}
-        is_over = rounds >= plan.max_runs or clock() - begun >= plan.max_seconds
-        if is_over or all(each.precision <= plan.precision for each in timings.values()):
+        is_over = rounds >= schedule.max_runs or clock() - begun >= schedule.max_seconds
+        if is_over or all(each.precision <= schedule.precision for each in timings.values()):
             return timings
 
 
@@ -189,7 +189,7 @@ def seconds_of(run: Run, clock: Clock = time.perf_counter) -> float:
     return clock() - start
 
 
-def _warm_up(run: Run, plan: Plan, clock: Clock) -> tuple[int, bool]:
+def _warm_up(run: Run, schedule: Schedule, clock: Clock) -> tuple[int, bool]:
     """Run until two windows agree; return how many runs it took, and whether they did."""
     begun = clock()
     times: list[float] = []
@@ -200,7 +200,7 @@ def _warm_up(run: Run, plan: Plan, clock: Clock) -> tuple[int, bool]:
             before = np.median(times[-2 * WARM_UP_WINDOW : -WARM_UP_WINDOW])
             if abs(now - before) <= WARM_UP_TOLERANCE * before:
                 return len(times), True
-        if clock() - begun > plan.warm_up_seconds:
+        if clock() - begun > schedule.warm_up_seconds:
             return len(times), False
 
 

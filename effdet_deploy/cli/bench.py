@@ -48,7 +48,7 @@ def run(
 ) -> None:
     """Time exported models on this machine, in turns, until their medians are known."""
     from effdet_deploy.benchmark.benchmarking import Settings, bench
-    from effdet_deploy.benchmark.measure import Plan
+    from effdet_deploy.benchmark.measure import Schedule
     from effdet_deploy.reports import benchmark as report
 
     if max_runs < runs:
@@ -61,7 +61,7 @@ def run(
         option.positive_numbers("--batch", batch),
         option.positive_numbers("--threads", threads) or (None,),
         trust,
-        Plan(runs, max_runs, precision, seconds),
+        Schedule(runs, max_runs, precision, seconds),
         allow_saturation,
     )
     if markdown is not None:
@@ -83,5 +83,5 @@ def run(
     if any(not each.end_to_end.warm for each in result.results):
         console.note(
             "Times still changed when warm-up ended after "
-            f"{settings.plan.warm_up_seconds:.0f} s; take them with care."
+            f"{settings.schedule.warm_up_seconds:.0f} s; take them with care."
         )

@@ -65,10 +65,9 @@ def run(
 ) -> None:
     """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
     from effdet_deploy.diagnosis.bisecting import parse_kind
-    from effdet_deploy.diagnosis.side_by_side import compare_files
-    from effdet_deploy.diagnosis.sides import Engine
-    from effdet_deploy.evaluation.cocoset import read_coco
-    from effdet_deploy.evaluation.pictures import pictures_of, pictures_of_set
+    from effdet_deploy.diagnosis.comparing_files import compare_files
+    from effdet_deploy.diagnosis.open_reference import Engine
+    from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
     from effdet_deploy.reports.comparison import render_comparison
 
     candidates = list(dict.fromkeys(candidates))
@@ -80,17 +79,15 @@ def run(
     kind = None if bisect is None else parse_kind(bisect)
     if limit is not None and coco is None and images is None:
         raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")
-    pictures = None
-    if coco is not None:
-        pictures = pictures_of_set(read_coco(coco, images, limit))
-    elif images is not None:
-        pictures = pictures_of(images, limit)
+    dataset = None if coco is None else read_coco(coco, images, limit)
+    pictures = None if dataset or images is None else find_pictures(images, limit)
     engine = Engine(backend, device, threads, trust, allow_saturation)
     with console.stages() as begin:
         result = compare_files(
             candidates,
             reference,
             pictures,
+            dataset,
             engine=engine,
             layers=layers,
             bisect=kind,

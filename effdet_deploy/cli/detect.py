@@ -39,7 +39,7 @@ def run(
     from effdet_deploy.detection.detector import load
     from effdet_deploy.reports.listings import render_detections
 
-    copies = outputs.plan_copies(inputs, output)
+    copies = outputs.copies_of(inputs, output)
     result = json_file or output / "detections.json"
     outputs.require_directory(output)
     # A directory that is made for the pictures may hold the result as well.

@@ -46,7 +46,7 @@ def run(
 ) -> None:
     """Measure mAP on a COCO set; differences are paired, with a 95% bootstrap interval."""
     from effdet_deploy.detection.detector import load
-    from effdet_deploy.diagnosis.sides import eager_detector
+    from effdet_deploy.diagnosis.open_reference import eager_detector
     from effdet_deploy.evaluation.accuracy import require_pycocotools
     from effdet_deploy.evaluation.cocoset import read_coco
     from effdet_deploy.evaluation.evaluating import evaluate

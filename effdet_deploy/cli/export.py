@@ -49,7 +49,7 @@ def run(
     comparing it with eager PyTorch; one that differs is kept as OUTPUT.failed.
     """
     from effdet_deploy.exporters import export
-    from effdet_deploy.exporters.delivery import plan_path
+    from effdet_deploy.exporters.delivery import precision_file_path
     from effdet_deploy.reports.delivered import render_export
 
     variant, weights, json_file = given["variant"], given["weights"], given["json_file"]
@@ -61,7 +61,7 @@ def run(
         )
     read = [Path(weights), *map(given.get, _READ)]
     made = console.with_sidecars(output, given["keep_onnx"])
-    console.require_results(json_file, apart_from=(*made, plan_path(output), *read))
+    console.require_results(json_file, apart_from=(*made, precision_file_path(output), *read))
     console.require_distinct(given["keep_onnx"], output, *read)
     console.require_distinct(given["timing_cache"], *made, Path(weights))
     # The stored command has the user's order.

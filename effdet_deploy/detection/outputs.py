@@ -20,7 +20,7 @@ _JPEG_QUALITY = 92
 _DEFAULT_THRESHOLD = 0.3
 
 
-def plan_copies(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
+def copies_of(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
     """Pair each picture with the file its annotated copy goes to; none is a picture given.
 
     Args:
@@ -97,7 +97,7 @@ def detect_files(
 
     Args:
         detector: the model.
-        copies: each picture and where its copy goes; see :func:`plan_copies`.
+        copies: each picture and where its copy goes; see :func:`copies_of`.
         threshold: drop detections below it.
         progress: told how many pictures are done.
     """

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from effdet_deploy.artifact.modelfile import SUFFIXES, read_spec
+from effdet_deploy.detection.pictures import own_pictures
 from effdet_deploy.errors import UnknownNameError, UsageError, require_package
-from effdet_deploy.evaluation.pictures import own_pictures
-from effdet_deploy.parity.report import without_non_finite
 from effdet_deploy.parity.tolerances import TOLERANCES
+from effdet_deploy.parity.verdict import without_non_finite
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from onnx import ModelProto
 
+    from effdet_deploy.detection.pictures import Pictures
     from effdet_deploy.diagnosis.grafting import Grafting
-    from effdet_deploy.evaluation.pictures import Pictures
     from effdet_deploy.progress import Progress
 
     Exact = frozenset[str]
@@ -181,7 +181,7 @@ def bisect_file(
     import onnx
 
     from effdet_deploy.diagnosis.grafting import HalfGrafting, HeadsMeter, Int8Grafting
-    from effdet_deploy.precision.ranges import graph_inputs
+    from effdet_deploy.onnxgraph.running import graph_inputs
 
     spec = read_spec(reference, "onnx")
     read = read_spec(candidate, "onnx")

@@ -26,8 +26,8 @@ from effdet_deploy.onnxgraph.index import (
     producers,
 )
 from effdet_deploy.onnxgraph.raw_heads import head_node
+from effdet_deploy.onnxgraph.running import open_session
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
-from effdet_deploy.precision.ranges import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

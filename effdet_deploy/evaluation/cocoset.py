@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.detection.images import find_images
+from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.errors import DataError
 from effdet_deploy.files import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _REQUIRED = ("images", "annotations", "categories")
 _SHOWN = 5
@@ -38,6 +39,11 @@ class CocoSet:
     def categories(self) -> dict[int, str]:
         """The name of every category by its id."""
         return {int(each["id"]): str(each["name"]) for each in self.document["categories"]}
+
+    @property
+    def pictures(self) -> Pictures:
+        """Its pictures, in its order."""
+        return _as_pictures(self.paths.values())
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -97,20 +103,32 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
     return dataset
 
 
-def find_pictures(source: str | Path) -> list[Path]:
-    """Return the pictures that COCO annotations name, which need no boxes; else those of a folder.
+def find_pictures(source: str | Path | None, limit: int | None = None) -> Pictures:
+    """Return the pictures of a folder, by name, or those that COCO annotations list.
+
+    Args:
+        source: a folder, a picture, a pattern or a JSON file, which needs no boxes; None for no
+            pictures.
+        limit: take only the first so many.
 
     Raises:
         DataError: the annotations are unreadable, of another form or without pictures, or one is
             missing.
         ImageError: no picture is there.
     """
+    if source is None:
+        return Pictures()
     annotations = Path(source)
     if annotations.suffix.lower() != ".json":
-        return find_images(source)
+        return _as_pictures(find_images(source)[:limit])
     document = _decoded(annotations, ("images",))
     with _translated(annotations):
-        return list(_paths(document, annotations).values())
+        return _as_pictures(list(_paths(document, annotations).values())[:limit])
+
+
+def _as_pictures(paths: Iterable[Path]) -> Pictures:
+    found = tuple(paths)
+    return Pictures(tuple(path.name for path in found), found)
 
 
 def _decoded(path: Path, required: tuple[str, ...]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from effdet_deploy.artifact.spec import DetectorSpec, ExternalFile
-    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.parity.verdict import ParityReport
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def scratch_path(staged: Path, role: str) -> Path:
     return staged.with_name(f"{role}.scratch")
 
 
-def plan_path(artifact: Path) -> Path:
+def precision_file_path(artifact: Path) -> Path:
     """Return where the file stands that says which layers of ``artifact`` are INT8."""
     return artifact.with_name(f"{artifact.name}.precision.json")
 
 
-def is_plan_of(given: Path | None, output: Path) -> bool:
-    """Tell whether ``given``, which the user wrote, is where the plan of ``output`` would go."""
-    places = (plan_path(output), plan_path(failed_path(output)))
+def is_precision_file_of(given: Path | None, output: Path) -> bool:
+    """Tell whether ``given``, which the user wrote, is where ``output``'s own would go."""
+    places = (precision_file_path(output), precision_file_path(failed_path(output)))
     return given is not None and given.resolve() in {each.resolve() for each in places}
 
 
@@ -80,12 +80,13 @@ def moves_of(
 ) -> list[tuple[Path, Path]]:
     """Return the moves of a model and of what belongs to it, in the order of delivery.
 
-    These are its data files, its sidecar, the model, and its precision plan where it has one: a
+    These are its data files, its sidecar, the model, and its precision file where it has one: a
     model is never seen without its data.
     """
     data = [(staged.with_name(each.name), final.with_name(each.name)) for each in external_files]
-    plan = [(plan_path(staged), plan_path(final))] if plan_path(staged).is_file() else []
-    return [*data, (sidecar_path(staged), sidecar_path(final)), (staged, final), *plan]
+    listed = precision_file_path(staged)
+    last = [(listed, precision_file_path(final))] if listed.is_file() else []
+    return [*data, (sidecar_path(staged), sidecar_path(final)), (staged, final), *last]
 
 
 def deliver_artifact(

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import onnx
 
 from effdet_deploy.cache import cache_directory
-from effdet_deploy.evaluation.pictures import verification_images
-from effdet_deploy.exporters.delivery import plan_path
+from effdet_deploy.detection.pictures import verification_images
+from effdet_deploy.exporters.delivery import precision_file_path
 from effdet_deploy.onnxgraph.finishing import write_onnx
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.convolutions import int8_share
@@ -20,7 +21,6 @@ from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.saturation import losses_without_vnni
 from effdet_deploy.precision.int8.sensitivity import search
 from effdet_deploy.precision.precisionfile import read_precision_file, write_precision_file
-from effdet_deploy.precision.ranges import graph_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import DetectorSpec, PrecisionSpec, Target
-    from effdet_deploy.evaluation.pictures import Pictures
+    from effdet_deploy.detection.pictures import Pictures
     from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.precision.int8.sensitivity import Search
@@ -118,17 +118,17 @@ def _lower_to_int8(
     unfit = _unfit_nodes(model, batches, progress) if has_half else _Unfit()
     recipe = Recipe(int8_range=spec.precision.int8_range or "full")
     quantizer = Quantizer(model, batches, target, recipe, cache, progress)
-    names, plan = _chosen(quantizer, unfit.nodes, spec, options, progress)
+    names, found = _chosen(quantizer, unfit.nodes, spec, options, progress)
     progress("writing INT8")
     lowered = quantizer.quantized(names)
     ranges = _said_of_ranges(lowered, spec.precision, batches, progress)
     if has_half:
         to_half(lowered, unfit.nodes)
-    write_precision_file(plan_path(path), quantizer.convolutions, names, plan)
+    write_precision_file(precision_file_path(path), quantizer.convolutions, names, found)
     higher = [each.name for each in quantizer.convolutions if each.name not in names]
     kept = tuple(dict.fromkeys((*higher, *unfit.nodes)))
     spared = _spared(quantizer) if options.precision_file is None else ()
-    return lowered, kept, (*unfit.notes, *spared, *_summary(quantizer, names, plan), *ranges)
+    return lowered, kept, (*unfit.notes, *spared, *_summary(quantizer, names, found), *ranges)
 
 
 def _chosen(
@@ -155,14 +155,14 @@ def _chosen(
             to_half(model, unfit)
         return accuracy.measure(model)
 
-    plan = search(quantizer, allowed, options.max_map_drop, measure, accuracy.journal, progress)
-    kept = set(plan.kept)
+    found = search(quantizer, allowed, options.max_map_drop, measure, accuracy.journal, progress)
+    kept = set(found.kept)
     names = [
         each.name
         for each in quantizer.convolutions
         if each.name in allowed and each.group not in kept
     ]
-    return names, plan
+    return names, found
 
 
 def _said_of_ranges(
@@ -193,17 +193,17 @@ def _spared(quantizer: Quantizer) -> tuple[str, ...]:
     )
 
 
-def _summary(quantizer: Quantizer, names: Collection[str], plan: Search | None) -> tuple[str, ...]:
+def _summary(quantizer: Quantizer, names: Collection[str], found: Search | None) -> tuple[str, ...]:
     share = int8_share(quantizer.convolutions, names)
     text = f"INT8 does {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
-    if plan is None:
+    if found is None:
         return (f"{text}.",)
-    kept = set(plan.kept)
+    kept = set(found.kept)
     ranking = tuple(
         f"  {each.group}: {each.macs_share:.1%} of the work, noise "
         f"{10 * math.log10(max(each.noise, 1e-12)):.1f} dB, "
         f"{'kept higher' if each.group in kept else 'INT8'}"
-        for each in plan.losses
+        for each in found.losses
     )
-    measured = f"{plan.drop:.2f} points of mAP lost, found in {plan.evaluations} measurements"
+    measured = f"{found.drop:.2f} points of mAP lost, found in {found.evaluations} measurements"
     return f"{text}; {measured}. Layers, dearest first:", *ranking

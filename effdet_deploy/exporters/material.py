@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.classes import read_labels
 from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.evaluation.accuracy import require_pycocotools
-from effdet_deploy.evaluation.cocoset import read_coco
-from effdet_deploy.evaluation.pictures import Pictures, pictures_of
+from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
 from effdet_deploy.precision.int8.calibration import calibration_pictures
 from effdet_deploy.precision.precisionfile import require_precision_file
 
@@ -43,8 +43,8 @@ def read_material(options: ExportOptions) -> Material:
         ImageError: there is no picture, or one to calibrate on cannot be read.
         MissingPackageError: pycocotools is not installed, which a budget is measured with.
     """
-    verification = pictures_of(options.verify_images or options.calibration)
-    ranges = pictures_of(options.calibration or options.verify_images)
+    verification = find_pictures(options.verify_images or options.calibration)
+    ranges = find_pictures(options.calibration or options.verify_images)
     if options.eval_data is not None:
         require_pycocotools()
         read_coco(options.eval_data, options.eval_images)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from effdet_deploy.evaluation.pictures import verification_images
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.exporters.delivery import (
     Artifact,
     deliver_artifact,
-    is_plan_of,
-    plan_path,
+    is_precision_file_of,
+    precision_file_path,
     scratch_path,
 )
 from effdet_deploy.exporters.lowering import lower_precision
@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
-    from effdet_deploy.parity.report import ParityReport
     from effdet_deploy.parity.side import Side
     from effdet_deploy.parity.tolerances import Tolerance
+    from effdet_deploy.parity.verdict import ParityReport
     from effdet_deploy.progress import Progress
     from effdet_deploy.pytorch.network import EfficientDet
 
@@ -81,9 +81,9 @@ def export(
             has_budget = options.max_map_drop is not None
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)
             report = verify_onnx(staged, spec, reference, images, tolerance)
-        if is_plan_of(options.precision_file, output):
+        if is_precision_file_of(options.precision_file, output):
             # It stays as its user wrote it, with all it says.
-            plan_path(staged).unlink()
+            precision_file_path(staged).unlink()
         return deliver_artifact(staged, output, spec, report, notes)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY
-from effdet_deploy.evaluation.pictures import verification_images
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, scratch_path
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.files import staging

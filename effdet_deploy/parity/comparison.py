@@ -20,10 +20,10 @@ from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import InputError, UsageError
 from effdet_deploy.parity.matching import ComparedImage, judge_detections, match_rows
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
-from effdet_deploy.parity.report import ChainParity, OutputParity, ParityReport
 from effdet_deploy.parity.side import answers, ask, graph_input, score_error, side_of
 from effdet_deploy.parity.suppression import static_steps
 from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance, coarser
+from effdet_deploy.parity.verdict import ChainParity, OutputParity, ParityReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -130,15 +130,15 @@ def verify(
     Args:
         candidate: the artifact in question.
         reference: what it should do. Each picture is run once and alone.
-        images: usually :func:`~effdet_deploy.evaluation.pictures.verification_images`.
+        images: usually :func:`~effdet_deploy.detection.pictures.verification_images`.
         tolerance: what is asked; default by the coarser precision of the two.
     """
     output, batch = candidate.spec.output, candidate.spec.batch
     pairing = _Pairing("", candidate, reference, tolerance)
-    plan = plan_batches(len(images), batch)
+    batches = divide_into_batches(len(images), batch)
     known: dict[int, Answer] = {}
     steps = 0
-    for position, indices in enumerate(plan):
+    for position, indices in enumerate(batches):
         try:
             found = ask(candidate, [load_image(images[index]) for index in indices])
         except InputError as error:
@@ -151,16 +151,16 @@ def verify(
                 if (inputs := known[index].nms_inputs) is not None:
                     steps = max(steps, static_steps(inputs, output.iou_threshold))
             pairing.add(index, answer, known[index], batch=len(indices))
-        ahead = {index for later in plan[position + 1 :] for index in later}
+        ahead = {index for later in batches[position + 1 :] for index in later}
         known = {index: answer for index, answer in known.items() if index in ahead}
     return dataclasses.replace(
         pairing.finish(images).report,
-        batch_sizes=tuple(dict.fromkeys(len(indices) for indices in plan)),
+        batch_sizes=tuple(dict.fromkeys(len(indices) for indices in batches)),
         chains=ChainParity(steps, output.nms_steps if output.nms == "static" else None),
     )
 
 
-def plan_batches(count: int, batch: BatchSpec) -> list[list[int]]:
+def divide_into_batches(count: int, batch: BatchSpec) -> list[list[int]]:
     """Return the image indices of every run: each image at the largest and at the smallest size.
 
     A run that is not full starts over with the first images.

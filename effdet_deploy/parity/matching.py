@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from effdet_deploy.parity.report import DetectionParity
 from effdet_deploy.parity.rows import iou_matrix, join_rows
 from effdet_deploy.parity.suppression import uncertain_rows
+from effdet_deploy.parity.verdict import DetectionParity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

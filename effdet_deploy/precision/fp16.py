@@ -22,7 +22,7 @@ from effdet_deploy.onnxgraph.index import (
     network_nodes,
     producers,
 )
-from effdet_deploy.precision.ranges import scan_ranges
+from effdet_deploy.onnxgraph.running import scan_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.diagnosis.comparing_files import Examined, SideBySide
     from effdet_deploy.diagnosis.locating import LayerParity, LayerReport
-    from effdet_deploy.diagnosis.side_by_side import Examined, SideBySide
     from effdet_deploy.parity.breakdown import Breakdown, Count
-    from effdet_deploy.parity.report import DetectionParity
+    from effdet_deploy.parity.verdict import DetectionParity
 
     Counted: TypeAlias = tuple[str, Count]
 

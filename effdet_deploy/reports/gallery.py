@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.diagnosis.side_by_side import Examined
-    from effdet_deploy.evaluation.pictures import Pictures
+    from effdet_deploy.detection.pictures import Pictures
+    from effdet_deploy.diagnosis.comparing_files import Examined
     from effdet_deploy.parity.matching import ComparedImage
 
 SHOWN = 12

@@ -24,7 +24,7 @@ from effdet_deploy.reports.gallery import DRAWN, gallery
 from effdet_deploy.reports.verification import OUTPUTS, detection_findings, head_findings
 
 if TYPE_CHECKING:
-    from effdet_deploy.diagnosis.side_by_side import Examined, SideBySide
+    from effdet_deploy.diagnosis.comparing_files import Examined, SideBySide
 
 _CLASSES = 20
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from effdet_deploy.parity.metrics import TensorErrors
-    from effdet_deploy.parity.report import DetectionParity, OutputParity, ParityReport
+    from effdet_deploy.parity.verdict import DetectionParity, OutputParity, ParityReport
 
 _LISTED = 5
 """Strays of a kind that are written out; the JSON form has them all."""

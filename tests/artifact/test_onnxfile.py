@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.errors import ModelFileError
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.onnx_models import tiny_model, write_tiny
 from tests.precision.tiny_network import SIDE as NETWORK_SIDE

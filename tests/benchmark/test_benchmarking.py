@@ -6,13 +6,13 @@ import pytest
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.benchmark.benchmarking import Settings, bench, require_device
-from effdet_deploy.benchmark.measure import Plan
+from effdet_deploy.benchmark.measure import Schedule
 from effdet_deploy.benchmark.samples import sample_batch
 from effdet_deploy.errors import DeviceError, TensorError
 from effdet_deploy.reports import benchmark as report
 from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
 
-QUICK = Plan(min_runs=7, max_runs=7)
+QUICK = Schedule(min_runs=7, max_runs=7)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def benchmark(models):
-    return bench(models, Settings(batches=(1, 4), threads=(1,), plan=QUICK))
+    return bench(models, Settings(batches=(1, 4), threads=(1,), schedule=QUICK))
 
 
 def test_every_model_is_timed_at_every_batch_size(benchmark):
@@ -91,12 +91,12 @@ def test_what_a_model_takes_to_get_going_is_told(benchmark):
 def test_a_batch_size_that_a_model_does_not_take_is_refused_before_timing(models, tmp_path):
     single = write_tiny(tmp_path / "single.onnx")
     with pytest.raises(TensorError, match=r"'single.onnx' takes a batch of 1, not 4"):
-        bench([*models, single], Settings(batches=(4,), plan=QUICK))
+        bench([*models, single], Settings(batches=(4,), schedule=QUICK))
 
 
 def test_the_default_is_the_batch_size_a_model_was_tuned_for(tmp_path):
     tuned = write_tiny(tmp_path / "tuned.onnx", detector_spec(batch=BatchSpec(1, 2, 4)))
-    assert [each.batch for each in bench([tuned], Settings(plan=QUICK)).results] == [2]
+    assert [each.batch for each in bench([tuned], Settings(schedule=QUICK)).results] == [2]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_files_named_alike_are_told_apart(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     paths = [write_tiny(tmp_path / folder / "model.onnx") for folder in ("a", "b")]
-    found = bench([*paths, paths[0]], Settings(threads=(1,), plan=QUICK)).results
+    found = bench([*paths, paths[0]], Settings(threads=(1,), schedule=QUICK)).results
     assert [each.name for each in found] == [f"{paths[0]} (1)", str(paths[1]), f"{paths[0]} (2)"]
 
 
@@ -133,7 +133,7 @@ def test_by_default_each_is_timed_at_the_size_it_was_tuned_for(tmp_path):
         write_tiny(tmp_path / name, detector_spec(batch=BatchSpec(size, size, size)))
         for name, size in sizes.items()
     ]
-    found = bench(paths, Settings(threads=(1,), plan=QUICK)).results
+    found = bench(paths, Settings(threads=(1,), schedule=QUICK)).results
     assert [(each.name, each.batch) for each in found] == [
         ("one.onnx", 1),
         ("other.onnx", 1),
@@ -144,7 +144,7 @@ def test_by_default_each_is_timed_at_the_size_it_was_tuned_for(tmp_path):
 
 def test_what_is_computed_side_by_side_has_no_stages(models):
     boxes, _ = models
-    alone, divided = bench([boxes], Settings(batches=(1, 4), threads=(2,), plan=QUICK)).results
+    alone, divided = bench([boxes], Settings(batches=(1, 4), threads=(2,), schedule=QUICK)).results
     assert alone.stages["engine"] > 0
     assert not divided.stages
     assert divided.shares

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.benchmark.measure import (
-    Plan,
+    Schedule,
     Timing,
     compare,
     measure_interleaved,
@@ -36,9 +36,9 @@ class FakeClock:
         return run
 
 
-def measure(run, plan, clock):
+def measure(run, schedule, clock):
     """Time one run by itself."""
-    return measure_interleaved({"": run}, plan, clock=clock, pause=0.0)[""]
+    return measure_interleaved({"": run}, schedule, clock=clock, pause=0.0)[""]
 
 
 def falling_then_steady():
@@ -51,18 +51,18 @@ def falling_then_steady():
 @pytest.mark.parametrize("runs", [0, -1])
 def test_no_runs_are_refused(runs):
     with pytest.raises(UsageError, match="at least one run"):
-        Plan(min_runs=runs)
+        Schedule(min_runs=runs)
 
 
 @pytest.mark.parametrize("wrong", [{"precision": 0.0}, {"max_seconds": 0.0}])
 def test_a_plan_that_cannot_end_is_refused(wrong):
     with pytest.raises(UsageError, match="above 0"):
-        Plan(**wrong)
+        Schedule(**wrong)
 
 
 def test_a_steady_run_ends_with_the_fewest_runs():
     clock = FakeClock()
-    timing = measure(clock.takes(0.5), Plan(min_runs=7), clock)
+    timing = measure(clock.takes(0.5), Schedule(min_runs=7), clock)
     assert timing.seconds == (0.5,) * 7
     assert timing.median == 0.5
     assert timing.variation == 0
@@ -72,23 +72,23 @@ def test_a_steady_run_ends_with_the_fewest_runs():
 def test_an_unsteady_run_is_repeated_until_its_median_is_known():
     clock = FakeClock()
     noise = np.random.default_rng(1).uniform(0.9, 1.1, 10_000)
-    plan = Plan(min_runs=7, max_runs=5000, precision=0.01, max_seconds=math.inf)
-    timing = measure(clock.takes(iter(noise)), plan, clock)
-    assert timing.precision <= plan.precision
-    assert 50 < len(timing.seconds) < plan.max_runs
+    schedule = Schedule(min_runs=7, max_runs=5000, precision=0.01, max_seconds=math.inf)
+    timing = measure(clock.takes(iter(noise)), schedule, clock)
+    assert timing.precision <= schedule.precision
+    assert 50 < len(timing.seconds) < schedule.max_runs
 
 
 def test_runs_end_when_the_time_is_up():
     clock = FakeClock()
     noise = np.random.default_rng(1).uniform(0.5, 1.5, 10_000)
-    plan = Plan(min_runs=7, max_runs=5000, precision=1e-6, max_seconds=20)
-    timing = measure(clock.takes(iter(noise)), plan, clock)
+    schedule = Schedule(min_runs=7, max_runs=5000, precision=1e-6, max_seconds=20)
+    timing = measure(clock.takes(iter(noise)), schedule, clock)
     assert 15 < len(timing.seconds) < 30
 
 
 def test_times_before_the_run_is_warm_do_not_count():
     clock = FakeClock()
-    timing = measure(clock.takes(falling_then_steady()), Plan(warm_up_seconds=100), clock)
+    timing = measure(clock.takes(falling_then_steady()), Schedule(warm_up_seconds=100), clock)
     assert set(timing.seconds) == {1.0}
     assert timing.warm_up_runs > 9
 
@@ -96,8 +96,8 @@ def test_times_before_the_run_is_warm_do_not_count():
 def test_a_run_that_never_gets_warm_says_so():
     clock = FakeClock()
     growing = (1.2**index for index in range(1000))
-    plan = Plan(min_runs=1, max_runs=1, warm_up_seconds=30)
-    assert not measure(clock.takes(growing), plan, clock).warm
+    schedule = Schedule(min_runs=1, max_runs=1, warm_up_seconds=30)
+    assert not measure(clock.takes(growing), schedule, clock).warm
 
 
 def test_interleaved_things_take_turns_and_the_first_place_rotates():
@@ -112,7 +112,10 @@ def test_interleaved_things_take_turns_and_the_first_place_rotates():
         return run
 
     timings = measure_interleaved(
-        {name: named(name) for name in "abc"}, Plan(min_runs=3, max_runs=3), clock=clock, pause=0
+        {name: named(name) for name in "abc"},
+        Schedule(min_runs=3, max_runs=3),
+        clock=clock,
+        pause=0,
     )
     # Each turn is one run to settle and one that counts.
     assert "".join(order[-18:]) == "aabbcc" + "bbccaa" + "ccaabb"

@@ -9,9 +9,9 @@ from onnx import numpy_helper
 from effdet_deploy.diagnosis.bisecting import GAIN_DB, bisect
 from effdet_deploy.diagnosis.grafting import HalfGrafting, HeadsMeter, Int8Grafting
 from effdet_deploy.errors import UsageError
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.fp16 import to_half
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 

@@ -11,9 +11,9 @@ from onnx import numpy_helper
 
 from effdet_deploy.artifact.spec import METADATA_KEY, PrecisionSpec
 from effdet_deploy.cli import main
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.fp16 import to_half
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 

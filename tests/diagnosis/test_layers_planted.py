@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
+from effdet_deploy.diagnosis.comparing_files import compare_files
 from effdet_deploy.diagnosis.graph_layers import GraphLayers
 from effdet_deploy.diagnosis.locating import LEAST_FP32_SNR_DB, locate
-from effdet_deploy.diagnosis.side_by_side import compare_files
 from effdet_deploy.pytorch.eager_layers import EagerLayers
 from tests.diagnosis import planted
 
@@ -19,7 +19,7 @@ SOUND_DB = 80.0
 
 @pytest.fixture(scope="module")
 def pictures(exported):
-    from effdet_deploy.evaluation.pictures import verification_images
+    from effdet_deploy.detection.pictures import verification_images
 
     return verification_images(GraphLayers(exported).spec.input)[:2]
 

@@ -11,9 +11,9 @@ from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.exporters.onnx import verify_onnx, write_graph
 from effdet_deploy.exporters.source import specification_of
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.saturation import losses_without_vnni
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import get_config
 from effdet_deploy.pytorch.reference import EagerReference
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.exporters import ExportOptions
     from effdet_deploy.exporters.source import Source
-    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.parity.verdict import ParityReport
 
 POOLED_DETECTIONS = 1000
 PICTURES = 12

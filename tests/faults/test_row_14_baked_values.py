@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import ModelFileError
-from effdet_deploy.evaluation.pictures import pictures_of, verification_images
+from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.parity.comparison import verify
 from effdet_deploy.synthetic import structured_pictures
 from tests.parity.stand_ins import (
@@ -23,7 +24,7 @@ RANGED = detector_spec(batch=BatchSpec(1, 2, 3))
 
 
 def verified(run_heads, spec=RANGED, folder=None):
-    images = verification_images(spec.input, pictures_of(folder), spec.batch)
+    images = verification_images(spec.input, find_pictures(folder), spec.batch)
     candidate = StandInSide(spec, run_heads, finished(run_heads, spec))
     return verify(candidate, StandInReference(spec), images)
 

@@ -15,9 +15,9 @@ from effdet_deploy.errors import DataError, ImageError, UsageError
 from effdet_deploy.exporters import EXPORTERS, export
 from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.options import ExportOptions
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8 import calibration
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES, cached
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 

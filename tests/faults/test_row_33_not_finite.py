@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.detection.detector import Detector
-from effdet_deploy.evaluation.pictures import verification_images
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.parity import compare
 from effdet_deploy.parity.comparison import verify
 from tests.parity.stand_ins import (

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from effdet_deploy.detection.detector import Detector
-from effdet_deploy.evaluation.pictures import verification_images
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.parity import compare
 from effdet_deploy.parity.comparison import verify
 from effdet_deploy.reports.verification import render

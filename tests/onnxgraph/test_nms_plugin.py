@@ -16,8 +16,8 @@ from onnx import TensorProto, numpy_helper
 from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, INPUT_NAME, BatchSpec
 from effdet_deploy.artifact.tensors import spec_tensors
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import ModelFileError, UsageError
-from effdet_deploy.evaluation.pictures import verification_images
 from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.tensorrt import engine as building

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import ModelFileError, ResourceError
-from effdet_deploy.evaluation.pictures import verification_images
-from effdet_deploy.parity.comparison import plan_batches, verify
+from effdet_deploy.parity.comparison import divide_into_batches, verify
 from tests.parity.stand_ins import (
     StandInReference,
     StandInSide,
@@ -169,12 +169,12 @@ def test_the_reference_runs_each_image_once_however_often_it_is_compared():
 
 
 def test_a_static_batch_is_filled_and_starts_over():
-    assert plan_batches(4, BatchSpec(3, 3, 3)) == [[0, 1, 2], [3, 0, 1]]
+    assert divide_into_batches(4, BatchSpec(3, 3, 3)) == [[0, 1, 2], [3, 0, 1]]
 
 
 def test_a_ranged_batch_is_run_at_both_ends_with_every_image():
-    assert plan_batches(3, BatchSpec(1, 2, 3)) == [[0, 1, 2], [0], [1], [2]]
+    assert divide_into_batches(3, BatchSpec(1, 2, 3)) == [[0, 1, 2], [0], [1], [2]]
 
 
 def test_batch_one_runs_every_image_once():
-    assert plan_batches(3, BatchSpec()) == [[0], [1], [2]]
+    assert divide_into_batches(3, BatchSpec()) == [[0], [1], [2]]

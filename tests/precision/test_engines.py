@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.rtx import Build
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network

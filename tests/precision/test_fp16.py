@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.onnxgraph.running import graph_inputs, open_session
 from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
-from effdet_deploy.precision.ranges import graph_inputs, open_session
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from effdet_deploy.detection.pictures import Pictures
+from effdet_deploy.diagnosis.comparing_files import SideBySide, examine
 from effdet_deploy.diagnosis.locating import LayerParity, LayerReport
-from effdet_deploy.diagnosis.side_by_side import SideBySide, examine
-from effdet_deploy.evaluation.pictures import Pictures
 from effdet_deploy.parity.comparison import compare_all
 from effdet_deploy.parity.metrics import tensor_errors
 from effdet_deploy.parity.side import RuntimeSide, side_of
@@ -47,7 +47,7 @@ def result_of(*candidates: RuntimeSide, layers: LayerReport | None = None) -> Si
     named = {f"dir/model-{index}.onnx": each for index, each in enumerate(candidates)}
     compared = compare_all(named, reference, SOURCES)
     examined = tuple(
-        examine(each, (candidate, reference), PICTURES, layers)
+        examine(each, (candidate, reference), PICTURES, layers=layers)
         for each, candidate in zip(compared, candidates, strict=True)
     )
     return SideBySide("dir/reference.onnx", examined, PICTURES)

@@ -12,8 +12,8 @@ from onnx import numpy_helper
 from effdet_deploy import load
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME, METADATA_KEY, PrecisionSpec
 from effdet_deploy.errors import DeviceError
+from effdet_deploy.onnxgraph.running import graph_inputs, run_graph
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
-from effdet_deploy.precision.ranges import graph_inputs, run_graph
 from effdet_deploy.runtimes import instructions
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network

@@ -14,10 +14,11 @@ from effdet_deploy.artifact.modelfile import (
     require_content,
 )
 from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import ModelFileError, UsageError
-from effdet_deploy.evaluation.pictures import pictures_of, verification_images
+from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.exporters.build_options import BuildOptions
-from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, plan_path
+from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, precision_file_path
 from effdet_deploy.exporters.options import require_batch, require_use_of_pictures
 from effdet_deploy.exporters.tensorrt.messages import Request
 from effdet_deploy.exporters.tensorrt.process import run_builder
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.modelfile import Sidecar
     from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
-    from effdet_deploy.parity.report import ParityReport
+    from effdet_deploy.parity.verdict import ParityReport
 
 
 def build_engine(
@@ -49,7 +50,7 @@ def build_engine(
     batch: BatchSpec | None = None,
     images: Path | None = None,
     verify: bool = True,
-    plan: Path | None = None,
+    precision_file: Path | None = None,
 ) -> Artifact:
     """Build ``engine_path`` from an ONNX file of ours, and run it against that file on a GPU.
 
@@ -64,7 +65,7 @@ def build_engine(
         batch: the batch sizes the engine takes; default those of the ONNX file.
         images: a folder of pictures to compare on; default four structured pictures.
         verify: run the engine where there is a GPU; without one it cannot be run.
-        plan: the file that says which layers are INT8; a copy is delivered beside the engine.
+        precision_file: says which layers are INT8; a copy is delivered beside the engine.
 
     Raises:
         UsageError: TensorRT cannot have the model's options, or the target cannot be written.
@@ -80,7 +81,7 @@ def build_engine(
     spec = _buildable_spec(onnx_path, options, batch)
     recorded = read_sidecar(onnx_path)
     digest = sha256_file(onnx_path)
-    pictures = verification_images(spec.input, pictures_of(images), spec.batch) if verify else []
+    pictures = verification_images(spec.input, find_pictures(images), spec.batch) if verify else []
     require_ready(options, verify=verify)
     with staging(engine_path) as directory:
         staged = directory / engine_path.name
@@ -90,8 +91,8 @@ def build_engine(
             progress("comparing the engine with the ONNX file")
             report = _verify(staged, onnx_path, spec, pictures)
         evidence = _evidence(digest, recorded, report)
-        if plan is not None:
-            shutil.copyfile(plan, plan_path(staged))
+        if precision_file is not None:
+            shutil.copyfile(precision_file, precision_file_path(staged))
         notes = _not_run(spec, evidence["verified"], verify=verify)
         return deliver_artifact(
             staged, engine_path, spec, report, notes, reference="its ONNX file", extra=evidence

@@ -16,7 +16,12 @@ from effdet_deploy.errors import (
 )
 from effdet_deploy.exporters import onnx
 from effdet_deploy.exporters.build_options import BuildOptions
-from effdet_deploy.exporters.delivery import failed_path, is_plan_of, moves_of, plan_path
+from effdet_deploy.exporters.delivery import (
+    failed_path,
+    is_precision_file_of,
+    moves_of,
+    precision_file_path,
+)
 from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
 from effdet_deploy.exporters.tensorrt.other_machine import finish_elsewhere
 from effdet_deploy.exporters.tensorrt.process import require_builder
@@ -72,8 +77,8 @@ def export(
     with staging(output) as directory:
         kept = options.keep_onnx or directory / output.with_suffix(".onnx").name
         model = _export_onnx(variant_or_model, kept, output, options, material, progress)
-        plan = plan_path(kept)
-        moves = plan.is_file() and not is_plan_of(options.precision_file, output)
+        listed = precision_file_path(kept)
+        moves = listed.is_file() and not is_precision_file_of(options.precision_file, output)
         engine = build_engine(
             model.path,
             output,
@@ -81,7 +86,7 @@ def export(
             progress,
             images=options.verify_images,
             verify=options.verify,
-            plan=plan if moves else None,
+            precision_file=listed if moves else None,
         )
     # Where the engine was not run, the comparison of its ONNX file is what there is to show.
     report = engine.report or model.report
@@ -129,8 +134,8 @@ def _export_onnx(
         if options.keep_onnx is not None or not failed.is_file():
             raise
         final = output.with_name(failed.name)
-        if is_plan_of(options.precision_file, output):
-            plan_path(failed).unlink()
+        if is_precision_file_of(options.precision_file, output):
+            precision_file_path(failed).unlink()
         external_files = read_spec(failed, "onnx").external_files
         deliver_together(moves_of(failed, final, external_files))
         raise VerificationError(

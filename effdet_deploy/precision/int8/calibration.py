@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 
 from effdet_deploy.errors import DataError, EffdetDeployError
-from effdet_deploy.evaluation.pictures import Pictures, pictures_of
+from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.files import deliver, staging
-from effdet_deploy.precision.ranges import run_graph, scan_ranges
+from effdet_deploy.onnxgraph.running import run_graph, scan_ranges
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import InputSpec
+    from effdet_deploy.detection.pictures import Pictures
     from effdet_deploy.progress import Progress
 
 MIN_IMAGES = 8
@@ -66,7 +67,7 @@ def calibration_pictures(source: Path) -> Pictures:
         DataError: fewer than :data:`MIN_IMAGES` pictures, or unusable annotations.
         ImageError: the folder does not exist or holds no picture.
     """
-    found = pictures_of(source)
+    found = find_pictures(source)
     if len(found) < MIN_IMAGES:
         raise DataError(
             f"Calibration needs at least {MIN_IMAGES} pictures; '{source}' holds {len(found)}.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effdet_deploy.precision.ranges import Range
+from effdet_deploy.onnxgraph.running import Range
 
 if TYPE_CHECKING:
     from effdet_deploy.precision.int8.calibration import Histogram

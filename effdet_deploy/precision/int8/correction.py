@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from effdet_deploy.onnxgraph.index import initializers
-from effdet_deploy.precision.ranges import run_graph
+from effdet_deploy.onnxgraph.running import run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

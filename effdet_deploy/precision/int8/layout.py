@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
     from effdet_deploy.artifact.spec import Target
+    from effdet_deploy.onnxgraph.running import Range
     from effdet_deploy.precision.int8.convolutions import Convolution
     from effdet_deploy.precision.int8.rounding import QuantizedWeight
-    from effdet_deploy.precision.ranges import Range
 
 OPSET = 19
 """The first in which quantizers take float16 scales."""

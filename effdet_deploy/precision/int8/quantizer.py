@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import Int8Range, Target
+    from effdet_deploy.onnxgraph.running import Range
     from effdet_deploy.precision.int8.calibration import Histogram
     from effdet_deploy.precision.int8.convolutions import Convolution
     from effdet_deploy.precision.int8.layout import Layout
     from effdet_deploy.precision.int8.rounding import QuantizedWeight
-    from effdet_deploy.precision.ranges import Range
     from effdet_deploy.progress import Progress
 
 _MOMENT_IMAGES = 16

@@ -12,8 +12,8 @@ from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.errors import EffdetDeployError, VerificationError
 from effdet_deploy.files import write_atomically
 from effdet_deploy.onnxgraph.raw_heads import head_node
+from effdet_deploy.onnxgraph.running import run_graph
 from effdet_deploy.precision.int8.convolutions import int8_share
-from effdet_deploy.precision.ranges import run_graph
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

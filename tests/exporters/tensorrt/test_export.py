@@ -18,7 +18,7 @@ from effdet_deploy.errors import (
 )
 from effdet_deploy.exporters import Artifact, ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
-from effdet_deploy.exporters.delivery import plan_path
+from effdet_deploy.exporters.delivery import precision_file_path
 from effdet_deploy.exporters.material import Material
 from effdet_deploy.exporters.tensorrt import export as road
 from effdet_deploy.exporters.tensorrt.other_machine import finish_commands
@@ -174,7 +174,7 @@ def exported_in_int8(exported, monkeypatch):
     export_tiny = road.onnx.export
 
     def export_with_plan(variant, output, *rest):
-        plan_path(output).write_text("new")
+        precision_file_path(output).write_text("new")
         return export_tiny(variant, output, *rest)
 
     monkeypatch.setattr(road.onnx, "export", export_with_plan)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from effdet_deploy.errors import DataError
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8 import calibration
 from effdet_deploy.precision.int8.calibration import (
     BINS,
@@ -15,7 +16,6 @@ from effdet_deploy.precision.int8.calibration import (
     calibration_pictures,
     collect,
 )
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.evaluation.sets import write_set
 from tests.precision.tiny_network import CHANNELS, SIDE, network_spec, tiny_network

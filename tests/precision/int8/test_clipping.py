@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from effdet_deploy.onnxgraph.running import Range
 from effdet_deploy.precision.int8.calibration import BINS, Histogram
 from effdet_deploy.precision.int8.clipping import LEVELS, choose_range
-from effdet_deploy.precision.ranges import Range
 
 
 def histogram(values) -> Histogram:

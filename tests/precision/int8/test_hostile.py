@@ -9,8 +9,8 @@ from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.onnxgraph.running import graph_inputs, open_session
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
-from effdet_deploy.precision.ranges import graph_inputs, open_session
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import CHANNELS, SIDE, network_spec, tiny_network
 

@@ -22,12 +22,12 @@ from effdet_deploy.evaluation.accuracy import measure
 from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.evaluation.predictions import predict
 from effdet_deploy.onnxgraph.index import initializers, network_nodes
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.calibration import calibration_images
 from effdet_deploy.precision.int8.convolutions import int8_share
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.sensitivity import search
-from effdet_deploy.precision.ranges import graph_inputs
 
 pytest.importorskip("torch")
 
@@ -194,17 +194,17 @@ def test_the_budget_holds_where_the_default_policy_does_not(
     default = quantizer.quantized(quantizer.default())
     assert accuracy(default, spec, place, evaluation) < friendly_accuracy - HOLDS
     judge = BudgetedAccuracy(quantizer, evaluation, None, spec)
-    plan = search(
+    searched = search(
         quantizer, quantizer.default(), BUDGET, judge.measure, judge.journal, lambda _: None
     )
-    assert plan.drop <= BUDGET
-    assert plan.share >= LEAST_SHARE
-    assert "backbone.blocks.1/dense" in plan.kept
+    assert searched.drop <= BUDGET
+    assert searched.share >= LEAST_SHARE
+    assert "backbone.blocks.1/dense" in searched.kept
     held = [
         each.name
         for each in quantizer.convolutions
-        if each.name in quantizer.default() and each.group not in plan.kept
+        if each.name in quantizer.default() and each.group not in searched.kept
     ]
-    assert int8_share(quantizer.convolutions, held) == pytest.approx(plan.share)
+    assert int8_share(quantizer.convolutions, held) == pytest.approx(searched.share)
     measured = accuracy(quantizer.quantized(held), spec, place, evaluation)
     assert measured > friendly_accuracy - BUDGET - UNCHANGED

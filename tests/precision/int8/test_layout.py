@@ -8,11 +8,11 @@ from onnx import TensorProto, numpy_helper
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.onnxgraph.index import require_opset
+from effdet_deploy.onnxgraph.running import graph_inputs, open_session
 from effdet_deploy.precision.fp16 import to_half
 from effdet_deploy.precision.int8.convolutions import find_convolutions, int8_share
 from effdet_deploy.precision.int8.layout import LAYOUTS
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
-from effdet_deploy.precision.ranges import graph_inputs, open_session
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.rtx import Build
 from tests.precision.tiny_network import CHANNELS, CLASSES, SIDE, network_spec, tiny_network

@@ -14,10 +14,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from effdet_deploy.artifact.spec import METADATA_KEY, PrecisionSpec
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.layout import LAYOUTS
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.saturation import losses_without_vnni, pairwise_sums
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.runtimes.instructions import saturating_layers
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network

@@ -9,11 +9,11 @@ from PIL import Image
 
 from effdet_deploy.artifact.spec import ClassSpec
 from effdet_deploy.errors import DataError, UnknownNameError, VerificationError
+from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.sensitivity import Journal, rank_groups, search
 from effdet_deploy.precision.precisionfile import read_precision_file, write_precision_file
-from effdet_deploy.precision.ranges import graph_inputs
 from effdet_deploy.synthetic import structured_pictures
 from tests.evaluation.sets import write_set
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
@@ -65,21 +65,21 @@ def test_every_group_is_ranked_by_noise_for_its_work(quantizer, journal):
 
 def test_within_the_budget_nothing_is_given_up_after_two_measurements(quantizer, journal):
     judge = Judge(loss=0.0)
-    plan = found(quantizer, journal, judge)
-    assert (plan.kept, plan.drop, plan.evaluations, judge.calls) == ((), 0.0, 2, 2)
+    searched = found(quantizer, journal, judge)
+    assert (searched.kept, searched.drop, searched.evaluations, judge.calls) == ((), 0.0, 2, 2)
 
 
 def test_what_breaks_the_budget_stays_higher_and_the_drop_is_the_measured_one(quantizer, journal):
-    plan = found(quantizer, journal, Judge(loss=0.01))
-    assert "class_net/dense" in plan.kept
-    assert plan.drop <= 0.5
-    assert 0 < plan.share < 1
+    searched = found(quantizer, journal, Judge(loss=0.01))
+    assert "class_net/dense" in searched.kept
+    assert searched.drop <= 0.5
+    assert 0 < searched.share < 1
 
 
 def test_bisection_measures_few_times(quantizer, journal):
     judge = Judge(loss=0.01)
-    plan = found(quantizer, journal, judge)
-    assert judge.calls <= 2 + np.ceil(np.log2(len(plan.losses)))
+    searched = found(quantizer, journal, judge)
+    assert judge.calls <= 2 + np.ceil(np.log2(len(searched.losses)))
 
 
 def test_a_budget_that_cannot_be_met_is_an_error(quantizer, journal):
@@ -106,7 +106,7 @@ def test_a_damaged_journal_is_begun_again(tmp_path):
     assert json.loads(path.read_text()) == {"x": 2.0}
 
 
-def test_a_plan_can_be_written_edited_and_read(quantizer, tmp_path):
+def test_a_precision_file_can_be_written_edited_and_read(quantizer, tmp_path):
     path = tmp_path / "precision.json"
     write_precision_file(path, quantizer.convolutions, quantizer.default())
     assert (

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.pictures import own_pictures
 from effdet_deploy.diagnosis.bisecting import bisect_file, require_bisectable
 from effdet_deploy.diagnosis.locating import least_snr, locate
-from effdet_deploy.diagnosis.sides import (
+from effdet_deploy.diagnosis.open_reference import (
     Engine,
     layer_sources,
     open_references,
@@ -23,22 +24,21 @@ from effdet_deploy.diagnosis.symptoms import find_causes
 from effdet_deploy.errors import UsageError
 from effdet_deploy.evaluation.accuracy import difference, measure, require_pycocotools
 from effdet_deploy.evaluation.classmap import join_classes
-from effdet_deploy.evaluation.pictures import own_pictures
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import compare_all
-from effdet_deploy.parity.report import without_non_finite
 from effdet_deploy.parity.side import open_side
 from effdet_deploy.parity.tolerances import coarser
+from effdet_deploy.parity.verdict import without_non_finite
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from effdet_deploy.detection.pictures import Pictures
     from effdet_deploy.diagnosis.bisecting import Bisection, Kind
     from effdet_deploy.diagnosis.locating import LayerReport
     from effdet_deploy.evaluation.accuracy import Difference
     from effdet_deploy.evaluation.cocoset import CocoSet
-    from effdet_deploy.evaluation.pictures import Pictures
     from effdet_deploy.parity.comparison import Comparison
     from effdet_deploy.parity.side import Side
     from effdet_deploy.progress import Progress
@@ -139,6 +139,7 @@ def compare_files(
     candidates: Sequence[Path],
     reference: str,
     pictures: Pictures | None = None,
+    dataset: CocoSet | None = None,
     *,
     engine: Engine | None = None,
     layers: bool = False,
@@ -152,6 +153,7 @@ def compare_files(
         reference: the path of an exported model; or weights, which run in eager PyTorch:
             ``pretrained``, ``random``, a path or a URL.
         pictures: what to compare on; default our own in the size of the first candidate.
+        dataset: annotated pictures to compare on instead, and to measure mAP on.
         engine: how the models are run.
         layers: compare layer by layer as well, which takes ONNX files of ours.
         bisect: find the layers whose precision, this one, explains the loss, in ONNX files.
@@ -162,7 +164,6 @@ def compare_files(
         MissingPackageError: weights without torch, or annotations without pycocotools.
         InputError: a model, a picture or the weights are unusable.
     """
-    dataset = None if pictures is None else pictures.dataset
     _require_possible(candidates, reference, dataset, bisect, layers=layers)
     chosen = engine or Engine()
     with ExitStack() as stack:
@@ -172,6 +173,7 @@ def compare_files(
         specs = {path: side.spec for path, side in ours.items()}
         shown = pictures or own_pictures(specs[candidates[0]].input)
         if dataset is not None:
+            shown = dataset.pictures
             for spec in specs.values():
                 join_classes(spec, dataset.categories)
         theirs = open_references(reference, specs, chosen, stack)
@@ -185,7 +187,7 @@ def compare_files(
                 progress(f"comparing layers: {path.name}")
                 report = compare_layers(path, theirs[path], reference, compared[path], shown)
             progress(f"looking for causes: {path.name}")
-            examined.append(examine(compared[path], (side, theirs[path]), shown, report))
+            examined.append(examine(compared[path], (side, theirs[path]), shown, dataset, report))
     if bisect is not None:
         found = [bisect_file(path, Path(reference), bisect, shown, progress) for path in ours]
         examined = [
@@ -256,11 +258,15 @@ def examine(
     comparison: Comparison,
     sides: tuple[Side, Side],
     pictures: Pictures,
+    dataset: CocoSet | None = None,
     layers: LayerReport | None = None,
 ) -> Examined:
-    """Draw the conclusions from a comparison of ``sides``: candidate and reference."""
+    """Draw the conclusions from a comparison of ``sides``: candidate and reference.
+
+    ``dataset`` is what ``pictures`` are of, where they are annotated.
+    """
     scores = None
-    if (dataset := pictures.dataset) is not None:
+    if dataset is not None:
         specs = (comparison.reference, comparison.candidate)
         theirs, ours = (
             measure(

@@ -5,14 +5,12 @@ import pytest
 from PIL import Image
 
 from effdet_deploy.artifact.spec import BatchSpec, InputSpec
-from effdet_deploy.errors import EffdetDeployError
-from effdet_deploy.evaluation.cocoset import read_coco
-from effdet_deploy.evaluation.pictures import (
+from effdet_deploy.detection.pictures import (
     own_pictures,
-    pictures_of,
-    pictures_of_set,
     verification_images,
 )
+from effdet_deploy.errors import EffdetDeployError
+from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
 from tests.evaluation.sets import write_set
 
 SIZE = InputSpec(height=128, width=160)
@@ -39,7 +37,7 @@ def test_a_larger_batch_gets_more_pictures_up_to_a_limit(largest, count):
 
 def test_a_folder_is_used_instead_and_letterboxed(tmp_path):
     write_pictures(tmp_path, 3)
-    images = verification_images(SIZE, pictures_of(tmp_path))
+    images = verification_images(SIZE, find_pictures(tmp_path))
     assert len(images) == 3
     assert images[1].shape == (128, 160, 3)
     assert tuple(images[1][0, 0]) == (1, 0, 0)
@@ -47,47 +45,46 @@ def test_a_folder_is_used_instead_and_letterboxed(tmp_path):
 
 def test_one_image_alone_gets_company(tmp_path):
     write_pictures(tmp_path, 1)
-    first, second = verification_images(SIZE, pictures_of(tmp_path))
+    first, second = verification_images(SIZE, find_pictures(tmp_path))
     assert not np.array_equal(first, second)
 
 
 def test_a_folder_without_images_and_no_folder_are_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "absent"):
         with pytest.raises(EffdetDeployError) as caught:
-            verification_images(SIZE, pictures_of(folder))
+            verification_images(SIZE, find_pictures(folder))
         assert caught.value.exit_code == 5
 
 
 def test_pictures_may_be_named_by_annotations(tmp_path):
     annotations = write_set(tmp_path / "set", images=3)
     named, found = (
-        verification_images(SIZE, pictures_of(source))
+        verification_images(SIZE, find_pictures(source))
         for source in (annotations, tmp_path / "set" / "images")
     )
     np.testing.assert_array_equal(named, found)
 
 
 def test_where_no_source_is_named_there_are_no_pictures():
-    assert len(pictures_of(None)) == 0
+    assert len(find_pictures(None)) == 0
 
 
 def test_the_first_so_many_are_taken(tmp_path):
     write_pictures(tmp_path, 3)
-    assert pictures_of(tmp_path, 2).names == ("0.png", "1.png")
+    assert find_pictures(tmp_path, 2).names == ("0.png", "1.png")
 
 
 def test_an_even_spread_keeps_names_and_sources_together(tmp_path):
     write_pictures(tmp_path, 9)
-    chosen = pictures_of(tmp_path).spread(3)
+    chosen = find_pictures(tmp_path).spread(3)
     assert chosen.names == ("0.png", "3.png", "6.png")
     assert [path.name for path in chosen.sources] == list(chosen.names)
 
 
-def test_the_pictures_of_a_set_come_in_its_order_and_keep_it(tmp_path):
+def test_the_pictures_of_a_set_come_in_its_order(tmp_path):
     dataset = read_coco(write_set(tmp_path / "set", images=3))
-    pictures = pictures_of_set(dataset)
-    assert pictures.dataset is dataset
-    assert pictures.sources == tuple(dataset.paths.values())
+    assert dataset.pictures.sources == tuple(dataset.paths.values())
+    assert dataset.pictures.names == tuple(path.name for path in dataset.paths.values())
 
 
 def test_pictures_of_our_own_do_not_depend_on_how_many_are_made():

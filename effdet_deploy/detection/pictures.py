@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import letterbox
-from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import BatchSpec, InputSpec
     from effdet_deploy.detection.images import ImageSource
-    from effdet_deploy.evaluation.cocoset import CocoSet
 
 SEED = 20_260
 """Of the pictures that are made; no example that a graph is traced with may use it."""
@@ -36,12 +32,10 @@ class Pictures:
     Attributes:
         names: what each picture is called in a report.
         sources: whatever :func:`effdet_deploy.detection.images.load_image` reads.
-        dataset: the annotated set that they are, in its order; None without annotations.
     """
 
     names: tuple[str, ...] = ()
     sources: tuple[ImageSource, ...] = ()
-    dataset: CocoSet | None = None
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -58,32 +52,11 @@ class Pictures:
         ]
 
     def spread(self, count: int) -> Pictures:
-        """Return at most ``count`` of them, evenly spread, without their annotations."""
+        """Return at most ``count`` of them, evenly spread."""
         step = max(1.0, len(self) / count)
         chosen = [int(index * step) for index in range(min(len(self), count))]
         names, sources = self.names, self.sources
         return Pictures(tuple(names[i] for i in chosen), tuple(sources[i] for i in chosen))
-
-
-def pictures_of(source: str | Path | None, limit: int | None = None) -> Pictures:
-    """Return the pictures of a folder, by name, or those that COCO annotations list.
-
-    Args:
-        source: a folder, a picture, a pattern or a JSON file; None for no pictures.
-        limit: take only the first so many.
-
-    Raises:
-        DataError: the annotations are unusable.
-        ImageError: there are none.
-    """
-    paths = () if source is None else tuple(find_pictures(source)[:limit])
-    return Pictures(tuple(path.name for path in paths), paths)
-
-
-def pictures_of_set(dataset: CocoSet) -> Pictures:
-    """Return the pictures of an annotated set."""
-    paths = tuple(dataset.paths.values())
-    return Pictures(tuple(path.name for path in paths), paths, dataset)
 
 
 def own_pictures(spec: InputSpec, count: int = COUNT) -> Pictures:

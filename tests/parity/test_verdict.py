@@ -11,7 +11,7 @@ from rich.console import Console
 
 from effdet_deploy.parity.matching import Stray
 from effdet_deploy.parity.metrics import tensor_errors
-from effdet_deploy.parity.report import ChainParity, DetectionParity, OutputParity, ParityReport
+from effdet_deploy.parity.verdict import ChainParity, DetectionParity, OutputParity, ParityReport
 from effdet_deploy.reports.verification import render
 
 BORDER = "its suppression hangs on an IoU or score at the border"
