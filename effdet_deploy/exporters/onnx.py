@@ -27,6 +27,7 @@ from effdet_deploy.onnxgraph.nms_plugin import (
     attach_plugin,
     before_plugin,
 )
+from effdet_deploy.onnxgraph.pooling import write_out_pool_padding
 from effdet_deploy.onnxgraph.simplify import simplify
 from effdet_deploy.parity.comparison import verify
 from effdet_deploy.parity.side import RuntimeSide, open_heads
@@ -105,6 +106,7 @@ def write_graph(
     traced = scratch_path(path, "traced")
     program = trace(pipeline, spec, opset)
     name_nodes(program.model.graph)
+    write_out_pool_padding(program.model.graph)
     program.save(traced)
     progress("simplifying the graph")
     simplified = scratch_path(path, "simplified")

@@ -43,7 +43,10 @@ def export_graph(source: Source, options: ExportOptions, folder: Path) -> tuple[
     spec = specification_of(source, options, None)
     spec, notes = write_graph(source.model, spec, options.opset, path, silent)
     assert not notes
-    convolutions = [node for node in onnx.load(path).graph.node if node.op_type == "Conv"]
+    nodes = onnx.load(path).graph.node
+    # onnxruntime-web's WebGPU refuses it.
+    assert not any(each.name == "ceil_mode" and each.i for node in nodes for each in node.attribute)
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
     assert all(re.match(r"(backbone|fpn|class_net|box_net)\.", node.name) for node in convolutions)
     return path, spec
 
