@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.spec import ClassSpec
@@ -10,7 +9,6 @@ from effdet_deploy.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 COCO_SLOTS = 90
 """COCO numbers its 80 categories from 1 to 90; ten numbers are unused."""
@@ -58,40 +56,3 @@ def class_specs(
                 "Give one a class, in the order of the model's outputs.",
             )
     return tuple(ClassSpec(*pair) for pair in zip(names, category_ids, strict=True))
-
-
-def read_labels(path: Path) -> tuple[list[str], list[int] | None]:
-    """Read class names, and category ids where the file has them.
-
-    A text file has one name a line. A JSON file is a list of names, or COCO annotations, whose
-    ``categories`` are taken in order of their id.
-
-    Raises:
-        DataError: the file is unreadable, empty or of another form.
-    """
-    numbers = None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        is_json = path.suffix.lower() == ".json"
-        names = (
-            json.loads(text) if is_json else list(filter(None, map(str.strip, text.splitlines())))
-        )
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"The labels file '{path}' cannot be read: {error}.", "Give one class name a line."
-        ) from error
-    if not isinstance(names, list):
-        try:
-            categories = sorted(
-                (int(each["id"]), str(each["name"])) for each in names["categories"]
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                "The labels file is JSON, but neither a list of names nor COCO annotations with "
-                "'categories'.",
-                "Give one class name a line in a text file.",
-            ) from error
-        numbers, names = [number for number, _ in categories], [name for _, name in categories]
-    if not names or any(not isinstance(name, str) for name in names):
-        raise DataError("The labels file holds no class names.", "Give one class name a line.")
-    return names, numbers

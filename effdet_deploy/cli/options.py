@@ -84,7 +84,10 @@ EXPORT: Table = {
         str, None, "The project that trained the weights, where their names do not tell it."
     ),
     "num_classes": _option(int | None, "N", "Classes."),
-    "labels": _option(_FILE, "FILE", "Class names, one a line, or COCO annotations."),
+    "labels": _option(_FILE, "FILE", "Class names: text, COCO annotations, data.yaml or .pbtxt."),
+    "labels_by": _option(
+        str | None, "rank|id", "Which output an id of --labels is of, where both would fit."
+    ),
     "image_size": _option(str | None, "N|HxW", "Network input in pixels; default the variant's."),
     "batch": _option(str, _SIZES, "Batch sizes to accept."),
     "fp32": _option(bool, None, "FP32, the default.", "--fp32"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from effdet_deploy.artifact.classes import read_labels
+from effdet_deploy.artifact.labels import Labels, read_labels
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.evaluation.accuracy import require_pycocotools
@@ -15,9 +15,6 @@ from effdet_deploy.precision.precisionfile import require_precision_file
 
 if TYPE_CHECKING:
     from effdet_deploy.exporters.options import ExportOptions
-
-Labels = tuple[list[str], list[int] | None]
-"""Class names, and category ids where they are known."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
+from effdet_deploy.artifact.labels import RULES
 from effdet_deploy.artifact.spec import (
     MAX_BATCH,
     PLUGIN_CANDIDATES,
@@ -52,6 +53,7 @@ class ExportOptions:
     weights: str = "pretrained"
     num_classes: int | None = None
     labels: Path | None = None
+    labels_by: str | None = None
     image_size: tuple[int, int] | None = None
     overrides: dict[str, Any] = field(default_factory=dict)
     batch: BatchSpec = field(default_factory=BatchSpec)
@@ -90,6 +92,7 @@ class ExportOptions:
             ("box format", self.box_format, get_args(BoxFormat)),
             ("INT8 range", self.int8_range, get_args(Int8Range)),
             ("target", self.target, (None, *get_args(Target))),
+            ("order of labels", self.labels_by, (None, *RULES)),
         ):
             if chosen not in known:
                 raise UnknownNameError(kind, str(chosen), filter(None, known))
@@ -138,6 +141,11 @@ class ExportOptions:
             f"--nms-steps only serves --nms static, and the export is --nms {self.nms}.",
             "Leave --nms-steps out, or choose --nms static.",
             self.nms != "static" and self.nms_steps != DEFAULT_NMS_STEPS,
+        )
+        yield (
+            "--labels-by says which outputs the ids of --labels are of, and there are no --labels.",
+            "Pass both, or leave --labels-by out.",
+            self.labels_by is not None and self.labels is None,
         )
         yield (
             "--calibration only serves a reduced precision, and the export is FP32.",

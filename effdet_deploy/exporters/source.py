@@ -13,7 +13,7 @@ from effdet_deploy.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from effdet_deploy.exporters.material import Labels
+    from effdet_deploy.artifact.labels import Labels
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.progress import Progress
     from effdet_deploy.pytorch.weights.loading import LoadedModel
@@ -79,11 +79,16 @@ def specification_of(
     """
     from effdet_deploy.pytorch.graph import describe
 
-    names, category_ids = labels or (source.labels, source.category_ids)
+    number = source.config.num_classes
+    said: tuple[str, ...] = ()
+    if labels is None:
+        classes = class_specs(number, source.labels, source.category_ids)
+    else:
+        classes, said = labels.classes(number, options.labels_by)
     return describe(
         source.config,
         source.base_config,
-        class_specs(source.config.num_classes, names, category_ids),
+        classes,
         OutputSpec(
             nms=options.nms,
             score_threshold=options.score_threshold,
@@ -102,5 +107,5 @@ def specification_of(
         parameters=sum(each.numel() for each in source.model.parameters()),
         command=options.command,
         origin=source.origin,
-        assumed=source.assumed,
+        assumed=(*source.assumed, *said),
     )

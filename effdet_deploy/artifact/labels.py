@@ -1,0 +1,287 @@
+"""Files that name classes, and which output of a model each of their names is of.
+
+Annotations number their categories, models their outputs, and nothing in either says how the one
+became the other. Two conventions are in use. By *rank*, the k-th smallest id is output k. By *id*,
+the id less one is the output: so effdet's own CocoParser trains, so COCO's 80 categories lie on 90
+outputs, so the TensorFlow Object Detection API numbers its label maps. Where both fit a model and
+differ, the user is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from effdet_deploy.artifact.classes import class_specs
+from effdet_deploy.artifact.spec import ClassSpec
+from effdet_deploy.errors import DataError, UsageError, require_package
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+BY_RANK, BY_ID = "rank", "id"
+RULES = (BY_RANK, BY_ID)
+_REMEDY = (
+    "Give one class name a line, a JSON list, COCO annotations, YOLO's data.yaml or a .pbtxt map."
+)
+_LARGEST_ID = 2**53
+_SHOWN = 3
+_SHOWN_DIGITS = 40
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a file says of classes.
+
+    Attributes:
+        source: the file's name, for messages.
+        names: of the classes; by ascending id where the file has ids.
+        ids: the number of each; None where the file only lists names, in the order of the outputs.
+        root: the place of a category that only groups the others, as Roboflow writes one; None
+            where there is none.
+        counts_outputs: whether an id is by definition that of an output, counted from 1.
+    """
+
+    source: str
+    names: tuple[str, ...]
+    ids: tuple[int, ...] | None = None
+    root: int | None = None
+    counts_outputs: bool = False
+
+    def classes(
+        self, num_classes: int, rule: str | None = None
+    ) -> tuple[tuple[ClassSpec, ...], tuple[str, ...]]:
+        """Name every output of a model.
+
+        Args:
+            num_classes: how many there are.
+            rule: ``rank`` or ``id`` decides which output an id is of; None takes what fits.
+
+        Returns:
+            The classes, and a sentence on what was assumed of their order.
+
+        Raises:
+            DataError: the labels do not fit that many outputs, or fit them in two ways.
+            UsageError: there is no such rule, or a file without ids is to be taken by them.
+        """
+        if rule is not None and (rule not in RULES or self.ids is None):
+            raise UsageError(
+                f"--labels-by takes rank or id, for labels that have ids; not '{rule}' for "
+                f"'{self.source}'.",
+                "Leave it out, or name annotations.",
+            )
+        if self.ids is None:
+            return class_specs(num_classes, self.names), ()
+        ways = {BY_RANK: self._by_rank(num_classes), BY_ID: self._by_id(num_classes)}
+        asked = rule or (BY_ID if self.counts_outputs else None)
+        found = {way: each for way, each in ways.items() if each and asked in (None, way)}
+        # Names that fill the first outputs alone are of another model, unless the user says so.
+        if not found or (
+            not ways[BY_RANK] and not rule and self._fills_only_the_first(num_classes)
+        ):
+            self._refuse_count(num_classes, rule)
+        if len(set(found.values())) > 1:
+            self._ask(*found.values())
+        way, classes = next(iter(found.items()))
+        is_plain = self.counts_outputs or (len(found) == len(ways) and self.root is None)
+        return classes, () if is_plain else (self._said(way, num_classes),)
+
+    def _named(self, num_classes: int) -> tuple[ClassSpec, ...]:
+        """Return what is named, without a root unless there is an output for it."""
+        pairs = enumerate(zip(self.names, self.ids or (), strict=True))
+        leaves_root = len(self.names) != num_classes
+        return tuple(ClassSpec(*each) for at, each in pairs if at != self.root or not leaves_root)
+
+    def _by_rank(self, num_classes: int) -> tuple[ClassSpec, ...]:
+        named = self._named(num_classes)
+        return named if len(named) == num_classes else ()
+
+    def _by_id(self, num_classes: int) -> tuple[ClassSpec, ...]:
+        # Id 0 is the background of effdet's training: it has no output.
+        named = {each.category_id: each for each in self._named(num_classes) if each.category_id}
+        if not named or min(named) < 1 or max(named) > num_classes:
+            return ()
+        return tuple(
+            named.get(number, ClassSpec(f"unused {number}", number))
+            for number in range(1, num_classes + 1)
+        )
+
+    def _fills_only_the_first(self, num_classes: int) -> bool:
+        ids = [each.category_id for each in self._named(num_classes)]
+        return ids == list(range(1, len(ids) + 1)) and len(ids) < num_classes
+
+    def _said(self, way: str, num_classes: int) -> str:
+        order = (
+            "in order of their ids (--labels-by rank)"
+            if way == BY_RANK
+            else "as the id less one says (--labels-by id, effdet's CocoParser)"
+        )
+        text = f"The {num_classes} outputs have the names of '{self.source}' {order}."
+        if self.root is not None and len(self.names) != num_classes:
+            text += f" '{self.names[self.root]}', which only groups the others, was left out."
+        return text
+
+    def _refuse_count(self, num_classes: int, rule: str | None) -> NoReturn:
+        ids = [each.category_id for each in self._named(num_classes)]
+        by = f", taken by {rule}," if rule else ""
+        raise DataError(
+            f"There are {len(ids)} labels in '{self.source}', of ids {min(ids)} to {max(ids)}, "
+            f"for a model of {num_classes} classes{by} and they do not fit.",
+            "Name the annotations that it was trained on: as many categories as it has classes, or "
+            "with --labels-by id none above their number.",
+        )
+
+    def _ask(self, by_rank: tuple[ClassSpec, ...], by_id: tuple[ClassSpec, ...]) -> NoReturn:
+        differing = [
+            f"output {place} is '{one.name}' by rank and '{other.name}' by id"
+            for place, (one, other) in enumerate(zip(by_rank, by_id, strict=True))
+            if one != other
+        ]
+        more = ", …" if len(differing) > _SHOWN else ""
+        raise DataError(
+            f"The ids of '{self.source}' fit {len(by_rank)} outputs in two ways: "
+            f"{', '.join(differing[:_SHOWN])}{more}.",
+            "Say how the model was trained: --labels-by rank (the smallest id is output 0), or "
+            "--labels-by id (the id less one, as effdet's own CocoParser trains).",
+        )
+
+
+def read_labels(path: Path) -> Labels:
+    """Read class names, and their ids where the file has them; its suffix says what it holds.
+
+    ``.json`` is a list of names, or COCO annotations; ``.yaml`` and ``.yml`` YOLO's data file,
+    whose ``names`` are a list, or a map from output to name; ``.pbtxt`` a label map of the
+    TensorFlow Object Detection API. Any other file has one name a line.
+
+    Raises:
+        DataError: the file is unreadable, empty or of another form.
+        MissingPackageError: PyYAML or protobuf is not installed.
+    """
+    read = _READERS.get(path.suffix.lower(), _of_lines)
+    try:
+        labels = read(path.name, path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise DataError(f"The labels file '{path}' cannot be read: {what}.", _REMEDY) from error
+    if not all(labels.names):
+        raise DataError(f"The labels file '{path}' holds no class names.", _REMEDY)
+    return labels
+
+
+def number_of(value: object) -> int:
+    """Return an id, which many tools write as text; raises ValueError for what is no number."""
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value[:_SHOWN_DIGITS])
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_ID:
+        raise ValueError(f"an id is {str(value)[:_SHOWN_DIGITS]!r}, where a whole number is meant")
+    return value
+
+
+def categories_of(document: Mapping[str, Any]) -> tuple[dict[int, str], int | None]:
+    """Return the names of COCO's categories by ascending id, and the id of a root.
+
+    A root is a category that others name as their supercategory and that owns no box; Roboflow
+    writes one over the classes of every project.
+
+    Raises:
+        KeyError, TypeError, ValueError: what is there is no COCO, or an id stands twice.
+    """
+    listed = document["categories"]
+    names = {number_of(each["id"]): str(each["name"]) for each in listed}
+    if len(names) < len(listed):
+        raise ValueError(f"{len(listed)} categories have {len(names)} ids between them")
+    used = {number_of(each["category_id"]) for each in document.get("annotations") or ()}
+    roots = [
+        number
+        for number, name in names.items()
+        if number not in used
+        and any(
+            each.get("supercategory") == name and number_of(each["id"]) != number for each in listed
+        )
+    ]
+    # Categories of several levels are classes of their own.
+    root = roots[0] if len(roots) == 1 and used else None
+    return dict(sorted(names.items())), root
+
+
+def _of_lines(source: str, text: str) -> Labels:
+    return _listed(source, list(filter(None, map(str.strip, text.splitlines()))))
+
+
+def _listed(source: str, names: object) -> Labels:
+    if not isinstance(names, list) or any(not isinstance(each, str) for each in names):
+        raise TypeError("its names are no list of text")
+    return Labels(source, tuple(names) or ("",))
+
+
+def _of_json(source: str, text: str) -> Labels:
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        return _listed(source, document)
+    if "categories" not in document:
+        raise ValueError(
+            "it is JSON, but neither a list of names nor COCO annotations with 'categories'"
+        )
+    names, root = categories_of(document)
+    place = None if root is None else list(names).index(root)
+    return Labels(source, tuple(names.values()) or ("",), tuple(names), place)
+
+
+def _of_yaml(source: str, text: str) -> Labels:
+    require_package("yaml", "reading a .yaml of labels", "export")
+    import yaml
+
+    try:
+        # All scalars stay text: a class that is called 'no' is no boolean.
+        document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    names = document["names"]
+    if isinstance(names, dict):
+        names = {number_of(output): name for output, name in names.items()}
+        if sorted(names) != list(range(len(names))):
+            raise ValueError(f"its names are numbered {sorted(names)[:_SHOWN]}…, not 0, 1, 2, …")
+        names = [names[output] for output in sorted(names)]
+    labels = _listed(source, names)
+    if "nc" in document and number_of(document["nc"]) != len(names):
+        raise ValueError(f"its nc is {document['nc']}, and it has {len(names)} names")
+    return labels
+
+
+def _of_pbtxt(source: str, text: str) -> Labels:
+    require_package("google.protobuf", "reading a .pbtxt of labels", "export")
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="label_map.proto", syntax="proto2")
+    item = file.message_type.add(name="Item")
+    # object_detection/protos/string_int_label_map.proto
+    for number, (name, kind) in enumerate(
+        (("name", kinds.TYPE_STRING), ("id", kinds.TYPE_INT32), ("display_name", kinds.TYPE_STRING))
+    ):
+        item.field.add(name=name, number=number + 1, type=kind, label=kinds.LABEL_OPTIONAL)
+    whole = file.message_type.add(name="Map")
+    whole.field.add(
+        name="item", number=1, type=kinds.TYPE_MESSAGE, type_name="Item", label=kinds.LABEL_REPEATED
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    label_map = message_factory.GetMessageClass(pool.FindMessageTypeByName("Map"))()
+    try:
+        text_format.Parse(text, label_map, allow_unknown_field=True)
+    except text_format.ParseError as error:
+        raise ValueError(str(error)) from error
+    items = sorted((each.id, each.display_name or each.name) for each in label_map.item)
+    ids = [number for number, _ in items]
+    if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
+        raise ValueError(f"its ids are {ids[:_SHOWN]}…, where each is 1 or more and stands once")
+    return Labels(
+        source, tuple(name for _, name in items) or ("",), tuple(ids), counts_outputs=True
+    )
+
+
+_READERS = {".json": _of_json, ".yaml": _of_yaml, ".yml": _of_yaml, ".pbtxt": _of_pbtxt}
