@@ -27,7 +27,7 @@ MAX_FOUND = 64
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures, none of them read yet.
+    """Pictures, which are read when they are needed.
 
     Attributes:
         names: what each picture is called in a report.
@@ -50,6 +50,15 @@ class Pictures:
             letterbox(load_image(source), spec.height, spec.width, spec.fill)[0]
             for source in self.sources[:count]
         ]
+
+    def decoded(self, spec: InputSpec) -> Pictures:
+        """Return the first :data:`MAX_FOUND` of them, letterboxed; to read those costs nothing.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        canvases = self.letterboxed(spec, MAX_FOUND)
+        return Pictures(self.names[: len(canvases)], tuple(canvases))
 
     def spread(self, count: int) -> Pictures:
         """Return at most ``count`` of them, evenly spread."""

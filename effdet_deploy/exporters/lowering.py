@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import DetectorSpec, PrecisionSpec, Target
     from effdet_deploy.detection.pictures import Pictures
+    from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.precision.int8.sensitivity import Search
@@ -70,7 +71,7 @@ def lower_precision(
     if spec.precision.kind == "fp16":
         kept, notes = _lower_to_fp16(model, spec, material.ranges, progress)
     else:
-        model, kept, notes = _lower_to_int8(model, path, spec, options, material.ranges, progress)
+        model, kept, notes = _lower_to_int8(model, path, spec, options, material, progress)
     precision = dataclasses.replace(spec.precision, kept=kept)
     return write_onnx(model, dataclasses.replace(spec, precision=precision), path), notes
 
@@ -107,18 +108,17 @@ def _lower_to_int8(
     path: Path,
     spec: DetectorSpec,
     options: ExportOptions,
-    pictures: Pictures,
+    material: Material,
     progress: Progress,
 ) -> tuple[ModelProto, tuple[str, ...], tuple[str, ...]]:
     target: Target = spec.precision.target or "tensorrt"
     cache = cache_directory() / "calibration"
-    progress("reading the calibration pictures")
-    batches = list(graph_inputs(pictures.letterboxed(spec.input), spec))
+    batches = list(graph_inputs(material.ranges.letterboxed(spec.input), spec))
     has_half = LAYOUTS[target].half
     unfit = _unfit_nodes(model, batches, progress) if has_half else _Unfit()
     recipe = Recipe(int8_range=spec.precision.int8_range or "full")
     quantizer = Quantizer(model, batches, target, recipe, cache, progress)
-    names, found = _chosen(quantizer, unfit.nodes, spec, options, progress)
+    names, found = _chosen(quantizer, unfit.nodes, spec, options, material.evaluation, progress)
     progress("writing INT8")
     lowered = quantizer.quantized(names)
     ranges = _said_of_ranges(lowered, spec.precision, batches, progress)
@@ -136,6 +136,7 @@ def _chosen(
     unfit: Collection[str],
     spec: DetectorSpec,
     options: ExportOptions,
+    evaluation: CocoSet | None,
     progress: Progress,
 ) -> tuple[Collection[str], Search | None]:
     if options.precision_file is not None:
@@ -145,9 +146,9 @@ def _chosen(
         return [name for name in listed if name not in unfit], None
     # What FP16 cannot hold is not cut down to INT8 either.
     allowed = [name for name in quantizer.default() if name not in unfit]
-    if options.max_map_drop is None or options.eval_data is None:
+    if options.max_map_drop is None or evaluation is None:
         return allowed, None
-    accuracy = BudgetedAccuracy(quantizer, options.eval_data, options.eval_images, spec)
+    accuracy = BudgetedAccuracy(quantizer, evaluation, spec)
 
     def measure(model: ModelProto) -> float:
         """Return the mAP of FP32, or of an INT8 graph as it would be delivered."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.labels import Labels, read_labels
-from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
@@ -14,6 +13,8 @@ from effdet_deploy.precision.int8.calibration import calibration_pictures
 from effdet_deploy.precision.precisionfile import require_precision_file
 
 if TYPE_CHECKING:
+    from effdet_deploy.artifact.spec import InputSpec
+    from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.exporters.options import ExportOptions
 
 
@@ -25,11 +26,24 @@ class Material:
         labels: what the classes are called; None leaves that to the weights.
         verification: what the artifact is compared on; none are made ones.
         ranges: what a reduced precision takes its ranges from; none are made ones.
+        evaluation: what a budget is measured on.
     """
 
     labels: Labels | None = None
     verification: Pictures = Pictures()  # noqa: RUF009 - frozen
     ranges: Pictures = Pictures()  # noqa: RUF009 - frozen
+    evaluation: CocoSet | None = None
+
+    def decoded(self, spec: InputSpec) -> Material:
+        """Return it with every picture read, once, and letterboxed for ``spec``.
+
+        Raises:
+            ImageError: one cannot be read.
+        """
+        ranges = self.ranges.decoded(spec)
+        is_same = self.verification is self.ranges
+        shown = ranges if is_same else self.verification.decoded(spec)
+        return replace(self, verification=shown, ranges=ranges)
 
 
 def read_material(options: ExportOptions) -> Material:
@@ -37,19 +51,18 @@ def read_material(options: ExportOptions) -> Material:
 
     Raises:
         DataError: too few pictures, unusable labels or annotations, or an unusable precision file.
-        ImageError: there is no picture, or one to calibrate on cannot be read.
+        ImageError: there is no picture.
         MissingPackageError: pycocotools is not installed, which a budget is measured with.
     """
-    verification = find_pictures(options.verify_images or options.calibration)
-    ranges = find_pictures(options.calibration or options.verify_images)
+    ranges = verification = find_pictures(options.verify_images)
+    if options.calibration is not None:
+        find = calibration_pictures if options.precision == "int8" else find_pictures
+        ranges = find(options.calibration)
+    evaluation = None
     if options.eval_data is not None:
         require_pycocotools()
-        read_coco(options.eval_data, options.eval_images)
+        evaluation = read_coco(options.eval_data, options.eval_images)
     if options.precision_file is not None:
         require_precision_file(options.precision_file)
-    if options.precision == "int8" and options.calibration is not None:
-        ranges = calibration_pictures(options.calibration)
-        for source in ranges.sources:
-            load_image(source)
     labels = None if options.labels is None else read_labels(options.labels)
-    return Material(labels, verification, ranges)
+    return Material(labels, verification or ranges, ranges, evaluation)

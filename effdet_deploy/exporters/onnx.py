@@ -64,6 +64,9 @@ def export(
 
     source = load_source(variant_or_model, options, progress)
     asked = specification_of(source, options, material.labels)
+    if material.verification:
+        progress("reading the pictures")
+    material = material.decoded(asked.input)
     with staging(output) as directory:
         staged = directory / output.name
         traced = before_plugin(asked)

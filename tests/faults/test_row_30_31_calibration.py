@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import io
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,14 +15,18 @@ import pytest
 from PIL import Image
 
 from effdet_deploy import exporters
+from effdet_deploy.artifact.spec import PrecisionSpec
 from effdet_deploy.errors import DataError, ImageError, UsageError
 from effdet_deploy.exporters import EXPORTERS, export
 from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.options import ExportOptions
 from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8 import calibration
+from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES, cached
+from effdet_deploy.progress import silent
 from effdet_deploy.synthetic import structured_pictures
+from tests.evaluation.sets import write_set
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 VALUES = ["backbone.bn1.mul", "fpn.cell.0.add"]
@@ -80,6 +88,55 @@ def test_row_30_a_damaged_cache_is_made_again(tmp_path, counted, content):
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.fixture
+def opened(monkeypatch):
+    """The files that are opened, pictures and documents alike."""
+    found = []
+    really_open = io.open
+
+    def noting(file, *arguments, **named):
+        found.append(Path(file))
+        return really_open(file, *arguments, **named)
+
+    monkeypatch.setattr("builtins.open", noting)
+    monkeypatch.setattr("io.open", noting)
+    return found
+
+
+@pytest.fixture
+def tiny_export(tmp_path, monkeypatch):
+    """The course of an export with a tiny network in its place; returns what it is verified on."""
+    road = importlib.import_module(EXPORTERS[".onnx"])
+    precision = PrecisionSpec("int8", "openvino", int8_range="portable")
+    spec = dataclasses.replace(network_spec(), precision=precision)
+    shown = []
+
+    def write(_model, asked, _opset, path, _progress):
+        onnx.save(tiny_network(), path)
+        return asked, ()
+
+    source = SimpleNamespace(model=None, notes=())
+    monkeypatch.setattr(road, "load_source", lambda *_: source)
+    monkeypatch.setattr(road, "specification_of", lambda *_: spec)
+    monkeypatch.setattr(road, "write_graph", write)
+    monkeypatch.setattr(road, "verify_onnx", lambda *given: shown.extend(given[3]))
+    monkeypatch.setattr("effdet_deploy.pytorch.reference.EagerReference", lambda *_: None)
+    monkeypatch.setattr(BudgetedAccuracy, "measure", lambda *_: 0.5)
+
+    def exported(chosen):
+        road.export("d0", tmp_path / "model.onnx", chosen, read_material(chosen), silent)
+        return shown
+
+    return exported
+
+
+def write_pictures(folder):
+    folder.mkdir()
+    for index, picture in enumerate(structured_pictures(MIN_IMAGES, 64, 48, 5)):
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return folder
+
+
 def options(source):
     return ExportOptions(precision="int8", target="openvino", calibration=source)
 
@@ -95,12 +152,22 @@ def test_row_31_a_set_of_too_few_pictures_is_refused_with_both_numbers(tmp_path)
         read_material(options(tmp_path))
 
 
-def test_row_31_an_unreadable_picture_is_named(tmp_path):
-    for index in range(MIN_IMAGES):
-        Image.new("RGB", (8, 8)).save(tmp_path / f"{index}.png")
-    (tmp_path / "5.png").write_bytes(b"\x89PNG\r\n\x1a\ntruncated")
+def test_row_31_an_unreadable_picture_is_named_before_the_graph_is_traced(tmp_path, tiny_export):
+    pictures = write_pictures(tmp_path / "pictures")
+    (pictures / "5.png").write_bytes(b"\x89PNG\r\n\x1a\ntruncated")
     with pytest.raises(ImageError, match=r"5\.png"):
-        read_material(options(tmp_path))
+        tiny_export(options(pictures))
+
+
+def test_row_31_pictures_and_annotations_are_opened_once(tmp_path, tiny_export, opened):
+    pictures = write_pictures(tmp_path / "pictures")
+    annotations = write_set(tmp_path / "set", images=2)
+    budget = {"eval_data": annotations, "max_map_drop": 99.0}
+    opened.clear()
+    shown = tiny_export(dataclasses.replace(options(pictures), **budget))
+    assert len(shown) == MIN_IMAGES
+    ours = [path for path in opened if path.parent == pictures or path == annotations]
+    assert sorted(ours) == sorted([annotations, *pictures.iterdir()])
 
 
 def test_row_31_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ import onnx
 from effdet_deploy.artifact.spec import METADATA_KEY
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.evaluation.accuracy import measure
-from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.evaluation.predictions import predict
 from effdet_deploy.files import sha256_file
 from effdet_deploy.precision.int8.sensitivity import Journal
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.precision.int8.quantizer import Quantizer
 
 
@@ -29,24 +30,18 @@ class BudgetedAccuracy:
 
     Args:
         quantizer: whose variants are measured; it decides where the journal stands.
-        annotations: COCO JSON.
-        images: the folder of its pictures; default as :func:`read_coco` looks for them.
+        dataset: what they are measured on.
         spec: of the artifact.
-
-    Raises:
-        DataError: the set is unusable.
     """
 
-    def __init__(
-        self, quantizer: Quantizer, annotations: Path, images: Path | None, spec: DetectorSpec
-    ) -> None:
-        self._dataset = read_coco(annotations, images)
+    def __init__(self, quantizer: Quantizer, dataset: CocoSet, spec: DetectorSpec) -> None:
+        self._dataset = dataset
         self._spec = spec
         digest = hashlib.sha256(quantizer.key.encode())
-        digest.update(annotations.read_bytes())
+        digest.update(json.dumps(dataset.document).encode())
         # Labels name the categories; thresholds decide which boxes are counted.
         digest.update(spec.to_json().encode())
-        for path in self._dataset.paths.values():
+        for path in dataset.paths.values():
             digest.update(sha256_file(path).encode())
         self.journal = Journal(quantizer.cache.with_name("budget") / f"{digest.hexdigest()}.json")
 

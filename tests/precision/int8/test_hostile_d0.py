@@ -193,7 +193,7 @@ def test_the_budget_holds_where_the_default_policy_does_not(
     quantizer = Quantizer(hostile, batches, "openvino", Recipe(), place / "cache")
     default = quantizer.quantized(quantizer.default())
     assert accuracy(default, spec, place, evaluation) < friendly_accuracy - HOLDS
-    judge = BudgetedAccuracy(quantizer, evaluation, None, spec)
+    judge = BudgetedAccuracy(quantizer, read_coco(evaluation), spec)
     searched = search(
         quantizer, quantizer.default(), BUDGET, judge.measure, judge.journal, lambda _: None
     )

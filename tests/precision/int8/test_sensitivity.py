@@ -9,6 +9,7 @@ from PIL import Image
 
 from effdet_deploy.artifact.spec import ClassSpec
 from effdet_deploy.errors import DataError, UnknownNameError, VerificationError
+from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
@@ -145,7 +146,7 @@ def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
 ):
     annotations = write_set(tmp_path / "set", images=2)
     spec = network_spec()
-    known = BudgetedAccuracy(quantizer, annotations, None, spec).journal
+    known = BudgetedAccuracy(quantizer, read_coco(annotations), spec).journal
     known.recall("mAP of fp32", lambda: 0.5)
     if change == "labels":
         spec = dataclasses.replace(spec, classes=(ClassSpec("other", 9), *spec.classes[1:]))
@@ -155,8 +156,10 @@ def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
     elif change == "a picture":
         Image.new("RGB", (9, 9)).save(tmp_path / "set" / "images" / "001.png")
     elif change == "the boxes":
-        annotations.write_text(annotations.read_text() + " ")
-    again = BudgetedAccuracy(quantizer, annotations, None, spec).journal
+        document = json.loads(annotations.read_text())
+        document["annotations"][0]["bbox"][0] += 1
+        annotations.write_text(json.dumps(document))
+    again = BudgetedAccuracy(quantizer, read_coco(annotations), spec).journal
     assert again.recall("mAP of fp32", lambda: 0.6) == (0.5 if change == "nothing" else 0.6)
 
 
