@@ -43,6 +43,7 @@ COMMANDS = {
     "compare": "Compare exported models with a reference, layer by layer if asked.",
     "bench": "Time exported models on this machine.",
     "eval": "Measure the mAP of exported models on a COCO set.",
+    "bundle": "Make a folder that Triton or DeepStream loads, of an exported model.",
     "inspect": "Show what an exported model says about itself.",
     "doctor": "Show what is installed here and what is missing for what.",
 }

@@ -12,6 +12,7 @@ from effdet_deploy.reports.verification import render
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from effdet_deploy.bundles.options import Bundle
     from effdet_deploy.exporters.delivery import Artifact
 
 
@@ -34,6 +35,19 @@ def render_build(artifact: Artifact, seconds: float) -> RenderableType:
     """Return what a build ends with, for a terminal."""
     verdict = [] if artifact.report is None else [render(artifact.report)]
     return Group(*verdict, show(_notes(artifact, seconds)))
+
+
+def render_bundle(bundle: Bundle) -> RenderableType:
+    """Return what a bundle ends with, for a terminal."""
+    first, *then = bundle.next
+    return show(
+        [
+            *(f"[!] {note}" for note in bundle.notes),
+            f"[✓] wrote {bundle.folder}: {', '.join(bundle.files)}",
+            f"    next: {first}",
+            *(f"    then: {each}" for each in then),
+        ]
+    )
 
 
 def _notes(artifact: Artifact, seconds: float, what: str = "") -> list[str]:

@@ -1,0 +1,48 @@
+"""What a bundle can be told, and what it says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BundleOptions:
+    """The command line's options of the same name; None leaves it to the model.
+
+    Attributes:
+        name: what the system calls the model; default the file's name without its suffix.
+        labels: class names, one a line, in place of those that the model has.
+    """
+
+    name: str | None = None
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder that was written.
+
+    Attributes:
+        folder: that the system is pointed at.
+        files: what was written, relative to ``folder``.
+        next: the commands that use it, in order.
+        notes: what the user should know, a sentence each.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    next: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything about the bundle in a form that JSON can hold."""
+        return {
+            "folder": str(self.folder),
+            "files": list(self.files),
+            "next": list(self.next),
+            "notes": list(self.notes),
+        }

@@ -1,0 +1,131 @@
+"""The model that a bundle is made of: read and checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from effdet_deploy.artifact.classes import class_specs, read_labels
+from effdet_deploy.artifact.modelfile import (
+    check_external_files,
+    read_sidecar,
+    read_spec,
+    recognise,
+)
+from effdet_deploy.errors import DataError, ModelFileError, UsageError
+from effdet_deploy.files import sha256_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from effdet_deploy.artifact.modelfile import Content
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.bundles.options import BundleOptions
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that detects, complete.
+
+    Attributes:
+        path: of the file.
+        name: that it goes by in the bundle.
+        content: ``onnx`` or ``tensorrt``.
+        spec: with the class names that the bundle has.
+    """
+
+    path: Path
+    name: str
+    content: Content
+    spec: DetectorSpec
+
+    @property
+    def labels(self) -> str:
+        """The class names, one a line, in the order of the model's outputs."""
+        return "".join(f"{each.name}\n" for each in self.spec.classes)
+
+    def copy_to(self, target: Path) -> None:
+        """Copy the model to ``target``, and its data files beside it under their own names."""
+        shutil.copyfile(self.path, target)
+        for each in self.spec.external_files:
+            shutil.copyfile(self.path.with_name(each.name), target.with_name(each.name))
+
+
+def read_source(model: Path, options: BundleOptions) -> Source:
+    """Read ``model`` with its labels.
+
+    Raises:
+        ModelFileError: no ONNX file or engine, damaged, or without detections.
+        DataError: the labels are missing, or are not one line for each class.
+        UsageError: the name cannot be one of a folder.
+    """
+    content = recognise(model)
+    if content == "torchscript":
+        raise ModelFileError(
+            f"'{model}' is TorchScript, and a bundle holds an ONNX file or an engine.",
+            "Export the model again as .onnx or .engine.",
+        )
+    spec = read_spec(model, content)
+    if content == "onnx":
+        check_external_files(model, spec)
+    else:
+        _require_engine(model, spec)
+    if spec.output.nms == "none":
+        raise ModelFileError(
+            f"'{model}' gives raw heads, and a bundle is of a model that detects.",
+            "Export it again with --nms static.",
+        )
+    if spec.output.nms == "plugin" and content == "onnx":
+        raise ModelFileError(
+            f"'{model}' ends in TensorRT's NMS plugin, which only TensorRT has.",
+            f"Bundle the engine: effdet-deploy build {model.name} {model.stem}.engine.",
+        )
+    name = model.stem if options.name is None else options.name
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"A model cannot be called '{name}' in a bundle.",
+            "Pass --name with letters, digits, '_', '-' and '.'.",
+        )
+    if options.labels is not None:
+        names, numbers = read_labels(options.labels)
+        # A list of names says nothing of category ids: those of the model stay.
+        numbers = numbers or [each.category_id for each in spec.classes]
+        classes = class_specs(spec.num_classes, names, numbers)
+        spec = dataclasses.replace(spec, classes=classes)
+    _require_lines(spec)
+    return Source(model, name, content, spec)
+
+
+def _require_engine(engine: Path, spec: DetectorSpec) -> None:
+    """Check that an engine is the one of its sidecar, and one that TensorRT itself can run."""
+    sidecar = read_sidecar(engine)
+    if sidecar is None or sidecar.sha256 != sha256_file(engine):
+        raise ModelFileError(
+            f"The engine '{engine}' is not the one that its sidecar is about: its SHA-256 differs.",
+            "It was edited, replaced or renamed: get the engine and its sidecar again, together.",
+        )
+    if spec.engine is not None and spec.engine.backend == "tensorrt-rtx":
+        raise ModelFileError(
+            f"'{engine}' was built by TensorRT-RTX, whose engines TensorRT does not load.",
+            "Build it with --backend tensorrt.",
+        )
+    if spec.engine is not None and spec.engine.is_stripped:
+        raise ModelFileError(
+            f"'{engine}' was built with --strip-plan and holds no weights.",
+            "Build it without --strip-plan.",
+        )
+
+
+def _require_lines(spec: DetectorSpec) -> None:
+    """Check that each class name is a line of its own; ``;`` parts a line in DeepStream."""
+    for each in spec.classes:
+        if not each.name.strip() or any(sign in each.name for sign in "\n\r;"):
+            raise DataError(
+                f"The class name {each.name!r} cannot stand on a line of a label file.",
+                "Pass other names with --labels.",
+            )

@@ -1,0 +1,148 @@
+"""``bundle triton``: a model in a repository of NVIDIA's Triton Inference Server.
+
+The layout is Triton's own (docs/user_guide/model_repository.md of triton-inference-server/server),
+the configuration its ModelConfig (model_config.proto of triton-inference-server/common).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effdet_deploy.artifact.tensors import spec_tensors
+from effdet_deploy.bundles.folder import files_in, new_folder
+from effdet_deploy.bundles.options import Bundle
+from effdet_deploy.bundles.source import read_source
+from effdet_deploy.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.artifact.tensors import TensorInfo
+    from effdet_deploy.bundles.options import BundleOptions
+    from effdet_deploy.bundles.source import Source
+
+CLIENT = Path(__file__).parent / "files" / "client.py"
+SPEC_PARAMETER = "effdet.spec"
+"""Where a client finds the model's spec, in the configuration that the server gives it."""
+_TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "int32": "TYPE_INT32"}
+_BACKENDS = {
+    "tensorrt": ('platform: "tensorrt_plan"', "model.plan"),
+    "openvino": ('backend: "openvino"\ndefault_model_filename: "model.onnx"', "model.onnx"),
+    "onnxruntime": ('platform: "onnxruntime_onnx"', "model.onnx"),
+}
+"""Engine → what the configuration says of it, and the name that it wants for the model's file."""
+
+
+def bundle(model: Path, repository: Path, options: BundleOptions) -> Bundle:
+    """Add ``model`` to a model repository; see :func:`effdet_deploy.bundles.bundle`."""
+    source = read_source(model, options)
+    _require_single_pictures(source)
+    engine = _engine_of(source)
+    _, file = _BACKENDS[engine]
+    folder = repository / source.name
+    with new_folder(folder) as staged:
+        (staged / "1").mkdir()
+        source.copy_to(staged / "1" / file)
+        (staged / "config.pbtxt").write_text(configuration(source, engine), encoding="utf-8")
+        (staged / "labels.txt").write_text(source.labels, encoding="utf-8")
+        shutil.copyfile(CLIENT, staged / CLIENT.name)
+    commands = (
+        f"tritonserver --model-repository {repository}",
+        f"python {folder / CLIENT.name} localhost:8000 {source.name} PICTURE.jpg",
+    )
+    return Bundle(folder, files_in(folder), commands, _notes(source, engine))
+
+
+def configuration(source: Source, engine: str) -> str:
+    """Return the text of ``config.pbtxt`` for a model that ``engine`` runs."""
+    spec = source.spec
+    inputs, outputs = spec_tensors(spec)
+    batches = not spec.batch.is_static
+    # Triton leaves the batch out of the dimensions where it makes batches itself.
+    parts = [
+        f'name: "{source.name}"',
+        _BACKENDS[engine][0],
+        f"max_batch_size: {spec.batch.maximum if batches else 0}",
+        *(f"input [ {{ {_tensor(each, batches)} }} ]" for each in inputs),
+        *(f"output [ {{ {_tensor(each, batches)} }} ]" for each in outputs),
+        f"instance_group [ {{ count: 1 kind: {_place(spec, engine)} }} ]",
+        # Add max_queue_delay_microseconds to let requests wait for company.
+        *(["dynamic_batching { }"] if batches else []),
+        *(_warm_up(inputs, size, batches) for size in _warm_sizes(spec)),
+        f'parameters {{ key: "{SPEC_PARAMETER}" value {{ string_value: {_quoted(spec)} }} }}',
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _tensor(info: TensorInfo, batches: bool) -> str:
+    return f'name: "{info.name}" data_type: {_TYPES[info.dtype.name]} dims: {_sides(info, batches)}'
+
+
+def _sides(info: TensorInfo, batches: bool) -> list[int | None]:
+    return list(info.shape[1:] if batches else info.shape)
+
+
+def _warm_sizes(spec: DetectorSpec) -> list[int]:
+    """The first run of an engine at each batch size takes many times as long as the next."""
+    batch = spec.batch
+    sizes = {batch.minimum, batch.optimum, batch.maximum}
+    return [1] if batch.is_static else sorted(sizes)
+
+
+def _warm_up(inputs: tuple[TensorInfo, ...], size: int, batches: bool) -> str:
+    black = " ".join(
+        f'inputs {{ key: "{each.name}" value {{ data_type: {_TYPES[each.dtype.name]} '
+        f"dims: {_sides(each, batches)} zero_data: true }} }}"
+        for each in inputs
+    )
+    return f'model_warmup [ {{ name: "batch of {size}" batch_size: {size} {black} }} ]'
+
+
+def _place(spec: DetectorSpec, engine: str) -> str:
+    if engine == "tensorrt":
+        return "KIND_GPU"
+    return "KIND_AUTO" if spec.precision.target in (None, "tensorrt") else "KIND_CPU"
+
+
+def _quoted(spec: DetectorSpec) -> str:
+    text = json.dumps(json.loads(spec.to_json()), sort_keys=True, ensure_ascii=True)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _engine_of(source: Source) -> str:
+    if source.content == "tensorrt":
+        return "tensorrt"
+    return "openvino" if source.spec.precision.target == "openvino" else "onnxruntime"
+
+
+def _require_single_pictures(source: Source) -> None:
+    batch = source.spec.batch
+    if not batch.is_static and batch.minimum > 1:
+        raise ModelFileError(
+            f"'{source.path}' takes batches of {batch.minimum} to {batch.maximum}, and Triton "
+            "sends single pictures as well.",
+            f"Export it again with --batch 1..{batch.maximum}, or with one fixed size.",
+        )
+
+
+def _notes(source: Source, engine: str) -> tuple[str, ...]:
+    precision, notes = source.spec.precision, []
+    if source.spec.batch.is_static:
+        notes.append(
+            f"the batch is fixed at {source.spec.batch}, so Triton joins no requests: export with "
+            "--batch 1..8 for that"
+        )
+    if engine == "onnxruntime" and precision.target == "tensorrt":
+        notes.append(
+            "the file is laid out for TensorRT, and ONNX Runtime computes it in float: build an "
+            "engine with effdet-deploy build and bundle that"
+        )
+    if precision.instruction is not None:
+        notes.append(
+            f"it is right only on processors with {precision.instruction.upper()}, and Triton does "
+            "not check that"
+        )
+    return tuple(notes)

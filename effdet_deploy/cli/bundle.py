@@ -1,0 +1,40 @@
+"""``effdet-deploy bundle``: an exported model in, a folder out that another system loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from effdet_deploy.cli import console
+from effdet_deploy.cli import options as option
+
+
+def run(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="triton or deepstream.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file or an engine.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A new folder; of Triton its model repository."),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="What the model is called there; default the file's name.")
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Class names, one a line; default the model's."),
+    ] = None,
+    json_file: option.JsonFile = None,
+) -> None:
+    """Make a folder that Triton or DeepStream loads, of an exported model.
+
+    It appears whole or not at all; what does not fit the model is said before.
+    """
+    from effdet_deploy.bundles import BundleOptions, bundle
+    from effdet_deploy.reports.delivered import render_bundle
+
+    console.require_results(json_file, apart_from=(*console.with_sidecars(model), labels))
+    made = bundle(system, model, folder, BundleOptions(name=name, labels=labels))
+    console.write_json(json_file, made.to_dict())
+    console.stdout().print(render_bundle(made))
