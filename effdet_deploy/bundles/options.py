@@ -15,11 +15,13 @@ class BundleOptions:
 
     Attributes:
         name: what the system calls the model; default the file's name without its suffix.
-        labels: class names, one a line, in place of those that the model has.
+        labels: a file of class names, in place of those that the model has.
+        labels_by: ``rank`` or ``id``: which output an id in that file is of.
     """
 
     name: str | None = None
     labels: Path | None = None
+    labels_by: str | None = None
 
 
 @dataclass(frozen=True)

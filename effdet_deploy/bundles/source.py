@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from effdet_deploy.artifact.classes import class_specs, read_labels
+from effdet_deploy.artifact.labels import read_labels
 from effdet_deploy.artifact.modelfile import (
     check_external_files,
     read_sidecar,
@@ -92,10 +92,14 @@ def read_source(model: Path, options: BundleOptions) -> Source:
             "Pass --name with letters, digits, '_', '-' and '.'.",
         )
     if options.labels is not None:
-        names, numbers = read_labels(options.labels)
-        # A list of names says nothing of category ids: those of the model stay.
-        numbers = numbers or [each.category_id for each in spec.classes]
-        classes = class_specs(spec.num_classes, names, numbers)
+        labels = read_labels(options.labels)
+        classes, _ = labels.classes(spec.num_classes, options.labels_by)
+        if labels.ids is None:
+            # A list of names says nothing of category ids: those of the model stay.
+            classes = tuple(
+                dataclasses.replace(each, category_id=known.category_id)
+                for each, known in zip(classes, spec.classes, strict=True)
+            )
         spec = dataclasses.replace(spec, classes=classes)
     _require_lines(spec)
     return Source(model, name, content, spec)

@@ -23,7 +23,10 @@ def run(
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Class names, one a line; default the model's."),
+        typer.Option(metavar="FILE", help="Class names, as effdet-export reads them."),
+    ] = None,
+    labels_by: Annotated[
+        str | None, typer.Option(help="rank or id: which output an id in --labels is of.")
     ] = None,
     json_file: option.JsonFile = None,
 ) -> None:
@@ -35,6 +38,7 @@ def run(
     from effdet_deploy.reports.delivered import render_bundle
 
     console.require_results(json_file, apart_from=(*console.with_sidecars(model), labels))
-    made = bundle(system, model, folder, BundleOptions(name=name, labels=labels))
+    options = BundleOptions(name, labels, labels_by)
+    made = bundle(system, model, folder, options)
     console.write_json(json_file, made.to_dict())
     console.stdout().print(render_bundle(made))
