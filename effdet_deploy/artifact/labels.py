@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import ClassSpec
+from effdet_deploy.artifact.textproto import read_text_proto
 from effdet_deploy.errors import DataError, UsageError, require_package
 
 if TYPE_CHECKING:
@@ -253,29 +254,12 @@ def _of_yaml(source: str, text: str) -> Labels:
 
 
 def _of_pbtxt(source: str, text: str) -> Labels:
-    require_package("google.protobuf", "reading a .pbtxt of labels", "export")
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
-
-    kinds = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="label_map.proto", syntax="proto2")
-    item = file.message_type.add(name="Item")
     # object_detection/protos/string_int_label_map.proto
-    for number, (name, kind) in enumerate(
-        (("name", kinds.TYPE_STRING), ("id", kinds.TYPE_INT32), ("display_name", kinds.TYPE_STRING))
-    ):
-        item.field.add(name=name, number=number + 1, type=kind, label=kinds.LABEL_OPTIONAL)
-    whole = file.message_type.add(name="Map")
-    whole.field.add(
-        name="item", number=1, type=kinds.TYPE_MESSAGE, type_name="Item", label=kinds.LABEL_REPEATED
+    label_map = read_text_proto(text, {"item": {"name": str, "id": int, "display_name": str}})
+    items = sorted(
+        ((each["id"] or [0])[-1], (each["display_name"] or each["name"] or [""])[-1])
+        for each in label_map["item"]
     )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    label_map = message_factory.GetMessageClass(pool.FindMessageTypeByName("Map"))()
-    try:
-        text_format.Parse(text, label_map, allow_unknown_field=True)
-    except text_format.ParseError as error:
-        raise ValueError(str(error)) from error
-    items = sorted((each.id, each.display_name or each.name) for each in label_map.item)
     ids = [number for number, _ in items]
     if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
         raise ValueError(f"its ids are {ids[:_SHOWN]}…, where each is 1 or more and stands once")

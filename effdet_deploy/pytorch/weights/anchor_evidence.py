@@ -15,6 +15,7 @@ import numpy as np
 from effdet_deploy.artifact.anchors import anchor_boxes
 from effdet_deploy.artifact.spec import AnchorSpec, even_octaves
 from effdet_deploy.errors import WeightsError
+from effdet_deploy.pytorch.weights.agreement import settle
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -48,8 +49,7 @@ def with_anchors(
     Args:
         config: what options, metadata and the variant make.
         boxes: the anchors, ``[A,4]`` yxyx pixels.
-        chosen: the fields that the user named. An image size that was named is kept, because
-            weights do not depend on it; anything else that was named must agree.
+        chosen: the fields that the user named; see :func:`settle`.
         name: of the checkpoint.
 
     Returns:
@@ -66,24 +66,7 @@ def with_anchors(
             "Name the config fields that it was trained with (--config FILE.json), or save the "
             "network without its bench.",
         )
-    notes, taken = [], {}
-    for each in dataclasses.fields(said):
-        theirs = getattr(said, each.name)
-        ours = config.octaves if each.name == "octave_scales" else getattr(config, each.name)
-        if theirs == ours:
-            continue
-        if each.name not in chosen:
-            taken[each.name] = theirs
-            notes.append(f"{each.name} is {theirs}: the anchors in '{name}' say so, not {ours}.")
-        elif each.name == "image_size":
-            notes.append(f"image_size is {ours} as asked; the anchors in '{name}' are of {theirs}.")
-        else:
-            raise WeightsError(
-                f"{each.name} is {ours} by the config overrides, and {theirs} by the anchors in "
-                f"'{name}'.",
-                f"Leave {each.name} out to take the checkpoint's.",
-            )
-    return config.replace(taken), tuple(notes)
+    return settle(config, vars(said), chosen, f"the anchors in '{name}'")
 
 
 def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | None:

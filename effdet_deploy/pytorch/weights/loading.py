@@ -12,6 +12,7 @@ from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.random_weights import randomize
 from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
 from effdet_deploy.pytorch.weights.adoption import adopt_module
+from effdet_deploy.pytorch.weights.agreement import settle
 from effdet_deploy.pytorch.weights.anchor_evidence import with_anchors
 from effdet_deploy.pytorch.weights.checkpoint import (
     Checkpoint,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.pytorch.network.config import ModelConfig
     from effdet_deploy.pytorch.weights.download import Progress
+    from effdet_deploy.pytorch.weights.origins.settings import Settings
 
 PRETRAINED = "pretrained"
 RANDOM = "random"
@@ -112,7 +114,7 @@ def build_model(
                 "Leave --num-classes out, or pass --weights with a checkpoint of your own.",
             )
     path = fetch(weights, progress) if "://" in weights else Path(weights)
-    loaded = _from_checkpoint(read_checkpoint(path), variant, options, origin)
+    loaded = _from_checkpoint(read_checkpoint(path), path, variant, options, origin)
     # What was published is the variant's own: nothing about it is assumed.
     return dataclasses.replace(loaded, assumed=()) if is_published else loaded
 
@@ -160,16 +162,27 @@ def _as_size(value: Any) -> Any:
 
 
 def _from_checkpoint(
-    checkpoint: Checkpoint, variant: str | None, options: Mapping[str, Any], origin: str | None
+    checkpoint: Checkpoint,
+    path: Path,
+    variant: str | None,
+    options: Mapping[str, Any],
+    origin: str | None,
 ) -> LoadedModel:
     """Build the model of a checkpoint; what an option leaves open, the checkpoint decides."""
     project = origin_of(checkpoint.state_dict, origin)
-    if project is None:
-        name = _variant_of(checkpoint, variant)
-    else:
-        checkpoint, name = in_our_names(checkpoint, project, variant)
-    base = get_config(name)
+    settings = project.settings.beside(path) if project and project.settings else None
     metadata = checkpoint.metadata
+    if settings is not None:
+        metadata = dataclasses.replace(
+            metadata,
+            variant=metadata.variant or settings.variant,
+            labels=metadata.labels or settings.labels,
+        )
+    if project is None or metadata.variant is not None:
+        variant = _variant_of(checkpoint, metadata.variant, settings, variant)
+    if project is not None:
+        checkpoint, variant = in_our_names(checkpoint, project, variant)
+    base = get_config(variant or "")
     num_classes = infer_num_classes(checkpoint.state_dict)
     said = {"num_classes": num_classes, "image_size": metadata.image_size}
     fields = {field: value for field, value in said.items() if value is not None}
@@ -177,6 +190,8 @@ def _from_checkpoint(
     notes: tuple[str, ...] = ()
     if checkpoint.anchors is not None:
         config, notes = with_anchors(config, checkpoint.anchors.numpy(), options, checkpoint.name)
+    if settings is not None:
+        config, notes = _with_settings(config, settings, {**fields, **options}, checkpoint)
     model = EfficientDet(config)
     load_state(model, checkpoint.state_dict, checkpoint.name)
     for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
@@ -194,7 +209,8 @@ def _from_checkpoint(
     nested = f", its {checkpoint.nested_under}" if checkpoint.nested_under else ""
     source = f"{checkpoint.name} ({checkpoint.container}{nested})"
     if project is not None:
-        assumed, source = project.assumed, f"{source} of {project.name}"
+        assumed = settings.assumed if settings else project.assumed
+        source = f"{source} of {project.name}"
     else:
         assumed = _assumed(checkpoint, config)
     loaded = _loaded(model, base, metadata, source)
@@ -219,9 +235,27 @@ def _assumed(checkpoint: Checkpoint, config: ModelConfig) -> tuple[str, ...]:
     return (preprocessing,) if checkpoint.anchors is not None else (preprocessing, anchors)
 
 
-def _variant_of(checkpoint: Checkpoint, variant: str | None) -> str:
-    """Return the one variant that the option and the checkpoint agree on."""
-    written = checkpoint.metadata.variant
+def _with_settings(
+    config: ModelConfig, settings: Settings, chosen: Mapping[str, Any], checkpoint: Checkpoint
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Bring ``config`` to what stands beside the weights; ``chosen`` is what is decided already."""
+    classes = settings.fields.get("num_classes", config.num_classes)
+    scored = infer_num_classes(checkpoint.state_dict)
+    if scored is not None and classes != scored:
+        raise WeightsError(
+            f"'{settings.source}' beside the weights says {classes} classes, and the heads of "
+            f"'{checkpoint.name}' score {scored}.",
+            "Put the file that belongs to the weights beside them, or move this one away.",
+        )
+    where = f"the settings in '{settings.source}'"
+    config, notes = settle(config, settings.fields, chosen, where)
+    return config, (f"'{settings.source}' beside the weights was read.", *notes)
+
+
+def _variant_of(
+    checkpoint: Checkpoint, written: str | None, settings: Settings | None, variant: str | None
+) -> str:
+    """Return the one variant that the option and what is ``written`` agree on."""
     if variant is None and written is None:
         looks = " or ".join(guess_variants(checkpoint.state_dict))
         raise UsageError(
@@ -230,9 +264,10 @@ def _variant_of(checkpoint: Checkpoint, variant: str | None) -> str:
         )
     names = {resolve_name(each) for each in (written, variant) if each is not None}
     if len(names) > 1:
+        said = f"'{settings.source}' is" if settings else f"'{checkpoint.name}' holds weights"
         raise WeightsError(
-            f"'{checkpoint.name}' holds weights of {resolve_name(written or '')}, and the variant "
-            f"asked for is {resolve_name(variant or '')}.",
+            f"{said} of {resolve_name(written or '')}, and the variant asked for is "
+            f"{resolve_name(variant or '')}.",
             "Leave --variant out, or give weights of that variant.",
         )
     return names.pop()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from effdet_deploy.pytorch.weights.origins.hparams import SETTINGS
 from effdet_deploy.pytorch.weights.origins.renaming import Origin, renamed
 from effdet_deploy.pytorch.weights.origins.tensorflow_names import LEAVES, as_torch, separable
 
@@ -140,5 +141,8 @@ ORIGIN = Origin(
         *(f"tf_efficientdet_d{size}" for size in (*range(8), "7x")),
         *(f"tf_efficientdet_lite{size}" for size in (*range(5), "3x")),
     ),
-    assumed=("The preprocessing of the variant, which automl's checkpoints do not name.",),
+    assumed=(
+        "The preprocessing and the anchors of the variant: no hparams.yaml is beside the weights.",
+    ),
+    settings=SETTINGS,
 )

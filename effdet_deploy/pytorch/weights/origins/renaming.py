@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from effdet_deploy.pytorch.weights.origins.settings import SettingsFile
 
 _BLOCK = re.compile(r"backbone\.blocks\.(\d+)\.(\d+)\.")
 _NODE = re.compile(r"fpn\.cell\.0\.fnode\.(\d+)\.")
@@ -71,6 +74,7 @@ class Origin:
         optional: a regular expression for names of ours that the project's files have and our
             network may lack, because nothing reads them.
         assumed: a sentence each on what a checkpoint of the project does not say.
+        settings: the file that its trainings leave beside their weights, where there is one.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Origin:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     optional: str = r"(?!)"
     assumed: tuple[str, ...] = ()
+    settings: SettingsFile | None = None
 
 
 Target = str | Callable[..., str]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from effdet_deploy.pytorch.weights.origins.pipeline_config import ASPECTS, SCALES, SETTINGS
 from effdet_deploy.pytorch.weights.origins.renaming import Origin, renamed
 from effdet_deploy.pytorch.weights.origins.tensorflow_names import LEAVES, as_torch, separable
 
@@ -39,7 +40,6 @@ _NODE = r"EfficientDet-D\d+/bifpn/node_(\d+)/\d+_(?:up|dn)_lvl_\d/"
 _BEFORE_CELLS = 2
 """Nodes 0 and 1 make levels 6 and 7 from the backbone's last feature map."""
 _MIN_LEVEL = 3
-_SCALES, _ASPECTS = 3, 3
 _ROOT = math.sqrt(2)
 
 
@@ -121,7 +121,7 @@ def translate(
 
 def _scales_first(value: NDArray[np.generic]) -> NDArray[np.generic]:
     """Reorder the outputs of a predict layer from aspect by scale to effdet's scale by aspect."""
-    grouped = value.reshape(_ASPECTS, _SCALES, -1, *value.shape[1:])
+    grouped = value.reshape(ASPECTS, SCALES, -1, *value.shape[1:])
     return grouped.swapaxes(0, 1).reshape(value.shape)
 
 
@@ -138,5 +138,6 @@ ORIGIN = Origin(
     },
     # Blocks behind the last feature map are part of the classifier that the file came from.
     r"backbone\.blocks\.6\..*",
-    ("Anchors of the API's default, unless pipeline.config beside the weights says.",),
+    ("Anchors of the API's default: there is no pipeline.config beside the weights.",),
+    SETTINGS,
 )

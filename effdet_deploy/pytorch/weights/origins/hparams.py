@@ -1,0 +1,124 @@
+"""automl's ``hparams.yaml`` (what a user overrides) and ``config.yaml`` (all that a training had).
+
+The keys are those of ``hparams_config.py`` in google/automl.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import WeightsError, require_package
+from effdet_deploy.pytorch.weights.origins.settings import Settings, SettingsFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PREFIX = "efficientdet-"
+_PREPROCESSING = "mean_rgb", "stddev_rgb"
+_UNLIKE = {
+    "conv_after_downsample": "convolves after it has made a level coarser",
+    "survival_prob": "adds shortcuts to the repeats of its heads",
+}
+"""What makes another network of the same variables."""
+
+
+def _whole(value: Any) -> int:
+    return int(value)
+
+
+def _flag(value: str) -> bool:
+    return {"true": True, "false": False}[value.lower()]
+
+
+def _size(value: Any) -> tuple[int, int]:
+    """Read a side, text WIDTHxHEIGHT, or a list of height and width; return (height, width)."""
+    if isinstance(value, list):
+        height, width = map(int, value)
+        return height, width
+    sides = [int(side) for side in value.lower().split("x")]
+    return sides[-1], sides[0]
+
+
+def _aspects(value: Any) -> tuple[float | tuple[float, ...], ...]:
+    return tuple(
+        tuple(map(float, each)) if isinstance(each, list) else float(each) for each in value
+    )
+
+
+def _colors(value: Any) -> tuple[float, ...]:
+    """Read one number or three on the 0-255 scale; return three on the 0-1 scale."""
+    three = value if isinstance(value, list) else [value] * 3
+    return tuple(round(float(each) / 255, 6) for each in three)
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "num_classes": ("num_classes", _whole),
+    "image_size": ("image_size", _size),
+    "min_level": ("min_level", _whole),
+    "max_level": ("max_level", _whole),
+    "num_scales": ("num_scales", _whole),
+    "aspect_ratios": ("aspect_ratios", _aspects),
+    "anchor_scale": ("anchor_scale", float),
+    "act_type": ("act_type", str),
+    "box_class_repeats": ("box_class_repeats", _whole),
+    "fpn_cell_repeats": ("fpn_cell_repeats", _whole),
+    "fpn_num_filters": ("fpn_channels", _whole),
+    "separable_conv": ("separable_conv", _flag),
+    "apply_bn_for_resampling": ("apply_resample_bn", _flag),
+    "conv_bn_act_pattern": ("conv_bn_relu_pattern", _flag),
+    "mean_rgb": ("mean", _colors),
+    "stddev_rgb": ("std", _colors),
+}
+"""automl's key → our field, and what reads its value, whose scalars are text."""
+
+
+def read_hparams(source: str, text: str) -> Settings:
+    """Read the settings of a training of automl; raises as :class:`SettingsFile` says."""
+    require_package("yaml", "reading the settings beside the weights", "export")
+    import yaml
+
+    try:
+        # Nothing is made but text, lists and dicts, whatever a tag asks for.
+        document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if not isinstance(document, dict):
+        raise TypeError("it holds no keys")
+    stated = {
+        key: value
+        for key, value in document.items()
+        if not isinstance(value, str) or value.lower() not in ("", "null", "~", "none")
+    }
+    for key, what in _UNLIKE.items():
+        if str(stated.get(key, "false")).lower() not in ("false", "0", "0.0"):
+            raise WeightsError(
+                f"By {key} in '{source}', the network {what}, which effdet's does not.",
+                "Export it with automl itself, or train without it.",
+            )
+    fields = {}
+    for key, (field, read) in _FIELDS.items():
+        if key in stated:
+            try:
+                fields[field] = read(stated[key])
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{key} is {stated[key]}") from error
+    names = stated.get("label_map")
+    labels = None
+    if isinstance(names, dict) and "num_classes" in fields:
+        labels = _labels(names, fields["num_classes"])
+    says_all = all(key in stated for key in _PREPROCESSING)
+    preprocessing = () if says_all else ("The mean and std of the variant.",)
+    name = str(stated.get("name", ""))
+    variant = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
+    return Settings(source, fields, variant, labels, preprocessing)
+
+
+def _labels(names: dict[str, Any], num_classes: int) -> tuple[str, ...]:
+    """Return a name for each class: automl numbers them from 1, and 0 is its background."""
+    named = {int(number): str(name) for number, name in names.items()}
+    if not set(named) <= set(range(num_classes + 1)):
+        raise ValueError(f"label_map numbers a class above num_classes, {num_classes}")
+    return tuple(named.get(number, f"unused {number}") for number in range(1, num_classes + 1))
+
+
+SETTINGS = SettingsFile(("hparams.yaml", "config.yaml"), read_hparams)

@@ -1,0 +1,126 @@
+"""The TensorFlow Object Detection API's ``pipeline.config``: what a training was told.
+
+Fields and their defaults are those of ``object_detection/protos``: ssd.proto, image_resizer.proto,
+anchor_generator's multiscale_anchor_generator.proto and faster_rcnn_box_coder.proto.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from effdet_deploy.artifact.textproto import read_text_proto
+from effdet_deploy.errors import WeightsError
+from effdet_deploy.pytorch.weights.origins.settings import Settings, SettingsFile
+
+SCALES, ASPECTS = 3, 3
+"""Octave scales and aspect ratios of a place, as :mod:`tf_object_detection` reorders them."""
+_BACKBONE = re.compile(r"ssd_efficientnet-b([0-5])_bifpn_keras")
+"""B6 is the backbone of D6 and of D7."""
+_CODES = {"y_scale": 10.0, "x_scale": 10.0, "height_scale": 5.0, "width_scale": 5.0}
+_SSD: dict[str, Any] = {
+    "num_classes": int,
+    "image_resizer": {
+        "keep_aspect_ratio_resizer": {
+            "min_dimension": int,
+            "max_dimension": int,
+            "pad_to_max_dimension": bool,
+            "per_channel_pad_value": float,
+        },
+        "fixed_shape_resizer": {"height": int, "width": int},
+    },
+    "feature_extractor": {
+        "type": str,
+        "bifpn": dict.fromkeys(("min_level", "max_level", "num_iterations", "num_filters"), int),
+    },
+    "box_coder": {"faster_rcnn_box_coder": dict.fromkeys(_CODES, float)},
+    "anchor_generator": {
+        "multiscale_anchor_generator": {
+            "anchor_scale": float,
+            "aspect_ratios": float,
+            "scales_per_octave": int,
+        }
+    },
+}
+
+
+def read_pipeline_config(source: str, text: str) -> Settings:
+    """Read the settings of a training of the API; raises as :class:`SettingsFile` says."""
+    config = read_text_proto(text, {"model": {"ssd": _SSD}})
+    ssd = _only(_only(config, "model"), "ssd")
+    if not ssd:
+        raise ValueError("it describes no SSD model, as EfficientDet is there")
+    coder = _only(_only(ssd, "box_coder"), "faster_rcnn_box_coder")
+    codes = [_last(coder, name, default) for name, default in _CODES.items()]
+    anchors = _only(_only(ssd, "anchor_generator"), "multiscale_anchor_generator")
+    aspects, scales = anchors.get("aspect_ratios", []), _last(anchors, "scales_per_octave", 2)
+    for what, holds in (
+        (f"scales its box codes by {', '.join(f'{each:g}' for each in codes)}", set(codes) == {1}),
+        (
+            f"has {scales} octave scales and {len(aspects)} aspect ratios, not {SCALES} each",
+            (scales, len(aspects)) == (SCALES, ASPECTS),
+        ),
+    ):
+        if not holds:
+            raise WeightsError(
+                f"By '{source}', the network {what}, which is not mapped.",
+                "Export it with the API itself, or train from its EfficientDet configurations.",
+            )
+    extractor = _only(ssd, "feature_extractor")
+    bifpn = _only(extractor, "bifpn")
+    fields: dict[str, Any] = {
+        "num_scales": scales,
+        "aspect_ratios": tuple(aspects),
+        "anchor_scale": _last(anchors, "anchor_scale", 4.0),
+    }
+    for ours, message, theirs in (
+        ("num_classes", ssd, "num_classes"),
+        ("min_level", bifpn, "min_level"),
+        ("max_level", bifpn, "max_level"),
+        ("fpn_cell_repeats", bifpn, "num_iterations"),
+        ("fpn_channels", bifpn, "num_filters"),
+    ):
+        if message.get(theirs):
+            fields[ours] = message[theirs][-1]
+    resized, assumed = _resizing(_only(ssd, "image_resizer"))
+    backbone = _BACKBONE.fullmatch(_last(extractor, "type", ""))
+    variant = f"d{backbone[1]}" if backbone else None
+    return Settings(source, fields | resized, variant, assumed=assumed)
+
+
+def _resizing(resizer: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the fields that the way to the input size decides, and what is done otherwise here."""
+    fixed = _only(resizer, "fixed_shape_resizer")
+    if fixed:
+        size = (_last(fixed, "height", 300), _last(fixed, "width", 300))
+        return {"image_size": size}, (
+            "It was trained on stretched pictures; here they are letterboxed.",
+        )
+    kept = _only(resizer, "keep_aspect_ratio_resizer")
+    if not kept:
+        return {}, ("The image size of the variant.",)
+    shortest, longest = _last(kept, "min_dimension", 600), _last(kept, "max_dimension", 1024)
+    fields: dict[str, Any] = {}
+    assumed: tuple[str, ...] = ()
+    if fill := kept["per_channel_pad_value"]:
+        fields["fill_color"] = tuple(round(each) for each in fill)
+    if not _last(kept, "pad_to_max_dimension", False):
+        assumed = ("It was trained on pictures of any size; here they have one.",)
+    elif shortest != longest:
+        short = f"a short side of {shortest} and a long one within {longest}"
+        assumed = (f"It was trained on pictures of {short}; here the long one always is that.",)
+    return {"image_size": (longest, longest), **fields}, assumed
+
+
+def _only(message: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the message ``name`` in another; an empty one where it is absent."""
+    found: list[dict[str, Any]] = message.get(name) or [{}]
+    return found[-1]
+
+
+def _last(message: dict[str, Any], name: str, default: Any) -> Any:
+    """Return a scalar; of several the last, as protobuf does."""
+    return (message.get(name) or [default])[-1]
+
+
+SETTINGS = SettingsFile(("pipeline.config",), read_pipeline_config)
