@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.artifact.labels import categories_of, number_of
 from effdet_deploy.detection.images import find_images
 from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.errors import DataError
@@ -29,16 +31,19 @@ class CocoSet:
         document: the annotations in COCO form, restricted to the pictures of ``paths``.
         paths: the file of each picture by its COCO image id, in the order of the annotations.
         remarks: a sentence each on what was left out.
+        class_map: what decides where names and ids of a model's classes contradict the set's; see
+            :func:`~effdet_deploy.evaluation.classmap.join_classes`.
     """
 
     document: dict[str, Any]
     paths: dict[int, Path]
     remarks: tuple[str, ...] = ()
+    class_map: str | Path | None = None
 
     @property
     def categories(self) -> dict[int, str]:
         """The name of every category by its id."""
-        return {int(each["id"]): str(each["name"]) for each in self.document["categories"]}
+        return {each["id"]: each["name"] for each in self.document["categories"]}
 
     @property
     def pictures(self) -> Pictures:
@@ -49,45 +54,47 @@ class CocoSet:
         return len(self.paths)
 
 
-def read_coco(annotations: Path, images: Path | None = None, limit: int | None = None) -> CocoSet:
+def read_coco(
+    annotations: Path,
+    images: Path | None = None,
+    limit: int | None = None,
+    class_map: str | Path | None = None,
+) -> CocoSet:
     """Read a COCO set.
 
     What COCO files often lack is added: a box without ``iscrowd`` is no crowd, one without ``area``
-    has its width times its height. Annotations are numbered anew from 1: pycocotools takes a match
-    with number 0 for none.
+    has its width times its height. Annotations are numbered anew from 1, since pycocotools takes a
+    match with number 0 for none; ``source_id`` is their own. A category that only groups the others
+    and owns no box, as Roboflow writes one, is left out.
 
     Args:
         annotations: the JSON file.
         images: the folder that its file names are relative to; default the folder ``images``
             beside ``annotations`` where there is one, else the folder of ``annotations``.
         limit: use only the first so many pictures.
+        class_map: see :class:`CocoSet`.
 
     Raises:
         DataError: the file is unreadable, of another form or without pictures or boxes, or a
-            picture is missing.
+            picture is missing or outside of its folder.
     """
     document = _decoded(annotations, _REQUIRED)
     with _translated(annotations):
         paths = _paths(document, annotations, images, limit)
-        boxes = [each for each in document["annotations"] if int(each["image_id"]) in paths]
-        empty = [each for each in boxes if _is_empty(each)]
-        sound = [each for each in boxes if each not in empty] if empty else boxes
+        boxes = [each for each in document["annotations"] if number_of(each["image_id"]) in paths]
+        is_empty = [_is_empty(each) for each in boxes]
+        empty = [each for each, nothing in zip(boxes, is_empty, strict=True) if nothing]
+        sound = [each for each, nothing in zip(boxes, is_empty, strict=True) if not nothing]
         kept = [_complete(number, each) for number, each in enumerate(sound, start=1)]
-        pictures = [
-            each | {"id": int(each["id"])}
-            for each in document["images"]
-            if int(each["id"]) in paths
-        ]
-        remarks: tuple[str, ...] = ()
-        if empty:
-            named = ", ".join(str(each.get("id", "?")) for each in empty[:_SHOWN])
-            remarks = (
-                (
-                    f"{len(empty)} of {len(boxes)} boxes are empty or of negative size and were "
-                    f"skipped: annotations {named}{', …' if len(empty) > _SHOWN else ''}."
-                ),
-            )
-        dataset = CocoSet(document | {"images": pictures, "annotations": kept}, paths, remarks)
+        pictures = [each | {"id": number_of(each["id"])} for each in document["images"]]
+        names, root = categories_of(document)
+        named = [{"id": each, "name": name} for each, name in names.items() if each != root]
+        content = {
+            "images": [each for each in pictures if each["id"] in paths],
+            "annotations": kept,
+            "categories": named,
+        }
+        dataset = CocoSet(document | content, paths, _said_of(empty, len(boxes)), class_map)
         unknown = {each["category_id"] for each in kept} - set(dataset.categories)
     if not kept:
         raise DataError(
@@ -101,6 +108,15 @@ def read_coco(annotations: Path, images: Path | None = None, limit: int | None =
             "Add it to the categories.",
         )
     return dataset
+
+
+def _said_of(empty: list[dict[str, Any]], total: int) -> tuple[str, ...]:
+    if not empty:
+        return ()
+    named = ", ".join(str(each.get("id", "?")) for each in empty[:_SHOWN])
+    more = ", …" if len(empty) > _SHOWN else ""
+    said = f"{len(empty)} of {total} boxes are empty or of negative size and were skipped: "
+    return (f"{said}annotations {named}{more}.",)
 
 
 def find_pictures(source: str | Path | None, limit: int | None = None) -> Pictures:
@@ -162,13 +178,13 @@ def _paths(
     beside = annotations.parent / "images"
     folder = images or (beside if beside.is_dir() else annotations.parent)
     named = document["images"][:limit]
-    paths = {int(each["id"]): folder / each["file_name"] for each in named}
+    paths = {number_of(each["id"]): _place_in(folder, each["file_name"]) for each in named}
     if len(paths) < len(named):
         raise DataError(
             f"{len(named)} pictures of '{annotations}' have {len(paths)} ids between them.",
             "Give every picture an id of its own.",
         )
-    missing = [path for path in paths.values() if not path.is_file()]
+    missing = [path for path in paths.values() if not _is_there(path)]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} pictures of '{annotations}' are missing, the first "
@@ -176,7 +192,52 @@ def _paths(
             "Put them into 'images' beside the annotations, or name their folder: --images DIR for "
             "eval and compare, --eval-images DIR for export.",
         )
+    if len(set(paths.values())) < len(paths):
+        twice = next(path for path, count in Counter(paths.values()).items() if count > 1)
+        raise DataError(
+            f"Several pictures of '{annotations}' are the same file, '{twice}'.",
+            "Keep pictures of one name in the folders that their file_name says, and pass the "
+            "folder above with --images DIR, or --eval-images DIR for export.",
+        )
     return paths
+
+
+def _place_in(folder: Path, name: object) -> Path:
+    r"""Return where a picture stands: where it says, else where the end of its name is found.
+
+    Annotations are made on other machines: ``C:\set\images\1.jpg`` or ``/home/me/images/1.jpg``
+    may stand here as ``1.jpg``. Nothing outside of ``folder`` is looked for.
+
+    Raises:
+        DataError: it says that it is elsewhere, and is not here.
+        TypeError: it is no name.
+    """
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"a file_name is {name!r}")
+    if "\\" not in name and (inside := _inside(folder, name)) and _is_there(inside):
+        return inside
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    ends = (_inside(folder, "/".join(parts[start:])) for start in range(len(parts)))
+    found = next((each for each in ends if each and _is_there(each)), None)
+    if found is None and (found := _inside(folder, name)) is None:
+        raise DataError(
+            f"The annotations name the picture '{name}', which is not in '{folder}'.",
+            "Name the folder that it is in: --images DIR for eval and compare, --eval-images DIR "
+            "for export.",
+        )
+    return found
+
+
+def _inside(folder: Path, name: str) -> Path | None:
+    path = PurePosixPath(name)
+    return None if path.is_absolute() or ".." in path.parts else folder / name
+
+
+def _is_there(path: Path) -> bool:
+    # A name may be too long for the system.
+    with contextlib.suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def _is_empty(annotation: dict[str, Any]) -> bool:
@@ -189,11 +250,13 @@ def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:
     """Return an annotation with what pycocotools needs; raises ValueError on a box that is none."""
     left, top, width, height = (float(each) for each in annotation["bbox"])
     if not (math.isfinite(left + top + width + height) and width >= 0 <= height):
-        raise ValueError(f"a box is {annotation['bbox']}")
+        said = f"annotation {annotation.get('id', '?')} has the box {annotation['bbox']}"
+        raise ValueError(said)
     return annotation | {
         "id": number,
-        "image_id": int(annotation["image_id"]),
-        "category_id": int(annotation["category_id"]),
+        "source_id": annotation.get("id", number),
+        "image_id": number_of(annotation["image_id"]),
+        "category_id": number_of(annotation["category_id"]),
         "bbox": [left, top, width, height],
         "area": float(annotation.get("area") or width * height),
         "iscrowd": int(annotation.get("iscrowd") or 0),

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from effdet_deploy.errors import DataError
+from effdet_deploy.evaluation.accuracy import measure
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
-from tests.evaluation.sets import write_set
+from tests.evaluation.sets import noisy_results, write_set
 from tests.onnx_models import NAMES
 
 
@@ -135,3 +136,90 @@ def test_a_single_empty_or_negative_box_is_skipped_and_counted_with_its_id(annot
     (remark,) = dataset.remarks
     assert "1 of 18 boxes" in remark
     assert "104" in remark
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images/{}",
+        "train\\images\\{}",
+        "C:\\set\\images\\{}",
+        "/home/somebody/images/{}",
+        "../images/{}",
+        "../../../../etc/{}",
+        ".\\{}",
+    ],
+)
+def test_a_file_name_of_another_machine_finds_its_picture(annotations, name):
+    known = read_coco(annotations).paths
+    changed(
+        annotations, "images", lambda each: each.update(file_name=name.format(each["file_name"]))
+    )
+    assert read_coco(annotations).paths == known
+
+
+def test_a_picture_is_taken_from_the_folder_that_its_name_says(annotations):
+    folder = annotations.parent / "images"
+    (folder / "deep").mkdir()
+    (folder / "001.png").rename(folder / "deep" / "001.png")
+    (folder / "001.png").write_bytes(b"another one")
+    changed(
+        annotations,
+        "images",
+        lambda each: each["id"] == 1 and each.update(file_name="deep\\001.png"),
+    )
+    assert read_coco(annotations).paths[1] == folder / "deep" / "001.png"
+
+
+@pytest.mark.parametrize("form", ["{}", "../{name}", "images/../../{name}"])
+def test_no_file_outside_of_the_pictures_folder_is_opened(annotations, form):
+    secret = annotations.parent.parent / "secret.png"
+    secret.write_bytes((annotations.parent / "images" / "001.png").read_bytes())
+    name = form.format(secret, name=f"../{secret.name}")
+    changed(annotations, "images", lambda each: each["id"] == 1 and each.update(file_name=name))
+    with pytest.raises(DataError, match=r"secret\.png', which is not in"):
+        read_coco(annotations)
+
+
+@pytest.mark.parametrize("name", [None, 3, "", "x" * 5000, "a\0b", "\ud800.png"])
+def test_a_file_name_that_is_none_is_refused(annotations, name):
+    changed(annotations, "images", lambda each: each["id"] == 1 and each.update(file_name=name))
+    with pytest.raises(DataError):
+        read_coco(annotations)
+
+
+def test_two_pictures_that_would_be_one_file_are_refused(annotations):
+    changed(
+        annotations,
+        "images",
+        lambda each: each["id"] < 3 and each.update(file_name=f"part{each['id']}/001.png"),
+    )
+    with pytest.raises(DataError, match=r"the same file, '.*001\.png'"):
+        read_coco(annotations)
+
+
+def test_category_ids_as_text_are_numbers_to_pycocotools_too(annotations):
+    known = read_coco(annotations)
+    changed(annotations, "categories", lambda each: each.update(id=str(each["id"])))
+    changed(
+        annotations, "annotations", lambda each: each.update(category_id=str(each["category_id"]))
+    )
+    found = read_coco(annotations)
+    assert found.categories == known.categories
+    results = noisy_results(known, shift=0)
+    assert measure(results, found).ap == measure(results, known).ap == pytest.approx(1)
+
+
+def test_roboflows_root_is_no_category(annotations):
+    document = json.loads(annotations.read_text())
+    for each in document["categories"]:
+        each["supercategory"] = "shapes"
+    document["categories"].insert(0, {"id": 0, "name": "shapes", "supercategory": "none"})
+    annotations.write_text(json.dumps(document))
+    assert list(read_coco(annotations).categories) == [10, 11, 12]
+
+
+def test_a_box_that_is_no_number_is_refused_with_its_annotations_id(annotations):
+    changed(annotations, "annotations", lambda each: each.update(bbox=[1, 2, float("inf"), 4]))
+    with pytest.raises(DataError, match="annotation 1 has the box"):
+        read_coco(annotations)
