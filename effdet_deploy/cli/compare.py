@@ -53,6 +53,7 @@ def run(
     images: Images = None,
     coco: Coco = None,
     limit: option.Limit = None,
+    class_map: option.ClassMap = None,
     layers: Layers = False,
     bisect: Bisect = None,
     backend: option.Backend = "auto",
@@ -71,15 +72,17 @@ def run(
     from effdet_deploy.reports.comparison import render_comparison
 
     candidates = list(dict.fromkeys(candidates))
-    read = (coco, images, *console.with_sidecars(*candidates, Path(reference)))
+    read = (coco, class_map, images, *console.with_sidecars(*candidates, Path(reference)))
     console.require_results(html_file, json_file, apart_from=read)
     if html_file is not None:
         for package in ("jinja2", "matplotlib"):
             require_package(package, "an HTML report", "report")
     kind = None if bisect is None else parse_kind(bisect)
+    if class_map is not None and coco is None:
+        raise UsageError("--class-map joins classes to the categories of --coco.", "Pass both.")
     if limit is not None and coco is None and images is None:
         raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")
-    dataset = None if coco is None else read_coco(coco, images, limit)
+    dataset = None if coco is None else read_coco(coco, images, limit, class_map)
     pictures = None if dataset or images is None else find_pictures(images, limit)
     engine = Engine(backend, device, threads, trust, allow_saturation)
     with console.stages() as begin:
@@ -99,5 +102,7 @@ def run(
 
         write_atomically(html_file, to_html(result))
     console.stdout().print(render_comparison(result))
+    for said in result.notes:
+        console.note(said)
     if not result.passed:
         raise typer.Exit(VerificationError.exit_code)

@@ -29,13 +29,7 @@ def run(
         str, typer.Option(help="Measure these weights in eager PyTorch too, as the baseline.")
     ] = "",
     limit: option.Limit = None,
-    class_map: Annotated[
-        str | None,
-        typer.Option(
-            metavar="by-name|by-id|FILE",
-            help="What decides where class names and ids contradict the annotations'.",
-        ),
-    ] = None,
+    class_map: option.ClassMap = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="AP of every class.")] = False,
     backend: option.Backend = "auto",
     device: option.Device = "auto",
@@ -53,10 +47,10 @@ def run(
     from effdet_deploy.reports.listings import render_evaluation
 
     models = list(dict.fromkeys(models))
-    read = (coco, Path(weights) if weights else None, *console.with_sidecars(*models))
+    read = (coco, class_map, Path(weights) if weights else None, *console.with_sidecars(*models))
     console.require_results(json_file, apart_from=read)
     require_pycocotools()
-    dataset = read_coco(coco, images, limit)
+    dataset = read_coco(coco, images, limit, class_map)
     with contextlib.ExitStack() as stack:
         detectors = {
             str(model): stack.enter_context(
@@ -68,8 +62,8 @@ def run(
             eager = eager_detector(next(iter(detectors.values())).spec, weights)
             detectors = {_EAGER: eager, **detectors}
         with console.counted(len(dataset)) as progress:
-            result = evaluate(detectors, dataset, progress, class_map)
+            result = evaluate(detectors, dataset, progress)
     console.write_json(json_file, result.to_dict())
     console.stdout().print(render_evaluation(result, by_class=per_class))
-    for said in (*dataset.remarks, *result.notes, *result.doubts):
+    for said in result.notes:
         console.note(said)

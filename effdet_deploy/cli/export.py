@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _READ = (
     *("config", "labels", "calibration", "verify_images", "eval_data", "eval_images"),
-    *("precision_file", "timing_cache"),
+    *("class_map", "precision_file", "timing_cache"),
 )
 """The options whose files an export reads, beside its weights."""
 _NOT_STORED = ("keep_onnx", "json_file")

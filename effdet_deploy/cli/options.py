@@ -30,6 +30,13 @@ AllowSaturation = Annotated[
         "--allow-saturation", help="Run an INT8 file that this processor adds up wrongly."
     ),
 ]
+ClassMap = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="by-name|by-id|FILE",
+        help="What decides where class names and ids contradict the annotations'.",
+    ),
+]
 Limit = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Use only the first N pictures.")
 ]
@@ -102,6 +109,7 @@ EXPORT: Table = {
     "eval_images": _option(
         _FILE, "DIR", "Of --eval-data; default: images/ beside it, else its own folder."
     ),
+    "class_map": ClassMap,
     "precision_file": _option(_FILE, "FILE", "Which layers are INT8.", "--precision"),
     "int8_range": _option(
         str, None, "portable: INT8 right on every x86; full: one more bit, right only with VNNI."

@@ -33,6 +33,9 @@ SUFFIXES = frozenset(
 )
 """The suffixes by which pictures are found in a folder; a file that is named may have any."""
 
+_ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 _BACKDROP = (255, 255, 255)
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -72,6 +75,19 @@ def find_images(source: str | Path) -> list[Path]:
     if not files:
         raise ImageError(f"There is no picture at '{source}'.", "Check the path or the pattern.")
     return files
+
+
+def size_of(path: Path) -> tuple[tuple[int, int], bool] | None:
+    """Return (width, height) of a picture file as it is shown, and whether EXIF turns it.
+
+    Its pixels are not decoded. None where it cannot be opened.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            is_turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            return (picture.size[::-1] if is_turned else picture.size), is_turned
+    except _DECODE_ERRORS:
+        return None
 
 
 def load_image(source: ImageSource) -> NDArray[np.uint8]:

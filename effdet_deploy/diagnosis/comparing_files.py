@@ -23,7 +23,8 @@ from effdet_deploy.diagnosis.open_reference import (
 from effdet_deploy.diagnosis.symptoms import find_causes
 from effdet_deploy.errors import UsageError
 from effdet_deploy.evaluation.accuracy import difference, measure, require_pycocotools
-from effdet_deploy.evaluation.classmap import join_classes
+from effdet_deploy.evaluation.predictions import joined_to
+from effdet_deploy.evaluation.soundness import doubts_about
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import compare_all
 from effdet_deploy.parity.side import open_side
@@ -110,11 +111,21 @@ class Examined:
 
 @dataclass(frozen=True, eq=False)
 class SideBySide:
-    """All candidates beside one reference, which goes by the name ``reference``."""
+    """All candidates beside one reference.
+
+    Attributes:
+        reference: its name.
+        examined: the candidates.
+        pictures: what they were compared on.
+        notes: how the classes of annotations were joined, and what was left out of them.
+        doubts: signs that annotations are not of their pictures: a mAP means nothing without them.
+    """
 
     reference: str
     examined: tuple[Examined, ...]
     pictures: Pictures
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -132,7 +143,8 @@ class SideBySide:
                 "candidates": [each.to_dict(names) for each in self.examined],
             }
         )
-        return document
+        said = {"notes": list(self.notes), "doubts": list(self.doubts)}
+        return document | {key: sentences for key, sentences in said.items() if sentences}
 
 
 def compare_files(
@@ -172,10 +184,13 @@ def compare_files(
         ours: dict[Path, Side] = {path: open_side(path, stack, **settings) for path in candidates}
         specs = {path: side.spec for path, side in ours.items()}
         shown = pictures or own_pictures(specs[candidates[0]].input)
+        notes: tuple[str, ...] = ()
+        doubts: tuple[str, ...] = ()
         if dataset is not None:
             shown = dataset.pictures
-            for spec in specs.values():
-                join_classes(spec, dataset.categories)
+            joined = [joined_to(spec, dataset).note for spec in specs.values()]
+            notes = tuple(dict.fromkeys(filter(None, (*dataset.remarks, *joined))))
+            doubts = doubts_about(dataset)
         theirs = open_references(reference, specs, chosen, stack)
         for path, spec in specs.items() if layers else ():
             require_one_size(path, spec.input, theirs[path].spec.input)
@@ -194,7 +209,7 @@ def compare_files(
             dataclasses.replace(each, bisection=bisection)
             for each, bisection in zip(examined, found, strict=True)
         ]
-    return SideBySide(reference_name(reference), tuple(examined), shown)
+    return SideBySide(reference_name(reference), tuple(examined), shown, notes, doubts)
 
 
 def _require_possible(
@@ -270,7 +285,7 @@ def examine(
         specs = (comparison.reference, comparison.candidate)
         theirs, ours = (
             measure(
-                join_classes(spec, dataset.categories).of_results(
+                joined_to(spec, dataset).of_results(
                     coco_results(
                         comparison.images, list(dataset.paths), spec, candidate=spec is specs[1]
                     )

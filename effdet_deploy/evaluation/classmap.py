@@ -13,6 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.artifact.labels import number_of
 from effdet_deploy.errors import DataError, UsageError
 from effdet_deploy.files import read_json_object
 
@@ -71,6 +72,7 @@ def join_classes(
             file is unreadable or names what is not there.
         UsageError: another rule.
     """
+    rule = None if rule is None else str(rule)
     if rule is not None and rule not in (BY_NAME, BY_ID):
         return _from_file(spec, categories, rule)
     ours = {each.category_id: each.name for each in spec.classes}
@@ -139,7 +141,7 @@ def _some(names: Mapping[int, str]) -> str:
     return ", ".join(rows) + (", …" if len(names) > _SHOWN else "")
 
 
-def _from_file(spec: DetectorSpec, categories: Mapping[int, str], rule: str | Path) -> ClassMap:
+def _from_file(spec: DetectorSpec, categories: Mapping[int, str], rule: str) -> ClassMap:
     from pathlib import Path
 
     path = Path(rule)
@@ -150,12 +152,16 @@ def _from_file(spec: DetectorSpec, categories: Mapping[int, str], rule: str | Pa
         )
     given = read_json_object(path, "The class map", 'Map class names to ids: {"cat": 17}.')
     names = {each.name: each.category_id for each in spec.classes}
+    try:
+        given = {name: number_of(value) for name, value in given.items()}
+    except ValueError as error:
+        raise DataError(f"In the class map '{path}' {error}.", "Correct that entry.") from error
     unknown = [name for name in given if name not in names]
-    absent = [value for value in given.values() if value not in categories]
+    absent = [number for number in given.values() if number not in categories]
     if unknown or absent:
         what = f"no class of the model is '{unknown[0]}'" if unknown else (
             f"no category of the annotations has the id {absent[0]}"
         )  # fmt: skip
         raise DataError(f"In the class map '{path}': {what}.", "Correct that entry.")
-    found = {names[name]: int(value) for name, value in given.items()}
+    found = {names[name]: number for name, number in given.items()}
     return ClassMap(found, tuple(sorted(categories.keys() - set(found.values()))))

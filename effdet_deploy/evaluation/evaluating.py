@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.evaluation.accuracy import Accuracy, Difference, difference, measure
-from effdet_deploy.evaluation.classmap import join_classes
-from effdet_deploy.evaluation.predictions import predict
+from effdet_deploy.evaluation.predictions import joined_to, predict
 from effdet_deploy.evaluation.soundness import doubts_about
 
 if TYPE_CHECKING:
@@ -45,7 +44,8 @@ class Evaluation:
         pictures: how many there are.
         categories: the name of every category of the set by its id.
         models: in the order in which they were given.
-        notes: how classes were joined to categories, where that is not plain.
+        notes: what was left out of the set, and how classes were joined to categories, where that
+            is not plain.
         doubts: signs that the annotations are not of these pictures, a sentence each; an accuracy
             means nothing without them.
     """
@@ -82,7 +82,6 @@ def evaluate(
     detectors: Mapping[str, Detector],
     dataset: CocoSet,
     progress: Callable[[str, int], None] = lambda _name, _done: None,
-    class_map: str | Path | None = None,
 ) -> Evaluation:
     """Measure detectors on a set, one after the other; differences are paired.
 
@@ -90,17 +89,12 @@ def evaluate(
         detectors: by name, or by path; the first is the baseline.
         dataset: the pictures with their true boxes.
         progress: told a detector's name and how many pictures it has seen.
-        class_map: what decides where names and ids of classes contradict one another; see
-            :func:`~effdet_deploy.evaluation.classmap.join_classes`.
 
     Raises:
         DataError: a detector's classes are no categories of the set; none was run then.
         ImageError: a picture is unreadable.
     """
-    joined = {
-        name: join_classes(detector.spec, dataset.categories, class_map)
-        for name, detector in detectors.items()
-    }
+    joined = {name: joined_to(detector.spec, dataset) for name, detector in detectors.items()}
     doubts = doubts_about(dataset)
     models: list[Evaluated] = []
     for name, detector in detectors.items():
@@ -112,7 +106,7 @@ def evaluate(
         of_common = [ap for category, ap in accuracy.by_category.items() if category not in lacking]
         common = sum(of_common) / len(of_common) if lacking and of_common else None
         models.append(Evaluated(name, accuracy, against, lacking, common))
-    notes = [each.note for each in joined.values() if each.note]
+    notes = [*dataset.remarks, *(each.note for each in joined.values() if each.note)]
     for each in models:
         if each.ap_common is not None:
             names = ", ".join(dataset.categories[number] for number in each.lacking)

@@ -9,11 +9,21 @@ from effdet_deploy.evaluation.classmap import join_classes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.detector import Detector
     from effdet_deploy.evaluation.classmap import ClassMap
     from effdet_deploy.evaluation.cocoset import CocoSet
 
     Results = list[dict[str, Any]]
+
+
+def joined_to(spec: DetectorSpec, dataset: CocoSet) -> ClassMap:
+    """Return the category of each class of a model, as the set's own rule decides.
+
+    Raises:
+        DataError: the classes and the categories cannot be joined.
+    """
+    return join_classes(spec, dataset.categories, dataset.class_map)
 
 
 def predict(
@@ -34,7 +44,7 @@ def predict(
         DataError: the detector's classes and the set's categories cannot be joined.
         ImageError: a picture is unreadable.
     """
-    joined = classes or join_classes(detector.spec, dataset.categories)
+    joined = classes or joined_to(detector.spec, dataset)
     results: Results = []
     pairs = list(dataset.paths.items())
     step = detector.spec.batch.maximum

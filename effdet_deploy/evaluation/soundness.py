@@ -9,22 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
+from effdet_deploy.artifact.labels import number_of
+from effdet_deploy.detection.images import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from effdet_deploy.evaluation.cocoset import CocoSet
 
     Box = list[float]
+    Size = tuple[int, int]
 
-_ORIENTATION = 0x0112
-_ON_ITS_SIDE = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 _BULK = 0.05
 """The share of boxes from which an oddity is a property of the set."""
 _MOST = 0.95
+_FRACTION_SLACK = 1e-3
 _SLACK = 1.0
 """Pixels by which annotation tools let boxes reach over a border."""
 _EXAMPLE = "for example"
@@ -35,31 +34,24 @@ def doubts_about(dataset: CocoSet) -> tuple[str, ...]:
 
     Pictures are opened for their size and orientation; their pixels are not decoded.
     """
-    sizes = {number: _size(path) for number, path in dataset.paths.items()}
-    return (*_about_sizes(dataset, sizes), *_about_boxes(dataset, sizes))
+    opened = {number: size_of(path) for number, path in dataset.paths.items()}
+    known = {number: each for number, each in opened.items() if each is not None}
+    sizes = {number: size for number, (size, _) in known.items()}
+    turned = {number for number, (_, is_turned) in known.items() if is_turned}
+    return (*_about_sizes(dataset, sizes, turned), *_about_boxes(dataset, sizes))
 
 
-def _size(path: Path) -> tuple[int, int] | None:
-    """Return (width, height) as the picture is shown, or None where it cannot be opened."""
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-    except (OSError, ValueError, SyntaxError):
-        return None
-    return (height, width) if turned else (width, height)
-
-
-def _about_sizes(dataset: CocoSet, sizes: dict[int, tuple[int, int] | None]) -> list[str]:
+def _about_sizes(dataset: CocoSet, sizes: dict[int, Size], turned: set[int]) -> list[str]:
     wrong: dict[str, list[str]] = defaultdict(list)
     for each in dataset.document["images"]:
-        said, real = (each.get("width"), each.get("height")), sizes[each["id"]]
-        if real is None or not all(isinstance(side, int) and side > 0 for side in said):
+        said = (_side(each.get("width")), _side(each.get("height")))
+        real = sizes.get(each["id"], said)
+        if said == real or 0 in said:
             continue
-        if said == real:
-            continue
-        if said == real[::-1]:
-            kind = "are annotated on their side (EXIF orientation)"
+        if said == real[::-1] and each["id"] in turned:
+            kind = "are annotated on their side: their EXIF orientation was not applied"
+        elif said == real[::-1]:
+            kind = "have width and height swapped in the annotations"
         elif abs(said[0] * real[1] - said[1] * real[0]) <= max(*said, *real):
             kind = "were scaled after they were annotated"
         else:
@@ -74,20 +66,28 @@ def _about_sizes(dataset: CocoSet, sizes: dict[int, tuple[int, int] | None]) -> 
     ]
 
 
-def _about_boxes(dataset: CocoSet, sizes: dict[int, tuple[int, int] | None]) -> list[str]:
+def _side(said: object) -> int:
+    """Return a width or height; 0 where the annotations say none."""
+    try:
+        return max(0, number_of(said))
+    except ValueError:
+        return 0
+
+
+def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
     boxes = [
         (each["bbox"], sizes[each["image_id"]], each)
         for each in dataset.document["annotations"]
-        if sizes[each["image_id"]] is not None
+        if each["image_id"] in sizes
     ]
     if not boxes:
         return []
 
-    def found(test: Callable[[Box, tuple[int, int]], bool]) -> list[dict[str, Any]]:
-        return [each for box, size, each in boxes if size is not None and test(box, size)]
+    def found(test: Callable[[Box, Size], bool]) -> list[dict[str, Any]]:
+        return [each for box, size, each in boxes if test(box, size)]
 
     share = len(boxes)
-    fractions = found(lambda box, _: max(box[0] + box[2], box[1] + box[3]) <= 1 + 1e-3)
+    fractions = found(lambda box, _: max(box) <= 1 + _FRACTION_SLACK)
     if len(fractions) > _MOST * share:
         return [
             (
@@ -114,7 +114,7 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, tuple[int, int] | None]) -> 
     return said
 
 
-def _reaches_out(box: Box, size: tuple[int, int]) -> bool:
+def _reaches_out(box: Box, size: Size) -> bool:
     x, y, width, height = box
     beyond = max(x + width - size[0], y + height - size[1], -x, -y)
     return beyond > _SLACK
@@ -122,4 +122,4 @@ def _reaches_out(box: Box, size: tuple[int, int]) -> bool:
 
 def _named(annotations: list[dict[str, Any]]) -> str:
     first = annotations[0]
-    return f"{first['bbox']} in image {first['image_id']}"
+    return f"annotation {first['source_id']}, {first['bbox']} in image {first['image_id']}"

@@ -63,6 +63,7 @@ class ExportOptions:
     max_map_drop: float | None = None
     eval_data: Path | None = None
     eval_images: Path | None = None
+    class_map: str | Path | None = None
     precision_file: Path | None = None
     int8_range: Int8Range = "portable"
     input_kind: InputKind = "uint8"
@@ -185,6 +186,11 @@ class ExportOptions:
             "--eval-images holds the pictures of --eval-data, which was not given.",
             "Pass both, or leave --eval-images out.",
             self.eval_images is not None and self.eval_data is None,
+        )
+        yield (
+            "--class-map joins classes to the categories of --eval-data, which was not given.",
+            "Pass both, or leave --class-map out.",
+            self.class_map is not None and self.eval_data is None,
         )
         yield (
             "--precision FILE says what is INT8, and --max-map-drop would search for it.",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 Row = TypeVar("Row")
 Kind = Literal["words", "code", "number", "verdict"]
@@ -59,3 +59,11 @@ class Finding:
 
 
 Part: TypeAlias = Table[Any] | Finding
+
+
+def doubts(sentences: Iterable[str]) -> list[Finding]:
+    """Return what stands beside a mAP where annotations do not seem to be of their pictures."""
+    return [
+        Finding(f"The mAP means nothing before this is settled: {each}", "inconclusive")
+        for each in sentences
+    ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from rich.console import Group
 
-from effdet_deploy.reports.columns import ABSENT, Column, Finding, Table
+from effdet_deploy.reports.columns import ABSENT, Column, Finding, Table, doubts
 from effdet_deploy.reports.text import show
 from effdet_deploy.reports.verification import cosine, decibels, render
 
@@ -90,7 +90,7 @@ LAYERS: tuple[Column[LayerParity], ...] = (
 
 def render_comparison(result: SideBySide) -> RenderableType:
     """Return a comparison for a terminal: the summary of all candidates, the details of each."""
-    parts = [show([summary(result)])]
+    parts = [show([summary(result), *doubts(result.doubts)])]
     for each in result.examined:
         parts += [show([""]), render(each.comparison.report, file_name(each))]
         parts.append(show([*causes(each), *spreads(each), counts(each, _CLASSES)]))

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from effdet_deploy._version import __version__
 from effdet_deploy.parity.breakdown import pair_differences
-from effdet_deploy.reports.columns import Table
+from effdet_deploy.reports.columns import Table, doubts
 from effdet_deploy.reports.comparison import (
     causes,
     counts,
@@ -43,6 +43,7 @@ def to_html(result: SideBySide) -> str:
         reference=Path(result.reference).name,
         pictures=len(result.pictures.names),
         summary=summary(result),
+        doubts=doubts(result.doubts),
         candidates=[_candidate(each, result, uris) for each in result.examined],
         drawn=DRAWN,
         version=__version__,

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Group
 
 from effdet_deploy.files import distinct_names
-from effdet_deploy.reports.columns import Column, Table
+from effdet_deploy.reports.columns import Column, Table, doubts
 from effdet_deploy.reports.text import grid, pairs, show
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def render_evaluation(result: Evaluation, *, by_class: bool = False) -> Renderab
     """Return accuracies in points; ``by_class`` adds the AP of every class of every model."""
     names = distinct_names([Path(each.name) for each in result.models])
     rows = list(zip(names, result.models, strict=True))
-    total = show([Table(SCORES, [rows], f"{result.pictures} pictures")])
+    table = Table(SCORES, [rows], f"{result.pictures} pictures")
+    total = show([table, *doubts(result.doubts)])
     if not by_class:
         return total
 

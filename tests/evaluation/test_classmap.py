@@ -118,3 +118,13 @@ def test_an_engine_without_classes_keeps_its_ids():
     spec = dataclasses.replace(detector_spec(), classes=())
     joined = join_classes(spec, {7: "cat"})
     assert joined.of_results([{"category_id": 3}]) == [{"category_id": 3}]
+
+
+def test_a_class_map_may_have_its_ids_as_text_and_nothing_else(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text(json.dumps({"zero": "7"}))
+    assert join_classes(model_of(), {7: "cat"}, path).category_of == {1: 7}
+    for value in ("seven", [7], None, {}):
+        path.write_text(json.dumps({"zero": value}))
+        with pytest.raises(DataError, match="an id is"):
+            join_classes(model_of(), {7: "cat"}, path)

@@ -39,7 +39,7 @@ def test_a_sound_set_raises_no_doubt(annotations):
 def test_corners_in_place_of_sizes_are_recognised(annotations):
     (said,) = doubts(annotations, boxes(lambda x, y, w, h: [x, y, x + w, y + h]))
     assert "corners (x1, y1, x2, y2)" in said
-    assert "for example [" in said
+    assert "for example annotation 1, [" in said
 
 
 def test_fractions_are_recognised(annotations):
@@ -62,6 +62,48 @@ def test_pictures_turned_by_exif_are_recognised(annotations):
     (said,) = (each for each in doubts(annotations, landscape) if "EXIF" in each)
     assert "6 of 6 pictures" in said
     assert f"is {SIDE // 2}x{SIDE}, annotated as {SIDE}x{SIDE // 2}" in said
+
+
+def test_pictures_whose_sides_are_swapped_without_exif_are_told_apart(annotations):
+    for path in (annotations.parent / "images").glob("*.png"):
+        Image.new("RGB", (SIDE, SIDE // 2)).save(path)
+
+    def on_its_side(document):
+        for each in document["images"]:
+            each["width"] = str(SIDE // 2)
+
+    (said,) = (each for each in doubts(annotations, on_its_side) if "swapped" in each)
+    assert "6 of 6 pictures" in said
+    assert "EXIF" not in said
+
+
+def test_a_size_that_the_annotations_do_not_say_raises_no_doubt(annotations):
+    def without(document):
+        for each in document["images"]:
+            del each["height"]
+
+    assert doubts(annotations, without) == ()
+
+
+def test_what_cannot_be_opened_raises_no_doubt_of_its_own(annotations):
+    (annotations.parent / "images" / "001.png").write_bytes(b"no picture")
+    assert doubts(annotations) == ()
+
+
+def test_fractions_as_corners_are_recognised(annotations):
+    change = boxes(lambda x, y, w, h: [each / SIDE for each in (x, y, x + w, y + h)])
+    (said,) = doubts(annotations, change)
+    assert "fractions" in said
+
+
+def test_an_example_has_the_id_of_its_annotation(annotations):
+    def beyond(document):
+        for each in document["annotations"]:
+            each["id"] += 700
+            each["bbox"][0] += SIDE
+
+    (said,) = doubts(annotations, beyond)
+    assert "for example annotation 701, [" in said
 
 
 def test_scaled_pictures_are_recognised(annotations):

@@ -13,7 +13,7 @@ import onnx
 from effdet_deploy.artifact.spec import METADATA_KEY
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.evaluation.accuracy import measure
-from effdet_deploy.evaluation.predictions import predict
+from effdet_deploy.evaluation.predictions import joined_to, predict
 from effdet_deploy.files import sha256_file
 from effdet_deploy.precision.int8.sensitivity import Journal
 
@@ -30,15 +30,20 @@ class BudgetedAccuracy:
 
     Args:
         quantizer: whose variants are measured; it decides where the journal stands.
-        dataset: what they are measured on.
+        dataset: the pictures with their true boxes.
         spec: of the artifact.
+
+    Raises:
+        DataError: the artifact's classes and the set's categories cannot be joined.
     """
 
     def __init__(self, quantizer: Quantizer, dataset: CocoSet, spec: DetectorSpec) -> None:
         self._dataset = dataset
         self._spec = spec
+        self._classes = joined_to(spec, dataset)
         digest = hashlib.sha256(quantizer.key.encode())
-        digest.update(json.dumps(dataset.document).encode())
+        digest.update(json.dumps(dataset.document, sort_keys=True).encode())
+        digest.update(repr(self._classes.category_of).encode())
         # Labels name the categories; thresholds decide which boxes are counted.
         digest.update(spec.to_json().encode())
         for path in dataset.paths.values():
@@ -52,4 +57,5 @@ class BudgetedAccuracy:
             path = Path(folder) / "candidate.onnx"
             onnx.save(model, path)
             with Detector.load(path, backend="onnxruntime", device="cpu") as detector:
-                return measure(predict(detector, self._dataset), self._dataset).ap
+                found = predict(detector, self._dataset, classes=self._classes)
+                return measure(found, self._dataset).ap

@@ -16,7 +16,8 @@ from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.sensitivity import Journal, rank_groups, search
 from effdet_deploy.precision.precisionfile import read_precision_file, write_precision_file
 from effdet_deploy.synthetic import structured_pictures
-from tests.evaluation.sets import write_set
+from tests.evaluation.sets import CATEGORIES, write_set
+from tests.onnx_models import NAMES
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(4, SIDE, SIDE, 5), network_spec()))
@@ -145,11 +146,12 @@ def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
     quantizer, tmp_path, change
 ):
     annotations = write_set(tmp_path / "set", images=2)
-    spec = network_spec()
+    named = tuple(map(ClassSpec, NAMES, CATEGORIES))
+    spec = dataclasses.replace(network_spec(), classes=named)
     known = BudgetedAccuracy(quantizer, read_coco(annotations), spec).journal
     known.recall("mAP of fp32", lambda: 0.5)
     if change == "labels":
-        spec = dataclasses.replace(spec, classes=(ClassSpec("other", 9), *spec.classes[1:]))
+        spec = dataclasses.replace(spec, classes=(*named[1:], named[0]))
     elif change == "threshold":
         output = dataclasses.replace(spec.output, iou_threshold=0.4)
         spec = dataclasses.replace(spec, output=output)
@@ -157,7 +159,7 @@ def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
         Image.new("RGB", (9, 9)).save(tmp_path / "set" / "images" / "001.png")
     elif change == "the boxes":
         document = json.loads(annotations.read_text())
-        document["annotations"][0]["bbox"][0] += 1
+        document["annotations"][0]["bbox"][2] += 1
         annotations.write_text(json.dumps(document))
     again = BudgetedAccuracy(quantizer, read_coco(annotations), spec).journal
     assert again.recall("mAP of fp32", lambda: 0.6) == (0.5 if change == "nothing" else 0.6)
