@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from effdet_deploy.errors import ImageError
 
@@ -36,6 +37,15 @@ SUFFIXES = frozenset(
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
+_FROM_BELOW, _FROM_RIGHT = (3, 4, 6, 7), (2, 3, 7, 8)
+"""EXIF orientations whose rows, and whose columns, are stored from the other end."""
+_STRIP_PIXELS = 1 << 19
+"""How many pixels are converted at a time: beside picture and result, a small copy is held."""
+_DEEP = 16
+_DEPTHS = (8, 10, 12, 14)
+"""Bits of which cameras and scanners write 16-bit files that leave the others zero."""
+_FEWEST_LEVELS = 16
+"""Of 16-bit color Pillow keeps the high byte alone; what is left of 12 bits is no picture."""
 _BACKDROP = (255, 255, 255)
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -60,21 +70,41 @@ _DECODE_ERRORS = (
 def find_images(source: str | Path) -> list[Path]:
     """Return the pictures that a file, a folder (searched to the bottom) or a glob pattern names.
 
+    Links to folders are followed, each folder once. ``._name``, in which macOS keeps what a file
+    system has no room for, is no picture.
+
     Raises:
         ImageError: nothing is there.
     """
     path = Path(source)
     if path.is_dir():
-        found = [each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES]
+        found = [each for each in _files_under(path) if each.suffix.lower() in SUFFIXES]
     elif path.exists():
         return [path]
     else:
         # Path.glob takes no absolute patterns.
         found = [Path(each) for each in glob.glob(str(source), recursive=True)]  # noqa: PTH207
-    files = sorted(each for each in found if each.is_file())
+    files = sorted(each for each in found if each.is_file() and not each.name.startswith("._"))
     if not files:
         raise ImageError(f"There is no picture at '{source}'.", "Check the path or the pattern.")
     return files
+
+
+def _files_under(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    links = [folder]
+    # What is linked comes last: a folder that is here itself keeps its own name.
+    while links:
+        for here, folders, names in os.walk(links.pop()):
+            state = Path(here).stat()
+            if (state.st_dev, state.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            found += [Path(here, name) for name in names]
+            links += [each for name in sorted(folders) if (each := Path(here, name)).is_symlink()]
+    return found
 
 
 def size_of(path: Path) -> tuple[tuple[int, int], bool] | None:
@@ -94,10 +124,15 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
     """Read a picture as uint8 RGB ``[H,W,3]``.
 
     Files, encoded bytes and PIL images: the EXIF orientation is applied, the first frame of an
-    animation is taken, transparency is composited over white, 16-bit gray keeps its high byte,
-    and palette, CMYK, YCbCr and HSV become RGB by Pillow's own conversion, without color profiles.
-    Arrays: uint8 or uint16 (high byte kept), ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or
-    ``[H,W,4]`` RGBA. OpenCV's arrays are BGR: pass ``array[..., ::-1]``.
+    animation is taken, transparency is composited over white, and palette, CMYK, YCbCr and HSV
+    become RGB by Pillow's own conversion, without color profiles. Arrays: uint8 or uint16,
+    ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or ``[H,W,4]`` RGBA. OpenCV's arrays are BGR:
+    pass ``array[..., ::-1]``.
+
+    Of 16 bits the highest eight are kept that the picture uses: of 8, 10, 12, 14 and 16 bits the
+    fewest that hold its largest value. So a camera's 12 bits in a 16-bit file are no black picture.
+    Of color in a 16-bit file only the high byte can be read; what has fewer than five bits in it is
+    refused.
 
     Raises:
         ImageError: unreadable, truncated, above :data:`MAX_PIXELS`, or of a mode, dtype or shape
@@ -134,11 +169,53 @@ def _decode(image: Image.Image, what: str) -> NDArray[np.uint8]:
         )
     if width == 0 or height == 0:
         raise ImageError(f"{what} is empty ({width}x{height}).", "Pass a picture with pixels.")
+    # Loading forgets it.
+    is_deep = any(";16" in str(each.args) for each in getattr(image, "tile", ()))
     try:
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(_to_rgb(upright, what), dtype=np.uint8)
+        image.load()
+        pixels = _pixels(image, what)
     except _DECODE_ERRORS as error:
         raise _unreadable(what, error) from error
+    if is_deep and image.mode not in _DEEP_GRAY_MODES:
+        _require_levels(image, what)
+    return pixels
+
+
+def _pixels(image: Image.Image, what: str) -> NDArray[np.uint8]:
+    """Convert strip by strip into the upright picture, so that no second copy is ever whole."""
+    width, height = image.size
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    is_turned = orientation in _ON_ITS_SIDE
+    pixels = np.empty((width, height, 3) if is_turned else (height, width, 3), dtype=np.uint8)
+    stored = pixels.transpose(1, 0, 2) if is_turned else pixels
+    stored = stored[::-1] if orientation in _FROM_BELOW else stored
+    stored = stored[:, ::-1] if orientation in _FROM_RIGHT else stored
+    shift = _DEEP - 8
+    # Pillow has scaled what a .pgm says of its range.
+    if image.mode in _DEEP_GRAY_MODES and image.format != "PPM":
+        shift = _spare_bits(int(image.getextrema()[1]))  # type: ignore[arg-type]
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(height, top + rows)))
+        stored[top : top + rows] = _to_rgb(strip, what, shift)
+    return pixels
+
+
+def _spare_bits(largest: int) -> int:
+    """Return how far values up to ``largest`` must be shifted so that eight bits hold them."""
+    return next((bits for bits in _DEPTHS if largest < 1 << bits), _DEEP) - 8
+
+
+def _require_levels(image: Image.Image, what: str) -> None:
+    """Refuse color of which the high byte holds next to nothing."""
+    bands = image.getextrema()[: 3 if "A" not in image.mode else -1]
+    largest = max(int(high) for _, high in bands)  # type: ignore[misc]
+    if 0 < largest < _FEWEST_LEVELS:
+        raise ImageError(
+            f"{what} is 16-bit color that uses its low {largest.bit_length() + 8} bits, of which "
+            f"only {largest.bit_length()} can be read.",
+            "Scale it to 8 bits first, as OpenCV does with cv2.normalize.",
+        )
 
 
 def _unreadable(what: str, error: BaseException) -> ImageError:
@@ -156,20 +233,21 @@ def _unreadable(what: str, error: BaseException) -> ImageError:
     return ImageError(f"{what} cannot be decoded: {reason}.", "Save or download it again.")
 
 
-def _to_rgb(image: Image.Image, what: str) -> Image.Image:
+def _to_rgb(image: Image.Image, what: str, shift: int) -> NDArray[np.uint8]:
+    """Return the RGB pixels of ``image``; ``shift`` is what deep gray has beyond eight bits."""
+    if image.mode in _DEEP_GRAY_MODES:
+        levels = np.clip(np.asarray(image), 0, (1 << _DEEP) - 1) >> shift
+        return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in _ALPHA_MODES or (image.mode in _OPAQUE_MODES and image.has_transparency_data):
         picture = image.convert("RGBA")
         backdrop = Image.new("RGBA", picture.size, (*_BACKDROP, 255))
-        return Image.alpha_composite(backdrop, picture).convert("RGB")
-    if image.mode in _DEEP_GRAY_MODES:
-        levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray((levels >> 8).astype(np.uint8)).convert("RGB")
-    if image.mode in _OPAQUE_MODES:
-        return image.convert("RGB")
-    raise ImageError(
-        f"{what} has the pixel mode '{image.mode}', which has no fixed conversion to RGB.",
-        "Convert it to 8-bit RGB first.",
-    )
+        image = Image.alpha_composite(backdrop, picture)
+    elif image.mode not in _OPAQUE_MODES:
+        raise ImageError(
+            f"{what} has the pixel mode '{image.mode}', which has no fixed conversion to RGB.",
+            "Convert it to 8-bit RGB first.",
+        )
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
@@ -181,7 +259,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
             "Pass one image with channels last; pass several as a list.",
         )
     if pixels.dtype == np.uint16:
-        pixels = (pixels >> 8).astype(np.uint8)
+        pixels = (pixels >> _spare_bits(int(pixels.max()))).astype(np.uint8)
     if pixels.dtype != np.uint8:
         raise ImageError(
             f"An image array must be uint8 (or uint16), not {pixels.dtype}.",
@@ -189,5 +267,4 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
         )
     if pixels.ndim == 3 and pixels.shape[2] == 3:
         return np.ascontiguousarray(pixels)
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.asarray(_to_rgb(picture, "The array"), dtype=np.uint8)
+    return _pixels(Image.fromarray(np.ascontiguousarray(pixels)), "The array")

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -113,3 +117,103 @@ def test_a_float_tiff_is_refused_because_its_range_is_unknown():
 def test_the_pixel_limit_is_below_the_one_at_which_pillow_warns():
     assert Image.MAX_IMAGE_PIXELS is not None
     assert images.MAX_PIXELS < Image.MAX_IMAGE_PIXELS
+
+
+def deep_png(levels: np.ndarray) -> bytes:
+    """Return ``[H,W]`` or ``[H,W,3]`` as a PNG of 16 bits, as Pillow does not write color."""
+
+    def chunk(kind: bytes, payload: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + payload))
+        return struct.pack(">I", len(payload)) + kind + payload + checksum
+
+    height, width = levels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if levels.ndim == 3 else 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "array", "color array"])
+def test_a_sixteen_bit_picture_keeps_the_highest_eight_bits_that_it_uses(bits, kind):
+    levels = np.random.default_rng(bits).integers(0, 1 << bits, (9, 7)).astype(np.uint16)
+    levels[0, 0] = (1 << bits) - 1
+    gray = (levels >> (bits - 8)).astype(np.uint8)
+    source = {
+        "PNG": lambda: deep_png(levels),
+        "TIFF": lambda: encode(Image.fromarray(levels), "TIFF"),
+        "array": lambda: levels,
+        "color array": lambda: np.repeat(levels[..., None], 3, axis=2),
+    }[kind]()
+    np.testing.assert_array_equal(load_image(source), np.repeat(gray[..., None], 3, axis=2))
+
+
+def test_a_black_picture_of_sixteen_bits_is_black():
+    assert (load_image(deep_png(np.zeros((3, 4), np.uint16))) == 0).all()
+    assert (load_image(deep_png(np.zeros((3, 4, 3), np.uint16))) == 0).all()
+
+
+def test_the_range_that_a_pgm_states_is_its_range():
+    dark = np.full((2, 2), 100, ">u2").tobytes()
+    loaded = load_image(b"P5\n2 2\n4095\n" + dark)
+    assert (loaded == 100 * 255 // 4095).all()
+
+
+def test_color_of_twelve_bits_in_sixteen_is_refused_because_four_would_be_left():
+    levels = np.full((3, 4, 3), 4095, np.uint16)
+    with pytest.raises(ImageError, match="12 bits, of which only 4 can be read"):
+        load_image(deep_png(levels))
+    assert (load_image(deep_png(levels << 4)) == 255).all()
+
+
+def test_what_macos_keeps_beside_a_picture_is_none(tmp_path):
+    for name in ("a.png", "._a.png", "deep/._b.png"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert find_images(tmp_path) == [tmp_path / "a.png"]
+    assert find_images(tmp_path / "*.png") == [tmp_path / "a.png"]
+
+
+def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
+    outside = tmp_path / "outside"
+    home = tmp_path / "home"
+    for path in (outside / "a.png", home / "z" / "b.png"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (home / "a-link").symlink_to(outside)
+    (home / "b-link").symlink_to(home / "z")
+    (outside / "up").symlink_to(home)
+    (home / "z" / "itself").symlink_to(".")
+    (home / "nowhere").symlink_to("absent")
+    (tmp_path / "link").symlink_to(home)
+    for start in (home, tmp_path / "link"):
+        named = [path.relative_to(start).as_posix() for path in find_images(start)]
+        assert named == ["a-link/a.png", "z/b.png"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads a process's peak from /proc")
+@pytest.mark.parametrize(
+    ("mode", "orientation", "bytes_a_pixel"),
+    # Pillow's own pixels, and the three that are returned.
+    [("RGB", 1, 4 + 3), ("RGB", 6, 4 + 3), ("RGBA", 3, 4 + 3), ("L", 1, 1 + 3), ("I;16", 1, 2 + 3)],
+)
+def test_a_large_picture_is_held_once_and_its_result_once(
+    tmp_path, mode, orientation, bytes_a_pixel
+):
+    width, height, slack = 5000, 4000, 2
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "large.png"
+    Image.new(mode, (width, height)).save(path, compress_level=1, exif=exif)
+    code = (
+        "import re, sys; from pathlib import Path\n"
+        "from effdet_deploy.detection.images import load_image\n"
+        "said = Path('/proc/self/status')\n"
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', said.read_text())[1])\n"
+        "before = peak(); load_image(sys.argv[1]); print(peak() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) * 1024 < (bytes_a_pixel + slack) * width * height

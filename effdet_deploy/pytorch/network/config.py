@@ -156,7 +156,8 @@ class ModelConfig:
         """Return a copy with some fields changed.
 
         Lists become tuples, one number for ``image_size`` means a square, and one for an aspect
-        ratio r what effdet takes it for: a width of √r and a height of 1/√r.
+        ratio r what effdet takes it for: a width of √r and a height of 1/√r. Where ``mean`` is
+        given and ``fill_color`` is not, it follows, as effdet's ``fill_color='mean'`` does.
 
         Raises:
             UnknownNameError: a field that does not exist.
@@ -167,6 +168,9 @@ class ModelConfig:
             if name not in fields:
                 raise UnknownNameError("config field", name, fields)
         coerced = {name: _coerce(name, value, fields[name]) for name, value in overrides.items()}
+        if "mean" in coerced and "fill_color" not in coerced:
+            fill = (min(255, max(0, round(255 * each))) for each in coerced["mean"])
+            coerced["fill_color"] = tuple(fill)
         return dataclasses.replace(self, **coerced)
 
     def overrides_of(self, base: ModelConfig) -> dict[str, Any]:
