@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import letterbox
+from effdet_deploy.errors import ImageError
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
@@ -32,10 +33,12 @@ class Pictures:
     Attributes:
         names: what each picture is called in a report.
         sources: whatever :func:`effdet_deploy.detection.images.load_image` reads.
+        unreadable: a sentence on each that was left out.
     """
 
     names: tuple[str, ...] = ()
     sources: tuple[ImageSource, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.sources)
@@ -54,11 +57,21 @@ class Pictures:
     def decoded(self, spec: InputSpec) -> Pictures:
         """Return the first :data:`MAX_FOUND` of them, letterboxed; to read those costs nothing.
 
-        Raises:
-            ImageError: one cannot be read.
+        What cannot be read is left out.
         """
-        canvases = self.letterboxed(spec, MAX_FOUND)
-        return Pictures(self.names[: len(canvases)], tuple(canvases))
+        canvases: dict[int, NDArray[np.uint8]] = {}
+        unreadable = []
+        for place, source in enumerate(self.sources):
+            if len(canvases) == MAX_FOUND:
+                break
+            try:
+                picture = load_image(source)
+            except ImageError as error:
+                unreadable.append(str(error))
+            else:
+                canvases[place] = letterbox(picture, spec.height, spec.width, spec.fill)[0]
+        names = tuple(self.names[place] for place in canvases)
+        return Pictures(names, tuple(canvases.values()), tuple(unreadable))
 
     def spread(self, count: int) -> Pictures:
         """Return at most ``count`` of them, evenly spread."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.labels import Labels, read_labels
 from effdet_deploy.detection.pictures import Pictures
+from effdet_deploy.errors import DataError
 from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
 from effdet_deploy.evaluation.predictions import joined_to
 from effdet_deploy.evaluation.soundness import doubts_about
-from effdet_deploy.precision.int8.calibration import calibration_pictures
+from effdet_deploy.precision.int8.calibration import MIN_IMAGES, calibration_pictures
 from effdet_deploy.precision.precisionfile import require_precision_file
 
 if TYPE_CHECKING:
@@ -29,35 +30,53 @@ class Material:
         verification: what the artifact is compared on; none are made ones.
         ranges: what a reduced precision takes its ranges from; none are made ones.
         evaluation: what a mAP budget is measured on; None without a budget.
+        least: with how few readable pictures a reduced precision makes do.
     """
 
     labels: Labels | None = None
     verification: Pictures = Pictures()  # noqa: RUF009 - frozen
     ranges: Pictures = Pictures()  # noqa: RUF009 - frozen
     evaluation: CocoSet | None = None
+    least: int = 1
 
     def decoded(self, spec: InputSpec) -> Material:
         """Return it with every picture read, once, and letterboxed for ``spec``.
 
         Raises:
-            ImageError: one cannot be read.
+            DataError: too few can be read.
         """
-        ranges = self.ranges.decoded(spec)
+        ranges = _readable(self.ranges, spec, self.least)
         is_same = self.verification is self.ranges
-        shown = ranges if is_same else self.verification.decoded(spec)
+        shown = ranges if is_same else _readable(self.verification, spec, 1)
         return replace(self, verification=shown, ranges=ranges)
 
     def notes_for(self, spec: DetectorSpec) -> tuple[str, ...]:
-        """Say what the evaluation set of a model makes doubtful, before any work is done for it.
+        """Say what pictures were left out, and what makes the mAP of a model doubtful.
 
         Raises:
             DataError: the model's classes and the set's categories cannot be joined.
         """
-        if self.evaluation is None:
-            return ()
-        joined = joined_to(spec, self.evaluation).note
-        doubts = (f"The mAP means nothing: {each}" for each in doubts_about(self.evaluation))
-        return (*self.evaluation.remarks, *filter(None, [joined]), *doubts)
+        said = [
+            f"{len(each.unreadable)} of {len(each) + len(each.unreadable)} pictures cannot be read "
+            f"and were left out; the first: {each.unreadable[0]}"
+            for each in dict.fromkeys((self.ranges, self.verification))
+            if each.unreadable
+        ]
+        if self.evaluation is not None:
+            said += [*self.evaluation.remarks, joined_to(spec, self.evaluation).note]
+            said += [f"The mAP means nothing: {each}" for each in doubts_about(self.evaluation)]
+        return tuple(filter(None, said))
+
+
+def _readable(pictures: Pictures, spec: InputSpec, least: int) -> Pictures:
+    found = pictures.decoded(spec)
+    if found.unreadable and len(found) < least:
+        raise DataError(
+            f"At least {least} pictures are needed, and of {len(pictures)} only {len(found)} can "
+            f"be read; the first that cannot: {found.unreadable[0]}",
+            "Replace them.",
+        )
+    return found
 
 
 def read_material(options: ExportOptions) -> Material:
@@ -68,6 +87,7 @@ def read_material(options: ExportOptions) -> Material:
         ImageError: there is no picture.
         MissingPackageError: pycocotools is not installed, which a budget is measured with.
     """
+    least = MIN_IMAGES if options.precision == "int8" else 1
     ranges = verification = find_pictures(options.verify_images)
     if options.calibration is not None:
         find = calibration_pictures if options.precision == "int8" else find_pictures
@@ -79,4 +99,4 @@ def read_material(options: ExportOptions) -> Material:
     if options.precision_file is not None:
         require_precision_file(options.precision_file)
     labels = None if options.labels is None else read_labels(options.labels)
-    return Material(labels, verification or ranges, ranges, evaluation)
+    return Material(labels, verification or ranges, ranges, evaluation, least)

@@ -64,15 +64,15 @@ def export(
 
     source = load_source(variant_or_model, options, progress)
     asked = specification_of(source, options, material.labels)
-    of_set = material.notes_for(asked)
     if material.verification:
         progress("reading the pictures")
     material = material.decoded(asked.input)
+    of_pictures = material.notes_for(asked)
     with staging(output) as directory:
         staged = directory / output.name
         traced = before_plugin(asked)
         spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
-        notes = (*source.notes, *of_set, *notes)
+        notes = (*source.notes, *of_pictures, *notes)
         spec, more = lower_precision(staged, spec, options, material, progress)
         notes += more
         if asked.output.nms == "plugin":

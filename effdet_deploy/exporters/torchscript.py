@@ -46,6 +46,8 @@ def export(
         specification_of(source, options, material.labels),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
+    material = material.decoded(spec.input)
+    notes = (*source.notes, *material.notes_for(spec))
     with staging(output) as directory:
         progress("compiling the pipeline")
         network = fold_for_inference(source.model, spec.input)
@@ -68,4 +70,4 @@ def export(
             ):
                 candidate = RuntimeSide(spec, None if spec.output.nms == "none" else whole, raw)
                 report = verify(candidate, EagerReference(source.model, spec), images)
-        return deliver_artifact(staged, output, spec, report, source.notes)
+        return deliver_artifact(staged, output, spec, report, notes)

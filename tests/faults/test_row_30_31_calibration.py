@@ -155,14 +155,29 @@ def test_row_31_a_set_of_too_few_pictures_is_refused_with_both_numbers(tmp_path)
 def test_row_31_an_unreadable_picture_is_named_before_the_graph_is_traced(tmp_path, tiny_export):
     pictures = write_pictures(tmp_path / "pictures")
     (pictures / "5.png").write_bytes(b"\x89PNG\r\n\x1a\ntruncated")
-    with pytest.raises(ImageError, match=r"5\.png"):
+    with pytest.raises(DataError, match=r"of 8 only 7 can be read; .*5\.png"):
         tiny_export(options(pictures))
+
+
+def test_row_31_truncated_pictures_are_left_out_with_a_count_where_enough_are_left(tmp_path):
+    pictures = write_pictures(tmp_path / "pictures")
+    Image.new("RGB", (8, 8)).save(pictures / "8.png")
+    whole = (pictures / "5.png").read_bytes()
+    (pictures / "5.png").write_bytes(whole[: len(whole) // 2])
+    spec = network_spec()
+    material = read_material(options(pictures)).decoded(spec.input)
+    assert material.ranges.names == tuple(f"{index}.png" for index in range(9) if index != 5)
+    (said,) = material.notes_for(spec)
+    assert said.startswith("1 of 9 pictures cannot be read and were left out")
+    assert "5.png" in said
 
 
 def test_row_31_pictures_and_annotations_are_opened_once(tmp_path, tiny_export, opened):
     pictures = write_pictures(tmp_path / "pictures")
     annotations = write_set(tmp_path / "set", images=2)
-    budget = {"eval_data": annotations, "max_map_drop": 99.0}
+    joined = tmp_path / "map.json"
+    joined.write_text(json.dumps({"0": 10, "1": 11, "2": 12}))
+    budget = {"eval_data": annotations, "max_map_drop": 99.0, "class_map": joined}
     opened.clear()
     shown = tiny_export(dataclasses.replace(options(pictures), **budget))
     assert len(shown) == MIN_IMAGES

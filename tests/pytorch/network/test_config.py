@@ -121,3 +121,14 @@ def test_keyword_overrides_reach_the_model():
 def test_an_unknown_backbone_gives_the_nearest():
     with pytest.raises(UnknownNameError, match="timm backbone"):
         create_model("d0", backbone_name="tf_efficientnet_b00")
+
+
+def test_the_fill_follows_a_mean_that_is_given_alone_as_effdets_does():
+    from effdet.data.transforms import resolve_fill_color
+
+    mean = [0.5, 0.25, 0.1]
+    config = get_config("d0").replace({"mean": mean})
+    assert config.fill_color == resolve_fill_color("mean", mean)
+    given = {"mean": mean, "fill_color": [0, 0, 0]}
+    assert get_config("d0").replace(given).fill_color == (0, 0, 0)
+    assert get_config("d0").replace({"std": mean}).fill_color == get_config("d0").fill_color
