@@ -17,7 +17,7 @@ from effdet_deploy.exporters.delivery import (
     scratch_path,
 )
 from effdet_deploy.exporters.lowering import lower_precision
-from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.exporters.source import load_source, run_as_given, specification_of
 from effdet_deploy.exporters.verifying import verifying_engine
 from effdet_deploy.files import staging
 from effdet_deploy.onnxgraph.finishing import finish_graph, name_nodes, write_onnx
@@ -60,7 +60,7 @@ def export(
     progress: Progress,
 ) -> Artifact:
     """Export to ``output``, an ``.onnx`` file; see :func:`effdet_deploy.exporters.export`."""
-    from effdet_deploy.pytorch.reference import EagerReference
+    from effdet_deploy.pytorch.reference import reference_of
 
     source = load_source(variant_or_model, options, progress)
     asked = specification_of(source, options, material.labels)
@@ -68,6 +68,7 @@ def export(
         progress("reading the pictures")
     material = material.decoded(asked.input)
     of_pictures = material.notes_for(asked)
+    source = run_as_given(source, asked, material.verification, progress)
     with staging(output) as directory:
         staged = directory / output.name
         traced = before_plugin(asked)
@@ -82,7 +83,7 @@ def export(
         if options.verify:
             progress("comparing with eager PyTorch")
             images = verification_images(spec.input, material.verification, spec.batch)
-            reference = EagerReference(source.model, spec)
+            reference = reference_of(source, spec)
             has_budget = options.max_map_drop is not None
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)
             report = verify_onnx(staged, spec, reference, images, tolerance)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec
+from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import UsageError
+from effdet_deploy.exporters.options import ExportOptions
+from effdet_deploy.parity.comparison import verify
+from effdet_deploy.parity.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from torch import nn
 
     from effdet_deploy.artifact.labels import Labels
-    from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.detection.pictures import Pictures
+    from effdet_deploy.parity.verdict import ParityReport
     from effdet_deploy.progress import Progress
     from effdet_deploy.pytorch.weights.loading import LoadedModel
+
+_RUN_AS_GIVEN = 2
+"""Pictures that a module is run on before the export; at its end all are."""
 
 
 def load_source(
@@ -53,6 +62,77 @@ def load_source(
     return loaded_module(variant_or_model)
 
 
+def run_as_given(
+    source: LoadedModel, spec: DetectorSpec, pictures: Pictures, progress: Progress
+) -> LoadedModel:
+    """Run a module in memory beside our copy of it, before anything is made from the copy.
+
+    Args:
+        source: what was loaded; weights of a file have no module to run.
+        spec: of the artifact that was asked for.
+        pictures: that the artifact will be verified on; none are made ones.
+        progress: told of it.
+
+    Returns:
+        ``source`` with a sentence for each thing that the user should know.
+
+    Raises:
+        UsageError: the module gives something else than its weights in our network; the layer
+            where it begins is named.
+    """
+    if source.given is None:
+        return source
+    from effdet_deploy.pytorch.departures import first_departure, hooks_in
+    from effdet_deploy.pytorch.reference import EagerReference, GivenReference
+
+    progress("running the module as it was given")
+    images = verification_images(spec.input, pictures)[:_RUN_AS_GIVEN]
+    given = GivenReference(source.given, source.model, spec)
+    copied = EagerReference(source.model, dataclasses.replace(spec, output=given.spec.output))
+    report = verify(given, copied, images, TOLERANCES["fp32"])
+    hooks = hooks_in(source)
+    listed = ", ".join(f"a {' and a '.join(each.kinds)} on {each.name}" for each in hooks)
+    what = _what_differs(report)
+    if what:
+        where = first_departure(source, spec.input, images[0])
+        hooked = "" if where or not hooks else f"It has {listed}."
+        raise UsageError(
+            f"The module in memory is not what its configuration describes: {what}. "
+            f"{where or hooked}".strip(),
+            "Undo the change before the export, or build the module from a configuration that "
+            "says it.",
+        )
+    notes = list(source.notes)
+    if hooks:
+        notes.append(
+            f"The module has {listed}: on {len(images)} pictures that changes nothing, and the "
+            "artifact does not have it."
+        )
+    rows, of_bench = spec.output.max_detections, source.max_detections
+    if of_bench is not None and rows != ExportOptions.max_detections:
+        because = "the bench gives as many" if rows == of_bench else f"the bench gives {of_bench}"
+        notes.append(f"The artifact gives {rows} rows; {because}.")
+    return dataclasses.replace(source, notes=tuple(notes))
+
+
+def _what_differs(report: ParityReport) -> str:
+    """Say in a clause how a module differs from our copy of it; empty where it does not."""
+    for each in report.outputs:
+        if each.status == "failed":
+            allowed = each.allowed or 0.0
+            return (
+                f"its {each.name} differ by {each.errors.largest:.2g} from those of its weights in "
+                f"the network of that configuration, which round by {allowed:.2g}"
+            )
+    found = report.detections
+    if found is not None and found.status == "failed":
+        return (
+            f"of {found.candidate_count} detections of its bench {found.matched} are what effdet's "
+            f"NMS finds in its own heads ({found.reason})"
+        )
+    return ""
+
+
 def _address(variant: str | None, options: ExportOptions) -> str:
     """Return where weights would be downloaded from; without the query, which may hold a key."""
     from effdet_deploy.pytorch.network import get_config
@@ -75,7 +155,8 @@ def specification_of(
 ) -> DetectorSpec:
     """Describe the artifact that ``options`` ask for; the graph's own facts come later.
 
-    ``labels`` name its classes; where there are none, those of the weights do.
+    ``labels`` name its classes; where there are none, those of the weights do. It gives as many
+    rows as the bench in memory does, where no other number was asked for.
     """
     from effdet_deploy.pytorch.graph import describe
 
@@ -85,6 +166,9 @@ def specification_of(
         classes = class_specs(number, source.labels, source.category_ids)
     else:
         classes, said = labels.classes(number, options.labels_by)
+    rows, candidates = options.max_detections, options.candidates
+    if source.max_detections is not None and rows == ExportOptions.max_detections:
+        rows, candidates = source.max_detections, max(candidates, source.max_detections)
     return describe(
         source.config,
         source.base_config,
@@ -93,8 +177,8 @@ def specification_of(
             nms=options.nms,
             score_threshold=options.score_threshold,
             iou_threshold=options.iou_threshold,
-            candidates=PLUGIN_CANDIDATES if options.nms == "plugin" else options.candidates,
-            max_detections=options.max_detections,
+            candidates=PLUGIN_CANDIDATES if options.nms == "plugin" else candidates,
+            max_detections=rows,
             nms_steps=options.nms_steps,
             box_format=options.box_format,
             nms_form="matrix" if options.target == "tensorrt" else "blocks",

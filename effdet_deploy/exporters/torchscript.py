@@ -11,7 +11,7 @@ from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY
 from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, scratch_path
-from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.exporters.source import load_source, run_as_given, specification_of
 from effdet_deploy.files import staging
 from effdet_deploy.parity.comparison import verify
 from effdet_deploy.parity.side import RuntimeSide
@@ -38,7 +38,7 @@ def export(
 ) -> Artifact:
     """Export to ``output``, a ``.torchscript`` file; see :func:`effdet_deploy.exporters.export`."""
     from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
-    from effdet_deploy.pytorch.reference import EagerReference
+    from effdet_deploy.pytorch.reference import reference_of
     from effdet_deploy.pytorch.scripting import script_archive
 
     source = load_source(variant_or_model, options, progress)
@@ -47,6 +47,7 @@ def export(
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
     material = material.decoded(spec.input)
+    source = run_as_given(source, spec, material.verification, progress)
     notes = (*source.notes, *material.notes_for(spec))
     with staging(output) as directory:
         progress("compiling the pipeline")
@@ -69,5 +70,5 @@ def export(
                 closing(load_runtime(staged, "torchscript", "cpu")) as whole,
             ):
                 candidate = RuntimeSide(spec, None if spec.output.nms == "none" else whole, raw)
-                report = verify(candidate, EagerReference(source.model, spec), images)
+                report = verify(candidate, reference_of(source, spec), images)
         return deliver_artifact(staged, output, spec, report, notes)

@@ -9,20 +9,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME, BatchSpec, PrecisionSpec
+from effdet_deploy.artifact.anchors import anchor_count
+from effdet_deploy.artifact.spec import (
+    DETECTION_OUTPUTS,
+    HEAD_OUTPUTS,
+    INPUT_NAME,
+    BatchSpec,
+    PrecisionSpec,
+)
 from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
+from effdet_deploy.errors import UsageError
 from effdet_deploy.pytorch.weights.loading import build_model
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from effdet_deploy.artifact.spec import DetectorSpec, InputSpec
     from effdet_deploy.pytorch.network import EfficientDet
+    from effdet_deploy.pytorch.weights.given import GivenModule
+    from effdet_deploy.pytorch.weights.loading import LoadedModel
 
     Heads = dict[str, NDArray[Any]]
+
+
+_EFFDET_IOU = 0.5
+"""Of the NMS in effdet's benches."""
 
 
 class EagerReference:
@@ -65,8 +79,9 @@ class EagerReference:
             self._double = copy.deepcopy(self.network).double()
         return self._run(self._double, batch, torch.float64)
 
-    def detections(self, _batch: NDArray[Any]) -> None:
+    def detections(self, _batch: NDArray[Any]) -> Heads | None:
         """Return None: it gives heads alone."""
+        return None
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Heads:
         """Return the raw heads; raises TensorError on unfit feeds."""
@@ -75,7 +90,9 @@ class EagerReference:
     def close(self) -> None:
         """Do nothing: the network is Python's own."""
 
-    def _run(self, network: nn.Module, batch: NDArray[Any], dtype: torch.dtype) -> Heads:
+    def _run(
+        self, network: Callable[[Tensor], Any], batch: NDArray[Any], dtype: torch.dtype
+    ) -> Heads:
         pixels = torch.from_numpy(normalize(batch, self.spec.input))
         runs = []
         with torch.no_grad():
@@ -85,6 +102,97 @@ class EagerReference:
                 runs.append((flatten_levels(logits, self._classes), flatten_levels(regression, 4)))
         joined = (np.concatenate(column) for column in zip(*runs, strict=True))
         return dict(zip(HEAD_OUTPUTS, joined, strict=True))
+
+
+class GivenReference(EagerReference):
+    """A module in memory, run as it was given: whatever was done to it is in what it gives.
+
+    Args:
+        given: the module.
+        network: our copy of its network, which says how large float32's rounding is.
+        spec: of the artifact that is compared with it.
+    """
+
+    def __init__(self, given: GivenModule, network: EfficientDet, spec: DetectorSpec) -> None:
+        super().__init__(network, spec)
+        self._given = given
+        self._last: tuple[NDArray[Any], Heads, NDArray[Any] | None] | None = None
+        # effdet's benches suppress at this IoU, and give so many rows.
+        bench, output = given.bench, spec.output
+        self._has_rows = (
+            output.iou_threshold == _EFFDET_IOU and bench is not None
+        ) and output.max_detections <= bench.max_det_per_image
+        if bench is not None:
+            pairs = self._classes * len(bench.anchors.boxes)
+            raw = dataclasses.replace(
+                self.spec.output, candidates=min(pairs, bench.max_detection_points)
+            )
+            self.spec = dataclasses.replace(self.spec, output=raw)
+
+    def heads(self, batch: NDArray[Any]) -> Heads:
+        """Return what the module's own network gives, float32."""
+        return self._answers(batch)[0]
+
+    def heads64(self, batch: NDArray[Any]) -> Heads:
+        """Return the same without float32's rounding, as large as it is in our copy."""
+        exact, rounded = super().heads64(batch), super().heads(batch)
+        return {
+            name: each + (exact[name] - rounded[name]) for name, each in self.heads(batch).items()
+        }
+
+    def detections(self, batch: NDArray[Any]) -> Heads | None:
+        """Return a bench's own rows; None where there are none, or where others are asked for."""
+        rows = self._answers(batch)[1]
+        if rows is None or not self._has_rows:
+            return None
+        output = self.spec.output
+        rows = rows[:, : output.max_detections]
+        found = (rows[..., 5] > 0) & (rows[..., 4] >= output.score_threshold)
+        # Best first, so that what is left out stands at the end.
+        rows = np.where(found[..., None], rows, 0)
+        columns = [0, 1, 2, 3] if output.box_format == "xyxy" else [1, 0, 3, 2]
+        values = (
+            found.sum(axis=1, keepdims=True).astype(np.int32),
+            rows[..., columns],
+            rows[..., 4],
+            np.maximum(rows[..., 5] - 1, 0).astype(np.int32),
+        )
+        return dict(zip(DETECTION_OUTPUTS, values, strict=True))
+
+    def _answers(self, batch: NDArray[Any]) -> tuple[Heads, NDArray[Any] | None]:
+        """Run the module once a batch: heads and detections are asked for one after the other."""
+        if self._last is None or self._last[0] is not batch:
+            rows: list[NDArray[Any]] = []
+            taken = self.spec.input
+            anchors = anchor_count(self.spec.anchors, taken.height, taken.width)
+
+            def levels(image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+                logits, codes, found = self._given.run(image)
+                for what, each, channels in (
+                    ("class logits", logits, self._classes),
+                    ("box codes", codes, 4),
+                ):
+                    count = sum(level[0].numel() for level in each) / channels
+                    if count != anchors:
+                        raise UsageError(
+                            f"The module in memory gives {what} for {count:g} anchors, and its "
+                            f"configuration has {anchors}.",
+                            "Undo the change before the export, or build the module from a "
+                            "configuration that says it.",
+                        )
+                rows.extend([] if found is None else [found.numpy()])
+                return logits, codes
+
+            heads = self._run(levels, batch, torch.float32)
+            self._last = batch, heads, np.concatenate(rows) if rows else None
+        return self._last[1:]
+
+
+def reference_of(source: LoadedModel, spec: DetectorSpec) -> EagerReference:
+    """Return what an artifact of ``source`` is compared with: the user's own module, or ours."""
+    if source.given is None:
+        return EagerReference(source.model, spec)
+    return GivenReference(source.given, source.model, spec)
 
 
 def normalize(batch: NDArray[Any], spec: InputSpec) -> NDArray[np.float64]:

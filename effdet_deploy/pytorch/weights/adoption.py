@@ -1,51 +1,89 @@
-"""Models that are already in memory: ours, or effdet's with or without a bench around it."""
+"""From a module in memory to our network: what its configuration and its bench say."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from effdet_deploy.errors import UsageError
 from effdet_deploy.pytorch.network.config import ModelConfig
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.registry import get_config
-from effdet_deploy.pytorch.weights.fitting import load_state
+from effdet_deploy.pytorch.weights.anchor_evidence import with_anchors
+from effdet_deploy.pytorch.weights.fitting import infer_num_classes, load_state
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from effdet_deploy.pytorch.weights.given import GivenModule
+
 _READ_OTHERWISE = ("name", "url", "fpn_name", "head_act_type", "aspect_ratios", "fill_color")
 """Fields of ours whose namesakes in effdet's config have another form, or stay the variant's."""
+_COMPILED = "_orig_mod."
+"""What ``torch.compile`` puts before the names of a part's weights."""
+_QUANTIZED = (".quantized", ".qat", "torchao")
+"""In the names of the modules that quantized layers are of."""
+NAME = "a model in memory"
+_UNDO = "Undo what was changed in it, or build it from a configuration that says so."
 
 
-def adopt_module(module: nn.Module) -> EfficientDet:
-    """Return our network with the weights of ``module``, which is not changed.
+def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:
+    """Return our network with the weights of a module, which is not changed.
 
-    Args:
-        module: our network; an ``effdet`` network, bench or EMA wrapper; or either in DataParallel.
+    What ours cannot do is refused where the module's parts tell it; where only what it gives tells
+    it, it has to be run.
+
+    Returns:
+        The network, and a sentence for each thing that was taken from the module and is not in its
+        configuration.
 
     Raises:
-        UsageError: the module is something else, or has parts that ours has not.
-        WeightsError: its weights do not fit what its config says.
+        UsageError: the module has parts that ours has not, or its bench uses soft NMS.
+        WeightsError: its weights do not fit its configuration; or its bench's anchors are those of
+            none.
     """
-    network: Any = module
-    # DataParallel and EMA hold it as ``module``, effdet's benches as ``model``.
-    while not isinstance(network, EfficientDet):
-        inner = getattr(network, "module", None) or getattr(network, "model", None)
-        if inner is None:
-            break
-        network = inner
-    if isinstance(network, EfficientDet):
-        return copy.deepcopy(network).cpu().float().eval()
-    if not hasattr(network, "config") or not hasattr(network, "box_net"):
+    network = given.network
+    _refuse_quantized(network)
+    if getattr(given.bench, "soft_nms", False):
         raise UsageError(
-            f"A {type(module).__name__} is neither an effdet-deploy nor an effdet model.",
-            "Pass effdet_deploy.pytorch.network.create_model(...) or effdet.create_model(...).",
+            "The bench in memory uses soft NMS (soft_nms is True), and an artifact's NMS is hard.",
+            "Set soft_nms of the bench to False, and see that its detections are still good.",
         )
-    adopted = EfficientDet(_config_of(network))
-    load_state(adopted, network.state_dict(), "a model in memory")
-    return adopted.eval()
+    config = network.config if isinstance(network, EfficientDet) else _config_of(network)
+    state = {key.replace(_COMPILED, ""): each for key, each in network.state_dict().items()}
+    notes = [given.note] if given.note else []
+    classes = infer_num_classes(state)
+    if classes is not None and classes != config.num_classes:
+        notes.append(f"num_classes is {classes}: the heads say so, not {config.num_classes}.")
+        config = config.replace({"num_classes": classes})
+    if given.bench is not None:
+        boxes = given.bench.anchors.boxes.detach().cpu().numpy()
+        config, said = with_anchors(config, boxes, (), NAME)
+        notes += said
+    adopted = EfficientDet(config)
+    load_state(adopted, state, NAME, _UNDO)
+    return adopted.eval(), tuple(notes)
+
+
+def _refuse_quantized(network: nn.Module) -> None:
+    found = [
+        (name, type(each).__name__)
+        for name, each in network.named_modules()
+        if any(part in type(each).__module__ for part in _QUANTIZED)
+    ]
+    found += [
+        (name, type(each.data).__name__)
+        for name, each in network.named_parameters()
+        if each.is_quantized or type(each.data) is not torch.Tensor
+    ]
+    if found:
+        name, kind = found[0]
+        raise UsageError(
+            f"The model in memory is quantized: {name} is a {kind}.",
+            "Export it as it was before, and ask for INT8 in the graph: precision='int8'.",
+        )
 
 
 def _config_of(network: Any) -> ModelConfig:
@@ -64,12 +102,13 @@ def _config_of(network: Any) -> ModelConfig:
     fields |= {name: theirs[name] for name in ("fpn_name", "head_act_type") if theirs.get(name)}
     if (fill := theirs.get("fill_color")) is not None:
         fields["fill_color"] = (fill, fill, fill) if isinstance(fill, int) else _plain(fill)
+    level_first = getattr(network.class_net, "bn_level_first", False)
     return get_config(theirs.name).replace(
         fields
         | {
             "norm_eps": theirs.norm_kwargs["eps"],
             "aspect_ratios": tuple(map(_plain, theirs.aspect_ratios)),
-            "head_bn_level_first": network.class_net.bn_level_first,
+            "head_bn_level_first": level_first,
         }
     )
 

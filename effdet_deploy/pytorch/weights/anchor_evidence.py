@@ -63,8 +63,7 @@ def with_anchors(
     if said is None:
         raise WeightsError(
             f"'{name}' holds {len(boxes)} anchors that are not on the grid of {config.name}.",
-            "Name the config fields that it was trained with (--config FILE.json), or save the "
-            "network without its bench.",
+            "Give the network without its bench, with the config fields that it was trained with.",
         )
     return settle(config, vars(said), chosen, f"the anchors in '{name}'")
 
@@ -128,7 +127,9 @@ def _shapes(
     if np.abs(octaves[:, 0] - octaves[:, 1]).max() > _RELATIVE:
         return None
     even = even_octaves(config.num_scales)
-    scales = even if np.allclose(octaves[:, 0], even, rtol=_RELATIVE) else tuple(octaves[:, 0])
+    scales = (
+        even if np.allclose(octaves[:, 0], even, rtol=_RELATIVE) else tuple(octaves[:, 0].tolist())
+    )
     # Scale and aspects are known only as products: a square among the aspects is 1 by 1, and
     # without one the configuration's own scale is taken.
     first = per_octave[0]

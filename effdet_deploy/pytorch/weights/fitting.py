@@ -27,20 +27,34 @@ _COUNTER = ".num_batches_tracked"
 """A training counter that old checkpoints lack and that nothing here reads."""
 
 
-def load_state(model: EfficientDet, state_dict: Mapping[str, Tensor], name: str) -> None:
+def load_state(
+    model: EfficientDet, state_dict: Mapping[str, Tensor], name: str, remedy: str = ""
+) -> None:
     """Load weights into ``model``; every name and shape must be there and fit.
 
     Args:
         model: where to.
         state_dict: the weights under plain names.
-        name: how to call the checkpoint in an error.
+        name: how to call what they are from in an error, quoted where it is a file's.
+        remedy: what to do where they do not fit; default the class count or the variants that they
+            look like, where that can be told.
 
     Raises:
-        WeightsError: missing, unexpected and misshapen names, ten of each and their counts; the
-            class count or the variants they look like, where that can be told.
+        WeightsError: they are for pictures of other channels; or missing, unexpected and misshapen
+            names, ten of each and their counts.
     """
+    config = model.config
     current = model.state_dict()
     wanted, given = _shapes(current), _shapes(state_dict)
+    # A backbone's first convolution is the one that takes the picture.
+    stem = next(key for key in wanted if len(wanted[key]) == 4)
+    channels, of_config = given.get(stem, ())[1:2], wanted[stem][1:2]
+    if channels and channels != of_config:
+        raise WeightsError(
+            f"The network of '{name}' takes pictures of {channels[0]} channels, and the "
+            f"configuration of {config.name} pictures of {of_config[0]}.",
+            f"Train it with in_chans={of_config[0]}.",
+        )
     problems = {
         "missing": [key for key in wanted if key not in given and not key.endswith(_COUNTER)],
         "unexpected": [key for key in given if key not in wanted],
@@ -57,11 +71,10 @@ def load_state(model: EfficientDet, state_dict: Mapping[str, Tensor], name: str)
         if keys
     ]
     if counted:
-        config = model.config
         raise WeightsError(
-            f"The checkpoint '{name}' does not fit {config.name} with {config.num_classes} "
-            f"classes: {'; '.join(counted)}.",
-            _remedy(config, state_dict),
+            f"'{name}' does not fit {config.name} with {config.num_classes} classes: "
+            f"{'; '.join(counted)}.",
+            remedy or _remedy(config, state_dict),
         )
     counters = {key: current[key] for key in current.keys() - state_dict.keys()}
     model.load_state_dict({**counters, **state_dict}, strict=True)
@@ -83,10 +96,14 @@ def _remedy(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> str:
             f"The checkpoint has {classes} classes, the model {config.num_classes}: "
             f"pass --num-classes {classes}."
         )
+    if config.name in variants:
+        own = config.overrides_of(get_config(config.name)).keys() - {"num_classes", "image_size"}
+        return f"They are those of {config.name} as it is: leave {', '.join(sorted(own))} out."
     if variants:
+        more = f" --num-classes {classes}" if classes != config.num_classes else ""
         return (
             f"These look like the weights of {' or '.join(variants)} with {classes} classes: "
-            f"pass --variant {variants[0]} --num-classes {classes}."
+            f"pass --variant {variants[0]}{more}."
         )
     return "Name the variant and the config overrides that the checkpoint was trained with."
 

@@ -11,7 +11,7 @@ from effdet_deploy.errors import UsageError, WeightsError
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.random_weights import randomize
 from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
-from effdet_deploy.pytorch.weights.adoption import adopt_module
+from effdet_deploy.pytorch.weights.adoption import NAME, adopt_module
 from effdet_deploy.pytorch.weights.agreement import settle
 from effdet_deploy.pytorch.weights.anchor_evidence import with_anchors
 from effdet_deploy.pytorch.weights.checkpoint import (
@@ -23,6 +23,7 @@ from effdet_deploy.pytorch.weights.checkpoint import (
 )
 from effdet_deploy.pytorch.weights.download import fetch
 from effdet_deploy.pytorch.weights.fitting import guess_variants, infer_num_classes, load_state
+from effdet_deploy.pytorch.weights.given import GivenModule, find_network
 from effdet_deploy.pytorch.weights.origins import EFFDET, origin_of
 from effdet_deploy.pytorch.weights.translation import in_our_names
 
@@ -48,7 +49,8 @@ class LoadedModel:
     ``weights_sha256`` is over the weights as loaded, the same for every container. ``source``
     says in a few words where they came from, without directories. ``origin`` is the project whose
     network they are; ``assumed`` what the file does not say, ``notes`` what was taken from it: a
-    sentence each.
+    sentence each. ``given`` is the module in memory that the model was made from, and
+    ``max_detections`` how many rows its bench gives.
     """
 
     model: EfficientDet
@@ -61,6 +63,8 @@ class LoadedModel:
     origin: str = EFFDET
     assumed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    given: GivenModule | None = None
+    max_detections: int | None = None
 
 
 def build_model(
@@ -120,10 +124,18 @@ def build_model(
 
 
 def loaded_module(module: nn.Module) -> LoadedModel:
-    """Take a model in memory, ours or effdet's, as :func:`adopt_module` describes."""
-    model = adopt_module(module)
-    require_finite(model.state_dict(), "a model in memory")
-    return _loaded(model, get_config(model.config.name), CheckpointMetadata(), "a model in memory")
+    """Take a model in memory, ours or effdet's, alone or in a bench or another wrapper.
+
+    Raises:
+        UsageError: it is something else, or has parts that ours has not.
+        WeightsError: its weights are not finite, or its anchors those of no configuration.
+    """
+    given = find_network(module)
+    model, notes = adopt_module(given)
+    require_finite(model.state_dict(), NAME)
+    loaded = _loaded(model, get_config(model.config.name), CheckpointMetadata(), NAME)
+    rows = None if given.bench is None else int(given.bench.max_det_per_image)
+    return dataclasses.replace(loaded, notes=notes, given=given, max_detections=rows)
 
 
 def published_url(config: ModelConfig) -> str:

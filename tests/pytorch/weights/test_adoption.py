@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import effdet
 import pytest
@@ -12,9 +13,13 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from effdet_deploy.errors import UsageError, WeightsError
-from effdet_deploy.pytorch.weights.adoption import adopt_module
+from effdet_deploy.pytorch.weights import adoption
+from effdet_deploy.pytorch.weights.given import find_network
 from effdet_deploy.pytorch.weights.loading import loaded_module
 from tests.networks import conditioned
+
+if TYPE_CHECKING:
+    from effdet_deploy.pytorch.network import EfficientDet
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +28,10 @@ def theirs() -> nn.Module:
         "efficientdet_w0", num_classes=7, image_size=(128, 192), pretrained_backbone=False
     )
     return network.eval()
+
+
+def adopt_module(module: nn.Module) -> EfficientDet:
+    return adoption.adopt_module(find_network(module))[0]
 
 
 def outputs(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:

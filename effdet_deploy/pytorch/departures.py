@@ -1,0 +1,145 @@
+"""Where a module in memory departs from the network that its configuration describes."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from effdet_deploy.pytorch.reference import normalize
+from effdet_deploy.pytorch.weights.given import hooks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import InputSpec
+    from effdet_deploy.pytorch.weights.loading import LoadedModel
+
+    Seen = dict[str, list[Tensor]]
+
+_SAMPLED = 4096
+"""Values kept of what a layer gives: enough to tell two layers apart, and little memory."""
+_RELATIVE = 1e-3
+"""Of a layer's largest value: above what rounding adds up to, below what a change makes."""
+
+
+@dataclass(frozen=True)
+class Hooked:
+    """A module that calls hooks which ours does not have.
+
+    Attributes:
+        name: where it is in what was given.
+        kinds: of its hooks.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+
+
+def hooks_in(source: LoadedModel) -> list[Hooked]:
+    """Return the hooks of the module in memory that are not those of its backbone's own kind."""
+    given = source.given
+    if given is None:
+        return []
+    ours = {name: hooks_of(each) for name, each in source.model.named_modules()}
+    found = []
+    for name, each in given.module.named_modules():
+        inside = name.removeprefix(given.path).removeprefix(".")
+        kinds = [kind for kind in hooks_of(each) if kind not in ours.get(inside, ())]
+        if kinds:
+            found.append(Hooked(name or type(each).__name__, tuple(kinds)))
+    return found
+
+
+def first_departure(source: LoadedModel, spec: InputSpec, picture: NDArray[np.uint8]) -> str:
+    """Name the first layer that gives something else than our copy of it, and why.
+
+    Args:
+        source: a module in memory and our copy.
+        spec: of the network's input.
+        picture: RGB uint8 ``[H,W,3]`` of that size.
+
+    Returns:
+        A sentence, or nothing where no layer is to blame.
+    """
+    given = source.given
+    if given is None:
+        return ""
+    pixels = torch.from_numpy(normalize(picture[None], spec)).float()
+    theirs = _sampled(given.network, lambda: given.run(pixels))
+    with torch.no_grad():
+        ours = _sampled(source.model, lambda: source.model(pixels))
+    name = next(
+        (each for each in theirs if each in ours and _differ(theirs[each], ours[each])), None
+    )
+    if name is None:
+        return ""
+    layers = dict(given.network.named_modules())
+    # A hook before a module shows first in what is inside it.
+    around = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+    hooked = (each for each in around if "forward pre-hook" in hooks_of(layers[each]))
+    name = next(hooked, name)
+    reason = _reason(layers[name], source.model.get_submodule(name))
+    return f"The first layer that gives something else is {name}{reason}."
+
+
+def _sampled(network: nn.Module, run: Callable[[], Any]) -> Seen:
+    """Run a network and keep some values of what each layer gives, by name, in order of calls."""
+    seen: Seen = {}
+
+    def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            flat = output.detach().float().cpu().flatten()
+            step = max(1, len(flat) // _SAMPLED)
+            # Copied: an activation that works in place would change it afterwards.
+            seen.setdefault(name, []).append(flat[::step].clone())
+
+    with contextlib.ExitStack() as stack:
+        for name, module in network.named_modules():
+            stack.callback(module.register_forward_hook(partial(keep, name)).remove)
+        run()
+    return seen
+
+
+def _differ(theirs: list[Tensor], ours: list[Tensor]) -> bool:
+    """Tell whether any call of a layer gave what no call of its copy gave.
+
+    The heads, which all levels share, go through levels and repeats in another order than ours.
+    """
+    return not all(any(_same(one, other) for other in ours) for one in theirs)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    largest = max(float(other.abs().max()), 1.0)
+    return float((one - other).abs().max()) <= _RELATIVE * largest
+
+
+def _reason(layer: nn.Module, copied: nn.Module) -> str:
+    """Say what a layer has that its copy has not, as a clause; empty where that is not seen."""
+    hooks = [kind for kind in hooks_of(layer) if kind not in hooks_of(copied)]
+    if hooks:
+        return f", which has a {hooks[0]}"
+    for inside, mine in _leaves(copied):
+        there = dict(layer.named_modules()).get(inside)
+        if there is not None and _form(there) != _form(mine):
+            return f", where there is {_form(there)} in place of {_form(mine)}"
+    return ""
+
+
+def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, each in module.named_modules():
+        if not any(each.children()):
+            yield name, each
+
+
+def _form(module: nn.Module) -> str:
+    return f"{type(module).__name__}({module.extra_repr()})"
