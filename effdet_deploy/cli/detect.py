@@ -24,6 +24,10 @@ def run(
         float | None,
         typer.Option(help="Leave out detections below it; default 0.3, or the model's if higher."),
     ] = None,
+    font: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw class names with it before installed fonts."),
+    ] = None,
     backend: option.Backend = "auto",
     device: option.Device = "auto",
     threads: option.Threads = None,
@@ -37,8 +41,11 @@ def run(
     """Detect in pictures with an exported model; annotated pictures and JSON."""
     from effdet_deploy.detection import outputs
     from effdet_deploy.detection.detector import load
+    from effdet_deploy.detection.fonts import require_font
     from effdet_deploy.reports.listings import render_detections
 
+    if font is not None:
+        require_font(font)
     copies = outputs.copies_of(inputs, output)
     result = json_file or output / "detections.json"
     outputs.require_directory(output)
@@ -46,7 +53,7 @@ def run(
     made = {each.resolve() for each in (output, *output.parents)}
     if result.parent.is_dir() or result.parent.resolve() not in made:
         console.require_targets(result)
-    console.require_distinct(result, *console.with_sidecars(model), *copies, *copies.values())
+    console.require_distinct(result, font, *console.with_sidecars(model), *copies, *copies.values())
     with load(model, backend, device, threads, trust, allow_saturation) as detector:
         threshold = outputs.shown_threshold(detector, score_threshold)
         output.mkdir(parents=True, exist_ok=True)
@@ -57,9 +64,13 @@ def run(
                 f"computes it in {computed.upper()}."
             )
         with console.counted(len(copies)) as progress:
-            done = outputs.detect_files(detector, copies, threshold, partial(progress, "Detecting"))
+            done = outputs.detect_files(
+                detector, copies, threshold, partial(progress, "Detecting"), font
+            )
     console.write_json(result, {"model": model.name} | done)
     console.stdout().print(render_detections(done["images"]))
+    if escaped := outputs.about_letters(done["images"], font):
+        console.note(escaped)
     summary = outputs.summarize(done["images"])
     places = f"annotated copies in {output}, JSON in {result}."
     console.stderr().print(f"{summary}; {places}", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import itertools
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from effdet_deploy.detection.fonts import Lettering
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import MissingPackageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
+    from effdet_deploy.detection.fonts import Font
     from effdet_deploy.detection.images import ImageSource
 
     Color = tuple[int, int, int]
-    Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 # The golden ratio spreads the hues of neighboring classes as far apart as any number of them can.
 _HUE_STEP = 0.61803398875
@@ -97,22 +101,28 @@ class Detections:
             data={"class_name": np.array([self.names[label] for label in self.labels], dtype=str)},
         )
 
-    def draw(self, image: ImageSource) -> Image.Image:
+    def draw(self, image: ImageSource, font: Path | None = None) -> Image.Image:
         """Draw the boxes with class, score and a color per class on a copy of ``image``.
 
-        Lines and letters grow with the picture. ``image`` is whatever ``load_image`` reads.
+        Lines and letters grow with the picture. ``image`` is whatever ``load_image`` reads;
+        ``font`` is a file that comes before Pillow's own font and the installed ones. What none of
+        them can write is escaped.
+
+        Raises:
+            DataError: ``font`` is no font.
         """
         canvas = Image.fromarray(load_image(image))
         draw = ImageDraw.Draw(canvas)
         extent = max(canvas.size)
         line = max(2, round(extent / 320))
-        font = _font(max(11, round(extent / 45)))
+        lettering = Lettering(max(11, round(extent / 45)), font)
         # The best detection comes last and lies on top; labels lie above all boxes.
         rows = [row for row in self._rows() if row[0][0] < row[0][2] and row[0][1] < row[0][3]]
         for box, _, label in reversed(rows):
             draw.rounded_rectangle(box, radius=2 * line, outline=class_color(label), width=line)
         for box, score, label in reversed(rows):
-            _draw_chip(draw, box, f"{self.names[label]} {score:.0%}", class_color(label), font)
+            text = f"{self.names[label]} {score:.0%}"
+            _draw_chip(draw, box, text, class_color(label), lettering)
         return canvas
 
     def _rows(self) -> list[tuple[list[float], float, int]]:
@@ -129,21 +139,16 @@ def class_color(label: int) -> Color:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def _font(size: int) -> Font:
-    try:
-        return ImageFont.load_default(size)
-    except (ImportError, OSError):
-        # A Pillow built without FreeType has one bitmap font of one size.
-        return ImageFont.load_default()
-
-
 def _draw_chip(
-    draw: ImageDraw.ImageDraw, box: list[float], text: str, color: Color, font: Font
+    draw: ImageDraw.ImageDraw, box: list[float], text: str, color: Color, lettering: Lettering
 ) -> None:
     """Draw the label above the box; inside it where there is no room, and never off the picture."""
-    left, _, right, _ = draw.textbbox((0, 0), text, font=font)
+    runs = lettering.runs(text)
+    starts = [0.0, *itertools.accumulate(font.getlength(part) for part, font in runs)]
+    left = draw.textbbox((0, 0), runs[0][0], font=runs[0][1])[0]
+    right = draw.textbbox((starts[-2], 0), runs[-1][0], font=runs[-1][1])[2]
     # Capitals and descenders in every label: all chips of a picture have one height.
-    _, top, _, bottom = draw.textbbox((0, 0), "Ay", font=font)
+    _, top, _, bottom = draw.textbbox((0, 0), "Ay", font=lettering.main)
     pad = max(2, round((bottom - top) * 0.25))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
     x = max(0, min(box[0], draw.im.size[0] - width))
@@ -152,4 +157,11 @@ def _draw_chip(
     # Perceived brightness: the weights of Rec. 709.
     brightness = np.dot(color, (0.2126, 0.7152, 0.0722)) / 255
     ink = (0, 0, 0) if brightness > 0.45 else (255, 255, 255)
-    draw.text((x + pad - left, y + pad - top), text, fill=ink, font=font)
+    for start, (part, font) in zip(starts, runs, strict=False):
+        # Fonts stand on one line: each begins at its own ascent above it.
+        rise = _ascent(lettering.main) - _ascent(font)
+        draw.text((x + pad - left + start, y + pad - top + rise), part, fill=ink, font=font)
+
+
+def _ascent(font: Font) -> int:
+    return font.getmetrics()[0] if isinstance(font, ImageFont.FreeTypeFont) else 0

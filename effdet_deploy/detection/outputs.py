@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.detection.detector import detect_each
+from effdet_deploy.detection.fonts import unwritten
 from effdet_deploy.detection.images import find_images
 from effdet_deploy.errors import ImageError, UsageError
 from effdet_deploy.files import deliver, require_writable_target, staging
@@ -92,6 +93,7 @@ def detect_files(
     copies: Mapping[Path, Path],
     threshold: float,
     progress: Callable[[int], None],
+    font: Path | None = None,
 ) -> dict[str, Any]:
     """Detect in picture files, write an annotated copy of each and return the document for JSON.
 
@@ -100,10 +102,11 @@ def detect_files(
         copies: each picture and where its copy goes; see :func:`copies_of`.
         threshold: drop detections below it.
         progress: told how many pictures are done.
+        font: what class names are drawn with before any other.
     """
     images = []
     for outcome in detect_each(detector, list(copies), threshold):
-        images.append(_saved(outcome, copies[outcome.source]))
+        images.append(_saved(outcome, copies[outcome.source], font))
         progress(len(images))
     runtime = detector.runtime
     return {
@@ -115,11 +118,11 @@ def detect_files(
     }
 
 
-def _saved(outcome: Outcome, copy: Path) -> dict[str, Any]:
+def _saved(outcome: Outcome, copy: Path, font: Path | None) -> dict[str, Any]:
     """Write the annotated copy and say what is on it, or what was wrong with the picture."""
     if outcome.detections is None or outcome.image is None:
         return {"file": str(outcome.source), "error": str(outcome.error)}
-    drawn = outcome.detections.draw(outcome.image)
+    drawn = outcome.detections.draw(outcome.image, font)
     with staging(copy) as directory:
         staged = directory / copy.name
         drawn.save(staged, quality=_JPEG_QUALITY)
@@ -140,6 +143,19 @@ def summarize(images: Sequence[Mapping[str, Any]]) -> str:
     done = [each for each in images if "error" not in each]
     count = sum(len(each["detections"]) for each in done)
     return f"Found {_counted(count, 'detection')} in {_counted(len(done), 'picture')}"
+
+
+def about_letters(images: Sequence[Mapping[str, Any]], font: Path | None) -> str:
+    """Say which class names on ``images`` had to be escaped; empty where none had."""
+    found = sorted({each["name"] for image in images for each in image.get("detections", ())})
+    odd = unwritten(found, font)
+    if not odd:
+        return ""
+    more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+    return (
+        f"No font here has all letters of '{odd[0]}'{more}: they are escaped on the pictures. "
+        "Name a font that has them with --font FILE."
+    )
 
 
 def require_all_read(images: Sequence[Mapping[str, Any]]) -> None:
