@@ -201,3 +201,19 @@ def import_failure(error: ImportError, package: str, engine: str, extra: str) ->
         f"The package '{package}' is installed and cannot be loaded: {error}.",
         "Install it again, with the libraries that it names.",
     )
+
+
+Rule = tuple[str, str, bool]
+"""Cause and remedy of a refusal, and whether it is to be refused."""
+
+
+def limit(option: str, wanted: str, given: object, holds: bool) -> Rule:
+    """Return the rule of a value that must lie in a range."""
+    return f"{option} must be {wanted}, not {given}.", "Choose a value in that range.", not holds
+
+
+def refuse(*rules: Rule) -> None:
+    """Raise UsageError for the first rule that is broken."""
+    for cause, remedy, is_broken in rules:
+        if is_broken:
+            raise UsageError(cause, remedy)

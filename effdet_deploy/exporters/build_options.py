@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, get_args
 
-from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.errors import UnknownNameError, limit, refuse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,19 +96,3 @@ class BuildOptions:
 def option_name(field: str) -> str:
     """Return the command line's name of a field: ``opt_level`` → ``--opt-level``."""
     return f"--{field.replace('_', '-')}"
-
-
-Rule = tuple[str, str, bool]
-"""Cause and remedy of a refusal, and whether it is to be refused."""
-
-
-def limit(option: str, wanted: str, given: object, holds: bool) -> Rule:
-    """Return the rule of a value that must lie in a range."""
-    return f"{option} must be {wanted}, not {given}.", "Choose a value in that range.", not holds
-
-
-def refuse(*rules: Rule) -> None:
-    """Raise UsageError for the first rule that is broken."""
-    for cause, remedy, is_broken in rules:
-        if is_broken:
-            raise UsageError(cause, remedy)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -18,36 +16,26 @@ from effdet_deploy.exporters.delivery import (
 )
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.source import load_source, run_as_given, specification_of
-from effdet_deploy.exporters.verifying import verifying_engine
+from effdet_deploy.exporters.verifying import verify_onnx
 from effdet_deploy.files import staging
-from effdet_deploy.onnxgraph.finishing import finish_graph, name_nodes, write_onnx
+from effdet_deploy.onnxgraph.finishing import finish_graph, prepare_graph, write_onnx
 from effdet_deploy.onnxgraph.nms_plugin import (
     CONSIDERED,
     NOT_RUN,
     attach_plugin,
     before_plugin,
 )
-from effdet_deploy.onnxgraph.pooling import write_out_pool_padding
 from effdet_deploy.onnxgraph.simplify import simplify
-from effdet_deploy.parity.comparison import verify
-from effdet_deploy.parity.side import RuntimeSide, open_heads
 from effdet_deploy.parity.tolerances import tolerance_for
-from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.instructions import describe_kernels
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
 
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
-    from effdet_deploy.parity.side import Side
-    from effdet_deploy.parity.tolerances import Tolerance
-    from effdet_deploy.parity.verdict import ParityReport
     from effdet_deploy.progress import Progress
     from effdet_deploy.pytorch.network import EfficientDet
 
@@ -103,15 +91,12 @@ def write_graph(
     Returns:
         The completed spec, and what the user should be told.
     """
-    from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
     from effdet_deploy.pytorch.tracing import example_input, trace
 
     progress("tracing the graph")
-    pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
     traced = scratch_path(path, "traced")
-    program = trace(pipeline, spec, opset)
-    name_nodes(program.model.graph)
-    write_out_pool_padding(program.model.graph)
+    program = trace(network, spec, opset)
+    prepare_graph(program.model.graph)
     program.save(traced)
     progress("simplifying the graph")
     simplified = scratch_path(path, "simplified")
@@ -120,26 +105,3 @@ def write_graph(
     finish_graph(model)
     spec = write_onnx(model, spec, path)
     return spec, (note,) if note else ()
-
-
-def verify_onnx(
-    path: Path,
-    spec: DetectorSpec,
-    reference: Side,
-    images: list[NDArray[np.uint8]],
-    tolerance: Tolerance | None = None,
-) -> ParityReport:
-    """Compare the file at ``path`` with eager PyTorch, on the CPU, in the engine that it is for.
-
-    That is ONNX Runtime, which computes a file for TensorRT in float as it is written, or OpenVINO
-    where it is installed. Of a graph that ends in a plugin, only the raw heads can be run; they are
-    finished in numpy.
-    """
-    engine, not_run = verifying_engine(spec.precision.target)
-    settings: dict[str, Any] = {"backend": engine, "device": "cpu"}
-    with contextlib.ExitStack() as stack:
-        raw, whole = open_heads(path, spec, stack, **settings), None
-        if spec.output.nms not in ("none", "plugin"):
-            whole = stack.enter_context(contextlib.closing(load_runtime(path, **settings)))
-        report = verify(RuntimeSide(spec, whole, raw), reference, images, tolerance)
-    return dataclasses.replace(report, computed_by=describe_kernels(engine), not_run=not_run)

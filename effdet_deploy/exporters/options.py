@@ -20,8 +20,8 @@ from effdet_deploy.artifact.spec import (
     PrecisionSpec,
     Target,
 )
-from effdet_deploy.errors import UnknownNameError, UsageError
-from effdet_deploy.exporters.build_options import BuildOptions, Rule, limit, refuse
+from effdet_deploy.errors import Rule, UnknownNameError, UsageError, limit, refuse
+from effdet_deploy.exporters.build_options import BuildOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,17 +1,29 @@
-"""Which engine on this machine an exported file is compared in."""
+"""An exported ONNX file compared with eager PyTorch, in the engine that it is for."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.util
 import warnings
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import DeviceError, EffdetDeployWarning
-from effdet_deploy.runtimes.instructions import instruction_set, is_exact
+from effdet_deploy.parity.comparison import verify
+from effdet_deploy.parity.side import open_export
+from effdet_deploy.runtimes.instructions import describe_kernels, instruction_set, is_exact
 
 if TYPE_CHECKING:
-    from effdet_deploy.artifact.spec import Target
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import DetectorSpec, Target
     from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.parity.side import Side
+    from effdet_deploy.parity.tolerances import Tolerance
+    from effdet_deploy.parity.verdict import ParityReport
 
 _NO_OPENVINO = (
     "OpenVINO, which the file is laid out for, is not installed here: ONNX Runtime computes it, in "
@@ -53,3 +65,22 @@ def require_verifiable(options: ExportOptions) -> None:
             "Leave --int8-range out for a file that is right on every x86 processor, or pass "
             "--no-verify.",
         )
+
+
+def verify_onnx(
+    path: Path,
+    spec: DetectorSpec,
+    reference: Side,
+    images: list[NDArray[np.uint8]],
+    tolerance: Tolerance | None = None,
+) -> ParityReport:
+    """Compare the file at ``path`` with eager PyTorch, on the CPU, in the engine that it is for.
+
+    That is ONNX Runtime, which computes a file for TensorRT in float as it is written, or OpenVINO
+    where it is installed.
+    """
+    engine, not_run = verifying_engine(spec.precision.target)
+    with contextlib.ExitStack() as stack:
+        candidate = open_export(path, spec, stack, backend=engine, device="cpu")
+        report = verify(candidate, reference, images, tolerance)
+    return dataclasses.replace(report, computed_by=describe_kernels(engine), not_run=not_run)

@@ -19,6 +19,7 @@ from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec, ExternalFile
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.files import sha256_file
+from effdet_deploy.onnxgraph.pooling import write_out_pool_padding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +39,13 @@ _CONSTANT_ROLES = {
 }
 
 
-def name_nodes(graph: ir.Graph) -> None:
+def prepare_graph(graph: ir.Graph) -> None:
     """Name every node of a freshly traced graph by module path and role, in place.
 
     The role is the operator in lower case; a module that uses one several times numbers them.
+    Poolings become such as every engine takes.
     """
+    write_out_pool_padding(graph)
     taken: Counter[str] = Counter()
     for node in graph:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES) or "[]")

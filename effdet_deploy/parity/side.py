@@ -129,6 +129,20 @@ def open_heads(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any
     return stack.enter_context(closing(load_runtime(copy, **settings)))
 
 
+def open_export(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any) -> RuntimeSide:
+    """Load an ONNX file of ours with its raw heads; ``stack`` closes it.
+
+    Of a graph that ends in a plugin, the raw heads alone can be run; they are finished in numpy.
+
+    Raises:
+        ModelFileError: the graph holds no nodes named as our exporter names the heads.
+    """
+    raw, whole = open_heads(path, spec, stack, **settings), None
+    if spec.output.nms not in ("none", "plugin"):
+        whole = stack.enter_context(closing(load_runtime(path, **settings)))
+    return RuntimeSide(spec, whole, raw)
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """What one side says about one picture.

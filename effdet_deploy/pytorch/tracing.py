@@ -1,4 +1,4 @@
-"""The pipeline traced into an ONNX graph by torch's exporter."""
+"""A network, with all that goes around it, traced into an ONNX graph by torch's exporter."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from onnx_ir.passes import common as passes
 from onnxscript.optimizer import fold_constants_ir
 
 from effdet_deploy.artifact.spec import INPUT_NAME
+from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.pytorch.network import EfficientDet
 
 EXAMPLE_SEED = 7
 """Of the images a graph is traced with; verification uses others."""
 
 
-def trace(pipeline: nn.Module, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
-    """Trace with torch's exporter; each node's metadata says which module it comes from."""
+def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
+    """Trace the whole pipeline of ``spec``; each node's metadata says of which module it is."""
+    pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
     batch = (
         None
         if spec.batch.is_static

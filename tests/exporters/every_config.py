@@ -9,8 +9,9 @@ import onnx
 
 from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.modelfile import read_spec
-from effdet_deploy.exporters.onnx import verify_onnx, write_graph
+from effdet_deploy.exporters.onnx import write_graph
 from effdet_deploy.exporters.source import specification_of
+from effdet_deploy.exporters.verifying import verify_onnx
 from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.saturation import losses_without_vnni
