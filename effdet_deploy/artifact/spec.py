@@ -67,6 +67,8 @@ class InputSpec:
     it into the top left corner, ``center`` into the middle; ``stretch`` fills both axes.
     ``interpolation`` is Pillow's bilinear filter (``antialias``) or OpenCV's (``linear``).
     ``source_size`` is (height, width) of the frames that go in, where the graph resizes them.
+    ``frame_size`` is that of frames which the caller scales as DeepStream does, over black: the
+    graph fills what they leave free with ``fill``, and clips boxes to them.
     """
 
     height: Side
@@ -80,12 +82,31 @@ class InputSpec:
     resize: ResizeRule = "letterbox"
     interpolation: Interpolation = "antialias"
     source_size: tuple[Side, Side] | None = None
+    frame_size: tuple[Side, Side] | None = None
 
     def shape(self, batch: int) -> tuple[int, int, int, int]:
         """Return the shape of the input tensor for ``batch`` images."""
         if self.kind == "uint8":
             return (batch, self.height, self.width, 3)
         return (batch, 3, self.height, self.width)
+
+    @property
+    def frame_area(self) -> tuple[int, int, int, int] | None:
+        """Where a frame lies in the input: top, left, bottom, right; None without ``frame_size``.
+
+        DeepStream's nvinfer truncates the quotient of whole numbers; a product with a rounded scale
+        can be one less.
+        """
+        if self.frame_size is None:
+            return None
+        height, width = self.height, self.width
+        rows, columns = self.frame_size
+        if self.resize != "stretch":
+            height = min(height, max(1, width * rows // columns))
+            width = min(width, max(1, self.height * columns // rows))
+        center = self.resize == "center"
+        top, left = (self.height - height) // 2 * center, (self.width - width) // 2 * center
+        return top, left, top + height, left + width
 
 
 @dataclass(frozen=True)

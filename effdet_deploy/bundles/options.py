@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.errors import UsageError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -17,11 +19,17 @@ class BundleOptions:
         name: what the system calls the model; default the file's name without its suffix.
         labels: a file of class names, in place of those that the model has.
         labels_by: ``rank`` or ``id``: which output an id in that file is of.
+        batch: how many frames DeepStream joins at most; default all that the model takes.
+        score_threshold: below which DeepStream drops objects; default 0.3.
+        single_output: one output ``[N,D,6]`` for the parser of DeepStream-Yolo.
     """
 
     name: str | None = None
     labels: Path | None = None
     labels_by: str | None = None
+    batch: int | None = None
+    score_threshold: float | None = None
+    single_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,3 +56,13 @@ class Bundle:
             "next": list(self.next),
             "notes": list(self.notes),
         }
+
+
+def refuse_others(options: BundleOptions, system: str, fields: tuple[str, ...]) -> None:
+    """Refuse options of another system; raises UsageError."""
+    for field in fields:
+        if getattr(options, field) != getattr(BundleOptions(), field):
+            raise UsageError(
+                f"--{field.replace('_', '-')} is not for {system}.",
+                "Leave it out.",
+            )

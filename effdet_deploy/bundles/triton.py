@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.tensors import spec_tensors
 from effdet_deploy.bundles.folder import files_in, new_folder
-from effdet_deploy.bundles.options import Bundle
+from effdet_deploy.bundles.options import Bundle, refuse_others
 from effdet_deploy.bundles.source import read_source
 from effdet_deploy.errors import ModelFileError
 
@@ -37,8 +37,9 @@ _BACKENDS = {
 
 def bundle(model: Path, repository: Path, options: BundleOptions) -> Bundle:
     """Add ``model`` to a model repository; see :func:`effdet_deploy.bundles.bundle`."""
+    refuse_others(options, "triton", ("batch", "score_threshold", "single_output"))
     source = read_source(model, options)
-    _require_single_pictures(source)
+    _require_pictures(source)
     engine = _engine_of(source)
     _, file = _BACKENDS[engine]
     folder = repository / source.name
@@ -118,8 +119,13 @@ def _engine_of(source: Source) -> str:
     return "openvino" if source.spec.precision.target == "openvino" else "onnxruntime"
 
 
-def _require_single_pictures(source: Source) -> None:
+def _require_pictures(source: Source) -> None:
     batch = source.spec.batch
+    if source.spec.input.frame_size is not None:
+        raise ModelFileError(
+            f"'{source.path}' is laid out for the frames that DeepStream scales.",
+            "Export it again without --target deepstream.",
+        )
     if not batch.is_static and batch.minimum > 1:
         raise ModelFileError(
             f"'{source.path}' takes batches of {batch.minimum} to {batch.maximum}, and Triton "

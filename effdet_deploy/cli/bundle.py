@@ -28,6 +28,18 @@ def run(
     labels_by: Annotated[
         str | None, typer.Option(help="rank or id: which output an id in --labels is of.")
     ] = None,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Of DeepStream: frames it joins at most.")
+    ] = None,
+    score_threshold: Annotated[
+        float | None, typer.Option(help="Of DeepStream: drop what is below; default 0.3.")
+    ] = None,
+    single_output: Annotated[
+        bool,
+        typer.Option(
+            "--single-output", help="Of DeepStream: [N,D,6] for the parser of DeepStream-Yolo."
+        ),
+    ] = False,
     json_file: option.JsonFile = None,
 ) -> None:
     """Make a folder that Triton or DeepStream loads, of an exported model.
@@ -38,7 +50,7 @@ def run(
     from effdet_deploy.reports.delivered import render_bundle
 
     console.require_results(json_file, apart_from=(*console.with_sidecars(model), labels))
-    options = BundleOptions(name, labels, labels_by)
+    options = BundleOptions(name, labels, labels_by, batch, score_threshold, single_output)
     made = bundle(system, model, folder, options)
     console.write_json(json_file, made.to_dict())
     console.stdout().print(render_bundle(made))

@@ -87,6 +87,8 @@ def export_options(given: Mapping[str, Any]) -> ExportOptions:
         overrides = read_json_object(given["config"], "The config file", remedy)
     options = {each.name: given[each.name] for each in fields(ExportOptions) if each.name in given}
     options["image_size"] = parse_image_size(size) if (size := given["image_size"]) else None
+    size = given["frame_size"]
+    options["frame_size"] = parse_image_size(size, "--frame-size") if size else None
     options["overrides"] = overrides
     options["batch"] = parse_batch(given["batch"])
     options["precision"] = precisions[0] if precisions else "fp32"

@@ -100,7 +100,10 @@ EXPORT: Table = {
     "fp32": _option(bool, None, "FP32, the default.", "--fp32"),
     "fp16": _option(bool, None, "FP16 graph; needs --target.", "--fp16"),
     "int8": _option(bool, None, "INT8 graph; needs --target.", "--int8"),
-    "target": _option(str | None, None, "tensorrt, openvino or onnxruntime: who will run it."),
+    "target": _option(str | None, None, "tensorrt, openvino, onnxruntime or deepstream."),
+    "frame_size": _option(
+        str | None, "HxW", "With --target deepstream: the frames that nvstreammux gives."
+    ),
     "calibration": _option(_FILE, "DIR|JSON", "Your pictures, for a reduced precision's ranges."),
     "max_map_drop": _option(
         float | None, "POINTS", "With --int8: keep what costs more mAP than this."

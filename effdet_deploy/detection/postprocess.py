@@ -16,7 +16,7 @@ from effdet_deploy.artifact.spec import DETECTION_OUTPUTS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec, OutputSpec
+    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec
 
     Floats = NDArray[np.float32]
     Integers = NDArray[np.int64]
@@ -136,7 +136,7 @@ def finish_heads(
     )
     for row, (logits, regression) in enumerate(zip(class_logits, box_regression, strict=True)):
         floats = np.asarray(logits, dtype=np.float32)
-        found: tuple[NDArray[Any], ...] = _finish_image(floats, regression, anchors, spec.output)
+        found: tuple[NDArray[Any], ...] = _finish_image(floats, regression, anchors, spec)
         columns[0][row] = len(found[0])
         for column, values in zip(columns[1:], found, strict=True):
             column[row, : len(values)] = values
@@ -144,12 +144,22 @@ def finish_heads(
 
 
 def _finish_image(
-    logits: Floats, regression: Floats, anchors: Floats, output: OutputSpec
+    logits: Floats, regression: Floats, anchors: Floats, spec: DetectorSpec
 ) -> tuple[Floats, Floats, Integers]:
+    output, frame = spec.output, spec.input.frame_area
     rows, classes = top_candidates(logits, output.candidates)
     scores = sigmoid(logits[rows, classes])
     strong = scores >= output.score_threshold
     rows, classes, scores = rows[strong], classes[strong], scores[strong]
     boxes = decode_boxes(regression[rows], anchors[rows], output.box_format)
-    kept = greedy_nms(boxes, classes, output.iou_threshold, output.max_detections)
+    # Boxes outside of a frame take no row.
+    limit = output.max_detections if frame is None else None
+    kept = greedy_nms(boxes, classes, output.iou_threshold, limit)
+    if frame is not None:
+        low, high = (np.array(each, np.float32) for each in (frame[:2], frame[2:]))
+        order = [1, 0] if output.box_format == "xyxy" else [0, 1]
+        corners = np.clip(boxes[kept].reshape(-1, 2, 2), low[order], high[order])
+        inside = np.flatnonzero(np.all(corners[:, 1] > corners[:, 0], axis=1))
+        kept = kept[inside[: output.max_detections]]
+        boxes[kept] = corners[inside[: output.max_detections]].reshape(-1, 4)
     return boxes[kept], scores[kept], classes[kept]

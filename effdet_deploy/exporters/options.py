@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from effdet_deploy.artifact.labels import RULES
 from effdet_deploy.artifact.spec import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 DEFAULT_NMS_STEPS = 16
 DEFAULT_OPSET = 20
 MIN_OPSET, MAX_OPSET = 18, 23
+MAX_FRAME = 16_384
 MIN_INT8_OPSET = 19
 """The first in which quantisers take float16 scales."""
 DEFAULT_CANDIDATES = 1000
@@ -58,7 +59,8 @@ class ExportOptions:
     overrides: dict[str, Any] = field(default_factory=dict)
     batch: BatchSpec = field(default_factory=BatchSpec)
     precision: Precision = "fp32"
-    target: Target | None = None
+    target: Target | Literal["deepstream"] | None = None
+    frame_size: tuple[int, int] | None = None
     calibration: Path | None = None
     max_map_drop: float | None = None
     eval_data: Path | None = None
@@ -92,7 +94,7 @@ class ExportOptions:
             ("NMS", self.nms, get_args(NmsKind)),
             ("box format", self.box_format, get_args(BoxFormat)),
             ("INT8 range", self.int8_range, get_args(Int8Range)),
-            ("target", self.target, (None, *get_args(Target))),
+            ("target", self.target, (None, *get_args(Target), "deepstream")),
             ("order of labels", self.labels_by, (None, *RULES)),
         ):
             if chosen not in known:
@@ -102,15 +104,25 @@ class ExportOptions:
         require_use_of_pictures(self.verify_images, verify=self.verify)
 
     @property
+    def engine(self) -> Target | None:
+        """The engine that the file is laid out for; DeepStream runs TensorRT."""
+        return "tensorrt" if self.target == "deepstream" else self.target
+
+    @property
+    def graph_input(self) -> InputKind:
+        """What the graph takes; DeepStream gives float pictures."""
+        return "float255" if self.target == "deepstream" else self.input_kind
+
+    @property
     def precision_spec(self) -> PrecisionSpec:
         """What the artifact says of its precision before any of it is made."""
         if self.precision != "int8":
-            return PrecisionSpec(self.precision, self.target)
+            return PrecisionSpec(self.precision, self.engine)
         # A GPU, on which TensorRT computes, adds up the full range rightly.
-        on_cpu = self.target in ("openvino", "onnxruntime")
+        on_cpu = self.engine in ("openvino", "onnxruntime")
         int8_range = self.int8_range if on_cpu else "full"
         needs = "vnni" if on_cpu and int8_range == "full" else None
-        return PrecisionSpec("int8", self.target, int8_range=int8_range, instruction=needs)
+        return PrecisionSpec("int8", self.engine, int8_range=int8_range, instruction=needs)
 
     def _limits(self) -> Iterator[Rule]:
         score, iou = self.score_threshold, self.iou_threshold
@@ -175,6 +187,7 @@ class ExportOptions:
             "Pass --calibration with a folder of pictures like those the detector will see.",
             is_int8 and self.calibration is None,
         )
+        yield from self._unfit_for_deepstream()
         wanted, opset = f"{MIN_INT8_OPSET} or more for --int8", self.opset
         yield limit("--opset", wanted, opset, not is_int8 or opset >= MIN_INT8_OPSET)
         yield (
@@ -200,6 +213,29 @@ class ExportOptions:
         wanted, drop = "above 0 and below 100 points", self.max_map_drop
         yield limit("--max-map-drop", wanted, drop, drop is None or 0 < drop < 100)
 
+    def _unfit_for_deepstream(self) -> Iterator[Rule]:
+        is_for_it = self.target == "deepstream"
+        yield (
+            "--target deepstream needs --frame-size, and no other target has one.",
+            "Pass both: --target deepstream --frame-size 1080x1920, the size of nvstreammux.",
+            is_for_it != (self.frame_size is not None),
+        )
+        # nvinfer scales frames of even sides, and leaves the last row or column of others out.
+        sides = self.frame_size or (2, 2)
+        wanted, size = "even, from 2 to 16384", "x".join(map(str, sides))
+        holds = all(0 < each <= MAX_FRAME and each % 2 == 0 for each in sides)
+        yield limit("--frame-size", wanted, size, holds)
+        yield (
+            f"DeepStream gives float pictures of 0 to 255, and --input is {self.input_kind}.",
+            "Leave --input out.",
+            is_for_it and self.input_kind == "normalized",
+        )
+        yield (
+            f"For DeepStream the graph clips the boxes, and --nms {self.nms} leaves none in it.",
+            "Choose --nms static or --nms onnx.",
+            is_for_it and self.nms in ("none", "plugin"),
+        )
+
     def require_fits(self, suffix: str) -> None:
         """Check the options against the kind of output.
 
@@ -207,7 +243,7 @@ class ExportOptions:
             UsageError: the output cannot have these options.
         """
         is_engine = suffix in ENGINE_SUFFIXES
-        target = "tensorrt" if is_engine else self.target
+        target = "tensorrt" if is_engine else self.engine
         refuse(
             (
                 f"--keep-onnx and the options of engine builds do not fit the suffix '{suffix}'.",
@@ -222,7 +258,7 @@ class ExportOptions:
             (
                 f"--target {self.target} contradicts the output's suffix '{suffix}'.",
                 "A .engine is always for tensorrt: leave --target out.",
-                self.target is not None and target != self.target,
+                self.engine is not None and target != self.engine,
             ),
             (
                 (
@@ -326,8 +362,8 @@ def parse_batch(text: str) -> BatchSpec:
     )
 
 
-def parse_image_size(text: str) -> tuple[int, int]:
-    """Read ``512`` or ``384x640`` (height x width, in pixels).
+def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]:
+    """Read ``512`` or ``384x640`` (height x width, in pixels), the value of ``option``.
 
     Raises:
         UsageError: another form.
@@ -335,8 +371,8 @@ def parse_image_size(text: str) -> tuple[int, int]:
     parts = text.lower().split("x")
     if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) > 2:
         raise UsageError(
-            f"--image-size takes whole pixels as N or HxW, not '{text}'.",
-            "Try --image-size 512 or --image-size 384x640.",
+            f"{option} takes whole pixels as N or HxW, not '{text}'.",
+            f"Try {option} 512 or {option} 384x640.",
         )
     sides = [int(part) for part in parts]
     return sides[0], sides[-1]

@@ -202,6 +202,12 @@ def normalize(batch: NDArray[Any], spec: InputSpec) -> NDArray[np.float64]:
     if spec.channel_order == "bgr":
         batch = batch[:, ::-1]
     pixels = batch.astype(np.float64)
+    if spec.frame_area is not None:
+        top, left, bottom, right = spec.frame_area
+        framed = pixels[:, :, top:bottom, left:right]
+        pixels = np.empty_like(pixels)
+        pixels[:] = np.array(spec.fill).reshape(3, 1, 1)
+        pixels[:, :, top:bottom, left:right] = framed
     if spec.kind != "normalized":
         mean = np.array(spec.mean).reshape(3, 1, 1)
         std = np.array(spec.std).reshape(3, 1, 1)

@@ -95,7 +95,8 @@ def export(
 
 
 def _for_onnx(options: ExportOptions) -> ExportOptions:
-    return dataclasses.replace(options, target="tensorrt", build=BuildOptions(), keep_onnx=None)
+    target = options.target or "tensorrt"
+    return dataclasses.replace(options, target=target, build=BuildOptions(), keep_onnx=None)
 
 
 def _require_free(kept: Path, options: ExportOptions) -> None:

@@ -34,6 +34,7 @@ class Postprocess(nn.Module):
 
     axes: Tensor
     precedence: Tensor
+    frame: Tensor
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
@@ -58,6 +59,9 @@ class Postprocess(nn.Module):
         # Positive, falling with the rank, and exact in float32: a sortable stand-in for "first".
         precedence = torch.arange(output.candidates, 0, -1, dtype=torch.float32)
         self.register_buffer("precedence", precedence, persistent=False)
+        self.clips = spec.input.frame_area is not None
+        frame = torch.tensor(spec.input.frame_area or (0, 0, 0, 0), dtype=torch.float32)
+        self.register_buffer("frame", frame, persistent=False)
 
     def forward(
         self, class_logits: Tensor, box_regression: Tensor
@@ -66,6 +70,13 @@ class Postprocess(nn.Module):
         scores, anchor_index, classes = self.select(class_logits)
         boxes = self.decode(box_regression, anchor_index)
         keep = self.nms(boxes, scores, classes) * (scores >= self.score_threshold)
+        if self.clips:
+            # After NMS: which boxes overlap is not to depend on where the frame ends.
+            low, high = self.frame[:2], self.frame[2:]
+            corners = boxes.unflatten(2, (2, 2)).maximum(low).minimum(high)
+            sides = corners[:, :, 1] - corners[:, :, 0]
+            keep = keep * (sides[..., 0] * sides[..., 1] > 0)
+            boxes = corners.flatten(2)
         order, rows = torch.topk(keep * self.precedence, self.max_detections)
         valid = order > 0
         boxes = torch.gather(boxes, 1, rows.unsqueeze(2).expand(-1, -1, 4))

@@ -15,6 +15,8 @@ class Preprocess(nn.Module):
     """
 
     mean: Tensor
+    free: Tensor
+    fill: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
@@ -25,11 +27,21 @@ class Preprocess(nn.Module):
         row = mean.repeat(1, 1, spec.width, 1)
         mean = row if self.channels_last else mean.view(1, 3, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
+        # Of float255 alone: no other input has frames.
+        self.refills = spec.frame_area is not None
+        top, left, bottom, right = spec.frame_area or (0, 0, 0, 0)
+        free = torch.ones(1, 1, spec.height, spec.width, dtype=torch.bool)
+        free[..., top:bottom, left:right] = False
+        fill = torch.tensor(spec.fill if spec.channel_order == "rgb" else spec.fill[::-1])
+        self.register_buffer("free", free, persistent=False)
+        self.register_buffer("fill", fill.view(1, 3, 1, 1).to(torch.float32), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``[N,H,W,3]`` uint8, or ``[N,3,H,W]`` float32, to ``[N,3,H,W]`` float32."""
         # Nothing may touch uint8 before the cast: TensorRT takes no other operation on it.
         images = images.to(torch.float32)
+        if self.refills:
+            images = torch.where(self.free, self.fill, images)
         if self.center:
             images = images - self.mean
         # Last, so that an engine that computes with channels last can leave it out.

@@ -27,6 +27,7 @@ def describe(
     *,
     input_kind: InputKind = "uint8",
     channel_order: ChannelOrder = "rgb",
+    frame_size: tuple[int, int] | None = None,
     **fields: Any,
 ) -> DetectorSpec:
     """Return the spec of a model; ``base`` is the variant's registered config.
@@ -41,7 +42,14 @@ def describe(
     return DetectorSpec(
         variant=base.name,
         input=InputSpec(
-            height, width, input_kind, channel_order, config.mean, config.std, config.fill_color
+            height,
+            width,
+            input_kind,
+            channel_order,
+            config.mean,
+            config.std,
+            config.fill_color,
+            frame_size=frame_size,
         ),
         anchors=AnchorSpec(
             config.min_level,
