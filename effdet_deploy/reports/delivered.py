@@ -76,5 +76,7 @@ def next_step(artifact: Artifact) -> str:
     if engine is not None and not engine.gpu:
         run = f"effdet-deploy detect {path.name} PICTURE.jpg"
         return f"copy {names} to the machine with the GPU and run: {run}"
+    if artifact.spec.input.frame_size is not None:
+        return f"effdet-deploy bundle deepstream {path} DIR"
     backend = " --backend openvino" if artifact.spec.precision.target == "openvino" else ""
     return f"effdet-deploy detect {path} PICTURE.jpg{backend}"

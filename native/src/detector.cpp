@@ -134,6 +134,15 @@ void Detector::prepare_host(const effdet_image& image, std::size_t number, std::
                           size_text(input.source_width, input.source_height) + ".",
                       "Export it with --source-size for this size, or without for any.");
     }
+    if (input.frame_height > 0 &&
+        (picture.width != input.frame_width || picture.height != input.frame_height)) {
+        throw Failure(EFFDET_INVALID_ARGUMENT,
+                      "Picture " + std::to_string(number) + " is " +
+                          size_text(picture.width, picture.height) +
+                          ", and the model is for DeepStream's frames of " +
+                          size_text(input.frame_width, input.frame_height) + ".",
+                      "Export it without --target deepstream for pictures of any size.");
+    }
     run.placements.push_back(place(input, picture.width, picture.height));
     fill_input(input, picture, run.placements.back(), target);
 }

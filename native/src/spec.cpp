@@ -95,6 +95,11 @@ InputSpec read_input(const Fields& fields) {
     input.antialias = choose(fields, "interpolation", "antialias", kInterpolations);
     // Folded into the graph: nothing is left to do here, but a value that is none is an error.
     choose(fields, "trained_on", "rgb", kChannels);
+    if (fields.has("frame_size")) {
+        const Json& size = fields.list("frame_size", 2, 2);
+        input.frame_height = side(size[0], fields.path("frame_size") + "[]");
+        input.frame_width = side(size[1], fields.path("frame_size") + "[]");
+    }
     if (fields.has("source_size")) {
         const Json& size = fields.list("source_size", 2, 2);
         input.source_height = side(size[0], fields.path("source_size") + "[]");

@@ -27,6 +27,9 @@ struct InputSpec {
     // Where set, frames of this size go in as they are, and boxes come out in their pixels.
     int source_height = 0;
     int source_width = 0;
+    // Where set, only frames of this size have all of their picture seen, and boxes are clipped to it.
+    int frame_height = 0;
+    int frame_width = 0;
 
     bool takes_frames() const { return source_height > 0; }
     int graph_height() const { return takes_frames() ? source_height : height; }

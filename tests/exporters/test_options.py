@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.exporters.options import ExportOptions, parse_batch, parse_image_size
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.mark.parametrize(
@@ -96,3 +94,41 @@ def test_what_is_laid_out_for_tensorrt_has_its_full_range_without_being_asked(
     )
     with pytest.raises(UsageError, match="--int8-range full is for engines that run on a CPU"):
         options.require_fits(".onnx")
+
+
+def test_deepstream_is_tensorrt_with_float_pictures() -> None:
+    options = ExportOptions(
+        target="deepstream", frame_size=(1080, 1920), precision="int8", calibration=Path("pictures")
+    )
+    assert options.engine == options.precision_spec.target == "tensorrt"
+    assert options.precision_spec.int8_range == "full"
+    assert options.graph_input == "float255"
+    options.require_fits(".onnx")
+    options.require_fits(".engine")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"target": "deepstream"}, "needs --frame-size"),
+        ({"frame_size": (1080, 1920)}, "no other target has one"),
+        ({"target": "tensorrt", "frame_size": (1080, 1920)}, "no other target has one"),
+        ({"target": "deepstream", "frame_size": (1080, 1921)}, "--frame-size must be even"),
+        ({"target": "deepstream", "frame_size": (0, 1920)}, "--frame-size must be even"),
+        (
+            {"target": "deepstream", "frame_size": (720, 1280), "input_kind": "normalized"},
+            "--input",
+        ),
+        ({"target": "deepstream", "frame_size": (720, 1280), "nms": "none"}, "--nms none"),
+        ({"target": "deepstream", "frame_size": (720, 1280), "nms": "plugin"}, "--nms plugin"),
+    ],
+)
+def test_what_deepstream_cannot_have_is_refused(given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        ExportOptions(**given)
+
+
+def test_a_torchscript_file_is_not_for_deepstream() -> None:
+    options = ExportOptions(target="deepstream", frame_size=(720, 1280))
+    with pytest.raises(UsageError, match="--target deepstream lays out ONNX files"):
+        options.require_fits(".torchscript")

@@ -93,6 +93,19 @@ def test_frames_of_the_source_size_go_in_as_they_are(
         native.detect([binding.view(frame[:-1])])
 
 
+def test_a_model_for_deepstreams_frames_takes_no_other_size(
+    testing_library, binding, has_onnxruntime, tmp_path
+):
+    model = write_model(tmp_path / "tiny.onnx", make_spec(kind="float255", frame_size=[90, 120]))
+    native = binding.Detector(
+        str(testing_library), str(model), "onnxruntime", str(onnxruntime_library())
+    )
+    frame = np.random.default_rng(3).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    assert native.detect([binding.view(frame)])[0]
+    with pytest.raises(binding.Error, match="DeepStream's frames of 120x90"):
+        native.detect([binding.view(frame[:-1])])
+
+
 def test_a_graph_that_its_spec_does_not_describe_is_refused(
     testing_library, binding, has_onnxruntime, tmp_path
 ):

@@ -15,6 +15,10 @@ EXPORTS = {
         "lite0",
         ExportOptions(**SMALL, nms="none", input_kind="float255", channel_order="bgr"),
     ),
+    "lite0 for DeepStream": (
+        "lite0",
+        ExportOptions(**SMALL, target="deepstream", frame_size=(720, 1280), precision="fp16"),
+    ),
 }
 
 

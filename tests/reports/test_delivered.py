@@ -10,7 +10,7 @@ import pytest
 from effdet_deploy.artifact.spec import EngineSpec, PrecisionSpec
 from effdet_deploy.exporters import Artifact
 from effdet_deploy.reports.delivered import next_step, what_was_compared
-from tests.onnx_models import detector_spec
+from tests.onnx_models import detector_spec, with_input
 
 COPY_ENGINE = "copy d0.engine and d0.engine.json to the machine"
 COPY_ONNX = "copy d0.onnx and d0.onnx.json to the machine"
@@ -27,6 +27,9 @@ FOR_OPENVINO = dataclasses.replace(
     artifact("d0.onnx"),
     spec=dataclasses.replace(detector_spec(), precision=PrecisionSpec("int8", "openvino")),
 )
+FOR_DEEPSTREAM = dataclasses.replace(
+    artifact("d0.onnx"), spec=with_input(detector_spec(), kind="float255", frame_size=(720, 1280))
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,7 @@ FOR_OPENVINO = dataclasses.replace(
     [
         (artifact("d0.onnx"), "effdet-deploy detect models/d0.onnx PICTURE.jpg"),
         (FOR_OPENVINO, "effdet-deploy detect models/d0.onnx PICTURE.jpg --backend openvino"),
+        (FOR_DEEPSTREAM, "effdet-deploy bundle deepstream models/d0.onnx DIR"),
         (
             artifact("d0.engine", ON_A_GPU),
             "effdet-deploy detect models/d0.engine PICTURE.jpg",
