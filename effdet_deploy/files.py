@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,20 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{what} '{path}' does not hold a JSON object.", remedy)
     return document
+
+
+def what_is_there(path: Path) -> str:
+    """Return how a sentence goes on that begins with a path which is no file."""
+    if path.is_dir():
+        return "is a directory"
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "is a link to nothing" if path.is_symlink() else "does not exist"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return f"cannot be looked at ({reason})"
+    return "is an ordinary file" if stat.S_ISREG(mode) else "is not an ordinary file"
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -188,10 +203,12 @@ def one_at_a_time(directory: Path) -> Iterator[None]:
 def write_atomically(target: Path, content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``target`` so that it is never seen half-written.
 
+    What UTF-8 has no bytes for, such as those of a file name in another encoding, is escaped.
+
     Raises:
         ResourceError: the disk is full; what stood at ``target`` is untouched.
     """
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with staging(target) as directory:
         staged = directory / target.name
         staged.write_bytes(data)

@@ -41,7 +41,14 @@ _BOUNDS: dict[type, Within] = {
     dict: Within(0, 100_000),
 }
 """Where a field says nothing."""
-_NAMES: dict[type, str] = {dict: "{}", list: "a list"}
+_NAMES: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
 
 
 def parse(text: str, what: str) -> object:
@@ -125,7 +132,7 @@ def _bounded(value: object, kind: type, where: str, within: Within | None = None
     # JSON writes 4.0 as 4, and to Python true is an int.
     taken = (int, float) if kind is float else kind
     fits = isinstance(value, taken) and (kind is bool or not isinstance(value, bool))
-    found = typing.cast("Any", _expect(fits, value, where, _NAMES.get(kind, kind.__name__)))
+    found = typing.cast("Any", _expect(fits, value, where, _NAMES[kind]))
     if kind is bool:
         return found
     bounds = within or _BOUNDS[kind]
@@ -157,7 +164,7 @@ def _shallow(value: object, where: str) -> object:
 
 def _expect(condition: bool, value: object, where: str, wanted: str) -> object:
     if not condition:
-        shown = repr(value)
+        shown = "null" if value is None else repr(value)
         if len(shown) > _SHOWN:
             shown = f"{shown[:_SHOWN]}…"
         raise DataError(f"The field '{where}' must be {wanted}, not {shown}.", REMEDY)

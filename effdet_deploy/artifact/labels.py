@@ -28,6 +28,8 @@ _REMEDY = (
     "Give one class name a line, a JSON list, COCO annotations, YOLO's data.yaml or a .pbtxt map."
 )
 _LARGEST_ID = 2**53
+_LONGEST_NAME, _MOST_NAMES = 1000, 100_000
+"""What a spec holds."""
 _SHOWN = 3
 _SHOWN_DIGITS = 40
 
@@ -163,12 +165,25 @@ def read_labels(path: Path) -> Labels:
     read = _READERS.get(path.suffix.lower(), _of_lines)
     try:
         labels = read(path.name, path.read_text(encoding="utf-8-sig"))
+        _require_nameable(labels.names)
     except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"The labels file '{path}' cannot be read: {what}.", _REMEDY) from error
     if not all(labels.names):
         raise DataError(f"The labels file '{path}' holds no class names.", _REMEDY)
     return labels
+
+
+def _require_nameable(names: tuple[str, ...]) -> None:
+    """Check that a spec can hold the names; raises ValueError."""
+    longest = len(max(names, key=len))
+    if longest > _LONGEST_NAME or len(names) > _MOST_NAMES:
+        raise ValueError(
+            f"it has {len(names)} names of up to {longest} characters, where {_MOST_NAMES} of "
+            f"{_LONGEST_NAME} are the most"
+        )
+    # Half a surrogate pair is no text.
+    "".join(names).encode()
 
 
 def number_of(value: object) -> int:

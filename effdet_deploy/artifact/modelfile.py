@@ -14,7 +14,13 @@ from effdet_deploy.artifact.codec import MAX_TEXT, decode
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec
 from effdet_deploy.errors import DataError, EffdetDeployError, ModelFileError
-from effdet_deploy.files import read_json_object, resolve_inside, sha256_file, sidecar_path
+from effdet_deploy.files import (
+    read_json_object,
+    resolve_inside,
+    sha256_file,
+    sidecar_path,
+    what_is_there,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +70,7 @@ def require_model_file(path: Path) -> None:
             f"The model '{path}' is a directory.", "Name the model file inside it."
         )
     if not path.is_file():
-        raise ModelFileError(f"The model '{path}' does not exist.", "Check the path.")
+        raise ModelFileError(f"The model '{path}' {what_is_there(path)}.", "Check the path.")
     if path.stat().st_size == 0:
         raise ModelFileError(
             f"The model '{path}' is empty.", "Get the file again or export it again."

@@ -133,9 +133,7 @@ def write_json(target: Path | None, document: object) -> None:
     from effdet_deploy.files import write_atomically
 
     if target is not None:
-        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-        # A file name that is no UTF-8 holds surrogates, which JSON can only escape.
-        write_atomically(target, text.encode("utf-8", "backslashreplace").decode())
+        write_atomically(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
 @contextlib.contextmanager

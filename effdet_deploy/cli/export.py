@@ -114,4 +114,6 @@ def stored_command(given: Mapping[str, Any]) -> str:
         else:
             # Of an address its end: the rest may hold a key.
             words += [word, base_name(str(value)) if name == "weights" else str(value)]
-    return shlex.join([*words, *(() if given["verify"] else ("--no-verify",))])
+    said = shlex.join([*words, *(() if given["verify"] else ("--no-verify",))])
+    # A name in another encoding than UTF-8.
+    return said.encode("utf-8", "backslashreplace").decode()

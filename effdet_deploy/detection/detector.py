@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from PIL import Image
 
 from effdet_deploy.artifact.spec import INPUT_NAME, ClassSpec
 from effdet_deploy.detection.detections import Detections
-from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.images import is_image_source, load_image
 from effdet_deploy.detection.letterbox import prepare_batch
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.errors import ImageError, ModelFileError, UsageError
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     Tensors = dict[str, NDArray[Any]]
 
 
+_FORKED = ("onnxruntime", "openvino")
+"""Engines that load a model in a process that was forked from one that ran them. OpenMP, which
+torch computes with, waits there for threads that only the parent has; so does CUDA."""
 MOST_UNNAMED = 10_000
 """A spec that names no classes (an engine without a sidecar) takes any number below this one."""
 
@@ -41,12 +45,20 @@ MOST_UNNAMED = 10_000
 class Detector:
     """A loaded model that detects in pictures; may be used by several threads at once.
 
+    One that :meth:`load` made goes to other processes as what it was loaded with: a pickle is
+    opened anew where it arrives, and what a fork took over when it is first used there.
+
     Args:
         runtime: the engine; :meth:`load` makes one from a file.
+        loaded_with: the arguments of :meth:`load`, where it was made so.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
+    def __init__(self, runtime: Runtime, loaded_with: Mapping[str, Any] | None = None) -> None:
+        self._runtime = runtime
+        self._loaded_with = loaded_with
+        self._process = os.getpid()
+        self._is_closed = False
+        self._left_behind: Runtime | None = None
 
     @classmethod
     def load(
@@ -59,7 +71,50 @@ class Detector:
         allow_saturation: bool = False,
     ) -> Self:
         """Load an exported model; see :func:`effdet_deploy.runtimes.load_runtime`."""
-        return cls(load_runtime(path, backend, device, threads, trust, allow_saturation))
+        arguments: dict[str, Any] = {
+            "path": Path(path).absolute(),
+            "backend": backend,
+            "device": device,
+            "threads": threads,
+            "trust": trust,
+            "allow_saturation": allow_saturation,
+        }
+        return cls(load_runtime(**arguments | {"path": Path(path)}), arguments)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The engine.
+
+        Raises:
+            UsageError: this process was forked from the one that loaded it, and it cannot be loaded
+                again here.
+        """
+        if os.getpid() != self._process and not self._is_closed:
+            self._reopen()
+        return self._runtime
+
+    def _reopen(self) -> None:
+        """Load the model again: an engine's threads are not there after a fork."""
+        inherited = self._runtime
+        can_be_again = inherited.device == "cpu" and inherited.backend in _FORKED
+        if self._loaded_with is None or not can_be_again:
+            raise UsageError(
+                f"A detector of {inherited.backend} on {inherited.device} does not survive the "
+                "fork of its process.",
+                "Start workers with multiprocessing's spawn, or load the model inside each.",
+            )
+        self._runtime = load_runtime(**self._loaded_with)
+        # Releasing it would wait for threads that only the parent has.
+        self._left_behind = inherited
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._loaded_with is None:
+            raise UsageError(
+                "Only a detector that was loaded from a file can be pickled.",
+                "Use Detector.load, or pass the model's path to the other process.",
+            )
+        return _loaded_again, (type(self), dict(self._loaded_with))
 
     @property
     def spec(self) -> DetectorSpec:
@@ -67,13 +122,14 @@ class Detector:
         return self.runtime.spec
 
     def detect(
-        self, images: ImageSource | Sequence[ImageSource], score_threshold: float | None = None
+        self, images: ImageSource | Iterable[ImageSource], score_threshold: float | None = None
     ) -> list[Detections]:
         """Detect in one picture or several.
 
         Args:
-            images: a path, encoded bytes, an array (uint8 RGB ``[H,W,3]``), a PIL image, or a list
-                of them; :func:`effdet_deploy.detection.images.load_image` states the conversions.
+            images: a path, encoded bytes, an open file, an array (uint8 RGB ``[H,W,3]``), a PIL
+                image, or several of them, in a list or any iterable;
+                :func:`effdet_deploy.detection.images.load_image` states the conversions.
             score_threshold: drop detections below it; None keeps all that the model gives.
 
         Returns:
@@ -85,11 +141,16 @@ class Detector:
             UsageError: the threshold is below the model's own floor, or the detector is closed.
         """
         floor = self.checked_threshold(score_threshold)
-        sources = (
-            [images]
-            if isinstance(images, str | Path | bytes | np.ndarray | Image.Image)
-            else images
-        )
+        if is_image_source(images):
+            sources: Iterable[Any] = [images]
+        elif isinstance(images, Iterable) and not isinstance(images, Mapping):
+            sources = images
+        else:
+            raise ImageError(
+                f"Pictures cannot be a {type(images).__name__}.",
+                "Pass a path, encoded bytes, an open file, an array, a PIL image, or a list of "
+                "them.",
+            )
         # As many pictures as one run takes are decoded, and no more at a time.
         decoded = map(load_image, sources)
         found: list[Detections] = []
@@ -99,7 +160,9 @@ class Detector:
 
     def close(self) -> None:
         """Release the engine; closing twice is harmless."""
-        self.runtime.close()
+        self._is_closed = True
+        if os.getpid() == self._process:
+            self._runtime.close()
 
     def __enter__(self) -> Self:
         return self
@@ -206,6 +269,10 @@ class Detector:
             tuple(each.name for each in classes),
             tuple(each.category_id for each in classes),
         )
+
+
+def _loaded_again(kind: type[Detector], arguments: dict[str, Any]) -> Detector:
+    return kind.load(**arguments)
 
 
 load = Detector.load

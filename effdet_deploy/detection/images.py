@@ -8,17 +8,21 @@ import os
 import struct
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from effdet_deploy.errors import ImageError
+from effdet_deploy.files import what_is_there
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    ImageSource = str | Path | bytes | NDArray[Any] | Image.Image
+    ImageSource = (
+        str | os.PathLike[Any] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any]
+        | Image.Image
+    )  # fmt: skip
 
 MAX_PIXELS = 80_000_000
 """The largest picture that is decoded: 80 megapixels, below the 89 where Pillow starts to warn."""
@@ -125,9 +129,10 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
 
     Files, encoded bytes and PIL images: the EXIF orientation is applied, the first frame of an
     animation is taken, transparency is composited over white, and palette, CMYK, YCbCr and HSV
-    become RGB by Pillow's own conversion, without color profiles. Arrays: uint8 or uint16,
-    ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or ``[H,W,4]`` RGBA. OpenCV's arrays are BGR:
-    pass ``array[..., ::-1]``.
+    become RGB by Pillow's own conversion, without color profiles. A file that is open is read from
+    where it stands. Arrays: uint8 or uint16, ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or
+    ``[H,W,4]`` RGBA; tensors of torch have the channels last or, as torchvision reads them, first.
+    OpenCV's arrays are BGR: pass ``array[..., ::-1]``.
 
     Of 16 bits the highest eight are kept that the picture uses: of 8, 10, 12, 14 and 16 bits the
     fewest that hold its largest value. So a camera's 12 bits in a 16-bit file are no black picture.
@@ -142,13 +147,57 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
         return _from_array(source)
     if isinstance(source, Image.Image):
         return _decode(source, "The picture")
-    if isinstance(source, bytes):
+    if isinstance(source, bytes | bytearray | memoryview):
         return _open(io.BytesIO(source), "The picture")
-    path = Path(source)
+    if isinstance(source, str | os.PathLike):
+        return _from_file(Path(os.fsdecode(source)))
+    if hasattr(source, "read"):
+        return _open(io.BytesIO(_content_of(source)), "The picture")
+    if hasattr(source, "__array__"):
+        return _from_array(_as_array(source))
+    raise ImageError(
+        f"A picture cannot be a {type(source).__name__}.",
+        "Pass a path, encoded bytes, an open file, an array or a PIL image.",
+    )
+
+
+def is_image_source(value: object) -> bool:
+    """Tell whether a value is one picture, or may be several."""
+    kinds = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
+    return isinstance(value, kinds) or hasattr(value, "read") or hasattr(value, "__array__")
+
+
+def _from_file(path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
-        kind = "is a directory" if path.is_dir() else "does not exist"
-        raise ImageError(f"The picture '{path}' {kind}.", "Name an existing image file.")
+        raise ImageError(f"The picture '{path}' {what_is_there(path)}.", "Name an image file.")
     return _open(path, f"The picture '{path}'")
+
+
+def _content_of(file: Any) -> bytes:
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"The open file cannot be read: {error}.", "Open it again.") from error
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise ImageError(
+            f"An open file of a picture must give bytes, not {type(content).__name__}.",
+            'Open it with mode "rb".',
+        )
+    return bytes(content)
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    kind = type(value)
+    try:
+        array = np.asarray(value)
+    # Of torch: on another device, or part of a graph.
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ImageError(
+            f"A picture of type {kind.__name__} cannot be read as an array: {error}",
+            "Pass tensor.detach().cpu().numpy().",
+        ) from error
+    is_first = array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4)
+    return array.transpose(1, 2, 0) if kind.__module__.startswith("torch") and is_first else array
 
 
 def _open(source: Path | io.BytesIO, what: str) -> NDArray[np.uint8]:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import io
+import os
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -182,3 +187,136 @@ def test_many_threads_get_what_one_gets(detector):
         parallel = list(pool.map(lambda picture: detector.detect(picture)[0].scores, pictures))
     for one, other in zip(serial, parallel, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_everything_that_is_obviously_a_picture_is_taken(detector, tmp_path):
+    torch = pytest.importorskip("torch")
+    pixels = np.random.default_rng(0).integers(128, 256, (SIDE, SIDE // 2, 3), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(pixels).save(path)
+    data = path.read_bytes()
+    known = detector.detect(pixels)[0]
+    assert len(known)
+    with path.open("rb") as file:
+        for source in (
+            path,
+            data,
+            bytearray(data),
+            memoryview(data),
+            file,
+            io.BytesIO(data),
+            Image.open(path),
+            torch.from_numpy(pixels),
+            torch.from_numpy(pixels).permute(2, 0, 1),
+            [path],
+            (each for each in [data]),
+            {path},
+        ):
+            (found,) = detector.detect(source)
+            np.testing.assert_array_equal(found.boxes, known.boxes, err_msg=repr(source)[:60])
+            np.testing.assert_array_equal(found.scores, known.scores)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (None, "cannot be a NoneType"),
+        (3, "cannot be a int"),
+        ({"a": 1}, "cannot be a dict"),
+        ([None], "A picture cannot be a NoneType"),
+        ([[1, 2]], "A picture cannot be a list"),
+        (io.StringIO("text"), "must give bytes, not str"),
+        (b"path.png", "not an image of a known format"),
+        ("/dev/null", "is not an ordinary file"),
+    ],
+)
+def test_everything_else_is_refused_in_a_sentence(detector, wrong, said):
+    with pytest.raises(ImageError, match=said):
+        detector.detect(wrong)
+
+
+def test_a_closed_file_and_a_float_tensor_are_refused_in_a_sentence(detector, tmp_path):
+    torch = pytest.importorskip("torch")
+    file = io.BytesIO(b"")
+    file.close()
+    with pytest.raises(ImageError, match="cannot be read"):
+        detector.detect(file)
+    with pytest.raises(ImageError, match="float32"):
+        detector.detect(torch.zeros(3, 8, 8))
+    with pytest.raises(ImageError, match=r"detach\(\)"):
+        detector.detect(torch.zeros(3, 8, 8, requires_grad=True))
+
+
+def test_a_fifo_is_no_ordinary_file_and_nothing_waits_for_it(detector, tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("has no named pipes")
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ImageError, match="is not an ordinary file"):
+        detector.detect(tmp_path / "a.png")
+    with pytest.raises(ModelFileError, match="is not an ordinary file"):
+        load(tmp_path / "a.png")
+
+
+def test_a_pickle_is_opened_again_where_it_arrives(tmp_path, monkeypatch):
+    write_tiny(tmp_path / "tiny.onnx")
+    monkeypatch.chdir(tmp_path)
+    with load("tiny.onnx", threads=1) as detector:
+        data = pickle.dumps(detector)
+        monkeypatch.chdir("/")
+        with pickle.loads(data) as again:
+            assert repr(again) == repr(detector)
+            np.testing.assert_array_equal(
+                again.detect(white())[0].boxes, detector.detect(white())[0].boxes
+            )
+    with pytest.raises(UsageError, match="loaded from a file"):
+        pickle.dumps(Detector(detector.runtime))
+
+
+FORKED = """
+import multiprocessing, sys
+import numpy
+from effdet_deploy import load
+
+def work(detector, results):
+    try:
+        found = detector.detect([numpy.full((128, 128, 3), 255, numpy.uint8)] * 3)
+        results.put([len(each) for each in found])
+    except Exception as error:
+        results.put(str(error))
+
+if __name__ == "__main__":
+    path, backend, *methods = sys.argv[1:]
+    detector = load(path, backend)
+    detector.detect([numpy.full((128, 128, 3), 255, numpy.uint8)] * 3)
+    for method in methods:
+        context = multiprocessing.get_context(method)
+        results = context.Queue()
+        other = context.Process(target=work, args=(detector, results), daemon=True)
+        other.start()
+        print(results.get(timeout=90))
+        other.join(90)
+        print(other.exitcode)
+    print(len(detector.detect(numpy.full((128, 128, 3), 255, numpy.uint8))[0]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize(
+    ("backend", "methods"), [("onnxruntime", ["fork", "spawn"]), ("openvino", ["fork"])]
+)
+def test_other_processes_take_a_detector_along(tmp_path, backend, methods):
+    pytest.importorskip(backend)
+    path = write_tiny(tmp_path / "tiny.onnx", detector_spec(batch=BatchSpec(1, 1, 3)))
+    script = tmp_path / "script.py"
+    script.write_text(FORKED)
+    command = [sys.executable, str(script), str(path), backend, *methods]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert done.stdout.split("\n")[:-1] == ["[4, 4, 4]", "0"] * len(methods) + ["4"], done.stderr
+
+
+def test_an_engine_that_does_not_survive_a_fork_is_named(detector, monkeypatch):
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    detector._runtime.device = "cuda:0"
+    with pytest.raises(UsageError, match="onnxruntime on cuda:0 does not survive the fork"):
+        detector.detect(white())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.cache import CACHE_VARIABLE, cache_directory
 from effdet_deploy.errors import DownloadError, ResourceError, UsageError
-from effdet_deploy.files import DISK_FULL, deliver, one_at_a_time, sha256_file
+from effdet_deploy.files import DISK_FULL, deliver, one_at_a_time, sha256_file, what_is_there
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,10 +170,17 @@ def _translated(
             f"The disk was full while downloading {url} to '{target.parent}'.",
             f"Free some space, or set {CACHE_VARIABLE} to a directory that has some.",
         )
-    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        places = (target.parent, *target.parent.parents)
+        file = next((each for each in places if each.exists() and not each.is_dir()), target.parent)
+        return ResourceError(
+            f"The cache '{target.parent}' cannot be made: '{file}' {what_is_there(file)}.",
+            f"Move that away, or set {CACHE_VARIABLE} to a directory that can be written to.",
+        )
+    if isinstance(error, PermissionError):
         return ResourceError(
             f"The cache '{target.parent}' cannot be written to ({error.strerror}).",
-            f"Set {CACHE_VARIABLE} to a directory that can.",
+            f"Set {CACHE_VARIABLE} to a directory that can be written to.",
         )
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     status = f"HTTP {error.code}: " if isinstance(error, urllib.error.HTTPError) else ""
