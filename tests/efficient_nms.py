@@ -67,14 +67,14 @@ def efficient_nms(codes, logits, anchors, **attributes):
     assert attributes["score_activation"] == 1
     assert attributes["box_coding"] == 1
     assert attributes["background_class"] == -1
-    assert not attributes["class_agnostic"]
     scores = sigmoid(logits)
     anchor, label = np.nonzero(scores >= np.float32(attributes["score_threshold"]))
     order = np.argsort(-logits[anchor, label], kind="stable")[:CONSIDERED]
     anchor, label = anchor[order], label[order]
     boxes = _decode(codes[anchor], anchors[anchor])
     depth = attributes["max_output_boxes"]
-    kept = _suppress(boxes, label, np.float32(attributes["iou_threshold"]), depth)
+    groups = np.zeros_like(label) if attributes["class_agnostic"] else label
+    kept = _suppress(boxes, groups, np.float32(attributes["iou_threshold"]), depth)
     missing = depth - len(kept)
     return (
         np.array([len(kept)], np.int32),

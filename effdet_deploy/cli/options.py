@@ -124,6 +124,9 @@ EXPORT: Table = {
     "box_format": _option(str, None, "xyxy or yxyx."),
     "score_threshold": _option(float, None, "Floor inside the graph."),
     "iou_threshold": _option(float, None, "Overlap above which NMS drops."),
+    "class_agnostic": _option(
+        bool, None, "One NMS for all classes, not one for each.", "--class-agnostic"
+    ),
     "max_detections": _option(int, "N", "Rows of the output."),
     "candidates": _option(int, "N", "Boxes that enter NMS."),
     "opset": _option(int, None, "ONNX opset, 18 to 23."),

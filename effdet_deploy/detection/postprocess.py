@@ -1,4 +1,4 @@
-"""From raw heads to detections in numpy: box decoding and greedy per-class NMS.
+"""From raw heads to detections in numpy: box decoding and greedy NMS.
 
 It finishes artifacts that were exported with ``--nms none`` and is the oracle that the static NMS
 of the graph is tested against.
@@ -152,9 +152,10 @@ def _finish_image(
     strong = scores >= output.score_threshold
     rows, classes, scores = rows[strong], classes[strong], scores[strong]
     boxes = decode_boxes(regression[rows], anchors[rows], output.box_format)
+    groups = np.zeros_like(classes) if output.class_agnostic else classes
     # Boxes outside of a frame take no row.
     limit = output.max_detections if frame is None else None
-    kept = greedy_nms(boxes, classes, output.iou_threshold, limit)
+    kept = greedy_nms(boxes, groups, output.iou_threshold, limit)
     if frame is not None:
         low, high = (np.array(each, np.float32) for each in (frame[:2], frame[2:]))
         order = [1, 0] if output.box_format == "xyxy" else [0, 1]

@@ -35,7 +35,10 @@ _CHANNEL_AXES = {4: 1, 3: 2}
 _SPEC_FIELDS = {
     "input": ("height", "width", "mean", "std", "fill"),
     "anchors": ("min_level", "max_level", "octave_scales", "aspect_ratios", "scale"),
-    "output": ("score_threshold", "iou_threshold", "candidates", "max_detections"),
+    "output": (
+        *("score_threshold", "iou_threshold", "class_agnostic"),
+        *("candidates", "max_detections"),
+    ),
 }
 """What both specs must say alike for the same detections to come out."""
 _SAME_IOU = 0.99

@@ -76,6 +76,7 @@ class ExportOptions:
     score_threshold: float = 0.01
     iou_threshold: float = 0.5
     max_detections: int = 100
+    class_agnostic: bool = False
     candidates: int = DEFAULT_CANDIDATES
     opset: int = DEFAULT_OPSET
     build: BuildOptions = field(default_factory=BuildOptions)

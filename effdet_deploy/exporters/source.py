@@ -181,6 +181,7 @@ def specification_of(
             max_detections=rows,
             nms_steps=options.nms_steps,
             box_format=options.box_format,
+            class_agnostic=options.class_agnostic,
             nms_form="matrix" if options.engine == "tensorrt" else "blocks",
         ),
         input_kind=options.graph_input,

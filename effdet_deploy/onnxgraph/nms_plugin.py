@@ -105,7 +105,7 @@ def _nodes(inputs: list[str], output: OutputSpec) -> list[NodeProto]:
         max_output_boxes=output.max_detections,
         background_class=_NO_BACKGROUND,
         score_activation=_SIGMOID,
-        class_agnostic=0,
+        class_agnostic=int(output.class_agnostic),
         box_coding=_CENTRE_AND_SIZE,
     )
     reordered = helper.make_node("Gather", [given, f"{_GATHER}.order"], [boxes], _GATHER, axis=2)

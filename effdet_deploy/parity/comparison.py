@@ -149,7 +149,8 @@ def verify(
             if index not in known:
                 (known[index],) = ask(reference, [load_image(images[index])])
                 if (inputs := known[index].nms_inputs) is not None:
-                    steps = max(steps, static_steps(inputs, output.iou_threshold))
+                    entered = inputs.as_nms_sees_them(output)
+                    steps = max(steps, static_steps(entered, output.iou_threshold))
             pairing.add(index, answer, known[index], batch=len(indices))
         ahead = {index for later in batches[position + 1 :] for index in later}
         known = {index: answer for index, answer in known.items() if index in ahead}

@@ -146,7 +146,8 @@ def strays(
         "the last candidate": image.nms_inputs.last_score if image.nms_inputs else None,
     }
     tie = min(score_error, TIE)
-    uncertain = uncertain_rows(pool, output.iou_threshold, NMS_MARGIN, tie)
+    entered = pool.as_nms_sees_them(output)
+    uncertain = uncertain_rows(entered, output.iou_threshold, NMS_MARGIN, tie)
     sides: tuple[tuple[Side, Rows], ...] = (("reference", missed), ("candidate", extra))
     found = []
     for side, rows in sides:

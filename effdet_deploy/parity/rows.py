@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec
+    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec, OutputSpec
 
 _XYXY = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 _PAIR_ROWS = 512
@@ -64,6 +64,10 @@ class Rows:
         kept = ~(self.scores < floor)
         # Rows that are left out free their places: only a list still full has a last row.
         return replace(self.take(kept), limit=self.limit)
+
+    def as_nms_sees_them(self, output: OutputSpec) -> Rows:
+        """Return rows of one class where one NMS is done for all classes."""
+        return replace(self, classes=self.classes * 0) if output.class_agnostic else self
 
     def in_picture(self, scale: float) -> Rows:
         """Return rows in the picture's pixels; ``scale`` is network pixels per picture pixel."""

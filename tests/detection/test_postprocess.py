@@ -131,6 +131,28 @@ def test_nms_equals_torchvision_within_each_class():
     np.testing.assert_array_equal(greedy_nms(boxes, classes, 0.5), sorted(expected))
 
 
+def test_one_nms_for_all_classes_equals_torchvision_s_over_all_of_them():
+    torch = pytest.importorskip("torch")
+    torchvision = pytest.importorskip("torchvision")
+    peer = pytest.importorskip("effdet.anchors")
+    bench = pytest.importorskip("effdet.bench")
+    spec = detector_spec(candidates=5000, class_agnostic=True)
+    logits, codes = random_heads()
+    anchors = torch.from_numpy(anchor_boxes(spec.anchors, 128, 128).copy())
+    heads = [torch.from_numpy(each).permute(0, 2, 1)[..., None] for each in (logits, codes)]
+    chosen = bench._post_process([heads[0]], [heads[1]], 1, 4, 5000)
+    finished = finish_heads(logits, codes, spec)
+    for image in range(2):
+        scores, regression, rows, classes = (each[image] for each in chosen)
+        boxes = peer.decode_box_outputs(regression, anchors[rows], output_xyxy=True)
+        kept = torchvision.ops.nms(boxes, scores[:, 0].sigmoid(), 0.5)[:100]
+        found = {name: each[image][: len(kept)] for name, each in finished.items()}
+        assert finished["num_detections"][image] == len(kept)
+        np.testing.assert_allclose(found["detection_boxes"], boxes[kept], atol=DECODE_TOLERANCE)
+        np.testing.assert_array_equal(found["detection_classes"], classes[kept])
+        assert len(set(found["detection_classes"].tolist())) > 1
+
+
 def detector_spec(classes: int = 4, **output) -> DetectorSpec:
     return DetectorSpec(
         variant="tiny",

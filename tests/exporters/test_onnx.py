@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torchvision
 
 from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, DetectorSpec
 from effdet_deploy.errors import UsageError
@@ -49,6 +50,28 @@ def test_a_ranged_export_passes_verification_at_both_ends(ranged: Artifact) -> N
     assert ranged.report.passed
     assert set(ranged.report.batch_sizes) == {1, 3}
     assert not ranged.notes
+
+
+@pytest.mark.parametrize("nms", ["static", "onnx"])
+def test_one_nms_for_all_classes_is_in_the_graph(nms: str, tmp_path: Path) -> None:
+    network = conditioned("tf_efficientdet_lite0", num_classes=3)
+    steps = {"nms_steps": 64} if nms == "static" else {}
+    options = ExportOptions(nms=nms, class_agnostic=True, **steps)
+    artifact = export(network, tmp_path / "lite0.onnx", options)
+    assert artifact.report is not None
+    assert artifact.report.passed
+    assert artifact.spec.output.class_agnostic
+    pictures = structured_pictures(2, 128, 128, seed=4)
+    found = 0
+    with contextlib.closing(load_runtime(artifact.path, "onnxruntime", "cpu")) as runtime:
+        for picture in pictures:
+            outputs = runtime.run({"images": picture[None]})
+            count = int(outputs["num_detections"][0, 0])
+            boxes = torch.from_numpy(outputs["detection_boxes"][0, :count])
+            # Nothing is left to suppress, whatever the classes.
+            assert len(torchvision.ops.nms(boxes, torch.linspace(1, 0, count), 0.501)) == count
+            found += len(set(outputs["detection_classes"][0, :count].tolist()))
+    assert found > 2
 
 
 def test_the_graph_is_lean(graph: onnx.ModelProto, ranged: Artifact) -> None:

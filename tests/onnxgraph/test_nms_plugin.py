@@ -63,12 +63,17 @@ def halved(tmp_path_factory):
 def vertical_first(exported, tmp_path_factory):
     """The path of the same graph with boxes yxyx, which come out of the plugin as they are."""
     path = tmp_path_factory.mktemp("plugin") / "yxyx.onnx"
+    return with_other_output(exported, path, box_format="yxyx")
+
+
+def with_other_output(exported, path, **fields):
+    """Write the same network with another end to ``path``."""
     add_head_outputs(exported.path, path)
     model = onnx.load(path)
     for node in model.graph.node:
         node.name = node.name.removesuffix("_output")  # a copy of it will want that name
     onnx.save(model, path)
-    output = dataclasses.replace(exported.spec.output, box_format="yxyx")
+    output = dataclasses.replace(exported.spec.output, **fields)
     attach_plugin(path, read_spec(path, "onnx"), output)
     return path
 
@@ -129,6 +134,18 @@ def test_its_inputs_give_the_rows_of_the_static_nms(exported, pictures, tmp_path
     expected = static_rows(exported, pictures, tmp_path)
     assert_same_rows(rows, expected)
     assert rows["num_detections"].min() > 20
+
+
+def test_one_nms_for_all_classes_is_asked_of_the_plugin(exported, pictures, tmp_path):
+    path = with_other_output(exported, tmp_path / "agnostic.onnx", class_agnostic=True)
+    node = plugin_node(onnx.load(path))
+    assert attributes_of(node)["class_agnostic"] == 1
+    spec = read_spec(path, "onnx")
+    rows = run_emulated(path, pictures, tmp_path)
+    expected = static_rows(dataclasses.replace(exported, spec=spec), pictures, tmp_path)
+    assert_same_rows(rows, expected)
+    per_class = run_emulated(exported.path, pictures, tmp_path)
+    assert (rows["detection_boxes"] != per_class["detection_boxes"]).any()
 
 
 def test_boxes_come_in_the_order_that_was_asked_for(exported, vertical_first, pictures, tmp_path):

@@ -46,12 +46,15 @@ class Postprocess(nn.Module):
             blocks = 1 if spec.precision.target == "tensorrt" else CPU_BLOCKS
             self.nms: nn.Module = StaticNms(output.iou_threshold, output.nms_steps, blocks)
         elif output.nms == "onnx":
-            self.nms = OnnxNms(output.iou_threshold, spec.num_classes)
+            self.nms = OnnxNms(
+                output.iou_threshold, 1 if output.class_agnostic else spec.num_classes
+            )
         else:
             raise UsageError(
                 f"--nms {output.nms} cannot be put into this graph.",
                 "Choose static, onnx or none.",
             )
+        self.class_agnostic = output.class_agnostic
         self.score_threshold = output.score_threshold
         self.max_detections = output.max_detections
         axes = [1, 0, 3, 2] if output.box_format == "xyxy" else [0, 1, 2, 3]
@@ -69,7 +72,9 @@ class Postprocess(nn.Module):
         """Map heads to num ``[N,1]``, boxes ``[N,D,4]``, scores and classes ``[N,D]``."""
         scores, anchor_index, classes = self.select(class_logits)
         boxes = self.decode(box_regression, anchor_index)
-        keep = self.nms(boxes, scores, classes) * (scores >= self.score_threshold)
+        # Boxes suppress one another within a group. A product follows the batch's size by itself.
+        groups = classes * 0 if self.class_agnostic else classes
+        keep = self.nms(boxes, scores, groups) * (scores >= self.score_threshold)
         if self.clips:
             # After NMS: which boxes overlap is not to depend on where the frame ends.
             low, high = self.frame[:2], self.frame[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import effdet
 import numpy as np
 import pytest
 import torch
+from effdet.anchors import Anchors, decode_box_outputs
 from effdet.bench import DetBenchPredict
 
 from effdet_deploy.artifact.classes import class_specs
@@ -89,13 +91,60 @@ def test_rows_are_those_of_effdets_bench_but_for_border_ties(bench: Bench) -> No
     assert differing <= MAX_BORDER_SHARE * 2 * 100 * PICTURES
 
 
-def border_ties(found: np.ndarray, expected: np.ndarray) -> list[np.ndarray]:
+def test_one_nms_for_all_classes_keeps_what_a_plain_one_keeps_of_effdet_s_boxes(
+    bench: Bench,
+) -> None:
+    output = dataclasses.replace(bench.spec.output, class_agnostic=True)
+    spec = dataclasses.replace(bench.spec, output=output)
+    pipeline = DetectionPipeline(fold_for_inference(bench.network, spec.input), spec).eval()
+    theirs = effdet.create_model(
+        "tf_efficientdet_d0", image_size=(SIDE, SIDE), pretrained_backbone=False
+    )
+    theirs.load_state_dict(bench.network.state_dict())
+    pixels = torch.from_numpy(normalize(bench.images.numpy(), spec.input)).float()
+    with torch.no_grad():
+        heads = theirs.eval()(pixels)
+        chosen = effdet.bench._post_process(*heads, 5, 90, EFFDET_CANDIDATES)
+        _, boxes, scores, classes = (each.numpy() for each in pipeline(bench.images))
+    anchors = Anchors.from_config(theirs.config).boxes
+    differing = 0
+    for image in range(PICTURES):
+        logits, codes, rows, labels = (each[image] for each in chosen)
+        corners = decode_box_outputs(codes, anchors[rows], output_xyxy=True)
+        kept = plain_nms(corners.numpy())
+        expected = torch.cat([corners, logits.sigmoid(), labels[:, None] + 1], dim=1)[kept].numpy()
+        found = np.column_stack([boxes[image], scores[image], classes[image] + 1])
+        differing += len(border_ties(found, expected, across_classes=True))
+        # An anchor is found once, whatever other classes it scores well on.
+        assert iou_matrix(*[boxes[image].astype(float)] * 2)[np.triu_indices(100, 1)].max() < 0.501
+    assert differing <= MAX_BORDER_SHARE * 2 * 100 * PICTURES
+
+
+def plain_nms(boxes: np.ndarray) -> list[int]:
+    """The textbook's loop over boxes ``[n,4]``, best first, until a hundred are kept."""
+    kept: list[int] = []
+    for row, (left, top, right, bottom) in enumerate(boxes.tolist()):
+        for other in kept:
+            x1, y1, x2, y2 = boxes[other].tolist()
+            inner = max(0, min(right, x2) - max(left, x1)) * max(0, min(bottom, y2) - max(top, y1))
+            if inner > 0.5 * ((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - inner):
+                break
+        else:
+            kept.append(row)
+        if len(kept) == 100:
+            break
+    return kept
+
+
+def border_ties(
+    found: np.ndarray, expected: np.ndarray, *, across_classes: bool = False
+) -> list[np.ndarray]:
     """List the rows of one side only; each must have a rival at the border of the threshold."""
     lonely = [*missing(found, expected), *missing(expected, found)]
     last = max(found[-1, 4], expected[-1, 4])
     everything = np.concatenate([found, expected])
     for row in lonely:
-        rivals = everything[everything[:, 5] == row[5]]
+        rivals = everything[across_classes | (everything[:, 5] == row[5])]
         near = np.abs(iou_matrix(row[None, :4].astype(float), rivals[:, :4].astype(float)) - 0.5)
         pushed_out = row[4] <= last + SCORE_TOLERANCE
         assert near.min() < BORDER or pushed_out, f"{row} differs and is no border tie"
