@@ -5,20 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from headline import headline
+from own_charts import point_chart, share_chart
 from scaling_section import NAMES, scaling_charts, scaling_section
 
 from effdet_deploy.benchmark.ceilings import Ceilings
 from effdet_deploy.benchmark.profile import LAYOUT, STAGES, Work
 from effdet_deploy.files import write_atomically
 from effdet_deploy.reports.benchmark import markdown_table
-from effdet_deploy.reports.charts import (
-    Mark,
-    Series,
-    bar_chart,
-    line_chart,
-    point_chart,
-    share_chart,
-)
+from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
 
 if TYPE_CHECKING:
     from pathlib import Path

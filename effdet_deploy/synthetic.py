@@ -6,13 +6,11 @@ what photographs have: slow gradients, objects of all sizes with edges, textures
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     Canvas = NDArray[np.float32]
@@ -80,8 +78,8 @@ def _draw_object(canvas: Canvas, random: np.random.Generator) -> None:
     top = int(random.integers(0, height - h + 1))
     left = int(random.integers(0, width - w + 1))
     y, x = _unit_grid(h, w)
-    inside = _pick(_SHAPES, random)(y, x)
-    blend = _pick(_TEXTURES, random)(y, x, random)[..., None]
+    inside = _shape(y, x, random)
+    blend = _texture(y, x, random)[..., None]
     low, high = _colour(random), _colour(random)
     patch = canvas[top : top + h, left : left + w]
     np.copyto(patch, low + (high - low) * blend, where=inside[..., None])
@@ -107,53 +105,31 @@ def _draw_marks(canvas: Canvas, random: np.random.Generator) -> None:
         left += size + stroke
 
 
-def _pick(choices: tuple[Callable[..., Any], ...], random: np.random.Generator) -> Any:
-    return choices[random.integers(len(choices))]
-
-
-def _ellipse(y: Grid, x: Grid) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = x**2 + y**2 <= 1
-    return inside
-
-
-def _rectangle(y: Grid, x: Grid) -> NDArray[np.bool_]:
-    return np.ones((y.shape[0], x.shape[1]), np.bool_)
-
-
-def _triangle(y: Grid, x: Grid) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = np.abs(x) <= (y + 1) / 2
-    return inside
-
-
-def _ring(y: Grid, x: Grid) -> NDArray[np.bool_]:
+def _shape(y: Grid, x: Grid, random: np.random.Generator) -> NDArray[np.bool_]:
+    """Return where an ellipse, a rectangle, a triangle or a ring is."""
     distance = x**2 + y**2
-    inside: NDArray[np.bool_] = (distance <= 1) & (distance >= 0.3)
-    return inside
+    inside = (
+        distance <= 1,
+        np.ones(distance.shape, np.bool_),
+        np.abs(x) <= (y + 1) / 2,
+        (distance <= 1) & (distance >= 0.3),
+    )
+    return inside[random.integers(len(inside))]
 
 
-def _shaded(y: Grid, x: Grid, random: np.random.Generator) -> Grid:
-    blend: Grid = 0.5 + random.uniform(0.1, 0.3) * x + random.uniform(0.1, 0.2) * y
+def _texture(y: Grid, x: Grid, random: np.random.Generator) -> Grid:
+    """Return a blend of two colors that is shaded, striped, checked or speckled."""
+    blend: Grid
+    match random.integers(4):
+        case 0:
+            blend = 0.5 + random.uniform(0.1, 0.3) * x + random.uniform(0.1, 0.2) * y
+        case 1:
+            angle = random.uniform(0, np.pi)
+            wave = np.sin(random.uniform(8, 30) * (x * np.cos(angle) + y * np.sin(angle)))
+            blend = 0.5 + 0.5 * wave
+        case 2:
+            cells = random.integers(2, 7)
+            blend = ((np.floor(y * cells) + np.floor(x * cells)) % 2).astype(np.float32)
+        case _:
+            blend = random.random((len(y), x.shape[1]), np.float32)
     return blend
-
-
-def _striped(y: Grid, x: Grid, random: np.random.Generator) -> Grid:
-    angle = random.uniform(0, np.pi)
-    wave = np.sin(random.uniform(8, 30) * (x * np.cos(angle) + y * np.sin(angle)))
-    blend: Grid = 0.5 + 0.5 * wave
-    return blend
-
-
-def _checked(y: Grid, x: Grid, random: np.random.Generator) -> Grid:
-    cells = random.integers(2, 7)
-    odd = (np.floor(y * cells) + np.floor(x * cells)) % 2
-    blend: Grid = odd.astype(np.float32)
-    return blend
-
-
-def _speckled(y: Grid, x: Grid, random: np.random.Generator) -> Grid:
-    blend: Grid = random.random((y.shape[0], x.shape[1]), np.float32)
-    return blend
-
-
-_SHAPES = (_ellipse, _rectangle, _triangle, _ring)
-_TEXTURES = (_shaded, _striped, _checked, _speckled)

@@ -4,12 +4,15 @@ INT8 layers of the reduced file are taken back one by one: a convolution reads w
 before it was, with the reference's own constants. FP16 is imitated on the reference instead, by
 rounding every value that the reduced file holds in float16: engines that compute float16 nodes in
 float32, as ONNX Runtime does on x86, would show no overflow.
+
+What is reduced is in ``layers``, in graph order; ``with_exact`` gives a graph whose outputs are the
+raw heads in float32.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -37,22 +40,6 @@ if TYPE_CHECKING:
 
 _HALF, _SINGLE = int(onnx.TensorProto.FLOAT16), int(onnx.TensorProto.FLOAT)
 _DEQUANTIZE, _QUANTIZE = "DequantizeLinear", "QuantizeLinear"
-
-
-class Grafting(Protocol):
-    """A network in a reduced precision, whose layers can be made exact."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers that are in the reduced precision, in graph order."""
-        ...
-
-    def with_exact(self, exact: Collection[str]) -> ModelProto:
-        """Return a graph that gives the raw heads, with ``exact`` computed as the reference does.
-
-        Its outputs are those of :data:`HEAD_OUTPUTS`, in float32.
-        """
-        ...
 
 
 class Int8Grafting:
@@ -202,6 +189,9 @@ class HalfGrafting:
         return with_heads(model, heads)
 
 
+Grafting: TypeAlias = Int8Grafting | HalfGrafting
+
+
 def head_values(model: ModelProto) -> list[str]:
     """Return the names of the values that hold the raw heads."""
     return [str(head_node(model.graph, name).output[0]) for name in HEAD_OUTPUTS]
@@ -244,7 +234,7 @@ class HeadsMeter:
         """Return the worse head's signal-to-noise ratio; -inf where a value is not finite.
 
         Args:
-            model: gives the heads as :meth:`.Grafting.with_exact` does.
+            model: gives the heads as :meth:`.HalfGrafting.with_exact` does.
         """
         pooled = [TensorErrors()] * len(HEAD_OUTPUTS)
         for pair in zip(self._exact, self._heads(model), strict=True):

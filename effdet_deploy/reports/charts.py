@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
@@ -40,7 +38,7 @@ COLORS = {
     "accent": "#2f5fd0",
 }
 """Those of the page's light style sheet, by the names that they have there."""
-_OURS, _THEIRS = COLORS["accent"], "#a9b4c2"
+_OURS, THEIRS = COLORS["accent"], "#a9b4c2"
 _STYLE = Path(__file__).parent / "templates" / "chart.mplstyle"
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
 _REWRITES = (
@@ -52,7 +50,7 @@ _REWRITES = (
 """What SVG does without; fonts are left to the reader."""
 _XML = "http://www.w3.org/2000/svg"
 _FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
-_WIDTH, _ROW = 760, 26
+WIDTH, _ROW = 760, 26
 
 
 @dataclass(frozen=True)
@@ -141,33 +139,13 @@ def note(axes: Axes, text: str, at: tuple[float, float], shift: Shift, **look: A
 @chart_style()
 def bar_chart(title: str, unit: str, bars: Sequence[Mark]) -> str:
     """Draw horizontal bars in the order given, each with its name and its value."""
-    figure, axes = canvas(_WIDTH, 64 + _ROW * len(bars))
-    colors = [_OURS if each.is_ours else _THEIRS for each in bars]
+    figure, axes = canvas(WIDTH, 64 + _ROW * len(bars))
+    colors = [_OURS if each.is_ours else THEIRS for each in bars]
     drawn = axes.barh(range(len(bars)), [each.x for each in bars], 0.7, color=colors)
-    axes.bar_label(drawn, [_number(each.x) for each in bars], padding=5)
-    _rows(axes, [each.name for each in bars], unit)
+    axes.bar_label(drawn, [written(each.x) for each in bars], padding=5)
+    name_rows(axes, [each.name for each in bars], unit)
     axes.set_title(title)
-    tips = {bar: [f"{each.name}: {_number(each.x)}"] for bar, each in zip(drawn, bars, strict=True)}
-    return to_svg(figure, title, tips)
-
-
-@chart_style()
-def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) -> str:
-    """Draw each row as one bar in parts, in ``unit``; the parts are named below."""
-    names = list(dict.fromkeys(part for parts in rows.values() for part in parts))
-    figure, axes = canvas(_WIDTH, 90 + 32 * len(rows) + 20 * math.ceil(len(names) / 4))
-    start = np.zeros(len(rows))
-    tips: Tips = {}
-    for name in names:
-        values = np.array([parts.get(name, 0.0) for parts in rows.values()])
-        drawn = axes.barh(range(len(rows)), values, 0.8, start, label=name)
-        tips |= {bar: [f"{name}: {_number(each)}"] for bar, each in zip(drawn, values, strict=True)}
-        start += values
-    for place, total in enumerate(start):
-        note(axes, _number(total), (total, place), (5, 0), va="center")
-    _rows(axes, list(rows), unit)
-    axes.set_title(title)
-    figure.legend(loc="outside lower left", ncols=4)
+    tips = {bar: [f"{each.name}: {written(each.x)}"] for bar, each in zip(drawn, bars, strict=True)}
     return to_svg(figure, title, tips)
 
 
@@ -175,14 +153,14 @@ def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) 
 def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
     """Draw lines over numbers, each of which has the same room: 1, 2, 4, 8 stand evenly."""
     numbers = sorted({x for line in series for x, _ in line.points})
-    figure, axes = canvas(_WIDTH, 300 + 18 * len(series))
+    figure, axes = canvas(WIDTH, 300 + 18 * len(series))
     tips: Tips = {}
     for line in series:
         points = sorted(line.points)
         places, values = [numbers.index(x) for x, _ in points], [y for _, y in points]
         (drawn,) = axes.plot(places, values)
         (dots,) = axes.plot(places, values, "o", color=drawn.get_color(), label=line.name)
-        tips[dots] = [f"{line.name}: {_number(y)} at {x:g}" for x, y in points]
+        tips[dots] = [f"{line.name}: {written(y)} at {x:g}" for x, y in points]
     axes.set_xticks(range(len(numbers)), [f"{each:g}" for each in numbers])
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
@@ -191,27 +169,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
     return to_svg(figure, title, tips)
 
 
-@chart_style()
-def point_chart(title: str, x_label: str, y_label: str, points: Sequence[Mark]) -> str:
-    """Draw numbered points, named below; x begins at 0, y at what the lowest point needs."""
-    figure, axes = canvas(_WIDTH, 360 + 18 * len(points))
-    tips: Tips = {}
-    for number, each in enumerate(points, 1):
-        name = f"{number}  {each.name}: {_number(each.x)}, {each.y:.2f}"
-        (dot,) = axes.plot(each.x, each.y, "o", markersize=9, label=name)
-        if not each.is_ours:
-            dot.set_color(_THEIRS)
-        note(axes, str(number), (each.x, each.y), (7, 5))
-        tips[dot] = [name]
-    axes.margins(0.08, 0.15)
-    axes.set_xlim(left=0)
-    axes.grid(axis="y")
-    axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    figure.legend(loc="outside lower left")
-    return to_svg(figure, title, tips)
-
-
-def _rows(axes: Axes, names: list[str], unit: str) -> None:
+def name_rows(axes: Axes, names: list[str], unit: str) -> None:
     """Name horizontal bars, the first one on top."""
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
@@ -223,5 +181,6 @@ def _rows(axes: Axes, names: list[str], unit: str) -> None:
     axes.margins(x=0.1)
 
 
-def _number(value: float) -> str:
+def written(value: float) -> str:
+    """Return a value as it stands in a chart."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,53 +1,15 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 
-from effdet_deploy.reports.charts import (
-    Mark,
-    Series,
-    bar_chart,
-    line_chart,
-    point_chart,
-    share_chart,
-)
+from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
 from effdet_deploy.reports.comparison_charts import log_histogram, score_scatter
-
-SVG = "{http://www.w3.org/2000/svg}"
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-
-
-def parsed(text):
-    """Read a chart as a browser does that opens the file."""
-    root = ET.fromstring(text)
-    assert root.tag == f"{SVG}svg"
-    return root
-
-
-def texts(root):
-    return {each.text for each in root.iter(f"{SVG}text")}
-
-
-def marks(root):
-    """Return what has a tip: its text and its left, top, right and bottom, or its place."""
-    found = []
-    for each in root.iter():
-        tip = each.find(f"{SVG}title")
-        if tip is None:
-            continue
-        if each.get("d") is None:
-            found.append((tip.text, float(each.get("x")), float(each.get("y"))))
-            continue
-        numbers = [float(number) for number in NUMBER.findall(each.get("d"))]
-        xs, ys = numbers[::2], numbers[1::2]
-        found.append((tip.text, min(xs), min(ys), max(xs), max(ys)))
-    return found
+from tests.reports.drawn import SVG, marks, parsed, texts
 
 
 def test_a_longer_bar_is_a_larger_value_and_both_are_written():
@@ -77,27 +39,6 @@ def test_a_higher_value_of_a_line_stands_higher_and_numbers_stand_evenly():
     (_, x1, y1), (_, x2, y2), (_, x3, y3) = found
     assert y2 < y3 < y1
     assert x2 - x1 == pytest.approx(x3 - x2)
-
-
-@pytest.mark.parametrize("values", [(34.3, 34.1), (34.3, 34.3), (0.0, 0.0)])
-def test_every_point_lies_inside_the_drawing(values):
-    names = [Mark(str(x), x, y) for x, y in zip((12.0, 180.0), values, strict=True)]
-    root = parsed(point_chart("Accuracy", "ms", "mAP", names))
-    width, height = map(float, root.get("viewBox").split()[2:])
-    assert len(marks(root)) == 2
-    for _, x, y in marks(root):
-        assert 0 < x < width
-        assert 0 < y < height
-
-
-def test_the_parts_of_a_row_follow_each_other_without_a_gap():
-    rows = {"A": {"backbone": 20.0, "heads": 5.0}, "B": {"backbone": 10.0, "nms": 1.0}}
-    root = parsed(share_chart("Where the time goes", rows, "ms"))
-    places = {(each[0], round(each[2])): each for each in marks(root)}
-    (first,) = (each for (tip, _), each in places.items() if tip == "backbone: 20")
-    (second,) = (each for (tip, _), each in places.items() if tip == "heads: 5")
-    assert second[1] == pytest.approx(first[3], abs=0.01)
-    assert {"A", "B", "backbone", "heads", "nms", "25", "11"} <= texts(root)
 
 
 def test_a_chart_is_the_same_every_time_whatever_matplotlib_is_set_to(tmp_path):

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import importlib.util
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -17,75 +17,8 @@ from effdet_deploy.errors import DeviceError, EffdetDeployError, MissingPackageE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
-
-
-class Recorder(Protocol):
-    """Records work that is queued on a stream, and plays it back at the cost of one call."""
-
-    def begin(self, stream: int) -> None:
-        """Record what is queued from here on instead of doing it."""
-
-    def end(self, stream: int) -> int:
-        """Return the recorded graph, ready to be launched."""
-
-    def launch(self, graph: int, stream: int) -> None:
-        """Queue a recorded graph."""
-
-    def destroy(self, graph: int) -> None:
-        """Destroy a recorded graph."""
-
-
-class Cuda(Protocol):
-    """One device. Addresses, streams, graphs and events are integers, as TensorRT takes them.
-
-    Every call raises ResourceError when memory runs out and DeviceError when CUDA fails otherwise.
-    """
-
-    @property
-    def recorder(self) -> Recorder | None:
-        """Where work can be recorded: the means to do it."""
-
-    def current(self) -> AbstractContextManager[None]:
-        """Make the device current in the calling thread; every other call is made inside."""
-
-    def allocate(self, size: int) -> int:
-        """Return the address of ``size`` bytes on the device."""
-
-    def free(self, address: int) -> None:
-        """Free what :meth:`allocate` gave."""
-
-    def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
-        """Return ``size`` bytes of page-locked host memory, from which copies are asynchronous."""
-
-    def free_pinned(self, array: NDArray[np.uint8]) -> None:
-        """Free what :meth:`allocate_pinned` gave; the array must not be used afterwards."""
-
-    def create_stream(self) -> int:
-        """Return a stream of its own: the default one cannot be recorded."""
-
-    def destroy_stream(self, stream: int) -> None:
-        """Destroy a stream."""
-
-    def copy_in(self, address: int, array: NDArray[np.uint8], size: int, stream: int) -> None:
-        """Queue a copy of the first ``size`` bytes of pinned memory to the device."""
-
-    def copy_out(self, array: NDArray[np.uint8], address: int, size: int, stream: int) -> None:
-        """Queue a copy from the device to the first ``size`` bytes of pinned memory."""
-
-    def synchronize(self, stream: int) -> None:
-        """Wait until everything queued on ``stream`` is done."""
-
-    def record_event(self, stream: int) -> int:
-        """Return an event that passes when everything queued so far on ``stream`` is done."""
-
-    def seconds_between(self, first: int, second: int) -> float:
-        """Return the seconds that the device took between two events that have passed."""
-
-    def destroy_event(self, event: int) -> None:
-        """Destroy an event."""
 
 
 def require_cuda() -> None:
@@ -117,7 +50,7 @@ def open_cuda(index: int) -> Cuda:
         except ImportError as error:
             raise MissingPackageError("cuda-python", "running engines") from error
         return _PyCuda(driver, index)
-    return _CudaPython(runtime, index)
+    return CudaPython(runtime, index)
 
 
 def _failure(doing: str, code: str) -> EffdetDeployError:
@@ -137,8 +70,11 @@ def _check(doing: str, answer: tuple[Any, ...]) -> Any:
     return values[0] if values else None
 
 
-class _CudaPython:
-    """A device through ``cuda.bindings.runtime``.
+class CudaPython:
+    """One device, through ``cuda.bindings.runtime``.
+
+    Addresses, streams, graphs and events are integers, as TensorRT takes them. Every call raises
+    ResourceError when memory runs out and DeviceError when CUDA fails otherwise.
 
     Args:
         runtime: the module.
@@ -148,7 +84,7 @@ class _CudaPython:
     def __init__(self, runtime: Any, index: int) -> None:
         self._cuda = runtime
         self._index = index
-        self.recorder = _GraphRecorder(runtime)
+        self.recorder = Recorder(runtime)
         # Events are Python objects there: they are kept, and known by their addresses.
         self._events: dict[int, Any] = {}
         with self.current():
@@ -156,69 +92,86 @@ class _CudaPython:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
+        """Make the device current in the calling thread; every other call is made inside."""
         _check("choosing the device", self._cuda.cudaSetDevice(self._index))
         yield
 
     def allocate(self, size: int) -> int:
+        """Return the address of ``size`` bytes on the device."""
         return int(_check(f"allocating {size} bytes", self._cuda.cudaMalloc(size)))
 
     def free(self, address: int) -> None:
+        """Free what :meth:`allocate` gave."""
         _check("freeing memory", self._cuda.cudaFree(address))
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
+        """Return ``size`` bytes of page-locked host memory, from which copies are asynchronous."""
         answer = self._cuda.cudaHostAlloc(size, self._cuda.cudaHostAllocDefault)
         address = int(_check(f"locking {size} bytes of host memory", answer))
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
+        """Free what :meth:`allocate_pinned` gave; the array must not be used afterwards."""
         _check("freeing host memory", self._cuda.cudaFreeHost(array.ctypes.data))
 
     def create_stream(self) -> int:
+        """Return a stream of its own: the default one cannot be recorded."""
         flags = self._cuda.cudaStreamNonBlocking
         return int(_check("creating a stream", self._cuda.cudaStreamCreateWithFlags(flags)))
 
     def destroy_stream(self, stream: int) -> None:
+        """Destroy a stream."""
         _check("destroying a stream", self._cuda.cudaStreamDestroy(stream))
 
     def copy_in(self, address: int, array: NDArray[np.uint8], size: int, stream: int) -> None:
+        """Queue a copy of the first ``size`` bytes of pinned memory to the device."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
         answer = self._cuda.cudaMemcpyAsync(address, array.ctypes.data, size, kind, stream)
         _check("copying to the GPU", answer)
 
     def copy_out(self, array: NDArray[np.uint8], address: int, size: int, stream: int) -> None:
+        """Queue a copy from the device to the first ``size`` bytes of pinned memory."""
         kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
         answer = self._cuda.cudaMemcpyAsync(array.ctypes.data, address, size, kind, stream)
         _check("copying from the GPU", answer)
 
     def synchronize(self, stream: int) -> None:
+        """Wait until everything queued on ``stream`` is done."""
         _check("waiting for the GPU", self._cuda.cudaStreamSynchronize(stream))
 
     def record_event(self, stream: int) -> int:
+        """Return an event that passes when everything queued so far on ``stream`` is done."""
         event = _check("creating an event", self._cuda.cudaEventCreate())
         self._events[int(event)] = event
         _check("recording an event", self._cuda.cudaEventRecord(event, stream))
         return int(event)
 
     def seconds_between(self, first: int, second: int) -> float:
+        """Return the seconds that the device took between two events that have passed."""
         answer = self._cuda.cudaEventElapsedTime(self._events[first], self._events[second])
         return float(_check("reading an event", answer)) / 1e3
 
     def destroy_event(self, event: int) -> None:
+        """Destroy an event."""
         _check("destroying an event", self._cuda.cudaEventDestroy(self._events.pop(event)))
 
 
-class _GraphRecorder:
+class Recorder:
+    """Records work that is queued on a stream, and plays it back at the cost of one call."""
+
     def __init__(self, runtime: Any) -> None:
         self._cuda = runtime
         # Graphs are Python objects there: they are kept, and known by their addresses.
         self._graphs: dict[int, Any] = {}
 
     def begin(self, stream: int) -> None:
+        """Record what is queued from here on instead of doing it."""
         # Thread-local: other threads may allocate meanwhile.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _check("recording a graph", self._cuda.cudaStreamBeginCapture(stream, mode))
 
     def end(self, stream: int) -> int:
+        """Return the recorded graph, ready to be launched."""
         graph = _check("recording a graph", self._cuda.cudaStreamEndCapture(stream))
         try:
             ready = _check("preparing a graph", self._cuda.cudaGraphInstantiate(graph, 0))
@@ -228,14 +181,18 @@ class _GraphRecorder:
         return int(ready)
 
     def launch(self, graph: int, stream: int) -> None:
+        """Queue a recorded graph."""
         _check("launching a graph", self._cuda.cudaGraphLaunch(self._graphs[graph], stream))
 
     def destroy(self, graph: int) -> None:
+        """Destroy a recorded graph."""
         _check("freeing a graph", self._cuda.cudaGraphExecDestroy(self._graphs.pop(graph)))
 
 
 class _PyCuda:
-    """A device through ``pycuda.driver``, whose objects are kept and known by their addresses.
+    """The same through ``pycuda.driver``, whose objects are kept and known by their addresses.
+
+    It cannot record.
 
     Args:
         driver: the module.
@@ -318,3 +275,6 @@ class _PyCuda:
 
     def destroy_event(self, event: int) -> None:
         self._kept.pop(event)
+
+
+Cuda: TypeAlias = CudaPython | _PyCuda

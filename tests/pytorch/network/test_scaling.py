@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from effdet_deploy.pytorch.network import get_config
-from effdet_deploy.pytorch.network.scaling import CompoundScale, compound_scale
+from tests.pytorch.network.compound_scaling import CompoundScale, compound_scale
 
 CHOSEN_BY_HAND = {
     0: {},

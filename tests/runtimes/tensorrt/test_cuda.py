@@ -16,7 +16,7 @@ import pytest
 from effdet_deploy.errors import DeviceError, MissingPackageError, ResourceError
 from effdet_deploy.runtimes.gpu import list_gpus
 from effdet_deploy.runtimes.tensorrt import cuda as cuda_memory
-from effdet_deploy.runtimes.tensorrt.cuda import _CudaPython, _PyCuda, open_cuda
+from effdet_deploy.runtimes.tensorrt.cuda import CudaPython, _PyCuda, open_cuda
 
 Code = enum.IntEnum(
     "Code",
@@ -69,14 +69,14 @@ def test_no_memory_is_a_resource_error():
     fake = fake_cuda_python(cudaMalloc=(Code.cudaErrorMemoryAllocation, None))
 
     with pytest.raises(ResourceError, match="ran out of memory while allocating 99 bytes"):
-        _CudaPython(fake, 0).allocate(99)
+        CudaPython(fake, 0).allocate(99)
 
 
 def test_any_other_code_is_a_device_error():
     fake = fake_cuda_python(cudaStreamSynchronize=(Code.cudaErrorLaunchFailure,))
 
     with pytest.raises(DeviceError, match="while waiting for the GPU: cudaErrorLaunchFailure"):
-        _CudaPython(fake, 0).synchronize(1)
+        CudaPython(fake, 0).synchronize(1)
 
 
 class FakePyCuda(ModuleType):
