@@ -6,19 +6,24 @@ import configparser
 import dataclasses
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
+import effdet_deploy
 from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, PrecisionSpec
 from effdet_deploy.bundles import BundleOptions, bundle
 from effdet_deploy.errors import DataError, ModelFileError, UsageError
+from effdet_deploy.exporters import ExportOptions, export
 from tests.onnx_models import BOXES, CLASSES, NAMES, SIDE, WEIGHTS, detector_spec, write_tiny
 
 HERE = Path(__file__).parent / "deepstream"
+ROOT = Path(__file__).parents[2]
 FRAME = (720, 1280)
 CONFIGURATION = "config_infer_primary.txt"
 needs_compiler = pytest.mark.skipif(
@@ -313,3 +318,35 @@ def test_an_engine_cannot_have_its_outputs_joined(make, write_engine, nothing_le
     with pytest.raises(UsageError, match="an engine's is compiled"):
         make(model=write_engine(framed()), single_output=True)
     nothing_left()
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_frames_of_the_digits_detector_give_the_objects_of_the_package(built, feed, tmp_path):
+    rows, columns, side = *FRAME, 256
+    weights = ROOT / "examples" / "digits" / "digits_d0.safetensors"
+    options = ExportOptions(weights=str(weights), verify=False)
+    plain = export(None, tmp_path / "digits.onnx", options).path
+    framed = dataclasses.replace(options, target="deepstream", frame_size=FRAME)
+    session = onnxruntime.InferenceSession(export(None, tmp_path / "ds.onnx", framed).path)
+    names = [each.name for each in session.get_outputs()]
+    scenes = [sys.executable, ROOT / "examples" / "digits" / "scenes.py", "--split", "test"]
+    subprocess.run([*scenes, "--seed", "3", "--count", "8", tmp_path / "scenes"], check=True)
+    total = 0
+    with effdet_deploy.load(plain, "onnxruntime", "cpu") as detector:
+        for path in sorted((tmp_path / "scenes" / "images").iterdir()):
+            frame = Image.open(path).convert("RGB").resize((columns, rows))
+            # As nvinfer does it, but for the filter: scaled to the width, over black.
+            scaled = frame.resize((side, side * rows // columns), Image.Resampling.BILINEAR)
+            images = np.zeros((1, 3, side, side), np.float32)
+            images[0, :, : scaled.height] = np.asarray(scaled).transpose(2, 0, 1)
+            found = session.run(names, {"images": images})
+            outputs = {name: each[0] for name, each in zip(names, found, strict=True)}
+            _, objects = feed(built["xyxy"], outputs, [0.3] * 10, size=(side, side))
+            (expected,) = detector.detect([frame], 0.3)
+            assert objects[:, 0].tolist() == expected.labels.tolist()
+            np.testing.assert_allclose(objects[:, 1], expected.scores, atol=1e-5)
+            corners = np.hstack([objects[:, 2:4], objects[:, 2:4] + objects[:, 4:]])
+            np.testing.assert_allclose(corners * columns / side, expected.boxes, atol=0.01)
+            total += len(objects)
+    assert total > 30

@@ -92,6 +92,22 @@ def test_the_program_in_c_is_the_one_in_the_document_and_finds_the_rows(built, c
     assert run(*command, env=environment).splitlines() == lines
 
 
+def test_the_program_with_opencv_draws_the_rows(built, case, environment, tmp_path):
+    folder, _ = case
+    program = tmp_path / "camera"
+    includes = ("-I", NATIVE / "include", "-I", ROOT / "tests" / "native" / "opencv")
+    source = NATIVE / "examples" / "cpp" / "camera.cpp"
+    run("c++", "-std=c++17", *includes, source, "-o", program, "-L", built, "-leffdet")
+    drawn = run(program, folder / "tiny.onnx", folder / "scene.ppm", env=environment).splitlines()
+    with effdet_deploy.load(folder / "tiny.onnx", "onnxruntime", "cpu") as detector:
+        (found,) = detector.detect(folder / "scene.png", 0.3)
+    expected = []
+    for label, box in zip(found.labels, found.boxes, strict=True):
+        expected += [" ".join(f"{side:.2f}" for side in box), found.names[label]]
+    assert drawn == expected
+    assert len(expected) > 2
+
+
 def test_the_binding_in_python_finds_the_rows(built, case, environment):
     folder, lines = case
     program = NATIVE / "examples" / "python" / "effdet_native.py"

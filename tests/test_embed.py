@@ -1,0 +1,41 @@
+"""docs/embed.md: what it links to is there, and each program that it offers is run by a test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "embed.md"
+LINKS = re.findall(r"\]\(([^)]+)\)", DOCUMENT.read_text(encoding="utf-8"))
+# What runs each; a test of that name shows the rows that are expected.
+TESTS = {
+    "detect.c": "tests/native/test_examples.py",
+    "camera.cpp": "tests/native/test_examples.py",
+    "main.rs": "tests/native/test_examples.py",
+    "detect.js": "tests/native/test_examples.py",
+    "effdet_native.py": "tests/native/test_examples.py",
+    "client.py": "tests/bundles/test_triton.py",
+    "nvdsinfer_effdet.cpp": "tests/bundles/test_deepstream.py",
+}
+RUNS = {"main.rs": 'examples" / "rust', "nvdsinfer_effdet.cpp": "NvDsInferParseEffdet"}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_what_is_linked_is_there(link):
+    path, _, heading = link.partition("#")
+    target = DOCUMENT.parent / path if path else DOCUMENT
+    assert target.is_file()
+    if heading:
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert heading in {each.lower().replace(" ", "-") for each in headings}
+
+
+def test_each_program_is_run_by_a_test():
+    programs = {Path(link).name for link in LINKS if Path(link).suffix != ".md"}
+    assert programs == set(TESTS)
+    for name, test in TESTS.items():
+        text = (ROOT / test).read_text(encoding="utf-8")
+        assert RUNS.get(name, name) in text, name
