@@ -21,8 +21,12 @@ def run(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where annotated pictures go.")
     ] = Path("detections"),
     score_threshold: Annotated[
-        float | None,
-        typer.Option(help="Leave out detections below it; default 0.3, or the model's if higher."),
+        str | None,
+        typer.Option(
+            metavar="N|FILE",
+            help="Leave out detections below it; default 0.3, or the model's if higher. A JSON or "
+            "YAML file has one a class by its name, and * for all others.",
+        ),
     ] = None,
     font: Annotated[
         Path | None,
@@ -42,10 +46,12 @@ def run(
     from effdet_deploy.detection import outputs
     from effdet_deploy.detection.detector import load
     from effdet_deploy.detection.fonts import require_font
+    from effdet_deploy.detection.thresholds import read_thresholds
     from effdet_deploy.reports.listings import render_detections
 
     if font is not None:
         require_font(font)
+    asked = None if score_threshold is None else read_thresholds(score_threshold)
     copies = outputs.copies_of(inputs, output)
     result = json_file or output / "detections.json"
     outputs.require_directory(output)
@@ -55,7 +61,7 @@ def run(
         console.require_targets(result)
     console.require_distinct(result, font, *console.with_sidecars(model), *copies, *copies.values())
     with load(model, backend, device, threads, trust, allow_saturation) as detector:
-        threshold = outputs.shown_threshold(detector, score_threshold)
+        threshold = outputs.shown_threshold(detector, asked)
         output.mkdir(parents=True, exist_ok=True)
         said, computed = detector.spec.precision.kind, detector.runtime.precision
         if said != computed:

@@ -17,6 +17,7 @@ from effdet_deploy.detection.detections import Detections
 from effdet_deploy.detection.images import is_image_source, load_image
 from effdet_deploy.detection.letterbox import prepare_batch
 from effdet_deploy.detection.postprocess import finish_heads
+from effdet_deploy.detection.thresholds import thresholds_by_class
 from effdet_deploy.errors import ImageError, ModelFileError, UsageError
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import SideBySideRuntime
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.images import ImageSource
     from effdet_deploy.detection.letterbox import Letterbox
+    from effdet_deploy.detection.thresholds import ScoreThreshold
     from effdet_deploy.runtimes.adapter import Runtime
 
     Tensors = dict[str, NDArray[Any]]
@@ -122,7 +124,9 @@ class Detector:
         return self.runtime.spec
 
     def detect(
-        self, images: ImageSource | Iterable[ImageSource], score_threshold: float | None = None
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        score_threshold: ScoreThreshold | None = None,
     ) -> list[Detections]:
         """Detect in one picture or several.
 
@@ -130,7 +134,8 @@ class Detector:
             images: a path, encoded bytes, an open file, an array (uint8 RGB ``[H,W,3]``), a PIL
                 image, or several of them, in a list or any iterable;
                 :func:`effdet_deploy.detection.images.load_image` states the conversions.
-            score_threshold: drop detections below it; None keeps all that the model gives.
+            score_threshold: drop detections below it; None keeps all that the model gives. A dict
+                has one for each class by its name, and ``*`` for all that it does not name.
 
         Returns:
             One :class:`Detections` a picture, boxes xyxy in pixels of the picture as it is seen
@@ -182,28 +187,23 @@ class Detector:
             f"{runtime.precision})"
         )
 
-    def checked_threshold(self, asked: float | None) -> float:
+    def checked_threshold(self, asked: ScoreThreshold | None) -> float | NDArray[np.float32]:
         """Return the threshold that holds: ``asked``, or the model's own floor for None.
 
+        A threshold for each class becomes float32 ``[classes]``.
+
         Raises:
-            UsageError: below the model's floor, or not within 0-1.
+            UsageError: below the model's floor, or not within 0-1; or the model has no such class.
         """
         floor = self.spec.output.score_threshold
         if asked is None:
             return floor
-        if not 0 <= asked <= 1:
-            raise UsageError(
-                f"The score threshold must lie between 0 and 1, not at {asked}.",
-                "Scores are probabilities: 0.3 is a common choice.",
-            )
-        if asked < floor:
-            raise UsageError(
-                f"The model drops scores below {floor}, so a threshold of {asked} cannot be met.",
-                f"Ask for {floor} or more, or export with --score-threshold {asked}.",
-            )
-        return asked
+        by_class = thresholds_by_class(asked, [each.name for each in self.spec.classes], floor)
+        return by_class if isinstance(asked, Mapping) else asked
 
-    def _detect_chunk(self, images: list[NDArray[np.uint8]], floor: float) -> list[Detections]:
+    def _detect_chunk(
+        self, images: list[NDArray[np.uint8]], floor: float | NDArray[np.float32]
+    ) -> list[Detections]:
         batch, letterboxes = prepare_batch(images, self.spec.input)
         # The last picture is repeated until the batch is as large as the model asks.
         missing = max(0, self.spec.batch.minimum - len(batch))
@@ -237,7 +237,9 @@ class Detector:
             return finish_heads(outputs["class_logits"], outputs["box_regression"], self.spec)
         return {name: outputs[name] for name in self.spec.output.names}
 
-    def _to_detections(self, row: Tensors, placed: Letterbox, floor: float) -> Detections:
+    def _to_detections(
+        self, row: Tensors, placed: Letterbox, floor: float | NDArray[np.float32]
+    ) -> Detections:
         count = int(row["num_detections"][0])
         if not 0 <= count <= len(row["detection_scores"]):
             raise ModelFileError(
@@ -261,7 +263,7 @@ class Detector:
         numbers = range(int(labels.max(initial=-1)) + 1)
         classes = self.spec.classes or [ClassSpec(str(each), each + 1) for each in numbers]
         inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
-        kept = inside & (scores >= floor)
+        kept = inside & (scores >= (floor if isinstance(floor, float | int) else floor[labels]))
         return Detections(
             boxes[kept],
             scores[kept],
@@ -290,7 +292,7 @@ class Outcome:
 
 
 def detect_each(
-    detector: Detector, sources: Sequence[Path], score_threshold: float | None = None
+    detector: Detector, sources: Sequence[Path], score_threshold: ScoreThreshold | None = None
 ) -> Iterator[Outcome]:
     """Detect in many files, in order; an unreadable one is reported in its place.
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.detection.detector import detect_each
 from effdet_deploy.detection.fonts import unwritten
 from effdet_deploy.detection.images import find_images
+from effdet_deploy.detection.thresholds import OTHERS
 from effdet_deploy.errors import ImageError, UsageError
 from effdet_deploy.files import deliver, require_writable_target, staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from effdet_deploy.detection.detector import Detector, Outcome
+    from effdet_deploy.detection.thresholds import ScoreThreshold
 
 _SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _JPEG_QUALITY = 92
@@ -78,20 +81,24 @@ def require_directory(output: Path) -> None:
     require_writable_target(existing / "detections.json")
 
 
-def shown_threshold(detector: Detector, asked: float | None) -> float:
+def shown_threshold(detector: Detector, asked: ScoreThreshold | None) -> ScoreThreshold:
     """Return the score below which nothing is shown: ``asked``, else 0.3 or the model's floor.
 
     Raises:
-        UsageError: below the model's floor, or not within 0-1.
+        UsageError: below the model's floor, or not within 0-1; or the model has no such class.
     """
-    floor = detector.checked_threshold(asked)
-    return max(_DEFAULT_THRESHOLD, floor) if asked is None else floor
+    default = max(_DEFAULT_THRESHOLD, detector.spec.output.score_threshold)
+    if asked is None:
+        return default
+    shown = {OTHERS: default} | dict(asked) if isinstance(asked, Mapping) else asked
+    detector.checked_threshold(shown)
+    return shown
 
 
 def detect_files(
     detector: Detector,
     copies: Mapping[Path, Path],
-    threshold: float,
+    threshold: ScoreThreshold,
     progress: Callable[[int], None],
     font: Path | None = None,
 ) -> dict[str, Any]:
@@ -100,7 +107,7 @@ def detect_files(
     Args:
         detector: the model.
         copies: each picture and where its copy goes; see :func:`copies_of`.
-        threshold: drop detections below it.
+        threshold: drop detections below it; see :meth:`Detector.detect`.
         progress: told how many pictures are done.
         font: what class names are drawn with before any other.
     """

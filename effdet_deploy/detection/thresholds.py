@@ -1,0 +1,101 @@
+"""From which score on a detection counts: one number, or one for each class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from effdet_deploy.errors import DataError, UnknownNameError, UsageError, require_package
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+ScoreThreshold: TypeAlias = float | Mapping[str, float]
+"""A number for all classes, or by the name of a class; ``*`` stands for all that are not named."""
+OTHERS = "*"
+
+
+def thresholds_by_class(
+    asked: ScoreThreshold, names: Sequence[str], floor: float
+) -> NDArray[np.float32]:
+    """Return the threshold of each class.
+
+    Args:
+        asked: where it names classes and has no ``*``, the others keep the model's floor.
+        names: of the classes, in order.
+        floor: below which the model gives nothing.
+
+    Raises:
+        UsageError: a threshold is below the floor, or not within 0-1.
+        UnknownNameError: the model has no class of that name.
+    """
+    given = asked if isinstance(asked, Mapping) else {OTHERS: asked}
+    thresholds = np.full(len(names), floor, np.float32)
+    # Those that are named come after those that are not.
+    for name in sorted(given, key=lambda name: name != OTHERS):
+        value = given[name]
+        of = "" if name == OTHERS else f" of '{name}'"
+        if name != OTHERS and name not in names:
+            raise UnknownNameError("class", name, names)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise UsageError(
+                f"The score threshold{of} must lie between 0 and 1, not at {value}.",
+                "Scores are probabilities: 0.3 is a common choice.",
+            )
+        if value < floor:
+            raise UsageError(
+                f"The model drops scores below {floor}, so a threshold{of} of {value} cannot be "
+                "met.",
+                f"Ask for {floor} or more, or export with --score-threshold {value}.",
+            )
+        thresholds[[name in (OTHERS, each) for each in names]] = value
+    return thresholds
+
+
+def read_thresholds(text: str) -> ScoreThreshold:
+    """Read what an option says: a number, or a JSON or YAML file of numbers by class.
+
+    Raises:
+        UsageError: it is neither a number nor a file.
+        DataError: the file does not hold numbers by class.
+        MissingPackageError: PyYAML is not installed, for a file that is not JSON.
+    """
+    try:
+        return float(text)
+    except ValueError:
+        path = Path(text)
+    if not path.is_file():
+        raise UsageError(
+            f"--score-threshold takes a number or a file, and there is no file '{text}'.",
+            "Try --score-threshold 0.3, or name a JSON or YAML file of thresholds by class.",
+        )
+    try:
+        document: Any = _parse(path)
+        if not isinstance(document, dict) or not document:
+            raise TypeError("it holds no thresholds by class")  # noqa: TRY301
+        return {str(name): float(value) for name, value in document.items()}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"The file of thresholds '{path}' cannot be read: {error}.",
+            'Give one threshold a class, as {"person": 0.5, "*": 0.3}.',
+        ) from error
+
+
+def _parse(path: Path) -> Any:
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".json":
+        return json.loads(text)
+    require_package("yaml", "reading a .yaml of thresholds", "export")
+    import yaml
+
+    try:
+        # All scalars stay text: a class that is called 'no' is no boolean.
+        return yaml.load(text, yaml.BaseLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
