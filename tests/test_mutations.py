@@ -7,8 +7,9 @@ with is the module that was given, never our copy of it: a copy of the weights l
 from __future__ import annotations
 
 import copy
+import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import effdet
 import pytest
@@ -16,14 +17,17 @@ import torch
 from effdet.anchors import Anchors
 from effdet.bench import DetBenchPredict, DetBenchTrain
 from omegaconf import OmegaConf
+from PIL import Image
 from torch import nn
 
+from effdet_deploy.cli import main
 from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.errors import EffdetDeployError
 from effdet_deploy.exporters import Artifact, ExportOptions, export
 from effdet_deploy.exporters.source import load_source, run_as_given, specification_of
 from effdet_deploy.progress import silent
 from tests.networks import conditioned
+from tests.onnx_models import NAMES, write_tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -318,3 +322,101 @@ def test_an_exported_bench_was_compared_with_the_bench_s_own_rows(
     assert artifact.report.detections is not None
     assert artifact.report.detections.reference_count <= 40 * artifact.report.images
     assert len(artifact.notes) == 2
+
+
+# Sets: a mAP is right, or it is not printed, or it is printed with what makes it doubtful.
+
+SHOWN = (128, 96)
+TRUTHS = ([10, 20, 40, 40, 10], [60, 10, 60, 86, 12], [0, 0, 30, 30, 10])
+"""What the tiny detector finds in a bright picture: x, y, width, height, category."""
+
+
+def sound_set(folder: Path) -> dict[str, Any]:
+    """Write a picture on which the tiny detector is right; return its annotations."""
+    Image.new("RGB", SHOWN, "white").save(folder / "a.png")
+    boxes = [
+        {"id": number, "image_id": 1, "category_id": truth[4], "bbox": truth[:4]}
+        for number, truth in enumerate(TRUTHS, start=1)
+    ]
+    names = enumerate(NAMES, start=10)
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "width": SHOWN[0], "height": SHOWN[1]}],
+        "annotations": boxes,
+        "categories": [{"id": number, "name": name} for number, name in names],
+    }
+
+
+def number_anew(document: dict[str, Any], ids: dict[int, int]) -> None:
+    for each in document["categories"]:
+        each["id"] = ids[each["id"]]
+    for each in document["annotations"]:
+        each["category_id"] = ids[each["category_id"]]
+
+
+def ids_from_0(document: dict[str, Any], _folder: Path) -> None:
+    number_anew(document, {10: 0, 11: 1, 12: 2})
+
+
+def ids_reversed(document: dict[str, Any], _folder: Path) -> None:
+    number_anew(document, {10: 12, 11: 11, 12: 10})
+
+
+def foreign_names(document: dict[str, Any], _folder: Path) -> None:
+    for each, name in zip(document["categories"], ("cat", "dog", "cow"), strict=True):
+        each["name"] = name
+
+
+def one_category_more(document: dict[str, Any], _folder: Path) -> None:
+    document["categories"].append({"id": 13, "name": "star"})
+    document["annotations"].append(
+        {"id": 9, "image_id": 1, "category_id": 13, "bbox": [90, 5, 20, 20]}
+    )
+
+
+def corners(document: dict[str, Any], _folder: Path) -> None:
+    for each in document["annotations"]:
+        x, y, width, height = each["bbox"]
+        each["bbox"] = [x, y, x + width, y + height]
+
+
+def turned_by_exif(document: dict[str, Any], folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", SHOWN, "white").save(folder / "a.png", exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("mutate", "code", "points", "said"),
+    [
+        (None, 0, 100, ""),
+        (ids_from_0, 0, 100, "joined by their names"),
+        (ids_reversed, 0, 100, "joined by their names"),
+        (foreign_names, 5, None, "--class-map by-name, by-id"),
+        (one_category_more, 0, 100 * 2 / 3, "has no class for star; .* its mAP is 100.00"),
+        (corners, 0, None, "The mAP means nothing .* look like corners"),
+        (turned_by_exif, 0, None, "The mAP means nothing .* on their side: their EXIF"),
+    ],
+)
+def test_of_a_set_the_map_is_right_or_doubted_aloud(
+    mutate: Callable[[dict[str, Any], Path], None] | None,
+    code: int,
+    points: float | None,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    document = sound_set(tmp_path)
+    if mutate is not None:
+        mutate(document, tmp_path)
+    annotations, result = tmp_path / "set.json", tmp_path / "result.json"
+    annotations.write_text(json.dumps(document))
+    model = write_tiny(tmp_path / "model.onnx")
+    arguments = ["eval", str(model), "--coco", str(annotations), "--json", str(result)]
+    assert main(arguments) == code
+    shown = " ".join("".join(capsys.readouterr()).split())
+    assert re.search(said, shown)
+    if points is not None:
+        assert 100 * json.loads(result.read_text())["models"][0]["ap"] == pytest.approx(points)
+    if mutate is None:
+        assert "mAP means nothing" not in shown
+        assert "joined by" not in shown

@@ -25,6 +25,7 @@ from effdet_deploy.pytorch.weights.foreign import (
     refuse_foreign_path,
     sniff,
 )
+from effdet_deploy.pytorch.weights.hyperparameters import hyperparameters_in
 from effdet_deploy.pytorch.weights.origins.tensorbundle import find_tensorbundle, read_tensorbundle
 from effdet_deploy.pytorch.weights.searching import (
     Unusable,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from effdet_deploy.pytorch.weights.origins.settings import Settings
     from effdet_deploy.pytorch.weights.searching import Candidate, Found
 
 NESTED_UNDER = ("state_dict_ema", "state_dict", "model_state_dict")
@@ -91,6 +93,7 @@ class Checkpoint:
         metadata: what the file says about them.
         anchors: ``[A,4]`` yxyx pixels, where a bench of effdet left its anchors beside them.
         ignored: names of tensors beside the weights that were not taken.
+        settings: what stands beside the weights, of their network; None where nothing does.
         class_names: those that a training tool left beside the weights; maybe of more classes
             than the network has, as where the background counts.
     """
@@ -103,6 +106,7 @@ class Checkpoint:
     anchors: Tensor | None = None
     ignored: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    settings: Settings | None = None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -117,7 +121,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if prefix is None:
         refuse_foreign_path(path)
     container = "TensorFlow checkpoint" if prefix else sniff(path)
-    metadata = CheckpointMetadata()
+    metadata, written = CheckpointMetadata(), None
     loaded: object
     try:
         if prefix is not None:
@@ -125,7 +129,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         elif container == "HDF5":
             loaded = read_hdf5(path)
         elif container == "safetensors":
-            loaded, metadata = _read_safetensors(path)
+            loaded, metadata, written = _read_safetensors(path)
         elif container == "numpy archive":
             with np.load(path, allow_pickle=False) as arrays:
                 loaded = dict(arrays)
@@ -154,10 +158,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
         anchors.float() if isinstance(anchors, Tensor) else None,
         tuple(beside),
         class_names_in(loaded),
+        hyperparameters_in(loaded if written is None else written, path.name),
     )
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], CheckpointMetadata]:
+def _read_safetensors(
+    path: Path,
+) -> tuple[dict[str, Tensor], CheckpointMetadata, dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         written = file.metadata() or {}
@@ -170,7 +177,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], CheckpointMetadata
                 f"The metadata '{key}' of '{path.name}' must be {form}, not {written[key]!r}.",
                 "Write the file again with metadata in that form.",
             ) from error
-    return tensors, CheckpointMetadata(**fields)
+    rest = {key: _json_or_text(text) for key, text in written.items() if key not in fields}
+    return tensors, CheckpointMetadata(**fields), rest
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _json_list(kind: type, text: str) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import UsageError, WeightsError
+from effdet_deploy.pytorch.network.config import ModelConfig
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.random_weights import randomize
 from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from effdet_deploy.pytorch.network.config import ModelConfig
     from effdet_deploy.pytorch.weights.download import Progress
     from effdet_deploy.pytorch.weights.origins.settings import Settings
 
@@ -182,12 +182,21 @@ def _from_checkpoint(
 ) -> LoadedModel:
     """Build the model of a checkpoint; what an option leaves open, the checkpoint decides."""
     project = origin_of(checkpoint.state_dict, origin)
-    settings = project.settings.beside(path) if project and project.settings else None
+    beside = project.settings.beside(path) if project and project.settings else None
+    settings = beside or checkpoint.settings
     metadata = checkpoint.metadata
+    passed_over: tuple[str, ...] = ()
     if settings is not None:
+        named = settings.variant
+        if named and variant and settings.is_inside and named != resolve_name(variant):
+            looks = guess_variants(checkpoint.state_dict)
+            if resolve_name(variant) in looks and named not in looks:
+                where = f"The settings in '{settings.source}'"
+                passed_over = (f"{where} name {named}, of which the weights are not.",)
+                named = None
         metadata = dataclasses.replace(
             metadata,
-            variant=metadata.variant or settings.variant,
+            variant=metadata.variant or named,
             labels=metadata.labels or settings.labels,
         )
     if project is None or metadata.variant is not None:
@@ -199,11 +208,8 @@ def _from_checkpoint(
     said = {"num_classes": num_classes, "image_size": metadata.image_size}
     fields = {field: value for field, value in said.items() if value is not None}
     config = base.replace({**(project.overrides if project else {}), **fields, **options})
-    notes: tuple[str, ...] = ()
-    if checkpoint.anchors is not None:
-        config, notes = with_anchors(config, checkpoint.anchors.numpy(), options, checkpoint.name)
-    if settings is not None:
-        config, notes = _with_settings(config, settings, {**fields, **options}, checkpoint)
+    config, notes = _with_evidence(config, settings, fields, options, checkpoint)
+    notes = (*passed_over, *notes)
     model = EfficientDet(config)
     load_state(model, checkpoint.state_dict, checkpoint.name)
     for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
@@ -221,7 +227,7 @@ def _from_checkpoint(
     nested = f", its {checkpoint.nested_under}" if checkpoint.nested_under else ""
     source = f"{checkpoint.name} ({checkpoint.container}{nested})"
     if project is not None:
-        assumed = settings.assumed if settings else project.assumed
+        assumed = beside.assumed if beside else project.assumed
         source = f"{source} of {project.name}"
     else:
         assumed = _assumed(checkpoint, config)
@@ -247,27 +253,91 @@ def _assumed(checkpoint: Checkpoint, config: ModelConfig) -> tuple[str, ...]:
     return (preprocessing,) if checkpoint.anchors is not None else (preprocessing, anchors)
 
 
-def _with_settings(
-    config: ModelConfig, settings: Settings, chosen: Mapping[str, Any], checkpoint: Checkpoint
+def _with_evidence(
+    config: ModelConfig,
+    settings: Settings | None,
+    fields: Mapping[str, Any],
+    options: Mapping[str, Any],
+    checkpoint: Checkpoint,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Bring ``config`` to what stands beside the weights; ``chosen`` is what is decided already."""
-    classes = settings.fields.get("num_classes", config.num_classes)
-    scored = infer_num_classes(checkpoint.state_dict)
-    if scored is not None and classes != scored:
-        raise WeightsError(
-            f"'{settings.source}' beside the weights says {classes} classes, and the heads of "
-            f"'{checkpoint.name}' score {scored}.",
-            "Put the file that belongs to the weights beside them, or move this one away.",
-        )
+    """Bring ``config`` to what a checkpoint says beside its weights; ``fields`` are in it already.
+
+    Raises:
+        WeightsError: what it says contradicts itself, its weights or an option.
+    """
+    notes: tuple[str, ...] = ()
+    said = dict(fields)
+    if settings is not None:
+        config, notes = _with_settings(config, settings, fields, options, checkpoint)
+        said |= settings.fields
+    if (size := fields.get("image_size")) is not None and config.image_size != size:
+        asked = f"image_size is {config.image_size} as asked"
+        notes += (f"{asked}; the metadata in '{checkpoint.name}' are of {size}.",)
+    if checkpoint.anchors is None:
+        return config, notes
+    before = config
+    config, more = with_anchors(config, checkpoint.anchors.numpy(), options, checkpoint.name)
+    for field in said.keys() - options.keys():
+        one, other = getattr(before, field), getattr(config, field)
+        if one != other:
+            raise WeightsError(
+                f"'{checkpoint.name}' contradicts itself: its {field} is {one} by what is written "
+                f"beside the weights, and {other} by its anchors.",
+                _state(field),
+            )
+    return config, (*notes, *more)
+
+
+def _state(field: str) -> str:
+    """Return how the user says which value of a field holds."""
+    if field in ("image_size", "num_classes"):
+        return f"Say which holds, with --{field.replace('_', '-')}."
+    return f"Say which holds, as {field} in --config FILE.json."
+
+
+def _with_settings(
+    config: ModelConfig,
+    settings: Settings,
+    fields: Mapping[str, Any],
+    options: Mapping[str, Any],
+    checkpoint: Checkpoint,
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """Bring ``config`` to what stands beside the weights, and see that the heads agree."""
     where = f"the settings in '{settings.source}'"
-    config, notes = settle(config, settings.fields, chosen, where)
-    return config, (f"'{settings.source}' beside the weights was read.", *notes)
+    decided = {**fields, **options}
+    for field, both in settings.contradictions.items():
+        if field in ModelConfig.__dataclass_fields__ and field not in decided:
+            raise WeightsError(f"{field} is {both} by {where}.", _state(field))
+    scored = infer_num_classes(checkpoint.state_dict)
+    classes = settings.fields.get("num_classes", scored)
+    possible, stated = {scored}, dict(settings.fields)
+    remedy = "Put the file that belongs to the weights beside them, or move this one away."
+    if settings.is_inside and scored is not None:
+        # Some trainings count the background; and what the user says, the heads confirm.
+        possible |= {scored + 1} | ({classes} if "num_classes" in options else set())
+        remedy = f"If the heads are right, pass --num-classes {scored}."
+        stated.pop("num_classes", None)
+    if scored is not None and classes not in possible:
+        raise WeightsError(
+            f"{where[0].upper()}{where[1:]} say {classes} classes, and the heads of "
+            f"'{checkpoint.name}' score {scored}.",
+            remedy,
+        )
+    config, notes = settle(config, stated, decided, where)
+    read = () if settings.is_inside else (f"'{settings.source}' beside the weights was read.",)
+    return config, (*read, *notes)
 
 
 def _variant_of(
     checkpoint: Checkpoint, written: str | None, settings: Settings | None, variant: str | None
 ) -> str:
     """Return the one variant that the option and what is ``written`` agree on."""
+    both = settings.contradictions.get("variant") if settings else None
+    if both and variant is None:
+        raise WeightsError(
+            f"The variant is {both} by the settings in '{checkpoint.name}'.",
+            "Say which holds, with --variant.",
+        )
     if variant is None and written is None:
         looks = " or ".join(guess_variants(checkpoint.state_dict))
         raise UsageError(

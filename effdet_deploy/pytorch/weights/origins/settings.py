@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import WeightsError
@@ -17,7 +17,7 @@ _INNER = ("checkpoint", "checkpoints", "variables", "saved_model")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a file of settings says of the network.
+    """What a file of settings, or a checkpoint beside its weights, says of the network.
 
     Attributes:
         source: the file's name.
@@ -25,6 +25,8 @@ class Settings:
         variant: our short name of the network, where the file names it.
         labels: a name for each class, where the file has names.
         assumed: a sentence each on what the project's files do not say.
+        is_inside: they stand in the checkpoint itself.
+        contradictions: fields that they state twice, differently, and what they say of each.
     """
 
     source: str
@@ -32,6 +34,8 @@ class Settings:
     variant: str | None = None
     labels: tuple[str, ...] | None = None
     assumed: tuple[str, ...] = ()
+    is_inside: bool = False
+    contradictions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""What a training wrote about its network beside the weights: arguments and hyperparameters.
+
+Lightning keeps ``hyper_parameters``, timm ``args``, loops of one's own a config or two numbers.
+They are read as weights are: nothing of them is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import UnknownNameError, UsageError
+from effdet_deploy.pytorch.network.config import ModelConfig
+from effdet_deploy.pytorch.network.registry import resolve_name
+from effdet_deploy.pytorch.weights.origins.settings import Settings
+from effdet_deploy.pytorch.weights.searching import attributes_of, entries_of
+from effdet_deploy.pytorch.weights.unpickling import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_PLACES = (
+    *("hyper_parameters", "hparams", "hyperparameters", "args", "config", "cfg", "opt", "params"),
+    *("settings", "model_args", "model_config", "train_config"),
+)
+"""Where trainings keep what they were told."""
+_DEPTH = 3
+_VARIANT = ("model_name", "model", "arch", "architecture", "variant", "name", "config_name")
+_OTHER_NAMES = {
+    "img_size": "image_size",
+    "imgsz": "image_size",
+    "input_size": "image_size",
+    "n_classes": "num_classes",
+}
+_OF_OTHERS = {
+    *("name", "url", "backbone_name", "drop_path_rate", "norm_momentum", "feature_location"),
+    *("backbone_indices", "interpolation", "resize"),
+}
+"""Fields that mean nothing here, or whose namesakes elsewhere mean something else."""
+_FIELDS = {each.name for each in dataclasses.fields(ModelConfig)} - _OF_OTHERS
+_ANY = ModelConfig("", "", (512, 512))
+"""What values are tried on for their form."""
+_MAX_ENTRIES = 10_000
+"""Of one table: what has more holds no arguments."""
+_LONGEST = 64
+"""Letters of a name and numbers of a list: what has more is no field of a configuration."""
+_LARGEST = 1e6
+
+
+def hyperparameters_in(loaded: Any, name: str) -> Settings | None:
+    """Return what a checkpoint says of its network beside the weights; None where it says nothing.
+
+    Args:
+        loaded: what was read.
+        name: of the file.
+    """
+    stated: dict[str, dict[str, tuple[Any, str]]] = {}
+    for place, table in _tables(loaded, "", 0):
+        for key, value in table.items():
+            # Elsewhere than in effdet's own configuration, a name is the run's.
+            if key == "name" and "backbone_name" not in table:
+                continue
+            for field, form in _read(key, value):
+                stated.setdefault(field, {}).setdefault(repr(form), (form, place + key))
+    if not stated:
+        return None
+    fields = {field: next(iter(found.values()))[0] for field, found in stated.items()}
+    twice = {
+        field: " and ".join(f"{form} ({where})" for form, where in found.values())
+        for field, found in stated.items()
+        if len(found) > 1
+    }
+    variant = None if "variant" in twice else fields.get("variant")
+    fields.pop("variant", None)
+    return Settings(name, fields, variant, is_inside=True, contradictions=twice)
+
+
+def _tables(node: Any, place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the tables of arguments in ``node``, under the keys that lead to them."""
+    table = _plain_table(node)
+    if depth > _DEPTH or not 0 < len(table) <= _MAX_ENTRIES:
+        return
+    yield place, table
+    for key in _PLACES:
+        if key in table:
+            yield from _tables(table[key], f"{place}{key}.", depth + 1)
+
+
+def _plain_table(node: Any) -> dict[str, Any]:
+    if isinstance(node, str) and node.startswith("{"):
+        try:
+            node = json.loads(node)
+        except (ValueError, RecursionError):
+            return {}
+    if not isinstance(node, StandIn | dict):
+        return {}
+    attributes = attributes_of(node)
+    # OmegaConf keeps its entries in an attribute, each in an object of its own.
+    if isinstance(content := attributes.get("_content"), StandIn | dict):
+        return entries_of(content)
+    return {**attributes, **entries_of(node)}
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return numbers, text and tuples of them; None for anything else."""
+    if depth > _DEPTH:
+        return None
+    if isinstance(value, StandIn):
+        attributes = attributes_of(value)
+        if "_val" in attributes:
+            return _plain(attributes["_val"], depth + 1)
+        inside = attributes.get("_content", value.members)
+        value = inside.members if isinstance(inside, StandIn) else inside
+    if isinstance(value, list | tuple) and 0 < len(value) <= _LONGEST:
+        return tuple(_plain(each, depth + 1) for each in value)
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST else None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= _LARGEST else None
+
+
+def _read(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the field of a configuration that an argument states, in its form there."""
+    field = _OTHER_NAMES.get(key, key)
+    if key not in _VARIANT and field not in _FIELDS:
+        return
+    value = _plain(value)
+    if key in _VARIANT and isinstance(value, str):
+        try:
+            yield "variant", resolve_name(value)
+        except UnknownNameError:
+            return
+    if field not in _FIELDS or value is None:
+        return
+    if field == "image_size":
+        sides = value[-2:] if isinstance(value, tuple) else (value, value)
+        # Only effdet's own field says which of two sides is the height.
+        if len(sides) != 2 or (sides[0] != sides[1] and key != "image_size"):
+            return
+        value = sides
+    if field == "fill_color" and isinstance(value, int):
+        value = (value,) * 3
+    try:
+        stated = getattr(_ANY.replace({field: value}), field)
+    except UsageError:
+        return
+    # On the scale of 0 to 255 they are of another preprocessing.
+    if field not in ("mean", "std") or max(stated) <= 1:
+        yield field, stated
