@@ -64,10 +64,8 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
     return document
 
 
-def what_is_there(path: Path) -> str:
-    """Return how a sentence goes on that begins with a path which is no file."""
-    if path.is_dir():
-        return "is a directory"
+def why_no_file(path: Path) -> str:
+    """Return how a sentence goes on that begins with a path which is no file; empty for a file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -75,7 +73,9 @@ def what_is_there(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         return f"cannot be looked at ({reason})"
-    return "is an ordinary file" if stat.S_ISREG(mode) else "is not an ordinary file"
+    if stat.S_ISREG(mode):
+        return ""
+    return "is a directory" if stat.S_ISDIR(mode) else "is not an ordinary file"
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -99,9 +99,14 @@ def sidecar_path(artifact: Path) -> Path:
 def require_writable_target(target: Path) -> None:
     """Check that ``target`` can be written, before any work is done for it.
 
+    A link is followed: what it names is written.
+
     Raises:
         UsageError: the directory is absent or read-only, or ``target`` is a directory or device.
     """
+    # /dev/stdout may well lead to a file, which the shell has open and would go on to write.
+    is_device = target.absolute().is_relative_to("/dev")
+    target = _followed(target)
     directory = target.parent
     if not directory.is_dir():
         raise UsageError(
@@ -110,7 +115,7 @@ def require_writable_target(target: Path) -> None:
         )
     if target.is_dir():
         raise UsageError(f"The output '{target}' is a directory.", "Name a file inside it instead.")
-    if target.exists() and not target.is_file():
+    if is_device or (target.exists() and not target.is_file()):
         raise UsageError(
             f"The output '{target}' is a device, which would be replaced by a file.", "Name a file."
         )
@@ -134,6 +139,20 @@ def _accepts_files(directory: Path) -> bool:
     return True
 
 
+def require_no_folder_at_sidecar(artifact: Path) -> None:
+    """Check that the sidecar of ``artifact`` can be written, before any work; raises UsageError."""
+    if sidecar_path(artifact).is_dir():
+        raise UsageError(
+            f"The sidecar of '{artifact}' would go to '{sidecar_path(artifact)}', a directory.",
+            "Move it away, or name another output.",
+        )
+
+
+def _followed(target: Path) -> Path:
+    """Return what a link names, which is written in its place: the link stays."""
+    return target.resolve() if target.is_symlink() else target
+
+
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """Give a private directory beside ``target``; it is removed at the end, whatever happens.
@@ -144,7 +163,7 @@ def staging(target: Path) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full.
     """
-    directory = target.parent / f".effdet-{secrets.token_hex(8)}.tmp"
+    directory = _followed(target).parent / f".effdet-{secrets.token_hex(8)}.tmp"
     try:
         directory.mkdir()
         yield directory
@@ -176,7 +195,23 @@ def deliver_together(moves: Sequence[tuple[Path, Path]]) -> None:
         with staged.open("r+b") as stream:
             os.fsync(stream.fileno())
     for staged, target in moves:
+        _move(staged, _followed(target))
+
+
+def _move(staged: Path, target: Path) -> None:
+    try:
         staged.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Of files that are delivered together, one may be a link to another file system.
+        with staging(target) as directory:
+            copied = directory / target.name
+            shutil.copyfile(staged, copied)
+            with copied.open("r+b") as stream:
+                os.fsync(stream.fileno())
+            copied.replace(target)
+        staged.unlink()
 
 
 @contextlib.contextmanager

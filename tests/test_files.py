@@ -17,6 +17,7 @@ from effdet_deploy.files import (
     sha256_file,
     sidecar_path,
     staging,
+    why_no_file,
     write_atomically,
 )
 
@@ -174,3 +175,59 @@ def test_a_link_as_data_file_is_refused(tmp_path):
 )
 def test_a_name_to_show_holds_no_folder_and_no_key(given, expected):
     assert base_name(given) == expected
+
+
+def test_a_link_is_followed_and_stays(tmp_path):
+    real = tmp_path / "elsewhere" / "real.json"
+    real.parent.mkdir()
+    link = tmp_path / "link.json"
+    link.symlink_to(real)
+    require_writable_target(link)
+    for content in ("first", "second"):
+        write_atomically(link, content)
+        assert link.is_symlink()
+        assert real.read_text() == content
+    assert entries(real.parent) == ["real.json"]
+    assert entries(tmp_path) == ["elsewhere", "link.json"]
+
+
+def test_what_is_staged_on_another_file_system_arrives_whole(target, monkeypatch):
+    replace = Path.replace
+
+    def across(self, other):
+        if self.parent.parent != Path(other).parent:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return replace(self, other)
+
+    monkeypatch.setattr(Path, "replace", across)
+    elsewhere = target.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "staged").write_bytes(NEW)
+    deliver(elsewhere / "staged", target)
+    assert target.read_bytes() == NEW
+    assert entries(target.parent) == ["elsewhere", "model.onnx"]
+    assert entries(elsewhere) == []
+
+
+def test_a_stream_that_leads_to_a_file_is_a_device_all_the_same(tmp_path):
+    # The shell has the file open: to replace it would lose what it writes there.
+    with pytest.raises(UsageError, match="is a device"):
+        require_writable_target(Path("/dev/stdout"))
+
+
+def test_text_that_utf_8_cannot_hold_is_escaped(tmp_path):
+    write_atomically(tmp_path / "a.html", "caf\udce9")
+    assert (tmp_path / "a.html").read_bytes() == rb"caf\udce9"
+
+
+def test_what_is_no_file_is_called_what_it_is(tmp_path):
+    (tmp_path / "link").symlink_to("absent")
+    for path, said in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "absent", "does not exist"),
+        (tmp_path / "link", "is a link to nothing"),
+        (tmp_path / ("x" * 300), "cannot be looked at (File name too long)"),
+        (Path("/dev/null"), "is not an ordinary file"),
+        (Path(__file__), ""),
+    ):
+        assert why_no_file(path) == said

@@ -19,7 +19,7 @@ from effdet_deploy.files import (
     resolve_inside,
     sha256_file,
     sidecar_path,
-    what_is_there,
+    why_no_file,
 )
 
 if TYPE_CHECKING:
@@ -65,12 +65,9 @@ def require_model_file(path: Path) -> None:
     Raises:
         ModelFileError: absent, a directory or empty.
     """
-    if path.is_dir():
-        raise ModelFileError(
-            f"The model '{path}' is a directory.", "Name the model file inside it."
-        )
-    if not path.is_file():
-        raise ModelFileError(f"The model '{path}' {what_is_there(path)}.", "Check the path.")
+    if reason := why_no_file(path):
+        remedy = "Name the model file inside it." if path.is_dir() else "Check the path."
+        raise ModelFileError(f"The model '{path}' {reason}.", remedy)
     if path.stat().st_size == 0:
         raise ModelFileError(
             f"The model '{path}' is empty.", "Get the file again or export it again."

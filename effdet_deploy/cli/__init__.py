@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import itertools
+import os
 import re
 import signal
 import sys
@@ -73,7 +75,7 @@ def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) 
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
-    given = [each for each in given if each != "--debug"] or ["--help"]
+    given = [_expanded(each) for each in given if each != "--debug"] or ["--help"]
     before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
     with warnings.catch_warnings(), _ended_as_by_ctrl_c():
         if not debug:
@@ -87,8 +89,28 @@ def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) 
     return code
 
 
+def _expanded(argument: str) -> str:
+    """Return what the user means by ``--output=~/found``: no shell expands a tilde there."""
+    option, equals, value = argument.partition("=")
+    if option.startswith("--") and equals and value.startswith("~"):
+        return f"{option}={os.path.expanduser(value)}"  # noqa: PTH111 - a path may end in a slash
+    return argument
+
+
+def _require_words(given: list[str]) -> None:
+    """Refuse an empty argument, which would be taken for the folder that the user stands in."""
+    for before, each in itertools.pairwise(["", *given]):
+        if not each or (each.startswith("--") and each.endswith("=")):
+            named = each.rstrip("=") or before
+            raise UsageError(
+                f"An argument is empty{f', after {named}' if named else ''}.",
+                "Name a value; perhaps a variable of the shell is not set.",
+            )
+
+
 def _attempt(program: str, names: tuple[str, ...], given: list[str], debug: bool) -> int:
     try:
+        _require_words(given)
         command = typer.main.get_command(_app(names, given))
         # Typer turns Ctrl-C into a plain return of this code.
         if (code := command.main(given, prog_name=program, standalone_mode=False)) != _INTERRUPTED:

@@ -66,7 +66,9 @@ def run(
     )
     if markdown is not None:
         require_package("matplotlib", "drawing charts", "report")
-    console.require_results(json_file, markdown, apart_from=console.with_sidecars(*models))
+        report.require_own_charts(markdown)
+    results = {"--json": json_file, "--markdown": markdown}
+    console.require_results(results, apart_from=console.with_sidecars(*models))
     with console.stages() as begin:
         result = bench(models, settings, begin)
     if not under_load:
@@ -75,7 +77,7 @@ def run(
     if markdown is not None:
         pictures = {}
         for title, chart in report.to_charts(result).items():
-            pictures[title] = f"{markdown.stem}-{title.replace(' ', '-')}.svg"
+            pictures[title] = report.chart_name(markdown, title)
             write_atomically(markdown.with_name(pictures[title]), chart)
         write_atomically(markdown, report.to_markdown(result, pictures))
     console.stdout().print(report.render_benchmark(result))

@@ -34,9 +34,9 @@ def run(
     options = option.build_options(given)
     batch, timing_cache, json_file = given["batch"], given["timing_cache"], given["json_file"]
     files = console.with_sidecars(model, output)
-    console.require_results(json_file, apart_from=(timing_cache, *files))
-    console.require_distinct(timing_cache, *files)
-    console.require_distinct(output, model)
+    console.require_results({"--json": json_file}, apart_from=(timing_cache, *files))
+    console.require_distinct("--timing-cache", timing_cache, *files)
+    console.require_distinct("OUTPUT", output, model)
     begun = time.monotonic()
     with console.stages() as stage:
         artifact = build_engine(

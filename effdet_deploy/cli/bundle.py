@@ -49,7 +49,9 @@ def run(
     from effdet_deploy.bundles import BundleOptions, bundle
     from effdet_deploy.reports.delivered import render_bundle
 
-    console.require_results(json_file, apart_from=(*console.with_sidecars(model), labels))
+    console.require_results(
+        {"--json": json_file}, apart_from=(*console.with_sidecars(model), labels)
+    )
     options = BundleOptions(name, labels, labels_by, batch, score_threshold, single_output)
     made = bundle(system, model, folder, options)
     console.write_json(json_file, made.to_dict())

@@ -28,7 +28,7 @@ def run(
     from effdet_deploy.preflight import check_model
     from effdet_deploy.reports.listings import render_findings
 
-    console.require_results(json_file, apart_from=console.with_sidecars(model))
+    console.require_results({"--json": json_file}, apart_from=console.with_sidecars(model))
     findings = check_model(model, target)
     document = {
         "file": model.name,

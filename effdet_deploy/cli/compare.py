@@ -73,7 +73,7 @@ def run(
 
     candidates = list(dict.fromkeys(candidates))
     read = (coco, class_map, images, *console.with_sidecars(*candidates, Path(reference)))
-    console.require_results(html_file, json_file, apart_from=read)
+    console.require_results({"--html": html_file, "--json": json_file}, apart_from=read)
     if html_file is not None:
         for package in ("jinja2", "matplotlib"):
             require_package(package, "an HTML report", "report")

@@ -9,7 +9,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from rich.console import Console
@@ -36,6 +36,7 @@ _OBEYED = (
 )
 _SHOWN = dict.fromkeys(_OBEYED, "\N{REPLACEMENT CHARACTER}")
 _WIDTH_OF_NO_TERMINAL = 80
+_RESULTS = ("--json", "--html", "--markdown")
 
 
 def shown(text: str) -> str:
@@ -87,17 +88,29 @@ def report_error(cause: str, remedy: str) -> None:
         console.print(Text(remedy))
 
 
-def require_results(*results: Path | None, apart_from: Iterable[Path | None] = ()) -> None:
+def require_results(
+    results: Mapping[str, Path | None], apart_from: Iterable[Path | None] = ()
+) -> None:
     """Refuse results that could not be written, or would replace a file of this command.
 
     Args:
-        results: files to write; None is one not asked for.
+        results: by the option that names it, a file to write; None is one not asked for.
         apart_from: what the command reads, or makes beside them.
     """
-    require_targets(*results)
+    from effdet_deploy.errors import UsageError
+
+    require_targets(*results.values())
     others = tuple(apart_from)
-    for index, each in enumerate(results):
-        require_distinct(each, *results[index + 1 :], *others)
+    options: dict[Path, str] = {}
+    for option, written in results.items():
+        require_distinct(option, written, *others)
+        if written is None:
+            continue
+        first = options.setdefault(written.resolve(), option)
+        if first != option:
+            raise UsageError(
+                f"{first} and {option} both name '{written}'.", "Give each a file of its own."
+            )
 
 
 def require_targets(*targets: Path | None) -> None:
@@ -109,15 +122,29 @@ def require_targets(*targets: Path | None) -> None:
             require_writable_target(target)
 
 
-def require_distinct(written: Path | None, *others: Path | None) -> None:
-    """Refuse to write what would replace another file that the command reads or makes."""
+def require_distinct(option: str, written: Path | None, *others: Path | None) -> None:
+    """Refuse to write what would replace another file that the command reads or makes.
+
+    ``option`` names the file. A picture or a model is replaced by no result, whose ever it is:
+    it may lie in a folder that the command reads.
+    """
+    from effdet_deploy.artifact.modelfile import SUFFIXES
+    from effdet_deploy.detection.images import SUFFIXES as PICTURES
     from effdet_deploy.errors import UsageError
 
-    if written is not None and written.resolve() in {each.resolve() for each in others if each}:
+    if written is None:
+        return
+    place = written.resolve()
+    other = next((each for each in others if each and each.resolve() == place), None)
+    if other is not None:
         raise UsageError(
-            f"'{written}' is named twice: another file of this command has that place.",
+            f"{option} would replace '{other}', which this command reads or makes.",
             "Name another file.",
         )
+    suffix = written.suffix.lower()
+    if option in _RESULTS and suffix in PICTURES | SUFFIXES.keys() and written.is_file():
+        kind = "picture" if suffix in PICTURES else "model"
+        raise UsageError(f"{option} would replace the {kind} '{written}'.", "Name another file.")
 
 
 def with_sidecars(*models: Path | None) -> tuple[Path, ...]:

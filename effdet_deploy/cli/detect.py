@@ -59,7 +59,8 @@ def run(
     made = {each.resolve() for each in (output, *output.parents)}
     if result.parent.is_dir() or result.parent.resolve() not in made:
         console.require_targets(result)
-    console.require_distinct(result, font, *console.with_sidecars(model), *copies, *copies.values())
+    taken = (font, *console.with_sidecars(model), *copies, *copies.values())
+    console.require_distinct("--json", result, *taken)
     with load(model, backend, device, threads, trust, allow_saturation) as detector:
         threshold = outputs.shown_threshold(detector, asked)
         output.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ def run(json_file: option.JsonFile = None) -> None:
     from effdet_deploy.reports.listings import render_installation
     from effdet_deploy.runtimes.installation import examine
 
-    console.require_results(json_file)
+    console.require_results({"--json": json_file})
     document = examine()
     console.write_json(json_file, document)
     console.stdout().print(render_installation(document))

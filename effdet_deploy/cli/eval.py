@@ -48,7 +48,7 @@ def run(
 
     models = list(dict.fromkeys(models))
     read = (coco, class_map, Path(weights) if weights else None, *console.with_sidecars(*models))
-    console.require_results(json_file, apart_from=read)
+    console.require_results({"--json": json_file}, apart_from=read)
     require_pycocotools()
     dataset = read_coco(coco, images, limit, class_map)
     with contextlib.ExitStack() as stack:

@@ -61,9 +61,11 @@ def run(
         )
     read = [Path(weights), *map(given.get, _READ)]
     made = console.with_sidecars(output, given["keep_onnx"])
-    console.require_results(json_file, apart_from=(*made, precision_file_path(output), *read))
-    console.require_distinct(given["keep_onnx"], output, *read)
-    console.require_distinct(given["timing_cache"], *made, Path(weights))
+    console.require_results(
+        {"--json": json_file}, apart_from=(*made, precision_file_path(output), *read)
+    )
+    console.require_distinct("--keep-onnx", given["keep_onnx"], output, *read)
+    console.require_distinct("--timing-cache", given["timing_cache"], *made, Path(weights))
     # The stored command has the user's order.
     options = export_options({name: given[name] for name in context.params if name in given})
     begun = time.monotonic()

@@ -13,7 +13,7 @@ def run(model: option.Model, json_file: option.JsonFile = None) -> None:
     from effdet_deploy.reports.inspected import render_description
     from effdet_deploy.runtimes.instructions import describe_int8
 
-    console.require_results(json_file, apart_from=console.with_sidecars(model))
+    console.require_results({"--json": json_file}, apart_from=console.with_sidecars(model))
     document = describe(model)
     if document["content"] == "onnx" and document["spec"] is not None:
         precision = DetectorSpec.from_dict(document["spec"]).precision

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from effdet_deploy.errors import ImageError
-from effdet_deploy.files import what_is_there
+from effdet_deploy.files import why_no_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,8 +33,8 @@ MAX_PIXELS = 80_000_000
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
 SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"}
-    | {".tif", ".tiff", ".webp"}
+    {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx"}
+    | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """The suffixes by which pictures are found in a folder; a file that is named may have any."""
 
@@ -54,8 +54,7 @@ _BACKDROP = (255, 255, 255)
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
 _DEEP_GRAY_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
-# What Pillow's decoders raise on damaged files.
-_DECODE_ERRORS = (
+UNDECODABLE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -69,13 +68,15 @@ _DECODE_ERRORS = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
+"""What Pillow's decoders raise on damaged files."""
 
 
 def find_images(source: str | Path) -> list[Path]:
     """Return the pictures that a file, a folder (searched to the bottom) or a glob pattern names.
 
-    Links to folders are followed, each folder once. ``._name``, in which macOS keeps what a file
-    system has no room for, is no picture.
+    Links to folders are followed, each folder once. A pattern that leaves the suffix open means
+    pictures and folders of them. ``._name``, in which macOS keeps what a file system has no room
+    for, is no picture.
 
     Raises:
         ImageError: nothing is there.
@@ -87,8 +88,12 @@ def find_images(source: str | Path) -> list[Path]:
         return [path]
     else:
         # Path.glob takes no absolute patterns.
-        found = [Path(each) for each in glob.glob(str(source), recursive=True)]  # noqa: PTH207
-    files = sorted(each for each in found if each.is_file() and not each.name.startswith("._"))
+        named = [Path(each) for each in glob.glob(str(source), recursive=True)]  # noqa: PTH207
+        is_open = glob.has_magic(path.suffix) or not path.suffix
+        within = [each for folder in named if folder.is_dir() for each in _files_under(folder)]
+        found = [each for each in within if each.suffix.lower() in SUFFIXES]
+        found += [each for each in named if not is_open or each.suffix.lower() in SUFFIXES]
+    files = sorted(each for each in set(found) if each.is_file() and not each.name.startswith("._"))
     if not files:
         raise ImageError(f"There is no picture at '{source}'.", "Check the path or the pattern.")
     return files
@@ -120,7 +125,7 @@ def size_of(path: Path) -> tuple[tuple[int, int], bool] | None:
         with Image.open(path, formats=FORMATS) as picture:
             is_turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
             return (picture.size[::-1] if is_turned else picture.size), is_turned
-    except _DECODE_ERRORS:
+    except UNDECODABLE:
         return None
 
 
@@ -168,8 +173,8 @@ def is_image_source(value: object) -> bool:
 
 
 def _from_file(path: Path) -> NDArray[np.uint8]:
-    if not path.is_file():
-        raise ImageError(f"The picture '{path}' {what_is_there(path)}.", "Name an image file.")
+    if reason := why_no_file(path):
+        raise ImageError(f"The picture '{path}' {reason}.", "Name an image file.")
     return _open(path, f"The picture '{path}'")
 
 
@@ -204,7 +209,7 @@ def _open(source: Path | io.BytesIO, what: str) -> NDArray[np.uint8]:
     try:
         with Image.open(source, formats=FORMATS) as image:
             return _decode(image, what)
-    except _DECODE_ERRORS as error:
+    except UNDECODABLE as error:
         raise _unreadable(what, error) from error
 
 
@@ -223,7 +228,7 @@ def _decode(image: Image.Image, what: str) -> NDArray[np.uint8]:
     try:
         image.load()
         pixels = _pixels(image, what)
-    except _DECODE_ERRORS as error:
+    except UNDECODABLE as error:
         raise _unreadable(what, error) from error
     if is_deep and image.mode not in _DEEP_GRAY_MODES:
         _require_levels(image, what)

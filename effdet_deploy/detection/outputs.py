@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from effdet_deploy.detection.detector import detect_each
 from effdet_deploy.detection.fonts import unwritten
-from effdet_deploy.detection.images import find_images
+from effdet_deploy.detection.images import UNDECODABLE, find_images
 from effdet_deploy.detection.thresholds import OTHERS
 from effdet_deploy.errors import ImageError, UsageError
 from effdet_deploy.files import deliver, require_writable_target, staging
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.detector import Detector, Outcome
     from effdet_deploy.detection.thresholds import ScoreThreshold
 
-_SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+"""Of formats that have room for the mark, by which a later run knows a copy from a picture."""
+_SOFTWARE, _MARK = 0x0131, "effdet-deploy detect"
 _JPEG_QUALITY = 92
 _DEFAULT_THRESHOLD = 0.3
 
@@ -34,7 +38,8 @@ def copies_of(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
 
     Raises:
         ImageError: an input names no picture.
-        UsageError: an annotated copy would replace a picture that was given.
+        UsageError: an annotated copy would replace a picture that was given, or another file that
+            is no copy of an earlier run.
     """
     home = output.resolve()
     copies: dict[Path, Path] = {}
@@ -47,12 +52,23 @@ def copies_of(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
             copies[picture] = _free_name(output, picture, taken)
     given = {picture.resolve() for picture in copies}
     for picture, copy in copies.items():
-        if copy.resolve() in given:
+        if copy.resolve() in given or not _is_free(copy):
             raise UsageError(
                 f"The annotated copy of '{picture}' would replace the picture '{copy}'.",
                 "Choose another directory with --output.",
             )
     return copies
+
+
+def _is_free(copy: Path) -> bool:
+    """Tell whether nothing stands at ``copy``, or what an earlier run wrote there."""
+    try:
+        with Image.open(copy) as picture:
+            return picture.getexif().get(_SOFTWARE) == _MARK
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except UNDECODABLE:
+        return False
 
 
 def _free_name(output: Path, picture: Path, taken: set[str]) -> Path:
@@ -130,9 +146,11 @@ def _saved(outcome: Outcome, copy: Path, font: Path | None) -> dict[str, Any]:
     if outcome.detections is None or outcome.image is None:
         return {"file": str(outcome.source), "error": str(outcome.error)}
     drawn = outcome.detections.draw(outcome.image, font)
+    mark = Image.Exif()
+    mark[_SOFTWARE] = _MARK
     with staging(copy) as directory:
         staged = directory / copy.name
-        drawn.save(staged, quality=_JPEG_QUALITY)
+        drawn.save(staged, quality=_JPEG_QUALITY, exif=mark)
         deliver(staged, copy)
     height, width = outcome.image.shape[:2]
     return {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from effdet_deploy.errors import MissingPackageError, UnknownNameError
 from effdet_deploy.exporters.delivery import Artifact
 from effdet_deploy.exporters.options import ExportOptions
-from effdet_deploy.files import require_writable_target
+from effdet_deploy.files import require_no_folder_at_sidecar, require_writable_target
 from effdet_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def export(
         raise UnknownNameError("output suffix", target.suffix, EXPORTERS)
     chosen.require_fits(target.suffix)
     require_writable_target(target)
+    require_no_folder_at_sidecar(target)
     _imported("effdet_deploy.exporters.verifying").require_verifiable(chosen)
     material = _imported("effdet_deploy.exporters.material").read_material(chosen)
     # What is missing of the extra is said before the work begins.

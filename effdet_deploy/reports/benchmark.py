@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from effdet_deploy.errors import UsageError
 from effdet_deploy.reports.columns import Column, Table
 from effdet_deploy.reports.text import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from rich.console import RenderableType
 
@@ -65,7 +67,8 @@ def detail_lines(benchmark: Benchmark) -> list[str]:
     """
     stages, ceilings, started = [], [], {}
     for each in benchmark.results:
-        named = f"{each.name}, batch {each.batch}"
+        threads = f", {each.threads} threads" if each.threads else ""
+        named = f"{each.name}, batch {each.batch}{threads}"
         parts = [f"{name} {1e3 * took:.2f} ms" for name, took in each.stages.items() if took]
         parts += [f"{name} {share:.1%}" for name, share in each.shares.items()]
         if parts:
@@ -82,7 +85,7 @@ def detail_lines(benchmark: Benchmark) -> list[str]:
         if needs.device_memory:
             memory += f" and {_megabytes(needs.device_memory)} on the device"
         started[each.name, each.threads] = (
-            f"{each.name}: file {_megabytes(each.file_size)}; first result after "
+            f"{each.name}{threads}: file {_megabytes(each.file_size)}; first result after "
             f"{needs.until_first:.2f} s (imports {needs.import_seconds:.2f}, load "
             f"{needs.load_seconds:.2f}, first run {needs.first_seconds:.2f}); {memory}"
         )
@@ -132,6 +135,28 @@ def to_markdown(benchmark: Benchmark, pictures: Mapping[str, str] | None = None)
             "",
         )
     )
+
+
+CHARTS = ("latency", "throughput against batch", "throughput against threads")
+
+
+def chart_name(markdown: Path, title: str) -> str:
+    """Return the file beside ``markdown`` that a chart goes to."""
+    return f"{markdown.stem}-{title.replace(' ', '-')}.svg"
+
+
+def require_own_charts(markdown: Path) -> None:
+    """Check that no chart would replace a file that ``markdown`` does not show; raises UsageError.
+
+    What it shows is of an earlier run.
+    """
+    shown = markdown.read_text(encoding="utf-8", errors="replace") if markdown.is_file() else ""
+    for chart in (markdown.with_name(chart_name(markdown, title)) for title in CHARTS):
+        if chart.exists() and chart.name not in shown:
+            raise UsageError(
+                f"A chart of --markdown would replace '{chart}', which '{markdown}' does not show.",
+                "Name another file, or move that one away.",
+            )
 
 
 def to_charts(benchmark: Benchmark) -> dict[str, str]:

@@ -167,7 +167,7 @@ def test_no_file_that_is_read_is_overwritten(tmp_path, model, capsys, option, su
     same = write_tiny(tmp_path / "same.onnx")
     target = f"{same}{suffix}"
     assert main(["compare", str(same), "--reference", str(model), option, target]) == 2
-    assert "named twice" in capsys.readouterr().err
+    assert "would replace" in capsys.readouterr().err
 
 
 def test_json_holds_no_numbers_that_json_has_not(tmp_path, pictures):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,55 @@ def test_an_animation_is_saved_as_a_still(model, here):
     Image.new("RGB", (50, 50), "white").save(here / "x.gif")
     assert main(["detect", str(model), "x.gif", "-o", "out"]) == 0
     assert (here / "out" / "x.png").is_file()
+
+
+def test_a_picture_of_the_users_in_the_place_of_a_copy_is_not_replaced(model, here, capsys):
+    Image.new("RGB", (50, 50), "white").save(here / "x.gif")
+    mine = save(here / "photos" / "x.png", level=77)
+    before = mine.read_bytes()
+    assert main(["detect", str(model), "x.gif", "-o", "photos"]) == 2
+    assert "copy of 'x.gif' would replace the picture 'photos/x.png'" in capsys.readouterr().err
+    assert mine.read_bytes() == before
+    (here / "photos" / "x.png").write_text("no picture, and mine")
+    assert main(["detect", str(model), "x.gif", "-o", "photos"]) == 2
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.jpeg", "a.webp", "a.bmp", "a.gif", "a.tif"])
+def test_a_copy_of_an_earlier_run_is_replaced(model, here, name):
+    save(here / "in" / name)
+    for _ in range(2):
+        assert main(["detect", str(model), "in", "-o", "out"]) == 0
+    (copy,) = (each for each in (here / "out").iterdir() if each.suffix != ".json")
+    assert Image.open(copy).size == (SIDE, SIDE)
+
+
+def test_a_pattern_with_an_open_suffix_means_pictures_and_folders_of_them(model, here):
+    for name in ("day-1/a.png", "day-2/b.jpe", "day-3.png"):
+        save(here / name) if not name.endswith("jpe") else shutil.copy(
+            save(here / "x.jpg"), save(here / "day-2" / "c.png").with_name("b.jpe")
+        )
+    (here / "day-notes.txt").write_text("no picture")
+    assert main(["detect", str(model), "day-*", "-o", "out"]) == 0
+    document = json.loads((here / "out" / "detections.json").read_text())
+    found = [each["file"] for each in document["images"]]
+    assert found == ["day-1/a.png", "day-2/b.jpe", "day-2/c.png", "day-3.png"]
+
+
+@pytest.mark.parametrize("ascii_only", [False, True])
+def test_names_that_are_no_utf_8_lose_nothing(model, here, run_tool, monkeypatch, ascii_only):
+    data = save(here / "p.png").read_bytes()
+    (here / "in").mkdir()
+    named = os.fsencode(here / "in")
+    for name in (b"caf\xe9.png", "größe.png".encode()):
+        Path(os.fsdecode(named + b"/" + name)).write_bytes(data)
+    Path(os.fsdecode(named + b"/bad\xff.png")).write_bytes(b"no picture")
+    if ascii_only:
+        for key, value in (("LC_ALL", "C"), ("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0")):
+            monkeypatch.setenv(key, value)
+    done = run_tool("detect", model, "in", "-o", "out")
+    assert done.returncode == 5
+    assert "1 of 3 pictures could not be read" in done.stderr
+    document = json.loads((here / "out" / "detections.json").read_text(encoding="utf-8"))
+    assert ["error" in each for each in document["images"]].count(True) == 1
+    copies = sorted(os.fsencode(each.name) for each in (here / "out").iterdir())
+    assert copies == [b"caf\xe9.png", b"detections.json", "größe.png".encode()]

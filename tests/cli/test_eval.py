@@ -55,7 +55,7 @@ def test_no_file_that_is_read_is_overwritten(annotations, tmp_path, capsys, vict
     before = target.read_bytes()
     arguments = ["eval", str(model), "--coco", str(annotations), "--json", str(target)]
     assert main(arguments) == 2
-    assert "named twice" in capsys.readouterr().err
+    assert "would replace" in capsys.readouterr().err
     assert target.read_bytes() == before
 
 

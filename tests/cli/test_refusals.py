@@ -9,7 +9,12 @@ import pytest
 
 from effdet_deploy.cli import export_main, main
 from effdet_deploy.cli.export import stored_command
+from effdet_deploy.errors import DeviceError, UsageError
+from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.tensorrt import engine
+from effdet_deploy.exporters.tensorrt.timing_cache import require_own_note
 from effdet_deploy.files import sidecar_path
+from effdet_deploy.reports.benchmark import require_own_charts
 
 USAGE, MISSING = 2, 4
 
@@ -20,15 +25,16 @@ def refused(capsys, arguments, code=USAGE, command=main):
 
 
 def test_a_report_does_not_replace_the_sidecar_of_an_engine(model, tmp_path, capsys):
-    engine = tmp_path / "tiny.engine"
-    said = refused(capsys, ["build", model, engine, "--json", sidecar_path(engine)])
-    assert "tiny.engine.json' is named twice" in said
+    output = tmp_path / "tiny.engine"
+    said = refused(capsys, ["build", model, output, "--json", sidecar_path(output)])
+    assert "--json would replace" in said
+    assert "tiny.engine.json', which this command reads or makes" in said
 
 
 def test_a_timing_cache_does_not_replace_the_model(model, tmp_path, capsys):
     before = model.read_bytes()
     asked = ["build", model, tmp_path / "tiny.engine", "--timing-cache", model]
-    assert "named twice" in refused(capsys, asked)
+    assert f"--timing-cache would replace '{model}'" in refused(capsys, asked)
     assert model.read_bytes() == before
 
 
@@ -36,7 +42,7 @@ def test_a_timing_cache_does_not_replace_the_model(model, tmp_path, capsys):
 def test_no_option_of_an_export_names_its_output(option, tmp_path, capsys):
     output = tmp_path / "d0.engine"
     asked = ["--variant", "d0", "--weights", "random", output, option, output]
-    assert "d0.engine' is named twice" in refused(capsys, asked, command=export_main)
+    assert f"{option} would replace '{output}'" in refused(capsys, asked, command=export_main)
 
 
 @pytest.mark.parametrize("command", ["inspect", "check", "detect", "bench"])
@@ -45,19 +51,20 @@ def test_no_result_replaces_the_model_or_its_sidecar(command, model, picture, ca
     more = {"check": ["--target", "tensorrt-10"], "detect": [picture]}.get(command, [])
     for victim in (model, sidecar_path(model)):
         asked = [command, model, *more, "--json", victim]
-        assert f"{victim.name}' is named twice" in refused(capsys, asked)
+        assert f"--json would replace '{victim}'" in refused(capsys, asked)
     assert sidecar_path(model).read_text() == "{}"
 
 
 def test_one_result_of_bench_does_not_replace_the_other(model, tmp_path, capsys):
     both = tmp_path / "result"
-    assert "is named twice" in refused(capsys, ["bench", model, "--json", both, "--markdown", both])
+    asked = ["bench", model, "--json", both, "--markdown", both]
+    assert f"--json and --markdown both name '{both}'" in refused(capsys, asked)
 
 
 def test_the_result_of_an_export_does_not_replace_what_it_reads(tmp_path, capsys):
     labels = tmp_path / "labels.json"
     asked = ["--variant", "d0", tmp_path / "d0.onnx", "--labels", labels, "--json", labels]
-    assert "labels.json' is named twice" in refused(capsys, asked, command=export_main)
+    assert f"--json would replace '{labels}'" in refused(capsys, asked, command=export_main)
 
 
 def test_pictures_to_compare_on_without_a_comparison(model, tmp_path, capsys):
@@ -107,3 +114,83 @@ def test_accuracy_without_pycocotools_is_refused_before_the_annotations_are_read
 )
 def test_the_stored_command_makes_the_same_and_gives_nothing_away(given, stored):
     assert stored_command({"verify": True} | given) == f"effdet-export {stored}".strip()
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_no_result_replaces_a_picture_of_a_folder_that_is_read(option, model, picture, capsys):
+    before = picture.read_bytes()
+    folder = ["--images", picture.parent, option, picture]
+    asked = ["compare", model, "--reference", model, *folder]
+    assert f"{option} would replace the picture '{picture}'" in refused(capsys, asked)
+    assert picture.read_bytes() == before
+
+
+def test_charts_replace_nothing_that_the_markdown_does_not_show(model, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    chart = tmp_path / "bench-latency.svg"
+    chart.write_text("mine")
+    asked = ["bench", model, model, "--markdown", tmp_path / "bench.md"]
+    assert f"A chart of --markdown would replace '{chart}'" in refused(capsys, asked)
+    assert chart.read_text() == "mine"
+    (tmp_path / "bench.md").write_text(f"![latency]({chart.name})")
+    require_own_charts(tmp_path / "bench.md")
+
+
+def test_the_note_of_a_timing_cache_replaces_no_other_file(tmp_path):
+    cache = tmp_path / "timings"
+    require_own_note(cache)
+    sidecar_path(cache).write_text('{"origin": {}, "sha256": ""}')
+    require_own_note(cache)
+    for content in ('{"mine": 1}', "[]", "no JSON"):
+        sidecar_path(cache).write_text(content)
+        with pytest.raises(UsageError, match="The note of the timing cache would replace"):
+            require_own_note(cache)
+    # A damaged note is discarded with the cache that it stands beside.
+    cache.touch()
+    require_own_note(cache)
+
+
+@pytest.mark.parametrize("command", ["export", "build"])
+def test_a_folder_in_the_place_of_the_sidecar_is_said_before_the_work(
+    command, model, tmp_path, capsys
+):
+    output = tmp_path / {"export": "d0.onnx", "build": "d0.engine"}[command]
+    sidecar_path(output).mkdir()
+    more = ["--variant", "d0", "--weights", "random"] if command == "export" else [model]
+    asked = [command, *more, output]
+    assert f"The sidecar of '{output}' would go to" in refused(capsys, asked)
+
+
+def test_an_engine_for_refitting_is_refused_where_no_gpu_is_before_the_build(monkeypatch):
+    monkeypatch.setattr(engine, "list_gpus", lambda: ())
+    options = BuildOptions(backend="tensorrt-rtx", refit=True)
+    with pytest.raises(DeviceError, match="needs a GPU to build an engine for refitting"):
+        engine.require_ready(options, verify=False)
+    monkeypatch.setattr(engine, "list_gpus", lambda: ("a GPU",))
+    engine.require_ready(options, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["detect", ""], "detect"),
+        (["inspect", "--json", ""], "--json"),
+        (["inspect", "--json="], ""),
+    ],
+)
+def test_an_empty_argument_is_no_folder(arguments, named, capsys):
+    said = refused(capsys, arguments)
+    assert "An argument is empty" in said
+    assert named in said
+
+
+def test_a_tilde_behind_an_equals_sign_is_the_home_folder(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert main(["inspect", str(model), "--json=~/found.json"]) == 0
+    assert (tmp_path / "found.json").is_file()
+
+
+def test_a_name_in_another_encoding_is_stored_escaped():
+    name = Path(b"caf\xe9.txt".decode("utf-8", "surrogateescape"))
+    assert stored_command({"verify": True, "labels": name}).encode().endswith(rb"caf\udce9.txt'")

@@ -21,8 +21,14 @@ from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, precision_file_path
 from effdet_deploy.exporters.options import require_batch, require_use_of_pictures
 from effdet_deploy.exporters.tensorrt.messages import Request
-from effdet_deploy.exporters.tensorrt.process import run_builder
-from effdet_deploy.files import require_writable_target, sha256_file, staging
+from effdet_deploy.exporters.tensorrt.process import require_gpu_to_refit, run_builder
+from effdet_deploy.exporters.tensorrt.timing_cache import require_own_note
+from effdet_deploy.files import (
+    require_no_folder_at_sidecar,
+    require_writable_target,
+    sha256_file,
+    staging,
+)
 from effdet_deploy.preflight import require_onnx
 from effdet_deploy.progress import Progress, silent
 from effdet_deploy.runtimes.gpu import list_gpus
@@ -77,6 +83,7 @@ def build_engine(
     options = options or BuildOptions()
     require_use_of_pictures(images, verify=verify)
     require_writable_target(engine_path)
+    require_no_folder_at_sidecar(engine_path)
     require_onnx()
     spec = _buildable_spec(onnx_path, options, batch)
     recorded = read_sidecar(onnx_path)
@@ -103,12 +110,17 @@ def require_ready(options: BuildOptions, *, verify: bool) -> None:
     """Check what a build needs when it ends, before it begins.
 
     Raises:
-        UsageError: the timing cache can be neither read nor written.
+        UsageError: the timing cache can be neither read nor written, or its note is another file.
+        DeviceError: TensorRT-RTX cannot build what is asked for without a GPU.
         MissingPackageError: there is a GPU, and nothing to run the engine on it with.
     """
     cache = options.timing_cache
-    if cache is not None and not cache.is_file():
-        require_writable_target(cache)
+    if cache is not None:
+        if not cache.is_file():
+            require_writable_target(cache)
+        require_own_note(cache)
+    if options.backend == "tensorrt-rtx":
+        require_gpu_to_refit(options, has_gpu=bool(list_gpus()))
     if verify and not options.strip_plan and list_gpus():
         require_cuda()
 

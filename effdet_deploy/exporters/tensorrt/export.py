@@ -25,7 +25,13 @@ from effdet_deploy.exporters.delivery import (
 from effdet_deploy.exporters.tensorrt.engine import build_engine, require_ready
 from effdet_deploy.exporters.tensorrt.other_machine import finish_elsewhere
 from effdet_deploy.exporters.tensorrt.process import require_builder
-from effdet_deploy.files import deliver_together, require_writable_target, sidecar_path, staging
+from effdet_deploy.files import (
+    deliver_together,
+    require_no_folder_at_sidecar,
+    require_writable_target,
+    sidecar_path,
+    staging,
+)
 from effdet_deploy.onnxgraph.nms_plugin import NOT_RUN
 
 if TYPE_CHECKING:
@@ -57,6 +63,7 @@ def export(
     """
     if options.keep_onnx is not None:
         require_writable_target(options.keep_onnx)
+        require_no_folder_at_sidecar(options.keep_onnx)
     progress("looking for the builder")
     try:
         require_builder(options.build)

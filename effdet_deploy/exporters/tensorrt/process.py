@@ -38,12 +38,21 @@ def require_builder(options: BuildOptions) -> EngineSpec:
         DeviceError: its libraries do not load, or it wants a GPU and finds none.
     """
     builder = run_builder(Request(options), silent)
-    if (options.refit or options.strip_plan) and not builder.gpu:
+    require_gpu_to_refit(options, has_gpu=bool(builder.gpu))
+    return builder
+
+
+def require_gpu_to_refit(options: BuildOptions, *, has_gpu: bool) -> None:
+    """Check that an engine for refitting can be built, which no builder does without a GPU.
+
+    Raises:
+        DeviceError: it cannot.
+    """
+    if (options.refit or options.strip_plan) and not has_gpu:
         raise DeviceError(
             "TensorRT-RTX needs a GPU to build an engine for refitting, and finds none.",
             "Leave --refit and --strip-plan out, or build on a machine with a GPU.",
         )
-    return builder
 
 
 def run_builder(request: Request, progress: Progress, grace: float = STOP_GRACE_S) -> EngineSpec:

@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from effdet_deploy.errors import UsageError
 from effdet_deploy.files import sha256_bytes, sidecar_path, write_atomically
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ class Origin:
     backend: str
     version: str
     gpu: str
+
+
+def require_own_note(path: Path) -> None:
+    """Check that the note of the cache at ``path`` replaces nothing but such a note.
+
+    Raises:
+        UsageError: another file has its place.
+    """
+    note = sidecar_path(path)
+    if not note.exists():
+        return
+    try:
+        recorded = json.loads(note.read_bytes())
+        is_ours = {"origin", "sha256"} == recorded.keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        # A damaged one beside a cache has been written here.
+        is_ours = note.is_file() and path.is_file()
+    if not is_ours:
+        raise UsageError(
+            f"The note of the timing cache would replace '{note}', which is another file.",
+            "Name another --timing-cache, or move that file away.",
+        )
 
 
 def attach(config: tensorrt.IBuilderConfig, path: Path, origin: Origin, log: Log) -> str:

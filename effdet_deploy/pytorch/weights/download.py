@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.cache import CACHE_VARIABLE, cache_directory
 from effdet_deploy.errors import DownloadError, ResourceError, UsageError
-from effdet_deploy.files import DISK_FULL, deliver, one_at_a_time, sha256_file, what_is_there
+from effdet_deploy.files import DISK_FULL, deliver, one_at_a_time, sha256_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,9 +172,9 @@ def _translated(
         )
     if isinstance(error, FileExistsError | NotADirectoryError):
         places = (target.parent, *target.parent.parents)
-        file = next((each for each in places if each.exists() and not each.is_dir()), target.parent)
+        file = next((each for each in places if each.is_file()), target.parent)
         return ResourceError(
-            f"The cache '{target.parent}' cannot be made: '{file}' {what_is_there(file)}.",
+            f"The cache '{target.parent}' cannot be made: '{file}' is a file.",
             f"Move that away, or set {CACHE_VARIABLE} to a directory that can be written to.",
         )
     if isinstance(error, PermissionError):

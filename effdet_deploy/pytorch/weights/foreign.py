@@ -72,6 +72,8 @@ def refuse_foreign_path(path: Path) -> None:
         raise _refusal(path, *_SUFFIXES[path.suffix])
     if path.is_dir():
         raise _refusal(path, "a directory", "Name the checkpoint file inside it.")
+    if path.exists() and not path.is_file():
+        raise _refusal(path, "not an ordinary file", "Copy it into a file first.")
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file '{path}'.",

@@ -1,0 +1,31 @@
+"""Where the commands begin: ``effdet-deploy``, ``effdet-export`` and ``python -m effdet_deploy``.
+
+Nothing is imported before Ctrl-C is looked after: what the command line needs takes a while.
+"""
+
+import sys
+
+
+def main() -> int:
+    """Run ``effdet-deploy``; see :func:`effdet_deploy.cli.main`."""
+    return _begun("main")
+
+
+def export_main() -> int:
+    """Run ``effdet-export``; see :func:`effdet_deploy.cli.export_main`."""
+    return _begun("export_main")
+
+
+def _begun(name: str) -> int:
+    try:
+        from effdet_deploy import cli
+
+        code: int = getattr(cli, name)()
+    except KeyboardInterrupt:
+        sys.stderr.write("error: Interrupted.\n")
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
