@@ -7,6 +7,7 @@ time it takes to import it.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from effdet_deploy._version import __version__
@@ -29,6 +30,10 @@ __all__ = [
     "export",
     "load",
 ]
+
+# ONNX Runtime reads it when it is imported. Without it, every run leaves an identifier in
+# ~/.cache/Microsoft and a file in the temporary folder, and tells Microsoft of the session.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Detections": "effdet_deploy.detection.detections",

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 20
 _LONGEST_NAME = 255
 """Bytes in a file's name, on every file system that is in use."""
+_SCRATCH = ".effdet-{}.tmp"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -99,7 +100,8 @@ def sidecar_path(artifact: Path) -> Path:
 def require_writable_target(target: Path) -> None:
     """Check that ``target`` can be written, before any work is done for it.
 
-    A link is followed: what it names is written.
+    A link is followed: what it names is written. What killed processes of ours left beside it is
+    removed.
 
     Raises:
         UsageError: the directory is absent or read-only, or ``target`` is a directory or device.
@@ -119,6 +121,7 @@ def require_writable_target(target: Path) -> None:
         raise UsageError(
             f"The output '{target}' is a device, which would be replaced by a file.", "Name a file."
         )
+    _remove_abandoned(directory)
     if not _accepts_files(directory):
         raise UsageError(
             f"The directory '{directory}' cannot be written to.",
@@ -130,13 +133,11 @@ def _accepts_files(directory: Path) -> bool:
     """Try it: permission bits say nothing to root, nor on read-only file systems."""
     if not os.access(directory, os.W_OK | os.X_OK):
         return False
-    probe = directory / f".effdet-{secrets.token_hex(4)}.tmp"
     try:
-        probe.touch(exist_ok=False)
+        with _scratch_directory(directory):
+            return True
     except OSError:
         return False
-    probe.unlink()
-    return True
 
 
 def require_no_folder_at_sidecar(artifact: Path) -> None:
@@ -163,10 +164,9 @@ def staging(target: Path) -> Iterator[Path]:
     Raises:
         ResourceError: the disk is full.
     """
-    directory = _followed(target).parent / f".effdet-{secrets.token_hex(8)}.tmp"
     try:
-        directory.mkdir()
-        yield directory
+        with _scratch_directory(_followed(target).parent) as directory:
+            yield directory
     except OSError as error:
         if error.errno in DISK_FULL:
             raise ResourceError(
@@ -174,8 +174,56 @@ def staging(target: Path) -> Iterator[Path]:
                 "Free some space and run the same command again; the old file is untouched.",
             ) from error
         raise
+
+
+@contextlib.contextmanager
+def _scratch_directory(parent: Path) -> Iterator[Path]:
+    """Make a directory that is locked while it is in use, and remove it."""
+    while True:
+        directory = parent / _SCRATCH.format(secrets.token_hex(8))
+        directory.mkdir()
+        try:
+            with _locked(directory, wait=True):
+                # Another process may have taken it for abandoned before it was locked.
+                if directory.is_dir():
+                    yield directory
+                    return
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the private directories that killed processes left in ``parent``.
+
+    A living process holds the lock of its own, and the lock ends with the process.
+    """
+    for each in parent.glob(_SCRATCH.format("*")):
+        with _locked(each, wait=False) as ours:
+            if ours:
+                shutil.rmtree(each, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path, *, wait: bool) -> Iterator[bool]:
+    """Lock a directory, and give whether it was had; the lock leaves no file behind."""
+    if sys.platform == "win32":
+        yield False
+        return
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        had = True
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        # Somebody else has it, or the file system knows no locks, such as some network ones.
+        except OSError:
+            had = False
+        yield had
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        os.close(handle)
 
 
 def base_name(given: str) -> str:
@@ -222,17 +270,9 @@ def one_at_a_time(directory: Path) -> Iterator[None]:
     one target could leave the model of one beside the sidecar of the other. The directory itself
     is locked, so that no lock file stays behind.
     """
-    if sys.platform == "win32":
+    # A file system without locks is no reason to fail.
+    with _locked(directory, wait=True):
         yield
-        return
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        # A file system without locks, such as some network ones, is no reason to fail.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def write_atomically(target: Path, content: bytes | str) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -231,3 +233,28 @@ def test_what_is_no_file_is_called_what_it_is(tmp_path):
         (Path(__file__), ""),
     ):
         assert why_no_file(path) == said
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_stays(target):
+    code = (
+        "import pathlib, sys, time; from effdet_deploy.files import staging\n"
+        "with staging(pathlib.Path(sys.argv[1])) as directory:\n"
+        "    (directory / 'half').write_text('x'); print(directory, flush=True); time.sleep(60)"
+    )
+    begun = [
+        subprocess.Popen([sys.executable, "-c", code, target], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    try:
+        dead, living = (Path(each.stdout.readline().strip()) for each in begun)
+        begun[0].kill()
+        begun[0].wait()
+        assert (dead / "half").exists()
+        require_writable_target(target)
+        assert not dead.exists()
+        assert (living / "half").read_text() == "x"
+    finally:
+        for each in begun:
+            each.kill()
+            each.communicate()
+    assert target.read_bytes() == OLD

@@ -5,6 +5,7 @@ Needs neither torch nor onnx.
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -13,7 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from effdet_deploy.artifact.codec import MAX_TEXT, decode
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec
-from effdet_deploy.errors import DataError, EffdetDeployError, ModelFileError
+from effdet_deploy.errors import (
+    DataError,
+    EffdetDeployError,
+    EffdetDeployWarning,
+    ModelFileError,
+)
 from effdet_deploy.files import (
     read_json_object,
     resolve_inside,
@@ -201,12 +207,39 @@ def check_external_files(path: Path, spec: DetectorSpec) -> None:
         if not data.is_file():
             raise _bad_external(path, name, "is missing")
         if (known := recorded.get(name)) is None:
+            warnings.warn(
+                f"'{path}' reads '{name}', which its export did not write: weights may have been "
+                "exchanged.",
+                EffdetDeployWarning,
+                stacklevel=3,
+            )
             continue
         size = data.stat().st_size
         if size != known.size:
             raise _bad_external(path, name, f"has {size} bytes where {known.size} are expected")
         if sha256_file(data) != known.sha256:
             raise _bad_external(path, name, "has another content than when it was exported")
+
+
+def warn_if_changed(path: Path) -> None:
+    """Compare the artifact with the SHA-256 in its sidecar, where there is one.
+
+    Warns:
+        EffdetDeployWarning: the file was changed or replaced after its export, or its sidecar is
+            damaged.
+    """
+    try:
+        sidecar = read_sidecar(path)
+    except DataError as error:
+        said = error.cause
+    else:
+        if sidecar is None or sidecar.sha256 in ("", sha256_file(path)):
+            return
+        said = (
+            f"'{path}' is not the file that '{sidecar_path(path).name}' describes: it was changed "
+            "after its export, and its verification says nothing about it."
+        )
+    warnings.warn(said, EffdetDeployWarning, stacklevel=3)
 
 
 def _bad_external(path: Path, name: str, what: str) -> EffdetDeployError:

@@ -6,15 +6,12 @@ A command is a line in :data:`COMMANDS` and a module ``effdet_deploy.cli.<name>`
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import itertools
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +20,7 @@ import typer
 
 from effdet_deploy._version import __version__
 from effdet_deploy.cli.console import mute, note, report_error
+from effdet_deploy.cli.ending import INTERRUPTED, ended_as_by_ctrl_c
 from effdet_deploy.errors import (
     EffdetDeployError,
     EffdetDeployWarning,
@@ -34,8 +32,8 @@ from effdet_deploy.errors import (
 from effdet_deploy.files import DISK_FULL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import FrameType, TracebackType
+    from collections.abc import Sequence
+    from types import TracebackType
 
 COMMANDS = {
     "export": "Turn a checkpoint into one verified graph: uint8 image in, boxes out.",
@@ -51,7 +49,6 @@ COMMANDS = {
 }
 """Each command and its line in the help; the help of one command is in its own module."""
 
-_INTERRUPTED = 130
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 """How torch says it, in a RuntimeError."""
 _ISSUES = "the issue tracker of effdet-deploy"
@@ -77,7 +74,7 @@ def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) 
     debug = "--debug" in given
     given = [_expanded(each) for each in given if each != "--debug"] or ["--help"]
     before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
-    with warnings.catch_warnings(), _ended_as_by_ctrl_c():
+    with warnings.catch_warnings(), ended_as_by_ctrl_c():
         if not debug:
             # Ours are notes; those of libraries are for who is debugging.
             warnings.simplefilter("ignore")
@@ -113,7 +110,7 @@ def _attempt(program: str, names: tuple[str, ...], given: list[str], debug: bool
         _require_words(given)
         command = typer.main.get_command(_app(names, given))
         # Typer turns Ctrl-C into a plain return of this code.
-        if (code := command.main(given, prog_name=program, standalone_mode=False)) != _INTERRUPTED:
+        if (code := command.main(given, prog_name=program, standalone_mode=False)) != INTERRUPTED:
             return code or 0
     except (KeyboardInterrupt, typer.Abort):
         pass
@@ -127,7 +124,7 @@ def _attempt(program: str, names: tuple[str, ...], given: list[str], debug: bool
             raise
         return _report(MemoryError(), program, debug)
     report_error("Interrupted.", "")
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 def _app(names: tuple[str, ...], given: Sequence[str]) -> typer.Typer:
@@ -195,26 +192,6 @@ def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
         said = f"{error.strerror}: '{error.filename}'."
         return InputError(said, "Check the path and its permissions.")
     return InputError(f"{error}.", "Check the paths and their permissions.")
-
-
-@contextlib.contextmanager
-def _ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let a request to end, such as a scheduler's, clean up as Ctrl-C does."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    asked = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
-    here = threading.current_thread() is threading.main_thread()
-    # Under nohup a hang-up is ignored, and stays so.
-    ours = [each for each in asked if here and each and signal.getsignal(each) is signal.SIG_DFL]
-    for each in ours:
-        signal.signal(each, stop)
-    try:
-        yield
-    finally:
-        for each in ours:
-            signal.signal(each, signal.SIG_DFL)
 
 
 def _report_bug(

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from effdet_deploy.artifact.modelfile import SUFFIXES, require_content, require_model_file
+from effdet_deploy.artifact.modelfile import (
+    SUFFIXES,
+    require_content,
+    require_model_file,
+    warn_if_changed,
+)
 from effdet_deploy.errors import DeviceError, UnknownNameError, UsageError, import_failure
 from effdet_deploy.runtimes.instructions import require_exact_sums
 
@@ -90,6 +95,9 @@ def load_runtime(
             "Leave --threads out to let the engine choose.",
         )
     module = import_backend(path, backend)
+    if _chosen(path, backend).content != "tensorrt":
+        # An engine is native code, and its adapter refuses one that was changed.
+        warn_if_changed(path)
     runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
     if not allow_saturation:
         try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 OUT_OF_MEMORY = re.compile(
     r"\bOOM\b|bad_alloc|out ?of ?memory|insufficient (memory|workspace)|ALLOC_FAILED|MEM_ALLOC"
-    r"|cudaErrorMemoryAllocation|(failed|unable) to allocate|(cannot|can't|could not) allocate"
+    r"|cudaErrorMemoryAllocation|(failed|unable) to allocate|(cannot|can't|could not) alloc"
     r"|smaller than requested bytes",
     re.IGNORECASE,
 )

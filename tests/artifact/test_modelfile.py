@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 
 import pytest
 
 from effdet_deploy.artifact import modelfile
 from effdet_deploy.artifact.codec import MAX_TEXT
-from effdet_deploy.artifact.modelfile import read_sidecar, read_spec
+from effdet_deploy.artifact.modelfile import read_sidecar, read_spec, warn_if_changed
 from effdet_deploy.artifact.spec import METADATA_KEY
-from effdet_deploy.errors import DataError, ModelFileError
-from effdet_deploy.files import resolve_inside, sidecar_path
+from effdet_deploy.errors import DataError, EffdetDeployWarning, ModelFileError
+from effdet_deploy.files import resolve_inside, sha256_file, sidecar_path
 from tests.onnx_models import detector_spec
 
 
@@ -82,3 +83,21 @@ def test_the_name_of_an_external_file_that_no_system_takes_is_refused(tmp_path, 
             resolve_inside(tmp_path, name)
     else:
         assert resolve_inside(tmp_path, name) == tmp_path
+
+
+def test_a_file_that_was_changed_after_its_export_is_named(artifact):
+    artifact.write_bytes(b"as exported")
+    write(artifact, {"sha256": sha256_file(artifact)})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_if_changed(artifact)
+    artifact.write_bytes(b"as exporteD")
+    with pytest.warns(EffdetDeployWarning, match=r"is not the file that 'model.engine.json'"):
+        warn_if_changed(artifact)
+
+
+def test_a_damaged_sidecar_is_no_reason_not_to_run(artifact):
+    artifact.write_bytes(b"as exported")
+    write(artifact, "{")
+    with pytest.warns(EffdetDeployWarning, match=r"sidecar.*cannot be read"):
+        warn_if_changed(artifact)

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from effdet_deploy.artifact.modelfile import recognise
 from effdet_deploy.artifact.spec import ExternalFile
-from effdet_deploy.errors import InputError, ModelFileError
+from effdet_deploy.errors import EffdetDeployWarning, InputError, ModelFileError
 from effdet_deploy.files import sha256_file
 from effdet_deploy.runtimes import load_runtime
 from tests.onnx_models import SIDE, detector_spec, set_spec, tiny_model, write_tiny
@@ -120,6 +120,12 @@ def test_an_external_file_in_its_place_loads(tmp_path):
     assert outputs["detection_boxes"][0, 0].tolist() == [10, 20, 50, 60]
 
 
+def test_row_20_external_data_that_its_export_did_not_write_is_named(tmp_path):
+    path, _ = external_model(tmp_path, "model.onnx.data", record=False)
+    with pytest.warns(EffdetDeployWarning, match="reads 'model.onnx.data'"):
+        load_runtime(path)
+
+
 @pytest.mark.parametrize("record", [True, False])
 def test_row_20_external_data_outside_the_models_directory_is_refused(tmp_path, record):
     inner = tmp_path / "inner"
@@ -156,6 +162,7 @@ def test_row_21_missing_external_data_is_refused(tmp_path, record):
     assert "is missing" in refusal(path).cause
 
 
+@pytest.mark.filterwarnings("ignore:.*its export did not write")
 @pytest.mark.parametrize("record", [True, False])
 def test_row_21_truncated_external_data_is_refused(tmp_path, record):
     path, data = external_model(tmp_path, "model.onnx.data", record=record)

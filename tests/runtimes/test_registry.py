@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
 
 import pytest
@@ -87,3 +89,23 @@ def test_all_names_of_a_small_registry_are_listed(tmp_path):
     with pytest.raises(UnknownNameError) as caught:
         load_runtime(write_tiny(tmp_path / "model.onnx"), "ort")
     assert "onnxruntime" in caught.value.remedy
+
+
+def test_a_run_leaves_nothing_in_the_users_folders(tmp_path):
+    # ONNX Runtime's telemetry writes an identifier to the cache and a file to the temporary folder.
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import sys; from effdet_deploy.runtimes import load_runtime\n"
+        "import numpy as np; runtime = load_runtime(sys.argv[1])\n"
+        "runtime.run({'images': np.zeros(runtime.spec.input.shape(1), np.uint8)})"
+    )
+    chosen = {"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": ""}
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith("ORT_")}
+    subprocess.run(
+        [sys.executable, "-c", code, write_tiny(tmp_path / "tiny.onnx")],
+        env=inherited | chosen,
+        check=True,
+        timeout=60,
+    )
+    assert list(home.iterdir()) == []

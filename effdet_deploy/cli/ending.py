@@ -1,0 +1,89 @@
+"""How a command ends when it is asked to: cleanly at once, or by force where it does not react."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from effdet_deploy.cli.console import note, report_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+INTERRUPTED = 130
+"""The exit code of a command that was asked to end."""
+_ENDING = {
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+}
+_PATIENCE = 2.0
+"""Seconds after which a command that goes on is explained."""
+_ONE_REQUEST = 0.5
+"""Seconds within which two signals are one request: a shell and its wrapper both send one."""
+
+
+@contextlib.contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let a request to end, such as a scheduler's, clean up as Ctrl-C does; a second one ends all.
+
+    Python's handlers wait until an engine's native code returns, which a damaged model may never
+    let it do. The signal's number comes through a socket at once, to a thread that waits for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    # Under nohup a hang-up is ignored, and stays so.
+    ours = [each for each in _ENDING if signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, stop)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_watch, args=(reader,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        writer.close()
+        watcher.join()
+        reader.close()
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def _watch(reader: socket.socket) -> None:
+    """Read the numbers of signals until the other end is closed."""
+    first = None
+    while True:
+        try:
+            numbers = reader.recv(64)
+        except TimeoutError:
+            note("The engine is still computing. A second Ctrl-C ends the command at once.")
+            reader.settimeout(None)
+            continue
+        if not numbers:
+            return
+        if not _ENDING.intersection(numbers):
+            continue
+        if first is None:
+            first = time.monotonic()
+            reader.settimeout(_PATIENCE)
+        elif time.monotonic() - first > _ONE_REQUEST:
+            if sys.stderr.isatty():
+                # A progress bar has hidden the cursor.
+                sys.stderr.write("\x1b[?25h")
+            report_error("Interrupted twice: ended at once.", "")
+            os._exit(INTERRUPTED)
