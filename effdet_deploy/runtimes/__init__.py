@@ -95,10 +95,10 @@ def load_runtime(
             "Leave --threads out to let the engine choose.",
         )
     module = import_backend(path, backend)
+    runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
     if _chosen(path, backend).content != "tensorrt":
         # An engine is native code, and its adapter refuses one that was changed.
         warn_if_changed(path)
-    runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
     if not allow_saturation:
         try:
             require_exact_sums(path, runtime)
