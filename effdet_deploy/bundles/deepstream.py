@@ -7,6 +7,8 @@ itself, over black; an export for it (``--target deepstream``) refills that and 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,17 @@ from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.bundles.folder import files_in, new_folder
 from effdet_deploy.bundles.options import Bundle
 from effdet_deploy.bundles.source import read_source
+from effdet_deploy.detection.thresholds import OTHERS, thresholds_by_class
 from effdet_deploy.errors import ModelFileError, UsageError
 from effdet_deploy.files import sidecar_path
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.bundles.options import BundleOptions
     from effdet_deploy.bundles.source import Source
+    from effdet_deploy.detection.thresholds import ScoreThreshold
 
 PARSER = Path(__file__).parent / "files" / "nvdsinfer_effdet.cpp"
 MAKEFILE = Path(__file__).parent / "files" / "Makefile"
@@ -41,7 +47,7 @@ def bundle(model: Path, folder: Path, options: BundleOptions) -> Bundle:
     source = read_source(model, options)
     _require_frames(source)
     batch = _batch(source, options)
-    threshold = _threshold(source.spec, options)
+    thresholds = _thresholds(source.spec, options)
     if options.single_output and source.content != "onnx":
         raise UsageError(
             "--single-output changes a graph, and an engine's is compiled.",
@@ -64,19 +70,21 @@ def bundle(model: Path, folder: Path, options: BundleOptions) -> Bundle:
             (staged / MAKEFILE.name).write_text(
                 makefile.replace("BOXES = xyxy", corners), encoding="utf-8"
             )
-        text = configuration(source, batch, threshold, single=options.single_output)
+        text = configuration(source, batch, thresholds, single=options.single_output)
         (staged / CONFIGURATION).write_text(text, encoding="utf-8")
         (staged / _LABELS).write_text(source.labels, encoding="utf-8")
     return Bundle(folder, files_in(folder), _commands(source, folder, options), _notes(source))
 
 
-def configuration(source: Source, batch: int, threshold: float, *, single: bool = False) -> str:
+def configuration(
+    source: Source, batch: int, thresholds: Sequence[float], *, single: bool = False
+) -> str:
     """Return the text of nvinfer's configuration file.
 
     Args:
         source: the model.
         batch: how many frames nvinfer joins, at most.
-        threshold: the score below which an object is dropped.
+        thresholds: for each class the score below which its objects are dropped.
         single: whether the graph has the one output of DeepStream-Yolo's parser.
     """
     spec = source.spec
@@ -108,19 +116,25 @@ def configuration(source: Source, batch: int, threshold: float, *, single: bool 
         "custom-lib-path": library,
         "cluster-mode": 4,
     }
+    common = Counter(thresholds).most_common(1)[0][0]
     lines = [
         f"# {source.name}: {spec.variant} for frames of {columns}x{rows}, the size of nvstreammux.",
         "[property]",
         *(f"{key}={value}" for key, value in properties.items()),
-        "",
-        "[class-attrs-all]",
-        f"pre-cluster-threshold={threshold}",
-        "",
-        "# Another threshold for one class, here the first:",
-        "# [class-attrs-0]",
-        "# pre-cluster-threshold=0.5",
+        *_attributes("all", common),
+        *(
+            line
+            for index, each in enumerate(thresholds)
+            if each != common
+            for line in _attributes(str(index), each, spec.classes[index].name)
+        ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _attributes(section: str, threshold: float, name: str = "") -> list[str]:
+    title = [f"# {name}"] if name else []
+    return ["", *title, f"[class-attrs-{section}]", f"pre-cluster-threshold={threshold:.6g}"]
 
 
 def _commands(source: Source, folder: Path, options: BundleOptions) -> tuple[str, ...]:
@@ -175,16 +189,14 @@ def _batch(source: Source, options: BundleOptions) -> int:
     return asked
 
 
-def _threshold(spec: DetectorSpec, options: BundleOptions) -> float:
+def _thresholds(spec: DetectorSpec, options: BundleOptions) -> list[float]:
+    """Return the threshold of each class, as ``effdet-deploy detect`` takes it."""
     floor, asked = spec.output.score_threshold, options.score_threshold
-    if asked is None:
-        return max(DEFAULT_THRESHOLD, floor)
-    if not floor <= asked <= 1:
-        raise UsageError(
-            f"--score-threshold must lie from the model's floor, {floor}, to 1, not at {asked}.",
-            f"Choose another, or export the model with --score-threshold {asked}.",
-        )
-    return asked
+    shown: ScoreThreshold = max(DEFAULT_THRESHOLD, floor) if asked is None else asked
+    if isinstance(asked, Mapping):
+        shown = {OTHERS: max(DEFAULT_THRESHOLD, floor)} | dict(asked)
+    names = [each.name for each in spec.classes]
+    return [float(each) for each in thresholds_by_class(shown, names, floor)]
 
 
 def _notes(source: Source) -> tuple[str, ...]:

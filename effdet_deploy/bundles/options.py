@@ -10,6 +10,8 @@ from effdet_deploy.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from effdet_deploy.detection.thresholds import ScoreThreshold
+
 
 @dataclass(frozen=True)
 class BundleOptions:
@@ -20,7 +22,8 @@ class BundleOptions:
         labels: a file of class names, in place of those that the model has.
         labels_by: ``rank`` or ``id``: which output an id in that file is of.
         batch: how many frames DeepStream joins at most; default all that the model takes.
-        score_threshold: below which DeepStream drops objects; default 0.3.
+        score_threshold: below which DeepStream drops objects, for all classes or by name;
+            default 0.3.
         single_output: one output ``[N,D,6]`` for the parser of DeepStream-Yolo.
     """
 
@@ -28,7 +31,7 @@ class BundleOptions:
     labels: Path | None = None
     labels_by: str | None = None
     batch: int | None = None
-    score_threshold: float | None = None
+    score_threshold: ScoreThreshold | None = None
     single_output: bool = False
 
 

@@ -32,7 +32,12 @@ def run(
         int | None, typer.Option(metavar="N", help="Of DeepStream: frames it joins at most.")
     ] = None,
     score_threshold: Annotated[
-        float | None, typer.Option(help="Of DeepStream: drop what is below; default 0.3.")
+        str | None,
+        typer.Option(
+            metavar="N|FILE",
+            help="Of DeepStream: drop what is below; default 0.3. A file has one a class, as for "
+            "detect.",
+        ),
     ] = None,
     single_output: Annotated[
         bool,
@@ -47,12 +52,14 @@ def run(
     It appears whole or not at all; what does not fit the model is said before.
     """
     from effdet_deploy.bundles import BundleOptions, bundle
+    from effdet_deploy.detection.thresholds import read_thresholds
     from effdet_deploy.reports.delivered import render_bundle
 
     console.require_results(
         {"--json": json_file}, apart_from=(*console.with_sidecars(model), labels)
     )
-    options = BundleOptions(name, labels, labels_by, batch, score_threshold, single_output)
+    asked = None if score_threshold is None else read_thresholds(score_threshold)
+    options = BundleOptions(name, labels, labels_by, batch, asked, single_output)
     made = bundle(system, model, folder, options)
     console.write_json(json_file, made.to_dict())
     console.stdout().print(render_bundle(made))

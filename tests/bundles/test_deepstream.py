@@ -134,6 +134,25 @@ def test_options_reach_the_configuration(make, tmp_path):
     assert (made.folder / "labels.txt").read_text() == "one\ntwo\nthree\n"
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"circle": 0.5}, {"all": "0.3", "1": "0.5"}),
+        ({"*": 0.6, "ring": 0.25}, {"all": "0.6", "2": "0.25"}),
+        ({"square": 0.7, "circle": 0.7, "ring": 0.7}, {"all": "0.7"}),
+        (0.2, {"all": "0.2"}),
+    ],
+)
+def test_each_class_may_have_its_own_threshold(make, asked, expected):
+    config = read(make(score_threshold=asked).folder)
+    found = {
+        section.removeprefix("class-attrs-"): config[section]["pre-cluster-threshold"]
+        for section in config.sections()
+        if section.startswith("class-attrs-")
+    }
+    assert found == expected
+
+
 def test_the_sidecar_goes_along_so_that_a_build_knows_what_was_verified(make, tmp_path):
     model = write_tiny(tmp_path / "shapes.onnx", framed())
     model.with_name("shapes.onnx.json").write_text('{"sha256": "", "verification": {}}')
@@ -150,8 +169,9 @@ def test_the_sidecar_goes_along_so_that_a_build_knows_what_was_verified(make, tm
         (framed(BatchSpec(4, 4, 4)), {}, ModelFileError, r"not full.*--batch 1\.\.4"),
         (framed(BatchSpec(2, 2, 4)), {}, ModelFileError, r"not full.*--batch 1\.\.4"),
         (framed(), {"batch": 4}, UsageError, r"takes a batch of 1\. Export it with --batch 1\.\.4"),
-        (framed(), {"score_threshold": 0.001}, UsageError, "floor, 0.01"),
-        (framed(), {"score_threshold": 1.5}, UsageError, "floor, 0.01"),
+        (framed(), {"score_threshold": 0.001}, UsageError, "scores below 0.01"),
+        (framed(), {"score_threshold": 1.5}, UsageError, "between 0 and 1"),
+        (framed(), {"score_threshold": {"oval": 0.5}}, UsageError, "no class named 'oval'"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(
