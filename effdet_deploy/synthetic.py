@@ -30,19 +30,14 @@ def structured_pictures(count: int, height: int, width: int, seed: int) -> NDArr
     pictures = np.empty((count, height, width, 3), np.uint8)
     for index in range(count):
         random = np.random.default_rng([seed, index])
-        pictures[index] = _picture(height, width, random)
+        canvas = _background(height, width, random)
+        for _ in range(random.integers(*_OBJECTS)):
+            _draw_object(canvas, random)
+        for _ in range(random.integers(*_MARK_ROWS)):
+            _draw_marks(canvas, random)
+        canvas += random.normal(0, _GRAIN, canvas.shape).astype(np.float32)
+        pictures[index] = np.clip(canvas, 0, 255).round()
     return pictures
-
-
-def _picture(height: int, width: int, random: np.random.Generator) -> NDArray[np.uint8]:
-    canvas = _background(height, width, random)
-    for _ in range(random.integers(*_OBJECTS)):
-        _draw_object(canvas, random)
-    for _ in range(random.integers(*_MARK_ROWS)):
-        _draw_marks(canvas, random)
-    canvas += random.normal(0, _GRAIN, canvas.shape).astype(np.float32)
-    picture: NDArray[np.uint8] = np.clip(canvas, 0, 255).round().astype(np.uint8)
-    return picture
 
 
 def _background(height: int, width: int, random: np.random.Generator) -> Canvas:

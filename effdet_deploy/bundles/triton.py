@@ -40,7 +40,9 @@ def bundle(model: Path, repository: Path, options: BundleOptions) -> Bundle:
     refuse_others(options, "triton", ("batch", "score_threshold", "single_output"))
     source = read_source(model, options)
     _require_pictures(source)
-    engine = _engine_of(source)
+    engine = "openvino" if source.spec.precision.target == "openvino" else "onnxruntime"
+    if source.content == "tensorrt":
+        engine = "tensorrt"
     _, file = _BACKENDS[engine]
     folder = repository / source.name
     with new_folder(folder) as staged:
@@ -61,6 +63,8 @@ def configuration(source: Source, engine: str) -> str:
     spec = source.spec
     inputs, outputs = spec_tensors(spec)
     batches = not spec.batch.is_static
+    sizes = {spec.batch.minimum, spec.batch.optimum, spec.batch.maximum}
+    warmed = sorted(sizes) if batches else [1]
     # Triton leaves the batch out of the dimensions where it makes batches itself.
     parts = [
         f'name: "{source.name}"',
@@ -71,7 +75,8 @@ def configuration(source: Source, engine: str) -> str:
         f"instance_group [ {{ count: 1 kind: {_place(spec, engine)} }} ]",
         # Add max_queue_delay_microseconds to let requests wait for company.
         *(["dynamic_batching { }"] if batches else []),
-        *(_warm_up(inputs, size, batches) for size in _warm_sizes(spec)),
+        # The first run of an engine at each batch size takes many times as long as the next.
+        *(_warm_up(inputs, size, batches) for size in warmed),
         f'parameters {{ key: "{SPEC_PARAMETER}" value {{ string_value: {_quoted(spec)} }} }}',
     ]
     return "\n".join(parts) + "\n"
@@ -83,13 +88,6 @@ def _tensor(info: TensorInfo, batches: bool) -> str:
 
 def _sides(info: TensorInfo, batches: bool) -> list[int | None]:
     return list(info.shape[1:] if batches else info.shape)
-
-
-def _warm_sizes(spec: DetectorSpec) -> list[int]:
-    """The first run of an engine at each batch size takes many times as long as the next."""
-    batch = spec.batch
-    sizes = {batch.minimum, batch.optimum, batch.maximum}
-    return [1] if batch.is_static else sorted(sizes)
 
 
 def _warm_up(inputs: tuple[TensorInfo, ...], size: int, batches: bool) -> str:
@@ -111,12 +109,6 @@ def _quoted(spec: DetectorSpec) -> str:
     text = json.dumps(json.loads(spec.to_json()), sort_keys=True, ensure_ascii=True)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
-
-
-def _engine_of(source: Source) -> str:
-    if source.content == "tensorrt":
-        return "tensorrt"
-    return "openvino" if source.spec.precision.target == "openvino" else "onnxruntime"
 
 
 def _require_pictures(source: Source) -> None:

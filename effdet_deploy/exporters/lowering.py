@@ -127,7 +127,11 @@ def _lower_to_int8(
     write_precision_file(precision_file_path(path), quantizer.convolutions, names, found)
     higher = [each.name for each in quantizer.convolutions if each.name not in names]
     kept = tuple(dict.fromkeys((*higher, *unfit.nodes)))
-    spared = _spared(quantizer) if options.precision_file is None else ()
+    drowned = quantizer.drowned if options.precision_file is None else {}
+    spared = (
+        f"{name} is not made INT8: rounding its input would leave {snr:.0f} dB of it."
+        for name, snr in drowned.items()
+    )
     return lowered, kept, (*unfit.notes, *spared, *_summary(quantizer, names, found), *ranges)
 
 
@@ -185,13 +189,6 @@ def _said_of_ranges(
         f"({worst.changed:.0%} of its sums, {worst.snr_db:.1f} dB of signal left)."
     )
     return (text,)
-
-
-def _spared(quantizer: Quantizer) -> tuple[str, ...]:
-    return tuple(
-        f"{name} is not made INT8: rounding its input would leave {snr:.0f} dB of it."
-        for name, snr in quantizer.drowned.items()
-    )
 
 
 def _summary(quantizer: Quantizer, names: Collection[str], found: Search | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from effdet_deploy.pytorch.reference import normalize
 from effdet_deploy.pytorch.weights.given import hooks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -128,17 +128,13 @@ def _reason(layer: nn.Module, copied: nn.Module) -> str:
     hooks = [kind for kind in hooks_of(layer) if kind not in hooks_of(copied)]
     if hooks:
         return f", which has a {hooks[0]}"
-    for inside, mine in _leaves(copied):
+    for inside, mine in copied.named_modules():
+        if any(mine.children()):
+            continue
         there = dict(layer.named_modules()).get(inside)
         if there is not None and _form(there) != _form(mine):
             return f", where there is {_form(there)} in place of {_form(mine)}"
     return ""
-
-
-def _leaves(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, each in module.named_modules():
-        if not any(each.children()):
-            yield name, each
 
 
 def _form(module: nn.Module) -> str:

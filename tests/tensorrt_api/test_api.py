@@ -57,7 +57,7 @@ def names_used(source: str) -> set[str]:
 
 
 def all_names_used() -> set[str]:
-    flags = {f"BuilderFlag.{each}" for each in network._flags(BuildOptions())}
+    flags = {f"BuilderFlag.{each}" for each in network.builder_flags(BuildOptions())}
     levels = {f"HardwareCompatibilityLevel.{each}" for each in HARDWARE_LEVELS.values()}
     return flags | levels | {name for path in FILES for name in names_used(path.read_text())}
 

@@ -106,7 +106,7 @@ def configure(
         BuildFailedError: this release or machine does not have an option.
     """
     config = builder.create_builder_config()
-    for name, wanted in _flags(options).items():
+    for name, wanted in builder_flags(options).items():
         flag = getattr(trt.BuilderFlag, name, None)
         if wanted and flag is None:
             raise BuildFailedError("options", [f"TensorRT {trt.__version__} has no {name}"])
@@ -130,7 +130,8 @@ def configure(
     return config
 
 
-def _flags(options: BuildOptions) -> dict[str, bool]:
+def builder_flags(options: BuildOptions) -> dict[str, bool]:
+    """Return whether each flag of TensorRT that we use is set."""
     return {
         "TF32": options.tf32,
         "REFIT": options.refit,

@@ -97,7 +97,10 @@ def read_legacy(path: Path) -> object:
         for _ in range(_LEGACY_HEADER):
             unpickle(file, load_storage)
         loaded = unpickle(file, load_storage)
-        for key in _plain_list(unpickle(file, load_storage)):
+        keys = unpickle(file, load_storage)
+        if isinstance(keys, StandIn) or not isinstance(keys, list | tuple):
+            raise pickle.UnpicklingError("it does not list its storages")
+        for key in keys:
             _fill(storages[str(key)], file)
     return loaded
 
@@ -107,12 +110,6 @@ def _key_and_dtype(pid: Any) -> tuple[str, torch.dtype | None]:
         raise pickle.UnpicklingError("it refers to something that is not a storage")
     kind = getattr(pid[1], "qualified_name", "")
     return str(pid[2]), _DTYPES.get(kind.rpartition(".")[2])
-
-
-def _plain_list(value: object) -> list[Any]:
-    if isinstance(value, StandIn) or not isinstance(value, list | tuple):
-        raise pickle.UnpicklingError("it does not list its storages")
-    return list(value)
 
 
 def _fill(storage: Storage, file: BinaryIO) -> None:
