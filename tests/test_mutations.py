@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
+from effdet_deploy.artifact.spec import SoftNmsSpec
 from effdet_deploy.cli import main
 from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.errors import EffdetDeployError
@@ -290,10 +291,19 @@ def test_a_bench_s_octaves_are_taken_over_and_said(network: nn.Module) -> None:
     assert spec.anchors.octave_scales[1] == pytest.approx(1.5, rel=1e-3)
 
 
-def test_soft_nms_is_refused(network: nn.Module, target: Path) -> None:
+def test_soft_nms_is_refused_in_a_graph_and_done_behind_raw_heads(
+    network: nn.Module, target: Path
+) -> None:
     bench = bench_of(network)
     bench.soft_nms = True
     assert "uses soft NMS" in refusal(bench, target)
+    artifact = export(bench, target, ExportOptions(nms="none"))
+    assert artifact.spec.output.soft_nms == SoftNmsSpec()
+    assert artifact.report is not None
+    assert artifact.report.passed
+    # The bench's own rows, with their lowered scores, were what it was compared with.
+    assert artifact.report.detections is not None
+    assert artifact.report.detections.reference_count > 0
 
 
 class Halving(DetBenchPredict):

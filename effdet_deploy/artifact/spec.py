@@ -27,6 +27,7 @@ AnchorOrder = Literal["octaves-first"]
 NmsKind = Literal["static", "onnx", "plugin", "none"]
 NmsForm = Literal["blocks", "matrix", "greedy"]
 BoxFormat = Literal["xyxy", "yxyx"]
+Decay = Literal["gaussian", "linear"]
 Precision = Literal["fp32", "fp16", "int8"]
 Target = Literal["tensorrt", "openvino", "onnxruntime"]
 Int8Range = Literal["portable", "full"]
@@ -138,13 +139,29 @@ class ClassSpec:
 
 
 @dataclass(frozen=True)
+class SoftNmsSpec:
+    """Soft-NMS (arXiv:1704.04503), with the settings of effdet's benches.
+
+    A box multiplies the scores of those that it overlaps: with ``exp(-IoU²/sigma)``, or, where
+    ``linear``, with 1 - IoU if that IoU is above ``iou_threshold``. What comes to
+    ``score_threshold`` or below is dropped.
+    """
+
+    decay: Decay = "gaussian"
+    sigma: Factor = 0.5
+    iou_threshold: Share = 0.3
+    score_threshold: Share = 0.001
+
+
+@dataclass(frozen=True)
 class OutputSpec:
     """What comes out: NMS kind, its settings, and the order of box coordinates.
 
     ``candidates`` (K) is how many boxes enter NMS, ``max_detections`` (D ≤ K) how many rows leave
     it. ``nms_steps`` bounds the suppression chains that the static NMS resolves exactly;
     ``nms_form`` is how that is written: settled in ``blocks``, as one ``matrix``, or ``greedy``,
-    row by row. ``class_agnostic`` is one NMS for all classes.
+    row by row. ``class_agnostic`` is one NMS for all classes. ``soft_nms`` is how raw heads are
+    finished where scores are to be lowered; None where boxes are dropped.
     """
 
     nms: NmsKind = "static"
@@ -156,6 +173,7 @@ class OutputSpec:
     box_format: BoxFormat = "xyxy"
     nms_form: NmsForm = "blocks"
     class_agnostic: bool = False
+    soft_nms: SoftNmsSpec | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -307,6 +325,7 @@ class DetectorSpec:
             ("levels from min_level to max_level", anchors.min_level <= anchors.max_level),
             (f"at most {MAX_ANCHORS:,} anchors", rows * columns * in_a_place <= MAX_ANCHORS),
             ("batches that ascend", batch.minimum <= batch.optimum <= batch.maximum),
+            ("soft NMS behind raw heads alone", output.nms == "none" or not output.soft_nms),
             ("at most as many rows as candidates", output.max_detections <= output.candidates),
         ):
             if not holds:

@@ -127,6 +127,9 @@ EXPORT: Table = {
     "class_agnostic": _option(
         bool, None, "One NMS for all classes, not one for each.", "--class-agnostic"
     ),
+    "soft_nms": _option(
+        bool, None, "Lower scores as effdet's benches can; needs --nms none.", "--soft-nms"
+    ),
     "max_detections": _option(int, "N", "Rows of the output."),
     "candidates": _option(int, "N", "Boxes that enter NMS."),
     "opset": _option(int, None, "ONNX opset, 18 to 23."),

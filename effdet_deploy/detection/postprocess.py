@@ -16,7 +16,7 @@ from effdet_deploy.artifact.spec import DETECTION_OUTPUTS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec
+    from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec, SoftNmsSpec
 
     Floats = NDArray[np.float32]
     Integers = NDArray[np.int64]
@@ -77,6 +77,38 @@ def greedy_nms(
         rivals = row + 1 + np.flatnonzero(alive[row + 1 :] & (classes[row + 1 :] == classes[row]))
         alive[rivals[iou_with(boxes[row], boxes[rivals]) > iou_threshold]] = False
     return np.array(kept, dtype=np.int64)
+
+
+def soft_nms(
+    boxes: Floats, scores: Floats, classes: Integers, soft: SoftNmsSpec, limit: int | None = None
+) -> tuple[Integers, Floats]:
+    """Let each box lower the scores of those of its class that it overlaps, the best box first.
+
+    Args:
+        boxes: ``[n,4]`` corners (either order).
+        scores: ``[n]``.
+        classes: ``[n]``; only boxes of equal class lower each other's scores.
+        soft: how.
+        limit: stop after so many boxes.
+
+    Returns:
+        The rows that are left, best lowered score first, and their lowered scores.
+    """
+    left = np.array(scores, np.float32)
+    alive = np.ones(len(left), dtype=bool)
+    kept: list[int] = []
+    while alive.any() and len(kept) != limit:
+        row = int(np.argmax(np.where(alive, left, np.float32(-1))))
+        kept.append(row)
+        alive[row] = False
+        rivals = np.flatnonzero(alive & (classes == classes[row]))
+        iou = np.nan_to_num(iou_with(boxes[row], boxes[rivals]))
+        if soft.decay == "gaussian":
+            left[rivals] *= np.exp(-(iou**2) / np.float32(soft.sigma))
+        else:
+            left[rivals] *= np.where(iou > soft.iou_threshold, 1 - iou, np.float32(1))
+        alive &= left > soft.score_threshold
+    return np.array(kept, dtype=np.int64), left[kept]
 
 
 def top_candidates(class_logits: Floats, count: int) -> tuple[Integers, Integers]:
@@ -155,7 +187,12 @@ def _finish_image(
     groups = np.zeros_like(classes) if output.class_agnostic else classes
     # Boxes outside of a frame take no row.
     limit = output.max_detections if frame is None else None
-    kept = greedy_nms(boxes, groups, output.iou_threshold, limit)
+    if output.soft_nms is None:
+        kept = greedy_nms(boxes, groups, output.iou_threshold, limit)
+    else:
+        kept, lowered = soft_nms(boxes, scores, groups, output.soft_nms, limit)
+        scores[kept] = lowered
+        kept = kept[lowered >= output.score_threshold]
     if frame is not None:
         low, high = (np.array(each, np.float32) for each in (frame[:2], frame[2:]))
         order = [1, 0] if output.box_format == "xyxy" else [0, 1]

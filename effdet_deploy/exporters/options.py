@@ -77,6 +77,7 @@ class ExportOptions:
     iou_threshold: float = 0.5
     max_detections: int = 100
     class_agnostic: bool = False
+    soft_nms: bool = False
     candidates: int = DEFAULT_CANDIDATES
     opset: int = DEFAULT_OPSET
     build: BuildOptions = field(default_factory=BuildOptions)
@@ -155,6 +156,14 @@ class ExportOptions:
             f"--nms-steps only serves --nms static, and the export is --nms {self.nms}.",
             "Leave --nms-steps out, or choose --nms static.",
             self.nms != "static" and self.nms_steps != DEFAULT_NMS_STEPS,
+        )
+        yield (
+            (
+                "--soft-nms takes as many steps as there are boxes and cannot be put into a graph, "
+                f"and the export is --nms {self.nms}."
+            ),
+            "Add --nms none, which is finished in numpy, or leave --soft-nms out.",
+            self.soft_nms and self.nms != "none",
         )
         yield (
             "--labels-by says which outputs the ids of --labels are of, and there are no --labels.",

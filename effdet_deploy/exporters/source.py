@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from effdet_deploy.artifact.classes import class_specs
-from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec
+from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec, SoftNmsSpec
 from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters.options import ExportOptions
@@ -157,6 +157,10 @@ def specification_of(
 
     ``labels`` name its classes; where there are none, those of the weights do. It gives as many
     rows as the bench in memory does, where no other number was asked for.
+
+    Raises:
+        DataError: the labels do not fit its classes.
+        UsageError: the bench lowers scores, which no graph can do.
     """
     from effdet_deploy.pytorch.graph import describe
 
@@ -166,6 +170,13 @@ def specification_of(
         classes = class_specs(number, source.labels, source.category_ids)
     else:
         classes, said = labels.classes(number, options.labels_by)
+    if source.soft_nms and options.nms != "none":
+        raise UsageError(
+            "The bench in memory uses soft NMS (soft_nms is True), which takes as many steps as "
+            "there are boxes and cannot be put into a graph.",
+            "Pass nms='none' (--nms none), which is finished in numpy, or set soft_nms of the "
+            "bench to False and see that its detections are still good.",
+        )
     rows, candidates = options.max_detections, options.candidates
     if source.max_detections is not None and rows == ExportOptions.max_detections:
         rows, candidates = source.max_detections, max(candidates, source.max_detections)
@@ -182,6 +193,7 @@ def specification_of(
             nms_steps=options.nms_steps,
             box_format=options.box_format,
             class_agnostic=options.class_agnostic,
+            soft_nms=SoftNmsSpec() if source.soft_nms or options.soft_nms else None,
             nms_form="matrix" if options.engine == "tensorrt" else "blocks",
         ),
         input_kind=options.graph_input,

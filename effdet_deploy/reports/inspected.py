@@ -59,6 +59,7 @@ def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dic
     takes, gives, precision, engine = spec.input, spec.output, spec.precision, spec.engine
     mean, std = (", ".join(f"{each:.3f}" for each in values) for values in (takes.mean, takes.std))
     steps = f", {gives.nms_steps} steps" if gives.nms == "static" else ""
+    steps += ", soft" if gives.soft_nms else ""
     steps += ", one for all classes" if gives.class_agnostic else ""
     names = ", ".join(each.name for each in spec.classes[:_SHOWN_CLASSES])
     more = ", …" if spec.num_classes > _SHOWN_CLASSES else ""

@@ -169,6 +169,9 @@ OutputSpec read_output(const Fields& fields) {
     if (fields.has("class_agnostic")) {
         output.class_agnostic = fields.boolean("class_agnostic");
     }
+    if (fields.has("soft_nms")) {
+        refuse_field(fields.path("soft_nms"), "null: libeffdet finishes raw heads with hard NMS");
+    }
     return output;
 }
 

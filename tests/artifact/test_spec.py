@@ -257,6 +257,7 @@ def test_a_value_out_of_bounds_is_refused_by_its_field_in_few_words(spec, part, 
         ("anchors", {"min_level": 0, "octave_scales": [1.0] * 16}, "anchors"),
         ("batch", {"minimum": 8, "optimum": 4, "maximum": 8}, "ascend"),
         ("output", {"max_detections": 200, "candidates": 100}, "rows"),
+        ("output", {"nms": "static", "soft_nms": {"sigma": 0.5}}, "soft NMS"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(spec, part, values, said):

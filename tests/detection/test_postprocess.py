@@ -14,6 +14,7 @@ from effdet_deploy.artifact.spec import (
     DetectorSpec,
     InputSpec,
     OutputSpec,
+    SoftNmsSpec,
     even_octaves,
 )
 from effdet_deploy.detection.postprocess import (
@@ -21,12 +22,15 @@ from effdet_deploy.detection.postprocess import (
     finish_heads,
     greedy_nms,
     sigmoid,
+    soft_nms,
     top_candidates,
 )
 
 # exp and a handful of products in float32, relative to boxes of a few hundred pixels.
 DECODE_TOLERANCE = 1e-3
 SIGMOID_TOLERANCE = 1e-6
+SOFT_TOLERANCE = 1e-4
+"""effdet moves the boxes of a class thousands of pixels away, where float32 rounds their IoU."""
 
 PAPER_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 
@@ -151,6 +155,59 @@ def test_one_nms_for_all_classes_equals_torchvision_s_over_all_of_them():
         np.testing.assert_allclose(found["detection_boxes"], boxes[kept], atol=DECODE_TOLERANCE)
         np.testing.assert_array_equal(found["detection_classes"], classes[kept])
         assert len(set(found["detection_classes"].tolist())) > 1
+
+
+@pytest.mark.parametrize("soft", [SoftNmsSpec(), SoftNmsSpec("linear", iou_threshold=0.5)])
+def test_soft_nms_equals_effdet_s(soft):
+    torch = pytest.importorskip("torch")
+    peer = pytest.importorskip("effdet.soft_nms")
+    generator = np.random.default_rng(1)
+    low = generator.integers(0, 60, (300, 2)).astype(np.float32)
+    size = generator.integers(5, 40, (300, 2)).astype(np.float32)
+    boxes = np.concatenate([low, low + size], axis=1)
+    classes = generator.integers(0, 3, 300)
+    scores = np.sort(generator.uniform(0.01, 1, 300).astype(np.float32))[::-1].copy()
+    rows, lowered = peer.batched_soft_nms(
+        torch.from_numpy(boxes),
+        torch.from_numpy(scores),
+        torch.from_numpy(classes),
+        method_gaussian=soft.decay == "gaussian",
+        sigma=soft.sigma,
+        iou_threshold=soft.iou_threshold,
+        score_threshold=soft.score_threshold,
+    )
+    found, found_scores = soft_nms(boxes, scores, classes, soft)
+    np.testing.assert_array_equal(found, rows)
+    np.testing.assert_allclose(found_scores, lowered, atol=SIGMOID_TOLERANCE)
+    few, few_scores = soft_nms(boxes, scores, classes, soft, limit=20)
+    np.testing.assert_array_equal(few, found[:20])
+    np.testing.assert_array_equal(few_scores, found_scores[:20])
+    assert not np.isin(scores[found], found_scores).all()
+
+
+def test_heads_that_are_finished_softly_equal_a_soft_bench():
+    torch = pytest.importorskip("torch")
+    bench = pytest.importorskip("effdet.bench")
+    peer = pytest.importorskip("effdet.anchors")
+    spec = detector_spec(candidates=5000, soft_nms=SoftNmsSpec())
+    logits, codes = random_heads()
+    anchors = torch.from_numpy(anchor_boxes(spec.anchors, 128, 128).copy())
+    heads = [torch.from_numpy(each).permute(0, 2, 1)[..., None] for each in (logits, codes)]
+    chosen = bench._post_process([heads[0]], [heads[1]], 1, 4, 5000)
+    finished = finish_heads(logits, codes, spec)
+    for image in range(2):
+        scores, boxes, rows, classes = (each[image] for each in chosen)
+        expected = peer.generate_detections(
+            scores, boxes, anchors, rows, classes, None, None, soft_nms=True
+        ).numpy()
+        found = finished["detection_scores"][image]
+        np.testing.assert_allclose(found, expected[:, 4], atol=SOFT_TOLERANCE)
+        same = finished["detection_classes"][image] == expected[:, 5] - 1
+        np.testing.assert_allclose(
+            finished["detection_boxes"][image][same], expected[same, :4], atol=DECODE_TOLERANCE
+        )
+        assert same.mean() > 0.95
+        assert (np.diff(found) <= 0).all()
 
 
 def detector_spec(classes: int = 4, **output) -> DetectorSpec:

@@ -96,6 +96,12 @@ def test_what_is_laid_out_for_tensorrt_has_its_full_range_without_being_asked(
         options.require_fits(".onnx")
 
 
+def test_soft_nms_is_for_raw_heads() -> None:
+    assert ExportOptions(soft_nms=True, nms="none").soft_nms
+    with pytest.raises(UsageError, match="cannot be put into a graph"):
+        ExportOptions(soft_nms=True)
+
+
 def test_deepstream_is_tensorrt_with_float_pictures() -> None:
     options = ExportOptions(
         target="deepstream", frame_size=(1080, 1920), precision="int8", calibration=Path("pictures")

@@ -40,17 +40,12 @@ def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:
         configuration.
 
     Raises:
-        UsageError: the module has parts that ours has not, or its bench uses soft NMS.
+        UsageError: the module has parts that ours has not.
         WeightsError: its weights do not fit its configuration; or its bench's anchors are those of
             none.
     """
     network = given.network
     _refuse_quantized(network)
-    if getattr(given.bench, "soft_nms", False):
-        raise UsageError(
-            "The bench in memory uses soft NMS (soft_nms is True), and an artifact's NMS is hard.",
-            "Set soft_nms of the bench to False, and see that its detections are still good.",
-        )
     config = network.config if isinstance(network, EfficientDet) else _config_of(network)
     state = {key.replace(_COMPILED, ""): each for key, each in network.state_dict().items()}
     notes = [given.note] if given.note else []

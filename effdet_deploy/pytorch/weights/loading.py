@@ -50,7 +50,7 @@ class LoadedModel:
     says in a few words where they came from, without directories. ``origin`` is the project whose
     network they are; ``assumed`` what the file does not say, ``notes`` what was taken from it: a
     sentence each. ``given`` is the module in memory that the model was made from, and
-    ``max_detections`` how many rows its bench gives.
+    ``max_detections`` how many rows its bench gives; ``soft_nms`` whether it lowers scores.
     """
 
     model: EfficientDet
@@ -65,6 +65,7 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
     given: GivenModule | None = None
     max_detections: int | None = None
+    soft_nms: bool = False
 
 
 def build_model(
@@ -135,7 +136,8 @@ def loaded_module(module: nn.Module) -> LoadedModel:
     require_finite(model.state_dict(), NAME)
     loaded = _loaded(model, get_config(model.config.name), CheckpointMetadata(), NAME)
     rows = None if given.bench is None else int(given.bench.max_det_per_image)
-    return dataclasses.replace(loaded, notes=notes, given=given, max_detections=rows)
+    soft = bool(getattr(given.bench, "soft_nms", False))
+    return dataclasses.replace(loaded, notes=notes, given=given, max_detections=rows, soft_nms=soft)
 
 
 def published_url(config: ModelConfig) -> str:
