@@ -11,36 +11,42 @@ import typer
 from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
 
+Inputs = Annotated[
+    list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders or glob patterns.")
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Where annotated pictures go.")
+]
+ScoreThreshold = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|FILE",
+        help="Leave out detections below it; default 0.3, or the model's if higher. A JSON or "
+        "YAML file has one a class by its name, and * for all others.",
+    ),
+]
+Font = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw class names with it before installed fonts."),
+]
+Result = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="The result; default DIR/detections.json."),
+]
+
 
 def run(
     model: option.Model,
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Pictures, folders or glob patterns.")
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where annotated pictures go.")
-    ] = Path("detections"),
-    score_threshold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|FILE",
-            help="Leave out detections below it; default 0.3, or the model's if higher. A JSON or "
-            "YAML file has one a class by its name, and * for all others.",
-        ),
-    ] = None,
-    font: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Draw class names with it before installed fonts."),
-    ] = None,
+    inputs: Inputs,
+    output: Output = Path("detections"),
+    score_threshold: ScoreThreshold = None,
+    font: Font = None,
     backend: option.Backend = "auto",
     device: option.Device = "auto",
     threads: option.Threads = None,
     trust: option.Trust = False,
     allow_saturation: option.AllowSaturation = False,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="The result; default DIR/detections.json."),
-    ] = None,
+    json_file: Result = None,
 ) -> None:
     """Detect in pictures with an exported model; annotated pictures and JSON."""
     from effdet_deploy.detection import outputs

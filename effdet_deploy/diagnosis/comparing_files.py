@@ -33,8 +33,9 @@ from effdet_deploy.parity.verdict import without_non_finite
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.pictures import Pictures
     from effdet_deploy.diagnosis.bisecting import Bisection, Kind
     from effdet_deploy.diagnosis.locating import LayerReport
@@ -183,14 +184,11 @@ def compare_files(
         settings = dataclasses.asdict(chosen)
         ours: dict[Path, Side] = {path: open_side(path, stack, **settings) for path in candidates}
         specs = {path: side.spec for path, side in ours.items()}
-        shown = pictures or own_pictures(specs[candidates[0]].input)
-        notes: tuple[str, ...] = ()
-        doubts: tuple[str, ...] = ()
-        if dataset is not None:
+        if dataset is None:
+            shown = pictures or own_pictures(specs[candidates[0]].input)
+        else:
             shown = dataset.pictures
-            joined = [joined_to(spec, dataset).note for spec in specs.values()]
-            notes = tuple(dict.fromkeys(filter(None, (*dataset.remarks, *joined))))
-            doubts = doubts_about(dataset)
+        notes, doubts = _said_of(dataset, specs.values())
         theirs = open_references(reference, specs, chosen, stack)
         for path, spec in specs.items() if layers else ():
             require_one_size(path, spec.input, theirs[path].spec.input)
@@ -229,6 +227,17 @@ def _require_possible(
         require_layers(candidates, reference)
     if dataset is not None:
         require_pycocotools()
+
+
+def _said_of(
+    dataset: CocoSet | None, specs: Iterable[DetectorSpec]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what is to be known of a set and how classes were joined, and what is doubtful."""
+    if dataset is None:
+        return (), ()
+    joined = [joined_to(spec, dataset).note for spec in specs]
+    notes = tuple(dict.fromkeys(filter(None, (*dataset.remarks, *joined))))
+    return notes, doubts_about(dataset)
 
 
 def _compare_groups(
