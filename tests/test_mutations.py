@@ -199,7 +199,7 @@ def test_a_part_that_was_compiled_is_taken_as_it_was(network: nn.Module) -> None
 @pytest.mark.parametrize(
     ("wrap", "said"),
     [
-        (Scaled, "box_regression differ|class_logits differ"),
+        (Scaled, "Its network alone, 'detector', gives what it should: .* what the Scaled does"),
         (Training, "cannot be run on pictures of 128x128 .* Pass what is in it: its 'model'"),
         (lambda each: nn.ModuleList([each, copy.deepcopy(each)]), "holds 2 networks: 0, 1"),
     ],
@@ -214,6 +214,13 @@ def test_hooks_that_change_nothing_are_said(network: nn.Module) -> None:
     network.fpn.cell.register_forward_hook(lambda *_: None)
     said = accepted(network)[1]
     assert "a forward hook on fpn.cell: on 2 pictures that changes nothing" in said
+
+
+def test_half_precision_is_run_in_float32_and_it_is_said(network: nn.Module) -> None:
+    assert accepted(network.half())[1] == (
+        "The weights in memory are float16; the module was run in float32."
+    )
+    assert next(network.parameters()).dtype == torch.float16
 
 
 def test_a_head_of_other_classes_is_taken_over_and_said(network: nn.Module) -> None:

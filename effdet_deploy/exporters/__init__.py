@@ -42,13 +42,15 @@ def export(
 
     Args:
         variant_or_model: a variant such as ``d2``; or a model in memory: ours, or an effdet model
-            or bench; or None to take the variant from the weights' metadata.
+            or bench, alone or in another module, which is run as it is and compared with; or None
+            to take the variant from the weights' metadata.
         output: the file to write; its suffix decides what is made.
         options: see :class:`ExportOptions`.
         progress: told in a few words whenever the next stage begins.
 
     Raises:
-        UsageError: the suffix, an option or a combination of them cannot be had.
+        UsageError: the suffix, an option or a combination of them cannot be had; or a model in
+            memory is not what its configuration describes.
         VerificationError: the artifact differs from PyTorch; it is kept as ``OUTPUT.failed``.
         MissingPackageError: the extra ``[export]`` is not installed.
         DataError: labels or annotations are unusable.

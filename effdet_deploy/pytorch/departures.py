@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from effdet_deploy.pytorch.reference import normalize
-from effdet_deploy.pytorch.weights.given import hooks_of
+from effdet_deploy.pytorch.weights.given import GivenModule, hooks_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,14 +73,21 @@ def first_departure(source: LoadedModel, spec: InputSpec, picture: NDArray[np.ui
     if given is None:
         return ""
     pixels = torch.from_numpy(normalize(picture[None], spec)).float()
-    theirs = _sampled(given.network, lambda: given.run(pixels))
     with torch.no_grad():
         ours = _sampled(source.model, lambda: source.model(pixels))
-    name = next(
-        (each for each in theirs if each in ours and _differ(theirs[each], ours[each])), None
-    )
+
+    def departing(run: Callable[[], Any]) -> str | None:
+        theirs = _sampled(given.network, run)
+        return next((e for e in theirs if e in ours and _differ(theirs[e], ours[e])), None)
+
+    name = departing(lambda: given.run(pixels))
     if name is None:
         return ""
+    if given.path and departing(lambda: GivenModule(given.network, "").run(pixels)) is None:
+        return (
+            f"Its network alone, '{given.path}', gives what it should: the difference is what the "
+            f"{type(given.module).__name__} does around it."
+        )
     layers = dict(given.network.named_modules())
     # A hook before a module shows first in what is inside it.
     around = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]

@@ -117,11 +117,13 @@ class GivenReference(EagerReference):
         super().__init__(network, spec)
         self._given = given
         self._last: tuple[NDArray[Any], Heads, NDArray[Any] | None] | None = None
-        # effdet's benches suppress at this IoU, and give so many rows.
         bench, output = given.bench, spec.output
-        self._has_rows = (
-            output.iou_threshold == _EFFDET_IOU and bench is not None
-        ) and output.max_detections <= bench.max_det_per_image
+        # A bench's rows are those of effdet's own post-processing, in pixels of its network.
+        self._has_rows = bench is not None and (
+            (output.iou_threshold, output.class_agnostic) == (_EFFDET_IOU, False)
+            and (spec.input.frame_size, spec.input.source_size) == (None, None)
+            and output.max_detections <= bench.max_det_per_image
+        )
         if bench is not None:
             pairs = self._classes * len(bench.anchors.boxes)
             raw = dataclasses.replace(

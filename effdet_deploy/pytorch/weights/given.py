@@ -131,7 +131,7 @@ def find_network(module: nn.Module) -> GivenModule:
     networks = [
         name
         for name, each in outer.named_modules()
-        if {child for child, _ in each.named_children()} >= _PARTS
+        if {child for child, _ in each.named_children()} >= _PARTS and hasattr(each, "config")
     ]
     if not networks:
         raise UsageError(

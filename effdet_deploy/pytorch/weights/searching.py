@@ -30,6 +30,10 @@ _LANDMARKS = (
     re.compile(r"^(.*?)(?:classifier|regressor)\.header\.(?:depthwise|pointwise)_conv\."),
 )
 """Layers that every network of effdet and of zylo117 has, behind whatever prefix."""
+_AROUND_PARTS = re.compile(
+    r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+"""What torch puts into the names of a part that was compiled, sharded or checkpointed alone."""
 _CLASS_NAMES = (
     *(("meta", "classes"), ("meta", "CLASSES")),
     *(("meta", "dataset_meta", "classes"), ("meta", "dataset_meta", "CLASSES")),
@@ -224,7 +228,10 @@ def find_networks(loaded: Any) -> list[Candidate]:
         if id(node) in seen or not isinstance(node, StandIn | dict | list | tuple):
             continue
         seen.add(id(node))
-        found = _in_table(".".join(path), table_of(node))
+        table = table_of(node)
+        plain = {_AROUND_PARTS.sub("", name): tensor for name, tensor in table.items()}
+        # Two copies of one network, wrapped and not, stay apart.
+        found = _in_table(".".join(path), plain if len(plain) == len(table) else table)
         candidates += found
         if found and _is_module(attributes_of(node)):
             continue  # A module: its parts are that network again.

@@ -65,6 +65,12 @@ def test_any_other_module_is_refused() -> None:
         adopt_module(nn.Linear(1, 1))
 
 
+def test_a_scripted_module_is_refused() -> None:
+    scripted = torch.jit.script(copy.deepcopy(conditioned("tf_efficientdet_lite0")))
+    with pytest.raises(UsageError, match="neither an effdet-deploy nor an effdet model"):
+        adopt_module(scripted)
+
+
 def test_an_effdet_model_gives_its_own_preprocessing() -> None:
     config = effdet.get_efficientdet_config("efficientdet_w0")
     config.image_size = (128, 128)

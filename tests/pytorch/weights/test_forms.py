@@ -114,6 +114,10 @@ FORMS: dict[str, Callable[[nn.Module], object]] = {
     "under network, two levels down": lambda net: {"checkpoint": {"network": net.state_dict()}},
     "under params_ema": lambda net: {"params": others(net), "params_ema": net.state_dict()},
     "under ema": lambda net: {"model": others(net), "ema": net.state_dict()},
+    "a backbone compiled on its own": lambda net: {
+        key.replace("backbone.", "backbone._orig_mod."): value
+        for key, value in net.state_dict().items()
+    },
     "averages with a prefix of their own": lambda net: {
         "state_dict": others(net),
         "ema": prefixed("module.")(net),
