@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.images import ImageSource
-    from effdet_deploy.detection.letterbox import Letterbox
+    from effdet_deploy.detection.letterbox import Placement
     from effdet_deploy.detection.thresholds import ScoreThreshold
     from effdet_deploy.runtimes.adapter import Runtime
 
@@ -204,7 +204,7 @@ class Detector:
     def _detect_chunk(
         self, images: list[NDArray[np.uint8]], floor: float | NDArray[np.float32]
     ) -> list[Detections]:
-        batch, letterboxes = prepare_batch(images, self.spec.input)
+        batch, placements = prepare_batch(images, self.spec.input)
         # The last picture is repeated until the batch is as large as the model asks.
         missing = max(0, self.spec.batch.minimum - len(batch))
         outputs = self.detect_prepared(
@@ -212,7 +212,7 @@ class Detector:
         )
         return [
             self._to_detections({name: each[row] for name, each in outputs.items()}, placed, floor)
-            for row, placed in enumerate(letterboxes)
+            for row, placed in enumerate(placements)
         ]
 
     def detect_prepared(self, batch: NDArray[Any]) -> Tensors:
@@ -238,7 +238,7 @@ class Detector:
         return {name: outputs[name] for name in self.spec.output.names}
 
     def _to_detections(
-        self, row: Tensors, placed: Letterbox, floor: float | NDArray[np.float32]
+        self, row: Tensors, placed: Placement, floor: float | NDArray[np.float32]
     ) -> Detections:
         count = int(row["num_detections"][0])
         if not 0 <= count <= len(row["detection_scores"]):
@@ -251,7 +251,7 @@ class Detector:
         boxes = row["detection_boxes"][:count].astype(np.float32)
         if self.spec.output.box_format == "yxyx":
             boxes = boxes[:, [1, 0, 3, 2]]
-        boxes = placed.to_image(boxes)
+        boxes = placed.clipped(boxes)
         unknown = labels[(labels < 0) | (labels >= (self.spec.num_classes or MOST_UNNAMED))]
         if unknown.size:
             raise ModelFileError(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from PIL import Image
+
+from effdet_deploy.detection.resampling import resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,63 +17,85 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import InputSpec
 
-    Boxes = NDArray[np.float32]
+Float = TypeVar("Float", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
-class Letterbox:
-    """How an image was placed in the network's input: at the top-left corner, scaled once.
+class Placement:
+    """Where a picture lies in the network's input: input = picture · scale + offset on each axis.
 
     Attributes:
-        scale: network pixels per image pixel, the same for both axes.
-        content: (height, width) of the scaled image inside the network's input.
-        image: (height, width) of the original image.
+        image: (height, width) of the picture.
+        content: (height, width) of the scaled picture.
+        scale: (x, y) network pixels per pixel of the picture.
+        offset: (x, y) network pixels left of and above it.
     """
 
-    scale: float
-    content: tuple[int, int]
     image: tuple[int, int]
+    content: tuple[int, int]
+    scale: tuple[float, float]
+    offset: tuple[int, int] = (0, 0)
 
-    def to_image(self, boxes: Boxes) -> Boxes:
-        """Map xyxy ``boxes`` ``[n,4]`` from network to original pixels, clipped to the image."""
+    def to_image(self, boxes: NDArray[Float]) -> NDArray[Float]:
+        """Map xyxy ``boxes`` ``[n,4]`` from network to original pixels, in their own precision."""
+        x, y = self.scale
+        shrink = np.array([1 / x, 1 / y] * 2).astype(boxes.dtype)
+        mapped: NDArray[Float] = (boxes - np.array(self.offset * 2, boxes.dtype)) * shrink
+        return mapped
+
+    def clipped(self, boxes: NDArray[Float]) -> NDArray[Float]:
+        """Map ``boxes`` as :meth:`to_image` does, and clip them to the picture."""
         height, width = self.image
-        limits = np.array([width, height, width, height], dtype=np.float32)
-        mapped = np.asarray(boxes, dtype=np.float32) * np.float32(1.0 / self.scale)
-        clipped: Boxes = np.clip(mapped, np.float32(0), limits)
-        return clipped
+        limits = np.array([width, height, width, height], dtype=boxes.dtype)
+        inside: NDArray[Float] = np.clip(self.to_image(boxes), boxes.dtype.type(0), limits)
+        return inside
 
 
-def letterbox(
-    image: NDArray[np.uint8], height: int, width: int, fill: tuple[int, int, int]
-) -> tuple[NDArray[np.uint8], Letterbox]:
-    """Scale ``image`` ``[h,w,3]`` into the top-left of ``[height,width,3]``, keeping its aspect.
+def place(spec: InputSpec, rows: int, columns: int) -> Placement:
+    """Return where a picture of ``rows`` x ``columns`` comes to lie, by the resize rule of ``spec``.
 
-    As effdet's ``ResizePad``: bilinear, the scaled size truncated, the rest in color ``fill``. A
-    side that would vanish (a very long or a tiny image) keeps one pixel, where effdet fails.
+    ``letterbox`` is effdet's ``ResizePad``: one scale, the scaled size truncated. A side that would
+    vanish (a very long or a tiny image) keeps one pixel, where effdet fails.
     """
-    rows, columns = image.shape[:2]
-    scale = min(height / rows, width / columns)
-    content = (max(1, math.floor(rows * scale)), max(1, math.floor(columns * scale)))
-    scaled = Image.fromarray(image).resize(content[::-1], Image.Resampling.BILINEAR)
-    canvas = np.empty((height, width, 3), dtype=np.uint8)
-    canvas[...] = fill
-    canvas[: content[0], : content[1]] = np.asarray(scaled)
-    return canvas, Letterbox(scale, content, (rows, columns))
+    down, across = spec.height / rows, spec.width / columns
+    if spec.resize == "stretch":
+        return Placement((rows, columns), (spec.height, spec.width), (across, down))
+    scale = min(down, across)
+    height, width = (max(1, math.floor(each * scale)) for each in (rows, columns))
+    left, top = (0, 0)
+    if spec.resize == "center":
+        left, top = (spec.width - width) // 2, (spec.height - height) // 2
+    return Placement((rows, columns), (height, width), (scale, scale), (left, top))
+
+
+def letterbox(image: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uint8], Placement]:
+    """Scale an RGB ``image`` ``[h,w,3]`` into the network's input, as ``spec`` says.
+
+    What the picture leaves free is filled with the color ``spec.fill``.
+
+    Returns:
+        uint8 ``[height,width,3]``, and where the picture lies in it.
+    """
+    placed = place(spec, *image.shape[:2])
+    scaled = resize(image, *placed.content, spec.interpolation)
+    canvas = np.empty((spec.height, spec.width, image.shape[2]), dtype=np.uint8)
+    canvas[...] = spec.fill
+    (left, top), (height, width) = placed.offset, placed.content
+    canvas[top : top + height, left : left + width] = scaled
+    return canvas, placed
 
 
 def prepare_batch(
     images: Sequence[NDArray[np.uint8]], spec: InputSpec
-) -> tuple[NDArray[Any], list[Letterbox]]:
-    """Letterbox RGB ``images`` into the array that a graph with the input ``spec`` takes.
+) -> tuple[NDArray[Any], list[Placement]]:
+    """Bring RGB ``images`` into the array that a graph with the input ``spec`` takes.
 
     Returns:
         ``[N,H,W,3]`` uint8, or ``[N,3,H,W]`` float32 for ``float255`` and ``normalized``, in the
-        spec's channel order; and the letterbox of each image.
+        spec's channel order; and the place of each image in it.
     """
-    placed = [letterbox(image, spec.height, spec.width, spec.fill) for image in images]
-    batch = np.stack([canvas for canvas, _ in placed])
-    letterboxes = [each for _, each in placed]
-    return to_input(batch, spec), letterboxes
+    fitted = [letterbox(image, spec) for image in images]
+    return to_input(np.stack([canvas for canvas, _ in fitted]), spec), [each for _, each in fitted]
 
 
 def to_input(batch: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:

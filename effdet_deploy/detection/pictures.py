@@ -44,15 +44,12 @@ class Pictures:
         return len(self.sources)
 
     def letterboxed(self, spec: InputSpec, count: int | None = None) -> list[NDArray[np.uint8]]:
-        """Read all, or the first ``count``, as RGB uint8 ``[H,W,3]`` of the size of ``spec``.
+        """Read all, or the first ``count``, as RGB uint8 ``[H,W,3]``, resized as ``spec`` says.
 
         Raises:
             ImageError: one cannot be read.
         """
-        return [
-            letterbox(load_image(source), spec.height, spec.width, spec.fill)[0]
-            for source in self.sources[:count]
-        ]
+        return [letterbox(load_image(source), spec)[0] for source in self.sources[:count]]
 
     def decoded(self, spec: InputSpec) -> Pictures:
         """Return the first :data:`MAX_FOUND` of them, letterboxed; to read those costs nothing.

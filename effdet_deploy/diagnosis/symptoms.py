@@ -33,7 +33,7 @@ _LISTED = 3
 _CHANNEL_AXES = {4: 1, 3: 2}
 """By rank: ``[N,C,H,W]`` and ``[N,A,C]`` are the forms whose channels are told apart."""
 _SPEC_FIELDS = {
-    "input": ("height", "width", "mean", "std", "fill"),
+    "input": ("height", "width", "mean", "std", "fill", "resize", "interpolation"),
     "anchors": ("min_level", "max_level", "octave_scales", "aspect_ratios", "scale"),
     "output": (
         *("score_threshold", "iou_threshold", "class_agnostic"),

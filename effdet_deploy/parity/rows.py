@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec, OutputSpec
+    from effdet_deploy.detection.letterbox import Placement
 
 _XYXY = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 _PAIR_ROWS = 512
@@ -69,9 +70,9 @@ class Rows:
         """Return rows of one class where one NMS is done for all classes."""
         return replace(self, classes=self.classes * 0) if output.class_agnostic else self
 
-    def in_picture(self, scale: float) -> Rows:
-        """Return rows in the picture's pixels; ``scale`` is network pixels per picture pixel."""
-        return replace(self, boxes=self.boxes / scale)
+    def in_picture(self, placed: Placement) -> Rows:
+        """Return rows in the picture's pixels, unclipped; they are in network pixels."""
+        return replace(self, boxes=placed.to_image(self.boxes))
 
 
 def make_rows(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.detection.letterbox import Letterbox
+    from effdet_deploy.detection.letterbox import Placement
     from effdet_deploy.parity.rows import Rows
     from effdet_deploy.runtimes.adapter import Runtime
 
@@ -157,7 +157,7 @@ class Answer:
     spec: DetectorSpec
     rows: Rows
     heads: Tensors | None
-    placed: Letterbox
+    placed: Placement
 
     @cached_property
     def nms_inputs(self) -> Rows | None:
@@ -166,7 +166,7 @@ class Answer:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
             rows = nms_inputs(self.heads[_LOGITS][0], self.heads[_CODES][0], self.spec)
-        return rows.in_picture(self.placed.scale)
+        return rows.in_picture(self.placed)
 
 
 def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[Answer]:
@@ -186,7 +186,7 @@ def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[
 
 def graph_input(
     spec: DetectorSpec, pictures: Pictures, *, swap_channels: bool = False
-) -> tuple[NDArray[Any], list[Letterbox]]:
+) -> tuple[NDArray[Any], list[Placement]]:
     """Return what a graph takes, and how each picture came into it.
 
     Where the pictures are fewer than the smallest batch, the last is repeated.
@@ -202,7 +202,7 @@ def graph_input(
 
 def answers(
     spec: DetectorSpec,
-    placed: Sequence[Letterbox],
+    placed: Sequence[Placement],
     heads: Tensors | None,
     detections: Tensors | None,
     batch: int = 1,
@@ -211,7 +211,7 @@ def answers(
 
     Args:
         spec: of the side.
-        placed: the letterbox of each picture; a run may have held more.
+        placed: where each picture lies in the input; a run may have held more.
         heads: what :meth:`Side.heads` gave.
         detections: what :meth:`Side.detections` gave.
         batch: how many images the run held.
@@ -231,7 +231,7 @@ def answers(
     return [
         Answer(
             spec,
-            rows[index].in_picture(each.scale),
+            rows[index].in_picture(each),
             {name: head[index : index + 1] for name, head in heads.items()} if heads else None,
             each,
         )
