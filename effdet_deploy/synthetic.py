@@ -22,8 +22,10 @@ _GRAIN = 3.0
 """Standard deviation of the sensor noise, in grey levels."""
 
 
-def structured_pictures(count: int, height: int, width: int, seed: int) -> NDArray[np.uint8]:
-    """Make ``count`` RGB pictures, uint8 ``[count,height,width,3]``.
+def structured_pictures(
+    count: int, height: int, width: int, seed: int, channels: int = 3
+) -> NDArray[np.uint8]:
+    """Make ``count`` pictures, uint8 ``[count,height,width,channels]``: RGB, gray (1) or RGBA (4).
 
     Picture ``i`` depends only on ``seed``, ``i`` and the size, not on ``count``.
     """
@@ -37,7 +39,12 @@ def structured_pictures(count: int, height: int, width: int, seed: int) -> NDArr
             _draw_marks(canvas, random)
         canvas += random.normal(0, _GRAIN, canvas.shape).astype(np.float32)
         pictures[index] = np.clip(canvas, 0, 255).round()
-    return pictures
+    if channels == 1:
+        gray: NDArray[np.uint8] = pictures.mean(axis=3, keepdims=True).round().astype(np.uint8)
+        return gray
+    # An alpha that is the same everywhere would show no mistake in it.
+    turned = pictures[:, ::-1, ::-1, :1]
+    return np.concatenate([pictures, turned], axis=3) if channels == 4 else pictures
 
 
 def _background(height: int, width: int, random: np.random.Generator) -> Canvas:

@@ -59,9 +59,10 @@ OctaveCount = Annotated[int, Within(1, 64)]
 class InputSpec:
     """The image input.
 
-    ``uint8`` is ``[N,H,W,3]`` letterboxed 0-255; ``float255`` is float32 ``[N,3,H,W]`` 0-255;
-    ``normalized`` is float32 ``[N,3,H,W]`` after mean and standard deviation. ``mean`` and
-    ``std`` are on the 0-1 scale, ``fill`` is the letterbox colour; all three in RGB order.
+    ``uint8`` is ``[N,H,W,C]`` letterboxed 0-255; ``float255`` is float32 ``[N,C,H,W]`` 0-255;
+    ``normalized`` is float32 ``[N,C,H,W]`` after mean and standard deviation. ``mean`` and
+    ``std`` are on the 0-1 scale, ``fill`` is the letterbox colour; all three have a value for each
+    channel in RGB order: one of gray pictures, three of RGB, four of RGBA.
 
     ``channel_order`` is what the caller passes, ``trained_on`` what the network was trained on.
     ``resize`` says how a picture comes to height and width: ``letterbox`` keeps its shape and puts
@@ -76,9 +77,9 @@ class InputSpec:
     width: Side
     kind: InputKind = "uint8"
     channel_order: ChannelOrder = "rgb"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Factor, Factor, Factor] = (0.229, 0.224, 0.225)
-    fill: tuple[Byte, Byte, Byte] = (124, 116, 104)
+    mean: Annotated[tuple[float, ...], Within(1, 4)] = (0.485, 0.456, 0.406)
+    std: Annotated[tuple[Factor, ...], Within(1, 4)] = (0.229, 0.224, 0.225)
+    fill: Annotated[tuple[Byte, ...], Within(1, 4)] = (124, 116, 104)
     trained_on: ChannelOrder = "rgb"
     resize: ResizeRule = "letterbox"
     interpolation: Interpolation = "antialias"
@@ -88,8 +89,23 @@ class InputSpec:
     def shape(self, batch: int) -> tuple[int, int, int, int]:
         """Return the shape of the input tensor for ``batch`` images."""
         if self.kind == "uint8":
-            return (batch, self.height, self.width, 3)
-        return (batch, 3, self.height, self.width)
+            return (batch, self.height, self.width, self.channels)
+        return (batch, self.channels, self.height, self.width)
+
+    @property
+    def channels(self) -> int:
+        """How many channels a picture has: 1 gray, 3 RGB, 4 RGBA."""
+        return len(self.mean)
+
+    @property
+    def passed_channels(self) -> list[int]:
+        """For each channel that the caller passes its place in RGB order."""
+        return channel_places(self.channel_order, self.channels)
+
+    @property
+    def trained_channels(self) -> list[int]:
+        """For each channel that the network takes its place in RGB order."""
+        return channel_places(self.trained_on, self.channels)
 
     @property
     def frame_area(self) -> tuple[int, int, int, int] | None:
@@ -108,6 +124,12 @@ class InputSpec:
         center = self.resize == "center"
         top, left = (self.height - height) // 2 * center, (self.width - width) // 2 * center
         return top, left, top + height, left + width
+
+
+def channel_places(order: ChannelOrder, channels: int) -> list[int]:
+    """Return for each channel of a picture in ``order`` its place in RGB order, and so back."""
+    places = [2, 1, 0, 3] if order == "bgr" and channels >= 3 else [0, 1, 2, 3]
+    return places[:channels]
 
 
 @dataclass(frozen=True)
@@ -320,10 +342,12 @@ class DetectorSpec:
         anchors, batch, output = self.anchors, self.batch, self.output
         finest = 2**anchors.min_level
         rows, columns = -(-self.input.height // finest), -(-self.input.width // finest)
+        by_channel = {len(each) for each in (self.input.mean, self.input.std, self.input.fill)}
         in_a_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
         for said, holds in (
             ("levels from min_level to max_level", anchors.min_level <= anchors.max_level),
             (f"at most {MAX_ANCHORS:,} anchors", rows * columns * in_a_place <= MAX_ANCHORS),
+            ("input.mean, std and fill for 1, 3 or 4 channels", by_channel in ({1}, {3}, {4})),
             ("batches that ascend", batch.minimum <= batch.optimum <= batch.maximum),
             ("soft NMS behind raw heads alone", output.nms == "none" or not output.soft_nms),
             ("at most as many rows as candidates", output.max_detections <= output.candidates),

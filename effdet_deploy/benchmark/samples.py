@@ -18,5 +18,6 @@ SEED = 512
 
 def sample_batch(spec: DetectorSpec, batch: int) -> NDArray[Any]:
     """Return ``batch`` seeded pictures as the model takes them."""
-    pictures = structured_pictures(batch, spec.input.height, spec.input.width, SEED)
-    return to_input(pictures, spec.input)
+    takes = spec.input
+    pictures = structured_pictures(batch, takes.height, takes.width, SEED, takes.channels)
+    return to_input(pictures, takes)

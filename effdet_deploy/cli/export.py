@@ -18,6 +18,7 @@ from effdet_deploy.exporters.options import (
     PRECISIONS,
     ExportOptions,
     parse_batch,
+    parse_channels,
     parse_image_size,
 )
 from effdet_deploy.files import base_name, read_json_object
@@ -92,6 +93,9 @@ def export_options(given: Mapping[str, Any]) -> ExportOptions:
     size = given["frame_size"]
     options["frame_size"] = parse_image_size(size, "--frame-size") if size else None
     options["overrides"] = overrides
+    for name, kind in (("mean", float), ("std", float), ("fill", int)):
+        text = given[name]
+        options[name] = None if text is None else parse_channels(f"--{name}", text, kind)
     options["batch"] = parse_batch(given["batch"])
     options["precision"] = precisions[0] if precisions else "fp32"
     options["build"] = option.build_options(given)

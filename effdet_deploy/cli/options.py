@@ -118,7 +118,17 @@ EXPORT: Table = {
         str, None, "portable: INT8 right on every x86; full: one more bit, right only with VNNI."
     ),
     "input_kind": _option(str, None, "uint8, float255 or normalized.", "--input"),
-    "channel_order": _option(str, None, "rgb or bgr."),
+    "channel_order": _option(str, None, "rgb or bgr: what is passed in."),
+    "resize": _option(
+        str | None, None, "letterbox, center or stretch: how the training brought pictures to size."
+    ),
+    "interpolation": _option(
+        str | None, None, "antialias (Pillow's) or linear (OpenCV's), as in the training."
+    ),
+    "trained_on": _option(str | None, None, "rgb or bgr: what the network was trained on."),
+    "mean": _option(str | None, "X[,X,X]", "Subtracted after levels / 255; 0 for none."),
+    "std": _option(str | None, "X[,X,X]", "Divided by after that; 1 for none."),
+    "fill": _option(str | None, "N[,N,N]", "Padding, 0 to 255; default: the mean."),
     "nms": _option(str, None, "static, onnx, plugin (TensorRT's own; needs --target) or none."),
     "nms_steps": _option(int, "N", "Longest suppression chain resolved, less one."),
     "box_format": _option(str, None, "xyxy or yxyx."),

@@ -157,7 +157,7 @@ class Detector:
                 "them.",
             )
         # As many pictures as one run takes are decoded, and no more at a time.
-        decoded = map(load_image, sources)
+        decoded = (load_image(each, self.spec.input.channels) for each in sources)
         found: list[Detections] = []
         while chunk := list(itertools.islice(decoded, self.spec.batch.maximum)):
             found += self._detect_chunk(chunk, floor)
@@ -303,7 +303,8 @@ def detect_each(
         read = []
         for source in sources[start : start + step]:
             try:
-                read.append(Outcome(source, image=load_image(source)))
+                image = load_image(source, detector.spec.input.channels)
+                read.append(Outcome(source, image=image))
             except ImageError as error:
                 read.append(Outcome(source, error=error))
         images = [each.image for each in read if each.image is not None]

@@ -129,15 +129,16 @@ def size_of(path: Path) -> tuple[tuple[int, int], bool] | None:
         return None
 
 
-def load_image(source: ImageSource) -> NDArray[np.uint8]:
-    """Read a picture as uint8 RGB ``[H,W,3]``.
+def load_image(source: ImageSource, channels: int = 3) -> NDArray[np.uint8]:
+    """Read a picture as uint8 RGB ``[H,W,3]``, as gray ``[H,W,1]`` or as RGBA ``[H,W,4]``.
 
     Files, encoded bytes and PIL images: the EXIF orientation is applied, the first frame of an
     animation is taken, transparency is composited over white, and palette, CMYK, YCbCr and HSV
     become RGB by Pillow's own conversion, without color profiles. A file that is open is read from
     where it stands. Arrays: uint8 or uint16, ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or
     ``[H,W,4]`` RGBA; tensors of torch have the channels last or, as torchvision reads them, first.
-    OpenCV's arrays are BGR: pass ``array[..., ::-1]``.
+    OpenCV's arrays are BGR: pass ``array[..., ::-1]``. Gray of a color is Pillow's; RGBA keeps the
+    transparency.
 
     Of 16 bits the highest eight are kept that the picture uses: of 8, 10, 12, 14 and 16 bits the
     fewest that hold its largest value. So a camera's 12 bits in a 16-bit file are no black picture.
@@ -149,17 +150,17 @@ def load_image(source: ImageSource) -> NDArray[np.uint8]:
             that has no conversion.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, channels)
     if isinstance(source, Image.Image):
-        return _decode(source, "The picture")
+        return _decode(source, "The picture", channels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _open(io.BytesIO(source), "The picture")
+        return _open(io.BytesIO(source), "The picture", channels)
     if isinstance(source, str | os.PathLike):
-        return _from_file(Path(os.fsdecode(source)))
+        return _from_file(Path(os.fsdecode(source)), channels)
     if hasattr(source, "read"):
-        return _open(io.BytesIO(_content_of(source)), "The picture")
+        return _open(io.BytesIO(_content_of(source)), "The picture", channels)
     if hasattr(source, "__array__"):
-        return _from_array(_as_array(source))
+        return _from_array(_as_array(source), channels)
     raise ImageError(
         f"A picture cannot be a {type(source).__name__}.",
         "Pass a path, encoded bytes, an open file, an array or a PIL image.",
@@ -172,10 +173,10 @@ def is_image_source(value: object) -> bool:
     return isinstance(value, kinds) or hasattr(value, "read") or hasattr(value, "__array__")
 
 
-def _from_file(path: Path) -> NDArray[np.uint8]:
+def _from_file(path: Path, channels: int) -> NDArray[np.uint8]:
     if reason := why_no_file(path):
         raise ImageError(f"The picture '{path}' {reason}.", "Name an image file.")
-    return _open(path, f"The picture '{path}'")
+    return _open(path, f"The picture '{path}'", channels)
 
 
 def _content_of(file: Any) -> bytes:
@@ -205,15 +206,15 @@ def _as_array(value: Any) -> NDArray[Any]:
     return array.transpose(1, 2, 0) if kind.__module__.startswith("torch") and is_first else array
 
 
-def _open(source: Path | io.BytesIO, what: str) -> NDArray[np.uint8]:
+def _open(source: Path | io.BytesIO, what: str, channels: int) -> NDArray[np.uint8]:
     try:
         with Image.open(source, formats=FORMATS) as image:
-            return _decode(image, what)
+            return _decode(image, what, channels)
     except UNDECODABLE as error:
         raise _unreadable(what, error) from error
 
 
-def _decode(image: Image.Image, what: str) -> NDArray[np.uint8]:
+def _decode(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
@@ -227,7 +228,7 @@ def _decode(image: Image.Image, what: str) -> NDArray[np.uint8]:
     is_deep = any(";16" in str(each.args) for each in getattr(image, "tile", ()))
     try:
         image.load()
-        pixels = _pixels(image, what)
+        pixels = _pixels(image, what, channels)
     except UNDECODABLE as error:
         raise _unreadable(what, error) from error
     if is_deep and image.mode not in _DEEP_GRAY_MODES:
@@ -235,12 +236,13 @@ def _decode(image: Image.Image, what: str) -> NDArray[np.uint8]:
     return pixels
 
 
-def _pixels(image: Image.Image, what: str) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
     """Convert strip by strip into the upright picture, so that no second copy is ever whole."""
     width, height = image.size
     orientation = image.getexif().get(_ORIENTATION, 1)
     is_turned = orientation in _ON_ITS_SIDE
-    pixels = np.empty((width, height, 3) if is_turned else (height, width, 3), dtype=np.uint8)
+    sides = (width, height) if is_turned else (height, width)
+    pixels = np.empty((*sides, channels), dtype=np.uint8)
     stored = pixels.transpose(1, 0, 2) if is_turned else pixels
     stored = stored[::-1] if orientation in _FROM_BELOW else stored
     stored = stored[:, ::-1] if orientation in _FROM_RIGHT else stored
@@ -251,7 +253,7 @@ def _pixels(image: Image.Image, what: str) -> NDArray[np.uint8]:
     rows = max(1, _STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = image.crop((0, top, width, min(height, top + rows)))
-        stored[top : top + rows] = _to_rgb(strip, what, shift)
+        stored[top : top + rows] = _strip(strip, what, shift, channels)
     return pixels
 
 
@@ -287,12 +289,29 @@ def _unreadable(what: str, error: BaseException) -> ImageError:
     return ImageError(f"{what} cannot be decoded: {reason}.", "Save or download it again.")
 
 
+def _strip(image: Image.Image, what: str, shift: int, channels: int) -> NDArray[np.uint8]:
+    """Return the pixels of ``image`` as RGB, gray or RGBA, which alone keeps transparency."""
+    if channels == 4 and _is_transparent(image):
+        return np.asarray(image.convert("RGBA"))
+    colors = _to_rgb(image, what, shift)
+    if channels == 3:
+        return colors
+    converted = np.asarray(Image.fromarray(colors).convert("L" if channels == 1 else "RGBA"))
+    return converted.reshape(*colors.shape[:2], channels)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in _ALPHA_MODES or (
+        image.mode in _OPAQUE_MODES and image.has_transparency_data
+    )
+
+
 def _to_rgb(image: Image.Image, what: str, shift: int) -> NDArray[np.uint8]:
     """Return the RGB pixels of ``image``; ``shift`` is what deep gray has beyond eight bits."""
     if image.mode in _DEEP_GRAY_MODES:
         levels = np.clip(np.asarray(image), 0, (1 << _DEEP) - 1) >> shift
         return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)
-    if image.mode in _ALPHA_MODES or (image.mode in _OPAQUE_MODES and image.has_transparency_data):
+    if _is_transparent(image):
         picture = image.convert("RGBA")
         backdrop = Image.new("RGBA", picture.size, (*_BACKDROP, 255))
         image = Image.alpha_composite(backdrop, picture)
@@ -304,7 +323,7 @@ def _to_rgb(image: Image.Image, what: str, shift: int) -> NDArray[np.uint8]:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _from_array(array: NDArray[Any], channels: int) -> NDArray[np.uint8]:
     pixels = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
     if not is_picture or pixels.size == 0:
@@ -319,6 +338,7 @@ def _from_array(array: NDArray[Any]) -> NDArray[np.uint8]:
             f"An image array must be uint8 (or uint16), not {pixels.dtype}.",
             "Scale it to 0-255 and convert it with .astype(numpy.uint8).",
         )
-    if pixels.ndim == 3 and pixels.shape[2] == 3:
-        return np.ascontiguousarray(pixels)
-    return _pixels(Image.fromarray(np.ascontiguousarray(pixels)), "The array")
+    pixels = np.ascontiguousarray(pixels)
+    if pixels.shape[2:] == ((channels,) if channels != 1 else ()):
+        return pixels if channels != 1 else pixels[..., None]
+    return _pixels(Image.fromarray(pixels), "The array", channels)

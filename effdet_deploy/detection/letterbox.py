@@ -52,7 +52,7 @@ class Placement:
 
 
 def place(spec: InputSpec, rows: int, columns: int) -> Placement:
-    """Return where a picture of ``rows`` x ``columns`` comes to lie, by the resize rule of ``spec``.
+    """Return where a picture of ``rows`` x ``columns`` comes to lie, by the rule of ``spec``.
 
     ``letterbox`` is effdet's ``ResizePad``: one scale, the scaled size truncated. A side that would
     vanish (a very long or a tiny image) keeps one pixel, where effdet fails.
@@ -69,12 +69,12 @@ def place(spec: InputSpec, rows: int, columns: int) -> Placement:
 
 
 def letterbox(image: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uint8], Placement]:
-    """Scale an RGB ``image`` ``[h,w,3]`` into the network's input, as ``spec`` says.
+    """Scale an RGB ``image`` ``[h,w,C]`` into the network's input, as ``spec`` says.
 
     What the picture leaves free is filled with the color ``spec.fill``.
 
     Returns:
-        uint8 ``[height,width,3]``, and where the picture lies in it.
+        uint8 ``[height,width,C]``, and where the picture lies in it.
     """
     placed = place(spec, *image.shape[:2])
     scaled = resize(image, *placed.content, spec.interpolation)
@@ -91,7 +91,7 @@ def prepare_batch(
     """Bring RGB ``images`` into the array that a graph with the input ``spec`` takes.
 
     Returns:
-        ``[N,H,W,3]`` uint8, or ``[N,3,H,W]`` float32 for ``float255`` and ``normalized``, in the
+        ``[N,H,W,C]`` uint8, or ``[N,C,H,W]`` float32 for ``float255`` and ``normalized``, in the
         spec's channel order; and the place of each image in it.
     """
     fitted = [letterbox(image, spec) for image in images]
@@ -99,14 +99,13 @@ def prepare_batch(
 
 
 def to_input(batch: NDArray[np.uint8], spec: InputSpec) -> NDArray[Any]:
-    """Turn letterboxed RGB images ``[N,H,W,3]`` uint8 into the graph's input tensor."""
+    """Turn letterboxed RGB images ``[N,H,W,C]`` uint8 into the graph's input tensor."""
+    is_bgr = spec.channel_order == "bgr"
     if spec.kind == "uint8":
-        return np.ascontiguousarray(batch[..., ::-1]) if spec.channel_order == "bgr" else batch
+        return np.ascontiguousarray(batch[..., spec.passed_channels]) if is_bgr else batch
     planes = batch.transpose(0, 3, 1, 2).astype(np.float32)
     if spec.kind == "normalized":
         mean = np.array(spec.mean, dtype=np.float32) * np.float32(255)
         std = np.array(spec.std, dtype=np.float32) * np.float32(255)
         planes = (planes - mean[:, None, None]) / std[:, None, None]
-    if spec.channel_order == "bgr":
-        planes = planes[:, ::-1]
-    return np.ascontiguousarray(planes)
+    return np.ascontiguousarray(planes[:, spec.passed_channels] if is_bgr else planes)

@@ -44,12 +44,13 @@ class Pictures:
         return len(self.sources)
 
     def letterboxed(self, spec: InputSpec, count: int | None = None) -> list[NDArray[np.uint8]]:
-        """Read all, or the first ``count``, as RGB uint8 ``[H,W,3]``, resized as ``spec`` says.
+        """Read all, or the first ``count``, as RGB uint8 ``[H,W,C]``, resized as ``spec`` says.
 
         Raises:
             ImageError: one cannot be read.
         """
-        return [letterbox(load_image(source), spec)[0] for source in self.sources[:count]]
+        images = (load_image(source, spec.channels) for source in self.sources[:count])
+        return [letterbox(image, spec)[0] for image in images]
 
     def decoded(self, spec: InputSpec) -> Pictures:
         """Return the first :data:`MAX_FOUND` of them, letterboxed; to read those costs nothing.
@@ -62,11 +63,11 @@ class Pictures:
             if len(canvases) == MAX_FOUND:
                 break
             try:
-                picture = load_image(source)
+                picture = load_image(source, spec.channels)
             except ImageError as error:
                 unreadable.append(str(error))
             else:
-                canvases[place] = letterbox(picture, spec.height, spec.width, spec.fill)[0]
+                canvases[place] = letterbox(picture, spec)[0]
         names = tuple(self.names[place] for place in canvases)
         return Pictures(names, tuple(canvases.values()), tuple(unreadable))
 
@@ -80,14 +81,14 @@ class Pictures:
 
 def own_pictures(spec: InputSpec, count: int = COUNT) -> Pictures:
     """Return ``count`` structured pictures in the size of ``spec``, the same ones every time."""
-    made = structured_pictures(count, spec.height, spec.width, SEED)
+    made = structured_pictures(count, spec.height, spec.width, SEED, spec.channels)
     return Pictures(tuple(f"structured picture {index}" for index in range(count)), tuple(made))
 
 
 def verification_images(
     spec: InputSpec, pictures: Pictures | None = None, batch: BatchSpec | None = None
 ) -> list[NDArray[np.uint8]]:
-    """Return the letterboxed RGB images uint8 ``[H,W,3]`` that an export is verified on.
+    """Return the letterboxed RGB images uint8 ``[H,W,C]`` that an export is verified on.
 
     They are the first :data:`MAX_FOUND` of ``pictures``; where there are none, four structured
     ones, up to :data:`MAX_COUNT` for a larger batch. One image alone cannot show that a graph

@@ -37,8 +37,8 @@ def resize(
 ) -> NDArray[np.uint8]:
     """Scale ``image`` ``[h,w,channels]`` to ``[height,width,channels]``, each channel by itself.
 
-    ``antialias`` is Pillow's ``BILINEAR`` to the bit. ``linear`` is OpenCV's ``INTER_LINEAR``, within
-    one level of it, whose vector code rounds otherwise on some processors.
+    ``antialias`` is Pillow's ``BILINEAR`` to the bit. ``linear`` is within one level of OpenCV's
+    ``INTER_LINEAR``, whose vector code rounds otherwise on some processors.
     """
     if interpolation == "linear":
         return _linear(image, height, width)
@@ -62,7 +62,8 @@ def _linear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
         sums = np.take(lines, left, axis=1) * first + np.take(lines, right, axis=1) * second
         # 4 + 16 + 2 bits are what the two shares brought; OpenCV drops them so.
         total += (share[:, None, None] * (sums >> 4)) >> 16
-    return np.minimum((total + 2) >> 2, 255).astype(np.uint8)
+    scaled: NDArray[np.uint8] = np.minimum((total + 2) >> 2, 255).astype(np.uint8)
+    return scaled
 
 
 def _neighbors(source: int, target: int) -> tuple[NDArray[np.int32], ...]:

@@ -304,7 +304,8 @@ def examine(
             for spec in specs
         )
         scores = Scores(theirs.ap, ours.ap, difference(ours, theirs))
-    causes = find_causes(comparison, *sides, load_image(pictures.sources[0]))
+    picture = load_image(pictures.sources[0], specs[0].input.channels)
+    causes = find_causes(comparison, *sides, picture)
     if layers is not None and not comparison.report.passed:
         causes += (layers.sentence,)
     return Examined(comparison, break_down(comparison), scores, layers, causes)

@@ -144,8 +144,9 @@ def find_causes(
     if report.passed:
         return tuple(found)
     (mine,), (known,) = (ask(side, [picture]) for side in (candidate, reference))
-    (swapped,) = ask(candidate, [picture], swap_channels=True)
-    found.append(_swapped_channels(mine, swapped, known))
+    if comparison.candidate.input.channels >= 3:
+        (swapped,) = ask(candidate, [picture], swap_channels=True)
+        found.append(_swapped_channels(mine, swapped, known))
     if report.detections and report.detections.status == "failed" and report.heads_match:
         found.append(_behind_the_heads(mine))
     return tuple(filter(None, found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from effdet_deploy.artifact.labels import RULES
 from effdet_deploy.artifact.spec import (
@@ -15,17 +15,21 @@ from effdet_deploy.artifact.spec import (
     ChannelOrder,
     InputKind,
     Int8Range,
+    Interpolation,
     NmsKind,
     Precision,
     PrecisionSpec,
+    ResizeRule,
     Target,
 )
 from effdet_deploy.errors import Rule, UnknownNameError, UsageError, limit, refuse
 from effdet_deploy.exporters.build_options import BuildOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+Number = TypeVar("Number", int, float)
 
 DEFAULT_NMS_STEPS = 16
 DEFAULT_OPSET = 20
@@ -44,7 +48,9 @@ class ExportOptions:
 
     Four have another name there: ``precision`` is ``--fp16`` or ``--int8``, ``precision_file``
     ``--precision``, ``input_kind`` ``--input``, and ``overrides`` what ``--config`` holds;
-    ``build`` has the options of engines. Files and folders are paths, not text.
+    ``build`` has the options of engines. Files and folders are paths, not text. ``resize`` to
+    ``fill`` say how the network was trained, as the fields of ``ModelConfig`` do; None leaves that
+    to the weights.
 
     Raises:
         UsageError: values out of range, or options that contradict each other.
@@ -70,6 +76,12 @@ class ExportOptions:
     int8_range: Int8Range = "portable"
     input_kind: InputKind = "uint8"
     channel_order: ChannelOrder = "rgb"
+    resize: ResizeRule | None = None
+    interpolation: Interpolation | None = None
+    trained_on: ChannelOrder | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fill: tuple[int, ...] | None = None
     nms: NmsKind = "static"
     nms_steps: int = DEFAULT_NMS_STEPS
     box_format: BoxFormat = "xyxy"
@@ -93,6 +105,9 @@ class ExportOptions:
             ("precision", self.precision, PRECISIONS),
             ("input", self.input_kind, get_args(InputKind)),
             ("channel order", self.channel_order, get_args(ChannelOrder)),
+            ("channel order", self.trained_on, (None, *get_args(ChannelOrder))),
+            ("resize rule", self.resize, (None, *get_args(ResizeRule))),
+            ("interpolation", self.interpolation, (None, *get_args(Interpolation))),
             ("NMS", self.nms, get_args(NmsKind)),
             ("box format", self.box_format, get_args(BoxFormat)),
             ("INT8 range", self.int8_range, get_args(Int8Range)),
@@ -116,6 +131,22 @@ class ExportOptions:
         return "float255" if self.target == "deepstream" else self.input_kind
 
     @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The config fields that say how the network was trained, as far as they are given."""
+        given = {
+            **{name: getattr(self, name) for name in ("resize", "interpolation", "trained_on")},
+            "mean": self.mean,
+            "std": self.std,
+            "fill_color": self.fill,
+        }
+        # One number is for every channel; how many there are, the weights say.
+        return {
+            name: each[0] if isinstance(each, tuple) and len(each) == 1 else each
+            for name, each in given.items()
+            if each is not None
+        }
+
+    @property
     def precision_spec(self) -> PrecisionSpec:
         """What the artifact says of its precision before any of it is made."""
         if self.precision != "int8":
@@ -134,6 +165,14 @@ class ExportOptions:
         yield limit("--nms-steps", "from 1 to 1000", steps, 1 <= steps <= 1000)
         yield limit("--max-detections", "1 or more", rows, rows >= 1)
         yield limit("--seed", "from 0 to below 2^32", self.seed, 0 <= self.seed < 2**32)
+        for option, low, high, values in (
+            ("--mean", 0, 1, self.mean),
+            ("--std", 1e-4, 1, self.std),
+            ("--fill", 0, 255, self.fill),
+        ):
+            for value in values or ():
+                wanted = f"from {low:g} to {high}" + (" (levels / 255)" if high == 1 else "")
+                yield limit(option, wanted, value, low <= value <= high)
         if self.nms == "plugin":
             yield (
                 (
@@ -386,3 +425,18 @@ def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]
         )
     sides = [int(part) for part in parts]
     return sides[0], sides[-1]
+
+
+def parse_channels(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    """Read ``0.5``, which is for every channel, or ``0.485,0.456,0.406``, one for each.
+
+    Raises:
+        UsageError: another form.
+    """
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} takes one number for all channels, or one for each, not '{text}'.",
+            f"Try {option} 0 or {option} 0,0,0.",
+        ) from error

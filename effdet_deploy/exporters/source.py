@@ -47,6 +47,7 @@ def load_source(
             num_classes=options.num_classes,
             image_size=options.image_size,
             overrides=options.overrides,
+            preprocessing=options.preprocessing,
             seed=options.seed,
             origin=options.origin,
             progress=partial(_tell_download, progress, _address(variant_or_model, options)),
@@ -59,7 +60,7 @@ def load_source(
             "weights, num_classes, image_size and overrides cannot change a model in memory.",
             "Create the model with them, or pass a variant's name and weights.",
         )
-    return loaded_module(variant_or_model)
+    return loaded_module(variant_or_model, options.preprocessing)
 
 
 def run_as_given(

@@ -109,8 +109,10 @@ def compare_all(
                 "Compare artifacts of one model.",
             )
     pairings = [_Pairing(name, side, reference, tolerance) for name, side in candidates.items()]
+    # Each side takes from it what it sees.
+    channels = max(each.spec.input.channels for each in (reference, *candidates.values()))
     for index, source in enumerate(images):
-        picture = load_image(source)
+        picture = load_image(source, channels)
         (known,) = ask(reference, [picture])
         for each in pairings:
             (found,) = ask(each.candidate, [picture])
@@ -134,20 +136,21 @@ def verify(
         tolerance: what is asked; default by the coarser precision of the two.
     """
     output, batch = candidate.spec.output, candidate.spec.batch
+    pictures = [load_image(each, candidate.spec.input.channels) for each in images]
     pairing = _Pairing("", candidate, reference, tolerance)
     batches = divide_into_batches(len(images), batch)
     known: dict[int, Answer] = {}
     steps = 0
     for position, indices in enumerate(batches):
         try:
-            found = ask(candidate, [load_image(images[index]) for index in indices])
+            found = ask(candidate, [pictures[index] for index in indices])
         except InputError as error:
             # A graph that was traced at one batch size refuses another or returns a wrong shape.
             pairing.broken = f"at batch {len(indices)} the artifact failed: {error.cause}"
             continue
         for index, answer in zip(indices, found, strict=True):
             if index not in known:
-                (known[index],) = ask(reference, [load_image(images[index])])
+                (known[index],) = ask(reference, [pictures[index]])
                 if (inputs := known[index].nms_inputs) is not None:
                     entered = inputs.as_nms_sees_them(output)
                     steps = max(steps, static_steps(entered, output.iou_threshold))
@@ -274,7 +277,8 @@ class _Pairing:
         compared = []
         ranked = sorted(range(len(sources)), key=lambda index: -self._worst.get(index, 0.0))
         for index in ranked[:_OWN_ERROR_IMAGES]:
-            batch, placed = graph_input(self.reference.spec, [load_image(sources[index])])
+            picture = load_image(sources[index], self.reference.spec.input.channels)
+            batch, placed = graph_input(self.reference.spec, [picture])
             heads = (self.reference.heads64(batch), self.reference.heads(batch))
             if heads[0] is None or heads[1] is None:
                 return {}, None

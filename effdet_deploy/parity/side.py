@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS, channel_places
+from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import prepare_batch
 from effdet_deploy.detection.postprocess import finish_heads, sigmoid, top_candidates
 from effdet_deploy.errors import InputError, ModelFileError
@@ -170,7 +171,7 @@ class Answer:
 
 
 def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[Answer]:
-    """Run one side once on RGB pictures uint8 ``[h,w,3]``.
+    """Run one side once on pictures uint8 ``[h,w,C]``, RGB unless it takes others.
 
     Args:
         side: that gives heads, detections or both.
@@ -192,9 +193,11 @@ def graph_input(
     Where the pictures are fewer than the smallest batch, the last is repeated.
     """
     taken = spec.input
+    pictures = [load_image(each, taken.channels) for each in pictures]
     if swap_channels:
-        taken = dataclasses.replace(taken, fill=taken.fill[::-1])
-        pictures = [picture[..., ::-1] for picture in pictures]
+        places = channel_places("bgr", taken.channels)
+        taken = dataclasses.replace(taken, fill=tuple(taken.fill[each] for each in places))
+        pictures = [np.ascontiguousarray(picture[..., places]) for picture in pictures]
     batch, placed = prepare_batch(pictures, taken)
     rows = np.arange(max(len(batch), spec.batch.minimum))
     return batch[np.minimum(rows, len(batch) - 1)], placed

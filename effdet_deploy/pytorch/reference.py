@@ -198,23 +198,21 @@ def reference_of(source: LoadedModel, spec: DetectorSpec) -> EagerReference:
 
 
 def normalize(batch: NDArray[Any], spec: InputSpec) -> NDArray[np.float64]:
-    """Return graph inputs of any kind as normalized RGB float64 ``[N,3,H,W]``."""
+    """Return graph inputs of any kind as the network takes them, float64 ``[N,C,H,W]``."""
     if spec.kind == "uint8":
         batch = batch.transpose(0, 3, 1, 2)
-    if spec.channel_order == "bgr":
-        batch = batch[:, ::-1]
-    pixels = batch.astype(np.float64)
+    pixels = batch[:, spec.passed_channels].astype(np.float64)
     if spec.frame_area is not None:
         top, left, bottom, right = spec.frame_area
         framed = pixels[:, :, top:bottom, left:right]
         pixels = np.empty_like(pixels)
-        pixels[:] = np.array(spec.fill).reshape(3, 1, 1)
+        pixels[:] = np.array(spec.fill).reshape(-1, 1, 1)
         pixels[:, :, top:bottom, left:right] = framed
     if spec.kind != "normalized":
-        mean = np.array(spec.mean).reshape(3, 1, 1)
-        std = np.array(spec.std).reshape(3, 1, 1)
+        mean = np.array(spec.mean).reshape(-1, 1, 1)
+        std = np.array(spec.std).reshape(-1, 1, 1)
         pixels = (pixels / 255 - mean) / std
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(pixels[:, spec.trained_channels])
 
 
 def flatten_levels(levels: list[Tensor], channels: int) -> NDArray[Any]:

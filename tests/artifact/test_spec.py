@@ -30,6 +30,7 @@ RECORDED = json.loads((Path(__file__).parent / "spec_version_1.json").read_text(
 """What version 0.1.0 wrote."""
 
 # Text with surrogates is no text, and NaN equals nothing.
+BY_CHANNEL = ("mean", "std", "fill")
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXT = st.text(CHARACTERS, max_size=20)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -75,9 +76,14 @@ def specs() -> st.SearchStrategy[DetectorSpec]:
     sizes = st.lists(st.integers(1, 1024), min_size=3, max_size=3).map(sorted)
     rows = st.lists(st.integers(1, 10**6), min_size=2, max_size=2).map(sorted)
     return st.builds(
-        lambda levels, sizes, rows, spec: dataclasses.replace(
+        lambda levels, sizes, rows, channels, spec: dataclasses.replace(
             spec,
-            input=dataclasses.replace(spec.input, height=512, width=640),
+            input=dataclasses.replace(
+                spec.input,
+                height=512,
+                width=640,
+                **{name: getattr(spec.input, name)[:1] * channels for name in BY_CHANNEL},
+            ),
             anchors=dataclasses.replace(spec.anchors, min_level=levels[0], max_level=levels[1]),
             batch=BatchSpec(*sizes),
             output=dataclasses.replace(spec.output, max_detections=rows[0], candidates=rows[1]),
@@ -85,6 +91,7 @@ def specs() -> st.SearchStrategy[DetectorSpec]:
         levels,
         sizes,
         rows,
+        st.sampled_from([1, 3, 4]),
         st.builds(DetectorSpec, **fields | {"version": st.just(SPEC_VERSION)}),
     )
 
@@ -258,6 +265,8 @@ def test_a_value_out_of_bounds_is_refused_by_its_field_in_few_words(spec, part, 
         ("batch", {"minimum": 8, "optimum": 4, "maximum": 8}, "ascend"),
         ("output", {"max_detections": 200, "candidates": 100}, "rows"),
         ("output", {"nms": "static", "soft_nms": {"sigma": 0.5}}, "soft NMS"),
+        ("input", {"std": [1.0]}, "channels"),
+        ("input", {"mean": [0.0] * 2, "std": [1.0] * 2, "fill": [0] * 2}, "channels"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(spec, part, values, said):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effdet_deploy.artifact.spec import InputSpec
-from effdet_deploy.detection.letterbox import Letterbox, letterbox, prepare_batch
+from effdet_deploy.detection.letterbox import Placement, letterbox, place, prepare_batch
 
 FILL = (124, 116, 104)
 # Boxes are float32 and go through one multiplication each way.
@@ -38,9 +38,9 @@ def test_letterbox_equals_effdets_transform_pixel_for_pixel(size, target):
     transforms = pytest.importorskip("effdet.data.transforms")
     image = picture(*size)
     expected, annotation = transforms.ResizePad(target, fill_color=FILL)(Image.fromarray(image), {})
-    canvas, placed = letterbox(image, *target, FILL)
+    canvas, placed = letterbox(image, InputSpec(*target, fill=FILL))
     np.testing.assert_array_equal(canvas, np.asarray(expected))
-    assert 1 / placed.scale == annotation["img_scale"]
+    assert [1 / each for each in placed.scale] == [annotation["img_scale"]] * 2
 
 
 @settings(max_examples=60, deadline=None)
@@ -48,7 +48,7 @@ def test_letterbox_equals_effdets_transform_pixel_for_pixel(size, target):
 def test_letterbox_matches_effdet_wherever_effdet_runs(rows, columns, height, width):
     scale = min(height / rows, width / columns)
     image = picture(rows, columns)
-    canvas, placed = letterbox(image, height, width, FILL)
+    canvas, placed = letterbox(image, InputSpec(height, width, fill=FILL))
     assert canvas.shape == (height, width, 3)
     assert (canvas[placed.content[0] :] == FILL).all()
     assert (canvas[:, placed.content[1] :] == FILL).all()
@@ -56,20 +56,58 @@ def test_letterbox_matches_effdet_wherever_effdet_runs(rows, columns, height, wi
         assert placed.content == (int(rows * scale), int(columns * scale))
 
 
+@pytest.mark.parametrize("rule", ["letterbox", "center", "stretch"])
 @settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4))
-def test_boxes_survive_the_way_to_the_network_and_back(rows, columns, corners):
+def test_boxes_survive_the_way_to_the_network_and_back(rule, rows, columns, corners):
     x, y = sorted(corners[::2]), sorted(corners[1::2])
     box = np.array([[x[0] * columns, y[0] * rows, x[1] * columns, y[1] * rows]], dtype=np.float32)
-    _, placed = letterbox(picture(rows, columns), 64, 96, FILL)
-    in_the_network = box * np.float32(placed.scale)
-    np.testing.assert_allclose(placed.to_image(in_the_network), box, atol=ROUND_TRIP_TOLERANCE)
+    placed = place(InputSpec(64, 96, resize=rule), rows, columns)
+    in_the_network = box * np.float32(placed.scale * 2) + np.float32(placed.offset * 2)
+    np.testing.assert_allclose(placed.clipped(in_the_network), box, atol=ROUND_TRIP_TOLERANCE)
+    unclipped = placed.to_image(in_the_network.astype(np.float64))
+    assert unclipped.dtype == np.float64
+    np.testing.assert_allclose(unclipped, box, atol=ROUND_TRIP_TOLERANCE)
 
 
 def test_boxes_outside_the_image_are_clipped_to_it():
-    placed = Letterbox(scale=0.5, content=(50, 100), image=(100, 200))
-    clipped = placed.to_image(np.array([[-5, -5, 500, 500]], dtype=np.float32))
+    placed = Placement(image=(100, 200), content=(50, 100), scale=(0.5, 0.5))
+    clipped = placed.clipped(np.array([[-5, -5, 500, 500]], dtype=np.float32))
     np.testing.assert_array_equal(clipped, [[0, 0, 200, 100]])
+
+
+@pytest.mark.parametrize(
+    ("rule", "content", "offset"),
+    [("letterbox", (64, 32), (0, 0)), ("center", (64, 32), (32, 0)), ("stretch", (64, 96), (0, 0))],
+)
+def test_the_rule_says_where_the_picture_lies(rule, content, offset):
+    image = picture(200, 100)
+    canvas, placed = letterbox(image, InputSpec(64, 96, fill=FILL, resize=rule))
+    assert (placed.content, placed.offset) == (content, offset)
+    (left, top), (height, width) = offset, content
+    scaled = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(canvas[top:, left:][:height, :width], np.asarray(scaled))
+    outside = np.ones((64, 96), bool)
+    outside[top : top + height, left : left + width] = False
+    assert (canvas[outside] == FILL).all()
+
+
+def test_a_mark_is_found_where_its_box_says_after_every_rule():
+    image = np.zeros((90, 150, 3), np.uint8)
+    image[30:60, 100:140] = 255
+    for rule in ("letterbox", "center", "stretch"):
+        canvas, placed = letterbox(image, InputSpec(128, 128, fill=(0, 0, 0), resize=rule))
+        y, x = np.nonzero(canvas[..., 0] > 127)
+        found = np.float32([[x.min(), y.min(), x.max() + 1, y.max() + 1]])
+        np.testing.assert_allclose(placed.clipped(found), [[100, 30, 140, 60]], atol=1.5)
+
+
+@pytest.mark.parametrize("rule", ["letterbox", "center", "stretch"])
+@pytest.mark.parametrize("interpolation", ["antialias", "linear"])
+def test_a_picture_that_was_brought_to_size_stays_as_it_is(rule, interpolation):
+    spec = InputSpec(64, 96, resize=rule, interpolation=interpolation)
+    once, _ = letterbox(picture(51, 33), spec)
+    np.testing.assert_array_equal(letterbox(once, spec)[0], once)
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
@@ -81,7 +119,7 @@ def test_the_batch_is_what_the_graph_input_asks_for(kind, order):
     assert batch.shape == spec.shape(2)
     assert batch.flags.c_contiguous
     assert batch.dtype == (np.uint8 if kind == "uint8" else np.float32)
-    expected = np.stack([letterbox(image, 16, 24, FILL)[0] for image in originals])
+    expected = np.stack([letterbox(image, spec)[0] for image in originals])
     if kind == "normalized":
         expected = (expected / 255 - np.array(spec.mean)) / np.array(spec.std)
     if order == "bgr":

@@ -72,14 +72,12 @@ def fold_batch_norms(network: EfficientDet) -> None:
 
 
 def fold_input(backbone: nn.Module, spec: InputSpec) -> None:
-    """Fold 1/std and the channel order into the first convolution, in place.
+    """Fold 1/std and both channel orders into the first convolution, in place.
 
     ``normalized`` input is already divided; only its channel order is folded.
     """
     stem = next(each for each in backbone.modules() if isinstance(each, nn.Conv2d))
-    weight = stem.weight.data
+    weight = stem.weight.data[:, spec.trained_channels]
     if spec.kind != "normalized":
-        weight = weight / (255 * torch.tensor(spec.std)).view(1, 3, 1, 1)
-    if spec.channel_order == "bgr":
-        weight = weight.flip(1)
-    stem.weight.data = weight
+        weight = weight / (255 * torch.tensor(spec.std)).view(1, -1, 1, 1)
+    stem.weight.data = weight[:, spec.passed_channels]

@@ -22,22 +22,22 @@ class Preprocess(nn.Module):
         super().__init__()
         self.channels_last = spec.kind == "uint8"
         self.center = spec.kind != "normalized"
-        mean = 255 * torch.tensor(spec.mean if spec.channel_order == "rgb" else spec.mean[::-1])
-        # A row of pixels: engines are slow at broadcasting three numbers along the last axis.
+        mean = 255 * torch.tensor(spec.mean)[spec.passed_channels]
+        # A row of pixels: engines are slow at broadcasting a few numbers along the last axis.
         row = mean.repeat(1, 1, spec.width, 1)
-        mean = row if self.channels_last else mean.view(1, 3, 1, 1)
+        mean = row if self.channels_last else mean.view(1, -1, 1, 1)
         self.register_buffer("mean", mean, persistent=False)
         # Of float255 alone: no other input has frames.
         self.refills = spec.frame_area is not None
         top, left, bottom, right = spec.frame_area or (0, 0, 0, 0)
         free = torch.ones(1, 1, spec.height, spec.width, dtype=torch.bool)
         free[..., top:bottom, left:right] = False
-        fill = torch.tensor(spec.fill if spec.channel_order == "rgb" else spec.fill[::-1])
+        fill = torch.tensor(spec.fill)[spec.passed_channels]
         self.register_buffer("free", free, persistent=False)
-        self.register_buffer("fill", fill.view(1, 3, 1, 1).to(torch.float32), persistent=False)
+        self.register_buffer("fill", fill.view(1, -1, 1, 1).to(torch.float32), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map ``[N,H,W,3]`` uint8, or ``[N,3,H,W]`` float32, to ``[N,3,H,W]`` float32."""
+        """Map ``[N,H,W,C]`` uint8, or ``[N,C,H,W]`` float32, to ``[N,C,H,W]`` float32."""
         # Nothing may touch uint8 before the cast: TensorRT takes no other operation on it.
         images = images.to(torch.float32)
         if self.refills:

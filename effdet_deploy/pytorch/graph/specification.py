@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from effdet_deploy.artifact.spec import (
     AnchorSpec,
@@ -12,10 +12,11 @@ from effdet_deploy.artifact.spec import (
     DetectorSpec,
     InputSpec,
     OutputSpec,
+    channel_places,
 )
 
 if TYPE_CHECKING:
-    from effdet_deploy.artifact.spec import ChannelOrder, InputKind
+    from effdet_deploy.artifact.spec import ChannelOrder, InputKind, Interpolation, ResizeRule
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 
@@ -37,6 +38,9 @@ def describe(
     fields of :class:`DetectorSpec`.
     """
     height, width = config.image_size
+    trained_on = cast("ChannelOrder", config.trained_on)
+    # The config has the network's order, the spec RGB's.
+    places = channel_places(trained_on, config.in_chans)
     pairs = config.num_classes * config.num_anchors * sum(h * w for h, w in config.feature_sizes)
     candidates = min(output.candidates, pairs)
     return DetectorSpec(
@@ -46,9 +50,12 @@ def describe(
             width,
             input_kind,
             channel_order,
-            config.mean,
-            config.std,
-            config.fill_color,
+            mean=tuple(config.mean[place] for place in places),
+            std=tuple(config.std[place] for place in places),
+            fill=tuple(config.fill_color[place] for place in places),
+            trained_on=trained_on,
+            resize=cast("ResizeRule", config.resize),
+            interpolation=cast("Interpolation", config.interpolation),
             frame_size=frame_size,
         ),
         anchors=AnchorSpec(

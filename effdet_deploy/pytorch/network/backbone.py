@@ -31,6 +31,7 @@ def create_backbone(config: ModelConfig) -> Any:
             features_only=True,
             out_indices=config.backbone_indices,
             pretrained=False,
+            in_chans=config.in_chans,
             drop_path_rate=config.drop_path_rate,
         )
     except (IndexError, AssertionError) as error:

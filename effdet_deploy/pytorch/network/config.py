@@ -6,10 +6,10 @@ import dataclasses
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from effdet_deploy.artifact.anchors import feature_sizes
-from effdet_deploy.artifact.spec import even_octaves
+from effdet_deploy.artifact.spec import ChannelOrder, Interpolation, ResizeRule, even_octaves
 from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.pytorch.network.topology import FPN_NAMES
 
@@ -30,17 +30,20 @@ ACTIVATIONS = (
     *("hard_swish", "hard_sigmoid", "hard_mish", "sigmoid", "tanh"),
 )
 """By timm's names for them."""
+_BY_CHANNEL = ("mean", "std", "fill_color")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """One EfficientDet configuration; field names are effdet's wherever it has them.
 
-    Sizes are (height, width) in pixels, ``aspect_ratios`` (width, height) factors, ``mean`` and
-    ``std`` on the 0-1 RGB scale, ``fill_color`` the letterbox color in 0-255 RGB.
-    ``drop_path_rate`` matters in training only. ``octave_scales`` are even steps where empty;
-    ``feature_blocks`` are the (stage, block) behind which the backbone's feature maps leave, the
-    last of ``backbone_indices``' stages where empty.
+    Sizes are (height, width) in pixels, ``aspect_ratios`` (width, height) factors. What the network
+    was trained on: pictures of ``in_chans`` channels (1 gray, 3 RGB, 4 RGBA) in the order
+    ``trained_on``, brought to size by the rule ``resize`` with the filter ``interpolation``;
+    ``mean`` and ``std`` on the 0-1 scale and the color ``fill_color`` in 0-255, one value a channel
+    in that order. ``drop_path_rate`` matters in training only. ``octave_scales`` are even steps
+    where empty; ``feature_blocks`` are the (stage, block) behind which the backbone's feature maps
+    leave, the last of ``backbone_indices``' stages where empty.
 
     Raises:
         UsageError: a value is out of its range; the range is named.
@@ -77,9 +80,13 @@ class ModelConfig:
     upsample_type: str = "nearest"
     redundant_bias: bool = True
     head_bn_level_first: bool = False
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    fill_color: tuple[int, int, int] = IMAGENET_FILL
+    in_chans: int = 3
+    trained_on: str = "rgb"
+    resize: str = "letterbox"
+    interpolation: str = "antialias"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    fill_color: tuple[int, ...] = IMAGENET_FILL
     url: str = ""
 
     def __post_init__(self) -> None:
@@ -112,8 +119,7 @@ class ModelConfig:
                 "be above zero.",
                 "Leave these fields out to keep the variant's own.",
             )
-        for channel in self.fill_color:
-            _require_range("fill_color", channel, 0, 255)
+        self._require_preprocessing()
         if not 0 < self.norm_eps < 1:
             raise UsageError(
                 f"norm_eps must be between 0 and 1, not {self.norm_eps}.",
@@ -131,6 +137,27 @@ class ModelConfig:
                 f"backbone_indices must count up from 0, not {list(self.backbone_indices)}.",
                 "Leave them out to keep the variant's own.",
             )
+
+    def _require_preprocessing(self) -> None:
+        _require_choice("channel order", self.trained_on, get_args(ChannelOrder))
+        _require_choice("resize rule", self.resize, get_args(ResizeRule))
+        _require_choice("interpolation", self.interpolation, get_args(Interpolation))
+        if self.in_chans not in (1, 3, 4):
+            raise UsageError(
+                f"in_chans must be 1 (gray), 3 (RGB) or 4 (RGBA), not {self.in_chans}.",
+                "Networks of other pictures run with --input normalized in a graph of your own.",
+            )
+        if self.in_chans == 1 and self.trained_on == "bgr":
+            raise UsageError("Gray pictures have no channel order.", "Leave trained_on out.")
+        for field in _BY_CHANNEL:
+            if len(getattr(self, field)) != self.in_chans:
+                raise UsageError(
+                    f"{field} must have one value for each of {self.in_chans} channels, not "
+                    f"{len(getattr(self, field))}.",
+                    "Give one value for all of them, or one for each.",
+                )
+        for channel in self.fill_color:
+            _require_range("fill_color", channel, 0, 255)
 
     @property
     def octaves(self) -> tuple[float, ...]:
@@ -155,9 +182,10 @@ class ModelConfig:
     def replace(self, overrides: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed.
 
-        Lists become tuples, one number for ``image_size`` means a square, and one for an aspect
-        ratio r what effdet takes it for: a width of √r and a height of 1/√r. Where ``mean`` is
-        given and ``fill_color`` is not, it follows, as effdet's ``fill_color='mean'`` does.
+        Lists become tuples, one number for ``image_size`` means a square, one for ``mean``, ``std``
+        and ``fill_color`` all channels, and one for an aspect ratio r what effdet takes it for: a
+        width of √r and a height of 1/√r. Where only the mean is given, the fill follows it, as it
+        does for the ``fill_color`` ``"mean"``.
 
         Raises:
             UnknownNameError: a field that does not exist.
@@ -167,19 +195,43 @@ class ModelConfig:
         for name in overrides:
             if name not in fields:
                 raise UnknownNameError("config field", name, fields)
-        coerced = {name: _coerce(name, value, fields[name]) for name, value in overrides.items()}
-        if "mean" in coerced and "fill_color" not in coerced:
-            fill = (min(255, max(0, round(255 * each))) for each in coerced["mean"])
+        given = {**_recast(fields, overrides), **overrides}
+        channels = given.get("in_chans", self.in_chans)
+        for name in _BY_CHANNEL:
+            if _is_number(given.get(name)) and isinstance(channels, int):
+                given[name] = (given[name],) * channels
+        coerced = {
+            name: _coerce(name, value, fields[name])
+            for name, value in given.items()
+            if (name, value) != ("fill_color", "mean")
+        }
+        if given["fill_color"] == "mean" if "fill_color" in overrides else "mean" in overrides:
+            fill = (min(255, max(0, round(255 * each))) for each in coerced.get("mean", self.mean))
             coerced["fill_color"] = tuple(fill)
         return dataclasses.replace(self, **coerced)
 
     def overrides_of(self, base: ModelConfig) -> dict[str, Any]:
-        """Return the fields in which this config differs from ``base``."""
-        return {
-            each.name: getattr(self, each.name)
-            for each in dataclasses.fields(self)
-            if getattr(self, each.name) != getattr(base, each.name)
-        }
+        """Return the fields to give to ``base.replace`` for this config.
+
+        They are those in which the two differ; and the fill where the mean does: it would follow.
+        """
+        names = [each.name for each in dataclasses.fields(self)]
+        changed = {name for name in names if getattr(self, name) != getattr(base, name)}
+        changed |= {"fill_color"} if "mean" in changed else set()
+        return {name: getattr(self, name) for name in names if name in changed}
+
+
+def _recast(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return mean, std and fill for another number of channels; a further one has their average."""
+    channels = overrides.get("in_chans", fields["in_chans"])
+    if channels == fields["in_chans"] or channels not in (1, 3, 4):
+        return {}
+    found: dict[str, Any] = {}
+    for name in _BY_CHANNEL:
+        colors = (fields[name] * 3)[:3]
+        average = type(colors[0])(round(sum(colors) / 3, 6))
+        found[name] = {1: (average,), 3: colors, 4: (*colors, average)}[channels]
+    return found
 
 
 def _require_range(field: str, value: int, low: int, high: int) -> None:
@@ -213,8 +265,7 @@ def _coerce(field: str, value: Any, current: Any) -> Any:
         ):
             return tuple(map(tuple, pairs))
     elif isinstance(current, tuple) and isinstance(value, list | tuple):
-        fixed_length = field in {"image_size", "mean", "std", "fill_color"}
-        fits = len(value) == len(current) or not fixed_length
+        fits = len(value) == len(current) or field != "image_size"
         kinds = int if current and isinstance(current[0], int) else int | float
         if fits and all(_is_number(each) and isinstance(each, kinds) for each in value):
             return tuple(value)

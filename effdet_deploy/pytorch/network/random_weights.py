@@ -48,7 +48,7 @@ def randomize(model: EfficientDet, seed: int = 0) -> None:
     # Layers draw initial values from torch's own generator, which is the caller's.
     with torch.random.fork_rng(devices=()):
         twin = EfficientDet(config.replace({"image_size": (height, width)}))
-    pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed))
+    pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed, config.in_chans))
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         # The order of floating-point sums follows the number of threads.
@@ -62,9 +62,9 @@ def randomize(model: EfficientDet, seed: int = 0) -> None:
 
 
 def network_input(pictures: Tensor, config: ModelConfig) -> Tensor:
-    """Map RGB pictures uint8 ``[N,H,W,3]`` to what the network takes, float32 ``[N,3,H,W]``."""
-    mean = torch.tensor(config.mean).view(3, 1, 1)
-    std = torch.tensor(config.std).view(3, 1, 1)
+    """Map pictures uint8 ``[N,H,W,C]`` to what the network takes, float32 ``[N,C,H,W]``."""
+    mean = torch.tensor(config.mean).view(-1, 1, 1)
+    std = torch.tensor(config.std).view(-1, 1, 1)
     return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 

@@ -12,7 +12,7 @@ from effdet_deploy.pytorch.network.config import ModelConfig
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.registry import get_config
 from effdet_deploy.pytorch.weights.anchor_evidence import with_anchors
-from effdet_deploy.pytorch.weights.fitting import infer_num_classes, load_state
+from effdet_deploy.pytorch.weights.fitting import infer_in_chans, infer_num_classes, load_state
 
 if TYPE_CHECKING:
     from torch import nn
@@ -95,7 +95,12 @@ def _config_of(network: Any) -> ModelConfig:
         if each.name not in _READ_OTHERWISE and theirs.get(each.name) is not None
     }
     fields |= {name: theirs[name] for name in ("fpn_name", "head_act_type") if theirs.get(name)}
-    if (fill := theirs.get("fill_color")) is not None:
+    # effdet's config has no such field; what it says of RGB is nothing to other pictures.
+    channels = infer_in_chans(network.state_dict()) or 3
+    if channels != 3:
+        fields = {name: each for name, each in fields.items() if name not in ("mean", "std")}
+        fields["in_chans"] = channels
+    elif (fill := theirs.get("fill_color")) is not None:
         fields["fill_color"] = (fill, fill, fill) if isinstance(fill, int) else _plain(fill)
     level_first = getattr(network.class_net, "bn_level_first", False)
     return get_config(theirs.name).replace(

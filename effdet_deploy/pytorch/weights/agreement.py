@@ -52,7 +52,9 @@ def settle(
                 f"{name} is {ours} by the config overrides, and {theirs} by {where}.",
                 f"Leave {name} out to take the checkpoint's.",
             )
-    return config.replace(taken), tuple(notes)
+    # A fill that was chosen does not follow a mean that is said.
+    kept = {"fill_color": config.fill_color} if "fill_color" in chosen else {}
+    return config.replace({**taken, **kept}), tuple(notes)
 
 
 def _is_same(one: object, other: object) -> bool:

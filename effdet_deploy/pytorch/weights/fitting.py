@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 10
 _BOX_CODES = 4
+_STEM = re.compile(r"backbone\.(conv1|conv_stem|stem)\b.*weight$")
+"""The names of a backbone's first layers; of several, the first takes the picture."""
 _COUNTER = ".num_batches_tracked"
 """A training counter that old checkpoints lack and that nothing here reads."""
 
@@ -119,6 +121,12 @@ def infer_num_classes(state_dict: Mapping[str, Tensor]) -> int | None:
     return classes[0] * _BOX_CODES // boxes[0]
 
 
+def infer_in_chans(state_dict: Mapping[str, Tensor]) -> int | None:
+    """Return how many channels the pictures of these weights have, or None where no stem is."""
+    stems = (each for name, each in state_dict.items() if _STEM.match(name) and each.dim() == 4)
+    return next((int(each.shape[1]) for each in stems), None)
+
+
 def _predict_shape(state_dict: Mapping[str, Tensor], net: str) -> tuple[int, ...]:
     """Return the shape of a head's last convolution; empty where there is no such head."""
     convs = (state_dict.get(f"{net}.predict.{each}.weight") for each in ("conv_pw", "conv"))
@@ -135,12 +143,14 @@ def guess_variants(state_dict: Mapping[str, Tensor]) -> list[str]:
     if not classes:
         return []
     facts, given = _facts_of_weights(state_dict), _shapes(state_dict, counters=False)
+    channels = infer_in_chans(state_dict)
+    pictures = {} if channels is None else {"in_chans": channels}
     found = []
     for name in list_models():
         config = get_config(name)
         if _facts_of_config(config) == facts:
             with torch.device("meta"):
-                model = EfficientDet(config.replace({"num_classes": classes}))
+                model = EfficientDet(config.replace({"num_classes": classes, **pictures}))
             if _shapes(model.state_dict(), counters=False) == given:
                 found.append(name)
     return found

@@ -23,7 +23,12 @@ from effdet_deploy.pytorch.weights.checkpoint import (
     state_dict_sha256,
 )
 from effdet_deploy.pytorch.weights.download import fetch
-from effdet_deploy.pytorch.weights.fitting import guess_variants, infer_num_classes, load_state
+from effdet_deploy.pytorch.weights.fitting import (
+    guess_variants,
+    infer_in_chans,
+    infer_num_classes,
+    load_state,
+)
 from effdet_deploy.pytorch.weights.given import GivenModule, find_network
 from effdet_deploy.pytorch.weights.origins import EFFDET, origin_of
 from effdet_deploy.pytorch.weights.translation import in_our_names
@@ -75,6 +80,7 @@ def build_model(
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     seed: int = 0,
     origin: str | None = None,
     progress: Progress | None = None,
@@ -91,6 +97,7 @@ def build_model(
         num_classes: classes without background.
         image_size: (height, width) or one number for a square.
         overrides: any other config fields.
+        preprocessing: those among them that were chosen by options of their own.
         seed: of ``random``.
         origin: the project that a checkpoint is of; None recognizes it by its names.
         progress: told about a download.
@@ -101,7 +108,8 @@ def build_model(
         WeightsError: the checkpoint is unusable or of another model.
         DownloadError: the weights could not be downloaded.
     """
-    options = _joined({"num_classes": num_classes, "image_size": image_size}, overrides or {})
+    chosen = {"num_classes": num_classes, "image_size": image_size, **(preprocessing or {})}
+    options = _joined(chosen, overrides or {})
     is_published = weights == PRETRAINED
     if weights in (RANDOM, PRETRAINED):
         if variant is None:
@@ -124,8 +132,10 @@ def build_model(
     return dataclasses.replace(loaded, assumed=()) if is_published else loaded
 
 
-def loaded_module(module: nn.Module) -> LoadedModel:
+def loaded_module(module: nn.Module, preprocessing: Mapping[str, Any] | None = None) -> LoadedModel:
     """Take a model in memory, ours or effdet's, alone or in a bench or another wrapper.
+
+    ``preprocessing`` are config fields that say how it was trained, which leave the network alone.
 
     Raises:
         UsageError: it is something else, or has parts that ours has not.
@@ -137,6 +147,7 @@ def loaded_module(module: nn.Module) -> LoadedModel:
     loaded = _loaded(model, get_config(model.config.name), CheckpointMetadata(), NAME)
     rows = None if given.bench is None else int(given.bench.max_det_per_image)
     soft = bool(getattr(given.bench, "soft_nms", False))
+    loaded = dataclasses.replace(loaded, config=model.config.replace(preprocessing or {}))
     return dataclasses.replace(loaded, notes=notes, given=given, max_detections=rows, soft_nms=soft)
 
 
@@ -161,7 +172,7 @@ def _joined(chosen: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
     for field, value in chosen.items():
         if value is None:
             continue
-        if field in options and _as_size(options[field]) != _as_size(value):
+        if field in options and _as_tuple(options[field]) != _as_tuple(value):
             raise UsageError(
                 f"{field} is {value} by option and {options[field]} by the config overrides.",
                 "Give it once.",
@@ -170,9 +181,9 @@ def _joined(chosen: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
     return options
 
 
-def _as_size(value: Any) -> Any:
+def _as_tuple(value: Any) -> Any:
     """Return one number as the two that it means for an image size."""
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return tuple(value) if isinstance(value, list | tuple) else (value, value)
 
 
 def _from_checkpoint(
@@ -206,8 +217,11 @@ def _from_checkpoint(
     if project is not None:
         checkpoint, variant = in_our_names(checkpoint, project, variant)
     base = get_config(variant or "")
-    num_classes = infer_num_classes(checkpoint.state_dict)
-    said = {"num_classes": num_classes, "image_size": metadata.image_size}
+    said = {
+        "num_classes": infer_num_classes(checkpoint.state_dict),
+        "in_chans": infer_in_chans(checkpoint.state_dict),
+        "image_size": metadata.image_size,
+    }
     fields = {field: value for field, value in said.items() if value is not None}
     config = base.replace({**(project.overrides if project else {}), **fields, **options})
     config, notes = _with_evidence(config, settings, fields, options, checkpoint)
@@ -228,11 +242,15 @@ def _from_checkpoint(
         metadata = dataclasses.replace(metadata, labels=names)
     nested = f", its {checkpoint.nested_under}" if checkpoint.nested_under else ""
     source = f"{checkpoint.name} ({checkpoint.container}{nested})"
+    assumed: tuple[str, ...] = ()
+    stated = {**options, **(settings.fields if settings else {})}
     if project is not None:
         assumed = beside.assumed if beside else project.assumed
-        source = f"{source} of {project.name}"
-    else:
-        assumed = _assumed(checkpoint, config)
+        source, stated = f"{source} of {project.name}", {**project.overrides, **stated}
+    elif checkpoint.anchors is None:
+        assumed = (_assumed_anchors(config),)
+    whose = project.name if project else config.name
+    assumed = (*_assumed_preprocessing(config, whose, stated), *assumed)
     loaded = _loaded(model, base, metadata, source)
     return dataclasses.replace(
         loaded,
@@ -242,17 +260,27 @@ def _from_checkpoint(
     )
 
 
-def _assumed(checkpoint: Checkpoint, config: ModelConfig) -> tuple[str, ...]:
-    """Say what is taken from the variant because no checkpoint of effdet states it."""
-    preprocessing = (
-        f"The preprocessing is that of {config.name}: letterbox filled with {config.fill_color}, "
-        f"mean {config.mean}, std {config.std}."
-    )
-    anchors = (
+def _assumed_preprocessing(
+    config: ModelConfig, whose: str, stated: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Say what is taken from the project or the variant because nothing that is read states it."""
+    colors = "gray" if config.in_chans == 1 else config.trained_on.upper()
+    fields = {
+        "resize": f"{config.resize} of {colors} pictures",
+        "interpolation": f"scaled by the filter '{config.interpolation}'",
+        "fill_color": f"filled with {config.fill_color}",
+        "mean": f"mean {config.mean}",
+        "std": f"std {config.std}",
+    }
+    taken = ", ".join(text for field, text in fields.items() if field not in stated)
+    return (f"The preprocessing is that of {whose}: {taken}.",) if taken else ()
+
+
+def _assumed_anchors(config: ModelConfig) -> str:
+    return (
         f"The anchors are those of {config.name}: scale {config.anchor_scale:g}, "
         f"{config.num_scales} octave scales, {len(config.aspect_ratios)} aspect ratios."
     )
-    return (preprocessing,) if checkpoint.anchors is not None else (preprocessing, anchors)
 
 
 def _with_evidence(

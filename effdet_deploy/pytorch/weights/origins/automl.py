@@ -141,8 +141,8 @@ ORIGIN = Origin(
         *(f"tf_efficientdet_d{size}" for size in (*range(8), "7x")),
         *(f"tf_efficientdet_lite{size}" for size in (*range(5), "3x")),
     ),
-    assumed=(
-        "The preprocessing and the anchors of the variant: no hparams.yaml is beside the weights.",
-    ),
+    # It normalizes, resizes without antialiasing, and pads with zeros, which are the mean.
+    overrides={"resize": "letterbox", "interpolation": "linear", "fill_color": "mean"},
+    assumed=("The anchors of the variant: no hparams.yaml is beside the weights.",),
     settings=SETTINGS,
 )

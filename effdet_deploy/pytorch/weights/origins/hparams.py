@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PREFIX = "efficientdet-"
-_PREPROCESSING = "mean_rgb", "stddev_rgb"
 _UNLIKE = {
     "conv_after_downsample": "convolves after it has made a level coarser",
     "survival_prob": "adds shortcuts to the repeats of its heads",
@@ -106,11 +105,9 @@ def read_hparams(source: str, text: str) -> Settings:
     labels = None
     if isinstance(names, dict) and "num_classes" in fields:
         labels = _labels(names, fields["num_classes"])
-    says_all = all(key in stated for key in _PREPROCESSING)
-    preprocessing = () if says_all else ("The mean and std of the variant.",)
     name = str(stated.get("name", ""))
     variant = name.removeprefix(_PREFIX) if name.startswith(_PREFIX) else None
-    return Settings(source, fields, variant, labels, preprocessing)
+    return Settings(source, fields, variant, labels)
 
 
 def _labels(names: dict[str, Any], num_classes: int) -> tuple[str, ...]:

@@ -93,9 +93,7 @@ def _resizing(resizer: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]
     fixed = _only(resizer, "fixed_shape_resizer")
     if fixed:
         size = (_last(fixed, "height", 300), _last(fixed, "width", 300))
-        return {"image_size": size}, (
-            "It was trained on stretched pictures; here they are letterboxed.",
-        )
+        return {"image_size": size, "resize": "stretch"}, ()
     kept = _only(resizer, "keep_aspect_ratio_resizer")
     if not kept:
         return {}, ("The image size of the variant.",)

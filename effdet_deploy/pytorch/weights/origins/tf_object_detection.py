@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from effdet_deploy.pytorch.network.config import IMAGENET_MEAN, IMAGENET_STD
 from effdet_deploy.pytorch.weights.origins.pipeline_config import ASPECTS, SCALES, SETTINGS
 from effdet_deploy.pytorch.weights.origins.renaming import Origin, renamed
 from effdet_deploy.pytorch.weights.origins.tensorflow_names import LEAVES, as_torch, separable
@@ -134,7 +135,11 @@ ORIGIN = Origin(
         "feature_blocks": ((2, 1), (4, 2), (6, 0)),
         "aspect_ratios": ((1.0, 1.0), (_ROOT, 1 / _ROOT), (1 / _ROOT, _ROOT)),
         # Its resizer pads with black, ahead of the normalization.
-        "fill_color": (0, 0, 0),
+        "fill_color": 0,
+        "resize": "letterbox",
+        "interpolation": "linear",
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
     },
     # Blocks behind the last feature map are part of the classifier that the file came from.
     r"backbone\.blocks\.6\..*",

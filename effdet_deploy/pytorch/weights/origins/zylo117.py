@@ -108,11 +108,13 @@ ORIGIN = Origin(
     recognizes,
     translate,
     tuple(f"tf_efficientdet_d{size}" for size in (*range(8), "7x")),
-    {"pool_padding": "zero"},
+    {
+        "pool_padding": "zero",
+        "resize": "letterbox",
+        "interpolation": "linear",
+        "fill_color": "mean",
+    },
     # The networks from D6 on add without weights; their files hold weights all the same.
     r".*\.combine\.edge_weights",
-    (
-        "zylo117 scales pictures with OpenCV's linear filter; here they are antialiased.",
-        "Anchors of the variant: zylo117's anchors_scales and anchors_ratios are in its .yml.",
-    ),
+    ("Anchors of the variant: zylo117's anchors_scales and anchors_ratios are in its .yml.",),
 )

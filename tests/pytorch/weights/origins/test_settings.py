@@ -154,24 +154,26 @@ def test_pipeline_config_of_the_api_fills_what_no_option_says(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("resizer", "size", "said"),
+    ("resizer", "size", "rule", "said"),
     [
-        ("fixed_shape_resizer { height: 128 width: 192 }", (128, 192), "stretched"),
+        ("fixed_shape_resizer { height: 128 width: 192 }", (128, 192), "stretch", ""),
         (
             """keep_aspect_ratio_resizer { min_dimension: 128 max_dimension: 256
             pad_to_max_dimension: true per_channel_pad_value: [124, 116, 104] }""",
             (256, 256),
+            "letterbox",
             "short side of 128",
         ),
     ],
 )
-def test_the_api_s_way_of_resizing_is_taken_or_said(tmp_path, resizer, size, said):
+def test_the_api_s_way_of_resizing_is_taken_or_said(tmp_path, resizer, size, rule, said):
     start = PIPELINE_CONFIG.index("image_resizer")
     end = PIPELINE_CONFIG.index("feature_extractor {")
     text = f"{PIPELINE_CONFIG[:start]}image_resizer {{ {resizer} }} {PIPELINE_CONFIG[end:]}"
     loaded = build_model(None, beside("tf-object-detection", "pipeline.config", text, tmp_path))
     assert loaded.config.image_size == size
-    assert said in " ".join(loaded.assumed)
+    assert (loaded.config.resize, loaded.config.interpolation) == (rule, "linear")
+    assert said in " ".join(loaded.assumed) if said else loaded.assumed == ()
     filled = "pad_value" in resizer
     assert loaded.config.fill_color == ((124, 116, 104) if filled else (0, 0, 0))
 
