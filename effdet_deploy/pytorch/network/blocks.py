@@ -15,6 +15,7 @@ from timm.layers import create_conv2d, create_pool2d, get_act_layer
 from torch import Tensor, nn
 
 from effdet_deploy.pytorch.network.config import ModelConfig
+from effdet_deploy.pytorch.network.topology import UNWEIGHTED
 
 LayerFactory: TypeAlias = Callable[..., nn.Module]
 
@@ -159,14 +160,22 @@ def _downsample(
 ) -> nn.Module:
     if config.downsample_type not in ("max", "avg"):
         return Interpolate2d(input_size, output_size, config.downsample_type)
-    stride = tuple((into - 1) // out + 1 for into, out in zip(input_size, output_size, strict=True))
-    if config.downsample_type == "max" and config.pad_type == "same" and stride == (2, 2):
-        # SAME padding of a 3x3 stride-2 pooling, without the Pad node that timm's layer exports.
-        padding = (input_size[0] % 2, input_size[1] % 2)
-        # On two pixels the window's third row is padding; OpenVINO refuses a window that large.
-        kernel_size = (min(3, input_size[0]), min(3, input_size[1]))
-        pooled = nn.MaxPool2d(kernel_size, 2, padding=padding, ceil_mode=True)
-        return pooled if config.pool_padding == "lowest" else ZeroPaddedPool(pooled, input_size)
+    sides = list(zip(input_size, output_size, strict=True))
+    stride = tuple((into - 1) // out + 1 for into, out in sides)
+    if config.downsample_type == "max" and config.pad_type == "same":
+        # SAME padding, without the Pad node that timm's layer exports. Of its one to ``stride``
+        # rows the smaller half comes first; rounding up makes the other half.
+        padding = tuple(
+            (out * step - into + 1) // 2 for (into, out), step in zip(sides, stride, strict=True)
+        )
+        # The window's last row may only be padding; OpenVINO refuses a window that large.
+        kernel_size = tuple(
+            min(step + 1, into) for (into, _), step in zip(sides, stride, strict=True)
+        )
+        pooled = nn.MaxPool2d(kernel_size, stride, padding=padding, ceil_mode=True)
+        if config.pool_padding == "lowest":
+            return pooled
+        return ZeroPaddedPool(pooled, output_size, padding)
     pool: nn.Module = create_pool2d(
         config.downsample_type, kernel_size=stride[0] + 1, stride=stride[0], padding=config.pad_type
     )
@@ -174,7 +183,7 @@ def _downsample(
 
 
 class ZeroPaddedPool(nn.Module):
-    """A 3x3 max pooling of stride 2 whose SAME padding is zeros: zylo117's.
+    """A max pooling whose SAME padding is zeros: zylo117's.
 
     The zeros are not padded but compared with: windows that reach over a border give at least 0.
     ONNX Runtime 1.31 merges a Pad of zeros into the pooling, whose padding counts as minus
@@ -183,21 +192,22 @@ class ZeroPaddedPool(nn.Module):
 
     border: Tensor
 
-    def __init__(self, pool: nn.Module, input_size: tuple[int, int]) -> None:
+    def __init__(
+        self, pool: nn.Module, output_size: tuple[int, int], padding: tuple[int, ...]
+    ) -> None:
         super().__init__()
         self.pool = pool
-        height, width = ((side + 1) // 2 for side in input_size)
-        border = torch.full((1, 1, height, width), _BELOW_ANY_FEATURE)
+        border = torch.full((1, 1, *output_size), _BELOW_ANY_FEATURE)
+        # Every side is padded at its end, and some at their beginning as well.
         border[:, :, -1] = border[:, :, :, -1] = 0
-        # Odd sides are padded on both ends, even ones at the end alone.
-        if input_size[0] % 2:
+        if padding[0]:
             border[:, :, 0] = 0
-        if input_size[1] % 2:
+        if padding[1]:
             border[:, :, :, 0] = 0
         self.register_buffer("border", border, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``[N,C,H,W]`` to ``[N,C,ceil(H/2),ceil(W/2)]``."""
+        """Map ``[N,C,H,W]`` to ``[N,C,*output_size]``."""
         return torch.maximum(self.pool(x), self.border)
 
 
@@ -205,7 +215,9 @@ class FpnCombine(nn.Module):
     """Joins feature maps of several levels at one level, each with its own weight.
 
     The fusions are those of EfficientDet, section 3.3: ``fastattn`` (fast normalized),
-    ``attn`` (softmax), ``unbounded`` (the bare weights) and ``sum`` (no weights).
+    ``attn`` (softmax), ``unbounded`` (the bare weights) and ``sum`` (no weights). ``pooled`` is
+    NAS-FPN's attention: the first input, pooled over the map to one number a channel, gates the
+    second; further inputs are added.
     """
 
     edge_weights: Optional[Tensor]  # noqa: UP045 - as TorchScript reads it
@@ -229,7 +241,7 @@ class FpnCombine(nn.Module):
                 for index in inputs
             }
         )
-        weighted = fusion != "sum"
+        weighted = fusion not in UNWEIGHTED
         initial = nn.Parameter(torch.ones(len(inputs))) if weighted else None
         self.register_parameter("edge_weights", initial)
         self.frozen_weights: list[float] = [1.0] * len(inputs)
@@ -261,6 +273,9 @@ class FpnCombine(nn.Module):
         nodes: list[Tensor] = []
         for index, resample in zip(self.inputs, self.resample.values()):  # noqa: B905 - TorchScript's zip has no strict
             nodes.append(resample(x[index]))
+        if self.fusion == "pooled":
+            gate = nodes[0].amax(dim=[2, 3], keepdim=True).sigmoid()
+            nodes[1] = nodes[1] * gate
         if self.edge_weights is None:
             total = _scaled(nodes[0], self.frozen_weights[0])
             for i in range(1, len(nodes)):

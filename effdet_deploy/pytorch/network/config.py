@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, get_args
 from effdet_deploy.artifact.anchors import feature_sizes
 from effdet_deploy.artifact.spec import ChannelOrder, Interpolation, ResizeRule, even_octaves
 from effdet_deploy.errors import UnknownNameError, UsageError
-from effdet_deploy.pytorch.network.topology import FPN_NAMES
+from effdet_deploy.pytorch.network.topology import FPN_NAMES, NASFPN_LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,6 +100,12 @@ class ModelConfig:
         for side in self.image_size:
             _require_range("image_size", side, 2**self.max_level, MAX_IMAGE_SIDE)
         _require_choice("FPN", self.fpn_name, FPN_NAMES)
+        if self.fpn_name.startswith("nasfpn") and self.num_levels != NASFPN_LEVELS:
+            raise UsageError(
+                f"{self.fpn_name} has {NASFPN_LEVELS} levels, not {self.num_levels} "
+                f"({self.min_level}-{self.max_level}).",
+                "Choose min_level and max_level for it, or another fpn_name.",
+            )
         _require_choice("downsample_type", self.downsample_type, RESAMPLE_MODES)
         _require_choice("upsample_type", self.upsample_type, ("nearest", "bilinear"))
         _require_choice("pool_padding", self.pool_padding, POOL_PADDINGS)

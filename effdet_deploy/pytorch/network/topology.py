@@ -4,8 +4,9 @@ The nodes of one cell are numbered on from its inputs: input ``i`` is feature ma
 coarse), the first node is feature map ``num_levels``, and so on.
 
 Sources: FPN (arXiv:1612.03144; EfficientDet, Figure 2a), PANet (arXiv:1803.01534; Figure 2b),
-BiFPN (EfficientDet, arXiv:1911.09070, section 3), Quad-FPN (IEEE 9225379). Node order is effdet's,
-because the ``state_dict`` numbers nodes by it.
+NAS-FPN (arXiv:1904.07392; Figure 2c), BiFPN (EfficientDet, arXiv:1911.09070, section 3), Quad-FPN
+(IEEE 9225379). Node order is effdet's, because the ``state_dict`` numbers nodes by it; of NAS-FPN,
+which effdet lacks, it is that of the search.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 FUSIONS = {"fa": "fastattn", "attn": "attn", "sum": "sum", "unbounded": "unbounded"}
 """Suffix of an FPN name → how a node weighs its inputs."""
+POOLED = "pooled"
+"""NAS-FPN's other way to join: the first input, pooled to a number a channel, gates the second."""
+UNWEIGHTED = ("sum", POOLED)
+"""The fusions that learn no weights."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +117,33 @@ def _qufpn(build: _Builder) -> None:
         build.join(level, down_up[level], up_down[level], fusion="fastattn")
 
 
+def _nasfpn(build: _Builder) -> None:
+    """The seven merging cells that NAS-FPN's search found (arXiv:1904.07392, section 4.2).
+
+    Levels and inputs are those of ``NASFPN_BLOCK_SPECS`` in the TensorFlow model garden. A pooled
+    cell is gated by its coarser input, which stands first here. An input of the pyramid that no
+    cell has used joins the output of its level.
+    """
+    finest, fine, middle, coarse, coarsest = range(build.low, build.high + 1)
+    p3, p4, p5, p6, p7 = (build.maps[level][0] for level in range(build.low, build.high + 1))
+    gated = build.join(fine, p6, p4, fusion=POOLED)
+    between = build.join(fine, p4, gated)
+    p3 = build.join(finest, p3, between)
+    p4 = build.join(fine, between, p3)
+    p5 = build.join(middle, p4, p3, p5, fusion=POOLED)
+    p7 = build.join(coarsest, p5, between, p7, fusion=POOLED)
+    build.join(coarse, p7, p5, fusion=POOLED)
+
+
 _SHAPES: dict[str, Callable[[_Builder], None]] = {
     "bifpn": _bifpn,
     "pan": _pan,
     "qufpn": _qufpn,
     "fpn": _fpn,
+    "nasfpn": _nasfpn,
 }
+NASFPN_LEVELS = 5
+"""What its search was given."""
 FPN_NAMES = tuple(f"{shape}_{fusion}" for shape in _SHAPES for fusion in FUSIONS)
 
 

@@ -10,7 +10,7 @@ import torch
 from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.registry import get_config, list_models
-from effdet_deploy.pytorch.network.topology import fpn_topology
+from effdet_deploy.pytorch.network.topology import UNWEIGHTED, fpn_topology
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,7 +165,7 @@ def _facts_of_config(config: ModelConfig) -> tuple[int, ...]:
         len(topology.nodes),
         config.box_class_repeats,
         config.num_levels,
-        any(node.fusion != "sum" for node in topology.nodes),
+        any(node.fusion not in UNWEIGHTED for node in topology.nodes),
         config.head_bn_level_first,
     )
 

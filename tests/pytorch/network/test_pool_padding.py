@@ -10,13 +10,27 @@ from effdet_deploy.pytorch.network import create_model, get_config
 from effdet_deploy.pytorch.network.blocks import ResampleFeatureMap
 
 
-def padded(x: torch.Tensor) -> torch.Tensor:
-    """TensorFlow's SAME padding of a 3x3 window of stride 2, with zeros."""
+def padded(x: torch.Tensor, stride: int = 2, value: float = 0.0) -> torch.Tensor:
+    """TensorFlow's SAME padding of a window that is one wider than its stride."""
     sides = []
     for side in (x.shape[3], x.shape[2]):
-        total = max(0, ((side + 1) // 2 - 1) * 2 + 3 - side)
+        total = max(0, (-(-side // stride) - 1) * stride + stride + 1 - side)
         sides += [total // 2, total - total // 2]
-    return functional.max_pool2d(functional.pad(x, sides), 3, 2)
+    return functional.max_pool2d(functional.pad(x, sides, value=value), stride + 1, stride)
+
+
+@pytest.mark.parametrize("padding", ["zero", "lowest"])
+@pytest.mark.parametrize("height", [4, 8, 14, 15, 16, 17, 19])
+@pytest.mark.parametrize("width", [4, 12, 13, 15])
+def test_two_levels_at_once_are_pooled_with_the_same_padding(height, width, padding):
+    quartered = (-(-height // 4), -(-width // 4))
+    strides = {(side - 1) // out + 1 for side, out in zip((height, width), quartered, strict=True)}
+    if strides != {4}:
+        pytest.skip("a side of another stride")
+    config = get_config("d0").replace({"pool_padding": padding})
+    pool = ResampleFeatureMap(config, config.fpn_channels, (height, width), quartered)
+    x = torch.randn(2, config.fpn_channels, height, width) - 1
+    assert torch.equal(pool(x), padded(x, 4, 0.0 if padding == "zero" else float("-inf")))
 
 
 @pytest.mark.parametrize("height", [2, 3, 4, 5, 8, 9, 32])

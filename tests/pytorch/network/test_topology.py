@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from effdet_deploy.errors import UsageError
+from effdet_deploy.pytorch.network import get_config
 from effdet_deploy.pytorch.network.topology import FPN_NAMES, fpn_topology
 
 BY_HAND = {
@@ -25,7 +27,10 @@ def test_three_levels_are_joined_as_in_figure_2(shape, fusion):
     assert topology.outputs == outputs
 
 
-@pytest.mark.parametrize("name", FPN_NAMES)
+ADJACENT = [each for each in FPN_NAMES if not each.startswith("nasfpn")]
+
+
+@pytest.mark.parametrize("name", ADJACENT)
 @pytest.mark.parametrize("max_level", [7, 8])
 def test_every_pyramid_is_sound(name, max_level):
     topology = fpn_topology(name, 3, max_level)
@@ -52,3 +57,22 @@ def test_bifpn_of_five_levels_has_the_eight_nodes_of_the_paper():
     topology = fpn_topology("bifpn_fa", 3, 7)
     assert [node.level for node in topology.nodes] == [6, 5, 4, 3, 4, 5, 6, 7]
     assert [len(node.inputs) for node in topology.nodes] == [2, 2, 2, 2, 3, 3, 3, 2]
+
+
+def test_nasfpn_has_the_seven_cells_of_its_search():
+    topology = fpn_topology("nasfpn_sum", 3, 7)
+    assert [(node.level, node.fusion, node.inputs) for node in topology.nodes] == [
+        (4, "pooled", (3, 1)),
+        (4, "sum", (1, 5)),
+        (3, "sum", (0, 6)),
+        (4, "sum", (6, 7)),
+        (5, "pooled", (8, 7, 2)),
+        (7, "pooled", (9, 6, 4)),
+        (6, "pooled", (10, 9)),
+    ]
+    assert topology.outputs == (7, 8, 9, 11, 10)
+
+
+def test_nasfpn_is_of_five_levels():
+    with pytest.raises(UsageError, match=r"nasfpn_sum has 5 levels, not 6 \(3-8\)"):
+        get_config("d7x").replace({"fpn_name": "nasfpn_sum"})
