@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 WHOLE, NETWORK = PARTS = ("end to end", "network")
 """From pictures to rows of boxes; and from normalized pixels to raw heads."""
 CALIBRATION_SEED = 7
+CANDIDATES = 1000
+"""Boxes that enter NMS, unless a peer's name says another number."""
 LARGEST_BATCH = 8
 """That one export serves; a larger batch has its own."""
 
@@ -114,7 +116,13 @@ class Case:
                 )
         return path
 
-    def our_file(self, part: str, suffix: str = ".onnx", nms: NmsKind = "static") -> Path:
+    def our_file(
+        self,
+        part: str,
+        suffix: str = ".onnx",
+        nms: NmsKind = "static",
+        candidates: int = CANDIDATES,
+    ) -> Path:
         """Export our graph for a range of batch sizes, the whole of it or the network alone.
 
         Exports are verified by the tests and by every export; here the time is short.
@@ -122,10 +130,14 @@ class Case:
         largest = max(self.batch, LARGEST_BATCH)
         beyond = "" if largest == LARGEST_BATCH else f"_to_{largest}"
         own_nms = "" if nms == "static" else f"_nms_{nms}"
-        name = f"{self.stem}_ours_{part.replace(' ', '_')}{beyond}{own_nms}_{code_digest()}{suffix}"
+        entering = "" if candidates == CANDIDATES else f"_of_{candidates}"
+        stem = f"{self.stem}_ours_{part.replace(' ', '_')}"
+        name = f"{stem}{beyond}{own_nms}{entering}_{code_digest()}{suffix}"
         path = self.directory / name
         if not path.exists():
-            options = ExportOptions(batch=BatchSpec(1, 1, largest), verify=False, nms=nms)
+            options = ExportOptions(
+                batch=BatchSpec(1, 1, largest), verify=False, nms=nms, candidates=candidates
+            )
             if part == NETWORK:
                 options = dataclasses.replace(options, input_kind="normalized", nms="none")
             export(self.weights.ours, path, options)

@@ -14,6 +14,8 @@ OPENVINO_INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
 NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
 NMS_OPERATOR_ENDING = ", --nms onnx"
 """Ends the names of ours with ONNX's own NMS in place of static steps."""
+ALL_CANDIDATES_ENDING = ", 5000 candidates"
+"""Ends the names of ours with as many boxes in NMS as effdet's own post-processing has."""
 LARGER = 8
 
 Line = tuple[str, str, str]
@@ -48,7 +50,7 @@ def headline(document: dict[str, Any]) -> str:
             (
                 f"{name}: preprocess, decode, selection and NMS together",
                 f"{share['median']:.1%} of the time ({share['low']:.1%} to {share['high']:.1%})",
-                "at most 10%",
+                "at most 15%" if name.endswith(ALL_CANDIDATES_ENDING) else "at most 10%",
             )
             for name, share in whole["outside"].items()
         ]
@@ -93,6 +95,10 @@ def _whole_lines(timings: _Timings) -> list[Line]:
             lines += timings.line(best, theirs, aim)
         if int8:
             lines += timings.line(int8, best, "1.15x") + timings.line(int8, EAGER, "7x")
+    many = timings.best(tuple(each + ALL_CANDIDATES_ENDING for each in FLOAT32))
+    if many:
+        for theirs, aim in ((EAGER, "4.5x"), *((each, "2.5x") for each in NAIVE)):
+            lines += timings.line(many, theirs, aim)
     for name in timings:
         if name.endswith(NMS_OPERATOR_ENDING):
             lines += timings.line(name, name.removesuffix(NMS_OPERATOR_ENDING), "")

@@ -245,7 +245,7 @@ def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str
         left_out |= set(peers.COMPILED)
     if part == NETWORK:
         left_out |= set(peers.INT8 if left_out.issuperset(peers.COSTLY) else peers.INT8[-1:])
-        left_out |= set(peers.NMS_OPERATOR)
+        left_out |= {*peers.NMS_OPERATOR, *peers.ALL_CANDIDATES}
     return [
         name
         for name in peers.PEERS

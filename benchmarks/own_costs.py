@@ -5,9 +5,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from graphs import NETWORK, PARTS, WHOLE
-from peers import OPENVINO, OURS, bound_run, openvino_session
+from graphs import CANDIDATES, NETWORK, PARTS, WHOLE
+from headline import ALL_CANDIDATES_ENDING
+from peers import (
+    ALL_CANDIDATES,
+    OPENVINO,
+    OURS,
+    OURS_FLOAT32,
+    bound_run,
+    openvino_session,
+)
 
+from effdet_deploy.artifact.spec import EFFDET_CANDIDATES
 from effdet_deploy.benchmark import Schedule, compare, measure_interleaved
 from effdet_deploy.detection.detector import Detector
 
@@ -31,14 +40,17 @@ def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]
         By name, one less the network's share: the median over neighbouring runs, its 95% interval.
     """
     inputs = {part: case.our_input(part) for part in PARTS}
-    files = {part: case.our_file(part) for part in PARTS}
     engines = {
         OURS: partial(bound_run, threads=case.threads),
         OPENVINO: lambda path, feed: partial(openvino_session(path, case, "f32"), feed),
     }
     found = {}
-    for name in (each for each in engines if each in names):
-        runs = {part: engines[name](files[part], inputs[part]) for part in PARTS}
+    for name in (each for each in OURS_FLOAT32 if each in names):
+        candidates = EFFDET_CANDIDATES if name in ALL_CANDIDATES else CANDIDATES
+        whole = case.our_file(WHOLE, candidates=candidates)
+        files = {WHOLE: whole, NETWORK: case.our_file(NETWORK)}
+        start = engines[name.removesuffix(ALL_CANDIDATES_ENDING)]
+        runs = {part: start(files[part], inputs[part]) for part in PARTS}
         timings = measure_interleaved(runs, OUTSIDE_SCHEDULE)
         share = compare(timings[WHOLE], timings[NETWORK])
         found[name] = {

@@ -17,9 +17,17 @@ import torch
 from effdet.bench import DetBenchPredict
 from foreign import Foreign, Normalize, onnxruntime_maps, onnxruntime_session
 from graphs import NETWORK
-from headline import EAGER, FLOAT32, NAIVE, NMS_OPERATOR_ENDING, OPENVINO_INT8
+from headline import (
+    ALL_CANDIDATES_ENDING,
+    EAGER,
+    FLOAT32,
+    NAIVE,
+    NMS_OPERATOR_ENDING,
+    OPENVINO_INT8,
+)
 from torch import Tensor, nn
 
+from effdet_deploy.artifact.spec import EFFDET_CANDIDATES
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.runtimes.adapter import run_images
@@ -41,7 +49,13 @@ BF16, TORCHSCRIPT = "ours, OpenVINO BF16", "ours, TorchScript"
 INT8 = (*OPENVINO_INT8, "ours, ONNX Runtime INT8")
 NMS_OPERATOR = tuple(name + NMS_OPERATOR_ENDING for name in (OURS, OPENVINO, INT8[0]))
 """Peers whose NMS is ONNX's own operator in place of static steps."""
-PEERS = (EAGER, *COMPILED, *NAIVE, OURS, OPENVINO, BF16, *INT8, *NMS_OPERATOR, TORCHSCRIPT)
+ALL_CANDIDATES = tuple(name + ALL_CANDIDATES_ENDING for name in (OURS, OPENVINO))
+"""Peers with effdet's own number of candidates."""
+OURS_FLOAT32 = (OURS, OPENVINO, *ALL_CANDIDATES)
+PEERS = (
+    *(EAGER, *COMPILED, *NAIVE),
+    *(*OURS_FLOAT32, BF16, *INT8, *NMS_OPERATOR, TORCHSCRIPT),
+)
 COSTLY = (*COMPILED, INT8[-1], TORCHSCRIPT)
 """Peers that take minutes to make, and that are timed for some variants only."""
 ALONE = (*COSTLY, BF16, INT8[1])
@@ -121,6 +135,8 @@ def _our_runs(case: Case, part: str, stack: contextlib.ExitStack) -> dict[str, C
         INT8[0]: lambda: loaded(int8("openvino"), "openvino"),
         INT8[1]: lambda: in_openvino(int8("openvino"), "bf16"),
         INT8[2]: lambda: loaded(int8("onnxruntime")),
+        ALL_CANDIDATES[0]: lambda: loaded(float32(candidates=EFFDET_CANDIDATES)),
+        ALL_CANDIDATES[1]: lambda: loaded(float32(candidates=EFFDET_CANDIDATES), "openvino"),
         NMS_OPERATOR[0]: lambda: loaded(float32(nms="onnx")),
         NMS_OPERATOR[1]: lambda: loaded(float32(nms="onnx"), "openvino"),
         NMS_OPERATOR[2]: lambda: loaded(int8("openvino", nms="onnx"), "openvino"),

@@ -37,6 +37,10 @@ DETECTION_OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "d
 HEAD_OUTPUTS = ("class_logits", "box_regression")
 TENSORRT_MAX_TOPK = 3840
 """The largest K that TensorRT's TopK takes."""
+EFFDET_CANDIDATES = 5000
+"""How many boxes enter effdet's own NMS, and that of every reference."""
+CANDIDATE_CHOICES = (1000, 2000, TENSORRT_MAX_TOPK, EFFDET_CANDIDATES)
+"""What ``--candidates auto`` chooses from."""
 PLUGIN_CANDIDATES = 4096
 """How many scores TensorRT's NMS plugin considers; it has no attribute for it."""
 MAX_BATCH = 1024
@@ -180,9 +184,9 @@ class OutputSpec:
     """What comes out: NMS kind, its settings, and the order of box coordinates.
 
     ``candidates`` (K) is how many boxes enter NMS, ``max_detections`` (D ≤ K) how many rows leave
-    it. ``nms_steps`` bounds the suppression chains that the static NMS resolves exactly;
-    ``nms_form`` is how that is written: settled in ``blocks``, as one ``matrix``, or ``greedy``,
-    row by row. ``class_agnostic`` is one NMS for all classes. ``soft_nms`` is how raw heads are
+    it. ``nms_form`` is how the static NMS is written: settled in ``blocks`` or as one ``matrix``,
+    exactly for suppression chains of up to ``nms_steps``; or ``greedy``, row by row, exactly for
+    all. ``class_agnostic`` is one NMS for all classes. ``soft_nms`` is how raw heads are
     finished where scores are to be lowered; None where boxes are dropped.
     """
 
@@ -201,6 +205,11 @@ class OutputSpec:
     def names(self) -> tuple[str, ...]:
         """The names of the graph's outputs, in order."""
         return HEAD_OUTPUTS if self.nms == "none" else DETECTION_OUTPUTS
+
+
+def enough_candidates(needed: int) -> int:
+    """Return the smallest of :data:`CANDIDATE_CHOICES` that holds ``needed`` boxes, or that."""
+    return next((each for each in CANDIDATE_CHOICES if each >= needed), needed)
 
 
 @dataclass(frozen=True)

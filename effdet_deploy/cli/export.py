@@ -18,6 +18,7 @@ from effdet_deploy.exporters.options import (
     PRECISIONS,
     ExportOptions,
     parse_batch,
+    parse_candidates,
     parse_channels,
     parse_image_size,
 )
@@ -35,7 +36,7 @@ _NOT_STORED = ("keep_onnx", "json_file")
 _OPTION_NAMES = {"input_kind": "input", "precision_file": "precision"}
 
 
-@option.taking(option.EXPORT, batch=str(ExportOptions().batch))
+@option.taking(option.EXPORT, batch=str(ExportOptions().batch), candidates="auto")
 def run(
     context: typer.Context,
     output: Annotated[
@@ -96,6 +97,7 @@ def export_options(given: Mapping[str, Any]) -> ExportOptions:
     for name, kind in (("mean", float), ("std", float), ("fill", int)):
         text = given[name]
         options[name] = None if text is None else parse_channels(f"--{name}", text, kind)
+    options["candidates"] = parse_candidates(given["candidates"])
     options["batch"] = parse_batch(given["batch"])
     options["precision"] = precisions[0] if precisions else "fp32"
     options["build"] = option.build_options(given)

@@ -130,7 +130,9 @@ EXPORT: Table = {
     "std": _option(str | None, "X[,X,X]", "Divided by after that; 1 for none."),
     "fill": _option(str | None, "N[,N,N]", "Padding, 0 to 255; default: the mean."),
     "nms": _option(str, None, "static, onnx, plugin (TensorRT's own; needs --target) or none."),
-    "nms_steps": _option(int, "N", "Longest suppression chain resolved, less one."),
+    "nms_steps": _option(
+        int | None, "N", "Settle NMS in N steps: exact for chains of N + 1 boxes."
+    ),
     "box_format": _option(str, None, "xyxy or yxyx."),
     "score_threshold": _option(float, None, "Floor inside the graph."),
     "iou_threshold": _option(float, None, "Overlap above which NMS drops."),
@@ -141,7 +143,9 @@ EXPORT: Table = {
         bool, None, "Lower scores as effdet's benches can; needs --nms none.", "--soft-nms"
     ),
     "max_detections": _option(int, "N", "Rows of the output."),
-    "candidates": _option(int, "N", "Boxes that enter NMS."),
+    "candidates": _option(
+        str, "auto|N", "Boxes that enter NMS; auto: as few as give the rows of effdet's 5000."
+    ),
     "opset": _option(int, None, "ONNX opset, 18 to 23."),
     **_ENGINE,
     "keep_onnx": _option(_FILE, "FILE", "Keep the ONNX file of an engine here."),

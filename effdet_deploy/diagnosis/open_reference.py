@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.side import Side
     from effdet_deploy.pytorch.reference import EagerReference
 
-_EFFDET_CANDIDATES, _EFFDET_DETECTIONS, _EFFDET_IOU = 5000, 100, 0.5
+_EFFDET_IOU = 0.5
 """Of effdet's own post-processing."""
 _AMBIGUOUS = ".pt"
 """The suffix of TorchScript archives and of checkpoints."""
@@ -172,16 +172,12 @@ def layer_sources(
 def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
     """Return the network of an exported model in eager PyTorch, with effdet's post-processing.
 
+    It gives as many rows as the exported model.
+
     Raises:
         MissingPackageError: torch is not installed.
         WeightsError: the weights are unusable or of another model.
     """
-    output = dataclasses.replace(
-        spec.output,
-        candidates=_EFFDET_CANDIDATES,
-        score_threshold=0.0,
-        iou_threshold=_EFFDET_IOU,
-        max_detections=_EFFDET_DETECTIONS,
-    )
+    output = dataclasses.replace(spec.output, score_threshold=0.0, iou_threshold=_EFFDET_IOU)
     spec = dataclasses.replace(spec, output=output)
     return Detector(open_eager(weights, spec, f"measuring the weights '{weights}'"))

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy._version import __version__
+from effdet_deploy.artifact.spec import enough_candidates
 from effdet_deploy.errors import VerificationError
 from effdet_deploy.files import deliver_together, one_at_a_time, sha256_file, sidecar_path
 
@@ -133,6 +134,14 @@ def _failure(report: ParityReport | None, kept: Path, reference: str) -> Verific
             f"Nothing was detected that would prove that the model gives what {reference} gives; "
             f"it is kept as '{kept}'.",
             "Pass pictures that show what it detects, with --verify-images DIR, or --no-verify.",
+        )
+    reach = None if report is None else report.reach
+    if reach is not None and not reach.fits:
+        return VerificationError(
+            f"Rows are lost that {reference} gives: {reach.allowed} candidates enter NMS, and "
+            f"{reach.needed} of effdet's {reach.known} hold them all; it is kept as '{kept}'.",
+            f"Export with --candidates {enough_candidates(reach.needed)}, or leave --candidates "
+            "out.",
         )
     return VerificationError(
         f"The exported model does not give what {reference} gives; it is kept as '{kept}'.",

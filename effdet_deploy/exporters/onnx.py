@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from effdet_deploy.detection.pictures import verification_images
+from effdet_deploy.exporters.candidates import settle_candidates
 from effdet_deploy.exporters.delivery import (
     Artifact,
     deliver_artifact,
@@ -19,6 +20,7 @@ from effdet_deploy.exporters.source import load_source, run_as_given, specificat
 from effdet_deploy.exporters.verifying import verify_onnx
 from effdet_deploy.files import staging
 from effdet_deploy.onnxgraph.finishing import finish_graph, prepare_graph, write_onnx
+from effdet_deploy.onnxgraph.greedy_nms import expand_greedy
 from effdet_deploy.onnxgraph.nms_plugin import (
     CONSIDERED,
     NOT_RUN,
@@ -57,21 +59,24 @@ def export(
     material = material.decoded(asked.input)
     of_pictures = material.notes_for(asked)
     source = run_as_given(source, asked, material.verification, progress)
+    reference = reference_of(source, asked) if options.verify else None
+    images = verification_images(asked.input, material.verification, asked.batch)
+    asked, settled = settle_candidates(
+        asked, options, reference, images, len(material.verification)
+    )
     with staging(output) as directory:
         staged = directory / output.name
         traced = before_plugin(asked)
         spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
-        notes = (*source.notes, *of_pictures, *notes)
+        notes = (*source.notes, *of_pictures, *settled, *notes)
         spec, more = lower_precision(staged, spec, options, material, progress)
         notes += more
         if asked.output.nms == "plugin":
             spec = attach_plugin(staged, spec, asked.output)
             notes += (CONSIDERED, NOT_RUN) if options.verify else (CONSIDERED,)
         report = None
-        if options.verify:
+        if reference is not None:
             progress("comparing with eager PyTorch")
-            images = verification_images(spec.input, material.verification, spec.batch)
-            reference = reference_of(source, spec)
             has_budget = options.max_map_drop is not None
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)
             report = verify_onnx(staged, spec, reference, images, tolerance)
@@ -98,6 +103,10 @@ def write_graph(
     program = trace(network, spec, opset)
     prepare_graph(program.model.graph)
     program.save(traced)
+    if spec.output.nms == "static" and spec.output.nms_form == "greedy":
+        model = onnx.load(traced)
+        expand_greedy(model, unroll=spec.precision.target == "tensorrt")
+        onnx.save(model, traced)
     progress("simplifying the graph")
     simplified = scratch_path(path, "simplified")
     note = simplify(traced, simplified, example_input(spec).numpy())

@@ -9,7 +9,6 @@ from effdet_deploy.artifact.labels import RULES
 from effdet_deploy.artifact.spec import (
     MAX_BATCH,
     PLUGIN_CANDIDATES,
-    TENSORRT_MAX_TOPK,
     BatchSpec,
     BoxFormat,
     ChannelOrder,
@@ -37,7 +36,6 @@ MIN_OPSET, MAX_OPSET = 18, 23
 MAX_FRAME = 16_384
 MIN_INT8_OPSET = 19
 """The first in which quantisers take float16 scales."""
-DEFAULT_CANDIDATES = 1000
 PRECISIONS = get_args(Precision)
 ENGINE_SUFFIXES = (".engine", ".plan")
 
@@ -48,7 +46,8 @@ class ExportOptions:
 
     Four have another name there: ``precision`` is ``--fp16`` or ``--int8``, ``precision_file``
     ``--precision``, ``input_kind`` ``--input``, and ``overrides`` what ``--config`` holds;
-    ``build`` has the options of engines. Files and folders are paths, not text. ``resize`` to
+    ``build`` has the options of engines. Files and folders are paths, not text. ``candidates`` is
+    None for ``auto``, ``nms_steps`` where the NMS shall be exact whatever its chains. ``resize`` to
     ``fill`` say how the network was trained, as the fields of ``ModelConfig`` do; None leaves that
     to the weights.
 
@@ -83,14 +82,14 @@ class ExportOptions:
     std: tuple[float, ...] | None = None
     fill: tuple[int, ...] | None = None
     nms: NmsKind = "static"
-    nms_steps: int = DEFAULT_NMS_STEPS
+    nms_steps: int | None = None
     box_format: BoxFormat = "xyxy"
     score_threshold: float = 0.01
     iou_threshold: float = 0.5
     max_detections: int = 100
     class_agnostic: bool = False
     soft_nms: bool = False
-    candidates: int = DEFAULT_CANDIDATES
+    candidates: int | None = None
     opset: int = DEFAULT_OPSET
     build: BuildOptions = field(default_factory=BuildOptions)
     keep_onnx: Path | None = None
@@ -162,7 +161,7 @@ class ExportOptions:
         steps, rows = self.nms_steps, self.max_detections
         yield limit("--score-threshold", "from 0 to below 1", score, 0 <= score < 1)
         yield limit("--iou-threshold", "between 0 and 1", iou, 0 < iou < 1)
-        yield limit("--nms-steps", "from 1 to 1000", steps, 1 <= steps <= 1000)
+        yield limit("--nms-steps", "from 1 to 1000", steps, steps is None or 1 <= steps <= 1000)
         yield limit("--max-detections", "1 or more", rows, rows >= 1)
         yield limit("--seed", "from 0 to below 2^32", self.seed, 0 <= self.seed < 2**32)
         for option, low, high, values in (
@@ -180,13 +179,14 @@ class ExportOptions:
                     f"--candidates {self.candidates} was asked for."
                 ),
                 "Leave --candidates out, or choose --nms static.",
-                self.candidates != DEFAULT_CANDIDATES,
+                self.candidates is not None,
             )
             wanted = f"at most {PLUGIN_CANDIDATES} with --nms plugin"
             yield limit("--max-detections", wanted, rows, rows <= PLUGIN_CANDIDATES)
         else:
-            wanted = f"at most --candidates, {self.candidates}"
-            yield limit("--max-detections", wanted, rows, rows <= self.candidates)
+            entering = self.candidates
+            wanted = f"at most --candidates, {entering}"
+            yield limit("--max-detections", wanted, rows, entering is None or rows <= entering)
         wanted, opset = f"{MIN_OPSET} to {MAX_OPSET}", self.opset
         yield limit("--opset", wanted, opset, MIN_OPSET <= opset <= MAX_OPSET)
 
@@ -194,7 +194,7 @@ class ExportOptions:
         yield (
             f"--nms-steps only serves --nms static, and the export is --nms {self.nms}.",
             "Leave --nms-steps out, or choose --nms static.",
-            self.nms != "static" and self.nms_steps != DEFAULT_NMS_STEPS,
+            self.nms != "static" and self.nms_steps is not None,
         )
         yield (
             (
@@ -346,7 +346,7 @@ class ExportOptions:
         )
 
     def _unfit_nms(self, target: Target | None) -> tuple[Rule, ...]:
-        is_plugin, most = self.nms == "plugin", self.candidates
+        is_plugin = self.nms == "plugin"
         named = f"--target {target} was given" if target else "no --target was given"
         return (
             (
@@ -358,13 +358,6 @@ class ExportOptions:
                 "--nms plugin is in TensorRT's plugin library, which TensorRT-RTX does not have.",
                 "Choose --nms static, or build with --backend tensorrt.",
                 is_plugin and self.build.backend == "tensorrt-rtx",
-            ),
-            (
-                f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, not {most}.",
-                f"Pass --candidates {TENSORRT_MAX_TOPK} or fewer.",
-                target == "tensorrt"
-                and self.nms in ("static", "onnx")
-                and most > TENSORRT_MAX_TOPK,
             ),
         )
 
@@ -409,6 +402,22 @@ def parse_batch(text: str) -> BatchSpec:
     raise UsageError(
         f"--batch takes N, MIN..MAX or MIN,OPT,MAX, not '{text}'.", "Try --batch 1..8."
     )
+
+
+def parse_candidates(text: str) -> int | None:
+    """Read ``auto``, which is None, or a number from 1.
+
+    Raises:
+        UsageError: another form.
+    """
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise UsageError(
+            f"--candidates takes auto or a whole number from 1, not '{text}'.",
+            "Leave it out for auto.",
+        )
+    return int(text)
 
 
 def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]:

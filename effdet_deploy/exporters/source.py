@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from effdet_deploy.artifact.classes import class_specs
-from effdet_deploy.artifact.spec import PLUGIN_CANDIDATES, DetectorSpec, OutputSpec, SoftNmsSpec
+from effdet_deploy.artifact.spec import DetectorSpec, OutputSpec, SoftNmsSpec
 from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import UsageError
-from effdet_deploy.exporters.options import ExportOptions
+from effdet_deploy.exporters.candidates import first_candidates
+from effdet_deploy.exporters.options import DEFAULT_NMS_STEPS, ExportOptions
 from effdet_deploy.parity.comparison import verify
 from effdet_deploy.parity.tolerances import TOLERANCES
 
@@ -89,7 +90,8 @@ def run_as_given(
     progress("running the module as it was given")
     images = verification_images(spec.input, pictures)[:_RUN_AS_GIVEN]
     given = GivenReference(source.given, source.model, spec)
-    copied = EagerReference(source.model, dataclasses.replace(spec, output=given.spec.output))
+    copied = EagerReference(source.model, spec)
+    copied.spec = given.spec
     report = verify(given, copied, images, TOLERANCES["fp32"])
     hooks = hooks_in(source)
     listed = ", ".join(f"a {' and a '.join(each.kinds)} on {each.name}" for each in hooks)
@@ -157,7 +159,8 @@ def specification_of(
     """Describe the artifact that ``options`` ask for; the graph's own facts come later.
 
     ``labels`` name its classes; where there are none, those of the weights do. It gives as many
-    rows as the bench in memory does, where no other number was asked for.
+    rows as the bench in memory does, where no other number was asked for. How many boxes enter NMS
+    is settled by :func:`effdet_deploy.exporters.candidates.settle_candidates`.
 
     Raises:
         DataError: the labels do not fit its classes.
@@ -178,9 +181,9 @@ def specification_of(
             "Pass nms='none' (--nms none), which is finished in numpy, or set soft_nms of the "
             "bench to False and see that its detections are still good.",
         )
-    rows, candidates = options.max_detections, options.candidates
+    rows = options.max_detections
     if source.max_detections is not None and rows == ExportOptions.max_detections:
-        rows, candidates = source.max_detections, max(candidates, source.max_detections)
+        rows = source.max_detections
     return describe(
         source.config,
         source.base_config,
@@ -189,13 +192,12 @@ def specification_of(
             nms=options.nms,
             score_threshold=options.score_threshold,
             iou_threshold=options.iou_threshold,
-            candidates=PLUGIN_CANDIDATES if options.nms == "plugin" else candidates,
+            candidates=first_candidates(options, rows),
             max_detections=rows,
-            nms_steps=options.nms_steps,
+            nms_steps=options.nms_steps or DEFAULT_NMS_STEPS,
             box_format=options.box_format,
             class_agnostic=options.class_agnostic,
             soft_nms=SoftNmsSpec() if source.soft_nms or options.soft_nms else None,
-            nms_form="matrix" if options.engine == "tensorrt" else "blocks",
         ),
         input_kind=options.graph_input,
         frame_size=options.frame_size,

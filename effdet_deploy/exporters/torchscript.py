@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY
 from effdet_deploy.detection.pictures import verification_images
+from effdet_deploy.exporters.candidates import settle_candidates
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, scratch_path
 from effdet_deploy.exporters.source import load_source, run_as_given, specification_of
 from effdet_deploy.files import staging
@@ -48,7 +49,10 @@ def export(
     )
     material = material.decoded(spec.input)
     source = run_as_given(source, spec, material.verification, progress)
-    notes = (*source.notes, *material.notes_for(spec))
+    reference = reference_of(source, spec) if options.verify else None
+    images = verification_images(spec.input, material.verification, spec.batch)
+    spec, settled = settle_candidates(spec, options, reference, images, len(material.verification))
+    notes = (*source.notes, *material.notes_for(spec), *settled)
     with staging(output) as directory:
         progress("compiling the pipeline")
         network = fold_for_inference(source.model, spec.input)
@@ -56,7 +60,7 @@ def export(
         pipeline = create_pipeline(network, spec)
         staged.write_bytes(script_archive(pipeline, {METADATA_KEY: spec.to_json()}))
         report = None
-        if options.verify:
+        if reference is not None:
             progress("comparing with eager PyTorch")
             heads = scratch_path(staged, "heads")
             heads_spec = dataclasses.replace(
@@ -64,11 +68,10 @@ def export(
             )
             pipeline = create_pipeline(network, heads_spec)
             heads.write_bytes(script_archive(pipeline, {METADATA_KEY: heads_spec.to_json()}))
-            images = verification_images(spec.input, material.verification, spec.batch)
             with (
                 closing(load_runtime(heads, "torchscript", "cpu")) as raw,
                 closing(load_runtime(staged, "torchscript", "cpu")) as whole,
             ):
                 candidate = RuntimeSide(spec, None if spec.output.nms == "none" else whole, raw)
-                report = verify(candidate, reference_of(source, spec), images)
+                report = verify(candidate, reference, images)
         return deliver_artifact(staged, output, spec, report, notes)

@@ -97,11 +97,19 @@ def name_values(graph: onnx.GraphProto) -> None:
             if value in constants and value not in renamed:
                 role = _CONSTANT_ROLES.get((node.op_type, index), f"constant_{index}")
                 renamed[value] = _numbered(f"{node.name}.{role}", taken)
+    _rename(graph, renamed)
+    for tensor in graph.initializer:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+
+
+def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
     for node in graph.node:
         for values in (node.input, node.output):
             values[:] = [renamed.get(value, value) for value in values]
-    for tensor in graph.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
+        # The body of a loop reads values of the graph around it.
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _rename(attribute.g, renamed)
 
 
 def _numbered(name: str, taken: Counter[str]) -> str:

@@ -20,10 +20,10 @@ from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import InputError, UsageError
 from effdet_deploy.parity.matching import ComparedImage, judge_detections, match_rows
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
-from effdet_deploy.parity.side import answers, ask, graph_input, score_error, side_of
+from effdet_deploy.parity.side import answers, ask, graph_input, reach_of, score_error, side_of
 from effdet_deploy.parity.suppression import static_steps
 from effdet_deploy.parity.tolerances import TOLERANCES, Tolerance, coarser
-from effdet_deploy.parity.verdict import ChainParity, OutputParity, ParityReport
+from effdet_deploy.parity.verdict import ChainParity, OutputParity, ParityReport, ReachParity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -140,7 +140,7 @@ def verify(
     pairing = _Pairing("", candidate, reference, tolerance)
     batches = divide_into_batches(len(images), batch)
     known: dict[int, Answer] = {}
-    steps = 0
+    steps, in_steps = 0, output.nms == "static" and output.nms_form != "greedy"
     for position, indices in enumerate(batches):
         try:
             found = ask(candidate, [pictures[index] for index in indices])
@@ -152,7 +152,8 @@ def verify(
             if index not in known:
                 (known[index],) = ask(reference, [pictures[index]])
                 if (inputs := known[index].nms_inputs) is not None:
-                    entered = inputs.as_nms_sees_them(output)
+                    entering = inputs.take(np.arange(min(len(inputs), output.candidates)))
+                    entered = entering.as_nms_sees_them(output)
                     steps = max(steps, static_steps(entered, output.iou_threshold))
             pairing.add(index, answer, known[index], batch=len(indices))
         ahead = {index for later in batches[position + 1 :] for index in later}
@@ -160,7 +161,7 @@ def verify(
     return dataclasses.replace(
         pairing.finish(images).report,
         batch_sizes=tuple(dict.fromkeys(len(indices) for indices in batches)),
-        chains=ChainParity(steps, output.nms_steps if output.nms == "static" else None),
+        chains=ChainParity(steps, output.nms_steps if in_steps else None),
     )
 
 
@@ -189,7 +190,11 @@ class _Pairing:
         self.output = dataclasses.replace(
             reference.spec.output,
             score_threshold=max(each.output.score_threshold for each in specs),
+            candidates=min(each.output.candidates for each in specs),
         )
+        most = reference.spec.output.candidates
+        considers_more = most > self.output.candidates
+        self._reach = ReachParity(0, self.output.candidates, most) if considers_more else None
         # Heads say the same thing row by row only where both sides have the same anchors.
         self.same_grid = len({(s.anchors, s.input.height, s.input.width) for s in specs}) == 1
         self.broken = ""
@@ -225,6 +230,8 @@ class _Pairing:
                 self._worst[index] = max(self._worst.get(index, 0.0), found.largest)
             self._score_error = max(self._score_error, score_error(known, mine))
         self._compared.append(self._matched(index, known, mine, floor))
+        if self._reach is not None:
+            self._reach = _farther(self._reach, known, floor)
 
     def _matched(
         self, index: int, known: Answer, mine: Answer, floor: float = 0.0
@@ -262,7 +269,9 @@ class _Pairing:
         )
         specs = (self.candidate.spec, self.reference.spec)
         sizes = tuple(sorted({each.batch.minimum for each in specs}))
-        report = ParityReport(self.precision, len(sources), sizes, outputs, detections)
+        report = ParityReport(
+            self.precision, len(sources), sizes, outputs, detections, reach=self._reach
+        )
         # What entered NMS has served its purpose, and is most of what pictures take in memory.
         images = tuple(dataclasses.replace(each, nms_inputs=None) for each in self._compared)
         return Comparison(self.name, *specs, report, images)
@@ -290,3 +299,14 @@ class _Pairing:
             )
             compared.append(self._matched(index, exact, single))
         return errors, judge_detections(compared, self.output, self.asked).share
+
+
+def _farther(reach: ReachParity, known: Answer, floor: float) -> ReachParity:
+    """Return ``reach`` with what the reference says of one more picture."""
+    needed = reach_of(known, floor)
+    if known.nms_inputs is None or needed <= reach.allowed:
+        return dataclasses.replace(reach, needed=max(needed, reach.needed))
+    ends = float(known.nms_inputs.scores[reach.allowed - 1])
+    return dataclasses.replace(
+        reach, needed=max(needed, reach.needed), last_score=max(ends, reach.last_score or 0.0)
+    )

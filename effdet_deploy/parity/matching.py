@@ -128,7 +128,7 @@ def strays(
 
     Args:
         image: where its NMS inputs are unknown, the rows that NMS left must do.
-        output: score threshold and NMS threshold.
+        output: score threshold, NMS threshold, and how many boxes enter NMS on both sides.
         score_error: measured between the two sides.
         iou_threshold: from which IoU a box counts as one of the NMS inputs.
     """
@@ -143,7 +143,7 @@ def strays(
         "the score threshold": output.score_threshold,
         "the reference's last row": image.reference.last_score,
         "the candidate's last row": image.candidate.last_score,
-        "the last candidate": image.nms_inputs.last_score if image.nms_inputs else None,
+        "the last candidate": _last_score(image.nms_inputs, output.candidates),
     }
     tie = min(score_error, TIE)
     entered = pool.as_nms_sees_them(output)
@@ -170,6 +170,12 @@ def strays(
                     excuse = "its suppression hangs on an IoU or score at the border"
             found.append(Stray(image.index, side, label, score, tuple(box), excuse))
     return found
+
+
+def _last_score(inputs: Rows | None, count: int) -> float | None:
+    """Return the score of the last of ``count`` boxes that enter NMS; None where all do."""
+    is_full = inputs is not None and len(inputs) >= count
+    return float(inputs.scores[count - 1]) if inputs is not None and is_full else None
 
 
 def judge_detections(

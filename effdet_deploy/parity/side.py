@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Pictures = Sequence[NDArray[np.uint8]]
 
 _LOGITS, _CODES = HEAD_OUTPUTS
+_SAME_SCORE = 1e-6
 
 
 class Side(Protocol):
@@ -168,6 +169,15 @@ class Answer:
         with np.errstate(over="ignore", invalid="ignore"):
             rows = nms_inputs(self.heads[_LOGITS][0], self.heads[_CODES][0], self.spec)
         return rows.in_picture(self.placed)
+
+
+def reach_of(answer: Answer, floor: float = 0.0) -> int:
+    """Return how many of its NMS inputs a side needs for the rows that it keeps; 0 if unknown."""
+    inputs, rows = answer.nms_inputs, answer.rows.above(floor)
+    if inputs is None or not len(rows):
+        return 0
+    # A side's own rows may have another rounding of the sigmoid than the inputs have here.
+    return int(np.count_nonzero(inputs.scores >= rows.scores.min() - _SAME_SCORE))
 
 
 def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[Answer]:

@@ -226,6 +226,28 @@ class ChainParity:
 
 
 @dataclass(frozen=True)
+class ReachParity:
+    """How many of the reference's candidates give its rows, where it considers more.
+
+    Attributes:
+        needed: so many on every image.
+        allowed: as many enter the candidate's NMS.
+        known: as many enter the reference's NMS.
+        last_score: the highest at which ``allowed`` end on an image that needs more; None if none.
+    """
+
+    needed: int
+    allowed: int
+    known: int
+    last_score: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether no row is lost for want of candidates on these images."""
+        return self.needed <= self.allowed
+
+
+@dataclass(frozen=True)
 class ParityReport:
     """A candidate against its reference.
 
@@ -236,6 +258,7 @@ class ParityReport:
         outputs: raw outputs; empty where only detections could be compared.
         detections: None where only raw outputs could be compared.
         chains: None where it is unknown what entered the reference's NMS.
+        reach: None where the reference considers no more boxes than the candidate.
         computed_by: the engine that ran the candidate, its version and its kernels, where known.
         not_run: why the engine that the candidate is laid out for did not run it; empty if it did.
     """
@@ -246,6 +269,7 @@ class ParityReport:
     outputs: tuple[OutputParity, ...] = ()
     detections: DetectionParity | None = None
     chains: ChainParity | None = None
+    reach: ReachParity | None = None
     computed_by: str = ""
     not_run: str = ""
 
@@ -290,6 +314,7 @@ class ParityReport:
             "outputs": [output.to_dict() for output in self.outputs],
             "detections": self.detections.to_dict() if self.detections else None,
             "chains": dataclasses.asdict(self.chains) if self.chains else None,
+            "candidates": dataclasses.asdict(self.reach) if self.reach else None,
             "computed_by": self.computed_by,
             "not_run": self.not_run,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from effdet_deploy.artifact.anchors import anchor_count
 from effdet_deploy.artifact.spec import (
     DETECTION_OUTPUTS,
+    EFFDET_CANDIDATES,
     HEAD_OUTPUTS,
     INPUT_NAME,
     BatchSpec,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     Heads = dict[str, NDArray[Any]]
 
 
+_REMEMBERED = 512 * 1024**2
+"""Bytes of heads that are kept from the choice of candidates for the comparison of an artifact."""
 _EFFDET_IOU = 0.5
 """Of the NMS in effdet's benches."""
 
@@ -45,7 +49,8 @@ class EagerReference:
     It shares neither preprocessing nor folding with the exported graph, so that a mistake in
     either shows. The network is copied and not changed.
 
-    As a side of a comparison it gives heads, which are finished by exact greedy NMS. It is a
+    As a side of a comparison it gives heads, which are finished by exact greedy NMS among effdet's
+    5000 candidates, or as many as the artifact takes where those are more. It is a
     runtime too, so that a Detector can run it beside exported models.
 
     Args:
@@ -53,25 +58,38 @@ class EagerReference:
             ``config`` with ``num_classes``.
         spec: of the artifact that is compared with it: what batches come in, and how heads are
             finished.
+        remembers: bytes of heads that are kept for pictures which come again.
     """
 
     backend = "pytorch"
     device = "cpu"
     precision = "fp32"
 
-    def __init__(self, network: EfficientDet, spec: DetectorSpec) -> None:
+    def __init__(self, network: EfficientDet, spec: DetectorSpec, remembers: int = 0) -> None:
         self.network = copy.deepcopy(network).cpu().float().eval()
         self._double: nn.Module | None = None
         self._classes = network.config.num_classes
-        raw = dataclasses.replace(spec.output, nms="none")
+        # The artifact may take fewer candidates than effdet; what that loses must show here.
+        most = max(EFFDET_CANDIDATES, spec.output.candidates)
+        raw = dataclasses.replace(spec.output, nms="none", candidates=most)
         self.spec = dataclasses.replace(
             spec, output=raw, precision=PrecisionSpec(), batch=BatchSpec()
         )
         self.inputs, self.outputs = spec_tensors(self.spec)
+        self._free_bytes = remembers
+        self._remembered: dict[bytes, Heads] = {}
 
     def heads(self, batch: NDArray[Any]) -> Heads:
         """Return ``class_logits`` ``[N,A,C]`` and ``box_regression`` ``[N,A,4]``, float32."""
-        return self._run(self.network, batch, torch.float32)
+        key = hashlib.sha256(batch.tobytes()).digest()
+        if key in self._remembered:
+            return self._remembered[key]
+        heads = self._run(self.network, batch, torch.float32)
+        size = sum(each.nbytes for each in heads.values())
+        if size <= self._free_bytes:
+            self._free_bytes -= size
+            self._remembered[key] = heads
+        return heads
 
     def heads64(self, batch: NDArray[Any]) -> Heads:
         """Return the same, computed in float64."""
@@ -193,7 +211,7 @@ class GivenReference(EagerReference):
 def reference_of(source: LoadedModel, spec: DetectorSpec) -> EagerReference:
     """Return what an artifact of ``source`` is compared with: the user's own module, or ours."""
     if source.given is None:
-        return EagerReference(source.model, spec)
+        return EagerReference(source.model, spec, _REMEMBERED)
     return GivenReference(source.given, source.model, spec)
 
 

@@ -16,6 +16,7 @@ from onnxscript.optimizer import fold_constants_ir
 
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
+from effdet_deploy.pytorch.graph.nms import GreedyNms, GreedyNode
 
 if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
@@ -28,6 +29,9 @@ EXAMPLE_SEED = 7
 def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
     """Trace the whole pipeline of ``spec``; each node's metadata says of which module it is."""
     pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
+    for name, module in list(pipeline.named_modules()):
+        if isinstance(module, GreedyNms):
+            pipeline.set_submodule(name, GreedyNode(module))
     batch = (
         None
         if spec.batch.is_static

@@ -58,7 +58,8 @@ def _int8(said: Mapping[str, Any]) -> str:
 def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dict[str, str]:
     takes, gives, precision, engine = spec.input, spec.output, spec.precision, spec.engine
     mean, std = (", ".join(f"{each:.3f}" for each in values) for values in (takes.mean, takes.std))
-    steps = f", {gives.nms_steps} steps" if gives.nms == "static" else ""
+    in_steps = "row by row" if gives.nms_form == "greedy" else f"{gives.nms_steps} steps"
+    steps = f", {in_steps}" if gives.nms == "static" else ""
     steps += ", soft" if gives.soft_nms else ""
     steps += ", one for all classes" if gives.class_agnostic else ""
     names = ", ".join(each.name for each in spec.classes[:_SHOWN_CLASSES])

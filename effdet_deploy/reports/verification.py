@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Group
 
+from effdet_deploy.artifact.spec import enough_candidates
 from effdet_deploy.reports.columns import Column, Finding, Table
 from effdet_deploy.reports.text import grid, show
 
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from effdet_deploy.parity.metrics import TensorErrors
-    from effdet_deploy.parity.verdict import DetectionParity, OutputParity, ParityReport
+    from effdet_deploy.parity.verdict import (
+        DetectionParity,
+        OutputParity,
+        ParityReport,
+        ReachParity,
+    )
 
 _LISTED = 5
 """Strays of a kind that are written out; the JSON form has them all."""
@@ -86,6 +92,8 @@ def _output_finding(output: OutputParity) -> Finding:
 def detection_findings(report: ParityReport) -> list[Finding]:
     """Return what is said of the detections, and of the chains of NMS."""
     found = [] if report.detections is None else _detections(report.detections)
+    if report.reach is not None:
+        found.append(_reach_finding(report.reach))
     if (chains := report.chains) is None:
         return found
     if chains.allowed is None:
@@ -96,6 +104,18 @@ def detection_findings(report: ParityReport) -> list[Finding]:
         return [*found, Finding(text, "passed")]
     remedy = f"export with --nms-steps {2 * chains.needed}"
     return [*found, Finding(f"{text}; {remedy}", "inconclusive")]
+
+
+def _reach_finding(reach: ReachParity) -> Finding:
+    text = f"candidates: {reach.needed} of {reach.allowed} hold the rows of {reach.known}"
+    if reach.last_score is None:
+        return Finding(text, "passed")
+    text = (
+        f"candidates: {reach.allowed} end at score {reach.last_score:.4f} where rows are still "
+        f"free, and {reach.needed} hold the rows of {reach.known}; "
+        f"export with --candidates {enough_candidates(reach.needed)}"
+    )
+    return Finding(text, "inconclusive")
 
 
 def _detections(parity: DetectionParity) -> list[Finding]:

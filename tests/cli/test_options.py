@@ -9,7 +9,7 @@ import typer
 
 from effdet_deploy.cli import build, export, options
 from effdet_deploy.exporters.build_options import BuildOptions
-from effdet_deploy.exporters.options import ExportOptions
+from effdet_deploy.exporters.options import ExportOptions, parse_candidates
 
 # What the command line says in other words: --fp16, --config, the command itself.
 ELSEWHERE = {"overrides", "precision", "build", "command"}
@@ -34,9 +34,10 @@ def test_every_field_of_a_build_is_an_option_of_the_command():
 def test_a_default_is_that_of_the_field(command):
     known = vars(ExportOptions()) | vars(BuildOptions())
     shown = parameters(command)
-    for name in known.keys() & shown.keys() - {"batch"}:
+    for name in known.keys() & shown.keys() - {"batch", "candidates"}:
         assert shown[name].default == known[name], name
     assert parameters(export.run)["batch"].default == str(ExportOptions().batch)
+    assert parse_candidates(parameters(export.run)["candidates"].default) is None
 
 
 def test_options_that_are_left_out_make_the_default_export():

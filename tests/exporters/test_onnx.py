@@ -49,7 +49,7 @@ def test_a_ranged_export_passes_verification_at_both_ends(ranged: Artifact) -> N
     assert ranged.report is not None
     assert ranged.report.passed
     assert set(ranged.report.batch_sizes) == {1, 3}
-    assert not ranged.notes
+    assert ranged.notes == ("1000 candidates give the rows of 5000 on 4 made pictures.",)
 
 
 @pytest.mark.parametrize("nms", ["static", "onnx"])

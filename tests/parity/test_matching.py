@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,10 +24,12 @@ def boxes_at(*lefts, scores=None, classes=None, limit=0) -> Rows:
     return make_rows(boxes, scores, classes or [0] * count, limit)
 
 
-def found_strays(reference, candidate, nms_inputs=None, iou=0.9, score_error=SCORE_ERROR):
+def found_strays(
+    reference, candidate, nms_inputs=None, iou=0.9, score_error=SCORE_ERROR, output=OUTPUT
+):
     matching = match_rows(reference, candidate, iou)
     image = ComparedImage(3, (100, 100), reference, candidate, matching, nms_inputs)
-    return strays(image, OUTPUT, score_error, iou)
+    return strays(image, output, score_error, iou)
 
 
 def test_identical_detections_all_match_without_difference():
@@ -154,9 +158,14 @@ def test_a_list_with_free_rows_has_no_border_at_its_end():
 
 
 def test_a_score_at_the_last_candidate_is_set_aside():
-    candidates = boxes_at(0, 50, scores=[0.9, 0.5], limit=2)
-    (stray,) = found_strays(boxes_at(0), boxes_at(0, 80, scores=[0.9, 0.5]), candidates)
+    """The last of those that enter NMS on both sides: the reference may consider more."""
+    candidates = boxes_at(0, 50, 200, scores=[0.9, 0.5, 0.1])
+    output = dataclasses.replace(OUTPUT, candidates=2, max_detections=2)
+    given = (boxes_at(0), boxes_at(0, 80, scores=[0.9, 0.5]), candidates)
+    (stray,) = found_strays(*given, output=output)
     assert "the last candidate" in stray.excuse
+    (stray,) = found_strays(*given)
+    assert stray.excuse == ""
 
 
 def offset_for(iou: float) -> float:

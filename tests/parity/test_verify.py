@@ -86,6 +86,43 @@ def test_swapped_coordinates_fail():
     assert verified(heads_of, run_detections=swapped).detections.status == "failed"
 
 
+FREE_ROWS = {"max_detections": 300, "score_threshold": 0.5}
+"""Fewer boxes reach the threshold than there are rows."""
+
+
+def test_a_shortcut_in_candidates_is_not_the_references_too():
+    reference = StandInReference(detector_spec(candidates=5000, **FREE_ROWS))
+    few = detector_spec(candidates=200, **FREE_ROWS | {"max_detections": 200})
+    report = verified(heads_of, few, reference)
+    assert report.status == "failed"
+    assert not report.reach.fits
+    assert (report.reach.allowed, report.reach.known) == (200, 5000)
+    assert report.reach.last_score > few.output.score_threshold
+    assert report.to_dict()["candidates"]["needed"] == report.reach.needed
+
+
+def test_as_many_candidates_as_are_needed_lose_nothing():
+    reference = StandInReference(detector_spec(candidates=5000, **FREE_ROWS))
+    needed = verified(heads_of, detector_spec(**FREE_ROWS), reference).reach.needed
+    assert needed > 200
+    for count, lost in ((needed, 0), (needed - 1, 1)):
+        spec = detector_spec(candidates=count, **FREE_ROWS | {"max_detections": count})
+        report = verified(heads_of, spec, reference)
+        assert report.reach.needed == needed
+        assert report.reach.fits == (not lost)
+        assert len(report.detections.strays) == lost
+
+
+def test_nothing_is_said_of_candidates_where_both_sides_consider_as_many():
+    assert verified(heads_of).reach is None
+
+
+def test_a_greedy_nms_has_no_limit_to_its_chains():
+    chains = verified(heads_of, detector_spec(nms_steps=1, nms_form="greedy")).chains
+    assert chains.allowed is None
+    assert chains.fits
+
+
 def test_too_few_nms_steps_are_said():
     assert not verified(heads_of, detector_spec(nms_steps=1)).chains.fits
 

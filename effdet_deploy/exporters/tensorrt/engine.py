@@ -13,7 +13,6 @@ from effdet_deploy.artifact.modelfile import (
     read_spec,
     require_content,
 )
-from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
 from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import ModelFileError, UsageError
 from effdet_deploy.evaluation.cocoset import find_pictures
@@ -140,13 +139,6 @@ def _buildable_spec(
                 "Choose sizes within that range, or export it again with another --batch.",
             )
         spec = dataclasses.replace(spec, batch=batch)
-    sorts = spec.output.nms not in ("none", "plugin")
-    if sorts and spec.output.candidates > TENSORRT_MAX_TOPK:
-        raise UsageError(
-            f"TensorRT's TopK takes at most {TENSORRT_MAX_TOPK} candidates, "
-            f"and the ONNX file has {spec.output.candidates}.",
-            f"Export it again with --candidates {TENSORRT_MAX_TOPK} or fewer.",
-        )
     # A DLA computes in FP16 or INT8 at one batch size; else all would fall back to the GPU.
     fits_dla = spec.precision.kind != "fp32" and spec.batch.is_static
     if options.dla_core is not None and not fits_dla:

@@ -4,6 +4,34 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor, nn
 
+from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
+
+
+def best_first(
+    values: Tensor, count: int, at_once: int = TENSORRT_MAX_TOPK
+) -> tuple[Tensor, Tensor]:
+    """Return the ``count`` largest of ``values`` ``[N,n]`` and their indices, best first.
+
+    Ties go by index where the engine's TopK does so. TensorRT takes ``at_once``; the others come in
+    further rounds, for which those that were taken are struck out by index. By value, others that
+    are equal would go with them.
+    """
+    best, indices = torch.topk(values, min(count, at_once))
+    found, places = [best], [indices]
+    for taken in range(at_once, count, at_once):
+        values = values.scatter(1, indices, float("-inf"))
+        best, indices = torch.topk(values, min(count - taken, at_once))
+        found.append(best)
+        places.append(indices)
+    if len(found) == 1:
+        return best, indices
+    return torch.cat(found, dim=1), torch.cat(places, dim=1)
+
+
+def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Return the ``rows`` ``[N,k]`` of each image's ``table`` ``[N,n,m]`` as ``[N,k,m]``."""
+    return torch.gather(table, 1, rows.unsqueeze(2).expand(-1, -1, table.shape[2]))
+
 
 class CandidateSelector(nn.Module):
     """Picks the K best (anchor, class) pairs.
@@ -22,13 +50,14 @@ class CandidateSelector(nn.Module):
 
         Scores are after the sigmoid, best first.
         """
-        anchors = torch.topk(class_logits.amax(dim=2), min(self.candidates, class_logits.shape[1]))
-        rows = anchors.indices.unsqueeze(2).expand(-1, -1, self.num_classes)
-        pairs = torch.gather(class_logits, 1, rows).flatten(1)
-        best = torch.topk(pairs, self.candidates)
-        row = torch.div(best.indices, self.num_classes, rounding_mode="trunc")
-        anchor_index = torch.gather(anchors.indices, 1, row)
-        return best.values.sigmoid(), anchor_index, best.indices - row * self.num_classes
+        _, anchors = best_first(
+            class_logits.amax(dim=2), min(self.candidates, class_logits.shape[1])
+        )
+        pairs = gather_rows(class_logits, anchors).flatten(1)
+        best, pair = best_first(pairs, self.candidates)
+        row = torch.div(pair, self.num_classes, rounding_mode="trunc")
+        anchor_index = torch.gather(anchors, 1, row)
+        return best.sigmoid(), anchor_index, pair - row * self.num_classes
 
 
 class BoxDecoder(nn.Module):
@@ -48,7 +77,7 @@ class BoxDecoder(nn.Module):
 
         Boxes are yxyx in network pixels, not clipped.
         """
-        codes = torch.gather(box_regression, 1, anchor_index.unsqueeze(2).expand(-1, -1, 4))
+        codes = gather_rows(box_regression, anchor_index)
         anchors = F.embedding(anchor_index, self.anchors)
         size = anchors[..., 2:]
         center = codes[..., :2] * size + anchors[..., :2]

@@ -1,9 +1,10 @@
-"""Non-maximum suppression in plain static-shape operators, and as ONNX's own operator.
+"""Non-maximum suppression in static-shape operators, and as ONNX's own operator.
 
 Greedy NMS keeps a box unless a kept box of its class with a better score overlaps it by more than
-the threshold. With M[j,i] = 1 where j may suppress i, it is the fixed point of
-``keep = (keep @ M == 0)``. Starting from all ones, each step settles one more link of every
-suppression chain, so n steps are exact for chains of at most n + 1 boxes.
+the threshold. :class:`GreedyNms` does just that, a row at a time. :class:`StaticNms` works on all
+boxes at once, which takes K x K numbers: with M[j,i] = 1 where j may suppress i, it is the fixed
+point of ``keep = (keep @ M == 0)``. Starting from all ones, each step settles one more link of
+every suppression chain, so n steps are exact for chains of at most n + 1 boxes.
 """
 
 from __future__ import annotations
@@ -64,11 +65,8 @@ class StaticNms(nn.Module):
 
         Keep is float32: 1 for a box that stays, 0 for one that is suppressed.
         """
-        sides = torch.relu(boxes[..., 2:] - boxes[..., :2])
-        # Classes are whole numbers far below 2^24, and floats compare faster than int64.
-        parts = [boxes, sides[..., :1] * sides[..., 1:], classes.to(boxes.dtype).unsqueeze(2)]
         # Two low and two high coordinates, area and class of each box: [N,6,K].
-        columns = torch.cat(parts, dim=2).transpose(1, 2)
+        columns = with_area_and_class(boxes, classes).transpose(1, 2)
         count = boxes.shape[1]
         rows = max(self.min_rows, -(-count // self.blocks))
         # What the groups so far leave of those that follow.
@@ -86,6 +84,84 @@ class StaticNms(nn.Module):
             kept.append(keep)
             left = torch.relu(left - keep @ matrix)[..., size:]
         return torch.cat(kept, dim=2).squeeze(1)
+
+
+class GreedyNms(nn.Module):
+    """Greedy NMS a row at a time: exact for any chain, at a cost of rows x boxes.
+
+    Args:
+        iou_threshold: overlaps above it suppress.
+        rows: how many boxes are kept at most.
+    """
+
+    def __init__(self, iou_threshold: float, rows: int) -> None:
+        super().__init__()
+        self.iou_threshold = iou_threshold
+        self.rows = rows
+
+    def forward(self, boxes: Tensor, alive: Tensor, classes: Tensor) -> Tensor:
+        """Map boxes ``[N,K,4]``, best first, ``alive`` and classes ``[N,K]`` to rows ``[N,rows]``.
+
+        ``alive`` is float32: K of the first box, one less of each that follows, and 0 of what does
+        not take part. The rows are the numbers of the boxes that are kept, 0 where none is left.
+        """
+        table = with_area_and_class(boxes, classes)
+        count = alive.shape[1]
+        columns = table.unbind(2)
+        kept: list[Tensor] = []
+        for _ in range(self.rows):
+            number = alive.amax(dim=1, keepdim=True)
+            kept.append(number)
+            # Where none is left, any row does: all are suppressed already.
+            row = torch.clamp(count - number, max=count - 1).to(torch.int64)
+            one = [torch.gather(column, 1, row) for column in columns]
+            width = torch.relu(_shared(one[1], one[3], columns[1], columns[3]))
+            inter = width * _shared(one[0], one[2], columns[0], columns[2])
+            scaled = inter * ((1 + self.iou_threshold) / self.iou_threshold)
+            suppressed = (scaled > columns[4] + one[4]) & (columns[5] == one[5])
+            # Its own number as well: a box without area does not overlap itself.
+            alive = torch.where(suppressed | (alive >= number), 0.0, alive)
+        return torch.cat(kept, dim=1)
+
+
+class GreedyNode(nn.Module):
+    """Greedy NMS as one node of a traced graph.
+
+    :func:`effdet_deploy.onnxgraph.greedy_nms.expand_greedy` writes it out.
+    """
+
+    def __init__(self, nms: GreedyNms) -> None:
+        super().__init__()
+        self.nms = nms
+
+    def forward(self, boxes: Tensor, alive: Tensor, classes: Tensor) -> Tensor:
+        """Map as :meth:`GreedyNms.forward` does; only an exporter can run it."""
+        rows = self.nms.rows
+        return torch.onnx.ops.symbolic(
+            "effdet::GreedyRows",
+            (with_area_and_class(boxes, classes), alive),
+            attrs={
+                "iou_threshold": self.nms.iou_threshold,
+                "boxes": alive.shape[1],
+                "rows": rows,
+            },
+            dtype=torch.float32,
+            shape=(alive.shape[0], rows),
+            version=1,
+        )
+
+
+def with_area_and_class(boxes: Tensor, classes: Tensor) -> Tensor:
+    """Return boxes ``[N,K,4]`` with their areas and classes as ``[N,K,6]``."""
+    sides = torch.relu(boxes[..., 2:] - boxes[..., :2])
+    # Classes are whole numbers far below 2^24, and floats compare faster than int64.
+    parts = [boxes, sides[..., :1] * sides[..., 1:], classes.to(boxes.dtype).unsqueeze(2)]
+    return torch.cat(parts, dim=2)
+
+
+def _shared(low: Tensor, high: Tensor, lows: Tensor, highs: Tensor) -> Tensor:
+    """Return the overlap ``[N,K]`` of an interval with all of them; negative where none is."""
+    return torch.minimum(highs, high) - torch.maximum(lows, low)
 
 
 class OnnxNms(nn.Module):

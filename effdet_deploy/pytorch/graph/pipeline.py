@@ -6,9 +6,14 @@ from torch import Tensor, nn
 from effdet_deploy.artifact.anchors import anchor_centres, anchor_count
 from effdet_deploy.artifact.spec import DetectorSpec
 from effdet_deploy.errors import UsageError
-from effdet_deploy.pytorch.graph.decode import BoxDecoder, CandidateSelector
+from effdet_deploy.pytorch.graph.decode import (
+    BoxDecoder,
+    CandidateSelector,
+    best_first,
+    gather_rows,
+)
 from effdet_deploy.pytorch.graph.folded_heads import AnchorRows
-from effdet_deploy.pytorch.graph.nms import CPU_BLOCKS, OnnxNms, StaticNms
+from effdet_deploy.pytorch.graph.nms import CPU_BLOCKS, GreedyNms, OnnxNms, StaticNms
 from effdet_deploy.pytorch.graph.preprocess import Preprocess
 
 
@@ -42,9 +47,12 @@ class Postprocess(nn.Module):
         self.select = CandidateSelector(output.candidates, spec.num_classes)
         anchors = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
         self.decode = BoxDecoder(torch.from_numpy(anchors))
-        if output.nms == "static":
-            blocks = 1 if spec.precision.target == "tensorrt" else CPU_BLOCKS
-            self.nms: nn.Module = StaticNms(output.iou_threshold, output.nms_steps, blocks)
+        self.is_greedy = output.nms == "static" and output.nms_form == "greedy"
+        if self.is_greedy:
+            self.nms: nn.Module = GreedyNms(output.iou_threshold, output.max_detections)
+        elif output.nms == "static":
+            blocks = 1 if output.nms_form == "matrix" else CPU_BLOCKS
+            self.nms = StaticNms(output.iou_threshold, output.nms_steps, blocks)
         elif output.nms == "onnx":
             self.nms = OnnxNms(
                 output.iou_threshold, 1 if output.class_agnostic else spec.num_classes
@@ -74,17 +82,23 @@ class Postprocess(nn.Module):
         boxes = self.decode(box_regression, anchor_index)
         # Boxes suppress one another within a group. A product follows the batch's size by itself.
         groups = classes * 0 if self.class_agnostic else classes
-        keep = self.nms(boxes, scores, groups) * (scores >= self.score_threshold)
-        if self.clips:
-            # After NMS: which boxes overlap is not to depend on where the frame ends.
-            low, high = self.frame[:2], self.frame[2:]
-            corners = boxes.unflatten(2, (2, 2)).maximum(low).minimum(high)
-            sides = corners[:, :, 1] - corners[:, :, 0]
-            keep = keep * (sides[..., 0] * sides[..., 1] > 0)
-            boxes = corners.flatten(2)
-        order, rows = torch.topk(keep * self.precedence, self.max_detections)
+        strong = scores >= self.score_threshold
+        if self.is_greedy:
+            order = self.nms(boxes, strong * self.precedence, groups)
+            count = scores.shape[1]
+            rows = torch.clamp(count - order, max=count - 1).to(torch.int64)
+        else:
+            keep = self.nms(boxes, scores, groups) * strong
+            if self.clips:
+                # After NMS: which boxes overlap is not to depend on where the frame ends.
+                low, high = self.frame[:2], self.frame[2:]
+                corners = boxes.unflatten(2, (2, 2)).maximum(low).minimum(high)
+                sides = corners[:, :, 1] - corners[:, :, 0]
+                keep = keep * (sides[..., 0] * sides[..., 1] > 0)
+                boxes = corners.flatten(2)
+            order, rows = best_first(keep * self.precedence, self.max_detections)
         valid = order > 0
-        boxes = torch.gather(boxes, 1, rows.unsqueeze(2).expand(-1, -1, 4))
+        boxes = gather_rows(boxes, rows)
         boxes = boxes.index_select(2, self.axes)
         return (
             valid.sum(dim=1, keepdim=True).to(torch.int32),

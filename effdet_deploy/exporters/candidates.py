@@ -1,0 +1,77 @@
+"""How many boxes enter NMS: as few as give the rows of effdet's 5000 on the pictures at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from effdet_deploy.artifact.spec import EFFDET_CANDIDATES, PLUGIN_CANDIDATES, enough_candidates
+from effdet_deploy.parity.side import ask, reach_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import DetectorSpec, NmsForm
+    from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.parity.side import Side
+
+MATRIX_CANDIDATES = 1000
+"""Comparing each of more boxes with each takes longer than with those that are kept."""
+
+
+def first_candidates(options: ExportOptions, rows: int) -> int:
+    """Return how many boxes enter NMS as far as no picture has been looked at."""
+    if options.nms == "plugin":
+        return PLUGIN_CANDIDATES
+    return max(options.candidates or EFFDET_CANDIDATES, rows)
+
+
+def settle_candidates(
+    spec: DetectorSpec,
+    options: ExportOptions,
+    reference: Side | None,
+    images: Sequence[NDArray[np.uint8]],
+    shown: int,
+) -> tuple[DetectorSpec, tuple[str, ...]]:
+    """Choose how many boxes enter NMS where that was left to us, and how the NMS is written.
+
+    Args:
+        spec: of the artifact, with :func:`first_candidates`.
+        options: what was asked for.
+        reference: what the artifact will be compared with; None where it will not be.
+        images: what it will be compared on.
+        shown: how many of them are the user's.
+
+    Returns:
+        The spec to trace, and what the user should be told.
+    """
+    most, rows = spec.output.candidates, spec.output.max_detections
+    chosen, said = most, ""
+    if options.nms == "plugin" or options.candidates is not None:
+        pass
+    elif reference is None:
+        said = (
+            f"{most} candidates enter NMS, as effdet has it: without verification no picture "
+            "shows that fewer give the same rows."
+        )
+    else:
+        needed = max(reach_of(ask(reference, [image])[0]) for image in images)
+        chosen = min(most, enough_candidates(max(needed, rows)))
+        where = f"your {shown} pictures" if shown else f"{len(images)} made pictures"
+        said = f"{chosen} candidates give the rows of {most} on {where}."
+    output = dataclasses.replace(
+        spec.output, candidates=chosen, nms_form=_nms_form(spec, options, chosen)
+    )
+    return dataclasses.replace(spec, output=output), (said,) if said else ()
+
+
+def _nms_form(spec: DetectorSpec, options: ExportOptions, candidates: int) -> NmsForm:
+    """Return how the static NMS is written; on a GPU, one matrix has the fewest kernels."""
+    is_large = candidates > MATRIX_CANDIDATES and options.nms_steps is None
+    # Row by row, what lies outside of a frame would take the places of rows inside.
+    if is_large and options.nms == "static" and spec.input.frame_area is None:
+        return "greedy"
+    return "matrix" if options.engine == "tensorrt" else "blocks"

@@ -1,0 +1,98 @@
+"""``--candidates auto``: as few as give the rows of effdet's 5000, and said."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from effdet_deploy.artifact.spec import CANDIDATE_CHOICES
+from effdet_deploy.detection.pictures import verification_images
+from effdet_deploy.detection.postprocess import finish_heads
+from effdet_deploy.exporters.candidates import first_candidates, settle_candidates
+from effdet_deploy.exporters.options import ExportOptions
+from tests.parity.stand_ins import StandInReference, detector_spec, heads_of
+
+IMAGES = verification_images(detector_spec().input)
+
+
+def settled(options: ExportOptions, *, shown: int = 0, verified: bool = True, pairs: int = 10**6):
+    rows = options.max_detections
+    entering = min(first_candidates(options, rows), pairs)
+    spec = detector_spec(candidates=entering, max_detections=rows, nms=options.nms)
+    reference = StandInReference(spec) if verified else None
+    return settle_candidates(spec, options, reference, IMAGES if verified else [], shown)
+
+
+def rows_with(candidates: int, rows: int) -> list[np.ndarray]:
+    heads = heads_of(np.stack(IMAGES))
+    spec = detector_spec(candidates=candidates, max_detections=rows, nms="none")
+    return list(finish_heads(*heads.values(), spec).values())
+
+
+@pytest.mark.parametrize("rows", [20, 400, 700, 900])
+def test_the_chosen_number_gives_the_rows_of_5000_and_the_next_smaller_one_does_not(rows: int):
+    spec, notes = settled(ExportOptions(max_detections=rows), shown=16)
+    chosen = spec.output.candidates
+    assert notes == (f"{chosen} candidates give the rows of 5000 on your 16 pictures.",)
+    for one, other in zip(rows_with(chosen, rows), rows_with(5000, rows), strict=True):
+        np.testing.assert_array_equal(one, other)
+    smaller = [each for each in CANDIDATE_CHOICES if rows <= each < chosen]
+    if smaller:
+        pairs = zip(rows_with(smaller[-1], rows), rows_with(5000, rows), strict=True)
+        assert not all(np.array_equal(one, other) for one, other in pairs)
+
+
+def test_both_ends_of_the_choice_were_met_here():
+    chosen = {
+        settled(ExportOptions(max_detections=rows))[0].output.candidates for rows in (20, 900)
+    }
+    assert len(chosen) == 2
+    assert 1000 in chosen
+
+
+def test_a_number_that_was_given_is_taken_and_nothing_is_said():
+    spec, notes = settled(ExportOptions(candidates=1234))
+    assert spec.output.candidates == 1234
+    assert notes == ()
+
+
+def test_without_verification_it_is_effdets_number_and_the_reason_is_said():
+    spec, notes = settled(ExportOptions(verify=False), verified=False)
+    assert spec.output.candidates == 5000
+    assert "5000 candidates enter NMS, as effdet has it" in notes[0]
+    assert "without verification" in notes[0]
+
+
+def test_no_more_are_chosen_than_there_are_pairs():
+    spec, _ = settled(ExportOptions(max_detections=20), pairs=300)
+    assert spec.output.candidates == 300
+
+
+def test_rows_fit_into_the_candidates():
+    spec, _ = settled(ExportOptions(max_detections=6000))
+    assert spec.output.candidates == 6000
+
+
+def test_a_plugin_considers_its_own_number():
+    spec, notes = settled(ExportOptions(nms="plugin"))
+    assert spec.output.candidates == 4096
+    assert notes == ()
+
+
+@pytest.mark.parametrize(
+    ("fields", "form"),
+    [
+        ({"candidates": 1000}, "blocks"),
+        ({"candidates": 1000, "target": "tensorrt"}, "matrix"),
+        ({"candidates": 1001}, "greedy"),
+        ({"candidates": 1001, "target": "tensorrt"}, "greedy"),
+        ({"candidates": 5000, "nms_steps": 16}, "blocks"),
+        ({"candidates": 5000, "nms_steps": 16, "target": "tensorrt"}, "matrix"),
+        ({"candidates": 5000, "nms": "onnx"}, "blocks"),
+    ],
+)
+def test_the_form_of_nms_follows_the_number_the_target_and_the_steps(fields: dict, form: str):
+    spec, _ = settled(dataclasses.replace(ExportOptions(), **fields))
+    assert spec.output.nms_form == form
