@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 WHOLE, NETWORK = PARTS = ("end to end", "network")
 """From pictures to rows of boxes; and from normalized pixels to raw heads."""
 CALIBRATION_SEED = 7
-CANDIDATES = 1000
-"""Boxes that enter NMS, unless a peer's name says another number."""
+CANDIDATES, ROWS = 1000, 100
+"""Boxes that enter NMS and that leave it, unless a peer's name says another number."""
 LARGEST_BATCH = 8
 """That one export serves; a larger batch has its own."""
 
@@ -122,6 +122,7 @@ class Case:
         suffix: str = ".onnx",
         nms: NmsKind = "static",
         candidates: int = CANDIDATES,
+        rows: int = ROWS,
     ) -> Path:
         """Export our graph for a range of batch sizes, the whole of it or the network alone.
 
@@ -130,13 +131,18 @@ class Case:
         largest = max(self.batch, LARGEST_BATCH)
         beyond = "" if largest == LARGEST_BATCH else f"_to_{largest}"
         own_nms = "" if nms == "static" else f"_nms_{nms}"
-        entering = "" if candidates == CANDIDATES else f"_of_{candidates}"
+        usual = (rows, candidates) == (ROWS, CANDIDATES)
+        entering = "" if usual else f"_{rows}_of_{candidates}"
         stem = f"{self.stem}_ours_{part.replace(' ', '_')}"
         name = f"{stem}{beyond}{own_nms}{entering}_{code_digest()}{suffix}"
         path = self.directory / name
         if not path.exists():
             options = ExportOptions(
-                batch=BatchSpec(1, 1, largest), verify=False, nms=nms, candidates=candidates
+                batch=BatchSpec(1, 1, largest),
+                verify=False,
+                nms=nms,
+                candidates=candidates,
+                max_detections=rows,
             )
             if part == NETWORK:
                 options = dataclasses.replace(options, input_kind="normalized", nms="none")

@@ -1,0 +1,102 @@
+"""What more candidates and more rows cost: ``python benchmarks/candidates.py``.
+
+The whole graph and its network alone take turns on one thread. What counts is the processor's time
+of this process, which other programs disturb less than the clock; the share of the time outside of
+the network is the median over the turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from graphs import NETWORK, WHOLE, Case
+from peers import OPENVINO, OURS, bound_run, openvino_session
+from store import Record, add_keeping, circumstances, command_of, folder, tell
+
+from effdet_deploy.artifact.spec import CANDIDATE_CHOICES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+ROWS = (100, 300)
+WARM_UP = 3
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_keeping(parser)
+    parser.set_defaults(threads=1)
+    parser.add_argument("--variant", default="d0")
+    parser.add_argument("--turns", type=int, default=15)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure every number of candidates and rows in both engines."""
+    options = parse_arguments(arguments)
+    record = Record.open(
+        options.json, circumstances(), {"command": "", "shares": []}, resume=options.resume
+    )
+    record.document["command"] = command_of(sys.argv[1:])
+    shares = record.document["shares"]
+    known = {(each["engine"], each["candidates"], each["rows"]) for each in shares}
+    with folder(options.files) as directory:
+        case = Case(options.variant, None, 1, options.threads, directory)
+        for candidates in CANDIDATE_CHOICES:
+            for rows in ROWS:
+                path = case.our_file(WHOLE, candidates=candidates, rows=rows)
+                for engine in (OURS, OPENVINO):
+                    if options.prepare or (engine, candidates, rows) in known:
+                        continue
+                    share = outside_share(case, path, engine, options.turns)
+                    found = {"engine": engine, "candidates": candidates, "rows": rows} | share
+                    tell(str(found))
+                    shares.append(found)
+                    record.save()
+    return 0
+
+
+def outside_share(case: Case, path: Path, engine: str, turns: int) -> dict[str, Any]:
+    """Return which share of the time of the graph at ``path`` is not its network's."""
+    runs = {
+        part: started(engine, case, file, part)
+        for part, file in ((WHOLE, path), (NETWORK, case.our_file(NETWORK)))
+    }
+    for run in runs.values():
+        for _ in range(WARM_UP):
+            run()
+    seconds = [{part: processor_time(run) for part, run in runs.items()} for _ in range(turns)]
+    shares = sorted(1 - each[NETWORK] / each[WHOLE] for each in seconds)
+    quarter = len(shares) // 4
+    return {
+        "median": statistics.median(shares),
+        "low": shares[quarter],
+        "high": shares[-1 - quarter],
+        "whole_ms": 1e3 * statistics.median(each[WHOLE] for each in seconds),
+    }
+
+
+def started(engine: str, case: Case, path: Path, part: str) -> Callable[[], Any]:
+    """Return what runs a file once."""
+    feed = case.our_input(part)
+    if engine == OURS:
+        return bound_run(path, feed, case.threads)
+    return partial(openvino_session(path, case, "f32"), feed)
+
+
+def processor_time(run: Callable[[], Any]) -> float:
+    """Return the seconds that all processors spent on one run."""
+    begun = time.process_time()
+    run()
+    return time.process_time() - begun
+
+
+if __name__ == "__main__":
+    sys.exit(main())
