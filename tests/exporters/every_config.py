@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
@@ -41,7 +42,8 @@ def export_graph(source: Source, options: ExportOptions, folder: Path) -> tuple[
     """Write an FP32 graph into a new ``folder``; every convolution is named by its module."""
     folder.mkdir()
     path = folder / "model.onnx"
-    spec = specification_of(source, options, None)
+    # As few as an export chooses where its pictures need no more.
+    spec = specification_of(source, replace(options, candidates=1000), None)
     spec, notes = write_graph(source.model, spec, options.opset, path, silent)
     assert not notes
     nodes = onnx.load(path).graph.node

@@ -67,7 +67,7 @@ def evaluation(place):
 @pytest.fixture(scope="module")
 def exported(place):
     """The FP32 graph of the trained detector, and its spec."""
-    options = ExportOptions(weights=str(DIGITS / "digits_d0.safetensors"))
+    options = ExportOptions(weights=str(DIGITS / "digits_d0.safetensors"), candidates=1000)
     source = load_source(None, options, lambda _: None)
     spec = specification_of(source, options, None)
     spec, _ = write_graph(source.model, spec, options.opset, place / "d0.onnx", lambda _: None)
