@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effdet_deploy.onnxgraph.running import Range
-from effdet_deploy.precision.int8.clipping import LEVELS
+from effdet_deploy.precision.int8.calibration import LEVELS
 from effdet_deploy.precision.int8.quantizer import Quantizer
 
 if TYPE_CHECKING:

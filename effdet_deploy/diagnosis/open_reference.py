@@ -158,7 +158,7 @@ def layer_sources(
     Raises:
         ModelFileError: a file has no nodes named as ours are.
     """
-    from effdet_deploy.diagnosis.graph_layers import GraphLayers
+    from effdet_deploy.onnxgraph.layers import GraphLayers
 
     ours = GraphLayers(candidate)
     if (path := exported_model(given)) is not None:

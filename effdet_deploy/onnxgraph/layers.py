@@ -1,21 +1,28 @@
-"""The layers of our ONNX files by their names, and a copy that shows what they give."""
+"""The layers of our ONNX files by their names, and what they give when they are asked."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 
+from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.detection.letterbox import to_input
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.onnxgraph.raw_heads import beside_data
+from effdet_deploy.runtimes import load_runtime
+from effdet_deploy.runtimes.adapter import run_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import DetectorSpec
 
@@ -58,13 +65,61 @@ class GraphLayer:
         return self.name.startswith(_POSTPROCESS)
 
 
-def read_layers(path: Path) -> tuple[GraphLayer, ...]:
-    """Return the layers of an ONNX file of ours that give floating-point numbers, in graph order.
+class GraphLayers:
+    """The layers of an ONNX file, as ONNX Runtime computes them on the CPU.
 
-    Preprocessing is left out: scale and channel order move between it and the first convolution.
+    Args:
+        path: an ONNX file of ours.
 
     Raises:
         ModelFileError: no node is named as our exporter names them.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.spec: DetectorSpec = read_spec(path, "onnx")
+        self.layers = _read_layers(path)
+        self._by_name = {each.name: each for each in self.layers}
+
+    @property
+    def names(self) -> set[str]:
+        """The layers that can be read."""
+        return set(self._by_name)
+
+    def read(
+        self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield what the named layers give for each picture, by name.
+
+        A tensor that is an output cannot be fused away, so fused INT8 kernels give way to what the
+        graph says: quantize, dequantize, convolve.
+        """
+        wanted = {name: self._by_name[name] for name in names}
+        model = onnx.load(self._path, load_external_data=False)
+        present = {output.name for output in model.graph.output}
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(each.value, each.element_type, None)
+            for each in wanted.values()
+            if each.value not in present
+        )
+        images = self.spec.batch.minimum
+        with beside_data(self._path, self.spec) as directory:
+            copy = directory / self._path.name
+            copy.write_bytes(model.SerializeToString())
+            with closing(load_runtime(copy, backend="onnxruntime", device="cpu")) as runtime:
+                for picture in pictures:
+                    batch = np.repeat(picture[np.newaxis], images, axis=0)
+                    values = run_images(runtime, to_input(batch, self.spec.input))
+                    yield {
+                        name: _first_image(values[each.value], images)
+                        for name, each in wanted.items()
+                    }
+
+
+def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
+    """Return the layers of an ONNX file of ours that give floating-point numbers, in graph order.
+
+    Preprocessing is left out: scale and channel order move between it and the first convolution.
     """
     model = onnx.load(path, load_external_data=False)
     inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -90,21 +145,8 @@ def read_layers(path: Path) -> tuple[GraphLayer, ...]:
     return tuple(found)
 
 
-@contextlib.contextmanager
-def with_layers(path: Path, spec: DetectorSpec, layers: Iterable[GraphLayer]) -> Iterator[Path]:
-    """Give a temporary copy of an ONNX file of ours that has ``layers`` as further outputs.
-
-    A tensor that is an output cannot be fused away, so fused INT8 kernels give way to what the
-    graph says: quantise, dequantise, convolve.
-    """
-    model = onnx.load(path, load_external_data=False)
-    present = {output.name for output in model.graph.output}
-    model.graph.output.extend(
-        onnx.helper.make_tensor_value_info(each.value, each.element_type, None)
-        for each in layers
-        if each.value not in present
-    )
-    with beside_data(path, spec) as directory:
-        copy = directory / path.name
-        copy.write_bytes(model.SerializeToString())
-        yield copy
+def _first_image(value: NDArray[Any], images: int) -> NDArray[Any]:
+    """Return what belongs to the first image; one table of all has the rows of each in turn."""
+    if value.ndim == 2 and len(value) > images:
+        return value[np.newaxis, : len(value) // images]
+    return value[:1]

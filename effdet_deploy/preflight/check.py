@@ -6,18 +6,21 @@ needed; confirmed by NVIDIA's own parser for ``tensorrt-rtx`` where that is inst
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import ModelFileError, require_package
+from effdet_deploy.preflight.finding import Finding
 from effdet_deploy.preflight.tables import load_target
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from effdet_deploy.preflight.finding import Finding
     from effdet_deploy.preflight.tables import Target
 
 _PARSED_HERE = "tensorrt-rtx"
+RTX_MODULE = "tensorrt_rtx_bindings"
+"""NVIDIA's parser: that of TensorRT-RTX needs no GPU."""
 
 
 def check_model(path: Path, target: str) -> tuple[Finding, ...]:
@@ -76,7 +79,6 @@ def _check(path: Path, target: Target, *, ask_parser: bool) -> tuple[Finding, ..
     require_onnx()
     from effdet_deploy.preflight import operators, quantization, strong_typing
     from effdet_deploy.preflight.graph import read_graph
-    from effdet_deploy.preflight.parser import rtx_findings
 
     graph = read_graph(path)
     rules = (*operators.RULES, *strong_typing.RULES, *quantization.RULES)
@@ -89,4 +91,38 @@ def _check(path: Path, target: Target, *, ask_parser: bool) -> tuple[Finding, ..
             findings += [each for each in refused if each.node not in known]
     order = {node.name: index for index, node in enumerate(graph.nodes)}
     findings.sort(key=lambda each: (each.severity != "error", order.get(each.node, -1)))
+    return tuple(dict.fromkeys(findings))
+
+
+def rtx_findings(path: Path) -> tuple[Finding, ...]:
+    """Return what the parser of TensorRT-RTX refuses in ``path``; nothing where it is missing."""
+    try:
+        trt = importlib.import_module(RTX_MODULE)
+    except ImportError:
+        return ()
+    logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if parser.parse_from_file(str(path)):
+        return ()
+    return parser_findings(parser)
+
+
+def parser_findings(parser: Any) -> tuple[Finding, ...]:
+    """Return every error of an ``OnnxParser`` that has refused a model, once each.
+
+    Works with the parsers of ``tensorrt`` 10.x, 11.x and ``tensorrt-rtx``.
+    """
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    findings = [
+        Finding(
+            "parser",
+            error.node_name() or error.node_operator(),
+            f"NVIDIA's parser refuses {error.node_operator() or 'the model'}: {reason}.",
+            "Export the model without it.",
+        )
+        for error in errors
+        for reason in (" ".join(str(error.desc()).split()).removesuffix("."),)
+    ]
     return tuple(dict.fromkeys(findings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from effdet_deploy.precision.int8.clipping import choose_range
+from effdet_deploy.precision.int8.calibration import choose_range
 from tests.precision.int8.test_clipping import histogram, quantization_error, tailed  # noqa: F401
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from effdet_deploy.diagnosis.comparing_files import compare_files
-from effdet_deploy.diagnosis.graph_layers import GraphLayers
 from effdet_deploy.diagnosis.locating import LEAST_FP32_SNR_DB, locate
+from effdet_deploy.onnxgraph.layers import GraphLayers
 from effdet_deploy.pytorch.eager_layers import EagerLayers
 from tests.diagnosis import planted
 

@@ -16,7 +16,7 @@ def _no_parser(monkeypatch):
     def ask(path):
         raise AssertionError(f"a parser was asked about {path}")
 
-    monkeypatch.setattr("effdet_deploy.preflight.parser.rtx_findings", ask)
+    monkeypatch.setattr("effdet_deploy.preflight.check.rtx_findings", ask)
 
 
 @pytest.mark.usefixtures("_no_parser")

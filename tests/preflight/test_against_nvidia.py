@@ -43,7 +43,7 @@ def builds(builder, path: Path) -> bool:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_table_refuses_what_nvidia_refuses(name, builder, tmp_path, monkeypatch):
-    monkeypatch.setattr("effdet_deploy.preflight.parser.RTX_MODULE", "no_such_module")
+    monkeypatch.setattr("effdet_deploy.preflight.check.RTX_MODULE", "no_such_module")
     path = tmp_path / "model.onnx"
     path.write_bytes(MODELS[name].SerializeToString())
     refused = any(each.severity == "error" for each in check_model(path, RTX))

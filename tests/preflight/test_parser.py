@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from effdet_deploy.preflight import check_model
-from effdet_deploy.preflight.parser import parser_findings, rtx_findings
+from effdet_deploy.preflight.check import parser_findings, rtx_findings
 from tests.preflight.graphs import graph as made
 from tests.preflight.graphs import node, value
 from tests.preflight.planted import REFUSED, RTX

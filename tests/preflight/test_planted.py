@@ -18,7 +18,7 @@ def named(planted: Planted) -> str:
 @pytest.fixture(autouse=True)
 def _table_alone(monkeypatch):
     """The table must find each problem by itself, without NVIDIA's parser."""
-    monkeypatch.setattr("effdet_deploy.preflight.parser.RTX_MODULE", "no_such_module")
+    monkeypatch.setattr("effdet_deploy.preflight.check.RTX_MODULE", "no_such_module")
 
 
 @pytest.mark.parametrize("planted", PLANTED, ids=named)

@@ -1,4 +1,9 @@
-"""Calibration: which values a network's tensors take on real pictures, as streaming histograms."""
+"""Calibration: which values tensors take on real pictures, and the range of them INT8 covers.
+
+Values are counted in streaming histograms; a range is where rounding and clipping err least
+together. Min-max, percentile and entropy (Migacz 2017) were measured beside it: docs/precision.md
+has them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ import onnx
 from effdet_deploy.errors import DataError, EffdetDeployError
 from effdet_deploy.evaluation.cocoset import find_pictures
 from effdet_deploy.files import deliver, staging
-from effdet_deploy.onnxgraph.running import run_graph, scan_ranges
+from effdet_deploy.onnxgraph.running import Range, run_graph, scan_ranges
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
@@ -35,6 +40,9 @@ MIN_IMAGES = 8
 MAX_IMAGES = 64
 """Of more pictures, so many are taken, evenly spread over the sorted names."""
 BINS = 2048
+LEVELS = 255
+_SHARES = np.linspace(1.0, 0.2, 41)
+"""Of the full range, what is tried."""
 _ELEMENTS_HELD = 1 << 26
 """How many float32 values of a run are held at once: a quarter of a gigabyte."""
 
@@ -178,3 +186,32 @@ def calibration_key(
         digest.update(str(batch.shape).encode())
         digest.update(np.ascontiguousarray(batch).tobytes())
     return digest.hexdigest()
+
+
+def choose_range(histogram: Histogram, *, symmetric: bool) -> Range:
+    """Return the range that INT8 should cover, by least mean squared error; it holds zero.
+
+    Args:
+        histogram: of the tensor.
+        symmetric: whether the range must be as wide below zero as above.
+    """
+    bottom, top = min(histogram.low, 0.0), max(histogram.high, 0.0)
+    if not bottom < top:
+        return Range(-1.0 if symmetric else 0.0, 1.0)
+    values = histogram.centres
+
+    def error(low: float, high: float) -> float:
+        scale = (high - low) / LEVELS or 1.0
+        inside = np.clip(values, low, high)
+        # A value inside a step is anywhere in it: the variance of a uniform distribution.
+        rounding = np.where(values == inside, scale**2 / 12, 0.0)
+        return float((histogram.counts * ((values - inside) ** 2 + rounding)).sum())
+
+    if symmetric:
+        largest = max(-bottom, top)
+        best = float(min(_SHARES, key=lambda share: error(-share * largest, share * largest)))
+        return Range(-best * largest, best * largest)
+    # The two ends are nearly independent: each is searched with the other where it stands.
+    upper = min(_SHARES, key=lambda share: error(bottom, share * top)) * top
+    lower = min(_SHARES, key=lambda share: error(share * bottom, upper)) * bottom
+    return Range(float(lower), float(upper))

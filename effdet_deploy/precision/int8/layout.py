@@ -19,7 +19,7 @@ from effdet_deploy.onnxgraph.index import (
     insert_after,
     require_opset,
 )
-from effdet_deploy.precision.int8.clipping import LEVELS
+from effdet_deploy.precision.int8.calibration import LEVELS
 from effdet_deploy.precision.int8.rounding import LARGEST, SMALLEST_SCALE
 
 if TYPE_CHECKING:

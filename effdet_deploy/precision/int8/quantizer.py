@@ -10,8 +10,12 @@ import onnx
 from onnx import numpy_helper
 
 from effdet_deploy.onnxgraph.index import initializers
-from effdet_deploy.precision.int8.calibration import activations, cached, calibration_key
-from effdet_deploy.precision.int8.clipping import choose_range
+from effdet_deploy.precision.int8.calibration import (
+    activations,
+    cached,
+    calibration_key,
+    choose_range,
+)
 from effdet_deploy.precision.int8.convolutions import as_kernel, find_convolutions
 from effdet_deploy.precision.int8.correction import channel_means, correct_biases
 from effdet_deploy.precision.int8.layout import (

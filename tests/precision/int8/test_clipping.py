@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.onnxgraph.running import Range
-from effdet_deploy.precision.int8.calibration import BINS, Histogram
-from effdet_deploy.precision.int8.clipping import LEVELS, choose_range
+from effdet_deploy.precision.int8.calibration import BINS, LEVELS, Histogram, choose_range
 
 
 def histogram(values) -> Histogram:
