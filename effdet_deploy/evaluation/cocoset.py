@@ -163,7 +163,7 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except KeyError as error:
         raise DataError(f"An entry of the annotations '{path}' has no {error}.", _FORM) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"The annotations '{path}' are not in COCO form: {error}.", _FORM
         ) from error
