@@ -23,7 +23,7 @@ from effdet_deploy.diagnosis.open_reference import (
 from effdet_deploy.diagnosis.symptoms import find_causes
 from effdet_deploy.errors import UsageError
 from effdet_deploy.evaluation.accuracy import difference, measure, require_pycocotools
-from effdet_deploy.evaluation.predictions import joined_to
+from effdet_deploy.evaluation.predictions import joined_to, notes_on
 from effdet_deploy.evaluation.soundness import doubts_about
 from effdet_deploy.parity.breakdown import Breakdown, break_down, coco_results
 from effdet_deploy.parity.comparison import compare_all
@@ -33,9 +33,8 @@ from effdet_deploy.parity.verdict import without_non_finite
 from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.pictures import Pictures
     from effdet_deploy.diagnosis.bisecting import Bisection, Kind
     from effdet_deploy.diagnosis.locating import LayerReport
@@ -188,7 +187,8 @@ def compare_files(
             shown = pictures or own_pictures(specs[candidates[0]].input)
         else:
             shown = dataset.pictures
-        notes, doubts = _said_of(dataset, specs.values())
+        notes = () if dataset is None else notes_on(dataset, specs.values())
+        doubts = () if dataset is None else doubts_about(dataset)
         theirs = open_references(reference, specs, chosen, stack)
         for path, spec in specs.items() if layers else ():
             require_one_size(path, spec.input, theirs[path].spec.input)
@@ -227,17 +227,6 @@ def _require_possible(
         require_layers(candidates, reference)
     if dataset is not None:
         require_pycocotools()
-
-
-def _said_of(
-    dataset: CocoSet | None, specs: Iterable[DetectorSpec]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return what is to be known of a set and how classes were joined, and what is doubtful."""
-    if dataset is None:
-        return (), ()
-    joined = [joined_to(spec, dataset).note for spec in specs]
-    notes = tuple(dict.fromkeys(filter(None, (*dataset.remarks, *joined))))
-    return notes, doubts_about(dataset)
 
 
 def _compare_groups(

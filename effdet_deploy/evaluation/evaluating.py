@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.evaluation.accuracy import Accuracy, Difference, difference, measure
-from effdet_deploy.evaluation.predictions import joined_to, predict
+from effdet_deploy.evaluation.predictions import joined_to, notes_on, predict
 from effdet_deploy.evaluation.soundness import doubts_about
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def evaluate(
         of_common = [ap for category, ap in accuracy.by_category.items() if category not in lacking]
         common = sum(of_common) / len(of_common) if lacking and of_common else None
         models.append(Evaluated(name, accuracy, against, lacking, common))
-    notes = [*dataset.remarks, *(each.note for each in joined.values() if each.note)]
+    notes = list(notes_on(dataset, (detector.spec for detector in detectors.values())))
     for each in models:
         if each.ap_common is not None:
             names = ", ".join(dataset.categories[number] for number in each.lacking)
@@ -114,6 +114,4 @@ def evaluate(
                 f"{Path(each.name).name} has no class for {names}; over the other categories its "
                 f"mAP is {100 * each.ap_common:.2f}."
             )
-    return Evaluation(
-        len(dataset), dataset.categories, tuple(models), tuple(dict.fromkeys(notes)), doubts
-    )
+    return Evaluation(len(dataset), dataset.categories, tuple(models), tuple(notes), doubts)

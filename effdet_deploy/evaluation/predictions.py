@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from effdet_deploy.evaluation.classmap import join_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.detector import Detector
@@ -24,6 +24,16 @@ def joined_to(spec: DetectorSpec, dataset: CocoSet) -> ClassMap:
         DataError: the classes and the categories cannot be joined.
     """
     return join_classes(spec, dataset.categories, dataset.class_map)
+
+
+def notes_on(dataset: CocoSet, specs: Iterable[DetectorSpec]) -> tuple[str, ...]:
+    """Say what was left out of a set, and how the classes of models were joined to it.
+
+    Raises:
+        DataError: the classes of one and the categories cannot be joined.
+    """
+    joined = (joined_to(spec, dataset).note for spec in specs)
+    return tuple(dict.fromkeys(filter(None, (*dataset.remarks, *joined))))
 
 
 def predict(

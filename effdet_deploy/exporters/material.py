@@ -10,7 +10,7 @@ from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.errors import DataError
 from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
-from effdet_deploy.evaluation.predictions import joined_to
+from effdet_deploy.evaluation.predictions import notes_on
 from effdet_deploy.evaluation.soundness import doubts_about
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES, calibration_pictures
 from effdet_deploy.precision.precisionfile import require_precision_file
@@ -63,9 +63,9 @@ class Material:
             if each.unreadable
         ]
         if self.evaluation is not None:
-            said += [*self.evaluation.remarks, joined_to(spec, self.evaluation).note]
+            said += notes_on(self.evaluation, [spec])
             said += [f"The mAP means nothing: {each}" for each in doubts_about(self.evaluation)]
-        return tuple(filter(None, said))
+        return tuple(said)
 
 
 def _readable(pictures: Pictures, spec: InputSpec, least: int) -> Pictures:

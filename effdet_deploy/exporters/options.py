@@ -205,11 +205,6 @@ class ExportOptions:
             self.soft_nms and self.nms != "none",
         )
         yield (
-            "--labels-by says which outputs the ids of --labels are of, and there are no --labels.",
-            "Pass both, or leave --labels-by out.",
-            self.labels_by is not None and self.labels is None,
-        )
-        yield (
             "--calibration only serves a reduced precision, and the export is FP32.",
             "Add --fp16 or --int8, or leave --calibration out.",
             self.calibration is not None and self.precision == "fp32",
@@ -220,17 +215,13 @@ class ExportOptions:
             ("--eval-data", self.eval_data),
             ("--eval-images", self.eval_images),
             ("--precision", self.precision_file),
+            ("--int8-range", None if self.int8_range == "portable" else self.int8_range),
         ):
             yield (
                 f"{option} only serves --int8, and the export is {self.precision.upper()}.",
                 f"Add --int8, or leave {option} out.",
                 value is not None and not is_int8,
             )
-        yield (
-            f"--int8-range only serves --int8, and the export is {self.precision.upper()}.",
-            "Add --int8, or leave --int8-range out.",
-            self.int8_range == "full" and not is_int8,
-        )
         yield (
             "--int8 needs pictures to calibrate on.",
             "Pass --calibration with a folder of pictures like those the detector will see.",
@@ -244,16 +235,15 @@ class ExportOptions:
             "Pass both, or leave both out.",
             (self.max_map_drop is None) != (self.eval_data is None),
         )
-        yield (
-            "--eval-images holds the pictures of --eval-data, which was not given.",
-            "Pass both, or leave --eval-images out.",
-            self.eval_images is not None and self.eval_data is None,
-        )
-        yield (
-            "--class-map joins classes to the categories of --eval-data, which was not given.",
-            "Pass both, or leave --class-map out.",
-            self.class_map is not None and self.eval_data is None,
-        )
+        data = self.eval_data
+        for option, given, does, needed in (
+            ("--labels-by", self.labels_by, "reads the ids of --labels", self.labels),
+            ("--eval-images", self.eval_images, "holds the pictures of --eval-data", data),
+            ("--class-map", self.class_map, "joins classes to --eval-data", data),
+        ):
+            lacks = given is not None and needed is None
+            text = f"{option} {does}, which was not given."
+            yield text, f"Pass both, or leave {option} out.", lacks
         yield (
             "--precision FILE says what is INT8, and --max-map-drop would search for it.",
             "Leave one of them out.",

@@ -71,5 +71,5 @@ def test_a_budget_on_boxes_that_are_not_of_the_pictures_is_said_to_mean_nothing(
 def test_a_class_map_without_a_set_is_refused():
     with pytest.raises(UsageError, match="--class-map joins"):
         ExportOptions(class_map="by-name")
-    with pytest.raises(UsageError, match="there are no --labels"):
+    with pytest.raises(UsageError, match="--labels-by reads the ids of --labels, which"):
         ExportOptions(labels_by="rank")
