@@ -183,10 +183,8 @@ def compare_files(
         settings = dataclasses.asdict(chosen)
         ours: dict[Path, Side] = {path: open_side(path, stack, **settings) for path in candidates}
         specs = {path: side.spec for path, side in ours.items()}
-        if dataset is None:
-            shown = pictures or own_pictures(specs[candidates[0]].input)
-        else:
-            shown = dataset.pictures
+        shown = pictures or own_pictures(specs[candidates[0]].input)
+        shown = shown if dataset is None else dataset.pictures
         notes = () if dataset is None else notes_on(dataset, specs.values())
         doubts = () if dataset is None else doubts_about(dataset)
         theirs = open_references(reference, specs, chosen, stack)

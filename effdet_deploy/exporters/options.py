@@ -241,9 +241,8 @@ class ExportOptions:
             ("--eval-images", self.eval_images, "holds the pictures of --eval-data", data),
             ("--class-map", self.class_map, "joins classes to --eval-data", data),
         ):
-            lacks = given is not None and needed is None
-            text = f"{option} {does}, which was not given."
-            yield text, f"Pass both, or leave {option} out.", lacks
+            rule = f"{option} {does}, which was not given.", f"Pass both, or leave {option} out."
+            yield (*rule, given is not None and needed is None)
         yield (
             "--precision FILE says what is INT8, and --max-map-drop would search for it.",
             "Leave one of them out.",
