@@ -81,7 +81,9 @@ BUILD: Table = {
 }
 EXPORT: Table = {
     "variant": _option(
-        str | None, None, "d0…d7x, lite0…lite4, q0…q2 or any effdet name; default: the weights'."
+        str | None,
+        None,
+        "d0…d7x, lite0…lite4, q0…q2, phi:2.5 or any effdet name; default: the weights'.",
     ),
     "config": _option(
         _FILE, "FILE", "JSON with config fields to override: effdet_deploy.pytorch.network.config."

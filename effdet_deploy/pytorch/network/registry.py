@@ -1,4 +1,4 @@
-"""The 47 named configurations of effdet 0.4.1, and the short names.
+"""The 47 named configurations of effdet 0.4.1, the short names, and the sizes between them.
 
 The table is ``configurations.toml``.
 """
@@ -10,11 +10,14 @@ import re
 import tomllib
 from importlib import resources
 
-from effdet_deploy.errors import UnknownNameError
+from effdet_deploy.errors import UnknownNameError, UsageError
 from effdet_deploy.pytorch.network.config import ModelConfig
+from effdet_deploy.pytorch.network.scaling import MAX_PHI, compound_scale
 
 _RELEASE = "https://github.com/rwightman/efficientdet-pytorch/releases/download/v0.1/"
 _SHORT_NAME = re.compile(r"(?:d[0-6](?:_ap)?|d7x?|lite\d+x?)$")
+SCALED = "phi:"
+"""Before the coefficient of a size that has no name."""
 
 
 @functools.cache
@@ -37,9 +40,15 @@ def list_models() -> list[str]:
 def resolve_name(name: str) -> str:
     """Return a full name: ``d2`` is ``tf_efficientdet_d2``, ``q0`` is ``efficientdet_q0``.
 
+    ``phi:2.5`` is the size between D2 and D3; ``phi:2`` is D2.
+
     Raises:
         UnknownNameError: there is no such variant; the nearest names are given.
+        UsageError: a coefficient that is no number, or not from 0 to 7.
     """
+    if name.startswith(SCALED):
+        phi = _coefficient(name)
+        return f"tf_efficientdet_d{phi:g}" if phi.is_integer() else f"{SCALED}{phi:g}"
     configs = _configs()
     for candidate in (name, _lengthened(name)):
         if candidate in configs:
@@ -54,6 +63,41 @@ def _lengthened(name: str) -> str:
     return ("tf_efficientdet_" if _SHORT_NAME.match(name) else "efficientdet_") + name
 
 
+def _coefficient(name: str) -> float:
+    """Return the number of ``phi:2.5``."""
+    text = name.removeprefix(SCALED)
+    try:
+        # No more digits than the name shows.
+        phi = round(float(text), 3)
+    except ValueError:
+        phi = -1.0
+    if not 0 <= phi <= MAX_PHI:
+        raise UsageError(
+            f"The variant {SCALED}φ takes a number from 0 to {MAX_PHI}, not '{text}'.",
+            f"Try {SCALED}2.5, which lies between d2 and d3.",
+        )
+    return phi
+
+
 def get_config(name: str) -> ModelConfig:
-    """Return the registered configuration of a full or short name; raises as resolve_name."""
-    return _configs()[resolve_name(name)]
+    """Return the configuration of a full or short name, or of a coefficient.
+
+    Raises as :func:`resolve_name`.
+    """
+    full = resolve_name(name)
+    if not full.startswith(SCALED):
+        return _configs()[full]
+    phi = _coefficient(full)
+    scale = compound_scale(phi)
+    # What does not scale is that of the next smaller one: from D6 on, sums without weights.
+    return _configs()[f"tf_efficientdet_d{int(phi)}"].replace(
+        {
+            "name": full,
+            "url": "",
+            "backbone_name": f"tf_efficientnet_b{scale.backbone}",
+            "image_size": scale.image_side,
+            "fpn_channels": scale.fpn_channels,
+            "fpn_cell_repeats": scale.fpn_cell_repeats,
+            "box_class_repeats": scale.box_class_repeats,
+        }
+    )

@@ -11,7 +11,12 @@ from effdet_deploy.errors import UsageError, WeightsError
 from effdet_deploy.pytorch.network.config import ModelConfig
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.random_weights import randomize
-from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
+from effdet_deploy.pytorch.network.registry import (
+    SCALED,
+    get_config,
+    list_models,
+    resolve_name,
+)
 from effdet_deploy.pytorch.weights.adoption import NAME, adopt_module
 from effdet_deploy.pytorch.weights.agreement import settle
 from effdet_deploy.pytorch.weights.anchor_evidence import with_anchors
@@ -118,7 +123,8 @@ def build_model(
         if weights == RANDOM:
             model = EfficientDet(base.replace(options))
             randomize(model, seed)
-            return _loaded(model, base, CheckpointMetadata(), f"random weights, seed {seed}")
+            loaded = _loaded(model, base, CheckpointMetadata(), f"random weights, seed {seed}")
+            return dataclasses.replace(loaded, notes=_about_scale(model.config))
         variant, weights = base.name, published_url(base)
         if options.get("num_classes", base.num_classes) != base.num_classes:
             raise UsageError(
@@ -149,6 +155,20 @@ def loaded_module(module: nn.Module, preprocessing: Mapping[str, Any] | None = N
     soft = bool(getattr(given.bench, "soft_nms", False))
     loaded = dataclasses.replace(loaded, config=model.config.replace(preprocessing or {}))
     return dataclasses.replace(loaded, notes=notes, given=given, max_detections=rows, soft_nms=soft)
+
+
+def _about_scale(config: ModelConfig) -> tuple[str, ...]:
+    """Say what a coefficient came to, which no name tells."""
+    if not config.name.startswith(SCALED):
+        return ()
+    height, width = config.image_size
+    said = (
+        f"{config.name} is {config.fpn_channels} channels in {config.fpn_cell_repeats} pyramid "
+        f"cells, {config.box_class_repeats} repeats in the heads and {height}x{width} pixels, by "
+        f"EfficientDet's equations; its backbone is the nearest there is, {config.backbone_name}. "
+        "There are no trained weights of it: these are random."
+    )
+    return (said,)
 
 
 def published_url(config: ModelConfig) -> str:
