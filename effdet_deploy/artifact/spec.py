@@ -47,7 +47,10 @@ MAX_BATCH = 1024
 MAX_ANCHORS = 1 << 24
 """At the finest level, where three quarters of them are; D7x has 330,000."""
 
-Side = Annotated[int, Within(1, 16_384)]
+MAX_SIDE = 16_384
+"""Pixels along one side of what goes in."""
+
+Side = Annotated[int, Within(1, MAX_SIDE)]
 Level = Annotated[int, Within(0, 16)]
 Byte = Annotated[int, Within(0, 255)]
 Share = Annotated[float, Within(0, 1)]
@@ -93,8 +96,13 @@ class InputSpec:
     def shape(self, batch: int) -> tuple[int, int, int, int]:
         """Return the shape of the input tensor for ``batch`` images."""
         if self.kind == "uint8":
-            return (batch, self.height, self.width, self.channels)
+            return (batch, *self.taken_size, self.channels)
         return (batch, self.channels, self.height, self.width)
+
+    @property
+    def taken_size(self) -> tuple[int, int]:
+        """(height, width) of the pictures that go in: of frames, or of the network's input."""
+        return self.source_size or (self.height, self.width)
 
     @property
     def channels(self) -> int:

@@ -19,5 +19,5 @@ SEED = 512
 def sample_batch(spec: DetectorSpec, batch: int) -> NDArray[Any]:
     """Return ``batch`` seeded pictures as the model takes them."""
     takes = spec.input
-    pictures = structured_pictures(batch, takes.height, takes.width, SEED, takes.channels)
+    pictures = structured_pictures(batch, *takes.taken_size, SEED, takes.channels)
     return to_input(pictures, takes)

@@ -91,8 +91,9 @@ def export_options(given: Mapping[str, Any]) -> ExportOptions:
         overrides = read_json_object(given["config"], "The config file", remedy)
     options = {each.name: given[each.name] for each in fields(ExportOptions) if each.name in given}
     options["image_size"] = parse_image_size(size) if (size := given["image_size"]) else None
-    size = given["frame_size"]
-    options["frame_size"] = parse_image_size(size, "--frame-size") if size else None
+    for name in ("frame_size", "source_size"):
+        word, size = f"--{name.replace('_', '-')}", given[name]
+        options[name] = parse_image_size(size, word) if size else None
     options["overrides"] = overrides
     for name, kind in (("mean", float), ("std", float), ("fill", int)):
         text = given[name]

@@ -103,6 +103,9 @@ EXPORT: Table = {
     "fp16": _option(bool, None, "FP16 graph; needs --target.", "--fp16"),
     "int8": _option(bool, None, "INT8 graph; needs --target.", "--int8"),
     "target": _option(str | None, None, "tensorrt, openvino, onnxruntime or deepstream."),
+    "source_size": _option(
+        str | None, "HxW", "Frames of this size go in, boxes in their pixels come out."
+    ),
     "frame_size": _option(
         str | None, "HxW", "With --target deepstream: the frames that nvstreammux gives."
     ),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from effdet_deploy.artifact.placement import heads_placement
 from effdet_deploy.artifact.spec import INPUT_NAME, ClassSpec
 from effdet_deploy.detection.detections import Detections
 from effdet_deploy.detection.images import is_image_source, load_image
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.placement import Placement
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.images import ImageSource
-    from effdet_deploy.detection.letterbox import Placement
     from effdet_deploy.detection.thresholds import ScoreThreshold
     from effdet_deploy.runtimes.adapter import Runtime
 
@@ -205,6 +206,8 @@ class Detector:
         self, images: list[NDArray[np.uint8]], floor: float | NDArray[np.float32]
     ) -> list[Detections]:
         batch, placements = prepare_batch(images, self.spec.input)
+        if self.spec.output.nms == "none":
+            placements = [heads_placement(self.spec.input, each) for each in placements]
         # The last picture is repeated until the batch is as large as the model asks.
         missing = max(0, self.spec.batch.minimum - len(batch))
         outputs = self.detect_prepared(

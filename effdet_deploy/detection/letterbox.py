@@ -1,71 +1,21 @@
-"""A picture of any size in the network's input, and the way back from its boxes."""
+"""Pictures of any size brought into what a graph takes."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.detection.resampling import resize
+from effdet_deploy.artifact.placement import place, taken_input
+from effdet_deploy.artifact.resampling import resize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.placement import Placement
     from effdet_deploy.artifact.spec import InputSpec
-
-Float = TypeVar("Float", np.float32, np.float64)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a picture lies in the network's input: input = picture · scale + offset on each axis.
-
-    Attributes:
-        image: (height, width) of the picture.
-        content: (height, width) of the scaled picture.
-        scale: (x, y) network pixels per pixel of the picture.
-        offset: (x, y) network pixels left of and above it.
-    """
-
-    image: tuple[int, int]
-    content: tuple[int, int]
-    scale: tuple[float, float]
-    offset: tuple[int, int] = (0, 0)
-
-    def to_image(self, boxes: NDArray[Float]) -> NDArray[Float]:
-        """Map xyxy ``boxes`` ``[n,4]`` from network to original pixels, in their own precision."""
-        x, y = self.scale
-        shrink = np.array([1 / x, 1 / y] * 2).astype(boxes.dtype)
-        mapped: NDArray[Float] = (boxes - np.array(self.offset * 2, boxes.dtype)) * shrink
-        return mapped
-
-    def clipped(self, boxes: NDArray[Float]) -> NDArray[Float]:
-        """Map ``boxes`` as :meth:`to_image` does, and clip them to the picture."""
-        height, width = self.image
-        limits = np.array([width, height, width, height], dtype=boxes.dtype)
-        inside: NDArray[Float] = np.clip(self.to_image(boxes), boxes.dtype.type(0), limits)
-        return inside
-
-
-def place(spec: InputSpec, rows: int, columns: int) -> Placement:
-    """Return where a picture of ``rows`` x ``columns`` comes to lie, by the rule of ``spec``.
-
-    ``letterbox`` is effdet's ``ResizePad``: one scale, the scaled size truncated. A side that would
-    vanish (a very long or a tiny image) keeps one pixel, where effdet fails.
-    """
-    down, across = spec.height / rows, spec.width / columns
-    if spec.resize == "stretch":
-        return Placement((rows, columns), (spec.height, spec.width), (across, down))
-    scale = min(down, across)
-    height, width = (max(1, math.floor(each * scale)) for each in (rows, columns))
-    left, top = (0, 0)
-    if spec.resize == "center":
-        left, top = (spec.width - width) // 2, (spec.height - height) // 2
-    return Placement((rows, columns), (height, width), (scale, scale), (left, top))
 
 
 def letterbox(image: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uint8], Placement]:
@@ -80,7 +30,7 @@ def letterbox(image: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uin
     scaled = resize(image, *placed.content, spec.interpolation)
     canvas = np.empty((spec.height, spec.width, image.shape[2]), dtype=np.uint8)
     canvas[...] = spec.fill
-    (left, top), (height, width) = placed.offset, placed.content
+    (left, top), (height, width) = map(int, placed.offset), placed.content
     canvas[top : top + height, left : left + width] = scaled
     return canvas, placed
 
@@ -94,7 +44,8 @@ def prepare_batch(
         ``[N,H,W,C]`` uint8, or ``[N,C,H,W]`` float32 for ``float255`` and ``normalized``, in the
         spec's channel order; and the place of each image in it.
     """
-    fitted = [letterbox(image, spec) for image in images]
+    taken = taken_input(spec)
+    fitted = [letterbox(image, taken) for image in images]
     return to_input(np.stack([canvas for canvas, _ in fitted]), spec), [each for _, each in fitted]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from effdet_deploy.artifact.placement import taken_input
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.errors import ImageError
@@ -50,7 +51,8 @@ class Pictures:
             ImageError: one cannot be read.
         """
         images = (load_image(source, spec.channels) for source in self.sources[:count])
-        return [letterbox(image, spec)[0] for image in images]
+        taken = taken_input(spec)
+        return [letterbox(image, taken)[0] for image in images]
 
     def decoded(self, spec: InputSpec) -> Pictures:
         """Return the first :data:`MAX_FOUND` of them, letterboxed; to read those costs nothing.
@@ -59,6 +61,7 @@ class Pictures:
         """
         canvases: dict[int, NDArray[np.uint8]] = {}
         unreadable = []
+        taken = taken_input(spec)
         for place, source in enumerate(self.sources):
             if len(canvases) == MAX_FOUND:
                 break
@@ -67,7 +70,7 @@ class Pictures:
             except ImageError as error:
                 unreadable.append(str(error))
             else:
-                canvases[place] = letterbox(picture, spec)[0]
+                canvases[place] = letterbox(picture, taken)[0]
         names = tuple(self.names[place] for place in canvases)
         return Pictures(names, tuple(canvases.values()), tuple(unreadable))
 
@@ -81,7 +84,7 @@ class Pictures:
 
 def own_pictures(spec: InputSpec, count: int = COUNT) -> Pictures:
     """Return ``count`` structured pictures in the size of ``spec``, the same ones every time."""
-    made = structured_pictures(count, spec.height, spec.width, SEED, spec.channels)
+    made = structured_pictures(count, *spec.taken_size, SEED, spec.channels)
     return Pictures(tuple(f"structured picture {index}" for index in range(count)), tuple(made))
 
 

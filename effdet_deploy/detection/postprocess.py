@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.placement import box_limits
 from effdet_deploy.artifact.spec import DETECTION_OUTPUTS
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def finish_heads(
 def _finish_image(
     logits: Floats, regression: Floats, anchors: Floats, spec: DetectorSpec
 ) -> tuple[Floats, Floats, Integers]:
-    output, frame = spec.output, spec.input.frame_area
+    output, frame = spec.output, box_limits(spec.input)
     rows, classes = top_candidates(logits, output.candidates)
     scores = sigmoid(logits[rows, classes])
     strong = scores >= output.score_threshold

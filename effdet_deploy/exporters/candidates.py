@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from effdet_deploy.artifact.placement import box_limits
 from effdet_deploy.artifact.spec import EFFDET_CANDIDATES, PLUGIN_CANDIDATES, enough_candidates
 from effdet_deploy.parity.side import ask, reach_of
 
@@ -72,6 +73,6 @@ def _nms_form(spec: DetectorSpec, options: ExportOptions, candidates: int) -> Nm
     """Return how the static NMS is written; on a GPU, one matrix has the fewest kernels."""
     is_large = candidates > MATRIX_CANDIDATES and options.nms_steps is None
     # Row by row, what lies outside of a frame would take the places of rows inside.
-    if is_large and options.nms == "static" and spec.input.frame_area is None:
+    if is_large and options.nms == "static" and box_limits(spec.input) is None:
         return "greedy"
     return "matrix" if options.engine == "tensorrt" else "blocks"

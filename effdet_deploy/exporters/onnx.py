@@ -50,6 +50,7 @@ def export(
     progress: Progress,
 ) -> Artifact:
     """Export to ``output``, an ``.onnx`` file; see :func:`effdet_deploy.exporters.export`."""
+    from effdet_deploy.pytorch.graph.resizing import cost_notes
     from effdet_deploy.pytorch.reference import reference_of
 
     source = load_source(variant_or_model, options, progress)
@@ -68,7 +69,7 @@ def export(
         staged = directory / output.name
         traced = before_plugin(asked)
         spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
-        notes = (*source.notes, *of_pictures, *settled, *notes)
+        notes = (*source.notes, *cost_notes(spec.input), *of_pictures, *settled, *notes)
         spec, more = lower_precision(staged, spec, options, material, progress)
         notes += more
         if asked.output.nms == "plugin":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from effdet_deploy.artifact.labels import RULES
 from effdet_deploy.artifact.spec import (
     MAX_BATCH,
+    MAX_SIDE,
     PLUGIN_CANDIDATES,
     BatchSpec,
     BoxFormat,
@@ -33,7 +34,6 @@ Number = TypeVar("Number", int, float)
 DEFAULT_NMS_STEPS = 16
 DEFAULT_OPSET = 20
 MIN_OPSET, MAX_OPSET = 18, 23
-MAX_FRAME = 16_384
 MIN_INT8_OPSET = 19
 """The first in which quantisers take float16 scales."""
 PRECISIONS = get_args(Precision)
@@ -66,6 +66,7 @@ class ExportOptions:
     precision: Precision = "fp32"
     target: Target | Literal["deepstream"] | None = None
     frame_size: tuple[int, int] | None = None
+    source_size: tuple[int, int] | None = None
     calibration: Path | None = None
     max_map_drop: float | None = None
     eval_data: Path | None = None
@@ -228,6 +229,7 @@ class ExportOptions:
             is_int8 and self.calibration is None,
         )
         yield from self._unfit_for_deepstream()
+        yield from self._unfit_for_frames()
         wanted, opset = f"{MIN_INT8_OPSET} or more for --int8", self.opset
         yield limit("--opset", wanted, opset, not is_int8 or opset >= MIN_INT8_OPSET)
         yield (
@@ -261,7 +263,7 @@ class ExportOptions:
         # nvinfer scales frames of even sides, and leaves the last row or column of others out.
         sides = self.frame_size or (2, 2)
         wanted, size = "even, from 2 to 16384", "x".join(map(str, sides))
-        holds = all(0 < each <= MAX_FRAME and each % 2 == 0 for each in sides)
+        holds = all(0 < each <= MAX_SIDE and each % 2 == 0 for each in sides)
         yield limit("--frame-size", wanted, size, holds)
         yield (
             f"DeepStream gives float pictures of 0 to 255, and --input is {self.input_kind}.",
@@ -272,6 +274,26 @@ class ExportOptions:
             f"For DeepStream the graph clips the boxes, and --nms {self.nms} leaves none in it.",
             "Choose --nms static or --nms onnx.",
             is_for_it and self.nms in ("none", "plugin"),
+        )
+
+    def _unfit_for_frames(self) -> Iterator[Rule]:
+        resizes, sides = self.source_size is not None, self.source_size or (1, 1)
+        wanted, given = f"from 1x1 to {MAX_SIDE}x{MAX_SIDE}", "x".join(map(str, sides))
+        yield limit("--source-size", wanted, given, all(1 <= each <= MAX_SIDE for each in sides))
+        yield (
+            f"--source-size takes frames as uint8, and --input is {self.input_kind}.",
+            "Leave --input out, or resize in your program and leave --source-size out.",
+            resizes and self.input_kind != "uint8",
+        )
+        yield (
+            "--source-size has the graph resize frames, and DeepStream scales them itself.",
+            "For DeepStream pass --frame-size alone.",
+            resizes and self.target == "deepstream",
+        )
+        yield (
+            "--nms plugin gives boxes in network pixels, and --source-size asks for the frame's.",
+            "Choose --nms static.",
+            resizes and self.nms == "plugin",
         )
 
     def require_fits(self, suffix: str) -> None:

@@ -201,6 +201,7 @@ def specification_of(
         ),
         input_kind=options.graph_input,
         frame_size=options.frame_size,
+        source_size=options.source_size,
         channel_order=options.channel_order,
         precision=options.precision_spec,
         batch=options.batch,

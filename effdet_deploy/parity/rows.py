@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.placement import Placement
     from effdet_deploy.artifact.spec import BoxFormat, DetectorSpec, OutputSpec
-    from effdet_deploy.detection.letterbox import Placement
 
 _XYXY = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 _PAIR_ROWS = 512

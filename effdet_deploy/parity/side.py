@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from effdet_deploy.artifact.placement import heads_placement
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, channel_places
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import prepare_batch
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from effdet_deploy.artifact.placement import Placement
     from effdet_deploy.artifact.spec import DetectorSpec
-    from effdet_deploy.detection.letterbox import Placement
     from effdet_deploy.parity.rows import Rows
     from effdet_deploy.runtimes.adapter import Runtime
 
@@ -168,7 +169,7 @@ class Answer:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
             rows = nms_inputs(self.heads[_LOGITS][0], self.heads[_CODES][0], self.spec)
-        return rows.in_picture(self.placed)
+        return rows.in_picture(heads_placement(self.spec.input, self.placed))
 
 
 def reach_of(answer: Answer, floor: float = 0.0) -> int:
@@ -238,13 +239,16 @@ def answers(
             raise InputError(f"{name} came back for {got} images instead of {batch}.")
     # An overflow shows up as a row that is not finite; numpy need not warn of it as well.
     with np.errstate(over="ignore", invalid="ignore"):
+        places = list(placed)
+        if spec.output.nms == "none":
+            places = [heads_placement(spec.input, each) for each in placed]
         if detections is None and heads is not None:
             detections = finish_heads(heads[_LOGITS], heads[_CODES], spec)
         rows = rows_from_outputs(detections or {}, spec.output.box_format)
     return [
         Answer(
             spec,
-            rows[index].in_picture(each),
+            rows[index].in_picture(places[index]),
             {name: head[index : index + 1] for name, head in heads.items()} if heads else None,
             each,
         )

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from effdet_deploy.artifact.anchors import anchor_count
+from effdet_deploy.artifact.placement import place
+from effdet_deploy.artifact.resampling import resize, resize_exactly
 from effdet_deploy.artifact.spec import (
     DETECTION_OUTPUTS,
     EFFDET_CANDIDATES,
@@ -111,7 +113,8 @@ class EagerReference:
     def _run(
         self, network: Callable[[Tensor], Any], batch: NDArray[Any], dtype: torch.dtype
     ) -> Heads:
-        pixels = torch.from_numpy(normalize(batch, self.spec.input))
+        exactly = dtype == torch.float64
+        pixels = torch.from_numpy(normalize(batch, self.spec.input, exactly=exactly))
         runs = []
         with torch.no_grad():
             # One image at a time bounds the memory that a large network takes.
@@ -215,8 +218,27 @@ def reference_of(source: LoadedModel, spec: DetectorSpec) -> EagerReference:
     return GivenReference(source.given, source.model, spec)
 
 
-def normalize(batch: NDArray[Any], spec: InputSpec) -> NDArray[np.float64]:
-    """Return graph inputs of any kind as the network takes them, float64 ``[N,C,H,W]``."""
+def _network_input(frame: NDArray[np.uint8], spec: InputSpec, *, exactly: bool) -> NDArray[Any]:
+    """Bring a frame ``[h,w,C]`` to ``[H,W,C]``: with Pillow, or without its fixed point."""
+    placed = place(spec, *frame.shape[:2])
+    (left, top), (height, width) = map(int, placed.offset), placed.content
+    canvas = np.empty((spec.height, spec.width, spec.channels))
+    canvas[:] = np.array(spec.fill)[spec.passed_channels]
+    canvas[top : top + height, left : left + width] = (resize_exactly if exactly else resize)(
+        frame, height, width, spec.interpolation
+    )
+    return canvas
+
+
+def normalize(
+    batch: NDArray[Any], spec: InputSpec, *, exactly: bool = False
+) -> NDArray[np.float64]:
+    """Return graph inputs of any kind as the network takes them, float64 ``[N,C,H,W]``.
+
+    Frames are resized as their training did it, or ``exactly``: in float64 where that rounds.
+    """
+    if spec.source_size is not None:
+        batch = np.stack([_network_input(frame, spec, exactly=exactly) for frame in batch])
     if spec.kind == "uint8":
         batch = batch.transpose(0, 3, 1, 2)
     pixels = batch[:, spec.passed_channels].astype(np.float64)

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from effdet_deploy.artifact.placement import Placement, place
 from effdet_deploy.artifact.spec import InputSpec
-from effdet_deploy.detection.letterbox import Placement, letterbox, place, prepare_batch
+from effdet_deploy.detection.letterbox import letterbox, prepare_batch
 
 FILL = (124, 116, 104)
 # Boxes are float32 and go through one multiplication each way.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from effdet_deploy.detection.resampling import axis_weights, resize
+from effdet_deploy.artifact.resampling import axis_weights, resize
 
 RECORDED = Path(__file__).with_name("opencv_linear.npz")
 """What ``cv2.resize(noise(...), (width, height), interpolation=cv2.INTER_LINEAR)`` of OpenCV 5.0

@@ -15,6 +15,7 @@ from effdet_deploy.pytorch.graph.decode import (
 from effdet_deploy.pytorch.graph.folded_heads import AnchorRows
 from effdet_deploy.pytorch.graph.nms import CPU_BLOCKS, GreedyNms, OnnxNms, StaticNms
 from effdet_deploy.pytorch.graph.preprocess import Preprocess
+from effdet_deploy.pytorch.graph.resizing import FrameBoxes
 
 
 class HeadsPipeline(nn.Module):
@@ -70,8 +71,12 @@ class Postprocess(nn.Module):
         # Positive, falling with the rank, and exact in float32: a sortable stand-in for "first".
         precedence = torch.arange(output.candidates, 0, -1, dtype=torch.float32)
         self.register_buffer("precedence", precedence, persistent=False)
-        self.clips = spec.input.frame_area is not None
-        frame = torch.tensor(spec.input.frame_area or (0, 0, 0, 0), dtype=torch.float32)
+        limits = spec.input.frame_area
+        self.to_frame: nn.Module = nn.Identity()
+        if spec.input.source_size is not None:
+            self.to_frame, limits = FrameBoxes(spec.input), (0, 0, *spec.input.source_size)
+        self.clips = limits is not None
+        frame = torch.tensor(limits or (0, 0, 0, 0), dtype=torch.float32)
         self.register_buffer("frame", frame, persistent=False)
 
     def forward(
@@ -92,7 +97,7 @@ class Postprocess(nn.Module):
             if self.clips:
                 # After NMS: which boxes overlap is not to depend on where the frame ends.
                 low, high = self.frame[:2], self.frame[2:]
-                corners = boxes.unflatten(2, (2, 2)).maximum(low).minimum(high)
+                corners = self.to_frame(boxes).unflatten(2, (2, 2)).maximum(low).minimum(high)
                 sides = corners[:, :, 1] - corners[:, :, 0]
                 keep = keep * (sides[..., 0] * sides[..., 1] > 0)
                 boxes = corners.flatten(2)

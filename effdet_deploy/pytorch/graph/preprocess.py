@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from effdet_deploy.artifact.spec import InputSpec
+from effdet_deploy.pytorch.graph.resizing import FrameResize
 
 
 class Preprocess(nn.Module):
@@ -20,26 +21,35 @@ class Preprocess(nn.Module):
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.channels_last = spec.kind == "uint8"
+        self.channels_last = spec.kind == "uint8" and spec.source_size is None
         self.center = spec.kind != "normalized"
         mean = 255 * torch.tensor(spec.mean)[spec.passed_channels]
+        fill = torch.tensor(spec.fill)[spec.passed_channels]
+        self.frames: nn.Module = nn.Identity()
         # A row of pixels: engines are slow at broadcasting a few numbers along the last axis.
         row = mean.repeat(1, 1, spec.width, 1)
         mean = row if self.channels_last else mean.view(1, -1, 1, 1)
+        if spec.source_size is not None:
+            resize = FrameResize(spec)
+            # Its padding is 0, which the network is to see as the fill color.
+            mean = mean - resize.padded(fill)
+            self.frames = resize
         self.register_buffer("mean", mean, persistent=False)
-        # Of float255 alone: no other input has frames.
+        # Of float255 alone: no other input has such frames.
         self.refills = spec.frame_area is not None
         top, left, bottom, right = spec.frame_area or (0, 0, 0, 0)
         free = torch.ones(1, 1, spec.height, spec.width, dtype=torch.bool)
         free[..., top:bottom, left:right] = False
-        fill = torch.tensor(spec.fill)[spec.passed_channels]
         self.register_buffer("free", free, persistent=False)
         self.register_buffer("fill", fill.view(1, -1, 1, 1).to(torch.float32), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map ``[N,H,W,C]`` uint8, or ``[N,C,H,W]`` float32, to ``[N,C,H,W]`` float32."""
+        """Map ``[N,H,W,C]`` uint8, or ``[N,C,H,W]`` float32, to ``[N,C,H,W]`` float32.
+
+        Frames that are resized here are ``[N,h,w,C]`` uint8.
+        """
         # Nothing may touch uint8 before the cast: TensorRT takes no other operation on it.
-        images = images.to(torch.float32)
+        images = self.frames(images.to(torch.float32))
         if self.refills:
             images = torch.where(self.free, self.fill, images)
         if self.center:

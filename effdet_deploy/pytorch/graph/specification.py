@@ -29,6 +29,7 @@ def describe(
     input_kind: InputKind = "uint8",
     channel_order: ChannelOrder = "rgb",
     frame_size: tuple[int, int] | None = None,
+    source_size: tuple[int, int] | None = None,
     **fields: Any,
 ) -> DetectorSpec:
     """Return the spec of a model; ``base`` is the variant's registered config.
@@ -57,6 +58,7 @@ def describe(
             resize=cast("ResizeRule", config.resize),
             interpolation=cast("Interpolation", config.interpolation),
             frame_size=frame_size,
+            source_size=source_size,
         ),
         anchors=AnchorSpec(
             config.min_level,
