@@ -116,6 +116,21 @@ def test_deepstream_is_tensorrt_with_float_pictures() -> None:
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
+        ({"input_kind": "float255"}, "takes frames as uint8"),
+        ({"nms": "plugin", "target": "tensorrt"}, "in network pixels"),
+        ({"source_size": (0, 1920)}, "--source-size must be from 1x1"),
+        ({"source_size": (1080, 20_000)}, "--source-size must be from 1x1"),
+        ({"target": "deepstream", "frame_size": (720, 1280)}, "DeepStream scales them itself"),
+    ],
+)
+def test_what_frames_cannot_have_is_refused(given: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        ExportOptions(**{"source_size": (1080, 1920), **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
         ({"target": "deepstream"}, "needs --frame-size"),
         ({"frame_size": (1080, 1920)}, "no other target has one"),
         ({"target": "tensorrt", "frame_size": (1080, 1920)}, "no other target has one"),
