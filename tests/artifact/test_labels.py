@@ -213,7 +213,7 @@ def test_a_label_map_of_another_form_is_refused(tmp_path, text):
         ("labels.json", '{"categories": [{"id": 1}]}'),
         ("labels.json", "3"),
         ("labels.json", "[" * 200_000),
-        ("labels.yaml", "[" * 20_000),
+        ("labels.yaml", "- " * 20_000),
         ("labels.yaml", "names: []"),
         ("labels.pbtxt", ""),
     ],

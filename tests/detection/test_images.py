@@ -201,7 +201,7 @@ def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
 def test_a_large_picture_is_held_once_and_its_result_once(
     tmp_path, mode, orientation, bytes_a_pixel
 ):
-    width, height, slack = 5000, 4000, 2
+    width, height, slack = 4000, 3000, 2
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "large.png"
