@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from torch import nn
 
+from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.errors import DataError, UsageError
 from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.options import ExportOptions
+from effdet_deploy.exporters.source import specification_of
+from effdet_deploy.pytorch.network import get_config
 from tests.evaluation.sets import write_set
 from tests.onnx_models import detector_spec
 
@@ -73,3 +78,40 @@ def test_a_class_map_without_a_set_is_refused():
         ExportOptions(class_map="by-name")
     with pytest.raises(UsageError, match="--labels-by reads the ids of --labels, which"):
         ExportOptions(labels_by="rank")
+
+
+def loaded(num_classes):
+    """What the weights of a D0 of so many classes say, with no weights behind it."""
+    config = get_config("d0").replace({"num_classes": num_classes})
+    fields = dict.fromkeys(
+        ("labels", "category_ids", "given", "score_threshold", "max_detections", "soft_nms")
+    )
+    said = {"weights_sha256": "", "origin": "effdet", "assumed": (), "model": nn.Identity()}
+    return SimpleNamespace(config=config, base_config=get_config("d0"), **fields, **said)
+
+
+def with_labels(tmp_path, categories, num_classes, **more):
+    path = tmp_path / "labels.json"
+    path.write_text(
+        json.dumps({"categories": [{"id": n, "name": x} for n, x in categories.items()]})
+    )
+    asked = ExportOptions(labels=path, **more)
+    return specification_of(loaded(num_classes), asked, read_material(asked).labels)
+
+
+def test_the_artifact_has_cocos_80_categories_on_its_90_outputs(tmp_path):
+    slots = {each.category_id: each.name for each in class_specs(90)}
+    named = {number: name for number, name in slots.items() if not name.startswith("unused")}
+    spec = with_labels(tmp_path, named, 90)
+    assert spec.classes == class_specs(90)
+    assert "labels.json" in spec.assumed[-1]
+
+
+def test_labels_that_fit_in_two_ways_are_asked_about_before_the_graph_is_traced(tmp_path):
+    names = {0: "a", 1: "b"}
+    with pytest.raises(DataError, match="fit 2 outputs in two ways"):
+        with_labels(tmp_path, names, 2)
+    assert [each.name for each in with_labels(tmp_path, names, 2, labels_by="rank").classes] == [
+        "a",
+        "b",
+    ]
