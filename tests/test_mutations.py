@@ -338,7 +338,8 @@ def test_an_exported_bench_was_compared_with_the_bench_s_own_rows(
     assert bench.training
     assert artifact.report.detections is not None
     assert artifact.report.detections.reference_count <= 40 * artifact.report.images
-    assert len(artifact.notes) == 2
+    assert len(artifact.notes) == 3
+    assert "candidates give the rows of" in artifact.notes[2]
 
 
 # Sets: a mAP is right, or it is not printed, or it is printed with what makes it doubtful.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS, enough_candidates
 from effdet_deploy.parity.matching import match_rows
 from effdet_deploy.parity.metrics import is_explained, tensor_errors
 from effdet_deploy.parity.side import answers, ask
@@ -135,10 +135,18 @@ def find_causes(
     for part, names in _SPEC_FIELDS.items():
         for name in names:
             mine_says, known_says = (getattr(getattr(spec, part), name) for spec in specs)
-            if mine_says != known_says:
+            # Where the reference considers more candidates, what that costs was measured.
+            is_measured = name == "candidates" and report.reach is not None
+            if mine_says != known_says and not is_measured:
                 found.append(
                     f"The specs differ in {part}.{name}: {mine_says}, reference {known_says}."
                 )
+    if (reach := report.reach) is not None and not reach.fits:
+        found.append(
+            f"{reach.allowed} candidates enter its NMS, and {reach.needed} hold the rows that the "
+            f"reference finds among {reach.known}: export it with --candidates "
+            f"{enough_candidates(reach.needed)}."
+        )
     if len({tuple(each.name for each in spec.classes) for spec in specs}) > 1:
         found.append("The specs name the classes differently or in another order.")
     if report.passed:
