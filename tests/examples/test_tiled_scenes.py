@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,11 +12,20 @@ import torch
 from batches import normalise
 from effdet import DetBenchPredict, create_model
 from evaluate import coco_results, load_bench, measure
-from PIL import Image
 from scenes import Scene, compose_scene
 
-from effdet_deploy import Detector, ExportOptions, export
-from effdet_deploy.errors import VerificationError
+from effdet_deploy import ExportOptions
+from effdet_deploy.artifact.spec import DETECTION_OUTPUTS
+from effdet_deploy.exporters.candidates import settle_candidates
+from effdet_deploy.exporters.source import load_source, specification_of
+from effdet_deploy.parity.comparison import verify
+from effdet_deploy.parity.side import ask
+from effdet_deploy.progress import silent
+from effdet_deploy.pytorch.graph.pipeline import Postprocess
+from effdet_deploy.pytorch.reference import reference_of
+
+if TYPE_CHECKING:
+    from effdet_deploy.artifact.spec import DetectorSpec
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_d0.safetensors"
 PICTURES, TILES, TILE = 4, 4, 256
@@ -54,14 +64,6 @@ def scenes() -> list[Scene]:
 
 
 @pytest.fixture(scope="module")
-def folder(scenes, tmp_path_factory) -> Path:
-    made = tmp_path_factory.mktemp("tiled")
-    for index, scene in enumerate(scenes):
-        Image.fromarray(scene.image).save(made / f"{index}.png")
-    return made
-
-
-@pytest.fixture(scope="module")
 def effdets_own(scenes) -> float:
     """mAP in points of effdet's network and post-processing."""
     trained = load_bench(WEIGHTS).model
@@ -81,42 +83,73 @@ def points(scenes, rows: torch.Tensor) -> float:
     return 100 * measure(scenes, coco_results(rows, first_image_id=1)).ap
 
 
-def points_of(model: Path, scenes) -> float:
-    rows = torch.zeros(len(scenes), ROWS, 6)
-    with Detector.load(model) as detector:
-        for index, scene in enumerate(scenes):
-            (found,) = detector.detect([scene.image])
-            columns = (found.boxes, found.scores[:, None], found.labels[:, None] + 1)
-            made = np.concatenate(columns, axis=1)
-            rows[index, : len(made)] = torch.from_numpy(made).float()
-    return points(scenes, rows)
-
-
-def options(folder: Path, candidates: int | None) -> ExportOptions:
+@pytest.fixture(scope="module")
+def options() -> ExportOptions:
     return ExportOptions(
-        weights=str(WEIGHTS),
-        image_size=(SIDE, SIDE),
-        max_detections=ROWS,
-        candidates=candidates,
-        verify_images=folder,
+        weights=str(WEIGHTS), image_size=(SIDE, SIDE), max_detections=ROWS, candidates=None
     )
 
 
+@pytest.fixture(scope="module")
+def asked(options):
+    """The source, the reference that remembers its heads, and the spec before K is settled."""
+    source = load_source(None, options, silent)
+    spec = specification_of(source, options, None)
+    return reference_of(source, spec), spec
+
+
+class InTheGraph:
+    """The graph's own post-processing behind the reference's heads."""
+
+    def __init__(self, reference, spec: DetectorSpec) -> None:
+        self.spec = spec
+        self.heads = reference.heads
+        self.heads64 = reference.heads64
+        self.postprocess = Postprocess(spec).eval()
+
+    def detections(self, batch):
+        heads = [torch.from_numpy(each) for each in self.heads(batch).values()]
+        with torch.no_grad():
+            found = self.postprocess(*heads)
+        return dict(zip(DETECTION_OUTPUTS, (each.numpy() for each in found), strict=True))
+
+
+def points_of(side: InTheGraph, scenes) -> float:
+    rows = torch.zeros(len(scenes), ROWS, 6)
+    for index, scene in enumerate(scenes):
+        (answer,) = ask(side, [scene.image])
+        found = answer.rows
+        made = np.column_stack([found.boxes, found.scores, found.classes + 1])
+        rows[index, : len(made)] = torch.from_numpy(made).float()
+    return points(scenes, rows)
+
+
 def test_auto_takes_what_these_pictures_need_and_gives_effdets_map(
-    scenes, folder, effdets_own, tmp_path
+    scenes, options, asked, effdets_own
 ):
-    artifact = export(None, tmp_path / "model.onnx", options(folder, None))
-    chosen = artifact.spec.output.candidates
+    reference, spec = asked
+    images = [scene.image for scene in scenes]
+    spec, (said,) = settle_candidates(spec, options, reference, images, PICTURES)
+    chosen = spec.output.candidates
     assert chosen > 1000
-    assert artifact.spec.output.nms_form == "greedy"
-    said = f"{chosen} candidates give the rows of 5000 on your {PICTURES} pictures."
-    assert said in artifact.notes
-    assert points_of(artifact.path, scenes) == pytest.approx(effdets_own, abs=WITHIN_POINTS)
+    assert spec.output.nms_form == "greedy"
+    assert said == f"{chosen} candidates give the rows of 5000 on your {PICTURES} pictures."
+    side = InTheGraph(reference, spec)
+    report = verify(side, reference, images)
+    assert report.passed
+    assert report.reach is None or report.reach.fits
+    assert points_of(side, scenes) == pytest.approx(effdets_own, abs=WITHIN_POINTS)
 
 
-def test_a_thousand_lose_points_and_do_not_pass(scenes, folder, effdets_own, tmp_path):
-    with pytest.raises(VerificationError, match="1000 candidates enter NMS") as caught:
-        export(None, tmp_path / "model.onnx", options(folder, 1000))
-    assert "--candidates" in caught.value.remedy
-    kept = shutil.copyfile(tmp_path / "model.onnx.failed", tmp_path / "few.onnx")
-    assert points_of(kept, scenes) < effdets_own - LOST_POINTS
+def test_a_thousand_lose_points_and_do_not_pass(scenes, options, asked, effdets_own):
+    reference, spec = asked
+    few = replace(options, candidates=1000)
+    output = replace(spec.output, candidates=1000)
+    spec, said = settle_candidates(replace(spec, output=output), few, reference, [], 0)
+    assert said == ()
+    side = InTheGraph(reference, spec)
+    report = verify(side, reference, [scene.image for scene in scenes])
+    assert report.status == "failed"
+    assert report.reach.needed > 1000
+    assert report.reach.last_score >= spec.output.score_threshold
+    assert points_of(side, scenes) < effdets_own - LOST_POINTS
