@@ -321,6 +321,11 @@ class DetectorSpec:
     version: int = SPEC_VERSION
 
     @property
+    def of_heads(self) -> DetectorSpec:
+        """The spec of the same model whose graph ends in its raw heads."""
+        return dataclasses.replace(self, output=dataclasses.replace(self.output, nms="none"))
+
+    @property
     def num_classes(self) -> int:
         """How many classes the model scores."""
         return len(self.classes)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import onnx
-
 from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.exporters.candidates import settle_candidates
 from effdet_deploy.exporters.delivery import (
@@ -19,15 +17,8 @@ from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.source import load_source, run_as_given, specification_of
 from effdet_deploy.exporters.verifying import verify_onnx
 from effdet_deploy.files import staging
-from effdet_deploy.onnxgraph.finishing import finish_graph, prepare_graph, write_onnx
-from effdet_deploy.onnxgraph.greedy_nms import expand_greedy
-from effdet_deploy.onnxgraph.nms_plugin import (
-    CONSIDERED,
-    NOT_RUN,
-    attach_plugin,
-    before_plugin,
-)
-from effdet_deploy.onnxgraph.simplify import simplify
+from effdet_deploy.onnxgraph.finishing import finish_traced, prepare_graph
+from effdet_deploy.onnxgraph.nms_plugin import CONSIDERED, NOT_RUN, attach_plugin
 from effdet_deploy.parity.tolerances import tolerance_for
 
 if TYPE_CHECKING:
@@ -67,12 +58,14 @@ def export(
     )
     with staging(output) as directory:
         staged = directory / output.name
-        traced = before_plugin(asked)
+        is_plugin = asked.output.nms == "plugin"
+        # The plugin is added at the end: what is traced, simplified and lowered ends in heads.
+        traced = asked.of_heads if is_plugin else asked
         spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
         notes = (*source.notes, *cost_notes(spec.input), *of_pictures, *settled, *notes)
         spec, more = lower_precision(staged, spec, options, material, progress)
         notes += more
-        if asked.output.nms == "plugin":
+        if is_plugin:
             spec = attach_plugin(staged, spec, asked.output)
             notes += (CONSIDERED, NOT_RUN) if options.verify else (CONSIDERED,)
         report = None
@@ -104,14 +97,5 @@ def write_graph(
     program = trace(network, spec, opset)
     prepare_graph(program.model.graph)
     program.save(traced)
-    if spec.output.nms == "static" and spec.output.nms_form == "greedy":
-        model = onnx.load(traced)
-        expand_greedy(model, unroll=spec.precision.target == "tensorrt")
-        onnx.save(model, traced)
     progress("simplifying the graph")
-    simplified = scratch_path(path, "simplified")
-    note = simplify(traced, simplified, example_input(spec).numpy())
-    model = onnx.load(simplified)
-    finish_graph(model)
-    spec = write_onnx(model, spec, path)
-    return spec, (note,) if note else ()
+    return finish_traced(traced, spec, path, example_input(spec).numpy())

@@ -63,11 +63,8 @@ def export(
         if reference is not None:
             progress("comparing with eager PyTorch")
             heads = scratch_path(staged, "heads")
-            heads_spec = dataclasses.replace(
-                spec, output=dataclasses.replace(spec.output, nms="none")
-            )
-            pipeline = create_pipeline(network, heads_spec)
-            heads.write_bytes(script_archive(pipeline, {METADATA_KEY: heads_spec.to_json()}))
+            pipeline = create_pipeline(network, spec.of_heads)
+            heads.write_bytes(script_archive(pipeline, {METADATA_KEY: spec.of_heads.to_json()}))
             with (
                 closing(load_runtime(heads, "torchscript", "cpu")) as raw,
                 closing(load_runtime(staged, "torchscript", "cpu")) as whole,

@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections import Counter
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
@@ -19,12 +19,15 @@ from effdet_deploy._version import __version__
 from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec, ExternalFile
 from effdet_deploy.errors import ModelFileError
 from effdet_deploy.files import sha256_file
+from effdet_deploy.onnxgraph.greedy_nms import expand_greedy
 from effdet_deploy.onnxgraph.pooling import write_out_pool_padding
+from effdet_deploy.onnxgraph.simplify import simplify
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
 EXTERNAL_DATA_ABOVE = 2 * 1024**3 - 64 * 1024**2
 """Bytes of weights above which they go into a data file: protobuf cannot hold 2 GiB."""
@@ -52,6 +55,31 @@ def prepare_graph(graph: ir.Graph) -> None:
         # The last scope is the operation, the one before it the module.
         path = _WRAPPERS.sub("", str(scopes[-2])) if len(scopes) > 1 else ""
         node.name = _numbered(".".join(filter(None, (path, node.op_type.lower()))), taken)
+
+
+def finish_traced(
+    traced: Path, spec: DetectorSpec, path: Path, example: NDArray[Any]
+) -> tuple[DetectorSpec, tuple[str, ...]]:
+    """Complete, simplify and write a traced graph whose nodes are named.
+
+    Args:
+        traced: the file; its directory is the caller's own, and intermediate files stay in it.
+        spec: what it is.
+        path: where the finished file goes, in the same directory.
+        example: an input to compare graphs on.
+
+    Returns:
+        The spec as written, and what the user should be told.
+    """
+    if spec.output.nms == "static" and spec.output.nms_form == "greedy":
+        model = onnx.load(traced)
+        expand_greedy(model, unroll=spec.precision.target == "tensorrt")
+        onnx.save(model, traced)
+    simplified = path.with_name("simplified.scratch")
+    note = simplify(traced, simplified, example)
+    model = onnx.load(simplified)
+    finish_graph(model)
+    return write_onnx(model, spec, path), (note,) if note else ()
 
 
 def finish_graph(model: onnx.ModelProto) -> None:

@@ -44,13 +44,6 @@ _VERSION = "1"
 _SIGMOID, _CENTRE_AND_SIZE, _NO_BACKGROUND = 1, 1, -1
 
 
-def before_plugin(spec: DetectorSpec) -> DetectorSpec:
-    """Return the spec of the graph that the plugin is added to: raw heads come out of it."""
-    if spec.output.nms != "plugin":
-        return spec
-    return dataclasses.replace(spec, output=dataclasses.replace(spec.output, nms="none"))
-
-
 def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> DetectorSpec:
     """Let the graph at ``path`` end in the plugin instead of raw heads, in place.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -111,6 +110,4 @@ def _end_before_plugin(model: onnx.ModelProto) -> None:
             del graph.initializer[index]
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY:
-            spec = DetectorSpec.from_json(entry.value)
-            heads = dataclasses.replace(spec.output, nms="none")
-            entry.value = dataclasses.replace(spec, output=heads).to_json()
+            entry.value = DetectorSpec.from_json(entry.value).of_heads.to_json()

@@ -8,7 +8,8 @@ from effdet_deploy.artifact.spec import OutputSpec, Target
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import ExportOptions
 from effdet_deploy.exporters.options import parse_candidates
-from effdet_deploy.pytorch.graph import create_pipeline, describe, fold_for_inference
+from effdet_deploy.exporters.source import describe
+from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
 from tests.networks import conditioned
 
 ANCHORS_AT_128 = 9 * (16 * 16 + 8 * 8 + 4 * 4 + 2 * 2 + 1)

@@ -121,7 +121,8 @@ def tiny_export(tmp_path, monkeypatch):
     monkeypatch.setattr(road, "write_graph", write)
     monkeypatch.setattr(road, "verify_onnx", lambda *given: shown.extend(given[3]))
     monkeypatch.setattr(road, "run_as_given", lambda *_: source)
-    monkeypatch.setattr("effdet_deploy.pytorch.reference.reference_of", lambda *_: None)
+    monkeypatch.setattr(road, "settle_candidates", lambda *_: (spec, ()))
+    monkeypatch.setattr("effdet_deploy.pytorch.reference.reference_of", lambda *_: source)
     monkeypatch.setattr(BudgetedAccuracy, "measure", lambda *_: 0.5)
 
     def exported(chosen):

@@ -2,6 +2,5 @@
 
 from effdet_deploy.pytorch.graph.folding import fold_for_inference
 from effdet_deploy.pytorch.graph.pipeline import create_pipeline
-from effdet_deploy.pytorch.graph.specification import describe
 
-__all__ = ["create_pipeline", "describe", "fold_for_inference"]
+__all__ = ["create_pipeline", "fold_for_inference"]

@@ -12,7 +12,8 @@ from torch import nn
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import ChannelOrder, InputKind, InputSpec, OutputSpec
 from effdet_deploy.detection.letterbox import to_input
-from effdet_deploy.pytorch.graph import describe, fold_for_inference
+from effdet_deploy.exporters.source import describe
+from effdet_deploy.pytorch.graph import fold_for_inference
 from effdet_deploy.pytorch.graph.pipeline import HeadsPipeline
 from effdet_deploy.pytorch.network import get_config
 from effdet_deploy.pytorch.reference import EagerReference

@@ -11,7 +11,8 @@ import torch
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import InputSpec, OutputSpec
 from effdet_deploy.detection.postprocess import finish_heads
-from effdet_deploy.pytorch.graph import create_pipeline, describe, fold_for_inference
+from effdet_deploy.exporters.source import describe
+from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
 from effdet_deploy.pytorch.reference import EagerReference, normalize
 from effdet_deploy.synthetic import structured_pictures
 from tests.networks import conditioned

@@ -16,8 +16,9 @@ from effdet.bench import DetBenchPredict
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import DetectorSpec, OutputSpec
 from effdet_deploy.detection.postprocess import greedy_nms
+from effdet_deploy.exporters.source import describe
 from effdet_deploy.parity.rows import iou_matrix
-from effdet_deploy.pytorch.graph import describe, fold_for_inference
+from effdet_deploy.pytorch.graph import fold_for_inference
 from effdet_deploy.pytorch.graph.pipeline import DetectionPipeline
 from effdet_deploy.pytorch.reference import normalize
 from effdet_deploy.synthetic import structured_pictures

@@ -15,7 +15,8 @@ from effdet_deploy.artifact.placement import heads_placement, place
 from effdet_deploy.artifact.spec import DetectorSpec, InputSpec, OutputSpec
 from effdet_deploy.detection.letterbox import letterbox, prepare_batch
 from effdet_deploy.detection.postprocess import finish_heads
-from effdet_deploy.pytorch.graph import create_pipeline, describe, fold_for_inference
+from effdet_deploy.exporters.source import describe
+from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
 from effdet_deploy.pytorch.graph.resizing import FrameResize, cost_notes, multiplications
 from effdet_deploy.pytorch.network import get_config
 from effdet_deploy.pytorch.reference import EagerReference
