@@ -51,8 +51,15 @@ def place(spec: InputSpec, rows: int, columns: int) -> Placement:
     """Return where a picture of ``rows`` x ``columns`` comes to lie, by the rule of ``spec``.
 
     ``letterbox`` is effdet's ``ResizePad``: one scale, the scaled size truncated. A side that would
-    vanish (a very long or a tiny image) keeps one pixel, where effdet fails.
+    vanish (a very long or a tiny image) keeps one pixel, where effdet fails. Frames that DeepStream
+    scales lie where it puts them; a picture of another shape is stretched to one, as nvstreammux
+    does.
     """
+    if spec.frame_area is not None:
+        top, left, bottom, right = spec.frame_area
+        content = bottom - top, right - left
+        ratios = content[1] / columns, content[0] / rows
+        return Placement((rows, columns), content, ratios, (left, top))
     down, across = spec.height / rows, spec.width / columns
     if spec.resize == "stretch":
         return Placement((rows, columns), (spec.height, spec.width), (across, down))
@@ -73,6 +80,19 @@ def taken_input(spec: InputSpec) -> InputSpec:
         return spec
     height, width = spec.source_size
     return replace(spec, height=height, width=width, resize="letterbox", source_size=None)
+
+
+def shown_input(spec: InputSpec) -> InputSpec:
+    """Return what the pictures of a verification are fitted into, to be prepared like any others.
+
+    Where DeepStream scales frames, that is a frame in the size that it has in the input.
+    """
+    if spec.frame_area is None:
+        return spec
+    top, left, bottom, right = spec.frame_area
+    return replace(
+        spec, height=bottom - top, width=right - left, resize="letterbox", frame_size=None
+    )
 
 
 def heads_placement(spec: InputSpec, placed: Placement) -> Placement:

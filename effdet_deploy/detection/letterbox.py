@@ -29,7 +29,8 @@ def letterbox(image: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uin
     placed = place(spec, *image.shape[:2])
     scaled = resize(image, *placed.content, spec.interpolation)
     canvas = np.empty((spec.height, spec.width, image.shape[2]), dtype=np.uint8)
-    canvas[...] = spec.fill
+    # DeepStream pads frames with black.
+    canvas[...] = spec.fill if spec.frame_area is None else 0
     (left, top), (height, width) = map(int, placed.offset), placed.content
     canvas[top : top + height, left : left + width] = scaled
     return canvas, placed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from effdet_deploy.artifact.placement import taken_input
+from effdet_deploy.artifact.placement import shown_input, taken_input
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.errors import ImageError
@@ -61,7 +61,7 @@ class Pictures:
         """
         canvases: dict[int, NDArray[np.uint8]] = {}
         unreadable = []
-        taken = taken_input(spec)
+        taken = taken_input(shown_input(spec))
         for place, source in enumerate(self.sources):
             if len(canvases) == MAX_FOUND:
                 break
@@ -100,6 +100,7 @@ def verification_images(
     Raises:
         ImageError: a picture cannot be read.
     """
+    spec = shown_input(spec)
     found = pictures.letterboxed(spec, MAX_FOUND) if pictures is not None else []
     largest = batch.maximum if batch else 1
     wanted = 2 if found else max(COUNT, min(largest, MAX_COUNT))
