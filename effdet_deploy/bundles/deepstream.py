@@ -170,6 +170,11 @@ def _require_frames(source: Source) -> None:
             "gives float pictures.",
             "Export it with --target deepstream --frame-size 1080x1920 (the size of nvstreammux).",
         )
+    if taken.channels != 3:
+        raise ModelFileError(
+            f"'{source.path}' takes {taken.channels} channels, and nvinfer gives three.",
+            "Bundle a model of RGB or BGR pictures.",
+        )
     if batch.maximum > 1 and batch.minimum > 1:
         raise ModelFileError(
             f"'{source.path}' takes a batch of {batch}, and nvinfer also runs batches that are not "

@@ -133,6 +133,10 @@ def _notes(source: Source, engine: str) -> tuple[str, ...]:
             f"the batch is fixed at {source.spec.batch}, so Triton joins no requests: export with "
             "--batch 1..8 for that"
         )
+    if source.spec.input.interpolation == "linear":
+        notes.append(
+            "it was trained on pictures that OpenCV scaled; the client scales as Pillow does"
+        )
     if engine == "onnxruntime" and precision.target == "tensorrt":
         notes.append(
             "the file is laid out for TensorRT, and ONNX Runtime computes it in float: build an "

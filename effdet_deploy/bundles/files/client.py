@@ -13,30 +13,39 @@ from PIL import Image, ImageOps
 OUTPUTS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 server, model = triton.InferenceServerClient(sys.argv[1]), sys.argv[2]
 spec = json.loads(server.get_model_config(model)["parameters"]["effdet.spec"]["string_value"])
-takes, gives = spec["input"], spec["output"]
+takes, batch = spec["input"], spec["batch"]["minimum"]
+height, width = takes["source_size"] or (takes["height"], takes["width"])
+rule = "letterbox" if takes["source_size"] else takes["resize"]
+mode = {1: "L", 3: "RGB", 4: "RGBA"}[len(takes["fill"])]
+order = [2, 1, 0, 3][: len(mode)] if takes["channel_order"] == "bgr" else slice(None)
 mean, std = (255 * np.array(takes[each], np.float32) for each in ("mean", "std"))
 for path in sys.argv[3:]:
-    picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    picture = ImageOps.exif_transpose(Image.open(path)).convert(mode)
     w, h = picture.size
-    scale = min(takes["height"] / h, takes["width"] / w)
-    size = max(1, int(w * scale)), max(1, int(h * scale))
-    images = np.empty((spec["batch"]["minimum"], takes["height"], takes["width"], 3), np.uint8)
+    scale = np.array([width / w, height / h])
+    scale = scale if rule == "stretch" else np.repeat(scale.min(), 2)
+    fitted = np.maximum(1, np.floor((w, h) * scale)).astype(int)
+    size = (width, height) if rule == "stretch" else (int(fitted[0]), int(fitted[1]))
+    left, top = ((width - size[0]) // 2, (height - size[1]) // 2) if rule == "center" else (0, 0)
+    images = np.empty((batch, height, width, len(mode)), np.uint8)
     images[:] = takes["fill"]
-    images[:, : size[1], : size[0]] = picture.resize(size, Image.Resampling.BILINEAR)
+    for channel, band in enumerate(picture.split()):
+        scaled = band.resize(size, Image.Resampling.BILINEAR)
+        images[:, top : top + size[1], left : left + size[0], channel] = scaled
+    given = images[..., order]
     if takes["kind"] != "uint8":
-        pixels = images.astype(np.float32).transpose(0, 3, 1, 2)
-        if takes["kind"] == "normalized":
-            pixels = (pixels - mean[:, None, None]) / std[:, None, None]
-    channels = slice(None, None, -1 if takes["channel_order"] == "bgr" else 1)
-    given = images[..., channels] if takes["kind"] == "uint8" else pixels[:, channels]
+        pixels = images.astype(np.float32)
+        given = ((pixels - mean) / std if takes["kind"] == "normalized" else pixels)[..., order]
+        given = given.transpose(0, 3, 1, 2)
     tensor = triton.InferInput("images", given.shape, "UINT8" if given.itemsize == 1 else "FP32")
     tensor.set_data_from_numpy(np.ascontiguousarray(given))
     answer = server.infer(model, [tensor])
     count, boxes, scores, classes = (answer.as_numpy(name)[0] for name in OUTPUTS)
+    corners = [0, 1, 2, 3] if spec["output"]["box_format"] == "xyxy" else [1, 0, 3, 2]
+    offset, back = (np.tile(each, 2).astype(np.float32) for each in ((left, top), 1 / scale))
     for row in range(count[0]):
-        box = boxes[row]
-        x1, y1, x2, y2 = box if gives["box_format"] == "xyxy" else box[[1, 0, 3, 2]]
-        left, top, right, bottom = np.clip(np.array([x1, y1, x2, y2]) / scale, 0, [w, h, w, h])
-        if left < right and top < bottom:
+        box = (boxes[row][corners] - offset) * back
+        x1, y1, x2, y2 = np.clip(box, 0, [w, h, w, h])
+        if x1 < x2 and y1 < y2:
             name = spec["classes"][classes[row]]["name"]
-            print(f"{name} {scores[row]:.4f} {left:.2f} {top:.2f} {right:.2f} {bottom:.2f}")
+            print(f"{name} {scores[row]:.4f} {x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f}")
