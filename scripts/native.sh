@@ -6,12 +6,6 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-$PWD/.venv/bin/python}
 build=$PWD/native/build
 jobs=${JOBS:-$(nproc)}
-options=(-DEFFDET_WERROR=ON)
-site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-[[ -d $build/headers ]] && options+=("-DONNXRUNTIME_INCLUDE_DIR=$build/headers")
-[[ -n ${ONNXRUNTIME_INCLUDE_DIR:-} ]] &&
-  options+=("-DONNXRUNTIME_INCLUDE_DIR=$ONNXRUNTIME_INCLUDE_DIR")
-[[ -d $site/openvino/cmake ]] && options+=("-DOpenVINO_DIR=$site/openvino/cmake")
 
 # Configure, build and test in a folder of its own, with the options that follow its name.
 check() {
@@ -71,6 +65,14 @@ else
   scripts/native_packages.sh
   steps=(release consumer pytest clang tidy address threads aarch64)
 fi
+
+# After the packages: on a fresh machine they bring the header that is looked for here.
+options=(-DEFFDET_WERROR=ON)
+site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+[[ -d $build/headers ]] && options+=("-DONNXRUNTIME_INCLUDE_DIR=$build/headers")
+[[ -n ${ONNXRUNTIME_INCLUDE_DIR:-} ]] &&
+  options+=("-DONNXRUNTIME_INCLUDE_DIR=$ONNXRUNTIME_INCLUDE_DIR")
+[[ -d $site/openvino/cmake ]] && options+=("-DOpenVINO_DIR=$site/openvino/cmake")
 mkdir -p "$build"
 for step in "${steps[@]}"; do
   echo "== $step"
