@@ -251,6 +251,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, nothing_left, monkeypa
         ({"kind": "float255", "channel_order": "bgr"}, (1, 8)),
         ({"kind": "normalized"}, (1, 1)),
         ({"resize": "center"}, (1, 1)),
+        ({"source_size": [90, 120]}, (1, 2)),
         ({"resize": "stretch", "kind": "float255"}, (1, 1)),
     ],
 )
