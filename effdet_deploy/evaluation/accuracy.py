@@ -12,6 +12,8 @@ import numpy as np
 from effdet_deploy.errors import DataError, require_package
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from effdet_deploy.evaluation.cocoset import CocoSet
@@ -35,6 +37,11 @@ class Accuracy:
     ap75: float
     by_category: dict[int, float]
     evidence: tuple[_CategoryEvidence, ...] = ()
+
+    def ap_without(self, lacking: Collection[int]) -> float | None:
+        """Return the mAP over all categories but those; None where none is left."""
+        others = [ap for category, ap in self.by_category.items() if category not in lacking]
+        return sum(others) / len(others) if others else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from effdet_deploy.errors import DataError
 from effdet_deploy.files import read_json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _REQUIRED = ("images", "annotations", "categories")
 _SHOWN = 5
@@ -49,6 +49,12 @@ class CocoSet:
     def pictures(self) -> Pictures:
         """Its pictures, in its order."""
         return _as_pictures(self.paths.values())
+
+    def named(self, categories: Sequence[int]) -> str:
+        """Return the names of categories for a sentence, the first few of many."""
+        shown = ", ".join(self.categories[each] for each in categories[:_SHOWN])
+        more = len(categories) - _SHOWN
+        return f"{shown} and {more} more" if more > 0 else shown
 
     def __len__(self) -> int:
         return len(self.paths)

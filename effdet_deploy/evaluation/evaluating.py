@@ -103,15 +103,13 @@ def evaluate(
         accuracy = measure(predict(detector, dataset, tell, joined[name]), dataset)
         against = difference(accuracy, models[0].accuracy) if models else None
         lacking = joined[name].lacking
-        of_common = [ap for category, ap in accuracy.by_category.items() if category not in lacking]
-        common = sum(of_common) / len(of_common) if lacking and of_common else None
+        common = accuracy.ap_without(lacking) if lacking else None
         models.append(Evaluated(name, accuracy, against, lacking, common))
     notes = list(notes_on(dataset, (detector.spec for detector in detectors.values())))
-    for each in models:
-        if each.ap_common is not None:
-            names = ", ".join(dataset.categories[number] for number in each.lacking)
-            notes.append(
-                f"{Path(each.name).name} has no class for {names}; over the other categories its "
-                f"mAP is {100 * each.ap_common:.2f}."
-            )
+    notes += [
+        f"{Path(each.name).name} has no class for {dataset.named(each.lacking)}; over the other "
+        f"categories its mAP is {100 * each.ap_common:.2f}."
+        for each in models
+        if each.ap_common is not None
+    ]
     return Evaluation(len(dataset), dataset.categories, tuple(models), tuple(notes), doubts)

@@ -10,7 +10,7 @@ from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.errors import DataError
 from effdet_deploy.evaluation.accuracy import require_pycocotools
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
-from effdet_deploy.evaluation.predictions import notes_on
+from effdet_deploy.evaluation.predictions import joined_to, notes_on
 from effdet_deploy.evaluation.soundness import doubts_about
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES, calibration_pictures
 from effdet_deploy.precision.precisionfile import require_precision_file
@@ -64,6 +64,9 @@ class Material:
         ]
         if self.evaluation is not None:
             said += notes_on(self.evaluation, [spec])
+            if lacking := joined_to(spec, self.evaluation).lacking:
+                names = self.evaluation.named(lacking)
+                said.append(f"The model has no class for {names}: the budget is held without them.")
             said += [f"The mAP means nothing: {each}" for each in doubts_about(self.evaluation)]
         return tuple(said)
 

@@ -9,13 +9,16 @@ import pytest
 from torch import nn
 
 from effdet_deploy.artifact.classes import class_specs
+from effdet_deploy.detection.detector import load
 from effdet_deploy.errors import DataError, UsageError
+from effdet_deploy.evaluation.evaluating import evaluate
 from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.options import ExportOptions
 from effdet_deploy.exporters.source import specification_of
+from effdet_deploy.precision.int8.budget import BudgetedAccuracy
 from effdet_deploy.pytorch.network import get_config
 from tests.evaluation.sets import write_set
-from tests.onnx_models import detector_spec
+from tests.onnx_models import detector_spec, tiny_model
 
 
 @pytest.fixture
@@ -71,6 +74,27 @@ def test_a_budget_on_boxes_that_are_not_of_the_pictures_is_said_to_mean_nothing(
     (said,) = read_material(options(annotations)).notes_for(detector_spec())
     assert "The mAP means nothing" in said
     assert "look like corners" in said
+
+
+def test_a_budget_is_held_over_the_categories_that_the_model_has(annotations, tmp_path):
+    model = tiny_model(detector_spec())
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    document = json.loads(annotations.read_text())
+    with load(tmp_path / "model.onnx") as detector:
+        paths = [annotations.parent / "images" / each["file_name"] for each in document["images"]]
+        found = enumerate(detector.detect(paths), start=1)
+        truth = [row for image_id, each in found for row in each.to_coco(image_id)]
+        document["categories"] += [{"id": 90 + index, "name": f"yak {index}"} for index in range(7)]
+        document["annotations"] = [*truth, {**truth[0], "category_id": 90}]
+        annotations.write_text(json.dumps(document))
+        material = read_material(options(annotations))
+        (row,) = evaluate({"model": detector}, material.evaluation).models
+    (said,) = material.notes_for(detector_spec())
+    assert "no class for yak 0, yak 1, yak 2, yak 3, yak 4 and 2 more" in said
+    quantizer = SimpleNamespace(key="", cache=tmp_path / "cache" / "calibration")
+    judge = BudgetedAccuracy(quantizer, material.evaluation, detector_spec())
+    assert judge.measure(model) == row.ap_common == pytest.approx(1)
+    assert row.accuracy.ap < 1
 
 
 def test_a_class_map_without_a_set_is_refused():

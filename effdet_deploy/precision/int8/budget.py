@@ -51,11 +51,13 @@ class BudgetedAccuracy:
         self.journal = Journal(quantizer.cache.with_name("budget") / f"{digest.hexdigest()}.json")
 
     def measure(self, model: ModelProto) -> float:
-        """Return the mAP of ``model`` as a fraction."""
+        """Return the mAP of ``model`` as a fraction, over the categories that it has."""
         onnx.helper.set_model_props(model, {METADATA_KEY: self._spec.to_json()})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"
             onnx.save(model, path)
             with Detector.load(path, backend="onnxruntime", device="cpu") as detector:
                 found = predict(detector, self._dataset, classes=self._classes)
-                return measure(found, self._dataset).ap
+                accuracy = measure(found, self._dataset)
+        over_common = accuracy.ap_without(self._classes.lacking)
+        return accuracy.ap if over_common is None else over_common
