@@ -86,7 +86,12 @@ def specs() -> st.SearchStrategy[DetectorSpec]:
             ),
             anchors=dataclasses.replace(spec.anchors, min_level=levels[0], max_level=levels[1]),
             batch=BatchSpec(*sizes),
-            output=dataclasses.replace(spec.output, max_detections=rows[0], candidates=rows[1]),
+            output=dataclasses.replace(
+                spec.output,
+                max_detections=rows[0],
+                candidates=rows[1],
+                soft_nms=spec.output.soft_nms if spec.output.nms == "none" else None,
+            ),
         ),
         levels,
         sizes,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_deploy.detection.resampling import resize as scaled_in_python
 from tests.native.building import NATIVE
 
 SHAPES = 300
@@ -110,6 +111,15 @@ def test_linear_is_within_one_level_of_opencv(resize):
         expected = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
         difference = resize(picture, *size, antialias=False).astype(int) - expected
         assert abs(difference).max() <= 1
+
+
+def test_linear_gives_the_bytes_of_the_python_package(resize):
+    random = np.random.default_rng(8)
+    for _ in range(60):
+        height, width, *size = np.exp(random.uniform(0, 6, 4)).astype(int).tolist()
+        picture = noise(random, height, width, 3)
+        found = resize(picture, *size, antialias=False)
+        assert np.array_equal(found, scaled_in_python(picture, *size[::-1], "linear"))
 
 
 def test_the_hash_that_other_processors_are_checked_with_is_pillows():

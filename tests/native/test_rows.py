@@ -55,6 +55,27 @@ def test_rows_are_equal_for_every_input_and_box_order(both, kind, order, box_for
     assert_equal(found, expected)
 
 
+@pytest.mark.parametrize("rule", ["letterbox", "center", "stretch"])
+@pytest.mark.parametrize("interpolation", ["antialias", "linear"])
+def test_rows_are_equal_for_every_resize_rule_and_filter(both, rule, interpolation):
+    spec = make_spec(resize=rule, interpolation=interpolation, trained_on="bgr")
+    found, expected = both(spec, pictures())
+    assert sum(len(each) for each in found) > len(SIZES)
+    assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_networks_of_gray_and_rgba_pictures_are_refused_by_name(
+    testing_library, binding, has_onnxruntime, tmp_path, channels
+):
+    values = {"mean": [0.5] * channels, "std": [0.5] * channels, "fill": [0] * channels}
+    model = write_model(tmp_path / "tiny.onnx", make_spec(**values))
+    with pytest.raises(binding.Error, match="gray or RGBA"):
+        binding.Detector(
+            str(testing_library), str(model), "onnxruntime", str(onnxruntime_library())
+        )
+
+
 @pytest.mark.parametrize("batch", [(1, 4), (2, 2), (3, 8)])
 def test_rows_are_equal_for_fixed_and_ranged_batches(both, batch):
     assert_equal(*both(make_spec(batch=batch), pictures()))

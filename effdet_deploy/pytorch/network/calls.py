@@ -67,5 +67,6 @@ def calls_of(network: EfficientDet) -> list[Call]:
     for module in names:
         module.register_forward_hook(record)
     dtype = next(twin.parameters()).dtype
-    twin(torch.empty(1, 3, *network.config.image_size, device="meta", dtype=dtype))
+    config = network.config
+    twin(torch.empty(1, config.in_chans, *config.image_size, device="meta", dtype=dtype))
     return calls
