@@ -25,7 +25,7 @@ def run(
     Needs neither torch nor the weights. Ctrl-C stops the builder; nothing is left behind.
     """
     from effdet_deploy.errors import UnknownNameError
-    from effdet_deploy.exporters.options import parse_batch
+    from effdet_deploy.exporters.option_text import parse_batch
     from effdet_deploy.exporters.tensorrt.engine import build_engine
     from effdet_deploy.reports.delivered import render_build
 

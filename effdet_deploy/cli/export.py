@@ -14,14 +14,13 @@ from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters.build_options import BuildOptions
-from effdet_deploy.exporters.options import (
-    PRECISIONS,
-    ExportOptions,
+from effdet_deploy.exporters.option_text import (
     parse_batch,
     parse_candidates,
     parse_channels,
     parse_image_size,
 )
+from effdet_deploy.exporters.options import PRECISIONS, ExportOptions
 from effdet_deploy.files import base_name, read_json_object
 
 if TYPE_CHECKING:

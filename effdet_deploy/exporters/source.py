@@ -245,6 +245,8 @@ def describe(
     a small image with few classes has fewer than the defaults ask for. ``fields`` are further
     fields of :class:`DetectorSpec`.
     """
+    if config.in_chans == 1 and channel_order == "bgr":
+        raise UsageError("Gray pictures have no channel order.", "Leave --channel-order out.")
     height, width = config.image_size
     trained_on = cast("ChannelOrder", config.trained_on)
     # The config has the network's order, the spec RGB's.

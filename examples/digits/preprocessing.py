@@ -22,7 +22,7 @@ from scenes import Scene, compose_scene
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import OutputSpec
 from effdet_deploy.detection.detector import Detector
-from effdet_deploy.pytorch.graph.specification import describe
+from effdet_deploy.exporters.source import describe
 from effdet_deploy.pytorch.reference import EagerReference
 from effdet_deploy.pytorch.weights.loading import build_model
 

@@ -9,7 +9,8 @@ import typer
 
 from effdet_deploy.cli import build, export, options
 from effdet_deploy.exporters.build_options import BuildOptions
-from effdet_deploy.exporters.options import ExportOptions, parse_candidates
+from effdet_deploy.exporters.option_text import parse_candidates
+from effdet_deploy.exporters.options import ExportOptions
 
 # What the command line says in other words: --fp16, --config, the command itself.
 ELSEWHERE = {"overrides", "precision", "build", "command"}

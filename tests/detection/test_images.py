@@ -217,3 +217,32 @@ def test_a_large_picture_is_held_once_and_its_result_once(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) * 1024 < (bytes_a_pixel + slack) * width * height
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK"])
+def test_gray_is_pillows_gray_of_what_is_seen(mode):
+    image = Image.fromarray(noise_rgba()).convert("RGB").convert(mode)
+    found = load_image(image, 1)
+    assert found.shape == (30, 20, 1)
+    np.testing.assert_array_equal(found[..., 0], np.asarray(image.convert("RGB").convert("L")))
+
+
+def test_rgba_keeps_the_alpha_and_what_has_none_is_opaque():
+    pixels = noise_rgba()
+    np.testing.assert_array_equal(load_image(Image.fromarray(pixels), 4), pixels)
+    np.testing.assert_array_equal(load_image(pixels, 4), pixels)
+    opaque = load_image(pixels[..., :3].copy(), 4)
+    np.testing.assert_array_equal(opaque[..., :3], pixels[..., :3])
+    assert (opaque[..., 3] == 255).all()
+
+
+def test_arrays_of_the_right_channels_stay_as_they_are():
+    pixels = noise_rgba()
+    gray = pixels[..., :1]
+    np.testing.assert_array_equal(load_image(gray, 1), gray)
+    np.testing.assert_array_equal(load_image(gray[..., 0], 1), gray)
+    np.testing.assert_array_equal(load_image(np.repeat(gray, 3, axis=2), 1), gray)
+
+
+def noise_rgba():
+    return np.random.default_rng(4).integers(0, 256, (30, 20, 4), dtype=np.uint8)

@@ -7,7 +7,8 @@ import pytest
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.errors import UnknownNameError, UsageError
-from effdet_deploy.exporters.options import ExportOptions, parse_batch, parse_image_size
+from effdet_deploy.exporters.option_text import parse_batch, parse_channels, parse_image_size
+from effdet_deploy.exporters.options import ExportOptions
 
 
 @pytest.mark.parametrize(
@@ -65,9 +66,41 @@ def test_image_size_refuses_other_forms(text: str) -> None:
         parse_image_size(text)
 
 
+def test_channels_are_one_number_or_several() -> None:
+    assert parse_channels("--mean", "0.5", float) == (0.5,)
+    assert parse_channels("--fill", "1,2,3", int) == (1, 2, 3)
+    for text in ("", "a", "1,,2", "0.5;0.5"):
+        with pytest.raises(UsageError, match="--fill"):
+            parse_channels("--fill", text, int)
+
+
+def test_preprocessing_holds_the_config_fields_that_were_given() -> None:
+    assert ExportOptions().preprocessing == {}
+    options = ExportOptions(resize="stretch", mean=(0.0,), std=(1.0,), fill=(1, 2, 3))
+    assert options.preprocessing == {
+        "resize": "stretch",
+        "mean": 0.0,
+        "std": 1.0,
+        "fill_color": (1, 2, 3),
+    }
+
+
+@pytest.mark.parametrize(
+    "given", [{"resize": "crop"}, {"interpolation": "cubic"}, {"trained_on": "gbr"}]
+)
+def test_a_preprocessing_that_there_is_not_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(UnknownNameError):
+        ExportOptions(**given)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        # Of the 0-255 scale, by mistake.
+        ("mean", (123.675, 116.28, 103.53)),
+        ("std", (58.395, 57.12, 57.375)),
+        ("std", (0.0,)),
+        ("fill", (256,)),
         ("score_threshold", 1.0),
         ("score_threshold", float("nan")),
         ("iou_threshold", 0.0),

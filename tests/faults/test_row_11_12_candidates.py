@@ -7,7 +7,7 @@ from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import OutputSpec, Target
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import ExportOptions
-from effdet_deploy.exporters.options import parse_candidates
+from effdet_deploy.exporters.option_text import parse_candidates
 from effdet_deploy.exporters.source import describe
 from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
 from tests.networks import conditioned

@@ -89,6 +89,28 @@ def test_every_graph_input_is_the_same_picture_to_the_network(spec, pictures, ki
     )
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("trained_on", ["rgb", "bgr"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_the_network_gets_the_channels_that_it_was_trained_on(order, trained_on, channels):
+    values = (0.4, 0.5, 0.6, 0.7)[:channels]
+    spec = InputSpec(
+        128,
+        192,
+        mean=values,
+        std=values,
+        fill=(0,) * channels,
+        channel_order=order,
+        trained_on=trained_on,
+    )
+    made = structured_pictures(1, 128, 192, 5, channels)
+    expected = (made / 255 - np.array(values)) / np.array(values)
+    if trained_on == "bgr":
+        expected = expected[..., [2, 1, 0, 3][:channels]]
+    found = normalize(to_input(made, spec), spec)
+    np.testing.assert_allclose(found, expected.transpose(0, 3, 1, 2), atol=NORMALIZE_TOLERANCE)
+
+
 def test_float64_is_float64_all_the_way(spec, pictures):
     reference = reference_of(TwoHeads(), spec)
     single, double = reference.heads(pictures), reference.heads64(pictures)

@@ -235,7 +235,8 @@ def _recast(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
     found: dict[str, Any] = {}
     for name in _BY_CHANNEL:
         colors = (fields[name] * 3)[:3]
-        average = type(colors[0])(round(sum(colors) / 3, 6))
+        average = round(sum(colors) / 3, 0 if name == "fill_color" else 6)
+        average = type(colors[0])(average)
         found[name] = {1: (average,), 3: colors, 4: (*colors, average)}[channels]
     return found
 

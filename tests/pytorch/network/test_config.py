@@ -93,6 +93,42 @@ def test_every_activation_is_one_of_timm(name):
     assert activation(name, inplace=False)(torch.zeros(1)).shape == (1,)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "field", "expected"),
+    [
+        ({"mean": 0.5}, "mean", (0.5, 0.5, 0.5)),
+        ({"mean": 0.5}, "fill_color", (128, 128, 128)),
+        ({"mean": 0.5, "fill_color": 0}, "fill_color", (0, 0, 0)),
+        ({"fill_color": "mean"}, "fill_color", (124, 116, 104)),
+        ({"in_chans": 1}, "mean", (0.449,)),
+        ({"in_chans": 1}, "fill_color", (115,)),
+        ({"in_chans": 1, "mean": 0.2}, "fill_color", (51,)),
+        ({"in_chans": 4}, "std", (0.229, 0.224, 0.225, 0.226)),
+        ({"in_chans": 4, "std": [0.1, 0.2, 0.3, 0.4]}, "std", (0.1, 0.2, 0.3, 0.4)),
+    ],
+)
+def test_one_number_is_for_all_channels_and_the_fill_follows_the_mean(overrides, field, expected):
+    changed = D0.replace(overrides)
+    assert getattr(changed, field) == pytest.approx(expected)
+    assert D0.replace(changed.overrides_of(D0)) == changed
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"in_chans": 2},
+        {"in_chans": 1, "trained_on": "bgr"},
+        {"in_chans": 1, "mean": [0.5, 0.5, 0.5]},
+        {"resize": "mean"},
+        {"trained_on": "gray"},
+        {"interpolation": "cubic"},
+    ],
+)
+def test_a_preprocessing_that_there_is_not_is_refused(overrides):
+    with pytest.raises(UsageError):
+        D0.replace(overrides)
+
+
 def test_the_overrides_of_a_config_are_what_was_changed():
     overrides = {"num_classes": 20, "image_size": (256, 320)}
     assert D0.replace(overrides).overrides_of(D0) == overrides

@@ -1,0 +1,83 @@
+"""Batches, sizes and channels as they are written on a command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Number = TypeVar("Number", int, float)
+
+
+def parse_batch(text: str) -> BatchSpec:
+    """Read ``1``, ``1..8`` or ``1,4,8`` (minimum, optimum, maximum).
+
+    Raises:
+        UsageError: another form.
+    """
+    separator = "," if "," in text else ".."
+    try:
+        numbers = [int(part) for part in text.split(separator)]
+    except ValueError:
+        numbers = []
+    match numbers:
+        case [size]:
+            return BatchSpec(size, size, size)
+        case [low, high] if separator == "..":
+            return BatchSpec(low, low, high)
+        case [low, best, high]:
+            return BatchSpec(low, best, high)
+    raise UsageError(
+        f"--batch takes N, MIN..MAX or MIN,OPT,MAX, not '{text}'.", "Try --batch 1..8."
+    )
+
+
+def parse_candidates(text: str) -> int | None:
+    """Read ``auto``, which is None, or a number from 1.
+
+    Raises:
+        UsageError: another form.
+    """
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise UsageError(
+            f"--candidates takes auto or a whole number from 1, not '{text}'.",
+            "Leave it out for auto.",
+        )
+    return int(text)
+
+
+def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]:
+    """Read ``512`` or ``384x640`` (height x width, in pixels), the value of ``option``.
+
+    Raises:
+        UsageError: another form.
+    """
+    parts = text.lower().split("x")
+    if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) > 2:
+        raise UsageError(
+            f"{option} takes whole pixels as N or HxW, not '{text}'.",
+            f"Try {option} 512 or {option} 384x640.",
+        )
+    sides = [int(part) for part in parts]
+    return sides[0], sides[-1]
+
+
+def parse_channels(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
+    """Read ``0.5``, which is for every channel, or ``0.485,0.456,0.406``, one for each.
+
+    Raises:
+        UsageError: another form.
+    """
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{option} takes one number for all channels, or one for each, not '{text}'.",
+            f"Try {option} 0 or {option} 0,0,0.",
+        ) from error
