@@ -72,8 +72,8 @@ def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dic
         "variant": spec.variant + (f" with {_listed(spec.overrides)}" if spec.overrides else ""),
         "inputs": "\n".join(inputs),
         "preprocessing": (
-            f"{takes.kind}, {takes.channel_order}; {takes.resize}, fill {list(takes.fill)}; "
-            f"mean {mean}; std {std}"
+            f"{takes.kind}, {takes.channel_order}; {takes.resize}, {takes.interpolation}, "
+            f"fill {list(takes.fill)}; mean {mean}; std {std}; trained on {takes.trained_on}"
         ),
         "outputs": "\n".join(outputs),
         "nms": (

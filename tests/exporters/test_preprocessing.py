@@ -159,6 +159,7 @@ def test_detections_are_those_of_effdet_driven_as_it_was_trained(tmp_path: Path,
         weights=str(tmp_path / "w.pth"),
         image_size=(HEIGHT, WIDTH),
         score_threshold=SCORE,
+        candidates=1000,
         **training.options,
     )
     artifact = export(VARIANT, tmp_path / "model.onnx", options)

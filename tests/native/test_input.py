@@ -64,3 +64,15 @@ def test_a_side_that_would_vanish_keeps_one_pixel(fill):
     found = fill(make_spec(128, 160), thin)
     assert (found[:, 0] == 77).all()
     assert (found[:, 1] != 77).any()
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_networks_of_gray_and_rgba_pictures_are_refused(testing_library, binding, channels):
+    library = ctypes.CDLL(str(testing_library))
+    values = {"mean": [0.5] * channels, "std": [0.5] * channels, "fill": [0] * channels}
+    text = json.dumps(make_spec(128, 160, **values)).encode()
+    target = np.zeros((128, 160, 4), np.uint8)
+    image = binding.view(PICTURE)
+    address = target.ctypes.data_as(ctypes.c_void_p)
+    assert library.effdet_testing_input(text, ctypes.byref(image), address)
+    assert not target.any()

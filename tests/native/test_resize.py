@@ -8,9 +8,9 @@ import re
 
 import numpy as np
 import pytest
-from effdet_deploy.detection.resampling import resize as scaled_in_python
 from PIL import Image
 
+from effdet_deploy.artifact.resampling import resize as scaled_in_python
 from tests.native.building import NATIVE
 
 SHAPES = 300
