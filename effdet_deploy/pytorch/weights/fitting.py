@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from effdet_deploy.errors import WeightsError
+from effdet_deploy.errors import UsageError, WeightsError
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
-from effdet_deploy.pytorch.network.registry import get_config, list_models
+from effdet_deploy.pytorch.network.registry import get_config, list_models, resolve_name
 from effdet_deploy.pytorch.network.topology import UNWEIGHTED, fpn_topology
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from effdet_deploy.pytorch.network.config import ModelConfig
+    from effdet_deploy.pytorch.weights.checkpoint import Checkpoint
+    from effdet_deploy.pytorch.weights.origins.settings import Settings
 
     Shapes = dict[str, tuple[int, ...]]
 
@@ -187,3 +189,56 @@ def _facts_of_weights(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
         any(key.endswith(".edge_weights") for key in state_dict),
         level_first,
     )
+
+
+def written_variant(
+    checkpoint: Checkpoint, settings: Settings | None, variant: str | None
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the variant that is written in a checkpoint or beside it.
+
+    Settings inside of the checkpoint are passed over where its weights are of the ``variant`` that
+    was asked for and not of theirs.
+
+    Returns:
+        The variant, if there is one, and a sentence for what was passed over.
+    """
+    written = checkpoint.metadata.variant
+    named = settings.variant if settings else None
+    if settings and named and variant and settings.is_inside and named != resolve_name(variant):
+        looks = guess_variants(checkpoint.state_dict)
+        if resolve_name(variant) in looks and named not in looks:
+            where = f"The settings in '{settings.source}'"
+            return written, (f"{where} name {named}, of which the weights are not.",)
+    return written or named, ()
+
+
+def agreed_variant(
+    checkpoint: Checkpoint, written: str | None, settings: Settings | None, variant: str | None
+) -> str:
+    """Return the one variant that the option and what is ``written`` agree on.
+
+    Raises:
+        WeightsError: they do not, or the settings contradict themselves.
+        UsageError: neither names one.
+    """
+    both = settings.contradictions.get("variant") if settings else None
+    if both and variant is None:
+        raise WeightsError(
+            f"The variant is {both} by the settings in '{checkpoint.name}'.",
+            "Say which holds, with --variant.",
+        )
+    if variant is None and written is None:
+        looks = " or ".join(guess_variants(checkpoint.state_dict))
+        raise UsageError(
+            f"'{checkpoint.name}' does not say which variant it is of.",
+            f"It looks like {looks}: pass --variant." if looks else "Pass --variant.",
+        )
+    names = {resolve_name(each) for each in (written, variant) if each is not None}
+    if len(names) > 1:
+        said = f"'{settings.source}' is" if settings else f"'{checkpoint.name}' holds weights"
+        raise WeightsError(
+            f"{said} of {resolve_name(written or '')}, and the variant asked for is "
+            f"{resolve_name(variant or '')}.",
+            "Leave --variant out, or give weights of that variant.",
+        )
+    return names.pop()

@@ -15,7 +15,6 @@ from effdet_deploy.pytorch.network.registry import (
     SCALED,
     get_config,
     list_models,
-    resolve_name,
 )
 from effdet_deploy.pytorch.weights.adoption import NAME, adopt_module
 from effdet_deploy.pytorch.weights.agreement import settle
@@ -29,10 +28,11 @@ from effdet_deploy.pytorch.weights.checkpoint import (
 )
 from effdet_deploy.pytorch.weights.download import fetch
 from effdet_deploy.pytorch.weights.fitting import (
-    guess_variants,
+    agreed_variant,
     infer_in_chans,
     infer_num_classes,
     load_state,
+    written_variant,
 )
 from effdet_deploy.pytorch.weights.given import GivenModule, find_network
 from effdet_deploy.pytorch.weights.origins import EFFDET, origin_of
@@ -218,22 +218,9 @@ def _from_checkpoint(
     beside = project.settings.beside(path) if project and project.settings else None
     settings = beside or checkpoint.settings
     metadata = checkpoint.metadata
-    passed_over: tuple[str, ...] = ()
-    if settings is not None:
-        named = settings.variant
-        if named and variant and settings.is_inside and named != resolve_name(variant):
-            looks = guess_variants(checkpoint.state_dict)
-            if resolve_name(variant) in looks and named not in looks:
-                where = f"The settings in '{settings.source}'"
-                passed_over = (f"{where} name {named}, of which the weights are not.",)
-                named = None
-        metadata = dataclasses.replace(
-            metadata,
-            variant=metadata.variant or named,
-            labels=metadata.labels or settings.labels,
-        )
-    if project is None or metadata.variant is not None:
-        variant = _variant_of(checkpoint, metadata.variant, settings, variant)
+    written, passed_over = written_variant(checkpoint, settings, variant)
+    if project is None or written is not None:
+        variant = agreed_variant(checkpoint, written, settings, variant)
     if project is not None:
         checkpoint, variant = in_our_names(checkpoint, project, variant)
     base = get_config(variant or "")
@@ -248,18 +235,7 @@ def _from_checkpoint(
     notes = (*passed_over, *notes)
     model = EfficientDet(config)
     load_state(model, checkpoint.state_dict, checkpoint.name)
-    for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
-        if values is not None and len(values) != config.num_classes:
-            raise WeightsError(
-                f"'{checkpoint.name}' has {config.num_classes} classes and {len(values)} {key} in "
-                "its metadata.",
-                "Write the file again with one entry for each class.",
-            )
-    names = checkpoint.class_names
-    if len(names) == config.num_classes + 1 and names[0] == "background":
-        names = names[1:]
-    if metadata.labels is None and len(names) == config.num_classes:
-        metadata = dataclasses.replace(metadata, labels=names)
+    metadata = _with_names(checkpoint, settings, config.num_classes)
     nested = f", its {checkpoint.nested_under}" if checkpoint.nested_under else ""
     source = f"{checkpoint.name} ({checkpoint.container}{nested})"
     assumed: tuple[str, ...] = ()
@@ -278,6 +254,27 @@ def _from_checkpoint(
         assumed=assumed,
         notes=notes,
     )
+
+
+def _with_names(
+    checkpoint: Checkpoint, settings: Settings | None, num_classes: int
+) -> CheckpointMetadata:
+    """Return the metadata with the names of classes that stand beside the weights, if they fit."""
+    metadata, names = checkpoint.metadata, checkpoint.class_names
+    if settings is not None and not metadata.labels:
+        metadata = dataclasses.replace(metadata, labels=settings.labels)
+    for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
+        if values is not None and len(values) != num_classes:
+            raise WeightsError(
+                f"'{checkpoint.name}' has {num_classes} classes and {len(values)} {key} in "
+                "its metadata.",
+                "Write the file again with one entry for each class.",
+            )
+    if len(names) == num_classes + 1 and names[0] == "background":
+        names = names[1:]
+    if metadata.labels is None and len(names) == num_classes:
+        metadata = dataclasses.replace(metadata, labels=names)
+    return metadata
 
 
 def _assumed_preprocessing(
@@ -376,33 +373,6 @@ def _with_settings(
     config, notes = settle(config, stated, decided, where)
     read = () if settings.is_inside else (f"'{settings.source}' beside the weights was read.",)
     return config, (*read, *notes)
-
-
-def _variant_of(
-    checkpoint: Checkpoint, written: str | None, settings: Settings | None, variant: str | None
-) -> str:
-    """Return the one variant that the option and what is ``written`` agree on."""
-    both = settings.contradictions.get("variant") if settings else None
-    if both and variant is None:
-        raise WeightsError(
-            f"The variant is {both} by the settings in '{checkpoint.name}'.",
-            "Say which holds, with --variant.",
-        )
-    if variant is None and written is None:
-        looks = " or ".join(guess_variants(checkpoint.state_dict))
-        raise UsageError(
-            f"'{checkpoint.name}' does not say which variant it is of.",
-            f"It looks like {looks}: pass --variant." if looks else "Pass --variant.",
-        )
-    names = {resolve_name(each) for each in (written, variant) if each is not None}
-    if len(names) > 1:
-        said = f"'{settings.source}' is" if settings else f"'{checkpoint.name}' holds weights"
-        raise WeightsError(
-            f"{said} of {resolve_name(written or '')}, and the variant asked for is "
-            f"{resolve_name(variant or '')}.",
-            "Leave --variant out, or give weights of that variant.",
-        )
-    return names.pop()
 
 
 def _loaded(
