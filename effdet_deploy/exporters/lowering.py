@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
     from effdet_deploy.artifact.spec import DetectorSpec, PrecisionSpec, Target
-    from effdet_deploy.detection.pictures import Pictures
     from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.exporters.material import Material
     from effdet_deploy.exporters.options import ExportOptions
@@ -69,20 +68,14 @@ def lower_precision(
         return spec, ()
     model = onnx.load(path)
     if spec.precision.kind == "fp16":
-        kept, notes = _lower_to_fp16(model, spec, material.ranges, progress)
+        images = verification_images(spec.input, material.ranges)
+        unfit = _unfit_nodes(model, graph_inputs(images, spec), progress)
+        to_half(model, unfit.nodes)
+        kept, notes = unfit.nodes, (() if material.ranges else (_SYNTHETIC,)) + unfit.notes
     else:
         model, kept, notes = _lower_to_int8(model, path, spec, options, material, progress)
     precision = dataclasses.replace(spec.precision, kept=kept)
     return write_onnx(model, dataclasses.replace(spec, precision=precision), path), notes
-
-
-def _lower_to_fp16(
-    model: ModelProto, spec: DetectorSpec, pictures: Pictures, progress: Progress
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    images = verification_images(spec.input, pictures)
-    unfit = _unfit_nodes(model, graph_inputs(images, spec), progress)
-    to_half(model, unfit.nodes)
-    return unfit.nodes, (() if pictures else (_SYNTHETIC,)) + unfit.notes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -113,7 +113,11 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
         return to_svg(figure, label, in_page=True)
     finite = values[np.isfinite(values)]
     positive = finite[finite > 0]
-    low, high = _decades(positive)
+    low, high = -8, 0
+    if len(positive):
+        high = math.ceil(math.log10(float(positive.max())) + 1e-9)
+        # Two decades at least, so that bars do not grow fat.
+        low = min(math.floor(math.log10(float(np.quantile(positive, 0.005)))), high - 2)
     edges = np.linspace(low, high, (high - low) * _BINS_PER_DECADE + 1)
     counts, _ = np.histogram(np.log10(positive), edges)
     heights = [len(finite) - len(positive), *counts.tolist()]
@@ -132,12 +136,3 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
 
 def _power(decade: int) -> str:
     return f"10{str(decade).translate(_SUPERSCRIPTS)}"
-
-
-def _decades(positive: NDArray[np.float64]) -> tuple[int, int]:
-    """Return the decades that hold all values; two at least, so that bars do not grow fat."""
-    if not len(positive):
-        return -8, 0
-    high = math.ceil(math.log10(float(positive.max())) + 1e-9)
-    low = math.floor(math.log10(float(np.quantile(positive, 0.005))))
-    return min(low, high - 2), high
