@@ -143,6 +143,7 @@ class GivenReference(EagerReference):
         self._has_rows = bench is not None and (
             (output.iou_threshold, output.class_agnostic) == (_EFFDET_IOU, False)
             and (spec.input.frame_size, spec.input.source_size) == (None, None)
+            and (output.soft_nms is not None) == bench.soft_nms
             and output.max_detections <= bench.max_det_per_image
         )
         if bench is not None:
