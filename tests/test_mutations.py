@@ -231,9 +231,13 @@ def test_a_head_of_other_classes_is_taken_over_and_said(network: nn.Module) -> N
     assert "num_classes is 5: the heads say so, not 3" in said
 
 
-def test_a_network_of_grey_pictures_says_so(target: Path) -> None:
-    said = refusal(effdet_network(**{"backbone_args.in_chans": 1}), target)
-    assert "takes pictures of 1 channels" in said
+def test_a_network_of_gray_pictures_is_taken_over_and_said() -> None:
+    gray = effdet.EfficientDet(
+        effdet_config(**{"backbone_args.in_chans": 1}), pretrained_backbone=False
+    )
+    spec, said = accepted(gray)
+    assert spec.input.channels == 1
+    assert "in_chans is 1: the first layer says so, not 3." in said
 
 
 # Benches: their anchors and settings are taken over, and their rows are compared.
@@ -262,6 +266,13 @@ def test_a_bench_s_number_of_rows_is_taken_over_and_said(network: nn.Module) -> 
     spec, said = accepted(bench, max_detections=50)
     assert spec.output.max_detections == 50
     assert "The artifact gives 50 rows; the bench gives 30." in said
+
+
+def test_a_bench_s_number_of_candidates_is_taken_over(network: nn.Module) -> None:
+    bench = bench_of(network)
+    bench.max_detection_points = 60
+    spec, _ = accepted(bench)
+    assert spec.output.candidates == 60
 
 
 @pytest.mark.parametrize(

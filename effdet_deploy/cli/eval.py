@@ -59,7 +59,7 @@ def run(
             for model in models
         }
         if weights:
-            eager = eager_detector(next(iter(detectors.values())).spec, weights)
+            eager = eager_detector([each.spec for each in detectors.values()], weights)
             detectors = {_EAGER: eager, **detectors}
         with console.counted(len(dataset)) as progress:
             result = evaluate(detectors, dataset, progress)

@@ -169,15 +169,23 @@ def layer_sources(
     return ours.layers, ours, EagerLayers(network, ours.spec.input, ours.layers)
 
 
-def eager_detector(spec: DetectorSpec, weights: str) -> Detector:
+def eager_detector(specs: Sequence[DetectorSpec], weights: str) -> Detector:
     """Return the network of an exported model in eager PyTorch, with effdet's post-processing.
 
-    It gives as many rows as the exported model.
+    Args:
+        specs: of the exported models that it is measured beside; it is the network of the first,
+            and gives as many rows as the one that gives most.
+        weights: ``pretrained``, ``random``, a path or a URL.
 
     Raises:
         MissingPackageError: torch is not installed.
         WeightsError: the weights are unusable or of another model.
     """
-    output = dataclasses.replace(spec.output, score_threshold=0.0, iou_threshold=_EFFDET_IOU)
-    spec = dataclasses.replace(spec, output=output)
+    output = dataclasses.replace(
+        specs[0].output,
+        score_threshold=0.0,
+        iou_threshold=_EFFDET_IOU,
+        max_detections=max(each.output.max_detections for each in specs),
+    )
+    spec = dataclasses.replace(specs[0], output=output)
     return Detector(open_eager(weights, spec, f"measuring the weights '{weights}'"))

@@ -198,6 +198,11 @@ def specification_of(
     rows = options.max_detections
     if source.max_detections is not None and rows == ExportOptions.max_detections:
         rows = source.max_detections
+    candidates = first_candidates(options, rows)
+    if source.given is not None and source.given.bench is not None and options.nms != "plugin":
+        # A bench looks at so many; more would find what it does not.
+        points = int(source.given.bench.max_detection_points)
+        candidates = candidates if options.candidates is not None else min(candidates, points)
     return describe(
         source.config,
         source.base_config,
@@ -206,7 +211,7 @@ def specification_of(
             nms=options.nms,
             score_threshold=options.score_threshold,
             iou_threshold=options.iou_threshold,
-            candidates=first_candidates(options, rows),
+            candidates=candidates,
             max_detections=rows,
             nms_steps=options.nms_steps or DEFAULT_NMS_STEPS,
             box_format=options.box_format,

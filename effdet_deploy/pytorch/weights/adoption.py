@@ -12,7 +12,12 @@ from effdet_deploy.pytorch.network.config import ModelConfig
 from effdet_deploy.pytorch.network.efficientdet import EfficientDet
 from effdet_deploy.pytorch.network.registry import get_config
 from effdet_deploy.pytorch.weights.anchor_evidence import with_anchors
-from effdet_deploy.pytorch.weights.fitting import infer_in_chans, infer_num_classes, load_state
+from effdet_deploy.pytorch.weights.fitting import (
+    head_grid,
+    infer_in_chans,
+    infer_num_classes,
+    load_state,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,13 +54,15 @@ def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:
     config = network.config if isinstance(network, EfficientDet) else _config_of(network)
     state = {key.replace(_COMPILED, ""): each for key, each in network.state_dict().items()}
     notes = [given.note] if given.note else []
+    if config.in_chans != (usual := get_config(config.name).in_chans):
+        notes.append(f"in_chans is {config.in_chans}: the first layer says so, not {usual}.")
     classes = infer_num_classes(state)
     if classes is not None and classes != config.num_classes:
         notes.append(f"num_classes is {classes}: the heads say so, not {config.num_classes}.")
         config = config.replace({"num_classes": classes})
     if given.bench is not None:
         boxes = given.bench.anchors.boxes.detach().cpu().numpy()
-        config, said = with_anchors(config, boxes, (), NAME)
+        config, said = with_anchors(config, boxes, (), NAME, head_grid(state))
         notes += said
     adopted = EfficientDet(config)
     load_state(adopted, state, NAME, _UNDO)

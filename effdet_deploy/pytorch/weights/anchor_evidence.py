@@ -18,7 +18,7 @@ from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.weights.agreement import settle
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
 
@@ -42,7 +42,11 @@ class AnchorEvidence:
 
 
 def with_anchors(
-    config: ModelConfig, boxes: NDArray[Any], chosen: Collection[str], name: str
+    config: ModelConfig,
+    boxes: NDArray[Any],
+    chosen: Collection[str],
+    name: str,
+    heads: tuple[int, int] | None = None,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """Bring ``config`` to what a checkpoint's anchors say.
 
@@ -51,6 +55,8 @@ def with_anchors(
         boxes: the anchors, ``[A,4]`` yxyx pixels.
         chosen: the fields that the user named; see :func:`settle`.
         name: of the checkpoint.
+        heads: how many anchors at a place, and how many levels, its heads were made for; None
+            where they are those of ``config``.
 
     Returns:
         The configuration, and a sentence for each field that differs from what was there.
@@ -59,13 +65,45 @@ def with_anchors(
         WeightsError: the anchors and an option contradict one another, or no configuration of
             these levels has such anchors.
     """
-    said = read_anchors(boxes, config)
-    if said is None:
-        raise WeightsError(
-            f"'{name}' holds {len(boxes)} anchors that are not on the grid of {config.name}.",
-            "Give the network without its bench, with the config fields that it was trained with.",
-        )
-    return settle(config, vars(said), chosen, f"the anchors in '{name}'")
+    per_place, levels = heads or (config.num_anchors, config.num_levels)
+    for each in _splits(config, per_place, levels):
+        if (found := read_anchors(boxes, each)) is not None:
+            said = dict(vars(found))
+            if each.num_scales != config.num_scales:
+                said |= {"num_scales": each.num_scales}
+            if each.max_level != config.max_level:
+                said |= {"max_level": each.max_level}
+            if found.octave_scales == even_octaves(each.num_scales) and not config.octave_scales:
+                said.pop("octave_scales")
+            return settle(config, said, chosen, f"the anchors in '{name}'")
+    raise WeightsError(
+        f"'{name}' holds {len(boxes)} anchors that are no grid of {per_place} at each place of "
+        f"levels {config.min_level} to {config.min_level + levels - 1}, as its heads are.",
+        "Give the network without its bench, with the config fields that it was trained with.",
+    )
+
+
+def _splits(config: ModelConfig, per_place: int, levels: int) -> Iterator[ModelConfig]:
+    """Yield configurations with so many anchors: octave scales times aspects, likeliest first.
+
+    However they are split, the anchors are the same.
+    """
+    deepest = config.min_level + levels - 1
+    if (per_place, deepest) == (config.num_anchors, config.max_level):
+        yield config
+        return
+    known = len(config.aspect_ratios)
+    first = [config.num_scales, *([per_place // known] if per_place % known == 0 else [])]
+    for scales in dict.fromkeys((*first, *range(per_place, 0, -1))):
+        aspects, rest = divmod(per_place, scales)
+        if rest or min(config.image_size) < 2**deepest:
+            continue
+        changed: dict[str, Any] = {"max_level": deepest}
+        if aspects != known:
+            changed["aspect_ratios"] = ((1.0, 1.0),) * aspects
+        if scales != config.num_scales:
+            changed |= {"num_scales": scales, "octave_scales": ()}
+        yield config.replace(changed)
 
 
 def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | None:

@@ -59,6 +59,14 @@ def load_state(
             f"configuration of {config.name} pictures of {of_config[0]}.",
             f"Train it with in_chans={of_config[0]}.",
         )
+    grid, of_config = head_grid(state_dict), (config.num_anchors, config.num_levels)
+    if grid is not None and grid != of_config:
+        raise WeightsError(
+            f"The heads of '{name}' are for {grid[0]} anchors at each place of {grid[1]} levels, "
+            f"and those of {config.name} for {of_config[0]} of {of_config[1]}.",
+            remedy
+            or "State num_scales, aspect_ratios, min_level and max_level in --config FILE.json.",
+        )
     problems = {
         "missing": [key for key in wanted if key not in given and not key.endswith(_COUNTER)],
         "unexpected": [key for key in given if key not in wanted],
@@ -129,6 +137,21 @@ def infer_in_chans(state_dict: Mapping[str, Tensor]) -> int | None:
     return next((int(each.shape[1]) for each in stems), None)
 
 
+def head_grid(state_dict: Mapping[str, Tensor]) -> tuple[int, int] | None:
+    """Return how many anchors at a place and how many levels heads are for; None without heads."""
+    boxes = _predict_shape(state_dict, "box_net")
+    levels = _level_count(state_dict)
+    if not boxes or boxes[0] % _BOX_CODES or not levels:
+        return None
+    return boxes[0] // _BOX_CODES, levels
+
+
+def _level_count(state_dict: Mapping[str, Tensor]) -> int:
+    level_first = "box_net.bn_rep.0.0.weight" in state_dict
+    pattern = r"box_net\.bn_rep\.(\d+)" if level_first else r"box_net\.bn_rep\.0\.(\d+)"
+    return len({match[1] for key in state_dict if (match := re.match(pattern, key))})
+
+
 def _predict_shape(state_dict: Mapping[str, Tensor], net: str) -> tuple[int, ...]:
     """Return the shape of a head's last convolution; empty where there is no such head."""
     convs = (state_dict.get(f"{net}.predict.{each}.weight") for each in ("conv_pw", "conv"))
@@ -185,7 +208,7 @@ def _facts_of_weights(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
         count(r"fpn\.cell\.(\d+)\."),
         count(r"fpn\.cell\.0\.fnode\.(\d+)\."),
         count(r"box_net\.conv_rep\.(\d+)\."),
-        count(r"box_net\.bn_rep\.(\d+)" if level_first else r"box_net\.bn_rep\.0\.(\d+)"),
+        _level_count(state_dict),
         any(key.endswith(".edge_weights") for key in state_dict),
         level_first,
     )

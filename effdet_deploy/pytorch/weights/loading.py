@@ -29,6 +29,7 @@ from effdet_deploy.pytorch.weights.checkpoint import (
 from effdet_deploy.pytorch.weights.download import fetch
 from effdet_deploy.pytorch.weights.fitting import (
     agreed_variant,
+    head_grid,
     infer_in_chans,
     infer_num_classes,
     load_state,
@@ -323,7 +324,8 @@ def _with_evidence(
     if checkpoint.anchors is None:
         return config, notes
     before = config
-    config, more = with_anchors(config, checkpoint.anchors.numpy(), options, checkpoint.name)
+    grid = head_grid(checkpoint.state_dict)
+    config, more = with_anchors(config, checkpoint.anchors.numpy(), options, checkpoint.name, grid)
     for field in said.keys() - options.keys():
         one, other = getattr(before, field), getattr(config, field)
         if one != other:

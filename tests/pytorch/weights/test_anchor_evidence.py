@@ -8,6 +8,8 @@ import pytest
 import torch
 from effdet.anchors import Anchors
 
+from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.spec import AnchorSpec
 from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.network import create_model, get_config
 from effdet_deploy.pytorch.weights.anchor_evidence import read_anchors, with_anchors
@@ -77,7 +79,7 @@ def test_an_option_that_the_anchors_contradict_is_an_error_that_names_both():
 
 @pytest.mark.parametrize("boxes", [np.zeros((12276, 4)), np.ones((9, 4)), np.zeros((5, 3))])
 def test_anchors_of_no_configuration_are_refused(boxes):
-    with pytest.raises(WeightsError, match="not on the grid"):
+    with pytest.raises(WeightsError, match="anchors that are no grid of 9"):
         with_anchors(get_config("d0"), boxes, (), "bench.pth")
 
 
@@ -99,3 +101,48 @@ def test_a_bare_state_dict_says_what_is_assumed(tmp_path):
     assumed = " ".join(build_model("d0", str(tmp_path / "w.pth")).assumed)
     assert "anchors" in assumed
     assert "preprocessing" in assumed
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"num_scales": 2}, ["num_scales is 2"]),
+        ({"num_scales": 4, "image_size": (256, 256)}, ["num_scales is 4", "(256, 256)"]),
+        (
+            {"aspect_ratios": [(1.0, 1.0), (2.0, 0.5)]},
+            ["aspect_ratios is ((1.0, 1.0), (2.0, 0.5))"],
+        ),
+        ({"max_level": 6}, ["max_level is 6"]),
+    ],
+)
+def test_other_counts_of_anchors_are_taken_over_and_said(tmp_path, change, said):
+    config = effdet.get_efficientdet_config("tf_efficientdet_d0")
+    config.num_classes = 3
+    for field, value in change.items():
+        setattr(config, field, value)
+    if "max_level" in change:
+        config.num_levels = change["max_level"] - config.min_level + 1
+    bench = effdet.DetBenchPredict(effdet.EfficientDet(config, pretrained_backbone=False))
+    torch.save(bench.state_dict(), tmp_path / "bench.pth")
+    loaded = build_model("d0", str(tmp_path / "bench.pth"))
+    notes = " ".join(loaded.notes)
+    assert all(each in notes for each in said)
+    assert len(loaded.notes) == len(said)
+    taken = loaded.config
+    spec = AnchorSpec(
+        taken.min_level, taken.max_level, taken.octaves, taken.aspect_ratios, taken.anchor_scale
+    )
+    np.testing.assert_allclose(
+        anchor_boxes(spec, *taken.image_size), bench.anchors.boxes.numpy(), atol=1e-3
+    )
+
+
+def test_heads_for_other_anchors_say_so_and_which_fields_to_state(tmp_path):
+    network = create_model("d0", num_classes=3, image_size=128, num_scales=2)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(
+        WeightsError, match=r"6 anchors at each place of 5 levels, .* for 9"
+    ) as caught:
+        build_model("d0", str(tmp_path / "w.pth"))
+    assert "num_scales" in caught.value.remedy
+    assert build_model("d0", str(tmp_path / "w.pth"), overrides={"num_scales": 2}).notes == ()
