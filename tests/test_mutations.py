@@ -351,6 +351,8 @@ def test_an_exported_bench_was_compared_with_the_bench_s_own_rows(
     assert artifact.report.detections.reference_count <= 40 * artifact.report.images
     assert len(artifact.notes) == 3
     assert "candidates give the rows of" in artifact.notes[2]
+    assert artifact.notes[0].startswith("anchor_scale is 2.0: the anchors")
+    assert artifact.notes[1] == "The artifact gives 40 rows; the bench gives as many."
 
 
 # Sets: a mAP is right, or it is not printed, or it is printed with what makes it doubtful.

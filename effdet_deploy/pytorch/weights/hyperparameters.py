@@ -133,6 +133,9 @@ def _read(key: str, value: Any) -> Iterator[tuple[str, Any]]:
             return
     if field not in _FIELDS or value is None:
         return
+    # One number is no mean of three channels; and a fill of 'mean' is what follows from the mean.
+    if (field in ("mean", "std") and not isinstance(value, tuple)) or value == "mean":
+        return
     if field == "image_size":
         sides = value[-2:] if isinstance(value, tuple) else (value, value)
         # Only effdet's own field says which of two sides is the height.

@@ -82,12 +82,17 @@ def test_an_effdet_config_says_what_weights_do_not_show(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     config = effdet_config(
-        mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25], anchor_scale=3.0, act_type="relu"
+        mean=[0.5, 0.5, 0.5],
+        std=[0.25, 0.25, 0.25],
+        fill_color="mean",
+        anchor_scale=3.0,
+        act_type="relu",
     )
     loaded = build_model(None, saved(tmp_path / "last.pth", d0_weights, config=config))
     assert loaded.base_config.name == "tf_efficientdet_d0"
     assert loaded.config.mean == (0.5, 0.5, 0.5)
     assert loaded.config.std == (0.25, 0.25, 0.25)
+    assert loaded.config.fill_color == (128, 128, 128)
     assert loaded.config.anchor_scale == 3.0
     assert loaded.config.act_type == "relu"
     assert len(loaded.notes) == 4
