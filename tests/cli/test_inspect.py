@@ -9,7 +9,7 @@ from effdet_deploy.artifact.spec import EngineSpec
 from effdet_deploy.cli import main
 from effdet_deploy.files import sha256_file, sidecar_path
 from effdet_deploy.runtimes import instructions
-from tests.onnx_models import detector_spec, tiny_model, write_tiny
+from tests.onnx_models import detector_spec, tiny_model, with_input, write_tiny
 from tests.runtimes.test_instructions import PLANTED, int8_file
 
 
@@ -27,6 +27,14 @@ def test_it_shows_spec_tensors_operators_size_and_hash(model, capsys):
         sha256_file(model)[:16],
     ):
         assert words in shown
+
+
+def test_it_shows_the_frames_that_deepstream_scales(tmp_path, capsys):
+    spec = with_input(detector_spec(), kind="float255", frame_size=(720, 1280))
+    assert main(["inspect", str(write_tiny(tmp_path / "tiny.onnx", spec))]) == 0
+    assert "float255, rgb; letterbox, of DeepStream's frames of 720x1280" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_its_json_holds_everything(model, tmp_path, capsys):
