@@ -249,9 +249,17 @@ def describe(
     Candidates are clamped to the (anchor, class) pairs there are, detections to the candidates:
     a small image with few classes has fewer than the defaults ask for. ``fields`` are further
     fields of :class:`DetectorSpec`.
+
+    Raises:
+        UsageError: what is asked for is of color pictures, and the network's are gray or RGBA.
     """
     if config.in_chans == 1 and channel_order == "bgr":
         raise UsageError("Gray pictures have no channel order.", "Leave --channel-order out.")
+    if config.in_chans != 3 and frame_size is not None:
+        raise UsageError(
+            f"DeepStream gives color pictures, and the network takes {config.in_chans} channels.",
+            "Leave --target deepstream out, or train the network on RGB.",
+        )
     height, width = config.image_size
     trained_on = cast("ChannelOrder", config.trained_on)
     # The config has the network's order, the spec RGB's.

@@ -17,9 +17,13 @@ from effdet.bench import DetBenchPredict
 from omegaconf import OmegaConf
 from PIL import Image
 
+from effdet_deploy.artifact.classes import class_specs
+from effdet_deploy.artifact.spec import OutputSpec
 from effdet_deploy.detection.detector import Detector
+from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import ExportOptions, export
-from effdet_deploy.pytorch.network import create_model
+from effdet_deploy.exporters.source import describe
+from effdet_deploy.pytorch.network import create_model, get_config
 from effdet_deploy.pytorch.network.random_weights import randomize
 from effdet_deploy.synthetic import structured_pictures
 
@@ -178,3 +182,13 @@ def test_detections_are_those_of_effdet_driven_as_it_was_trained(tmp_path: Path,
             assert unmatched(expected, found).size == 0
             found_any += len(expected)
     assert found_any > 20
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"channel_order": "bgr"}, "no channel order"), ({"frame_size": (90, 120)}, "DeepStream")],
+)
+def test_what_gray_networks_cannot_have_is_refused(given: dict[str, Any], said: str) -> None:
+    config = get_config(VARIANT).replace({"in_chans": 1})
+    with pytest.raises(UsageError, match=said):
+        describe(config, config, class_specs(90), OutputSpec(), **given)
