@@ -226,8 +226,7 @@ class ExportOptions:
             "Pass --calibration with a folder of pictures like those the detector will see.",
             is_int8 and self.calibration is None,
         )
-        yield from self._unfit_for_deepstream()
-        yield from self._unfit_for_frames()
+        yield from (*self._unfit_for_deepstream(), *self._unfit_for_frames())
         wanted, opset = f"{MIN_INT8_OPSET} or more for --int8", self.opset
         yield limit("--opset", wanted, opset, not is_int8 or opset >= MIN_INT8_OPSET)
         yield (
