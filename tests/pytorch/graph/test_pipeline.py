@@ -13,13 +13,14 @@ import torch
 from effdet.anchors import Anchors, decode_box_outputs
 from effdet.bench import DetBenchPredict
 
+from effdet_deploy.artifact.anchors import anchor_count
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import DetectorSpec, OutputSpec
-from effdet_deploy.detection.postprocess import greedy_nms
+from effdet_deploy.detection.postprocess import finish_heads, greedy_nms
 from effdet_deploy.exporters.source import describe
 from effdet_deploy.parity.rows import iou_matrix
 from effdet_deploy.pytorch.graph import fold_for_inference
-from effdet_deploy.pytorch.graph.pipeline import DetectionPipeline
+from effdet_deploy.pytorch.graph.pipeline import DetectionPipeline, Postprocess
 from effdet_deploy.pytorch.reference import normalize
 from effdet_deploy.synthetic import structured_pictures
 from tests.networks import conditioned
@@ -119,6 +120,26 @@ def test_one_nms_for_all_classes_keeps_what_a_plain_one_keeps_of_effdet_s_boxes(
         # An anchor is found once, whatever other classes it scores well on.
         assert iou_matrix(*[boxes[image].astype(float)] * 2)[np.triu_indices(100, 1)].max() < 0.501
     assert differing <= MAX_BORDER_SHARE * 2 * 100 * PICTURES
+
+
+@pytest.mark.parametrize("form", ["blocks", "matrix", "greedy"])
+def test_every_form_of_one_nms_for_all_classes_gives_the_rows_of_numpy(
+    bench: Bench, form: str
+) -> None:
+    output = dataclasses.replace(
+        bench.spec.output, class_agnostic=True, nms_form=form, candidates=1500, max_detections=40
+    )
+    spec = dataclasses.replace(bench.spec, output=output)
+    anchors = anchor_count(spec.anchors, SIDE, SIDE)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, anchors, spec.num_classes, generator=generator) * 1.5 - 3
+    codes = torch.randn(2, anchors, 4, generator=generator) * 0.4
+    with torch.no_grad():
+        _, boxes, scores, classes = Postprocess(spec).eval()(logits, codes)
+    expected = finish_heads(logits.numpy(), codes.numpy(), spec)
+    np.testing.assert_allclose(boxes, expected["detection_boxes"], atol=BOX_TOLERANCE_PX)
+    np.testing.assert_allclose(scores, expected["detection_scores"], atol=SCORE_TOLERANCE)
+    np.testing.assert_array_equal(classes, expected["detection_classes"])
 
 
 def plain_nms(boxes: np.ndarray) -> list[int]:
