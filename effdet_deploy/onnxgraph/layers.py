@@ -30,6 +30,8 @@ _ROLE = re.compile(r"(?P<module>.+)\.(?P<role>[a-z0-9]+?)(?:_(?P<index>\d+))?")
 _POSTPROCESS = "postprocess."
 _PREPROCESS = "preprocess."
 _MOVES = ("transpose", "reshape", "concat")
+_STRIKES = ("scatterelements",)
+"""What strikes values out: numbers beyond all others, at places that follow from their order."""
 _FLOATS = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2}
 """Element types that are compared, and the bytes of each."""
 
@@ -132,8 +134,9 @@ def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
         if match is None or match["role"] != node.op_type.lower() or value is None:
             continue
         width = _FLOATS.get(value.elem_type)
-        if width is not None and not node.name.startswith(_PREPROCESS):
-            module, role = match["module"], match["role"]
+        module, role = match["module"], match["role"]
+        is_compared = role not in _STRIKES and not node.name.startswith(_PREPROCESS)
+        if width is not None and is_compared:
             size = math.prod(side.dim_value or 1 for side in value.shape.dim) * width
             layer = GraphLayer(node.name, module, role, node.output[0], value.elem_type, size)
             found.append(layer)

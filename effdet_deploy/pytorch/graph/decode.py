@@ -6,20 +6,23 @@ from torch import Tensor, nn
 
 from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
 
+_STRUCK_OUT = -3e38
+"""Below every score, and finite: a layer that holds infinities looks broken to a comparison."""
+
 
 def best_first(
-    values: Tensor, count: int, at_once: int = TENSORRT_MAX_TOPK
+    values: Tensor, count: int, at_once: int = TENSORRT_MAX_TOPK, struck_out: float = _STRUCK_OUT
 ) -> tuple[Tensor, Tensor]:
     """Return the ``count`` largest of ``values`` ``[N,n]`` and their indices, best first.
 
     Ties go by index where the engine's TopK does so. TensorRT takes ``at_once``; the others come in
-    further rounds, for which those that were taken are struck out by index. By value, others that
+    further rounds, for which those that were taken are struck out by index: by value, others that
     are equal would go with them.
     """
     best, indices = torch.topk(values, min(count, at_once))
     found, places = [best], [indices]
     for taken in range(at_once, count, at_once):
-        values = values.scatter(1, indices, float("-inf"))
+        values = values.scatter(1, indices, struck_out)
         best, indices = torch.topk(values, min(count - taken, at_once))
         found.append(best)
         places.append(indices)
