@@ -277,8 +277,8 @@ def examine(
     ``dataset`` is what ``pictures`` are of, where they are annotated.
     """
     scores = None
+    specs = (comparison.reference, comparison.candidate)
     if dataset is not None:
-        specs = (comparison.reference, comparison.candidate)
         theirs, ours = (
             measure(
                 joined_to(spec, dataset).of_results(
