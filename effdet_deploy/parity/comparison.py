@@ -18,6 +18,7 @@ from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import InputError, UsageError
+from effdet_deploy.parity.fp16_cost import Fp16Cost
 from effdet_deploy.parity.matching import ComparedImage, judge_detections, match_rows
 from effdet_deploy.parity.metrics import TensorErrors, tensor_errors
 from effdet_deploy.parity.side import answers, ask, graph_input, reach_of, score_error, side_of
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from effdet_deploy.artifact.spec import BatchSpec, DetectorSpec
     from effdet_deploy.detection.images import ImageSource
     from effdet_deploy.parity.side import Answer, Side
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 _OWN_ERROR_IMAGES = 16
 """A float64 run takes more time than all else: the network's own error is measured on the images
 whose heads differ most, and on so many of them at most."""
+_FP16_IMAGES = 4
+"""Pictures on which it is measured what FP16 costs the network: each is run three times more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +121,8 @@ def compare_all(
         (known,) = ask(reference, [picture])
         for each in pairings:
             (found,) = ask(each.candidate, [picture])
-            each.add(index, found, known, floor=each.output.score_threshold)
+            expecting = each.expecting_fp16(index, known, picture)
+            each.add(index, found, expecting, floor=each.output.score_threshold)
         progress(index + 1)
     return [each.finish(images) for each in pairings]
 
@@ -150,7 +156,9 @@ def verify(
             continue
         for index, answer in zip(indices, found, strict=True):
             if index not in known:
-                (known[index],) = ask(reference, [pictures[index]])
+                picture = pictures[index]
+                (known[index],) = ask(reference, [picture])
+                known[index] = pairing.expecting_fp16(index, known[index], picture)
                 if (inputs := known[index].nms_inputs) is not None:
                     entering = inputs.take(np.arange(min(len(inputs), output.candidates)))
                     entered = entering.as_nms_sees_them(output)
@@ -197,6 +205,11 @@ class _Pairing:
         self._reach = ReachParity(0, self.output.candidates, most) if considers_more else None
         # Heads say the same thing row by row only where both sides have the same anchors.
         self.same_grid = len({(s.anchors, s.input.height, s.input.width) for s in specs}) == 1
+        self._fp16: Fp16Cost | None = None
+        if self.same_grid and candidate.spec.precision.kind == "fp16":
+            self._fp16 = Fp16Cost(candidate.spec, rounds=candidate.precision == "fp16")
+        self._own_fp16: list[ComparedImage] = []
+        self._from_own_heads: list[ComparedImage] = []
         self.broken = ""
         self._compared: list[ComparedImage] = []
         self._errors: dict[str, dict[int, TensorErrors]] = defaultdict(
@@ -205,6 +218,27 @@ class _Pairing:
         self._worst: dict[int, float] = {}
         self._score_error = 0.0
         self._non_finite = 0
+
+    def expecting_fp16(self, index: int, known: Answer, picture: NDArray[np.uint8]) -> Answer:
+        """Return what the reference says, with its heads in FP16 where the candidate has them so.
+
+        Args:
+            index: of the picture; what FP16 costs is measured on the first ones alone.
+            known: the reference's answer.
+            picture: RGB uint8 ``[h,w,3]``.
+        """
+        if self._fp16 is None or known.heads is None or index >= _FP16_IMAGES:
+            return known
+        batch, placed = graph_input(self.reference.spec, [picture])
+        effects = self.reference.effects16(batch, self.candidate.spec.precision.kept)
+        if effects is None:
+            return known
+        heads = known.heads
+        weights, whole = ({name: heads[name] + each[name] for name in heads} for each in effects)
+        self._fp16.add_own(heads, weights, whole)
+        (own,) = answers(self.reference.spec, placed, whole, None, len(batch))
+        self._own_fp16.append(self._matched(index, known, own))
+        return dataclasses.replace(known, expected=weights)
 
     def add(
         self, index: int, mine: Answer, known: Answer, *, floor: float = 0.0, batch: int = 0
@@ -229,6 +263,10 @@ class _Pairing:
                 self._errors[name][batch] += found
                 self._worst[index] = max(self._worst.get(index, 0.0), found.largest)
             self._score_error = max(self._score_error, score_error(known, mine))
+            if self._fp16 is not None and known.expected is not None:
+                self._fp16.add(known.expected, mine.heads)
+                (again,) = answers(mine.spec, [mine.placed], mine.heads, None)
+                self._from_own_heads.append(self._matched(index, again, mine))
         self._compared.append(self._matched(index, known, mine, floor))
         if self._reach is not None:
             self._reach = _farther(self._reach, known, floor)
@@ -245,28 +283,36 @@ class _Pairing:
         """Judge what was gathered; ``sources`` are the pictures of the comparison."""
         judged = judge_detections(self._compared, self.output, self.asked, self._score_error)
         detections = dataclasses.replace(
-            judged, non_finite=judged.non_finite + self._non_finite, broken=self.broken
+            judged,
+            non_finite=judged.non_finite + self._non_finite,
+            broken=self.broken,
+            fp16_share=self._fp16_share(),
         )
         pooled = {name: sum(e.values(), TensorErrors()) for name, e in self._errors.items()}
         allowed = self.asked.heads
-        own_errors: dict[str, float] = {}
-        if allowed is not None:
-            beyond = not all(each.within(allowed) for each in pooled.values())
-            failed = detections.status == "failed"
-            found, share = self._own_error(sources) if beyond or failed else ({}, None)
-            own_errors = found if beyond else {}
-            detections = dataclasses.replace(detections, own_share=share if failed else None)
         outputs = tuple(
             OutputParity(
                 name,
                 errors,
                 tuple((size, e.largest) for size, e in self._errors[name].items() if size),
                 allowed,
-                own_errors.get(name),
-                self.asked.least_snr_db,
+                least_snr_db=self.asked.least_snr_db,
+                levels=() if self._fp16 is None else self._fp16.levels(name),
+                fp16_snr_db=None if self._fp16 is None else self._fp16.snr_db(name),
             )
             for name, errors in pooled.items()
         )
+        measured = allowed is not None or (self._fp16 is not None and bool(self._own_fp16))
+        beyond = measured and any(each.status == "failed" for each in outputs)
+        failed = allowed is not None and detections.status == "failed"
+        if beyond or failed:
+            own_errors, share = self._own_error(sources)
+            if beyond:
+                outputs = tuple(
+                    dataclasses.replace(each, own_error=own_errors.get(each.name))
+                    for each in outputs
+                )
+            detections = dataclasses.replace(detections, own_share=share if failed else None)
         specs = (self.candidate.spec, self.reference.spec)
         sizes = tuple(sorted({each.batch.minimum for each in specs}))
         report = ParityReport(
@@ -275,6 +321,15 @@ class _Pairing:
         # What entered NMS has served its purpose, and is most of what pictures take in memory.
         images = tuple(dataclasses.replace(each, nms_inputs=None) for each in self._compared)
         return Comparison(self.name, *specs, report, images)
+
+    def _fp16_share(self) -> float | None:
+        """Return the share of its detections that the reference keeps in FP16, if that counts.
+
+        It does where the candidate's detections are those of its own heads, which are judged.
+        """
+        own = judge_detections(self._own_fp16, self.output, self.asked)
+        made = judge_detections(self._from_own_heads, self.output, TOLERANCES["fp32"])
+        return own.plain_share if own.total and made.status == "passed" else None
 
     def _own_error(self, sources: Sequence[ImageSource]) -> tuple[dict[str, float], float | None]:
         """Compare the reference's float32 run with its float64 run, if it has one.

@@ -21,7 +21,7 @@ from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import run_images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
 
@@ -51,12 +51,26 @@ class Side(Protocol):
         """What it takes and gives."""
         ...
 
+    @property
+    def precision(self) -> str:
+        """What it really computes in, which may be higher than what its file states."""
+        ...
+
     def heads(self, batch: NDArray[Any]) -> Tensors | None:
         """Return :data:`.HEAD_OUTPUTS`, or None where they cannot be had."""
         ...
 
     def heads64(self, batch: NDArray[Any]) -> Tensors | None:
         """Return the heads computed in float64, or None: what a network's own rounding costs."""
+        ...
+
+    def effects16(
+        self, batch: NDArray[Any], kept: Collection[str]
+    ) -> tuple[Tensors, Tensors] | None:
+        """Return by how much FP16 changes a network's heads, or None: by its weights, and wholly.
+
+        Nodes of the graph that are named in ``kept`` stay FP32.
+        """
         ...
 
     def detections(self, batch: NDArray[Any]) -> Tensors | None:
@@ -78,6 +92,12 @@ class RuntimeSide:
     whole: Runtime | None = None
     raw: Runtime | None = None
 
+    @property
+    def precision(self) -> str:
+        """What its engine computes in."""
+        runtime = self.raw or self.whole
+        return self.spec.precision.kind if runtime is None else runtime.precision
+
     def heads(self, batch: NDArray[Any]) -> Tensors | None:
         """Return the raw heads where there is something that shows them."""
         if self.raw is None:
@@ -87,6 +107,9 @@ class RuntimeSide:
 
     def heads64(self, _batch: NDArray[Any]) -> None:
         """Return None: a file says in which precision it computes."""
+
+    def effects16(self, _batch: NDArray[Any], _kept: Collection[str]) -> None:
+        """Return None: what FP16 does to a network, the network alone can say."""
 
     def detections(self, batch: NDArray[Any]) -> Tensors | None:
         """Return what the model itself detects."""
@@ -155,12 +178,14 @@ class Answer:
         rows: detections, boxes in pixels of the picture, unclipped.
         heads: ``class_logits`` ``[1,A,C]`` and ``box_regression`` ``[1,A,4]``, or None.
         placed: how the picture came into the network's input.
+        expected: the heads with FP16 weights, where an artifact in FP16 is compared with them.
     """
 
     spec: DetectorSpec
     rows: Rows
     heads: Tensors | None
     placed: Placement
+    expected: Tensors | None = None
 
     @cached_property
     def nms_inputs(self) -> Rows | None:

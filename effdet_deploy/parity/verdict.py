@@ -7,9 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from effdet_deploy.parity.fp16_cost import OWN_FP16_FACTOR
 from effdet_deploy.parity.tolerances import MAX_SET_ASIDE, OWN_ERROR_FACTOR
 
 if TYPE_CHECKING:
+    from effdet_deploy.parity.fp16_cost import LevelCost
     from effdet_deploy.parity.matching import Stray
     from effdet_deploy.parity.metrics import TensorErrors
 
@@ -27,7 +29,10 @@ class OutputParity:
         tolerance: the absolute error allowed; None where the output is measured but not judged.
         own_error: largest error of the reference itself against float64, where it was measured.
         least_snr_db: signal-to-noise ratio from which on it counts as matching where ``tolerance``
-            is None; only asked where detections prove nothing.
+            is None; only asked where detections prove nothing, and nothing is known of ``levels``.
+        levels: of an output in FP16 what each level costs, where the reference's network says what
+            FP16 costs itself.
+        fp16_snr_db: signal-to-noise ratio that FP16 leaves the reference's network itself.
     """
 
     name: str
@@ -36,6 +41,13 @@ class OutputParity:
     tolerance: float | None = None
     own_error: float | None = None
     least_snr_db: float | None = None
+    levels: tuple[LevelCost, ...] = ()
+    fp16_snr_db: float | None = None
+
+    @property
+    def worst_level(self) -> LevelCost | None:
+        """The level that comes nearest to what it is allowed, or exceeds it most."""
+        return max(self.levels, key=lambda each: each.used, default=None)
 
     @property
     def allowed(self) -> float | None:
@@ -47,19 +59,22 @@ class OutputParity:
     @property
     def is_judged(self) -> bool:
         """Whether anything is asked of it."""
-        return self.tolerance is not None or self.least_snr_db is not None
+        return self.tolerance is not None or self.least_snr_db is not None or bool(self.levels)
 
     @property
     def matches(self) -> bool:
         """Whether it is what the reference gives, as far as its precision allows."""
-        enough = self.least_snr_db is None or self.errors.snr_db >= self.least_snr_db
+        known = bool(self.levels) or self.least_snr_db is None
+        enough = known or self.errors.snr_db >= (self.least_snr_db or 0.0)
         return self.status == "passed" and enough
 
     @property
     def status(self) -> Status:
         """Failed where the error is too large or anything is not finite."""
         allowed = math.inf if self.allowed is None else self.allowed
-        return "passed" if self.errors.within(allowed) else "failed"
+        own = OWN_ERROR_FACTOR * (self.own_error or 0.0)
+        costs = all(each.error <= max(each.allowed, own) for each in self.levels)
+        return "passed" if costs and self.errors.within(allowed) else "failed"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a document; numbers that are not finite are in it."""
@@ -74,6 +89,8 @@ class OutputParity:
             "passing_tolerance": errors.passing_tolerance,
             "allowed": self.allowed,
             "own_error": self.own_error,
+            "fp16_snr_db": self.fp16_snr_db,
+            "levels": [dataclasses.asdict(each) for each in self.levels],
             "largest_error_by_batch": {str(size): error for size, error in self.by_batch},
             "elements": errors.count,
             "non_finite": {
@@ -102,6 +119,8 @@ class DetectionParity:
         non_finite: rows with a NaN or an infinity, on both sides together.
         own_share: share of the reference's own detections that its float64 run confirms, where it
             was measured: no artifact can be asked for more.
+        fp16_share: share of its own detections that the reference's network keeps in FP16, border
+            cases counted, where the candidate is in FP16 and that was measured.
         broken: the sentence that says why there was nothing to compare, if so.
     """
 
@@ -117,6 +136,7 @@ class DetectionParity:
     score_error: float = 0.0
     non_finite: int = 0
     own_share: float | None = None
+    fp16_share: float | None = None
     broken: str = ""
 
     @property
@@ -138,6 +158,11 @@ class DetectionParity:
     def total(self) -> int:
         """Detections of both sides."""
         return self.reference_count + self.candidate_count
+
+    @property
+    def plain_share(self) -> float:
+        """Share of both sides' detections that are matched, border cases counted; NaN of none."""
+        return 2 * self.matched / self.total if self.total else math.nan
 
     @property
     def share(self) -> float:
@@ -172,8 +197,11 @@ class DetectionParity:
             return "passed", "measured, not judged"
         asked = f"at least {self.required:.1%} was asked for"
         # Enough are matched even if every border case counts: no need to set any aside.
-        if 2 * self.matched / self.total >= self.required:
+        if self.plain_share >= self.required:
             return "passed", asked
+        own_loss = 0.0 if self.fp16_share is None else 1 - self.fp16_share
+        if 1 - self.plain_share <= OWN_FP16_FACTOR * own_loss:
+            return "passed", f"in FP16 the network itself keeps {1 - own_loss:.1%} of its own"
         if self.set_aside_share > MAX_SET_ASIDE:
             return "inconclusive", f"{self.set_aside_share:.1%} are border cases"
         if self.share >= self.required:
@@ -196,6 +224,7 @@ class DetectionParity:
             "matched_share": self.share,
             "required_share": self.required,
             "own_share": self.own_share,
+            "fp16_share": self.fp16_share,
             "iou": self.iou,
             "largest_box_difference": self.box_difference,
             "largest_score_difference": self.score_difference,

@@ -3,6 +3,7 @@
 The exported graph is folded: a BatchNorm lives in the convolution before it, and the heads have a
 convolution for each level. What is compared is what both sides compute: the output of a BatchNorm
 stands for its convolution, and the calls of a head, which is shared by all levels, for the levels.
+Where a convolution has taken the fusion weight of its map, the output is multiplied by it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ from collections import Counter, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.pytorch.network.blocks import FpnCombine
 from effdet_deploy.pytorch.network.calls import Spot, calls_of
 from effdet_deploy.pytorch.reference import flatten_levels, normalize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from effdet_deploy.artifact.spec import InputSpec
@@ -69,6 +71,14 @@ class EagerLayers:
         # Pictures come as they are; what the graph's caller does to them makes no layer differ.
         self._input = dataclasses.replace(spec, kind="uint8", channel_order="rgb")
         self._spots = _spots_of(self._network, layers)
+        # By the path of a convolution in the graph, the fusion weight in it.
+        self._weights = {
+            f"{name}.{inside}.conv": weight
+            for name, module in self._network.named_modules()
+            if isinstance(module, FpnCombine)
+            for inside, weight in module.weights_in_convolutions().items()
+        }
+        self._modules = {layer.name: layer.module for layer in layers}
         # Each node that holds all levels of a head: which head, and the length of its rows.
         self._joined: dict[str, tuple[int, int]] = {}
         outputs = (network.config.num_classes, 4)
@@ -91,7 +101,10 @@ class EagerLayers:
             pixels = torch.from_numpy(normalize(picture[None], self._input)).float()
             with torch.no_grad(), _watched(self._network, set(spots.values())) as seen:
                 heads = self._network(pixels)
-            values = {name: seen[spot] for name, spot in spots.items()}
+            values = {
+                name: seen[spot] * np.float32(self._weights.get(self._modules[name], 1.0))
+                for name, spot in spots.items()
+            }
             for name in self._joined.keys() & set(names):
                 head, channels = self._joined[name]
                 values[name] = flatten_levels(heads[head], channels)

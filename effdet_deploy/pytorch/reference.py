@@ -23,10 +23,11 @@ from effdet_deploy.artifact.spec import (
 )
 from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
 from effdet_deploy.errors import UsageError
+from effdet_deploy.pytorch.half import HalfNetwork
 from effdet_deploy.pytorch.weights.loading import build_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from numpy.typing import NDArray
     from torch import Tensor, nn
@@ -70,6 +71,7 @@ class EagerReference:
     def __init__(self, network: EfficientDet, spec: DetectorSpec, remembers: int = 0) -> None:
         self.network = copy.deepcopy(network).cpu().float().eval()
         self._double: nn.Module | None = None
+        self._half: tuple[tuple[str, ...], HalfNetwork] | None = None
         self._classes = network.config.num_classes
         # The artifact may take fewer candidates than effdet; what that loses must show here.
         most = max(EFFDET_CANDIDATES, spec.output.candidates)
@@ -98,6 +100,15 @@ class EagerReference:
         if self._double is None:
             self._double = copy.deepcopy(self.network).double()
         return self._run(self._double, batch, torch.float64)
+
+    def effects16(self, batch: NDArray[Any], kept: Collection[str] = ()) -> tuple[Heads, Heads]:
+        """Return by how much FP16 changes the heads: by its weights alone, and wholly.
+
+        Nodes of the graph that are named in ``kept`` have FP32 weights.
+        """
+        if self._half is None or self._half[0] != tuple(kept):
+            self._half = tuple(kept), HalfNetwork(self.network, self.spec, kept)
+        return self._half[1].effects(batch)
 
     def detections(self, _batch: NDArray[Any]) -> Heads | None:
         """Return None: it gives heads alone."""

@@ -78,6 +78,14 @@ def _output_finding(output: OutputParity) -> Finding:
         )
         return Finding(said, "failed")
     text = f"{output.name}: largest error {errors.largest:.2e}"
+    worst = output.worst_level
+    if worst is not None:
+        costs = "" if output.fp16_snr_db is None else f" ({output.fp16_snr_db:.1f} in FP16 itself)"
+        text = (
+            f"{output.name}: {decibels(errors)} dB{costs}; beyond its FP16 weights "
+            f"{worst.error:.1e} at level {worst.level}, allowed {worst.allowed:.1e}"
+        )
+        return Finding(text, output.status)
     if output.allowed is None:
         return Finding(f"{text} (measured, not judged)", output.status)
     text += f", allowed {output.allowed:.1e}"

@@ -22,6 +22,7 @@ from effdet_deploy.detection.postprocess import finish_heads
 
 ANCHORS = AnchorSpec(3, 7, even_octaves(3), ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0)
 CLASSES = 4
+FP16_SCALES = {"class_logits": 1.0, "box_regression": 0.1}
 
 
 def detector_spec(precision="fp32", batch=BatchSpec(), **output) -> DetectorSpec:  # noqa: B008
@@ -80,6 +81,7 @@ class StandInSide:
 
     def __init__(self, spec: DetectorSpec, run_heads=None, run_detections=None) -> None:
         self.spec = spec
+        self.precision = spec.precision.kind
         self.heads = run_heads or self._nothing
         self.heads64 = self._nothing
         self.detections = run_detections or self._nothing
@@ -87,14 +89,29 @@ class StandInSide:
     def _nothing(self, _batch) -> None:
         return None
 
+    def effects16(self, _batch, _kept) -> None:
+        return None
+
 
 class StandInReference:
-    """Counts its float64 runs, which are expensive in earnest."""
+    """Counts its float64 runs, which are expensive in earnest.
 
-    def __init__(self, spec: DetectorSpec | None = None, own_error: float = 0.0) -> None:
+    ``fp16`` is by how much FP16 weights shift every logit, and how large the noise is that rounding
+    operators adds; box codes move less.
+    """
+
+    precision = "fp32"
+
+    def __init__(
+        self,
+        spec: DetectorSpec | None = None,
+        own_error: float = 0.0,
+        fp16: tuple[float, float] | None = None,
+    ) -> None:
         spec = spec or detector_spec()
         self.spec = dataclasses.replace(spec, precision=PrecisionSpec(), batch=BatchSpec())
         self.own_error = own_error
+        self.fp16 = fp16
         self.double_runs = 0
 
     def detections(self, _batch) -> None:
@@ -108,6 +125,21 @@ class StandInReference:
         return {
             name: each.astype(np.float64) + self.own_error for name, each in heads_of(batch).items()
         }
+
+    def effects16(self, batch, _kept):
+        if self.fp16 is None:
+            return None
+        weights, noise = self.fp16
+        generator = np.random.default_rng(1)
+        moved = {
+            name: np.full(each.shape, weights * FP16_SCALES[name], np.float32)
+            for name, each in heads_of(batch).items()
+        }
+        whole = {
+            name: each + generator.normal(0, noise * FP16_SCALES[name], each.shape)
+            for name, each in moved.items()
+        }
+        return moved, {name: each.astype(np.float32) for name, each in whole.items()}
 
 
 class StandInRuntime:

@@ -1,0 +1,109 @@
+"""A network in FP16 as an engine with FP16 arithmetic computes it, imitated in float32.
+
+Weights and what each operator gives are rounded; an operator's own sums are float32's. Hooks on
+modules would miss additions and functional activations, so PyTorch's dispatcher is what is watched.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from effdet_deploy.artifact.spec import HEAD_OUTPUTS
+from effdet_deploy.pytorch.graph import fold_for_inference
+from effdet_deploy.pytorch.graph.pipeline import HeadsPipeline
+from effdet_deploy.pytorch.network.blocks import FpnCombine
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from numpy.typing import NDArray
+    from torch._ops import OpOverload
+
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.pytorch.network import EfficientDet
+
+    Heads = dict[str, NDArray[Any]]
+
+
+class HalfNetwork:
+    """What FP16 does to the heads of a network.
+
+    Args:
+        network: our model; it is copied and not changed.
+        spec: of the artifact that is in FP16: its input, and how the heads are laid out.
+        kept: names of the graph's nodes that stay FP32; their weights are not rounded.
+    """
+
+    def __init__(
+        self, network: EfficientDet, spec: DetectorSpec, kept: Collection[str] = ()
+    ) -> None:
+        folded = fold_for_inference(network, spec.input)
+        self._exact = HeadsPipeline(folded, spec).eval()
+        self._halved = copy.deepcopy(self._exact)
+        modules = {name.rpartition(".")[0] for name in kept}
+        for name, module in self._halved.network.named_modules():
+            if name in modules:
+                continue
+            for each in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                each.data = to_half_and_back(each.data)
+            if isinstance(module, FpnCombine):
+                rounded = to_half_and_back(torch.tensor(module.frozen_weights))
+                module.frozen_weights = rounded.tolist()
+
+    def effects(self, batch: NDArray[Any]) -> tuple[Heads, Heads]:
+        """Return by how much the heads change on graph inputs.
+
+        Returns:
+            What the rounded weights alone change in :data:`.HEAD_OUTPUTS`, and what they change
+            where what each operator gives is rounded as well.
+        """
+        with torch.no_grad():
+            pixels = self._exact.preprocess(torch.from_numpy(batch))
+            exact = _heads(self._exact, pixels)
+            weights = _heads(self._halved, pixels)
+            with Rounding():  # type: ignore[no-untyped-call]
+                operators = _heads(self._halved, to_half_and_back(pixels))
+        weights_effect, whole_effect = (
+            {name: (each[name] - exact[name]).numpy() for name in HEAD_OUTPUTS}
+            for each in (weights, operators)
+        )
+        return weights_effect, whole_effect
+
+
+def _heads(pipeline: HeadsPipeline, pixels: Tensor) -> dict[str, Tensor]:
+    logits, codes = pipeline.network(pixels)
+    given = (pipeline.class_logits(logits), pipeline.box_regression(codes))
+    return dict(zip(HEAD_OUTPUTS, given, strict=True))
+
+
+class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Rounds every float32 tensor that an operator gives to FP16, while it is active."""
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call the operator and round what it gives, in place; a view is not computed."""
+        given = func(*args, **(kwargs or {}))
+        if func.is_view:
+            return given
+        for each in given if isinstance(given, tuple | list) else (given,):
+            if isinstance(each, Tensor) and each.dtype == torch.float32:
+                each.copy_(to_half_and_back(each))
+        return given
+
+
+def to_half_and_back(values: Tensor) -> Tensor:
+    """Round to FP16; what it cannot hold stays, as it stays FP32 in a file of ours."""
+    if values.dtype != torch.float32:
+        return values
+    rounded = values.half().float()
+    return torch.where(rounded.isinf(), values, rounded)
