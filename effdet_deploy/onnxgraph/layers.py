@@ -45,6 +45,7 @@ class GraphLayer:
         module: the module path: the name without its last part.
         operator: the role in the module: the ONNX operator in lower case.
         value: the tensor that it gives.
+        inputs: the tensors that it takes.
         element_type: of that tensor, as ONNX numbers types.
         bytes: of that tensor for one image; 0 where the shape is unknown.
     """
@@ -53,6 +54,7 @@ class GraphLayer:
     module: str
     operator: str
     value: str
+    inputs: tuple[str, ...]
     element_type: int
     bytes: int
 
@@ -138,8 +140,17 @@ def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
         is_compared = role not in _STRIKES and not node.name.startswith(_PREPROCESS)
         if width is not None and is_compared:
             size = math.prod(side.dim_value or 1 for side in value.shape.dim) * width
-            layer = GraphLayer(node.name, module, role, node.output[0], value.elem_type, size)
-            found.append(layer)
+            found.append(
+                GraphLayer(
+                    node.name,
+                    module,
+                    role,
+                    node.output[0],
+                    tuple(node.input),
+                    value.elem_type,
+                    size,
+                )
+            )
     if not found:
         raise ModelFileError(
             f"No node of '{path.name}' is named by the module it comes from.",

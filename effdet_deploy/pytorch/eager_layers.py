@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
-from effdet_deploy.pytorch.network.blocks import FpnCombine
+from effdet_deploy.pytorch.network.blocks import last_conv
 from effdet_deploy.pytorch.network.calls import Spot, calls_of
+from effdet_deploy.pytorch.network.pyramid import absorbed_weights
 from effdet_deploy.pytorch.reference import flatten_levels, normalize
 
 if TYPE_CHECKING:
@@ -54,6 +55,16 @@ class NamedLayer(Protocol):
         """The role: the ONNX operator in lower case."""
         ...
 
+    @property
+    def value(self) -> str:
+        """The tensor that it gives."""
+        ...
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The tensors that it takes."""
+        ...
+
 
 class EagerLayers:
     """The layers of a network in eager PyTorch, named as ``layers`` of its exported graph are.
@@ -71,13 +82,7 @@ class EagerLayers:
         # Pictures come as they are; what the graph's caller does to them makes no layer differ.
         self._input = dataclasses.replace(spec, kind="uint8", channel_order="rgb")
         self._spots = _spots_of(self._network, layers)
-        # By the path of a convolution in the graph, the fusion weight in it.
-        self._weights = {
-            f"{name}.{inside}.conv": weight
-            for name, module in self._network.named_modules()
-            if isinstance(module, FpnCombine)
-            for inside, weight in module.weights_in_convolutions().items()
-        }
+        self._weights = _absorbed(self._network)
         self._modules = {layer.name: layer.module for layer in layers}
         # Each node that holds all levels of a head: which head, and the length of its rows.
         self._joined: dict[str, tuple[int, int]] = {}
@@ -153,6 +158,8 @@ def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, 
                 seen[path].append(spot)
     found: dict[str, Spot] = {}
     for path, spots in seen.items():
+        if not nodes[path]:
+            continue
         # Of the nodes of one call, the last gives the module's result; nodes of one operator are
         # numbered over all calls.
         same = [each for each in nodes[path] if each.operator == nodes[path][-1].operator]
@@ -160,7 +167,26 @@ def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, 
         if per_call and not rest:
             results = same[per_call - 1 :: per_call]
             found |= {layer.name: spot for layer, spot in zip(results, spots, strict=True)}
+        if len(spots) == 1 and (reader := _reader_inside(nodes[path][-1], layers)) is not None:
+            # The module goes on with what a submodule makes of it.
+            found[nodes[path][-1].name] = Spot(reader, 0, is_input=True)
     return found
+
+
+def _reader_inside(layer: NamedLayer, layers: Sequence[NamedLayer]) -> str | None:
+    """Return the module within that of ``layer`` which takes what the layer gives, if one does."""
+    inside = f"{layer.module}."
+    readers = (e.module for e in layers if e.module.startswith(inside) and layer.value in e.inputs)
+    return next(readers, None)
+
+
+def _absorbed(network: EfficientDet) -> dict[str, float]:
+    """Map each convolution of the graph that holds a fusion weight to that weight, by its path."""
+    paths = {module: name for name, module in network.named_modules()}
+    return {
+        paths[last_conv(network.fpn.get_submodule(name))]: combine.fusion_weights()[position]
+        for name, (combine, position) in absorbed_weights(network.fpn).items()
+    }
 
 
 def _graph_paths(call: Call, network: EfficientDet) -> Iterator[tuple[str, Spot]]:

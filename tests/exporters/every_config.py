@@ -10,6 +10,8 @@ import onnx
 
 from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.diagnosis.graph_layers import GraphLayers
+from effdet_deploy.diagnosis.locating import locate
 from effdet_deploy.exporters.onnx import write_graph
 from effdet_deploy.exporters.source import specification_of
 from effdet_deploy.exporters.verifying import verify_onnx
@@ -17,6 +19,7 @@ from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.saturation import losses_without_vnni
 from effdet_deploy.progress import silent
+from effdet_deploy.pytorch.eager_layers import EagerLayers
 from effdet_deploy.pytorch.network import get_config
 from effdet_deploy.pytorch.reference import EagerReference
 from effdet_deploy.runtimes.instructions import saturating_layers
@@ -26,12 +29,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.diagnosis.locating import LayerReport
     from effdet_deploy.exporters import ExportOptions
     from effdet_deploy.exporters.source import Source
     from effdet_deploy.parity.verdict import ParityReport
+    from effdet_deploy.pytorch.network import EfficientDet
 
 POOLED_DETECTIONS = 1000
 PICTURES = 12
+SOUND_DB = 80.0
+"""What float32 in ONNX Runtime and in PyTorch leaves of any layer, at the least."""
 
 
 def smallest_side(name: str) -> int:
@@ -64,6 +71,18 @@ def assert_passed(report: ParityReport) -> None:
     assert report.passed, report.to_dict()
     assert report.detections is not None
     assert report.detections.reference_count >= POOLED_DETECTIONS
+
+
+def assert_layers_agree(path: Path, network: EfficientDet) -> LayerReport:
+    """Compare the layers of a sound graph with eager PyTorch: none may be off, nearly all shown."""
+    graph = GraphLayers(path)
+    eager = EagerLayers(network, graph.spec.input, graph.layers)
+    size = graph.spec.input.height, graph.spec.input.width
+    pictures = list(structured_pictures(1, *size, seed=11))
+    report = locate(graph.layers, graph, eager, pictures, SOUND_DB)
+    assert report.first is None, [(each.name, each.snr_db) for each in report.worst]
+    assert report.unmatched == 0
+    return report
 
 
 def assert_int8_is_portable(path: Path, folder: Path) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from effdet_deploy.exporters import ExportOptions
+from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.source import load_source
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import resolve_name
 from tests.exporters.every_config import (
     assert_int8_is_portable,
+    assert_layers_agree,
     assert_passed,
     export_graph,
     smallest_side,
@@ -40,6 +41,7 @@ def test_covered_configuration(name: str, tmp_path: Path) -> None:
     source = load_source(name, options, silent)
     path, spec = export_graph(source, options, tmp_path / "graph")
     assert_passed(verified(path, spec, source))
+    assert_layers_agree(path, source.model)
     assert_int8_is_portable(path, tmp_path)
 
 
@@ -51,3 +53,15 @@ def test_scaled_variant_at_its_own_size(name: str, tmp_path: Path) -> None:
     path, spec = export_graph(source, options, tmp_path / "graph")
     report = verified(path, spec, source, LARGE_PICTURES)
     assert report.passed, report.to_dict()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["d2", "d4", "d6", "lite2", "lite4"])
+def test_fp16_of_random_weights_at_its_own_size_costs_what_it_costs(
+    name: str, tmp_path: Path
+) -> None:
+    options = ExportOptions(weights="random", precision="fp16", target="tensorrt")
+    report = export(name, tmp_path / "model.onnx", options).report
+    assert report is not None
+    assert report.passed
+    assert all(len(each.levels) == len(report.outputs[0].levels) for each in report.outputs)

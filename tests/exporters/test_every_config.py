@@ -28,6 +28,7 @@ from effdet_deploy.pytorch.network import list_models
 from effdet_deploy.synthetic import structured_pictures
 from tests.exporters.every_config import (
     assert_int8_is_portable,
+    assert_layers_agree,
     assert_passed,
     export_graph,
     smallest_side,
@@ -46,6 +47,9 @@ pytestmark = pytest.mark.slow
 RTX = BuildOptions(backend="tensorrt-rtx")
 BATCHES = {"fixed": BatchSpec(), "ranged": BatchSpec(1, 2, 4)}
 CALIBRATION_PICTURES = 8
+FP16_PICTURES = 4
+LEAST_FP16_DB = 44.0
+"""What FP16 leaves of random weights: no less than of a deep trained network."""
 INT8 = [
     *(f"tf_efficientdet_d{index}" for index in range(5)),
     *(f"tf_efficientdet_lite{index}" for index in range(5)),
@@ -109,6 +113,23 @@ def pictures(tmp_path_factory) -> Path:
 def test_it_detects_what_eager_pytorch_detects(exported):
     path, spec = exported.graph("fixed")
     assert_passed(verified(path, spec, exported.source))
+
+
+def test_its_layers_are_those_of_eager_pytorch(exported):
+    assert_layers_agree(exported.graph("fixed")[0], exported.source.model)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "openvino"])
+def test_its_fp16_costs_what_fp16_costs_the_network(exported, target):
+    path, spec = exported.lowered("ranged", "fp16")
+    precision = dataclasses.replace(spec.precision, target=target)
+    spec = dataclasses.replace(spec, precision=precision)
+    report = verified(path, spec, exported.source, FP16_PICTURES)
+    assert report.passed, report.to_dict()
+    assert report.batch_sizes == (4, 1)
+    for each in report.outputs:
+        assert each.worst_level.used < 1
+        assert each.fp16_snr_db >= LEAST_FP16_DB
 
 
 def test_its_int8_is_portable(exported, tmp_path):

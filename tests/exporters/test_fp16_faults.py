@@ -15,8 +15,8 @@ from effdet_deploy.artifact.spec import PrecisionSpec
 from effdet_deploy.exporters import ExportOptions
 from effdet_deploy.exporters.lowering import lower_precision
 from effdet_deploy.exporters.material import read_material
-from effdet_deploy.exporters.onnx import verify_onnx
 from effdet_deploy.exporters.source import load_source
+from effdet_deploy.exporters.verifying import verify_onnx
 from effdet_deploy.onnxgraph.index import insert_after
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.reference import EagerReference

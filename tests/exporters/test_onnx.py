@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import re
 from pathlib import Path
@@ -10,8 +11,11 @@ import onnx
 import pytest
 import torch
 import torchvision
+from onnx import numpy_helper
 
 from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, DetectorSpec
+from effdet_deploy.diagnosis.graph_layers import GraphLayers
+from effdet_deploy.diagnosis.locating import locate
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import EXPORTERS, Artifact, ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
@@ -22,9 +26,11 @@ from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.files import sha256_file
 from effdet_deploy.preflight import check_model, target_names
 from effdet_deploy.progress import silent
-from effdet_deploy.pytorch.network import get_config
+from effdet_deploy.pytorch.eager_layers import EagerLayers
+from effdet_deploy.pytorch.network import EfficientDet, get_config
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.synthetic import structured_pictures
+from tests.exporters.every_config import SOUND_DB, assert_layers_agree
 from tests.networks import conditioned
 
 RTX = BuildOptions(backend="tensorrt-rtx")
@@ -38,6 +44,10 @@ NETWORK_OPERATORS = {
 EXPECTED_ROLES = {"Conv": 204, "Gemm": 2, "MaxPool": 14, "Resize": 12}
 """Of D0's network (facts section 8, but for the predict layers, whose ten pointwise convolutions
 are two products): a different count means a wasted or a lost node."""
+
+
+def ranged_network() -> EfficientDet:
+    return conditioned("tf_efficientdet_d0")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +82,31 @@ def test_one_nms_for_all_classes_is_in_the_graph(nms: str, tmp_path: Path) -> No
             assert len(torchvision.ops.nms(boxes, torch.linspace(1, 0, count), 0.501)) == count
             found += len(set(outputs["detection_classes"][0, :count].tolist()))
     assert found > 2
+
+
+def test_no_layer_of_it_differs_from_eager_pytorch(ranged: Artifact) -> None:
+    assert_layers_agree(ranged.path, ranged_network())
+
+
+def test_a_layer_that_holds_a_fusion_weight_is_located_where_it_is_wrong(
+    ranged: Artifact, graph: onnx.ModelProto, tmp_path: Path
+) -> None:
+    layer = next(n for n in graph.graph.node if re.search(r"combine\.resample\.\d\.conv", n.name))
+    assert layer.op_type == "Conv"
+    planted = copy.deepcopy(graph)
+    for tensor in planted.graph.initializer:
+        if tensor.name in layer.input[1:]:
+            values = numpy_helper.to_array(tensor) * np.float32(1.25)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    path = tmp_path / "planted.onnx"
+    onnx.save(planted, path)
+    layers = GraphLayers(path)
+    eager = EagerLayers(ranged_network(), layers.spec.input, layers.layers)
+    pictures = list(structured_pictures(1, 128, 128, seed=11))
+    report = locate(layers.layers, layers, eager, pictures, SOUND_DB)
+    assert report.first is not None
+    assert report.first.name == layer.name
+    assert report.symptom == "is the reference's times 1.25"
 
 
 def test_the_graph_is_lean(graph: onnx.ModelProto, ranged: Artifact) -> None:

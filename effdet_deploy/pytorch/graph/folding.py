@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from effdet_deploy.pytorch.graph.folded_heads import FoldedHead
-from effdet_deploy.pytorch.network.blocks import FpnCombine
+from effdet_deploy.pytorch.network.blocks import FpnCombine, last_conv
 from effdet_deploy.pytorch.network.calls import calls_of
+from effdet_deploy.pytorch.network.pyramid import absorbed_weights
 
 if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import InputSpec
     from effdet_deploy.pytorch.network.efficientdet import EfficientDet
+    from effdet_deploy.pytorch.network.pyramid import BiFpn
 
 _HEADS = ("class_net.", "box_net.")
 
@@ -32,9 +34,7 @@ def fold_for_inference(network: EfficientDet, spec: InputSpec) -> FoldedNetwork:
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.no_grad():
         fold_batch_norms(folded)
-        for module in folded.modules():
-            if isinstance(module, FpnCombine):
-                module.freeze()
+        fold_fusion_weights(folded.fpn)
         fold_input(folded.backbone, spec)
         return FoldedNetwork(folded)
 
@@ -69,6 +69,23 @@ def fold_batch_norms(network: EfficientDet) -> None:
         network.set_submodule(
             call.spot.module, act if isinstance(act, nn.Module) else nn.Identity()
         )
+
+
+def fold_fusion_weights(pyramid: BiFpn) -> None:
+    """Turn fusion weights into constants, and fold those that can be into convolutions, in place.
+
+    A simplifier would fold the same ones; here each layer of the graph is known to hold them.
+    """
+    for module in pyramid.modules():
+        if isinstance(module, FpnCombine):
+            module.freeze()
+    for name, (combine, position) in absorbed_weights(pyramid).items():
+        layer: Any = pyramid.get_submodule(name)
+        if isinstance(layer.bn, nn.Identity):
+            conv: Any = last_conv(layer)
+            conv.weight.mul_(combine.frozen_weights[position])
+            conv.bias.mul_(combine.frozen_weights[position])
+            combine.frozen_weights[position] = 1.0
 
 
 def fold_input(backbone: nn.Module, spec: InputSpec) -> None:

@@ -252,35 +252,10 @@ class FpnCombine(nn.Module):
             return list(self.frozen_weights)
         return self._weights().tolist()
 
-    def weights_in_convolutions(self) -> dict[str, float]:
-        """Map each convolution that takes the weight of its input, for export, to that weight.
-
-        It does where nothing stands between it and the sum. The names are those of submodules.
-        """
-        return {
-            f"resample.{key}.conv": weight
-            for (key, resample), weight in zip(
-                self.resample.items(), self.fusion_weights(), strict=True
-            )
-            if [name for name, _ in resample.named_children()] == ["conv"] and weight != 1.0
-        }
-
-    @torch.no_grad()
     def freeze(self) -> None:
-        """Turn the weights into constants, for export; there is no parameter afterwards.
-
-        A convolution takes its input's weight where no BatchNorm stands behind it any more.
-        """
+        """Turn the weights into constants, for export; there is no parameter afterwards."""
         self.frozen_weights = self.fusion_weights()
-        folded = self.weights_in_convolutions()
         self.edge_weights = None
-        for index, key in enumerate(self.resample):
-            name = f"resample.{key}.conv"
-            layer: Any = self.get_submodule(name) if name in folded else None
-            if layer is not None and isinstance(layer.bn, nn.Identity):
-                layer.conv.weight.mul_(folded[name])
-                layer.conv.bias.mul_(folded[name])
-                self.frozen_weights[index] = 1.0
 
     def _weights(self) -> Tensor:
         weights = self.edge_weights

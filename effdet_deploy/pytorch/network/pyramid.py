@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -116,3 +116,40 @@ class BiFpn(nn.Module):
         for resample in self.resample.values():
             maps.append(resample(maps[-1]))
         return self.cell(maps)
+
+
+def absorbed_weights(pyramid: BiFpn) -> dict[str, tuple[FpnCombine, int]]:
+    """Return the fusion weights that can go into the convolution which makes the weighted map.
+
+    They can where nothing stands between the two, and nothing else reads the map.
+
+    Returns:
+        By the name of the layer that convolves, a submodule of ``pyramid``: where the map is
+        joined, and the position of its weight there.
+    """
+    readers: Counter[str] = Counter()
+    weighted: dict[str, tuple[FpnCombine, int]] = {}
+    # Of what no node of the pyramid makes, nothing is known.
+    cells: list[Any] = list(pyramid.cell)
+    maps = [""] * len(cells[0].outputs)
+    for row, cell in enumerate(cells):
+        for column, node in enumerate(cell.fnode):
+            path = f"cell.{row}.fnode.{column}"
+            for position, (index, resample) in enumerate(
+                zip(node.combine.inputs, node.combine.resample.items(), strict=True)
+            ):
+                key, layers = resample
+                inside = [name for name, _ in layers.named_children()]
+                made_by = maps[index]
+                readers[made_by] += 1
+                if inside == ["conv"]:
+                    weighted[f"{path}.combine.resample.{key}.conv"] = node.combine, position
+                elif not inside:
+                    weighted[made_by] = node.combine, position
+                else:
+                    readers[made_by] += 1
+            last = list(dict(node.after_combine.named_children()))[-1]
+            maps.append(f"{path}.after_combine.conv" if last == "conv" else "")
+        maps = [maps[index] for index in cell.outputs]
+    readers.update(maps)
+    return {name: found for name, found in weighted.items() if name and readers[name] <= 1}
