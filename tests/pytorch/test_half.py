@@ -21,9 +21,9 @@ from tests.networks import PYRAMIDS, conditioned
 LITE0 = "tf_efficientdet_lite0"
 ALIKE = (0.7, 1.4)
 """Root mean squares of two ways of rounding one network, over thousands of values."""
-TRAINED_DB = (53.0, 47.0)
-"""What FP16 leaves of trained heads is 53 dB and more; of codes, whose mean is 0, there is no
-constant part that rounding cannot harm."""
+SENSITIVE_DB = (52.0, 45.0)
+"""FP16 leaves 53 dB and more of trained heads. Codes have a mean of 0: no constant part, which
+rounding cannot harm, is in their signal. Before the scales were chosen for it, lite2 kept 36 and 29."""
 
 
 def spec_of(network: EfficientDet) -> DetectorSpec:
@@ -99,5 +99,5 @@ def test_random_weights_are_no_more_sensitive_to_float16_than_trained_ones(name:
     batch = structured_pictures(1, 128, 128, seed=5)
     reference = EagerReference(network, spec)
     heads, (_, whole) = reference.heads(batch), reference.effects16(batch)
-    for head, least in zip(HEAD_OUTPUTS, TRAINED_DB, strict=True):
+    for head, least in zip(HEAD_OUTPUTS, SENSITIVE_DB, strict=True):
         assert 20 * np.log10(rms(heads[head]) / rms(whole[head])) >= least
