@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
+from effdet_deploy.diagnosis.graph_layers import GraphLayers
 
 from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.modelfile import read_spec
-from effdet_deploy.diagnosis.graph_layers import GraphLayers
 from effdet_deploy.diagnosis.locating import locate
 from effdet_deploy.exporters.onnx import write_graph
 from effdet_deploy.exporters.source import specification_of

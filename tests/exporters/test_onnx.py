@@ -11,10 +11,10 @@ import onnx
 import pytest
 import torch
 import torchvision
+from effdet_deploy.diagnosis.graph_layers import GraphLayers
 from onnx import numpy_helper
 
 from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, DetectorSpec
-from effdet_deploy.diagnosis.graph_layers import GraphLayers
 from effdet_deploy.diagnosis.locating import locate
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import EXPORTERS, Artifact, ExportOptions, export

@@ -33,8 +33,8 @@ NORM_SCALE = (0.3, 0.5)
 """Mean of the BatchNorm shifts, and range of their scales. About a shift of 0, every activation
 bends its input in the middle, and over a hundred layers differences grow until one picture's logits
 spread by 0.5 and another's by 200. At scales about 1 they still grow: FP16 then leaves 29 dB of
-lite2's box codes, and here 47; trained detectors keep 53 to 69 dB of their heads. Shifts much larger
-than the scales leave less of the picture, because padding is zero."""
+lite2's box codes, and here 47; trained detectors keep 53 to 69 dB of their heads. Shifts that are
+much larger than the scales leave less of the picture, because padding is zero."""
 MAX_SIDE = 512
 """Conditioning runs at most at this size; weights do not depend on the size, only time does."""
 
