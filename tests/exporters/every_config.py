@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
-from effdet_deploy.diagnosis.graph_layers import GraphLayers
 
 from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.modelfile import read_spec
@@ -15,6 +14,7 @@ from effdet_deploy.diagnosis.locating import locate
 from effdet_deploy.exporters.onnx import write_graph
 from effdet_deploy.exporters.source import specification_of
 from effdet_deploy.exporters.verifying import verify_onnx
+from effdet_deploy.onnxgraph.layers import GraphLayers
 from effdet_deploy.onnxgraph.running import graph_inputs
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.saturation import losses_without_vnni

@@ -11,7 +11,6 @@ import onnx
 import pytest
 import torch
 import torchvision
-from effdet_deploy.diagnosis.graph_layers import GraphLayers
 from onnx import numpy_helper
 
 from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, DetectorSpec
@@ -24,6 +23,7 @@ from effdet_deploy.exporters.material import read_material
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.files import sha256_file
+from effdet_deploy.onnxgraph.layers import GraphLayers
 from effdet_deploy.preflight import check_model, target_names
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.eager_layers import EagerLayers
