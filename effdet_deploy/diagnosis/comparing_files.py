@@ -291,7 +291,7 @@ def examine(
             for spec in specs
         )
         scores = Scores(theirs.ap, ours.ap, difference(ours, theirs))
-    picture = load_image(pictures.sources[0], specs[0].input.channels)
+    picture = load_image(pictures.sources[0], comparison.reference.input.channels)
     causes = find_causes(comparison, *sides, picture)
     if layers is not None and not comparison.report.passed:
         causes += (layers.sentence,)

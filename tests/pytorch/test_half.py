@@ -10,7 +10,8 @@ from torch.nn.functional import max_pool2d, silu
 
 from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS, DetectorSpec, OutputSpec
-from effdet_deploy.pytorch.graph import describe, fold_for_inference
+from effdet_deploy.exporters.source import describe
+from effdet_deploy.pytorch.graph import fold_for_inference
 from effdet_deploy.pytorch.graph.pipeline import HeadsPipeline
 from effdet_deploy.pytorch.half import HalfNetwork, Rounding, to_half_and_back
 from effdet_deploy.pytorch.network import EfficientDet, get_config
