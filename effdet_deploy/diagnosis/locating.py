@@ -189,7 +189,18 @@ def _measured(
         pooled = dict.fromkeys(names, TensorErrors())
         readings = (side.read(names, pictures) for side in (reference, candidate))
         for known, mine in zip(*readings, strict=True):
-            for name in names:
-                pooled[name] += tensor_errors(known[name], mine[name])
+            for each in group:
+                pair = known[each.name], mine[each.name]
+                pooled[each.name] += tensor_errors(
+                    *(_unmasked(*pair) if each.is_postprocess else pair)
+                )
         found += [LayerParity(each.name, each.module, pooled[each.name]) for each in group]
     return found
+
+
+def _unmasked(known: NDArray[Any], mine: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Put 0 where both hold one infinity: the selection masks with it what it has taken."""
+    if known.shape != mine.shape:
+        return known, mine
+    masked = np.isinf(known) & (known == mine)
+    return np.where(masked, 0, known), np.where(masked, 0, mine)
