@@ -17,10 +17,15 @@ TESTS = {
     "main.rs": "tests/native/test_examples.py",
     "detect.js": "tests/native/test_examples.py",
     "effdet_native.py": "tests/native/test_examples.py",
+    "effdet.js": "tests/examples/test_web.py",
     "client.py": "tests/bundles/test_triton.py",
     "nvdsinfer_effdet.cpp": "tests/bundles/test_deepstream.py",
 }
-RUNS = {"main.rs": 'examples" / "rust', "nvdsinfer_effdet.cpp": "NvDsInferParseEffdet"}
+RUNS = {
+    "main.rs": 'examples" / "rust',
+    "effdet.js": "web_check.html",
+    "nvdsinfer_effdet.cpp": "NvDsInferParseEffdet",
+}
 
 
 @pytest.mark.parametrize("link", LINKS)
@@ -34,7 +39,7 @@ def test_what_is_linked_is_there(link):
 
 
 def test_each_program_is_run_by_a_test():
-    programs = {Path(link).name for link in LINKS if Path(link).suffix != ".md"}
+    programs = {Path(link).name for link in LINKS if Path(link).suffix not in (".md", ".png")}
     assert programs == set(TESTS)
     for name, test in TESTS.items():
         text = (ROOT / test).read_text(encoding="utf-8")

@@ -7,6 +7,14 @@ const RUNTIMES = {
   webgpu: "./node_modules/onnxruntime-web/dist/ort.webgpu.bundle.min.mjs",
   wasm: "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs",
 };
+// What files of the first version leave out.
+const INPUT = {
+  kind: "uint8",
+  channel_order: "rgb",
+  fill: [124, 116, 104],
+  resize: "letterbox",
+  interpolation: "antialias",
+};
 const BITS = 22; // of Pillow's fixed point: 255 of them still fit in 31
 const HALF = 1 << (BITS - 1);
 
@@ -116,7 +124,9 @@ export function readSpec(bytes) {
     for (const [number, value] of messageFields(bytes)) {
       if (number !== 14) continue; // ModelProto.metadata_props: pairs of key (1) and value (2)
       const entry = Object.fromEntries(messageFields(value));
-      if (text(entry[1]) === "effdet.spec") return JSON.parse(text(entry[2]));
+      if (text(entry[1]) !== "effdet.spec") continue;
+      const spec = JSON.parse(text(entry[2]));
+      return { ...spec, input: { ...INPUT, ...spec.input } };
     }
   } catch (error) {
     throw new Error(`This is no whole ONNX file (${error.message}).`);
@@ -157,8 +167,8 @@ function* messageFields(bytes) {
 
 function refuse({ input, output, batch }) {
   const reasons = [
-    [input.kind !== "uint8" || input.trained_on === "gray" || input.fill.length !== 3,
-      "takes no RGB bytes: export it with --input uint8"],
+    [input.kind !== "uint8", "takes no bytes: export it with --input uint8"],
+    [input.fill.length !== 3, "is of a network for other pictures than RGB"],
     [output.nms === "none", "has raw heads: export it with --nms static"],
     [output.nms === "plugin", "is for TensorRT: export it with --nms static"],
     [batch.minimum > 1, "takes no single picture: export it with --batch 1"],
