@@ -195,14 +195,7 @@ def specification_of(
             "Pass nms='none' (--nms none), which is finished in numpy, or set soft_nms of the "
             "bench to False and see that its detections are still good.",
         )
-    rows = options.max_detections
-    if source.max_detections is not None and rows == ExportOptions.max_detections:
-        rows = source.max_detections
-    candidates = first_candidates(options, rows)
-    if source.given is not None and source.given.bench is not None and options.nms != "plugin":
-        # A bench looks at so many; more would find what it does not.
-        points = int(source.given.bench.max_detection_points)
-        candidates = candidates if options.candidates is not None else min(candidates, points)
+    rows, candidates = _rows_and_candidates(source, options)
     return describe(
         source.config,
         source.base_config,
@@ -232,6 +225,19 @@ def specification_of(
     )
 
 
+def _rows_and_candidates(source: LoadedModel, options: ExportOptions) -> tuple[int, int]:
+    """Return how many rows come out, and how many boxes enter NMS before pictures settle it."""
+    rows = options.max_detections
+    if source.max_detections is not None and rows == ExportOptions.max_detections:
+        rows = source.max_detections
+    candidates = first_candidates(options, rows)
+    if source.given is not None and source.given.bench is not None and options.nms != "plugin":
+        # A bench looks at so many; more would find what it does not.
+        points = int(source.given.bench.max_detection_points)
+        candidates = candidates if options.candidates is not None else min(candidates, points)
+    return rows, candidates
+
+
 def describe(
     config: ModelConfig,
     base: ModelConfig,
@@ -253,35 +259,11 @@ def describe(
     Raises:
         UsageError: what is asked for is of color pictures, and the network's are gray or RGBA.
     """
-    if config.in_chans == 1 and channel_order == "bgr":
-        raise UsageError("Gray pictures have no channel order.", "Leave --channel-order out.")
-    if config.in_chans != 3 and frame_size is not None:
-        raise UsageError(
-            f"DeepStream gives color pictures, and the network takes {config.in_chans} channels.",
-            "Leave --target deepstream out, or train the network on RGB.",
-        )
-    height, width = config.image_size
-    trained_on = cast("ChannelOrder", config.trained_on)
-    # The config has the network's order, the spec RGB's.
-    places = channel_places(trained_on, config.in_chans)
     pairs = config.num_classes * config.num_anchors * sum(h * w for h, w in config.feature_sizes)
     candidates = min(output.candidates, pairs)
     return DetectorSpec(
         variant=base.name,
-        input=InputSpec(
-            height,
-            width,
-            input_kind,
-            channel_order,
-            mean=tuple(config.mean[place] for place in places),
-            std=tuple(config.std[place] for place in places),
-            fill=tuple(config.fill_color[place] for place in places),
-            trained_on=trained_on,
-            resize=cast("ResizeRule", config.resize),
-            interpolation=cast("Interpolation", config.interpolation),
-            frame_size=frame_size,
-            source_size=source_size,
-        ),
+        input=_input_of(config, input_kind, channel_order, frame_size, source_size),
         anchors=AnchorSpec(
             config.min_level,
             config.max_level,
@@ -296,4 +278,39 @@ def describe(
         # As JSON reads it back: lists for tuples, so that a spec equals its own round trip.
         overrides=json.loads(json.dumps(config.overrides_of(base))),
         **fields,
+    )
+
+
+def _input_of(
+    config: ModelConfig,
+    kind: InputKind,
+    channel_order: ChannelOrder,
+    frame_size: tuple[int, int] | None,
+    source_size: tuple[int, int] | None,
+) -> InputSpec:
+    """Describe the image input; raises UsageError where color is asked of gray or RGBA."""
+    if config.in_chans == 1 and channel_order == "bgr":
+        raise UsageError("Gray pictures have no channel order.", "Leave --channel-order out.")
+    if config.in_chans != 3 and frame_size is not None:
+        raise UsageError(
+            f"DeepStream gives color pictures, and the network takes {config.in_chans} channels.",
+            "Leave --target deepstream out, or train the network on RGB.",
+        )
+    height, width = config.image_size
+    trained_on = cast("ChannelOrder", config.trained_on)
+    # The config has the network's order, the spec RGB's.
+    places = channel_places(trained_on, config.in_chans)
+    return InputSpec(
+        height,
+        width,
+        kind,
+        channel_order,
+        mean=tuple(config.mean[place] for place in places),
+        std=tuple(config.std[place] for place in places),
+        fill=tuple(config.fill_color[place] for place in places),
+        trained_on=trained_on,
+        resize=cast("ResizeRule", config.resize),
+        interpolation=cast("Interpolation", config.interpolation),
+        frame_size=frame_size,
+        source_size=source_size,
     )
