@@ -234,8 +234,10 @@ class _Pairing:
         if effects is None:
             return known
         heads = known.heads
-        weights, whole = ({name: heads[name] + each[name] for name in heads} for each in effects)
-        self._fp16.add_own(heads, weights, whole)
+        weights, moved, whole = (
+            {name: heads[name] + each[name] for name in heads} for each in effects
+        )
+        self._fp16.add_own(heads, weights, moved, whole)
         (own,) = answers(self.reference.spec, placed, whole, None, len(batch))
         self._own_fp16.append(self._matched(index, known, own))
         return dataclasses.replace(known, expected=weights)

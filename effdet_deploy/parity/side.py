@@ -66,9 +66,10 @@ class Side(Protocol):
 
     def effects16(
         self, batch: NDArray[Any], kept: Collection[str]
-    ) -> tuple[Tensors, Tensors] | None:
-        """Return by how much FP16 changes a network's heads, or None: by its weights, and wholly.
+    ) -> tuple[Tensors, Tensors, Tensors] | None:
+        """Return by how much FP16 changes a network's heads, or None.
 
+        By its weights alone; where values that are only moved are rounded as well; where all are.
         Nodes of the graph that are named in ``kept`` stay FP32.
         """
         ...

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     Heads = dict[str, NDArray[Any]]
 
+_MOVES = (torch.ops.aten.cat.default, torch.ops.aten.stack.default, torch.ops.aten.clone.default)
+"""What moves values and gives no view of them."""
+
 
 class HalfNetwork:
     """What FP16 does to the heads of a network.
@@ -55,24 +58,26 @@ class HalfNetwork:
                 rounded = to_half_and_back(torch.tensor(module.frozen_weights))
                 module.frozen_weights = rounded.tolist()
 
-    def effects(self, batch: NDArray[Any]) -> tuple[Heads, Heads]:
+    def effects(self, batch: NDArray[Any]) -> tuple[Heads, Heads, Heads]:
         """Return by how much the heads change on graph inputs.
 
         Returns:
-            What the rounded weights alone change in :data:`.HEAD_OUTPUTS`, and what they change
-            where what each operator gives is rounded as well.
+            What the rounded weights alone change in :data:`.HEAD_OUTPUTS`; what they change where
+            values that are only moved are rounded as well; and where all are.
         """
         with torch.no_grad():
             pixels = self._exact.preprocess(torch.from_numpy(batch))
             exact = _heads(self._exact, pixels)
             weights = _heads(self._halved, pixels)
-            with Rounding():  # type: ignore[no-untyped-call]
+            with Rounding(moves_only=True):
+                moved = _heads(self._halved, pixels)
+            with Rounding():
                 operators = _heads(self._halved, to_half_and_back(pixels))
-        weights_effect, whole_effect = (
+        first, second, third = (
             {name: (each[name] - exact[name]).numpy() for name in HEAD_OUTPUTS}
-            for each in (weights, operators)
+            for each in (weights, moved, operators)
         )
-        return weights_effect, whole_effect
+        return first, second, third
 
 
 def _heads(pipeline: HeadsPipeline, pixels: Tensor) -> dict[str, Tensor]:
@@ -82,7 +87,16 @@ def _heads(pipeline: HeadsPipeline, pixels: Tensor) -> dict[str, Tensor]:
 
 
 class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Rounds every float32 tensor that an operator gives to FP16, while it is active."""
+    """Rounds every float32 tensor that an operator gives to FP16, while it is active.
+
+    Args:
+        moves_only: round what is joined, cut or reordered and nothing else: an engine that computes
+            FP16 in float32 still moves it in FP16.
+    """
+
+    def __init__(self, *, moves_only: bool = False) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._moves_only = moves_only
 
     def __torch_dispatch__(
         self,
@@ -91,9 +105,11 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the operator and round what it gives, in place; a view is not computed."""
+        """Call the operator and round what it gives, in place."""
         given = func(*args, **(kwargs or {}))
-        if func.is_view:
+        # A view is not computed: what it shows has been rounded where all is.
+        moves = func.is_view or func in _MOVES
+        if func.is_view if not self._moves_only else not moves:
             return given
         for each in given if isinstance(given, tuple | list) else (given,):
             if isinstance(each, Tensor) and each.dtype == torch.float32:

@@ -101,8 +101,10 @@ class EagerReference:
             self._double = copy.deepcopy(self.network).double()
         return self._run(self._double, batch, torch.float64)
 
-    def effects16(self, batch: NDArray[Any], kept: Collection[str] = ()) -> tuple[Heads, Heads]:
-        """Return by how much FP16 changes the heads: by its weights alone, and wholly.
+    def effects16(
+        self, batch: NDArray[Any], kept: Collection[str] = ()
+    ) -> tuple[Heads, Heads, Heads]:
+        """Return by how much FP16 changes the heads: by its weights, where it moves, and wholly.
 
         Nodes of the graph that are named in ``kept`` have FP32 weights.
         """

@@ -139,7 +139,7 @@ class StandInReference:
             name: each + generator.normal(0, noise * FP16_SCALES[name], each.shape)
             for name, each in moved.items()
         }
-        return moved, {name: each.astype(np.float32) for name, each in whole.items()}
+        return moved, moved, {name: each.astype(np.float32) for name, each in whole.items()}
 
 
 class StandInRuntime:
