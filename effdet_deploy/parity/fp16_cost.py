@@ -102,8 +102,7 @@ class Fp16Cost:
         """Return how the levels of a head fare; empty where nothing was gathered."""
         found = []
         # A coarse level has few elements, so that chance would decide: the whole head counts too.
-        pooled = sum((e for (head, _), e in self._own.items() if head == name), TensorErrors())
-        made_of_all = _rms(pooled.error_energy, pooled)
+        made_of_all, moved_of_all = (_pooled(each, name) for each in (self._own, self._moved))
         for level, _ in self._levels:
             errors, own = self._found.get((name, level)), self._own.get((name, level))
             moved = self._moved[name, level]
@@ -112,7 +111,7 @@ class Fp16Cost:
             roundoff = ROUNDOFF_FACTOR * _ROUNDOFF * _rms(errors.reference_energy, errors)
             made = _rms(own.error_energy, own)
             own_allowed = OWN_FP16_FACTOR * max(made, made_of_all) if self._rounds else 0.0
-            moves = MOVED_FACTOR * _rms(moved.error_energy, moved)
+            moves = MOVED_FACTOR * max(_rms(moved.error_energy, moved), moved_of_all)
             differs = _rms(errors.error_energy, errors)
             found.append(LevelCost(level, differs, made, max(roundoff, moves, own_allowed)))
         return tuple(found)
@@ -120,6 +119,11 @@ class Fp16Cost:
 
 def _rms(energy: float, errors: TensorErrors) -> float:
     return math.sqrt(energy / errors.count) if errors.count else math.nan
+
+
+def _pooled(levels: Mapping[tuple[str, int], TensorErrors], name: str) -> float:
+    errors = sum((each for (head, _), each in levels.items() if head == name), TensorErrors())
+    return _rms(errors.error_energy, errors)
 
 
 def _level_rows(spec: DetectorSpec) -> Iterator[tuple[int, slice]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ import onnx
 
 from effdet_deploy.artifact.int8weights import read_int8_weights
 from effdet_deploy.artifact.modelfile import read_spec
+from effdet_deploy.artifact.spec import PrecisionSpec
 from effdet_deploy.diagnosis.locating import locate
 from effdet_deploy.exporters.onnx import write_graph
 from effdet_deploy.exporters.source import specification_of
 from effdet_deploy.exporters.verifying import verify_onnx
+from effdet_deploy.onnxgraph.finishing import write_onnx
 from effdet_deploy.onnxgraph.layers import GraphLayers
 from effdet_deploy.onnxgraph.running import graph_inputs
+from effdet_deploy.precision.fp16 import to_half
 from effdet_deploy.precision.int8.quantizer import Quantizer, Recipe
 from effdet_deploy.precision.int8.saturation import losses_without_vnni
 from effdet_deploy.progress import silent
@@ -37,6 +41,9 @@ if TYPE_CHECKING:
 
 POOLED_DETECTIONS = 1000
 PICTURES = 12
+FP16_PICTURES = 2
+FP16_USED = 0.7
+"""ONNX Runtime rounds what it moves: that is half of what a level is allowed."""
 SOUND_DB = 80.0
 """What float32 in ONNX Runtime and in PyTorch leaves of any layer, at the least."""
 
@@ -83,6 +90,22 @@ def assert_layers_agree(path: Path, network: EfficientDet) -> LayerReport:
     assert report.first is None, [(each.name, each.snr_db) for each in report.worst]
     assert report.unmatched == 0
     return report
+
+
+def assert_fp16_costs_its_own(path: Path, spec: DetectorSpec, source: Source) -> None:
+    """Write a copy of a graph in FP16, and compare it in both engines: each passes with room."""
+    model = onnx.load(path)
+    to_half(model)
+    half = path.with_name("fp16.onnx")
+    for target in ("onnxruntime", "openvino"):
+        written = write_onnx(
+            model, dataclasses.replace(spec, precision=PrecisionSpec("fp16", target)), half
+        )
+        report = verified(half, written, source, FP16_PICTURES)
+        assert report.passed, report.to_dict()
+        for each in report.outputs:
+            assert each.worst_level is not None
+            assert each.worst_level.used < FP16_USED
 
 
 def assert_int8_is_portable(path: Path, folder: Path) -> None:

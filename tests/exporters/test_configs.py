@@ -15,6 +15,7 @@ from effdet_deploy.exporters.source import load_source
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import resolve_name
 from tests.exporters.every_config import (
+    assert_fp16_costs_its_own,
     assert_int8_is_portable,
     assert_layers_agree,
     assert_passed,
@@ -42,6 +43,7 @@ def test_covered_configuration(name: str, tmp_path: Path) -> None:
     path, spec = export_graph(source, options, tmp_path / "graph")
     assert_passed(verified(path, spec, source))
     assert_layers_agree(path, source.model)
+    assert_fp16_costs_its_own(path, spec, source)
     assert_int8_is_portable(path, tmp_path)
 
 
