@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 POOLED_DETECTIONS = 1000
 PICTURES = 12
 FP16_PICTURES = 2
-FP16_USED = 0.7
-"""ONNX Runtime rounds what it moves: that is half of what a level is allowed."""
+FP16_USED = 0.9
+"""ONNX Runtime rounds what it moves: that is about half of what a level is allowed."""
 SOUND_DB = 80.0
 """What float32 in ONNX Runtime and in PyTorch leaves of any layer, at the least."""
 
