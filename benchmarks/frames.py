@@ -30,6 +30,7 @@ FRAMES = ((1080, 1920), (720, 1280))
 ENGINES = ("onnxruntime", "openvino")
 PILLOW = "Detector with Pillow"
 WARM_UP = 2
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SEED = 3
 
 
@@ -90,9 +91,11 @@ def eager(variant: str) -> Callable[[NDArray[np.uint8]], Any]:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     torch.manual_seed(0)
-    bench = effdet.create_model(f"tf_efficientdet_{variant}", "predict", pretrained=False).eval()
+    bench = effdet.create_model(
+        f"tf_efficientdet_{variant}", "predict", pretrained=False, pretrained_backbone=False
+    ).eval()
     side = bench.config.image_size[0]
-    mean, std = (255 * np.array(each, np.float32) for each in (bench.config.mean, bench.config.std))
+    mean, std = (255 * np.array(each, np.float32) for each in (IMAGENET_MEAN, IMAGENET_STD))
 
     def run(frame: NDArray[np.uint8]) -> Any:
         scale = side / max(frame.shape[:2])
