@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from effdet_deploy.errors import DataError, ModelFileError, ResourceError, UsageError
+from effdet_deploy.errors import (
+    DataError,
+    ModelFileError,
+    ResourceError,
+    UsageError,
+    require_package,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -77,6 +83,28 @@ def why_no_file(path: Path) -> str:
     if stat.S_ISREG(mode):
         return ""
     return "is a directory" if stat.S_ISDIR(mode) else "is not an ordinary file"
+
+
+def parse_yaml(text: str, doing: str) -> Any:
+    """Read YAML of which every scalar stays text: a class that is called 'no' is no boolean.
+
+    Nothing is made but text, lists and dicts, whatever a tag asks for.
+
+    Args:
+        text: the document.
+        doing: what it is read for, for the error where PyYAML is not installed.
+
+    Raises:
+        ValueError: it is no YAML; said in one line.
+        MissingPackageError: PyYAML is not installed.
+    """
+    require_package("yaml", doing, "export")
+    import yaml
+
+    try:
+        return yaml.load(text, yaml.BaseLoader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -210,7 +238,8 @@ def _locked(directory: Path, *, wait: bool) -> Iterator[bool]:
         yield False
         return
     try:
-        handle = os.open(directory, os.O_RDONLY)
+        # A pipe of that name would be waited for.
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         yield False
         return

@@ -258,3 +258,9 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_stays
             each.kill()
             each.communicate()
     assert target.read_bytes() == OLD
+
+
+def test_a_pipe_that_is_called_like_a_private_directory_is_not_waited_for(target):
+    os.mkfifo(target.with_name(".effdet-0123456789abcdef.tmp"))
+    require_writable_target(target)
+    assert target.with_name(".effdet-0123456789abcdef.tmp").exists()

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from effdet_deploy.artifact.classes import class_specs
-from effdet_deploy.artifact.spec import ClassSpec
+from effdet_deploy.artifact.spec import MAX_CLASSES, MAX_NAME, ClassSpec
 from effdet_deploy.artifact.textproto import read_text_proto
-from effdet_deploy.errors import DataError, UsageError, require_package
+from effdet_deploy.errors import DataError, UsageError
+from effdet_deploy.files import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,8 +29,6 @@ _REMEDY = (
     "Give one class name a line, a JSON list, COCO annotations, YOLO's data.yaml or a .pbtxt map."
 )
 _LARGEST_ID = 2**53
-_LONGEST_NAME, _MOST_NAMES = 1000, 100_000
-"""What a spec holds."""
 _SHOWN = 3
 _SHOWN_DIGITS = 40
 
@@ -177,10 +176,10 @@ def read_labels(path: Path) -> Labels:
 def _require_nameable(names: tuple[str, ...]) -> None:
     """Check that a spec can hold the names; raises ValueError."""
     longest = len(max(names, key=len))
-    if longest > _LONGEST_NAME or len(names) > _MOST_NAMES:
+    if longest > MAX_NAME or len(names) > MAX_CLASSES:
         raise ValueError(
-            f"it has {len(names)} names of up to {longest} characters, where {_MOST_NAMES} of "
-            f"{_LONGEST_NAME} are the most"
+            f"it has {len(names)} names of up to {longest} characters, where {MAX_CLASSES} of "
+            f"{MAX_NAME} are the most"
         )
     # Half a surrogate pair is no text.
     "".join(names).encode()
@@ -248,14 +247,7 @@ def _of_json(source: str, text: str) -> Labels:
 
 
 def _of_yaml(source: str, text: str) -> Labels:
-    require_package("yaml", "reading a .yaml of labels", "export")
-    import yaml
-
-    try:
-        # All scalars stay text: a class that is called 'no' is no boolean.
-        document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+    document = parse_yaml(text, "reading a .yaml of labels")
     names = document["names"]
     if isinstance(names, dict):
         names = {number_of(output): name for output, name in names.items()}

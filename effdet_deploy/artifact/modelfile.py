@@ -221,6 +221,24 @@ def check_external_files(path: Path, spec: DetectorSpec) -> None:
             raise _bad_external(path, name, "has another content than when it was exported")
 
 
+def require_engine_of(sidecar: Sidecar | None, engine: Path, digest: str) -> None:
+    """Check that an engine is the one that its sidecar is about.
+
+    Args:
+        sidecar: that stands beside it.
+        engine: the file.
+        digest: its SHA-256.
+
+    Raises:
+        ModelFileError: it is not, or there is no sidecar.
+    """
+    if sidecar is None or sidecar.sha256 != digest:
+        raise ModelFileError(
+            f"The engine '{engine}' is not the one that its sidecar is about: its SHA-256 differs.",
+            "It was edited, replaced or renamed: get the engine and its sidecar again, together.",
+        )
+
+
 def warn_if_changed(path: Path) -> None:
     """Compare the artifact with the SHA-256 in its sidecar, where there is one.
 

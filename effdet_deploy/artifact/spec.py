@@ -47,6 +47,7 @@ MAX_BATCH = 1024
 MAX_ANCHORS = 1 << 24
 """At the finest level, where three quarters of them are; D7x has 330,000."""
 
+MAX_NAME, MAX_CLASSES = 1000, 100_000
 MAX_SIDE = 16_384
 """Pixels along one side of what goes in."""
 
@@ -58,7 +59,7 @@ Factor = Annotated[float, Within(1e-4, 1e4)]
 Rows = Annotated[int, Within(1, 1_000_000)]
 BatchSize = Annotated[int, Within(1, MAX_BATCH)]
 Count = Annotated[int, Within(0, 2**53)]
-Name = Annotated[str, Within(0, 1000)]
+Name = Annotated[str, Within(0, MAX_NAME)]
 OctaveCount = Annotated[int, Within(1, 64)]
 
 
@@ -303,7 +304,7 @@ class DetectorSpec:
     variant: Name
     input: InputSpec
     anchors: AnchorSpec
-    classes: Annotated[tuple[ClassSpec, ...], Within(1, 100_000)]
+    classes: Annotated[tuple[ClassSpec, ...], Within(1, MAX_CLASSES)]
     output: OutputSpec = field(default_factory=OutputSpec)
     precision: PrecisionSpec = field(default_factory=PrecisionSpec)
     batch: BatchSpec = field(default_factory=BatchSpec)
@@ -365,11 +366,13 @@ class DetectorSpec:
         finest = 2**anchors.min_level
         rows, columns = -(-self.input.height // finest), -(-self.input.width // finest)
         by_channel = {len(each) for each in (self.input.mean, self.input.std, self.input.fill)}
+        resizes = self.input.source_size is not None
         in_a_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
         for said, holds in (
             ("levels from min_level to max_level", anchors.min_level <= anchors.max_level),
             (f"at most {MAX_ANCHORS:,} anchors", rows * columns * in_a_place <= MAX_ANCHORS),
             ("input.mean, std and fill for 1, 3 or 4 channels", by_channel in ({1}, {3}, {4})),
+            ("uint8 frames where it resizes them", not resizes or self.input.kind == "uint8"),
             ("batches that ascend", batch.minimum <= batch.optimum <= batch.maximum),
             ("soft NMS behind raw heads alone", output.nms == "none" or not output.soft_nms),
             ("at most as many rows as candidates", output.max_detections <= output.candidates),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.bundles.folder import files_in, new_folder
 from effdet_deploy.bundles.options import Bundle
 from effdet_deploy.bundles.source import read_source
-from effdet_deploy.detection.thresholds import OTHERS, thresholds_by_class
+from effdet_deploy.detection.thresholds import shown_thresholds, thresholds_by_class
 from effdet_deploy.errors import ModelFileError, UsageError
 from effdet_deploy.files import sidecar_path
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.bundles.options import BundleOptions
     from effdet_deploy.bundles.source import Source
-    from effdet_deploy.detection.thresholds import ScoreThreshold
 
 PARSER = Path(__file__).parent / "files" / "nvdsinfer_effdet.cpp"
 MAKEFILE = Path(__file__).parent / "files" / "Makefile"
@@ -39,7 +37,6 @@ _YOLO_PARSER = (
     "NvDsInferParseYolo",
     "nvdsinfer_custom_impl_Yolo/libnvdsinfer_custom_impl_Yolo.so",
 )
-DEFAULT_THRESHOLD = 0.3
 
 
 def bundle(model: Path, folder: Path, options: BundleOptions) -> Bundle:
@@ -196,10 +193,8 @@ def _batch(source: Source, options: BundleOptions) -> int:
 
 def _thresholds(spec: DetectorSpec, options: BundleOptions) -> list[float]:
     """Return the threshold of each class, as ``effdet-deploy detect`` takes it."""
-    floor, asked = spec.output.score_threshold, options.score_threshold
-    shown: ScoreThreshold = max(DEFAULT_THRESHOLD, floor) if asked is None else asked
-    if isinstance(asked, Mapping):
-        shown = {OTHERS: max(DEFAULT_THRESHOLD, floor)} | dict(asked)
+    floor = spec.output.score_threshold
+    shown = shown_thresholds(options.score_threshold, floor)
     names = [each.name for each in spec.classes]
     return [float(each) for each in thresholds_by_class(shown, names, floor)]
 

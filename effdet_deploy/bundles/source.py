@@ -14,6 +14,7 @@ from effdet_deploy.artifact.modelfile import (
     read_sidecar,
     read_spec,
     recognise,
+    require_engine_of,
 )
 from effdet_deploy.errors import DataError, ModelFileError, UsageError
 from effdet_deploy.files import sha256_file
@@ -107,12 +108,7 @@ def read_source(model: Path, options: BundleOptions) -> Source:
 
 def _require_engine(engine: Path, spec: DetectorSpec) -> None:
     """Check that an engine is the one of its sidecar, and one that TensorRT itself can run."""
-    sidecar = read_sidecar(engine)
-    if sidecar is None or sidecar.sha256 != sha256_file(engine):
-        raise ModelFileError(
-            f"The engine '{engine}' is not the one that its sidecar is about: its SHA-256 differs.",
-            "It was edited, replaced or renamed: get the engine and its sidecar again, together.",
-        )
+    require_engine_of(read_sidecar(engine), engine, sha256_file(engine))
     if spec.engine is not None and spec.engine.backend == "tensorrt-rtx":
         raise ModelFileError(
             f"'{engine}' was built by TensorRT-RTX, whose engines TensorRT does not load.",

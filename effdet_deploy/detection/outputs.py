@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,12 @@ from PIL import Image
 from effdet_deploy.detection.detector import detect_each
 from effdet_deploy.detection.fonts import unwritten
 from effdet_deploy.detection.images import UNDECODABLE, find_images
-from effdet_deploy.detection.thresholds import OTHERS
+from effdet_deploy.detection.thresholds import shown_thresholds
 from effdet_deploy.errors import ImageError, UsageError
 from effdet_deploy.files import deliver, require_writable_target, staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from effdet_deploy.detection.detector import Detector, Outcome
     from effdet_deploy.detection.thresholds import ScoreThreshold
@@ -25,7 +24,6 @@ _SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 """Of formats that have room for the mark, by which a later run knows a copy from a picture."""
 _SOFTWARE, _MARK = 0x0131, "effdet-deploy detect"
 _JPEG_QUALITY = 92
-_DEFAULT_THRESHOLD = 0.3
 
 
 def copies_of(inputs: Sequence[str], output: Path) -> dict[Path, Path]:
@@ -103,10 +101,7 @@ def shown_threshold(detector: Detector, asked: ScoreThreshold | None) -> ScoreTh
     Raises:
         UsageError: below the model's floor, or not within 0-1; or the model has no such class.
     """
-    default = max(_DEFAULT_THRESHOLD, detector.spec.output.score_threshold)
-    if asked is None:
-        return default
-    shown = {OTHERS: default} | dict(asked) if isinstance(asked, Mapping) else asked
+    shown = shown_thresholds(asked, detector.spec.output.score_threshold)
     detector.checked_threshold(shown)
     return shown
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from effdet_deploy.errors import DataError, UnknownNameError, UsageError, require_package
+from effdet_deploy.errors import DataError, UnknownNameError, UsageError
+from effdet_deploy.files import parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,24 @@ if TYPE_CHECKING:
 ScoreThreshold: TypeAlias = float | Mapping[str, float]
 """A number for all classes, or by the name of a class; ``*`` stands for all that are not named."""
 OTHERS = "*"
+SHOWN = 0.3
+"""The score of a detection that is worth a look, where the user says nothing."""
+
+
+def shown_thresholds(asked: ScoreThreshold | None, floor: float) -> ScoreThreshold:
+    """Return from which score on detections are shown to people.
+
+    Args:
+        asked: what the user said; classes that it does not name have the default.
+        floor: below which the model gives nothing.
+
+    Returns:
+        ``asked``, or :data:`SHOWN` or the model's floor, whichever is higher.
+    """
+    default = max(SHOWN, floor)
+    if asked is None:
+        return default
+    return {OTHERS: default} | dict(asked) if isinstance(asked, Mapping) else asked
 
 
 def thresholds_by_class(
@@ -91,11 +110,4 @@ def _parse(path: Path) -> Any:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".json":
         return json.loads(text)
-    require_package("yaml", "reading a .yaml of thresholds", "export")
-    import yaml
-
-    try:
-        # All scalars stay text: a class that is called 'no' is no boolean.
-        return yaml.load(text, yaml.BaseLoader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    return parse_yaml(text, "reading a .yaml of thresholds")

@@ -259,7 +259,7 @@ class ExportOptions:
         )
         # nvinfer scales frames of even sides, and leaves the last row or column of others out.
         sides = self.frame_size or (2, 2)
-        wanted, size = "even, from 2 to 16384", "x".join(map(str, sides))
+        wanted, size = f"even, from 2 to {MAX_SIDE}", "x".join(map(str, sides))
         holds = all(0 < each <= MAX_SIDE and each % 2 == 0 for each in sides)
         yield limit("--frame-size", wanted, size, holds)
         yield (

@@ -85,7 +85,8 @@ def load_runtime(
     """
     path = Path(path)
     require_model_file(path)
-    require_content(path, _chosen(path, backend).content)
+    content = _chosen(path, backend).content
+    require_content(path, content)
     from effdet_deploy.runtimes.lanes import usable_cpus
 
     most = _THREADS_PER_CPU * len(usable_cpus())
@@ -96,7 +97,7 @@ def load_runtime(
         )
     module = import_backend(path, backend)
     runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
-    if _chosen(path, backend).content != "tensorrt":
+    if content != "tensorrt":
         # An engine is native code, and its adapter refuses one that was changed.
         warn_if_changed(path)
     if not allow_saturation:

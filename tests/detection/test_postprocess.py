@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ from effdet_deploy.detection.postprocess import (
     soft_nms,
     top_candidates,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # exp and a handful of products in float32, relative to boxes of a few hundred pixels.
 DECODE_TOLERANCE = 1e-3
@@ -186,20 +190,9 @@ def test_soft_nms_equals_effdet_s(soft):
 
 
 def test_heads_that_are_finished_softly_equal_a_soft_bench():
-    torch = pytest.importorskip("torch")
-    bench = pytest.importorskip("effdet.bench")
-    peer = pytest.importorskip("effdet.anchors")
-    spec = detector_spec(candidates=5000, soft_nms=SoftNmsSpec())
     logits, codes = random_heads()
-    anchors = torch.from_numpy(anchor_boxes(spec.anchors, 128, 128).copy())
-    heads = [torch.from_numpy(each).permute(0, 2, 1)[..., None] for each in (logits, codes)]
-    chosen = bench._post_process([heads[0]], [heads[1]], 1, 4, 5000)
-    finished = finish_heads(logits, codes, spec)
-    for image in range(2):
-        scores, boxes, rows, classes = (each[image] for each in chosen)
-        expected = peer.generate_detections(
-            scores, boxes, anchors, rows, classes, None, None, soft_nms=True
-        ).numpy()
+    finished = finish_heads(logits, codes, detector_spec(candidates=5000, soft_nms=SoftNmsSpec()))
+    for image, expected in enumerate(effdets_rows(logits, codes, soft_nms=True)):
         found = finished["detection_scores"][image]
         np.testing.assert_allclose(found, expected[:, 4], atol=SOFT_TOLERANCE)
         same = finished["detection_classes"][image] == expected[:, 5] - 1
@@ -227,22 +220,28 @@ def random_heads(batch: int = 2, classes: int = 4) -> tuple[np.ndarray, np.ndarr
     return logits, generator.normal(0, 0.4, (batch, count, 4)).astype(np.float32)
 
 
-def test_finished_heads_equal_effdets_own_post_processing():
+def effdets_rows(
+    logits: np.ndarray, codes: np.ndarray, *, soft_nms: bool = False
+) -> Iterator[np.ndarray]:
+    """Yield of each image what effdet's own post-processing makes of heads: ``[100,6]``."""
     torch = pytest.importorskip("torch")
     bench = pytest.importorskip("effdet.bench")
     peer = pytest.importorskip("effdet.anchors")
-    spec = detector_spec(candidates=5000)
-    logits, codes = random_heads()
-    anchors = torch.from_numpy(anchor_boxes(spec.anchors, 128, 128).copy())
+    anchors = torch.from_numpy(anchor_boxes(detector_spec().anchors, 128, 128).copy())
     # One level of one row is how effdet's function sees heads that are flattened already.
     heads = [torch.from_numpy(each).permute(0, 2, 1)[..., None] for each in (logits, codes)]
-    chosen = bench._post_process([heads[0]], [heads[1]], 1, 4, 5000)
-    finished = finish_heads(logits, codes, spec)
-    for image in range(2):
-        scores, boxes, rows, classes = (each[image] for each in chosen)
-        expected = peer.generate_detections(
-            scores, boxes, anchors, rows, classes, None, None
+    for scores, boxes, rows, classes in zip(
+        *bench._post_process([heads[0]], [heads[1]], 1, 4, 5000), strict=True
+    ):
+        yield peer.generate_detections(
+            scores, boxes, anchors, rows, classes, None, None, soft_nms=soft_nms
         ).numpy()
+
+
+def test_finished_heads_equal_effdets_own_post_processing():
+    logits, codes = random_heads()
+    finished = finish_heads(logits, codes, detector_spec(candidates=5000))
+    for image, expected in enumerate(effdets_rows(logits, codes)):
         np.testing.assert_allclose(
             finished["detection_boxes"][image], expected[:, :4], atol=DECODE_TOLERANCE
         )

@@ -206,7 +206,7 @@ def cost_notes(spec: InputSpec) -> tuple[str, ...]:
     height, width = spec.source_size
     steps = range(-_NEAR, _NEAR + 1)
     near = sorted(itertools.product(steps, steps), key=lambda by: abs(by[0]) + abs(by[1]))
-    sizes = ((height + down, width + across) for down, across in near)
+    sizes = ((max(1, height + down), max(1, width + across)) for down, across in near)
     cheap = next((each for each in sizes if multiplications(spec, each) < _DEAR / 2), None)
     better = f" Frames of {cheap[0]}x{cheap[1]} take a fraction of that." if cheap else ""
     text = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effdet_deploy.artifact.modelfile import read_sidecar
+from effdet_deploy.artifact.modelfile import read_sidecar, require_engine_of
 from effdet_deploy.artifact.spec import (
     DETECTION_OUTPUTS,
     AnchorSpec,
@@ -56,11 +56,7 @@ def trusted_spec(path: Path, plan: bytes, *, trust: bool) -> DetectorSpec | None
             "Put the sidecar beside it under that name, or pass --trust if you know where the "
             "engine comes from.",
         )
-    if sidecar.sha256 != sha256_bytes(plan):
-        raise ModelFileError(
-            f"The engine '{path}' is not the one that its sidecar is about: its SHA-256 differs.",
-            "It was edited, replaced or renamed: get the engine and its sidecar again, together.",
-        )
+    require_engine_of(sidecar, path, sha256_bytes(plan))
     return sidecar.spec
 
 

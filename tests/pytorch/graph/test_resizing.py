@@ -211,3 +211,10 @@ def test_a_frame_whose_sides_share_no_factor_is_said_with_a_cheap_neighbor():
     assert multiplications(spec, cheap) < multiplications(spec, (1079, 1921)) / 20
     assert not cost_notes(InputSpec(512, 512, source_size=(1080, 1920)))
     assert not cost_notes(InputSpec(512, 512))
+
+
+def test_a_frame_of_few_rows_without_a_cheap_neighbor_is_said_without_one():
+    # The sizes nearby that are looked at would end below one row.
+    (said,) = cost_notes(InputSpec(128, 2039, source_size=(4, 16_381)))
+    assert "4x16381" in said
+    assert "Frames of" not in said

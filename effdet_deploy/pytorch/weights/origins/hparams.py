@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.errors import WeightsError, require_package
+from effdet_deploy.errors import WeightsError
+from effdet_deploy.files import parse_yaml
 from effdet_deploy.pytorch.weights.origins.settings import Settings, SettingsFile
 
 if TYPE_CHECKING:
@@ -73,14 +74,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 def read_hparams(source: str, text: str) -> Settings:
     """Read the settings of a training of automl; raises as :class:`SettingsFile` says."""
-    require_package("yaml", "reading the settings beside the weights", "export")
-    import yaml
-
-    try:
-        # Nothing is made but text, lists and dicts, whatever a tag asks for.
-        document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+    document = parse_yaml(text, "reading the settings beside the weights")
     if not isinstance(document, dict):
         raise TypeError("it holds no keys")
     stated = {
