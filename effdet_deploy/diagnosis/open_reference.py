@@ -97,12 +97,16 @@ def require_layers(candidates: Sequence[Path], reference: str) -> None:
 
 
 def require_one_size(path: Path, mine: InputSpec, known: InputSpec) -> None:
-    """Check that the networks of a candidate at ``path`` and of its reference are of one size.
+    """Check that a candidate at ``path`` and its reference take the same, for networks of one size.
 
     Raises:
-        UsageError: they are not, and no layer of one compares with the other's.
+        UsageError: they do not, and no layer of one compares with the other's.
     """
-    sizes = [f"{each.height}x{each.width}" for each in (mine, known)]
+    sizes = []
+    for each in (mine, known):
+        frames = "x".join(map(str, each.source_size or ()))
+        resized = f" resized from frames of {frames}" if frames else ""
+        sizes.append(f"{each.height}x{each.width}{resized}")
     if sizes[0] != sizes[1]:
         raise UsageError(
             f"--layers compares networks of one image size; '{path.name}' takes {sizes[0]}, and "

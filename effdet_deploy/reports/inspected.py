@@ -67,8 +67,9 @@ def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dic
     target = f" for {precision.target}" if precision.target else ""
     target += f", {precision.int8_range} range" if precision.int8_range else ""
     kept = f"; kept higher: {len(precision.kept)}" if precision.kept else ""
-    frames = "x".join(map(str, takes.frame_size or ()))
-    framed = f", of DeepStream's frames of {frames}" if frames else ""
+    frames = "x".join(map(str, takes.frame_size or takes.source_size or ()))
+    whose = " of DeepStream's frames" if takes.frame_size else " in the graph of frames"
+    framed = f",{whose} of {frames}" if frames else ""
     chip = f"{engine.gpu} {engine.compute_capability}".strip() if engine else ""
     return {
         "variant": spec.variant + (f" with {_listed(spec.overrides)}" if spec.overrides else ""),

@@ -37,6 +37,14 @@ def test_it_shows_the_frames_that_deepstream_scales(tmp_path, capsys):
     )
 
 
+def test_it_shows_the_frames_that_the_graph_resizes(tmp_path, capsys):
+    spec = with_input(detector_spec(), source_size=(720, 1280))
+    assert main(["inspect", str(write_tiny(tmp_path / "tiny.onnx", spec))]) == 0
+    assert "letterbox, in the graph of frames of 720x1280" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_its_json_holds_everything(model, tmp_path, capsys):
     target = tmp_path / "said.json"
     assert main(["inspect", str(model), "--json", str(target)]) == 0

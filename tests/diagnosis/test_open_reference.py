@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
-from effdet_deploy.diagnosis.open_reference import eager_detector
+import pytest
+
+from effdet_deploy.artifact.spec import InputSpec
+from effdet_deploy.diagnosis.open_reference import eager_detector, require_one_size
+from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters import ExportOptions
 from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.progress import silent
@@ -26,3 +31,13 @@ def test_eager_pytorch_gives_as_many_rows_as_the_artifact():
     assert 200 < len(found) <= ROWS
     assert detector.spec.output.candidates == 5000
     assert detector.spec.output.iou_threshold == 0.5
+
+
+def test_layers_of_a_graph_for_frames_are_compared_with_one_for_the_same_frames():
+    plain = InputSpec(128, 128)
+    framed = dataclasses.replace(plain, source_size=(720, 1280))
+    require_one_size(Path("a.onnx"), framed, framed)
+    with pytest.raises(
+        UsageError, match=r"128x128 resized from frames of 720x1280, and .* 128x128"
+    ):
+        require_one_size(Path("a.onnx"), framed, plain)
