@@ -12,12 +12,13 @@ import onnxruntime as ort
 
 from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.detection.letterbox import to_input
+from effdet_deploy.onnxgraph.index import insert_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
-    from onnx import ModelProto
+    from onnx import ModelProto, NodeProto
 
     from effdet_deploy.artifact.spec import DetectorSpec
 
@@ -47,17 +48,19 @@ def scan_ranges(
 ) -> dict[str, Range]:
     """Run ``model`` on graph inputs and return the range of each of ``values``, float tensors.
 
-    The extremes are taken inside the graph, so that no more memory is held than in a plain run.
+    The extremes are taken inside the graph, right behind the node that makes a value, so that no
+    more memory is held than in a plain run.
     """
     names = list(values)
     edited = deepcopy(model)
-    extremes = []
+    extremes: list[str] = []
+    added: dict[str, list[NodeProto]] = {}
     for index, name in enumerate(names):
         for operator in ("ReduceMin", "ReduceMax"):
             extremes.append(f"{operator}.{index}")
-            edited.graph.node.append(
-                onnx.helper.make_node(operator, [name], extremes[-1:], extremes[-1], keepdims=0)
-            )
+            node = onnx.helper.make_node(operator, [name], extremes[-1:], extremes[-1], keepdims=0)
+            added.setdefault(name, []).append(node)
+    insert_after(edited.graph, added)
     found: dict[str, Range] = {}
     for run in run_graph(edited, extremes, batches):
         for name, low, high in zip(names, run[0::2], run[1::2], strict=True):
@@ -90,6 +93,9 @@ def open_session(model: ModelProto, threads: int | None = None) -> ort.Inference
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
+    # In the order of the file. By default, what only an output reads is computed at the end, and
+    # the values that it reads wait for it: the extremes of a D4 then take 15 GB.
+    settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         settings.intra_op_num_threads = threads
