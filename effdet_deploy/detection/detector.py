@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,14 +16,16 @@ from effdet_deploy.artifact.spec import INPUT_NAME, ClassSpec
 from effdet_deploy.detection.detections import Detections
 from effdet_deploy.detection.images import is_image_source, load_image
 from effdet_deploy.detection.letterbox import prepare_batch
+from effdet_deploy.detection.pipeline import Prepared, Stages, outcomes
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.detection.thresholds import thresholds_by_class
-from effdet_deploy.errors import ImageError, ModelFileError, UsageError
+from effdet_deploy.errors import ImageError, ModelFileError, UsageError, limit, refuse
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import SideBySideRuntime
+from effdet_deploy.runtimes.lanes import usable_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.placement import Placement
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.detection.images import ImageSource
+    from effdet_deploy.detection.pipeline import Outcome
     from effdet_deploy.detection.thresholds import ScoreThreshold
     from effdet_deploy.runtimes.adapter import Runtime
 
@@ -164,6 +166,56 @@ class Detector:
             found += self._detect_chunk(chunk, floor)
         return found
 
+    def stream(
+        self,
+        sources: Iterable[ImageSource],
+        *,
+        score_threshold: ScoreThreshold | None = None,
+        decoders: int | None = None,
+        keep_image: bool = False,
+    ) -> Generator[Outcome]:
+        """Detect in any number of pictures: the next ones are decoded while the engine runs.
+
+        Rows are those of :meth:`detect`. A batch is filled with the pictures that are ready, up to
+        the largest that the model takes; nothing waits for a full one. Memory does not grow with
+        the number of pictures: few are taken from ``sources`` before their outcomes are. Closing
+        the iterator ends its threads.
+
+        Args:
+            sources: pictures, as :meth:`detect` takes them; an iterable without an end is welcome.
+                Another thread iterates over it.
+            score_threshold: as :meth:`detect` takes it.
+            decoders: how many pictures are decoded at once; None is one for each processor.
+            keep_image: whether outcomes hold the decoded pictures.
+
+        Returns:
+            The outcome of every picture, in order. A picture that is unusable has its error in its
+            place; what else goes wrong, with the model or in ``sources``, is raised there.
+
+        Raises:
+            UsageError: the threshold is below the model's own floor, or a number is not positive.
+            ImageError: ``sources`` is a single picture.
+        """
+        floor = self.checked_threshold(score_threshold)
+        if is_image_source(sources) or isinstance(sources, Mapping):
+            raise ImageError(
+                f"A stream of pictures cannot be a {type(sources).__name__}.",
+                "Pass a list of pictures, or anything that gives one after the other.",
+            )
+        refuse(limit("decoders", "at least 1", decoders, decoders is None or decoders >= 1))
+        count = decoders or len(usable_cpus())
+        largest = self.spec.batch.maximum
+        stages = Stages(
+            prepare=partial(self._prepare, keep_image),
+            run=lambda batch: self._run(np.concatenate([each.tensor for each in batch])),
+            finish=lambda outputs, batch: self._finish(
+                floor, outputs, [each.placement for each in batch]
+            ),
+            batch=largest,
+        )
+        # One batch is computed while the next one is gathered.
+        return outcomes(sources, stages, count, ahead=count + 2 * largest + 2)
+
     def close(self) -> None:
         """Release the engine; closing twice is harmless."""
         self._is_closed = True
@@ -206,13 +258,25 @@ class Detector:
         self, images: list[NDArray[np.uint8]], floor: float | NDArray[np.float32]
     ) -> list[Detections]:
         batch, placements = prepare_batch(images, self.spec.input)
-        if self.spec.output.nms == "none":
-            placements = [heads_placement(self.spec.input, each) for each in placements]
+        return self._finish(floor, self._run(batch), placements)
+
+    def _prepare(self, keep_image: bool, source: ImageSource) -> Prepared:
+        image = load_image(source, self.spec.input.channels)
+        tensor, (placement,) = prepare_batch([image], self.spec.input)
+        return Prepared(tensor, placement, image if keep_image else None)
+
+    def _run(self, batch: NDArray[Any]) -> Tensors:
         # The last picture is repeated until the batch is as large as the model asks.
         missing = max(0, self.spec.batch.minimum - len(batch))
-        outputs = self.detect_prepared(
+        return self.detect_prepared(
             np.concatenate([batch, *[batch[-1:]] * missing]) if missing else batch
         )
+
+    def _finish(
+        self, floor: float | NDArray[np.float32], outputs: Tensors, placements: list[Placement]
+    ) -> list[Detections]:
+        if self.spec.output.nms == "none":
+            placements = [heads_placement(self.spec.input, each) for each in placements]
         return [
             self._to_detections({name: each[row] for name, each in outputs.items()}, placed, floor)
             for row, placed in enumerate(placements)
@@ -282,35 +346,3 @@ def _loaded_again(kind: type[Detector], arguments: dict[str, Any]) -> Detector:
 
 load = Detector.load
 """Load an exported model; see :func:`effdet_deploy.runtimes.load_runtime` for the arguments."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one picture: its pixels and detections, or the error that stopped it."""
-
-    source: Path
-    image: NDArray[np.uint8] | None = None
-    detections: Detections | None = None
-    error: ImageError | None = None
-
-
-def detect_each(
-    detector: Detector, sources: Sequence[Path], score_threshold: ScoreThreshold | None = None
-) -> Iterator[Outcome]:
-    """Detect in many files, in order; an unreadable one is reported in its place.
-
-    As many pictures as the model takes at once are held in memory.
-    """
-    step = detector.spec.batch.maximum
-    for start in range(0, len(sources), step):
-        read = []
-        for source in sources[start : start + step]:
-            try:
-                image = load_image(source, detector.spec.input.channels)
-                read.append(Outcome(source, image=image))
-            except ImageError as error:
-                read.append(Outcome(source, error=error))
-        images = [each.image for each in read if each.image is not None]
-        found = iter(detector.detect(images, score_threshold))
-        for each in read:
-            yield each if each.error else dataclasses.replace(each, detections=next(found))

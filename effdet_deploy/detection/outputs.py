@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from effdet_deploy.detection.detector import detect_each
 from effdet_deploy.detection.fonts import unwritten
 from effdet_deploy.detection.images import UNDECODABLE, find_images
+from effdet_deploy.detection.pipeline import in_threads
 from effdet_deploy.detection.thresholds import shown_thresholds
 from effdet_deploy.errors import ImageError, UsageError
 from effdet_deploy.files import deliver, require_writable_target, staging
@@ -17,7 +18,8 @@ from effdet_deploy.files import deliver, require_writable_target, staging
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from effdet_deploy.detection.detector import Detector, Outcome
+    from effdet_deploy.detection.detector import Detector
+    from effdet_deploy.detection.pipeline import Outcome
     from effdet_deploy.detection.thresholds import ScoreThreshold
 
 _SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
@@ -123,9 +125,11 @@ def detect_files(
         font: what class names are drawn with before any other.
     """
     images = []
-    for outcome in detect_each(detector, list(copies), threshold):
-        images.append(_saved(outcome, copies[outcome.source], font))
-        progress(len(images))
+    stream = detector.stream(list(copies), score_threshold=threshold, keep_image=True)
+    with contextlib.closing(stream) as outcomes:
+        for row in in_threads(lambda each: _saved(each, copies[each.source], font), outcomes, 1):
+            images.append(row)
+            progress(len(images))
     runtime = detector.runtime
     return {
         "backend": runtime.backend,
