@@ -9,7 +9,7 @@ DIGITS := examples/digits/digits_d0.safetensors
 # One thread a worker: two workers that each take two cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all native lint bindings format setup clean
+.PHONY: demo test test-all native docs lint bindings format setup clean
 
 demo: setup
 	@mkdir -p demo
@@ -27,6 +27,11 @@ test-all: lint bindings
 # libeffdet: what it needs from Debian's packages, the library in C++, and every test of it.
 native: setup
 	scripts/native.sh
+
+# The documentation site, in build/docs/site.
+docs: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[docs]"
+	$(BIN)/python scripts/docs.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -51,4 +56,4 @@ $(VENV)/.complete: pyproject.toml constraints.txt Makefile
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo native/build
+	rm -rf $(VENV) build demo dist native/build

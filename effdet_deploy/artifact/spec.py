@@ -293,12 +293,28 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """Everything a runtime needs to know about an artifact; see the fields' own classes.
+    """Everything a runtime needs to know about an artifact.
 
-    ``overrides`` holds the config fields that differ from the variant's registered ones,
-    ``operators`` counts ONNX operators by type, ``command`` is the export command with base names
-    only, ``tools`` maps a tool to its version. ``origin`` is the project that the weights' names
-    are of; ``assumed`` says in a sentence each what the weights do not say about themselves.
+    Attributes:
+        variant: effdet's name of the configuration, or ``phi:…``.
+        input: What the graph takes and how pictures are prepared for it.
+        anchors: How the anchors are made.
+        classes: The name and the COCO category of each class index.
+        output: The tensors that come out, and the settings of NMS.
+        precision: FP32, FP16 or INT8, and for which engine it is laid out.
+        batch: The smallest, the usual and the largest batch.
+        overrides: The config fields that differ from the variant's registered ones.
+        origin: The project whose variable names the weights have.
+        assumed: One sentence for each thing that the weights do not say about themselves.
+        weights_sha256: The SHA-256 of the weights.
+        opset: The ONNX opset; 0 where the artifact is not an ONNX file or an engine made from one.
+        operators: How often each ONNX operator occurs, by its type.
+        parameters: How many parameters the network has.
+        external_files: The files beside an ONNX file that hold its weights.
+        tools: The version of each tool that made the artifact.
+        command: The export command, with base names instead of paths.
+        engine: What a TensorRT engine was built with and for; None for other artifacts.
+        version: The version of this document.
     """
 
     variant: Name

@@ -114,7 +114,7 @@ class Postprocess(nn.Module):
 
 
 class DetectionPipeline(nn.Module):
-    """The whole job; docs/embedding.md has its inputs and outputs."""
+    """The whole job; docs/inputs-and-outputs.md has its inputs and outputs."""
 
     def __init__(self, network: nn.Module, spec: DetectorSpec) -> None:
         super().__init__()

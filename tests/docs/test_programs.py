@@ -1,13 +1,11 @@
-"""docs/embed.md: what it links to is there, and each program that it offers is run by a test."""
+"""Each program that docs/embed.md offers is run by a test."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import pytest
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "embed.md"
 LINKS = re.findall(r"\]\(([^)]+)\)", DOCUMENT.read_text(encoding="utf-8"))
 # What runs each; a test of that name shows the rows that are expected.
@@ -26,16 +24,6 @@ RUNS = {
     "effdet.js": "web_check.html",
     "nvdsinfer_effdet.cpp": "NvDsInferParseEffdet",
 }
-
-
-@pytest.mark.parametrize("link", LINKS)
-def test_what_is_linked_is_there(link):
-    path, _, heading = link.partition("#")
-    target = DOCUMENT.parent / path if path else DOCUMENT
-    assert target.is_file()
-    if heading:
-        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
-        assert heading in {each.lower().replace(" ", "-") for each in headings}
 
 
 def test_each_program_is_run_by_a_test():

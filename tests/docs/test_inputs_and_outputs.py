@@ -1,4 +1,4 @@
-"""The program in docs/embedding.md, run as it stands, finds what the package finds."""
+"""The program in docs/inputs-and-outputs.md, run as it stands, finds what the package finds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import effdet_deploy
 from effdet_deploy.synthetic import structured_pictures
 from tests.onnx_models import write_tiny
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "embedding.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "inputs-and-outputs.md"
 
 
 @pytest.mark.parametrize("size", [(150, 200), (301, 97)])

@@ -1,0 +1,89 @@
+"""The command line as a page: every command with its arguments, options and their defaults."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from effdet_deploy.cli import COMMANDS, EPILOG
+from effdet_deploy.cli.options import EXPORT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+IN_PYTHON_ALONE = {
+    "overrides": "The config fields to override, which `--config` reads from a file.",
+    "precision": '"fp32", "fp16" or "int8".',
+    "build": "The options of an engine, a `BuildOptions`.",
+    "command": "The command line to store in the spec.",
+}
+"""Fields of ExportOptions and BuildOptions that are no option of the command line."""
+FIELDS = {*EXPORT, *IN_PYTHON_ALONE}
+
+
+def command(name: str) -> Any:
+    """Return the parser of a command, as ``effdet-deploy`` builds it."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.command(name)(importlib.import_module(f"effdet_deploy.cli.{name}").run)
+    return typer.main.get_command(app)
+
+
+def page() -> str:
+    """Return the page in Markdown."""
+    return "\n".join(_lines())
+
+
+def fields_table(names: list[str]) -> str:
+    """Return what the fields of a dataclass of options mean, as the command line says it."""
+    options = {each.name: each for each in command("export").params}
+    rows = ["| field | option | meaning |", "| --- | --- | --- |"]
+    for name in names:
+        if name in IN_PYTHON_ALONE:
+            rows.append(f"| `{name}` | | {IN_PYTHON_ALONE[name]} |")
+        else:
+            rows.append(f"| `{name}` | {_names(options[name])} | {_cell(options[name].help)} |")
+    return "\n".join([*rows, ""])
+
+
+def _lines() -> Iterator[str]:
+    yield "# Command line\n"
+    yield "`effdet-export …` is the same as `effdet-deploy export …`. Results go to standard"
+    yield f"output, progress to standard error. {EPILOG}\n"
+    for name in COMMANDS:
+        parser = command(name)
+        arguments = [each for each in parser.params if each.param_type_name == "argument"]
+        usage = " ".join(each.metavar for each in arguments)
+        yield f"## effdet-deploy {name}\n"
+        yield f"```\neffdet-deploy {name} [OPTIONS] {usage}".rstrip() + "\n```\n"
+        yield f"{parser.help}\n"
+        if arguments:
+            yield "| argument | meaning |\n| --- | --- |"
+            for each in arguments:
+                yield f"| `{each.metavar}` | {_cell(each.help)} |"
+            yield ""
+        yield "| option | default | meaning |\n| --- | --- | --- |"
+        for each in parser.params:
+            if each.param_type_name == "option":
+                yield f"| {_names(each)} | {_default(each)} | {_cell(each.help)} |"
+        yield ""
+
+
+def _names(option: Any) -> str:
+    names = "/".join((*option.opts, *option.secondary_opts))
+    value = "" if option.is_flag else f" {option.metavar or 'TEXT'}"
+    return f"`{names}{value}`".replace("|", "\\|")
+
+
+def _default(option: Any) -> str:
+    if option.is_flag and not option.secondary_opts:
+        return "off"
+    if option.is_flag:
+        return f"`{option.opts[0] if option.default else option.secondary_opts[0]}`"
+    return "" if option.default is None or option.default == () else f"`{option.default}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
