@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,14 @@ import pytest
 from PIL import Image
 
 import effdet_deploy
-from tests.native.building import ROOT, onnxruntime_library, openvino_library
+from tests.native.building import (
+    BUILD,
+    ROOT,
+    build,
+    onnxruntime_library,
+    openvino_library,
+    run,
+)
 
 pytestmark = pytest.mark.native
 
@@ -20,15 +28,20 @@ EXAMPLE = ROOT / "examples" / "digits"
 ENGINES = {"onnxruntime": onnxruntime_library, "openvino": openvino_library}
 
 
+def exported(model, *options):
+    """Export the digits detector to ``model`` with the command line."""
+    export = "import sys; from effdet_deploy.cli import export_main; sys.exit(export_main())"
+    weights = ("--weights", str(EXAMPLE / "digits_d0.safetensors"), *options, str(model))
+    subprocess.run([sys.executable, "-c", export, *weights], check=True, capture_output=True)
+    return model
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """The exported model and the scenes, which no training saw."""
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("digits")
-    model = folder / "digits.onnx"
-    export = "import sys; from effdet_deploy.cli import export_main; sys.exit(export_main())"
-    weights = ["--weights", str(EXAMPLE / "digits_d0.safetensors"), str(model)]
-    subprocess.run([sys.executable, "-c", export, *weights], check=True, capture_output=True)
+    model = exported(folder / "digits.onnx")
     scenes = [sys.executable, str(EXAMPLE / "scenes.py"), "--split", "test", "--seed", "3"]
     subprocess.run(
         [*scenes, "--count", str(COUNT), str(folder / "scenes")], check=True, capture_output=True
@@ -80,3 +93,28 @@ def test_threads_on_one_handle_find_the_same_rows(
         each.join()
     native.close()
     assert not wrong
+
+
+def test_frames_go_through_the_programs_in_c_as_they_are(digits, has_onnxruntime, tmp_path):
+    """The graph resizes: neither program has code for pictures, and both find Python's rows."""
+    _, scenes = digits
+    model = exported(tmp_path / "frames.onnx", "--source-size", "360x640")
+    built = build(BUILD, "effdet", "effdet-detect", "example_c")
+    environment = os.environ | {
+        "EFFDET_ONNXRUNTIME_LIBRARY": str(onnxruntime_library()),
+        "LD_LIBRARY_PATH": str(built),
+    }
+    with effdet_deploy.load(model, "onnxruntime", "cpu") as detector:
+        for index, scene in enumerate(scenes[:4]):
+            frame = Image.fromarray(scene).resize((640, 360), Image.Resampling.BICUBIC)
+            path = tmp_path / f"{index}.ppm"
+            frame.save(path)
+            (found,) = detector.detect(frame)
+            assert len(found) > 5
+            assert found.boxes[:, 2].max() > 256  # in pixels of the frame, not of the network
+            lines = [
+                " ".join((found.names[label], f"{score:.4f}", *(f"{side:.2f}" for side in box)))
+                for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+            ]
+            for program in ("tools/effdet-detect", "examples/example_c"):
+                assert run(built / program, model, path, env=environment).splitlines() == lines
