@@ -9,7 +9,7 @@ DIGITS := examples/digits/digits_d0.safetensors
 # One thread a worker: two workers that each take two cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all native docs lint bindings format setup clean
+.PHONY: demo test test-all native docs dist lint bindings format setup clean
 
 demo: setup
 	@mkdir -p demo
@@ -32,6 +32,11 @@ native: setup
 docs: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[docs]"
 	$(BIN)/python scripts/docs.py
+
+# Wheel, sdist and list of materials in dist/, checked, and the wheel tried in an empty environment.
+dist: setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[release]"
+	$(BIN)/python scripts/distribution.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,19 @@
+# Exports checkpoints: PyTorch and the ONNX tools, on the CPU. Needs dist/ of `make dist`.
+#   docker build -f containers/export.Dockerfile -t effdet-export .
+#   docker run --rm -v "$PWD:/work" --user "$(id -u):$(id -g)" effdet-export --variant d0 d0.onnx
+FROM python:3.13-slim
+
+ARG VERSION=0.2.0
+
+COPY constraints.txt dist/*.whl /tmp/dist/
+RUN pip install --no-cache-dir -c /tmp/dist/constraints.txt --find-links /tmp/dist \
+        "effdet-deploy[export,eval,openvino,report]==${VERSION}" \
+    && rm -r /tmp/dist
+
+# Published weights are kept here; mount a volume to keep them between runs.
+ENV EFFDET_DEPLOY_CACHE=/cache
+RUN useradd --uid 1000 --create-home effdet && install -d -m 1777 /cache /work
+USER 1000:1000
+WORKDIR /work
+ENTRYPOINT ["effdet-export"]
+CMD ["--help"]

@@ -1,0 +1,18 @@
+# Runs exported files: numpy, Pillow, ONNX Runtime and OpenVINO; no PyTorch. Needs dist/ of `make dist`.
+#   docker build -f containers/run.Dockerfile -t effdet-deploy .
+#   docker run --rm -v "$PWD:/work" --user "$(id -u):$(id -g)" effdet-deploy detect d0.onnx photo.jpg --output found
+FROM python:3.13-slim
+
+ARG VERSION=0.2.0
+
+COPY constraints.txt dist/*.whl /tmp/dist/
+RUN pip install --no-cache-dir -c /tmp/dist/constraints.txt --find-links /tmp/dist \
+        "effdet-deploy[openvino]==${VERSION}" \
+    && rm -r /tmp/dist
+
+ENV EFFDET_DEPLOY_CACHE=/cache
+RUN useradd --uid 1000 --create-home effdet && install -d -m 1777 /cache /work
+USER 1000:1000
+WORKDIR /work
+ENTRYPOINT ["effdet-deploy"]
+CMD ["--help"]
