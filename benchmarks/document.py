@@ -22,40 +22,41 @@ FOLDER = "benchmarks"
 """Of the charts, beside the document."""
 PREFACE = """# Benchmarks
 
-Same weights (random, conditioned, seeded), same pictures, one process a table. *End to end* is from
-letterboxed uint8 pictures in host memory to rows of boxes in host memory; *network* is from
-normalised pixels to raw heads. Peers take turns; ratios are medians over the turns with the 95%
-interval of the sign test, and "faster" means that the interval excludes 1. *Ours* without an
-engine's name in the last column is ours in ONNX Runtime. What other programs disturbed is measured
-again, and marked if it never was quiet.
+Every program in a table runs the same weights (random, conditioned, seeded) on the same pictures,
+in one process. *End to end* is the time from letterboxed uint8 pictures in host memory to rows of
+boxes in host memory. *Network* is the time from normalized pixels to raw heads. The programs take
+turns. Ratios are medians over the turns with the 95% interval of the sign test, and "faster"
+means that the interval excludes 1. The last column compares with ours in ONNX Runtime where it
+names no engine. What other programs disturbed was measured again, and is marked if the machine
+never was quiet.
 """
-TIME_TEXT = """Milliseconds end to end at batch 1: the median of the table above, divided as the
-engine's own profile divides its time. *Layout changes* are nodes that the engine put in. A profile
-overstates what consists of many small nodes, such as NMS: the line in the summary above is measured
-without one, by turns of the whole graph and of the network alone.
+TIME_TEXT = """The table gives milliseconds end to end at batch 1: the median of the table above,
+divided as the engine's own profile divides its time. *Layout changes* are nodes that the engine
+added. A profile overstates parts that consist of many small nodes, such as NMS. The line in the
+summary above is measured without a profile, by turns of the whole graph and of the network alone.
 """
-CEILING_TEXT = """The multiply-accumulates of all convolutions over the time end to end, as a share
-of the float32 matrix product above (INT8 and BF16 have higher ceilings of their own, so theirs may
-pass 100%); and the bytes of float32 that the convolutions read and write at the least, as a share
-of the bandwidth of a copy (what stays in caches moves faster).
+CEILING_TEXT = """*Arithmetic* is the multiply-accumulates of all convolutions over the time end
+to end, as a share of the float32 matrix product above. INT8 and BF16 have higher ceilings of
+their own, so their share may pass 100%. *Bandwidth* is the bytes of float32 that the convolutions
+read and write at the least, as a share of the bandwidth of a copy. What stays in caches moves
+faster.
 """
 NO_BF16 = """This CPU has no BF16 instructions: the rows of BF16 show what converting to it costs,
 not what it gains.
 """
 ACCURACY_TEXT = (
-    "The digits detector in each precision, as `benchmarks/accuracy.py` measured mAP and "
-    "latency of one and the same file; each in the engine that runs it fastest.\n"
+    "The chart shows the digits detector in each precision. `benchmarks/accuracy.py` measured "
+    "mAP and latency on one and the same file, in the engine that runs it fastest.\n"
 )
 STARTUP_TEXT = (
-    "Fresh processes, each of which imports, loads and detects once; medians. *MB held* is the "
-    "most host memory that the process ever held. Files are in the system's cache; torch.compile, "
-    "which takes minutes to its first result, is left out."
+    "Every fresh process imports, loads and detects once; the table gives medians. *MB held* is "
+    "the most host memory that the process ever held. Files are in the system's cache. "
+    "torch.compile is left out, because it takes minutes to its first result."
 )
-
-
-CANDIDATES_TEXT = """The share of D0's time at 512x512 that is not the network's: preprocess,
-selection, decoding and NMS, on one thread. effdet's own post-processing has 5000 candidates and 100
-rows. Above 1000 candidates the NMS is greedy and exact for any chain of suppressions.
+CANDIDATES_TEXT = """The table shows which share of D0's time at 512x512 is not the network's but
+that of preprocessing, selection, decoding and NMS, on one thread. effdet's own post-processing
+has 5000 candidates and 100 rows. Above 1000 candidates the NMS is greedy and exact for any chain
+of suppressions.
 """
 
 
@@ -231,7 +232,7 @@ def _startup_section(startup: dict[str, Any]) -> list[str]:
         f"## Getting going: {startup['variant'].upper()}\n",
         (
             f"{STARTUP_TEXT} Ours in ONNX Runtime, which imports no torch, and effdet took turns "
-            f"{sooner['pairs']} times: ours is {sooner['median']:.1f}x as soon "
+            f"{sooner['pairs']} times: ours is ready {sooner['median']:.1f}x as soon "
             f"({low:.1f}-{high:.1f}). {_disturbance(startup['load'])}\n"
         ),
         markdown_table(columns, cells),

@@ -26,15 +26,16 @@ def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> l
     if not document or not document["points"]:
         return []
     parts = [
-        "# Scaling\n",
+        "## Scaling\n",
         (
-            f"Command: `python benchmarks/scaling.py {document['command']}`; float32, end to end, "
-            "every size the variant's own and batch 1 unless said.\n"
+            f"Command: `python benchmarks/scaling.py {document['command']}`; the times are "
+            "float32, end to end, in the variant's own size and with batch 1 unless the table says "
+            "otherwise.\n"
         ),
     ]
     for kind, found in _by_kind(document).items():
         title, _ = AXES[kind]
-        parts += [f"## {title}\n", _table(kind, found)]
+        parts += [f"### {title}\n", _table(kind, found)]
         if f"scaling-{kind}" in plots:
             parts.append(f"![{title}]({plots[f'scaling-{kind}']})\n")
         reasons = {reason for each in found for reason in each["reasons"]}

@@ -6,8 +6,9 @@ FROM python:3.13-slim
 ARG VERSION=0.2.0
 
 COPY constraints.txt dist/*.whl /tmp/dist/
-RUN pip install --no-cache-dir -c /tmp/dist/constraints.txt --find-links /tmp/dist \
-        "effdet-deploy[export,eval,openvino,report]==${VERSION}" \
+# The wheel by its path, so that no package index is asked for effdet-deploy.
+RUN pip install --no-cache-dir -c /tmp/dist/constraints.txt \
+        "/tmp/dist/effdet_deploy-${VERSION}-py3-none-any.whl[export,eval,openvino,report]" \
     && rm -r /tmp/dist
 
 # Published weights are kept here; mount a volume to keep them between runs.

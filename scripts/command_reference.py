@@ -44,7 +44,8 @@ def fields_table(names: list[str]) -> str:
         if name in IN_PYTHON_ALONE:
             rows.append(f"| `{name}` | | {IN_PYTHON_ALONE[name]} |")
         else:
-            rows.append(f"| `{name}` | {_names(options[name])} | {_cell(options[name].help)} |")
+            shown = _names(options[name]).replace("|", "\\|")
+            rows.append(f"| `{name}` | {shown} | {_cell(options[name].help)} |")
     return "\n".join([*rows, ""])
 
 
@@ -54,35 +55,29 @@ def _lines() -> Iterator[str]:
     yield f"output, progress to standard error. {EPILOG}\n"
     for name in COMMANDS:
         parser = command(name)
-        arguments = [each for each in parser.params if each.param_type_name == "argument"]
+        arguments = (each for each in parser.params if each.param_type_name == "argument")
         usage = " ".join(each.metavar for each in arguments)
         yield f"## effdet-deploy {name}\n"
         yield f"```\neffdet-deploy {name} [OPTIONS] {usage}".rstrip() + "\n```\n"
         yield f"{parser.help}\n"
-        if arguments:
-            yield "| argument | meaning |\n| --- | --- |"
-            for each in arguments:
-                yield f"| `{each.metavar}` | {_cell(each.help)} |"
-            yield ""
-        yield "| option | default | meaning |\n| --- | --- | --- |"
         for each in parser.params:
-            if each.param_type_name == "option":
-                yield f"| {_names(each)} | {_default(each)} | {_cell(each.help)} |"
-        yield ""
+            is_option = each.param_type_name == "option"
+            term = _names(each) + _default(each) if is_option else f"`{each.metavar}`"
+            yield f"{term}\n:   {each.help}\n"
 
 
 def _names(option: Any) -> str:
-    names = "/".join((*option.opts, *option.secondary_opts))
     value = "" if option.is_flag else f" {option.metavar or 'TEXT'}"
-    return f"`{names}{value}`".replace("|", "\\|")
+    return f"`{'` or `'.join((*option.opts, *option.secondary_opts))}{value}`"
 
 
 def _default(option: Any) -> str:
-    if option.is_flag and not option.secondary_opts:
-        return "off"
-    if option.is_flag:
-        return f"`{option.opts[0] if option.default else option.secondary_opts[0]}`"
-    return "" if option.default is None or option.default == () else f"`{option.default}`"
+    if option.default in (None, (), False) and not option.secondary_opts:
+        return ""
+    if option.secondary_opts:
+        chosen = option.opts[0] if option.default else option.secondary_opts[0]
+        return f", default `{chosen}`"
+    return f", default `{option.default}`"
 
 
 def _cell(text: str) -> str:

@@ -36,6 +36,7 @@ PYTHON = {
 }
 """The public names, in the order of their page."""
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
+ROLE = re.compile(r":(?:class|func|meth|data|attr|mod):(?=<code>)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
@@ -46,12 +47,15 @@ def main() -> int:
     stage()
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
     built = subprocess.run(command, cwd=ROOT, check=False)
+    for path in SITE.glob("reference/*.html"):
+        # mkdocstrings leaves the roles of reStructuredText as they are.
+        path.write_text(ROLE.sub("", path.read_text("utf-8")), "utf-8")
     faults += broken_links()
     for fault in faults:
         print(fault, file=sys.stderr)
     if faults or built.returncode != 0:
         return 1
-    print(f"The site is in {SITE.relative_to(ROOT)}: open index.html there.")
+    print(f"To read it: python -m http.server --directory {SITE.relative_to(ROOT)}")
     return 0
 
 
@@ -59,6 +63,7 @@ def stage() -> None:
     """Write every page into build/docs/pages."""
     for folder in ("images", "benchmarks"):
         shutil.copytree(DOCS / folder, PAGES / folder)
+    shutil.copy(DOCS / "site.css", PAGES)
     for path in DOCS.glob("*.md"):
         write(path.name, path)
     for path, name in MOVED.items():
