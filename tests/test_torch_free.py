@@ -22,7 +22,7 @@ TORCH = ("torch", "torchvision", "timm", "effdet")
 # Everything that only an extra brings.
 EXTRAS = (
     *(*TORCH, "onnx", "onnxscript", "onnxsim", "safetensors", "openvino", "pycocotools"),
-    *("jinja2", "matplotlib"),
+    *("jinja2", "matplotlib", "ray", "pyarrow", "fsspec"),
 )
 
 BLOCK = """
@@ -140,6 +140,14 @@ def test_a_torchscript_model_without_torch_names_the_extra(workplace):
     assert done.returncode == 4
     assert "effdet-deploy[export]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_batch_without_its_packages_names_the_extra(workplace):
+    done = run_without(EXTRAS, TOOL, "batch", "model.onnx", ".", "rows", cwd=workplace)
+    assert done.returncode == 4
+    assert "effdet-deploy[batch]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (workplace / "rows").exists()
 
 
 def test_signs_that_the_encoding_lacks_stop_no_command(workplace, monkeypatch):

@@ -40,6 +40,7 @@ COMMANDS = {
     "build": "Build a TensorRT engine from an exported ONNX model.",
     "check": "Check an ONNX model against what a TensorRT takes.",
     "detect": "Detect in pictures with an exported model.",
+    "batch": "Detect in millions of pictures on Ray, into Parquet files.",
     "compare": "Compare exported models with a reference, layer by layer if asked.",
     "bench": "Time exported models on this machine.",
     "eval": "Measure the mAP of exported models on a COCO set.",

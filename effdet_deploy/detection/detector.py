@@ -173,6 +173,7 @@ class Detector:
         score_threshold: ScoreThreshold | None = None,
         decoders: int | None = None,
         keep_image: bool = False,
+        batch: int | None = None,
     ) -> Generator[Outcome]:
         """Detect in any number of pictures: the next ones are decoded while the engine runs.
 
@@ -187,13 +188,15 @@ class Detector:
             score_threshold: as :meth:`detect` takes it.
             decoders: how many pictures are decoded at once; None is one for each processor.
             keep_image: whether outcomes hold the decoded pictures.
+            batch: how many pictures are run together at most; None is as many as the model takes.
 
         Returns:
             The outcome of every picture, in order. A picture that is unusable has its error in its
             place; what else goes wrong, with the model or in ``sources``, is raised there.
 
         Raises:
-            UsageError: the threshold is below the model's own floor, or a number is not positive.
+            UsageError: the threshold is below the model's own floor, a number is not positive, or
+                the model does not take ``batch`` pictures.
             ImageError: ``sources`` is a single picture.
         """
         floor = self.checked_threshold(score_threshold)
@@ -202,9 +205,13 @@ class Detector:
                 f"A stream of pictures cannot be a {type(sources).__name__}.",
                 "Pass a list of pictures, or anything that gives one after the other.",
             )
-        refuse(limit("decoders", "at least 1", decoders, decoders is None or decoders >= 1))
+        most = self.spec.batch.maximum
+        refuse(
+            limit("decoders", "at least 1", decoders, decoders is None or decoders >= 1),
+            limit("batch", f"from 1 to {most}", batch, batch is None or 1 <= batch <= most),
+        )
         count = decoders or len(usable_cpus())
-        largest = self.spec.batch.maximum
+        largest = batch or most
         stages = Stages(
             prepare=partial(self._prepare, keep_image),
             run=lambda batch: self._run(np.concatenate([each.tensor for each in batch])),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from effdet_deploy.batch.job import Statistics
     from effdet_deploy.evaluation.evaluating import Evaluated, Evaluation
     from effdet_deploy.preflight import Finding
 
@@ -103,6 +104,23 @@ def render_evaluation(result: Evaluation, *, by_class: bool = False) -> Renderab
     columns = [Column(name, partial(ap, model)) for name, model in rows]
     named: Column[tuple[int, str]] = Column("class", lambda category: category[1], "words")
     return Group(total, grid(Table([named, *columns], [list(result.categories.items())])))
+
+
+def render_batch(done: Statistics, output: str) -> RenderableType:
+    """Return what a run over many pictures came to."""
+    rate = f"{done.seconds:,.1f} s, {done.rate:,.1f} a second"
+    said = {
+        "pictures": f"{done.pictures:,} in {done.parts:,} files of {output}",
+        "errors": f"{done.errors:,}",
+        "detections": f"{done.detections:,}",
+        "this run": f"{done.done_now:,} pictures in {rate}",
+    }
+    if done.workers:
+        rates = sorted(done.workers.values())
+        said["workers"] = (
+            f"{len(rates)}, which did {rates[0]:,.1f} to {rates[-1]:,.1f} pictures a second"
+        )
+    return pairs(list(said.items()))
 
 
 def render_installation(document: Document) -> RenderableType:

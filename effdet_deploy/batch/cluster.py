@@ -1,0 +1,184 @@
+"""Ray, as a run needs it: on this machine for as long as the run takes, or a cluster that is there.
+
+Pictures never go through Ray's object store: workers read and write them themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import MissingError, UsageError, require_package
+from effdet_deploy.files import require_writable_target, staging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from effdet_deploy.batch.worker import Task
+
+_OBJECTS = 100 << 20
+"""Bytes of Ray's object store on this machine: numbers of parts and reports lie in it."""
+_RETRIES = 8
+"""How often a part is begun again whose worker was lost. A picture that ends every process that
+reads it would otherwise keep a run busy for ever."""
+_LONGEST_HOME = 13
+"""Characters of the folder that Ray's is made in: paths of its sockets may have 107 in all."""
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+    # Hints for developers of Ray, which its native code prints as errors.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Without a GPU of its own a worker sees none, which is what is meant.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+}
+
+
+@contextlib.contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster at ``address``; leave it at the end.
+
+    Nothing stays behind: no process, no file, and no statistics are sent. A Ray that the caller has
+    started is used and stays.
+
+    Raises:
+        MissingError: Ray is not installed, does not start, or there is no cluster.
+    """
+    require_package("ray", "detecting in many pictures", "batch")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {"address": address}
+        if address is None:
+            home = Path(tempfile.gettempdir())
+            home = home if len(str(home)) <= _LONGEST_HOME else Path("/tmp")  # noqa: S108
+            require_writable_target(home / "ray")
+            options = {
+                "address": "local",
+                "include_dashboard": False,
+                "object_store_memory": _OBJECTS,
+                "_temp_dir": str(stack.enter_context(staging(home / "ray"))),
+            }
+        stack.callback(ray.shutdown)
+        _start(options)
+        yield
+
+
+def _start(options: dict[str, Any]) -> None:
+    import ray
+
+    for last in (False, False, True):
+        try:
+            with _own_signals(), _native_silence():
+                ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+        # A bare Exception says that one of its processes took more than 15 seconds to begin, as
+        # on a busy machine, which may do it the next time.
+        except Exception as error:
+            if not last and options["address"] == "local":
+                continue
+            what = "start" if options["address"] == "local" else f"reach '{options['address']}'"
+            raise MissingError(
+                f"Ray cannot {what}: {' '.join(str(error).split())}.",
+                "Free some memory, or check the cluster with: ray status.",
+            ) from error
+        return
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep our way of ending: Ray installs handlers of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextlib.contextmanager
+def _native_silence() -> Iterator[None]:
+    """Drop what native code writes to stderr: Ray's tells which log level it was given."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def actors_here(cpus: int, gpus: float, most: int) -> int:
+    """Return how many actors the cluster has room for, at most ``most``.
+
+    Raises:
+        MissingError: it has no room for one.
+    """
+    import ray
+
+    there = ray.cluster_resources()
+    room = int(there.get("GPU", 0) / gpus) if gpus else int(there.get("CPU", 0) / cpus)
+    if room < 1:
+        wanted = f"{gpus:g} GPUs" if gpus else f"{cpus} processors"
+        raise MissingError(
+            f"Ray has {there.get('GPU', 0):g} GPUs and {there.get('CPU', 0):g} processors, and an "
+            f"actor needs {wanted}.",
+            "Ask for less with --gpus-per-actor or --cpus-per-actor.",
+        )
+    return min(room, most)
+
+
+def in_actors(
+    task: Task, numbers: list[int], actors: int, cpus: int, gpus: float
+) -> Iterator[dict[str, Any]]:
+    """Have actors write the parts of ``numbers``; give the report of each when it is written.
+
+    Raises:
+        UsageError: a part was given up: its workers died.
+    """
+    import ray
+    import ray.data
+    from ray.exceptions import RayError
+
+    from effdet_deploy.batch.worker import Worker
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A part may take longer than Ray waits for a sign of life.
+    context.execution_no_progress_timeout_s = -1
+    items = [{"part": number} for number in numbers]
+    # One part a block, which is what Ray hands out, retries and reports.
+    parts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        Worker,
+        fn_constructor_args=(task,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=actors),
+        num_cpus=cpus,
+        num_gpus=gpus or None,
+        max_task_retries=_RETRIES,
+    )
+    try:
+        yield from parts.iter_rows()
+    except RayError as error:
+        raise UsageError(
+            f"The run was given up: {' '.join(str(error).split())}.",
+            "Run the command again with --resume. A picture that ends every process that reads it "
+            "has to be taken out first.",
+        ) from error

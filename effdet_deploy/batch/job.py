@@ -1,0 +1,238 @@
+"""The course of a run: plan, look what is done, detect in the rest on Ray, look again."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.artifact.modelfile import check_external_files, read_spec, recognise
+from effdet_deploy.batch.cluster import actors_here, connected, in_actors
+from effdet_deploy.batch.places import as_given, names_in, require_folder
+from effdet_deploy.batch.plan import (
+    Settings,
+    finished_parts,
+    make_plan,
+    read_plan,
+    require_same,
+)
+from effdet_deploy.batch.sources import list_pictures
+from effdet_deploy.batch.worker import Task, shipped
+from effdet_deploy.detection.thresholds import thresholds_by_class
+from effdet_deploy.errors import MissingError, UsageError, limit, refuse, require_package
+from effdet_deploy.files import sha256_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from effdet_deploy.artifact.spec import DetectorSpec
+    from effdet_deploy.batch.plan import Plan
+    from effdet_deploy.detection.thresholds import ScoreThreshold
+
+PART = 1000
+"""Pictures in a file: what is lost with a worker is at most one part of work."""
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a run is done.
+
+    Attributes:
+        column: of Parquet files, which holds pictures or their paths.
+        key: of Parquet files, the column that names a picture in the output.
+        score_threshold: as :meth:`Detector.detect` takes it.
+        part: pictures in one file of the output.
+        resume: go on with the run that is in the output.
+        address: of a Ray cluster; None starts Ray on this machine.
+        actors: how many; None for as many as there is room for.
+        cpus: processors of an actor: decoding threads, and the engine's on a CPU.
+        gpus: of an actor; a fraction lets several share one.
+        batch: pictures in one run of the model at most; None for what the model takes.
+        loading: further arguments of :meth:`Detector.load`.
+    """
+
+    column: str | None = None
+    key: str | None = None
+    score_threshold: ScoreThreshold | None = None
+    part: int = PART
+    resume: bool = False
+    address: str | None = None
+    actors: int | None = None
+    cpus: int = 1
+    gpus: float = 0
+    batch: int | None = None
+    loading: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a run came to.
+
+    Attributes:
+        pictures: rows in the output, with those of earlier runs.
+        errors: rows of pictures that could not be read.
+        detections: in all rows.
+        parts: files.
+        done_now: pictures of this run alone.
+        seconds: that this run took, from Ray's start to the last part.
+        workers: by machine and process: pictures a second while it worked. A worker that was lost
+            and its successor are two.
+    """
+
+    pictures: int
+    errors: int
+    detections: int
+    parts: int
+    done_now: int
+    seconds: float
+    workers: dict[str, float]
+
+    @property
+    def rate(self) -> float:
+        """Pictures a second in this run."""
+        return self.done_now / self.seconds if self.seconds else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document for ``--json``."""
+        return asdict(self) | {"rate": self.rate}
+
+
+def detect_in_all(
+    model: Path,
+    source: str,
+    output: str,
+    options: BatchOptions,
+    progress: Callable[[int, int], None],
+) -> Statistics:
+    """Detect in all pictures of ``source``; each is one row in the Parquet files of ``output``.
+
+    Args:
+        model: an exported model on this machine.
+        source: see :func:`effdet_deploy.batch.sources.list_pictures`.
+        output: a folder, or an address of an object store.
+        options: how.
+        progress: told how many pictures are done, and of how many.
+
+    Raises:
+        UsageError: an option does not fit, or ``output`` holds a run and ``resume`` is not set.
+        InputError: the model, the source or the plan is unusable.
+        MissingError: a package, a device or a cluster is not there.
+    """
+    source, output = as_given(source), as_given(output)
+    require_package("pyarrow", "detecting in many pictures", "batch")
+    spec = _checked(model, options)
+    settings = Settings(
+        source, options.column, options.key, sha256_file(model), options.score_threshold
+    )
+    require_folder(output)
+    plan = _begun(output, settings, options.resume)
+    if plan is None:
+        listing = list_pictures(source, options.column, options.key)
+        plan = make_plan(output, listing, settings, options.part)
+    done = finished_parts(output, plan)
+    missing = [number for number in range(len(plan.counts)) if number not in done]
+    start = time.monotonic()
+    workers: dict[str, float] = {}
+    if missing:
+        task = Task(output, plan, model, None, options.loading, options.cpus, options.batch)
+        workers = _detect(task, spec, missing, options, progress)
+        require_folder(output)
+        done = finished_parts(output, plan)
+        _require_all(plan, output, len(done))
+    return Statistics(
+        pictures=plan.pictures,
+        errors=sum(each.errors for each in done.values()),
+        detections=sum(each.detections for each in done.values()),
+        parts=len(done),
+        done_now=sum(plan.counts[number] for number in missing),
+        seconds=time.monotonic() - start if missing else 0.0,
+        workers=workers,
+    )
+
+
+def _checked(model: Path, options: BatchOptions) -> DetectorSpec:
+    """Check what can be checked without an engine: a cluster's may be on other machines."""
+    spec = read_spec(model, recognise(model))
+    if spec.external_files:
+        check_external_files(model, spec)
+    if options.score_threshold is not None:
+        floor = spec.output.score_threshold
+        thresholds_by_class(options.score_threshold, [each.name for each in spec.classes], floor)
+    batch, actors = options.batch, options.actors
+    most = spec.batch.maximum
+    refuse(
+        limit("--part", "at least 1", options.part, options.part >= 1),
+        limit("--actors", "at least 1", actors, actors is None or actors >= 1),
+        limit("--cpus-per-actor", "at least 1", options.cpus, options.cpus >= 1),
+        limit("--gpus-per-actor", "0 or more", options.gpus, options.gpus >= 0),
+        limit("--batch", f"from 1 to {most}", batch, batch is None or 1 <= batch <= most),
+    )
+    return spec
+
+
+def _begun(output: str, settings: Settings, resume: bool) -> Plan | None:
+    """Return the plan of the run that goes on in ``output``; None where one begins.
+
+    Raises:
+        UsageError: there are results of another run, or of the same one without ``resume``.
+    """
+    plan = read_plan(output)
+    if plan is None:
+        if any(each.endswith(".parquet") for each in names_in(output)):
+            raise UsageError(
+                f"OUTPUT '{output}' has Parquet files, and no plan that they belong to.",
+                "Name a new folder.",
+            )
+        return None
+    if resume:
+        require_same(plan, settings)
+        return plan
+    if finished_parts(output, plan):
+        raise UsageError(
+            f"OUTPUT '{output}' holds the results of a run.",
+            "Add --resume to go on with it, or name a new folder.",
+        )
+    return None
+
+
+def _detect(
+    task: Task,
+    spec: DetectorSpec,
+    missing: list[int],
+    options: BatchOptions,
+    progress: Callable[[int, int], None],
+) -> dict[str, float]:
+    """Have the missing parts written; return how many pictures a second each worker did."""
+    counts = task.plan.counts
+    told = task.plan.pictures - sum(counts[number] for number in missing)
+    pictures: Counter[str] = Counter()
+    seconds: Counter[str] = Counter()
+    progress(told, task.plan.pictures)
+    with connected(options.address):
+        if options.address is not None:
+            task = replace(task, shipped=shipped(task.model, spec))
+        actors = actors_here(options.cpus, options.gpus, len(missing))
+        actors = min(options.actors or actors, len(missing))
+        for report in in_actors(task, missing, actors, options.cpus, options.gpus):
+            if report["failure"]:
+                # Only our own workers write there.
+                raise pickle.loads(report["failure"])  # noqa: S301
+            pictures[report["worker"]] += report["pictures"]
+            seconds[report["worker"]] += report["seconds"]
+            told += report["pictures"]
+            progress(told, task.plan.pictures)
+    return {name: pictures[name] / seconds[name] for name in sorted(pictures)}
+
+
+def _require_all(plan: Plan, output: str, parts: int) -> None:
+    """Check that what workers wrote is there: a folder may be another one on another machine."""
+    if parts < len(plan.counts):
+        raise MissingError(
+            f"{len(plan.counts) - parts} of {len(plan.counts)} parts are not in OUTPUT '{output}', "
+            "though workers wrote them.",
+            "Name a folder that all machines of the cluster share, or an object store, and run the "
+            "command again with --resume.",
+        )

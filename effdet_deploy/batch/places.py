@@ -1,0 +1,128 @@
+"""Files on this machine, or at an address of an object store that fsspec knows."""
+
+from __future__ import annotations
+
+import errno
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.errors import MissingError, require_package
+from effdet_deploy.files import require_writable_target, write_atomically
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+_FILE = "file://"
+_WAITS = (1.0, 4.0, 16.0)
+"""Seconds before each further try to read: a picture that a network dropped is not broken."""
+_FINAL = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+
+
+def as_given(address: str) -> str:
+    """Return an address, of a file on this machine as its path."""
+    return address.removeprefix(_FILE)
+
+
+def is_remote(address: str) -> bool:
+    """Tell whether ``address`` names an object store, such as ``s3://bucket/pictures``."""
+    return "://" in address
+
+
+def joined(folder: str, name: str) -> str:
+    """Return the address of ``name`` in ``folder``; a name that stands alone stays as it is."""
+    if is_remote(name) or not folder:
+        return name
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of ``address``, and its path there.
+
+    Raises:
+        MissingError: the package for this kind of address is not installed, or there is none.
+    """
+    require_package("fsspec", "reading object stores", "batch")
+    import fsspec
+
+    try:
+        return fsspec.core.url_to_fs(address)  # type: ignore[no-any-return]
+    except (ImportError, ValueError) as error:
+        raise MissingError(
+            f"The address '{address}' cannot be opened: {error}.",
+            "Install the package that fsspec needs for it: s3fs for s3://, gcsfs for gs://.",
+        ) from error
+
+
+def opened(address: str) -> BinaryIO:
+    """Open a file for reading, as bytes; its end can be read without the rest.
+
+    Raises:
+        OSError: it cannot be opened.
+        MissingError: see :func:`file_system`.
+    """
+    files, path = file_system(address)
+    return files.open(path, "rb")  # type: ignore[no-any-return]
+
+
+def names_in(folder: str) -> set[str]:
+    """Return the names of the files in ``folder``; nothing where it does not exist."""
+    files, path = file_system(folder)
+    # Another machine may have written there since the last look.
+    files.invalidate_cache(path)
+    try:
+        return {each["name"].rsplit("/", 1)[-1] for each in files.ls(path, detail=True)}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def write(address: str, content: bytes) -> None:
+    """Write a file that is seen whole or not at all, and replaces what stood there.
+
+    Raises:
+        ResourceError: the disk is full.
+    """
+    if is_remote(address):
+        files, path = file_system(address)
+        # One request: an object store shows an object when the last byte has arrived.
+        files.pipe_file(path, content)
+    else:
+        write_atomically(Path(address), content)
+
+
+def require_folder(folder: str) -> None:
+    """Make ``folder`` where it is missing, and remove what killed workers left in it.
+
+    Raises:
+        UsageError: it is a file, or cannot be written to.
+    """
+    if not is_remote(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        require_writable_target(Path(folder, "part"))
+
+
+class RemotePicture:
+    """A picture in an object store, read when it is asked for: a thread that decodes reads it.
+
+    Args:
+        address: of the picture.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def read(self) -> bytes:
+        """Return the encoded picture; a fault of the network is tried again.
+
+        Raises:
+            OSError: it is not there, may not be read, or the network stays away.
+        """
+        files, path = file_system(self._address)
+        for wait in _WAITS:
+            try:
+                return files.cat_file(path)  # type: ignore[no-any-return]
+            except OSError as error:
+                if error.errno in _FINAL or isinstance(error, FileNotFoundError | PermissionError):
+                    raise
+                time.sleep(wait)
+        return files.cat_file(path)  # type: ignore[no-any-return]

@@ -1,0 +1,215 @@
+"""The plan of a run: which pictures make which part, fixed before the work and kept in OUTPUT."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from effdet_deploy.batch.places import joined, names_in, opened, write
+from effdet_deploy.batch.sources import Listing
+from effdet_deploy.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from effdet_deploy.detection.thresholds import ScoreThreshold
+
+NAME = "_plan"
+"""Without a suffix, so that no reader of ``*.parquet`` takes it for a part."""
+METADATA = b"effdet.batch"
+_LOOKS = 32
+"""How many files are looked at together; an object store answers each after a while."""
+_DIGITS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the rows of a run depend on; a run that goes on must have the same.
+
+    Attributes:
+        source: as the user named it.
+        column: of Parquet files, as the user named it; None where not named.
+        key: the column that names the picture; None where not named.
+        model: the SHA-256 of the model file.
+        score_threshold: as asked; None keeps all that the model gives.
+    """
+
+    source: str
+    column: str | None
+    key: str | None
+    model: str
+    score_threshold: ScoreThreshold | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of a run.
+
+    Attributes:
+        settings: of the run.
+        root: the folder that relative keys lie in.
+        column: the column of encoded pictures; empty where the keys are paths.
+        digest: the SHA-256 of the settings and of all keys, by which a part knows its plan.
+        counts: how many pictures each part has.
+    """
+
+    settings: Settings
+    root: str
+    column: str
+    digest: str
+    counts: tuple[int, ...]
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures there are in all parts."""
+        return sum(self.counts)
+
+    def part_name(self, number: int) -> str:
+        """Return the name of the file of a part; the order of names is that of the pictures."""
+        digits = max(_DIGITS, len(str(len(self.counts) - 1)))
+        return f"part-{number:0{digits}}.parquet"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a part that is done says about itself.
+
+    Attributes:
+        pictures: its rows.
+        errors: rows of pictures that could not be read.
+        detections: in all rows.
+    """
+
+    pictures: int = 0
+    errors: int = 0
+    detections: int = 0
+
+
+def make_plan(output: str, listing: Listing, settings: Settings, size: int) -> Plan:
+    """Divide the pictures into parts of ``size`` and write the plan to ``output``.
+
+    A plan is a Parquet file with the keys of one part in each row group, so that a worker reads the
+    keys of its part alone.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    digest = hashlib.sha256(json.dumps(asdict(settings), sort_keys=True).encode())
+    counts = []
+    sink = pa.BufferOutputStream()
+    schema = pa.schema([pa.field("key", pa.string(), nullable=False)])
+    keys = iter(listing.keys)
+    # Sorted paths share their beginnings, which this encoding leaves out.
+    form = {"key": "DELTA_BYTE_ARRAY"}
+    with pq.ParquetWriter(
+        sink, schema, compression="zstd", use_dictionary=False, column_encoding=form
+    ) as writer:
+        while part := list(itertools.islice(keys, size)):
+            # A name in another encoding than UTF-8 stays readable, and is no picture to any worker.
+            part = [each.encode("utf-8", "backslashreplace").decode() for each in part]
+            for each in part:
+                digest.update(each.encode() + b"\0")
+            writer.write_table(pa.table([pa.array(part, pa.string())], schema), row_group_size=size)
+            counts.append(len(part))
+        plan = Plan(settings, listing.root, listing.column, digest.hexdigest(), tuple(counts))
+        writer.add_key_value_metadata({METADATA: json.dumps(asdict(replace(plan, counts=())))})
+    write(joined(output, NAME), sink.getvalue().to_pybytes())
+    return plan
+
+
+def read_plan(output: str) -> Plan | None:
+    """Read the plan of the run in ``output``; None where none was begun.
+
+    Raises:
+        DataError: the plan cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if NAME not in names_in(output):
+        return None
+    try:
+        with opened(joined(output, NAME)) as stream:
+            footer = pq.read_metadata(stream)
+        counts = tuple(footer.row_group(each).num_rows for each in range(footer.num_row_groups))
+        said = json.loads(footer.metadata[METADATA])
+        settings = Settings(**said.pop("settings"))
+        return Plan(**said | {"settings": settings, "counts": counts})
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"The plan '{joined(output, NAME)}' cannot be read: {error}.",
+            "Begin a new run in another OUTPUT.",
+        ) from error
+
+
+def require_same(plan: Plan, settings: Settings) -> None:
+    """Check that the run in an output goes on with what it was begun with.
+
+    Raises:
+        UsageError: it was begun with another source, model or threshold.
+    """
+    begun, now = asdict(plan.settings), asdict(settings)
+    for name, what in (
+        ("source", "SOURCE"),
+        ("column", "--column"),
+        ("key", "--key"),
+        ("model", "a model whose SHA-256 is"),
+        ("score_threshold", "--score-threshold"),
+    ):
+        if begun[name] != now[name]:
+            raise UsageError(
+                f"The run in OUTPUT was begun with {what} {begun[name]}, not {now[name]}.",
+                "Run it again with what it was begun with, or begin another in another OUTPUT.",
+            )
+
+
+class PlanReader:
+    """Gives the pictures of each part of a plan; it stays open for the next part.
+
+    Args:
+        output: where the plan is.
+        plan: as it was read.
+    """
+
+    def __init__(self, output: str, plan: Plan) -> None:
+        import pyarrow.parquet as pq
+
+        self._plan = plan
+        self._file = pq.ParquetFile(opened(joined(output, NAME)))
+
+    def part(self, number: int) -> Listing:
+        """Return the keys of a part, with root and column of the source."""
+        keys = self._file.read_row_group(number).column("key").to_pylist()
+        return Listing(keys, self._plan.root, self._plan.column)
+
+
+def finished_parts(output: str, plan: Plan) -> dict[int, Finished]:
+    """Look which parts of ``plan`` are in ``output``, whole and of this plan."""
+    present = names_in(output)
+    names = [plan.part_name(number) for number in range(len(plan.counts))]
+    there = [number for number, name in enumerate(names) if name in present]
+
+    def look(number: int) -> Finished | None:
+        return _finished(joined(output, names[number]), plan, number)
+
+    with ThreadPoolExecutor(_LOOKS) as threads:
+        found = zip(there, threads.map(look, there), strict=True)
+        return {number: done for number, done in found if done is not None}
+
+
+def _finished(address: str, plan: Plan, number: int) -> Finished | None:
+    """Read what a part says about itself; None where it is cut off, or of another plan."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with opened(address) as stream:
+            footer = pq.read_metadata(stream)
+        said = json.loads(footer.metadata[METADATA])
+        is_ours = (said["plan"], said["part"]) == (plan.digest, number)
+        done = Finished(footer.num_rows, said["errors"], said["detections"])
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError):
+        return None
+    return done if is_ours and done.pictures == plan.counts[number] else None

@@ -1,0 +1,207 @@
+"""What SOURCE names: pictures in folders, patterns and object stores, or rows of Parquet files."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from effdet_deploy.batch.places import RemotePicture, file_system, is_remote, joined, opened
+from effdet_deploy.detection.images import SUFFIXES, find_images
+from effdet_deploy.errors import DataError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_PARQUET = frozenset({".parquet", ".pq"})
+_ROWS = 10_000
+"""Paths of a column that are in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pictures of a source, in order.
+
+    Attributes:
+        keys: of each picture its path or address, or ``FILE#ROW`` in a Parquet file.
+        root: the folder that relative keys lie in.
+        column: the column of encoded pictures, where they lie in Parquet files; else empty.
+    """
+
+    keys: Iterable[str]
+    root: str
+    column: str = ""
+
+
+def list_pictures(source: str, column: str | None, key: str | None = None) -> Listing:
+    """Find the pictures of ``source``; see :data:`SUFFIXES` for what is one in a folder.
+
+    Args:
+        source: a folder, a pattern, an object store's address, or Parquet files.
+        column: of Parquet files, which holds encoded pictures or paths.
+        key: of Parquet files, the column that names each picture.
+
+    Raises:
+        ImageError: there is no picture.
+        UsageError: a column is not there, or not given.
+        DataError: a Parquet file cannot be read.
+    """
+    if column is not None or PurePosixPath(source).suffix.lower() in _PARQUET:
+        return _in_parquet(source, column, key)
+    if key is not None:
+        raise UsageError(
+            "--key names a column of Parquet files, and SOURCE has pictures.",
+            "Leave it out: the path of a picture is its key.",
+        )
+    if not is_remote(source):
+        # Relative keys are the caller's; a worker may stand elsewhere.
+        return Listing(map(str, find_images(source)), str(Path.cwd()))
+    found = _found(source, SUFFIXES)
+    if not found:
+        raise ImageError(f"There is no picture at '{source}'.", "Check the address.")
+    return Listing(found, "")
+
+
+def read_pictures(listing: Listing, key_column: str | None) -> Iterator[tuple[str, Any]]:
+    """Give the key and the picture of each, as :meth:`Detector.stream` takes it.
+
+    Args:
+        listing: the keys of one part, with root and column of the source.
+        key_column: of Parquet files, the column that names the picture; None for ``FILE#ROW``.
+
+    Raises:
+        DataError: a Parquet file cannot be read, or has lost rows since it was listed.
+    """
+    if listing.column:
+        placed = (key.rpartition("#") for key in listing.keys)
+        for file, group in itertools.groupby(placed, key=lambda each: each[0]):
+            rows = [int(row) for *_, row in group]
+            yield from _rows_of(file, rows, listing, key_column)
+        return
+    for key in listing.keys:
+        address = joined(listing.root, key)
+        yield key, RemotePicture(address) if is_remote(address) else address
+
+
+def _found(source: str, suffixes: frozenset[str]) -> list[str]:
+    """Return the addresses of the files with these suffixes below a folder, or of a pattern."""
+    files, path = file_system(source)
+    names = files.glob(path) if glob.has_magic(path) else files.find(path)
+    kept = [each for each in names if PurePosixPath(each).suffix.lower() in suffixes]
+    return sorted(files.unstrip_protocol(each) if is_remote(source) else each for each in kept)
+
+
+def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
+    files = _found(source, _PARQUET)
+    if not files:
+        raise ImageError(f"There is no Parquet file at '{source}'.", "Check the address.")
+    kinds = _reading(files[0], _columns)
+    # Hugging Face's sets hold pictures as a struct of bytes and path.
+    chosen = f"{column}.bytes" if f"{column}.bytes" in kinds else str(column)
+    if "binary" in kinds.get(chosen, "") and (key is None or key in kinds):
+        return Listing(_numbered(files), "", chosen)
+    if "string" in kinds.get(chosen, "") and key is None:
+        files_home = files[0].rpartition("/")[0]
+        return Listing(_paths(files, chosen), files_home)
+    wrong = f"has no column '{column}' of bytes or text" if column else "needs --column"
+    if chosen in kinds and key is not None:
+        is_path = "string" in kinds[chosen]
+        wrong = "has paths, which are keys themselves" if is_path else f"has no column '{key}'"
+    listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
+    raise UsageError(
+        f"The Parquet file '{files[0]}' {wrong}.",
+        f"Name the column of pictures or of their paths with --column. There are: {listed}.",
+    )
+
+
+def _columns(parquet: Any) -> dict[str, str]:
+    """Return the type of each column by its name, and of each field of a struct by its path."""
+    kinds: dict[str, str] = {}
+    for each in parquet.schema_arrow:
+        if str(each.type).startswith("struct"):
+            kinds |= {f"{each.name}.{field.name}": str(field.type) for field in each.type}
+        else:
+            kinds[each.name] = str(each.type)
+    return kinds
+
+
+def _reading(file: str, read: Callable[[Any], Any]) -> Any:
+    """Return what ``read`` makes of the Parquet file at an address."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with opened(file) as stream, pq.ParquetFile(stream) as parquet:
+            return read(parquet)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"The Parquet file '{file}' cannot be read: {error}.", "Write or copy it again."
+        ) from error
+
+
+def _numbered(files: list[str]) -> Iterator[str]:
+    for file in files:
+        rows = _reading(file, lambda parquet: parquet.metadata.num_rows)
+        yield from (f"{file}#{row}" for row in range(rows))
+
+
+def _paths(files: list[str], column: str) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    for file in files:
+        with opened(file) as stream, pq.ParquetFile(stream) as parquet:
+            for batch in parquet.iter_batches(_ROWS, columns=[column]):
+                yield from (each or "" for each in _leaf(batch, column).to_pylist())
+
+
+def _leaf(batch: Any, column: str) -> Any:
+    """Return the array of a column, or of a field in a struct, of an Arrow batch."""
+    first, *fields = column.split(".") if column not in batch.schema.names else [column]
+    array = batch.column(first)
+    for each in fields:
+        array = array.field(each)
+    return array
+
+
+def _rows_of(
+    file: str, rows: list[int], listing: Listing, key_column: str | None
+) -> Iterator[tuple[str, Any]]:
+    """Read the row groups that hold ``rows``, which ascend, and give those rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = [listing.column, *([key_column] if key_column else [])]
+    wanted = set(rows)
+    given = 0
+    try:
+        with opened(file) as stream, pq.ParquetFile(stream) as parquet:
+            sizes = [
+                parquet.metadata.row_group(each).num_rows for each in range(parquet.num_row_groups)
+            ]
+            ends = list(itertools.accumulate(sizes, initial=0))
+            groups = [
+                each
+                for each in range(len(sizes))
+                if ends[each] <= rows[-1] and ends[each + 1] > rows[0]
+            ]
+            place = ends[groups[0]] if groups else 0
+            for batch in parquet.iter_batches(16, row_groups=groups, columns=columns):
+                pictures = _leaf(batch, listing.column)
+                names = _leaf(batch, key_column) if key_column else None
+                for offset in range(len(batch)):
+                    if place + offset in wanted:
+                        key = f"{file}#{place + offset}" if names is None else names[offset].as_py()
+                        given += 1
+                        yield str(key), pictures[offset].as_py() or b""
+                place += len(batch)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"The Parquet file '{file}' cannot be read: {error}.", "Write or copy it again."
+        ) from error
+    if given != len(rows):
+        raise DataError(
+            f"The Parquet file '{file}' has lost rows since the run began.",
+            "Begin a new run in another OUTPUT.",
+        )
