@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from effdet_deploy.cli import COMMANDS, EPILOG
+from effdet_deploy.cli import COMMANDS
 from effdet_deploy.cli.options import EXPORT
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def fields_table(names: list[str]) -> str:
 def _lines() -> Iterator[str]:
     yield "# Command line\n"
     yield "`effdet-export …` is the same as `effdet-deploy export …`. Results go to standard"
-    yield f"output, progress to standard error. {EPILOG}\n"
+    yield "output, progress to standard error. `--debug` shows the traceback of an error.\n"
     for name in COMMANDS:
         parser = command(name)
         arguments = (each for each in parser.params if each.param_type_name == "argument")

@@ -53,7 +53,7 @@ COMMANDS = {
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 """How torch says it, in a RuntimeError."""
 _ISSUES = "the issue tracker of effdet-deploy"
-EPILOG = "Add --debug to see the traceback of an error."
+_EPILOG = "Add --debug to see the traceback of an error."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,14 +139,14 @@ def _app(names: tuple[str, ...], given: Sequence[str]) -> typer.Typer:
         pretty_exceptions_enable=False,
         # Typer's Rich help imports Markdown and Pygments: twice the time that --help may take.
         rich_markup_mode=None,
-        epilog=None if alone else EPILOG,
+        epilog=None if alone else _EPILOG,
     )
     if not alone:
         app.callback()(_about)
     for name in names:
         module = f"effdet_deploy.cli.{name}"
         command = importlib.import_module(module).run if name == chosen else lambda: None
-        app.command(name, short_help=COMMANDS[name], epilog=EPILOG)(command)
+        app.command(name, short_help=COMMANDS[name], epilog=_EPILOG)(command)
     return app
 
 

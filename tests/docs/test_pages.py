@@ -72,7 +72,7 @@ def test_the_navigation_names_every_page():
 
 def calls(lines: list[str]) -> list[str]:
     """Return the calls of our two programs, without what the shell adds."""
-    parts = (each for line in lines for each in re.split(r"&&|\|\||;", line.split("  #")[0]))
+    parts = (each for line in lines for each in re.split(r"&&|\|\||;", line.split(" #")[0]))
     return [each.strip() for each in parts if re.match(r"\s*effdet-(export|deploy) ", each)]
 
 

@@ -1,0 +1,98 @@
+"""The commands that the pages show, run one after another as a reader would type them.
+
+The reader's own files are stood in for by the digits detector and its scenes, published weights by
+random ones, so that nothing is fetched. What needs a GPU is not run here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.test_pages import NAMES, in_blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "examples/digits/digits_d0.safetensors"
+NEEDS_A_GPU = re.compile(r"\.engine\b(?!.*tensorrt-rtx)")
+CHECKPOINTS = ("mine.pth", "my_checkpoint.pth", "W")
+MODELS = ("mine.onnx", "d0.onnx", "d2.onnx", "d0_fp16.onnx", "d0_int8.onnx")
+FOLDERS = ("pictures", "PICTURES", "DIR", "val")
+STAND_INS = (
+    # The digits detector has ten classes, and brings their names.
+    ("--num-classes 20 --labels train.json", ""),
+    (r"^(effdet-export(?!.*--weights).*)", r"\1 --weights random --image-size 128"),
+    (r"^(effdet-export .*--weights (?:W|m\w+\.pth).*)", r"\1 --image-size 128"),
+    # A busy machine would give no times.
+    (r"^(effdet-deploy bench .*)", r"\1 --under-load --seconds 5"),
+)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+def lines_of(page: str) -> list[str]:
+    """Return the calls in a page that are whole and need no GPU."""
+    text = NAMES[page].read_text(encoding="utf-8")
+    return [each for each in in_blocks(text) if not NEEDS_A_GPU.search(each) and "…" not in each]
+
+
+def with_stand_ins(line: str) -> str:
+    for pattern, replacement in STAND_INS:
+        line = re.sub(pattern, replacement, line)
+    return line
+
+
+def run(line: str, folder: Path) -> None:
+    line = line.replace("effdet-export", "effdet-deploy export")
+    words = shlex.split(line.replace("effdet-deploy", "python -m effdet_deploy"))
+    done = subprocess.run(
+        [sys.executable, *words[1:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "EFFDET_DEPLOY_CACHE": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def readers_files(tmp_path_factory):
+    """Return a folder with everything that the pages take for granted."""
+    folder = tmp_path_factory.mktemp("reader")
+    (folder / "examples").symlink_to(ROOT / "examples")
+    run("python examples/digits/scenes.py --split train --count 16 scenes", folder)
+    run("python examples/digits/scenes.py --split test --count 20 test", folder)
+    for name in CHECKPOINTS:
+        shutil.copy(WEIGHTS, folder / name)
+    run("effdet-export --weights mine.pth --image-size 128 mine.onnx", folder)
+    for name in MODELS[1:]:
+        shutil.copy(folder / "mine.onnx", folder / name)
+        shutil.copy(folder / "mine.onnx.json", folder / f"{name}.json")
+    for name in FOLDERS:
+        shutil.copytree(folder / "test/images", folder / name)
+    for name in ("annotations.json", "val.json", "val/annotations.json"):
+        shutil.copy(folder / "test/annotations.json", folder / name)
+    for name in ("photo.jpg", "street.jpg"):
+        shutil.copy(folder / "scenes/images/train_0_00000.png", folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("page", [each for each in NAMES if lines_of(each)])
+def test_the_commands_of_a_page_run(page, readers_files, tmp_path):
+    folder = tmp_path / "here"
+    shutil.copytree(readers_files, folder, symlinks=True)
+    for line in lines_of(page):
+        run(with_stand_ins(line), folder)
+
+
+def test_the_first_page_finds_digits(readers_files):
+    run("effdet-deploy detect mine.onnx scenes/images --output found", readers_files)
+    found = json.loads((readers_files / "found/detections.json").read_text(encoding="utf-8"))
+    assert sum(len(each["detections"]) for each in found["images"]) > 50
