@@ -11,8 +11,8 @@ RUN pip install --no-cache-dir -c /tmp/dist/constraints.txt \
         "/tmp/dist/effdet_deploy-${VERSION}-py3-none-any.whl[export,eval,openvino,report]" \
     && rm -r /tmp/dist
 
-# Published weights are kept here; mount a volume to keep them between runs.
-ENV EFFDET_DEPLOY_CACHE=/cache
+# Published weights are kept in /cache; mount a volume there to keep them between runs.
+ENV EFFDET_DEPLOY_CACHE=/cache HOME=/tmp
 RUN useradd --uid 1000 --create-home effdet && install -d -m 1777 /cache /work
 USER 1000:1000
 WORKDIR /work

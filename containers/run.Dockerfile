@@ -11,7 +11,7 @@ RUN pip install --no-cache-dir -c /tmp/dist/constraints.txt \
         "/tmp/dist/effdet_deploy-${VERSION}-py3-none-any.whl[openvino]" \
     && rm -r /tmp/dist
 
-ENV EFFDET_DEPLOY_CACHE=/cache
+ENV EFFDET_DEPLOY_CACHE=/cache HOME=/tmp
 RUN useradd --uid 1000 --create-home effdet && install -d -m 1777 /cache /work
 USER 1000:1000
 WORKDIR /work

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_pages import NAMES, in_blocks
+from tests.docs.test_pages import FENCED, NAMES, in_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples/digits/digits_d0.safetensors"
@@ -28,6 +28,7 @@ FOLDERS = ("pictures", "PICTURES", "DIR", "val")
 STAND_INS = (
     # The digits detector has ten classes, and brings their names.
     ("--num-classes 20 --labels train.json", ""),
+    (r', labels=Path\("train.json"\), num_classes=20', ", image_size=(128, 128)"),
     (r"^(effdet-export(?!.*--weights).*)", r"\1 --weights random --image-size 128"),
     (r"^(effdet-export .*--weights (?:W|m\w+\.pth).*)", r"\1 --image-size 128"),
     # A busy machine would give no times.
@@ -50,16 +51,19 @@ def with_stand_ins(line: str) -> str:
 
 def run(line: str, folder: Path) -> None:
     line = line.replace("effdet-export", "effdet-deploy export")
-    words = shlex.split(line.replace("effdet-deploy", "python -m effdet_deploy"))
+    python(shlex.split(line.replace("effdet-deploy", "python -m effdet_deploy"))[1:], folder)
+
+
+def python(arguments: list[str], folder: Path) -> None:
     done = subprocess.run(
-        [sys.executable, *words[1:]],
+        [sys.executable, *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "EFFDET_DEPLOY_CACHE": str(folder / "cache")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,10 @@ def test_the_commands_of_a_page_run(page, readers_files, tmp_path):
     shutil.copytree(readers_files, folder, symlinks=True)
     for line in lines_of(page):
         run(with_stand_ins(line), folder)
+    for language, block in FENCED.findall(NAMES[page].read_text(encoding="utf-8")):
+        # A program that takes arguments has a test of its own.
+        if language == "python" and ".engine" not in block and "sys.argv" not in block:
+            python(["-c", with_stand_ins(block)], folder)
 
 
 def test_the_first_page_finds_digits(readers_files):
