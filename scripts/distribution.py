@@ -41,9 +41,7 @@ def main() -> int:
     check_sdist(sdist)
     lint_containers()
     detect_there(wheel)
-    materials = DIST / f"{NAME}.cdx.json"
-    options = ("--pyproject", "pyproject.toml", "--output-reproducible", "--validate")
-    run(BIN / "cyclonedx-py", "requirements", *options, "-o", materials, "constraints.txt")
+    list_materials(DIST / f"{NAME}.cdx.json")
     for path in sorted(DIST.iterdir()):
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.2f} MB")
     return 0
@@ -136,6 +134,18 @@ def detect_there(wheel: Path) -> None:
     require(all(found[0]) and found[0] == found[1], "The installed wheel detects otherwise.")
     shown = run(python.parent / "effdet-deploy", "--version", directory=WORK)
     require(shown.split() == ["effdet-deploy", __version__], f"The version shown is {shown}.")
+
+
+def list_materials(path: Path) -> None:
+    """Write a list of the pinned packages in CycloneDX's form."""
+    options = ("--pyproject", "pyproject.toml", "--output-reproducible", "--validate")
+    run(BIN / "cyclonedx-py", "requirements", *options, "-o", path, "constraints.txt")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    # The tool does not know versions that pyproject.toml leaves to another file.
+    document["metadata"]["component"]["version"] = __version__
+    path.write_text(json.dumps(document, indent=2), encoding="utf-8")
+    pins = [each for each in (ROOT / "constraints.txt").read_text().splitlines() if "==" in each]
+    require(len(document["components"]) == len(pins), "The list of materials is not complete.")
 
 
 if __name__ == "__main__":
