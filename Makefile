@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DIGITS := examples/digits/digits_d0.safetensors
+OUT ?= build/gpu
 # One thread a worker: two workers that each take two cores only wait for each other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-all native docs dist lint bindings format setup clean
+.PHONY: demo test test-all native docs dist gpu-kit gpu lint bindings format setup clean
 
 demo: setup
 	@mkdir -p demo
@@ -38,6 +39,14 @@ dist: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[release]"
 	$(BIN)/python scripts/distribution.py
 
+# What `make gpu` needs where there is a GPU and no network: files and small wheels, in gpu-kit/.
+gpu-kit: setup
+	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/gpu_kit.py gpu-kit
+
+# Tests and timings on a GPU within eight minutes, or a dry run without one; OUT/gpu.json has them.
+gpu:
+	scripts/gpu.sh $(OUT)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,4 +70,4 @@ $(VENV)/.complete: pyproject.toml constraints.txt Makefile
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build demo dist native/build
+	rm -rf $(VENV) build demo dist gpu-kit native/build

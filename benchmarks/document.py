@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gpu_section import faster_by, gpu_section
 from headline import headline
 from own_charts import point_chart, share_chart
 from scaling_section import NAMES, scaling_charts, scaling_section
@@ -94,6 +95,7 @@ def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> s
     if candidates := document.get("candidates"):
         parts += _candidates_section(candidates)
     parts += scaling_section(document.get("scaling"), plots)
+    parts.append(gpu_section(document.get("gpu")))
     return "\n".join(parts)
 
 
@@ -153,10 +155,7 @@ def _disturbance(load: dict[str, Any]) -> str:
 
 
 def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
-    interval, ratio, faster = row["median_interval_ms"], row["ours_is_faster_by"], ""
-    if ratio is not None:
-        low, high = ratio["interval"]
-        faster = f"{ratio['median']:.2f}x ({low:.2f}-{high:.2f}), {ratio['verdict']}"
+    interval = row["median_interval_ms"]
     return (
         row["name"],
         f"{row['median_ms']:.1f}",
@@ -165,7 +164,7 @@ def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
         f"{row['p90_ms']:.1f}",
         f"{row['p99_ms']:.1f}",
         f"{row['variation']:.1%}",
-        faster,
+        faster_by(row),
     )
 
 

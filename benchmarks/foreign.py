@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,20 @@ class Normalize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 ``[N,H,W,3]`` to float32 ``[N,3,H,W]``."""
         return images.permute(0, 3, 1, 2).float().sub_(self.mean).div_(self.std)
+
+
+class Half(nn.Module):
+    """A network with 16 bits a number, such as bfloat16, whose inputs and outputs stay float32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        self.network = copy.deepcopy(network).to(dtype)
+
+    def forward(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Map as the network does."""
+        classes, boxes = self.network(pixels.to(self.dtype))
+        return [each.float() for each in classes], [each.float() for each in boxes]
 
 
 class Foreign(nn.Module):

@@ -22,9 +22,6 @@ from effdet_deploy.artifact.modelfile import read_spec
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.benchmark.samples import SEED
 from effdet_deploy.detection.letterbox import to_input
-from effdet_deploy.exporters.lowering import lower_precision
-from effdet_deploy.exporters.material import read_material
-from effdet_deploy.precision.int8.calibration import MIN_IMAGES
 from effdet_deploy.progress import silent
 from effdet_deploy.pytorch.network import create_model, resolve_name
 from effdet_deploy.pytorch.network.random_weights import randomize
@@ -158,6 +155,10 @@ class Case:
 
         It is lowered and not verified: random weights say nothing of what INT8 costs in accuracy.
         """
+        # These need the ONNX tools, which a machine that times PyTorch alone may lack.
+        from effdet_deploy.exporters.lowering import lower_precision
+        from effdet_deploy.exporters.material import read_material
+
         source = self.our_file(part, nms=nms)
         path = source.with_name(f"{source.stem}_int8_{target}.onnx")
         if not path.exists():
@@ -174,6 +175,8 @@ class Case:
 
     def _calibration(self) -> Path:
         """Write pictures like those that are timed, of another seed."""
+        from effdet_deploy.precision.int8.calibration import MIN_IMAGES
+
         height, width = self.weights.ours.config.image_size
         made = self.directory / f"calibration_{height}x{width}"
         if not made.exists():

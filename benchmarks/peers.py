@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from effdet.bench import DetBenchPredict
-from foreign import Foreign, Normalize, onnxruntime_maps, onnxruntime_session
+from foreign import Foreign, Half, Normalize, onnxruntime_maps, onnxruntime_session
 from graphs import NETWORK
 from headline import (
     ALL_CANDIDATES_ENDING,
@@ -25,7 +25,6 @@ from headline import (
     NMS_OPERATOR_ENDING,
     OPENVINO_INT8,
 )
-from torch import Tensor, nn
 
 from effdet_deploy.artifact.spec import EFFDET_CANDIDATES
 from effdet_deploy.detection.detector import Detector
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
     from graphs import Case
     from numpy.typing import NDArray
+    from torch import nn
 
     Run = Callable[[], Any]
 
@@ -73,26 +73,14 @@ def create_runs(
     return {name: make() for name, make in makers.items() if name in names}
 
 
-class Half(nn.Module):
-    """A network in bfloat16 whose inputs and outputs stay float32."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).to(torch.bfloat16)
-
-    def forward(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Map as the network does."""
-        classes, boxes = self.network(pixels.to(torch.bfloat16))
-        return [each.float() for each in classes], [each.float() for each in boxes]
-
-
 def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
     """Return what makes effdet's own network run in every form, by name."""
     theirs, kept = case.weights.theirs, case.weights.compiled
+    half = partial(Half, theirs, torch.bfloat16)
     networks: dict[str, Callable[[], nn.Module]] = {
         EAGER: lambda: theirs,
         COMPILED[0]: lambda: kept.setdefault(COMPILED[0], torch.compile(copy.deepcopy(theirs))),
-        COMPILED[1]: lambda: kept.setdefault(COMPILED[1], torch.compile(Half(theirs))),
+        COMPILED[1]: lambda: kept.setdefault(COMPILED[1], torch.compile(half())),
         NAIVE[0]: lambda: Foreign(onnxruntime_maps(case.naive_onnx(), case.threads)),
         NAIVE[1]: lambda: Foreign(openvino_session(case.naive_onnx(), case, "f32")),
     }

@@ -10,7 +10,7 @@ import shlex
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ROOMS = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
 """What decides what an export holds."""
-_TIMED = ("effdet-deploy", "effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
+_TIMED = ("effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
 ATTEMPTS = 3
 """What other programs disturbed is measured again, so many times in all."""
 
@@ -81,7 +81,10 @@ def code_digest() -> str:
 
 def circumstances() -> dict[str, Any]:
     """Return what figures depend on: the machine, the versions of what is timed, and our code."""
-    versions = {name: version(name) for name in _TIMED}
+    versions = {"effdet-deploy": effdet_deploy.__version__}
+    for name in _TIMED:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
     return {"machine": str(describe_machine()), "versions": versions, "code": code_digest()}
 
 

@@ -17,6 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine-table", metavar="FILE", help="append each engine that is built to FILE, as JSON"
     )
+    parser.addoption(
+        "--dry-gpu", action="store_true", help="run tests of PyTorch on a GPU on the CPU instead"
+    )
 
 
 @pytest.fixture(scope="session")

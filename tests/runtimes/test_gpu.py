@@ -1,7 +1,8 @@
 """On a real GPU: CUDA's memory, streams and graphs as we use them, and engines built and run.
 
-The first half needs any CUDA GPU, the second TensorRT or TensorRT-RTX as well. One command runs
-both: ``pytest -m gpu tests/runtimes/test_gpu.py``.
+The first half needs any CUDA GPU, the second also ONNX Runtime's package for GPUs, TensorRT or
+TensorRT-RTX. One command runs both: ``pytest -m gpu tests/runtimes/test_gpu.py``. What only needs
+PyTorch is in ``tests/benchmarks/test_gpu_graphs.py``.
 """
 
 from __future__ import annotations
@@ -14,17 +15,16 @@ import pytest
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.detection.detector import load
-from effdet_deploy.errors import ResourceError
+from effdet_deploy.errors import MissingPackageError, ResourceError
 from effdet_deploy.exporters import ExportOptions, export
 from effdet_deploy.exporters.build_options import BACKENDS, BuildOptions
 from effdet_deploy.exporters.tensorrt.engine import build_engine
 from effdet_deploy.runtimes import load_runtime
-from effdet_deploy.runtimes.gpu import list_gpus
-from effdet_deploy.runtimes.tensorrt.cuda import open_cuda
+from effdet_deploy.runtimes.gpu import free_memory, list_gpus
+from effdet_deploy.runtimes.tensorrt.cuda import open_cuda, require_cuda
 from effdet_deploy.runtimes.tensorrt.library import MODULES
 from effdet_deploy.synthetic import structured_pictures
 from tests.networks import conditioned
-from tests.onnx_models import SIDE, WEIGHTS, detector_spec, write_tiny
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,10 +35,56 @@ pytestmark = [
 ]
 SIZE = 4096
 RUNS = 50
+SIDE = 128
+TAKEN = 1 << 30
+# Contexts and pools of libraries, which come with a program's first use of them.
+OVERHEAD = 1 << 28
+
+
+def test_the_driver_says_of_the_gpu_what_pytorch_says():
+    torch = pytest.importorskip("torch")
+    found = torch.cuda.get_device_properties(0)
+    first = list_gpus()[0]
+    assert first.name == found.name
+    assert first.compute_capability == f"{found.major}.{found.minor}"
+    assert len(list_gpus()) == torch.cuda.device_count()
+
+
+def test_free_memory_falls_by_what_is_taken():
+    torch = pytest.importorskip("torch")
+    torch.zeros(1, device="cuda")
+    before = free_memory()
+    taken = torch.empty(TAKEN, dtype=torch.uint8, device="cuda")
+    assert before - free_memory() == pytest.approx(taken.nbytes, abs=OVERHEAD)
+    assert free_memory() == pytest.approx(torch.cuda.mem_get_info()[0], abs=OVERHEAD)
+
+
+@pytest.fixture
+def models():
+    """The tiny ONNX detectors, where the package that writes them is."""
+    return pytest.importorskip("tests.onnx_models")
+
+
+def test_onnxruntime_on_cuda_gives_what_the_cpu_gives(models, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("needs onnxruntime-gpu: would show the CPU's rows, and copies that are timed")
+    batch = np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
+    path = models.write_tiny(tmp_path / "tiny.onnx")
+    runtime = load_runtime(path, device="cuda")
+    assert runtime.device == "cuda:0"
+    timed = runtime.run_timed({"images": batch})
+    assert timed.copy_in > 0
+    for name, expected in load_runtime(path, device="cpu").run({"images": batch}).items():
+        np.testing.assert_allclose(timed.outputs[name], expected, rtol=1e-5)
 
 
 @pytest.fixture
 def cuda():
+    try:
+        require_cuda()
+    except MissingPackageError:
+        pytest.skip("neither cuda-python nor pycuda: would show that memory and graphs work")
     device = open_cuda(0)
     with device.current():
         yield device
@@ -110,8 +156,8 @@ def backend(request) -> str:
 
 
 @pytest.mark.parametrize("batch", [BatchSpec(), BatchSpec(1, 2, 4)], ids=str)
-def test_an_engine_is_built_run_and_verified(backend, batch, tmp_path):
-    model = write_tiny(tmp_path / "tiny.onnx", detector_spec(batch=batch))
+def test_an_engine_is_built_run_and_verified(backend, batch, models, tmp_path):
+    model = models.write_tiny(tmp_path / "tiny.onnx", models.detector_spec(batch=batch))
 
     artifact = build_engine(model, tmp_path / "tiny.engine", BuildOptions(backend=backend))
 
@@ -120,7 +166,7 @@ def test_an_engine_is_built_run_and_verified(backend, batch, tmp_path):
     for level in (51, 255, 0, 102):
         pictures = np.full((batch.maximum, SIDE, SIDE, 3), level, np.uint8)
         scores = runtime.run({"images": pictures})["detection_scores"]
-        np.testing.assert_allclose(scores[-1], level / 255 * WEIGHTS, atol=1e-5)
+        np.testing.assert_allclose(scores[-1], level / 255 * models.WEIGHTS, atol=1e-5)
     runtime.close()
 
 
@@ -132,6 +178,7 @@ def test_an_exported_detector_is_built_run_and_verified(
     """Its median compute time is recorded: ``--junit-xml FILE`` writes it down."""
     if nms == "plugin" and backend == "tensorrt-rtx":
         pytest.skip("TensorRT-RTX has no plugins")
+    pytest.importorskip("onnx")
     options = ExportOptions(precision=precision, nms=nms, build=BuildOptions(backend=backend))
 
     artifact = export(conditioned("tf_efficientdet_d0"), tmp_path / "d0.engine", options)

@@ -205,21 +205,6 @@ def test_tensorrt_keeps_its_engines_beside_the_model(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
-    reason="needs onnxruntime-gpu: would show that CUDA gives the CPU's rows and times its copies",
-)
-def test_cuda_gives_what_the_cpu_gives(tmp_path, batch):
-    path = write_tiny(tmp_path / "tiny.onnx")
-    runtime = load_runtime(path, device="cuda")
-    assert runtime.device == "cuda:0"
-    timed = runtime.run_timed({"images": batch})
-    assert timed.copy_in > 0
-    for name, expected in load_runtime(path, device="cpu").run({"images": batch}).items():
-        np.testing.assert_allclose(timed.outputs[name], expected, rtol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["classroom.onnx", "out of memory.onnx"])
 def test_a_path_that_reads_like_an_error_is_none(name):
     path = Path(name)

@@ -1,0 +1,157 @@
+"""What ``make gpu`` takes to a machine that has CUDA and PyTorch only: ``gpu_kit.py FOLDER``.
+
+Wheels of the few packages that such a machine may lack, and exported files of the digits detector
+and of D0. The files share most of their weights, so one archive holds them all: its dictionary is
+larger than any of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from effdet_deploy.errors import MissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROOT = Path(__file__).parents[1]
+DIGITS = ROOT / "examples" / "digits"
+WHEELS = (
+    *("effdet", "timm", "omegaconf", "pycocotools", "pyyaml"),
+    *("safetensors", "google-crc32c", "protobuf"),
+    *("pytest", "pytest-timeout", "pluggy", "iniconfig", "packaging", "pygments"),
+)
+"""What the network, its weights, effdet and the tests import beside PyTorch."""
+PYTHONS = ("3.11", "3.12", "3.13")
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
+LARGEST_BATCH = 32
+PICTURES = 8
+FILES = "files.tar.xz"
+_DICTIONARY = {"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 26}
+"""64 MiB back, where the same weights stand in another format."""
+
+
+def make(kit: Path) -> None:
+    """Fill the folder ``kit``; needs the whole development environment and a package index."""
+    shutil.rmtree(kit, ignore_errors=True)
+    (kit / "wheels").mkdir(parents=True)
+    for version in PYTHONS:
+        _pip(
+            *("download", "--no-deps", "--only-binary=:all:", "--implementation", "cp"),
+            *(f"--python-version={version}", *(f"--platform={each}" for each in PLATFORMS)),
+            *("-c", str(ROOT / "constraints.txt"), "-d", str(kit / "wheels"), *WHEELS),
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        files = Path(folder)
+        _write_files(files)
+        with (
+            lzma.open(kit / FILES, "wb", filters=[_DICTIONARY]) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            for each in sorted(files.iterdir()):
+                archive.add(each, each.name)
+
+
+def _write_files(files: Path) -> None:
+    """Export the digits detector, verified, and D0 with random weights, in both forms."""
+    import torch
+    from graphs import CANDIDATES, Case
+
+    from effdet_deploy import ExportOptions, export
+    from effdet_deploy.artifact.spec import BatchSpec
+    from effdet_deploy.pytorch.network import create_model
+    from effdet_deploy.pytorch.network.random_weights import randomize
+
+    scenes = ("--split", "test", "--seed", "3", "--count", str(PICTURES), str(files / "scenes"))
+    subprocess.run([sys.executable, str(DIGITS / "scenes.py"), *scenes], check=True)  # noqa: S603
+    weights = str(DIGITS / "digits_d0.safetensors")
+    for suffix in (".onnx", ".torchscript"):
+        export(None, files / f"digits{suffix}", ExportOptions(weights=weights))
+    case = Case("d0", None, LARGEST_BATCH, 2, files)
+    random = create_model("d0")
+    randomize(random)
+    # 16 bits are enough for random numbers, and half as much to carry.
+    halves = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in random.state_dict().items()
+    }
+    torch.save(halves, case.checkpoint)
+    how = {
+        "batch": BatchSpec(1, 1, LARGEST_BATCH),
+        "candidates": CANDIDATES,
+        "verify": False,
+    }
+    for name in ("d0.onnx", "d0.torchscript"):
+        export(case.weights.ours, files / name, ExportOptions(**how))
+    half = ExportOptions(precision="fp16", target="tensorrt", **how)
+    export(case.weights.ours, files / "d0-fp16.onnx", half)
+
+
+def unpack(kit: Path, scratch: Path) -> Path:
+    """Make ready on this machine what the kit holds, without a network.
+
+    Packages that this machine lacks go into ``scratch``, behind all that it has.
+
+    Returns:
+        The folder of the exported files.
+
+    Raises:
+        MissingError: there is no kit.
+    """
+    if not (kit / FILES).is_file():
+        raise MissingError(
+            f"'{kit}' does not hold what a GPU is to run.",
+            "Run `make gpu-kit` on a machine with a network, and bring that folder here.",
+        )
+    missing = [name for name in WHEELS if not _is_installed(name)]
+    if missing:
+        site = scratch / "site"
+        _pip(
+            *("install", "--no-index", "--no-deps", "--no-compile", "--target", str(site)),
+            *("--find-links", str(kit / "wheels"), *missing),
+        )
+        sys.path.append(str(site))
+        importlib.invalidate_caches()
+        # For the processes that run the tests, and for those that compile.
+        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, inherited), str(site)])
+    files = scratch / "files"
+    with lzma.open(kit / FILES) as packed, tarfile.open(fileobj=packed) as archive:
+        archive.extractall(files, filter="data")
+    return files
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    subprocess.run(command, check=True)  # noqa: S603 - our own interpreter
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make the kit and say how large it is."""
+    kit = Path(arguments[0])
+    make(kit)
+    size = sum(each.stat().st_size for each in kit.rglob("*") if each.is_file())
+    print(f"{kit}: {size / 2**20:.1f} MiB; `make gpu OUT=FOLDER` runs it where there is a GPU")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,197 @@
+"""What takes turns on a GPU: ours in every form, and effdet's own in eager PyTorch and compiled.
+
+Every peer is a function of nothing: the same letterboxed uint8 pictures ``[N,H,W,3]`` in host
+memory become rows of boxes in host memory. FP32 is FP32 on all sides: TF32 is off.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from effdet.bench import DetBenchPredict
+from foreign import Half, Normalize
+from gpu_graphs import Recorded, pipeline_of, write_archive
+from graphs import CANDIDATES, Case
+
+from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.detection.detector import Detector
+from effdet_deploy.detection.letterbox import to_input
+from effdet_deploy.errors import UsageError
+from effdet_deploy.exporters.options import ExportOptions
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from effdet_deploy.artifact.spec import Precision
+
+    Run = Callable[[], Any]
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16")
+OURS, GRAPH = "ours, TorchScript", "ours, CUDA graph"
+EAGER, COMPILED = "effdet eager", "effdet torch.compile"
+RECORDED = "effdet torch.compile with CUDA graphs"
+ONNXRUNTIME, TENSORRT = "ours, ONNX Runtime", "ours, TensorRT"
+BESIDE_EAGER = (OURS, GRAPH, EAGER)
+BESIDE_COMPILED = (OURS, COMPILED)
+BESIDE_RECORDED = (OURS, GRAPH, RECORDED)
+BESIDE_ONNXRUNTIME, BESIDE_TENSORRT = (OURS, ONNXRUNTIME), (OURS, TENSORRT)
+AGREEMENT: dict[Precision, float] = {"fp32": 1e-2, "fp16": 5e-2}
+"""Between the best scores of a peer and ours in FP32: who computes something else is no peer."""
+BEST = 10
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A variant on a device. Files are in the case's directory, or are made there.
+
+    Attributes:
+        case: its weights and as many pictures as the largest batch has.
+        device: ``cuda`` or ``cpu``.
+        compiler: torch.compile's backend.
+    """
+
+    case: Case
+    device: str
+    compiler: str = "inductor"
+
+    @property
+    def options(self) -> ExportOptions:
+        """How its files are exported."""
+        batch = BatchSpec(1, 1, self.case.batch)
+        return ExportOptions(batch=batch, candidates=CANDIDATES, verify=False)
+
+    def file(self, suffix: str, precision: Precision) -> Path:
+        """Return our file; raises UsageError where it is not here and cannot be made here."""
+        half = "-fp16" if precision == "fp16" else ""
+        path = self.case.directory / f"{self.case.variant}{half}{suffix}"
+        if path.exists():
+            return path
+        if suffix != ".torchscript":
+            raise UsageError(f"'{path.name}' was not carried here.", "See benchmarks/gpu_kit.py.")
+        return write_archive(path, self.case.weights.ours, self.options, precision)
+
+    def runs(
+        self, names: Sequence[str], batch: int, stack: contextlib.ExitStack
+    ) -> tuple[dict[str, Run], dict[str, str]]:
+        """Make the peers ready in both precisions and run each once.
+
+        Returns:
+            What to time, by name; and why others cannot be, by name.
+        """
+        pictures = self.case.weights.pictures[:batch]
+        makers = {
+            OURS: partial(self._loaded, pictures, stack, ".torchscript"),
+            GRAPH: partial(self._recorded, pictures),
+            EAGER: partial(self._effdet, pictures, lambda network: network),
+            COMPILED: partial(self._effdet, pictures, self._compiled("default")),
+            RECORDED: partial(self._effdet, pictures, self._compiled("reduce-overhead")),
+            ONNXRUNTIME: partial(self._loaded, pictures, stack, ".onnx", backend="onnxruntime"),
+            TENSORRT: partial(self._in_tensorrt, pictures, stack),
+        }
+        runs: dict[str, Run] = {}
+        left_out: dict[str, str] = {}
+        expected = None
+        for precision in PRECISIONS:
+            for name in names:
+                shown = f"{name} {precision.upper()}"
+                try:
+                    run = makers[name](precision)
+                    scores = best_scores(run())
+                except TimeoutError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - it is not to cost the other peers
+                    left_out[shown] = f"{type(error).__name__}: {error}"[:400]
+                    continue
+                expected = scores if expected is None else expected
+                difference = float(np.abs(scores - expected).max())
+                if difference <= AGREEMENT[precision]:
+                    runs[shown] = run
+                else:
+                    left_out[shown] = f"its best scores differ by {difference:.3f}"
+        return runs, left_out
+
+    def _loaded(
+        self,
+        pictures: NDArray[np.uint8],
+        stack: contextlib.ExitStack,
+        suffix: str,
+        precision: Precision,
+        backend: str = "torchscript",
+    ) -> Run:
+        path = self.file(suffix, precision)
+        detector = stack.enter_context(Detector.load(path, backend, self.device))
+        return partial(detector.detect_prepared, to_input(pictures, detector.spec.input))
+
+    def _recorded(self, pictures: NDArray[np.uint8], precision: Precision) -> Run:
+        if self.device == "cpu":
+            raise UsageError("Only a GPU records graphs.", "")
+        pipeline, spec = pipeline_of(self.case.weights.ours, self.options, precision, "matrix")
+        feed = to_input(pictures, spec.input)
+        return partial(Recorded(pipeline.cuda(), feed), feed)
+
+    def _compiled(self, mode: str) -> Callable[[nn.Module], nn.Module]:
+        # A mode is inductor's own; other compilers refuse one.
+        how = {"mode": mode} if self.compiler == "inductor" else {}
+        return partial(torch.compile, backend=self.compiler, dynamic=False, **how)
+
+    def _effdet(
+        self,
+        pictures: NDArray[np.uint8],
+        prepared: Callable[[nn.Module], nn.Module],
+        precision: Precision,
+    ) -> Run:
+        theirs, config = copy.deepcopy(self.case.weights.theirs), self.case.weights.ours.config
+        bench = DetBenchPredict(theirs).to(self.device)
+        normalize = Normalize(config.mean, config.std).to(self.device)
+        bench.model = prepared(theirs if precision == "fp32" else Half(theirs, torch.float16))
+
+        @torch.inference_mode()
+        def run() -> NDArray[np.float32]:
+            images = torch.from_numpy(pictures).to(self.device)
+            return bench(normalize(images)).cpu().numpy()
+
+        return run
+
+    def _in_tensorrt(
+        self, pictures: NDArray[np.uint8], stack: contextlib.ExitStack, precision: Precision
+    ) -> Run:
+        from effdet_deploy.exporters.build_options import BuildOptions
+        from effdet_deploy.exporters.tensorrt.engine import build_engine
+
+        model = self.file(".onnx", precision)
+        engine = model.with_suffix(".engine")
+        if not engine.exists():
+            build_engine(model, engine, BuildOptions())
+        return self._loaded(pictures, stack, ".engine", precision, "tensorrt")
+
+
+def lacking(names: Sequence[str], device: str) -> str:
+    """Return what this machine lacks of the engines in ``names``, or nothing."""
+    modules = {ONNXRUNTIME: "onnxruntime", TENSORRT: "tensorrt"}
+    for module in (modules[name] for name in names if name in modules):
+        if importlib.util.find_spec(module) is None:
+            return f"{module} is not installed there"
+    if ONNXRUNTIME in names and device == "cuda":
+        import onnxruntime
+
+        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+            return "its onnxruntime has no CUDA, which onnxruntime-gpu has"
+    return ""
+
+
+def best_scores(found: Any) -> NDArray[np.float32]:
+    """Return the ten best scores of every picture, from our outputs or effdet's rows."""
+    if isinstance(found, dict):
+        return np.asarray(found["detection_scores"])[:, :BEST]
+    return np.asarray(found)[:, :BEST, 4]
