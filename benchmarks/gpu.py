@@ -272,24 +272,27 @@ def rows(timings: dict[str, Timing], ours: str) -> list[dict[str, Any]]:
     return found
 
 
-def run(todo: Sequence[Step], record: Record, seconds: float) -> bool:
-    """Do every step for which time is left; return whether none failed."""
+def run(todo: Sequence[Step], record: Record, seconds: float, patience: float = 1.0) -> bool:
+    """Do every step for which time is left; return whether none failed.
+
+    Each may take ``patience`` times its seconds.
+    """
     ends = time.monotonic() + seconds
     state, results = record.document["steps"], record.document["results"]
     for step in todo:
         state.setdefault(step.name, {"state": NOT_RUN, "why": "the run ended before it"})
     for step in todo:
-        left = ends - time.monotonic()
+        left, limit = ends - time.monotonic(), patience * step.seconds
         if state[step.name]["state"] == DONE:
             continue
-        if left < step.seconds / 2:
-            why = f"{max(0, left):.0f} s were left, and it may take {step.seconds:.0f}"
+        if left < limit / 2:
+            why = f"{max(0, left):.0f} s were left, and it may take {limit:.0f}"
             state[step.name] = {"state": NOT_RUN, "why": why}
         else:
             tell(f"{step.name} ({left:.0f} s left)")
             state[step.name] = {"state": RUNNING}
             record.save()
-            state[step.name] = attempted(step, min(step.seconds, left), results)
+            state[step.name] = attempted(step, min(limit, left), results)
             tell(f"  {state[step.name]}")
         record.save()
     return all(state[each.name]["state"] != FAILED for each in todo)
@@ -372,7 +375,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(f"error: {error}")
             return 1
         todo = list(steps(plan, files))
-        passed = run(todo, record, options.seconds - (time.monotonic() - begun))
+        # Who gives the whole more time gives it to each step.
+        patience = max(1.0, options.seconds / SECONDS)
+        passed = run(todo, record, options.seconds - (time.monotonic() - begun), patience)
     print("\n".join(summary(record.document)))
     return 0 if passed else 1
 
