@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+METAVARS = {bool: "", str: "NAME", int: "N", float: "X", Path: "PATH"}
+"""What stands for a value where an option does not say it."""
 IN_PYTHON_ALONE = {
     "overrides": "The config fields to override, which `--config` reads from a file.",
     "precision": '"fp32", "fp16" or "int8".',
@@ -36,17 +39,17 @@ def page() -> str:
     return "\n".join(_lines())
 
 
-def fields_table(names: list[str]) -> str:
+def fields_list(names: list[str]) -> str:
     """Return what the fields of a dataclass of options mean, as the command line says it."""
     options = {each.name: each for each in command("export").params}
-    rows = ["| field | option | meaning |", "| --- | --- | --- |"]
+    lines = []
     for name in names:
         if name in IN_PYTHON_ALONE:
-            rows.append(f"| `{name}` | | {IN_PYTHON_ALONE[name]} |")
+            lines.append(f"`{name}`\n:   {IN_PYTHON_ALONE[name]}\n")
         else:
-            shown = _names(options[name]).replace("|", "\\|")
-            rows.append(f"| `{name}` | {shown} | {_cell(options[name].help)} |")
-    return "\n".join([*rows, ""])
+            option = options[name]
+            lines.append(f"`{name}` ({_names(option)})\n:   {option.help}\n")
+    return "\n".join(lines)
 
 
 def _lines() -> Iterator[str]:
@@ -67,18 +70,13 @@ def _lines() -> Iterator[str]:
 
 
 def _names(option: Any) -> str:
-    value = "" if option.is_flag else f" {option.metavar or 'TEXT'}"
+    kind = option.metavar or METAVARS[option.type_descriptor.annotation]
+    value = "" if option.is_flag else f" {kind}"
     return f"`{'` or `'.join((*option.opts, *option.secondary_opts))}{value}`"
 
 
 def _default(option: Any) -> str:
-    if option.default in (None, (), False) and not option.secondary_opts:
-        return ""
+    default = option.default
     if option.secondary_opts:
-        chosen = option.opts[0] if option.default else option.secondary_opts[0]
-        return f", default `{chosen}`"
-    return f", default `{option.default}`"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+        default = option.opts[0] if default else option.secondary_opts[0]
+    return "" if default in (None, (), "") or default is False else f", default `{default}`"

@@ -29,7 +29,10 @@ LANGUAGES = {".py": "python", ".hpp": "cpp", ".h": "c", ".rs": "rust", ".md": "m
 """The languages of files that pages link to; otherwise the suffix is the language."""
 PYTHON = {
     "Export": ("export", "ExportOptions", "exporters.delivery.Artifact"),
-    "Run": ("load", "Detector", "Detections", "DetectorSpec"),
+    "Run": (
+        *("load", "runtimes.load_runtime", "Detector", "detection.images.load_image"),
+        *("Detections", "DetectorSpec"),
+    ),
     "Compare": ("compare", "parity.verdict.ParityReport"),
     "Engines": ("exporters.tensorrt.engine.build_engine", "exporters.build_options.BuildOptions"),
     "Errors": ("errors",),
@@ -118,7 +121,7 @@ def python_page() -> str:
             lines.append(f"::: effdet_deploy.{name}\n    options:\n      heading_level: 3\n")
             if name == "ExportOptions":
                 fields = dataclasses.fields(effdet_deploy.ExportOptions)
-                lines.append(command_reference.fields_table([each.name for each in fields]))
+                lines.append(command_reference.fields_list([each.name for each in fields]))
     return "\n".join(lines)
 
 
