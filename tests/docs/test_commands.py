@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_pages import FENCED, NAMES, in_blocks
+from tests.docs.test_pages import FENCED, NAMES, in_blocks, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples/digits/digits_d0.safetensors"
@@ -35,7 +35,6 @@ STAND_INS = (
     # A busy machine would give no times.
     (r"^(effdet-deploy bench .*)", r"\1 --under-load --seconds 5"),
 )
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def lines_of(page: str) -> list[str]:
@@ -89,7 +88,18 @@ def readers_files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", [each for each in NAMES if lines_of(each)])
+PAGES = [each for each in NAMES if lines_of(each)]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page_stay_whole_with_stand_ins(page):
+    for line in lines_of(page):
+        parsed(with_stand_ins(line), whole=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("page", PAGES)
 def test_the_commands_of_a_page_run(page, readers_files, tmp_path):
     folder = tmp_path / "here"
     shutil.copytree(readers_files, folder, symlinks=True)
@@ -101,6 +111,8 @@ def test_the_commands_of_a_page_run(page, readers_files, tmp_path):
             python(["-c", with_stand_ins(block)], folder)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_first_page_finds_digits(readers_files):
     run("effdet-deploy detect mine.onnx scenes/images --output found", readers_files)
     found = json.loads((readers_files / "found/detections.json").read_text(encoding="utf-8"))
