@@ -1,7 +1,7 @@
-"""Ship any EfficientDet checkpoint: one verified graph from uint8 image to boxes.
+"""Export EfficientDet checkpoints as one verified graph, from uint8 image to boxes, and run them.
 
-The names below are imported when first used, so that running a model needs neither torch nor the
-time it takes to import it.
+The names below are imported when first used, so that running a model does not need torch and does
+not wait for its import.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ __all__ = [
     "load",
 ]
 
-# ONNX Runtime reads it when it is imported. Without it, every run leaves an identifier in
-# ~/.cache/Microsoft and a file in the temporary folder, and tells Microsoft of the session.
+# ONNX Runtime reads this variable when it is imported. Without it, every run leaves an identifier
+# in ~/.cache/Microsoft and a file in the temporary folder, and reports the session to Microsoft.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {

@@ -1,6 +1,6 @@
-"""Where the commands begin: ``effdet-deploy``, ``effdet-export`` and ``python -m effdet_deploy``.
+"""Entry points of ``effdet-deploy``, ``effdet-export`` and ``python -m effdet_deploy``.
 
-Nothing is imported before Ctrl-C is looked after: what the command line needs takes a while.
+Ctrl-C is handled before anything else is imported, because the imports take a while.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Where this package keeps what it can make or fetch again."""
+"""The folder for what this package can make or download again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CACHE_VARIABLE = "EFFDET_DEPLOY_CACHE"
 
 
 def cache_directory() -> Path:
-    """Return the folder of the cache: ``EFFDET_DEPLOY_CACHE``, or the platform's own place."""
+    """Return the folder of the cache: ``EFFDET_DEPLOY_CACHE``, or the platform's usual place."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""What can go wrong, and the exit code of each.
+"""The errors that this package raises, and the exit code of each.
 
 ::
 
@@ -12,16 +12,16 @@
     │   ├── DeviceError               4  a device or execution provider
     │   ├── DownloadError             4  a network transfer
     │   └── ResourceError             4  memory or disk
-    └── InputError                    5  something given to us is unusable
+    └── InputError                    5  an input file or value is unusable
         ├── WeightsError              5  a checkpoint
         ├── ModelFileError            5  an ONNX file, a TorchScript archive or an engine
         ├── ImageError                5  a picture
         ├── TensorError               5  an array given to a runtime
         └── DataError                 5  annotations, labels, calibration sets, specs
 
-    EffdetDeployWarning                  warned, never raised, by this package
+    EffdetDeployWarning                  only used as a warning, never raised
 
-Every error is one sentence of cause and one of remedy, in the user's words.
+Every error has one sentence of cause and one of remedy, in the user's words.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class EffdetDeployError(Exception):
     """Base of every error this package raises on purpose.
 
     Args:
-        cause: one sentence: what is wrong, with the value expected and the value got.
-        remedy: one sentence: what to do about it.
+        cause: one sentence that says what is wrong, with the expected and the given value.
+        remedy: one sentence that says what to do about it.
     """
 
     exit_code = 1
@@ -53,7 +53,7 @@ class EffdetDeployError(Exception):
         return f"{self.cause} {self.remedy}".rstrip()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An error crosses processes, and subclasses are made of other arguments.
+        # Errors are sent between processes, and subclasses have other constructor arguments.
         return _restored, (type(self), self.args, vars(self))
 
 
@@ -72,7 +72,7 @@ class UsageError(EffdetDeployError):
 
 
 _LISTED_WHOLE = 8
-"""How many names are listed beside the nearest ones: what was meant may be spelled otherwise."""
+"""Up to this many names are all listed: the user may have meant one that is spelled otherwise."""
 
 
 class UnknownNameError(UsageError):
@@ -81,7 +81,7 @@ class UnknownNameError(UsageError):
     Args:
         kind: what was looked up, such as ``"variant"``.
         name: what was asked for.
-        known: every name that would have been accepted; the nearest three are shown.
+        known: every name that is accepted; the message shows the three nearest ones.
     """
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
@@ -90,13 +90,13 @@ class UnknownNameError(UsageError):
         listed = ", ".join(near or names)
         remedy = f"Did you mean {listed}?" if near else f"Choose one of: {listed}."
         if near and len(names) <= _LISTED_WHOLE:
-            remedy += f" Known are: {', '.join(names)}."
+            remedy += f" The known names are: {', '.join(names)}."
         super().__init__(f"There is no {kind} named '{name}'.", remedy)
         self.nearest = tuple(near)
 
 
 class UnknownDeviceError(UnknownNameError):
-    """A device that an engine does not have, or under a name that it does not go by."""
+    """A device that the engine does not have, or that it calls by another name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__("device", name, known)
@@ -111,7 +111,7 @@ class VerificationError(EffdetDeployError):
 
 
 class MissingError(EffdetDeployError):
-    """Something this machine lacks: a package, a device, the network, memory."""
+    """Something that this machine lacks: a package, a device, the network, memory."""
 
     exit_code = 4
 
@@ -121,8 +121,8 @@ class MissingPackageError(MissingError):
 
     Args:
         package: the distribution that is missing.
-        purpose: what needs it, such as ``"exporting"``.
-        extra: the extra of effdet-deploy that brings it; empty if it is installed by its own name.
+        purpose: the activity that needs it, such as ``"exporting"``.
+        extra: the extra of effdet-deploy that installs it; empty if pip installs it by its name.
     """
 
     def __init__(self, package: str, purpose: str, extra: str = "") -> None:
@@ -136,11 +136,11 @@ class MissingPackageError(MissingError):
 
 
 class DeviceError(MissingError):
-    """A device or execution provider that was asked for is not there."""
+    """The requested device or execution provider is not available."""
 
 
 class DownloadError(MissingError):
-    """A network transfer failed or delivered something else."""
+    """A network transfer failed or delivered the wrong file."""
 
 
 class ResourceError(MissingError):
@@ -148,13 +148,13 @@ class ResourceError(MissingError):
 
 
 class InputError(EffdetDeployError):
-    """Something given to the tool is unusable."""
+    """An input file or value is unusable."""
 
     exit_code = 5
 
 
 class WeightsError(InputError):
-    """A checkpoint is unreadable, unsafe, or of another model."""
+    """A checkpoint is unreadable, unsafe, or belongs to another model."""
 
 
 class ModelFileError(InputError):
@@ -166,7 +166,7 @@ class ImageError(InputError):
 
 
 class TensorError(InputError):
-    """An array has another name, dtype, rank or shape than the model takes."""
+    """An array's name, dtype, rank or shape is not what the model takes."""
 
 
 class DataError(InputError):
@@ -174,7 +174,7 @@ class DataError(InputError):
 
 
 class EffdetDeployWarning(UserWarning):
-    """Something the user should know that does not stop the work."""
+    """A warning that the user should read but that does not stop the work."""
 
 
 def require_package(package: str, purpose: str, extra: str = "") -> None:
@@ -186,29 +186,29 @@ def require_package(package: str, purpose: str, extra: str = "") -> None:
 
 
 def import_failure(error: ImportError, package: str, engine: str, extra: str) -> MissingError:
-    """Return what to say where an engine's package cannot be imported: it is absent, or broken.
+    """Make the error for an engine whose package cannot be imported: it is absent or broken.
 
     Args:
-        error: what its import raised.
-        package: the distribution.
-        engine: its name, such as ``OpenVINO``.
-        extra: the extra of effdet-deploy that brings it.
+        error: the exception that its import raised.
+        package: the name of the package.
+        engine: the engine's name, such as ``OpenVINO``.
+        extra: the extra of effdet-deploy that installs it.
     """
     absent = (error.name or package).partition(".")[0].replace("_", "-")
     if isinstance(error, ModuleNotFoundError) and package.startswith(absent):
         return MissingPackageError(package, f"running models with {engine}", extra)
     return DeviceError(
-        f"The package '{package}' is installed and cannot be loaded: {error}.",
-        "Install it again, with the libraries that it names.",
+        f"The package '{package}' is installed but cannot be loaded: {error}.",
+        "Install it again, together with the libraries that the message names.",
     )
 
 
 Rule = tuple[str, str, bool]
-"""Cause and remedy of a refusal, and whether it is to be refused."""
+"""Cause and remedy of an error, and whether the rule is broken."""
 
 
 def limit(option: str, wanted: str, given: object, holds: bool) -> Rule:
-    """Return the rule of a value that must lie in a range."""
+    """Return the rule that a value must lie in a range."""
     return f"{option} must be {wanted}, not {given}.", "Choose a value in that range.", not holds
 
 

@@ -1,4 +1,4 @@
-"""Files as they are handled everywhere here: atomic writes, hashes, safe paths."""
+"""File handling that every room shares: atomic writes, hashes, safe paths."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _LONGEST_NAME = 255
-"""Bytes in a file's name, on every file system that is in use."""
+"""The longest file name in bytes that the usual file systems allow."""
 _SCRATCH = ".effdet-{}.tmp"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -55,15 +55,15 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
     Args:
         path: a file in UTF-8.
-        what: the file's part in the user's command, such as ``The config file``.
-        remedy: what to do if it is something else.
+        what: the file's role in the user's command, such as ``The config file``.
+        remedy: what to do if the file holds something else.
 
     Raises:
-        DataError: unreadable, or no JSON object.
+        DataError: the file is unreadable or does not hold a JSON object.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8-sig"))
-    # Of a ValueError: no UTF-8, no JSON, an integer of thousands of digits.
+    # A ValueError means: not UTF-8, not JSON, or an integer of thousands of digits.
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{what} '{path}' cannot be read: {error}.", remedy) from error
     if not isinstance(document, dict):
@@ -72,30 +72,30 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
 
 def why_no_file(path: Path) -> str:
-    """Return how a sentence goes on that begins with a path which is no file; empty for a file."""
+    """Say why a path is not a file, as the end of a sentence that begins with it; "" for a file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return "is a link to nothing" if path.is_symlink() else "does not exist"
+        return "is a link whose target does not exist" if path.is_symlink() else "does not exist"
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        return f"cannot be looked at ({reason})"
+        return f"cannot be accessed ({reason})"
     if stat.S_ISREG(mode):
         return ""
     return "is a directory" if stat.S_ISDIR(mode) else "is not an ordinary file"
 
 
 def parse_yaml(text: str, doing: str) -> Any:
-    """Read YAML of which every scalar stays text: a class that is called 'no' is no boolean.
+    """Read YAML and keep every scalar as text: a class called 'no' does not become a boolean.
 
-    Nothing is made but text, lists and dicts, whatever a tag asks for.
+    Only text, lists and dicts are made, whatever tags the document has.
 
     Args:
         text: the document.
-        doing: what it is read for, for the error where PyYAML is not installed.
+        doing: what the document is read for; the error says this if PyYAML is not installed.
 
     Raises:
-        ValueError: it is no YAML; said in one line.
+        ValueError: the text is not YAML; the message is one line.
         MissingPackageError: PyYAML is not installed.
     """
     require_package("yaml", doing, "export")
@@ -108,7 +108,7 @@ def parse_yaml(text: str, doing: str) -> Any:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Return what to call each file: its name; where names repeat its path, or a number with it."""
+    """Return a distinct name for each file: its base name, or, if that repeats, its path."""
     names = [each.name for each in paths]
     shown = [
         name if names.count(name) == 1 else str(path)
@@ -121,20 +121,20 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def sidecar_path(artifact: Path) -> Path:
-    """Return where the sidecar of ``artifact`` stands: ``model.onnx`` → ``model.onnx.json``."""
+    """Return the path of the sidecar of ``artifact``: ``model.onnx`` → ``model.onnx.json``."""
     return artifact.with_name(artifact.name + ".json")
 
 
 def require_writable_target(target: Path) -> None:
     """Check that ``target`` can be written, before any work is done for it.
 
-    A link is followed: what it names is written. What killed processes of ours left beside it is
-    removed.
+    Links are followed: the file that a link points to is written. Files that killed processes of
+    ours left beside it are removed.
 
     Raises:
         UsageError: the directory is absent or read-only, or ``target`` is a directory or device.
     """
-    # /dev/stdout may well lead to a file, which the shell has open and would go on to write.
+    # /dev/stdout may lead to a file that the shell has open and goes on writing to.
     is_device = target.absolute().is_relative_to("/dev")
     target = _followed(target)
     directory = target.parent
@@ -147,7 +147,8 @@ def require_writable_target(target: Path) -> None:
         raise UsageError(f"The output '{target}' is a directory.", "Name a file inside it instead.")
     if is_device or (target.exists() and not target.is_file()):
         raise UsageError(
-            f"The output '{target}' is a device, which would be replaced by a file.", "Name a file."
+            f"The output '{target}' is a device, which a file would replace.",
+            "Name an ordinary file.",
         )
     _remove_abandoned(directory)
     if not _accepts_files(directory):
@@ -158,7 +159,7 @@ def require_writable_target(target: Path) -> None:
 
 
 def _accepts_files(directory: Path) -> bool:
-    """Try it: permission bits say nothing to root, nor on read-only file systems."""
+    """Try to create a file: permission bits do not tell for root or on read-only file systems."""
     if not os.access(directory, os.W_OK | os.X_OK):
         return False
     try:
@@ -178,7 +179,7 @@ def require_no_folder_at_sidecar(artifact: Path) -> None:
 
 
 def _followed(target: Path) -> Path:
-    """Return what a link names, which is written in its place: the link stays."""
+    """Follow a link to the file that is written in its place, so that the link stays."""
     return target.resolve() if target.is_symlink() else target
 
 
@@ -186,7 +187,7 @@ def _followed(target: Path) -> Path:
 def staging(target: Path) -> Iterator[Path]:
     """Give a private directory beside ``target``; it is removed at the end, whatever happens.
 
-    What is complete is moved from it over its final name with :func:`deliver`, so that a reader
+    Complete files are moved from it to their final names with :func:`deliver`, so that a reader
     sees either the old file or the new one, and a failure leaves no debris.
 
     Raises:
@@ -212,7 +213,7 @@ def _scratch_directory(parent: Path) -> Iterator[Path]:
         directory.mkdir()
         try:
             with _locked(directory, wait=True):
-                # Another process may have taken it for abandoned before it was locked.
+                # Another process may have removed it as abandoned before it was locked.
                 if directory.is_dir():
                     yield directory
                     return
@@ -223,7 +224,7 @@ def _scratch_directory(parent: Path) -> Iterator[Path]:
 def _remove_abandoned(parent: Path) -> None:
     """Remove the private directories that killed processes left in ``parent``.
 
-    A living process holds the lock of its own, and the lock ends with the process.
+    A living process holds a lock on its directory, and the lock ends with the process.
     """
     for each in parent.glob(_SCRATCH.format("*")):
         with _locked(each, wait=False) as ours:
@@ -233,12 +234,12 @@ def _remove_abandoned(parent: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(directory: Path, *, wait: bool) -> Iterator[bool]:
-    """Lock a directory, and give whether it was had; the lock leaves no file behind."""
+    """Lock a directory and yield whether that succeeded; the lock leaves no file behind."""
     if sys.platform == "win32":
         yield False
         return
     try:
-        # A pipe of that name would be waited for.
+        # Opening a pipe of that name would wait forever.
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         yield False
@@ -247,7 +248,7 @@ def _locked(directory: Path, *, wait: bool) -> Iterator[bool]:
         had = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        # Somebody else has it, or the file system knows no locks, such as some network ones.
+        # Another process holds the lock, or the file system, such as a network one, has no locks.
         except OSError:
             had = False
         yield had
@@ -256,19 +257,19 @@ def _locked(directory: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def base_name(given: str) -> str:
-    """Return the end of a path or an address; its query, which may hold a key, is left out."""
+    """Return the last part of a path or URL, without the query, which may hold a key."""
     return Path(urlsplit(given).path if "://" in given else given).name
 
 
 def deliver(staged: Path, target: Path) -> None:
-    """Move a complete ``staged`` file over ``target`` in one step, on disk before it is visible."""
+    """Move a complete ``staged`` file over ``target`` in one step, after it is safely on disk."""
     deliver_together([(staged, target)])
 
 
 def deliver_together(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Move several complete files; all are on disk before the first of them is moved."""
+    """Move several complete files; all of them are on disk before the first is moved."""
     for staged, _ in moves:
-        # Windows refuses it for a file that is open for reading alone.
+        # Windows refuses to sync a file that is open only for reading.
         with staged.open("r+b") as stream:
             os.fsync(stream.fileno())
     for staged, target in moves:
@@ -281,7 +282,7 @@ def _move(staged: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # Of files that are delivered together, one may be a link to another file system.
+        # One of several files may be a link to another file system.
         with staging(target) as directory:
             copied = directory / target.name
             shutil.copyfile(staged, copied)
@@ -295,11 +296,11 @@ def _move(staged: Path, target: Path) -> None:
 def one_at_a_time(directory: Path) -> Iterator[None]:
     """Wait until no other process of ours delivers files into ``directory``.
 
-    Several files that belong together are moved one after the other: without this, two exports to
-    one target could leave the model of one beside the sidecar of the other. The directory itself
-    is locked, so that no lock file stays behind.
+    Files that belong together are moved one after the other. Without this lock, two exports to one
+    target could leave the model of one beside the sidecar of the other. The directory itself is
+    locked, so that no lock file stays behind.
     """
-    # A file system without locks is no reason to fail.
+    # A file system without locks does not make the delivery fail.
     with _locked(directory, wait=True):
         yield
 
@@ -307,10 +308,11 @@ def one_at_a_time(directory: Path) -> Iterator[None]:
 def write_atomically(target: Path, content: bytes | str) -> None:
     """Write ``content`` (text as UTF-8) to ``target`` so that it is never seen half-written.
 
-    What UTF-8 has no bytes for, such as those of a file name in another encoding, is escaped.
+    Characters that UTF-8 cannot encode, such as those of a file name in another encoding, are
+    escaped.
 
     Raises:
-        ResourceError: the disk is full; what stood at ``target`` is untouched.
+        ResourceError: the disk is full; the old file at ``target`` is untouched.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with staging(target) as directory:
@@ -320,15 +322,15 @@ def write_atomically(target: Path, content: bytes | str) -> None:
 
 
 def resolve_inside(directory: Path, location: str) -> Path:
-    """Resolve a file that a model file names, which must lie in the model's own directory.
+    """Resolve an external file that a model names; it must lie in the model's own directory.
 
     Raises:
-        ModelFileError: ``location`` is absolute, climbs out with ``..``, or has a symbolic link.
+        ModelFileError: ``location`` is absolute, leaves the directory, or has a symbolic link.
     """
     path = directory / location
     try:
         plain = path.resolve() == directory.resolve() / location
-        # A longer name fails later with an error of the system's.
+        # Without this check, a longer name would fail later with an error of the system.
         plain &= len(os.fsencode(location)) <= _LONGEST_NAME
     except (OSError, ValueError, RuntimeError):  # a link to itself, or no name at all
         plain = False

@@ -1,4 +1,4 @@
-"""How long work says what it is doing."""
+"""How long-running functions report what they are doing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[str], None]
-"""Told in a few words whenever the next stage begins."""
+"""A function that is called with a few words whenever the next stage begins."""
 
 
 def silent(_stage: str) -> None:
-    """Report no progress."""
+    """Do nothing: the default where no progress is wanted."""

@@ -1,7 +1,7 @@
-"""Seeded pictures with structure: what a network is conditioned and compared on.
+"""Seeded pictures with structure, on which networks are conditioned and compared.
 
-Noise excites a detector hardly at all, and a photograph belongs to somebody. These pictures have
-what photographs have: slow gradients, objects of all sizes with edges, textures, and small marks.
+Noise hardly excites a detector, and photographs have owners. These pictures have what photographs
+have: slow gradients, objects of all sizes with edges, textures, and small marks.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def structured_pictures(
     if channels == 1:
         gray: NDArray[np.uint8] = pictures.mean(axis=3, keepdims=True).round().astype(np.uint8)
         return gray
-    # An alpha that is the same everywhere would show no mistake in it.
+    # A constant alpha channel would hide mistakes in its handling.
     turned = pictures[:, ::-1, ::-1, :1]
     return np.concatenate([pictures, turned], axis=3) if channels == 4 else pictures
 
 
 def _background(height: int, width: int, random: np.random.Generator) -> Canvas:
-    """A gradient between two colours, bent by a slow wave."""
+    """Paint a gradient between two colors, bent by a slow wave."""
     y, x = _unit_grid(height, width)
     angle, phase = random.uniform(0, 2 * np.pi, 2)
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -88,7 +88,7 @@ def _draw_object(canvas: Canvas, random: np.random.Generator) -> None:
 
 
 def _draw_marks(canvas: Canvas, random: np.random.Generator) -> None:
-    """Paint a row of strokes that looks like a line of writing from afar."""
+    """Paint a row of strokes that resembles a line of writing."""
     height, width = canvas.shape[:2]
     size = max(3, int(random.uniform(0.02, 0.07) * min(height, width)))
     top = int(random.integers(0, max(1, height - size)))

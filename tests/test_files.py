@@ -227,8 +227,8 @@ def test_what_is_no_file_is_called_what_it_is(tmp_path):
     for path, said in (
         (tmp_path, "is a directory"),
         (tmp_path / "absent", "does not exist"),
-        (tmp_path / "link", "is a link to nothing"),
-        (tmp_path / ("x" * 300), "cannot be looked at (File name too long)"),
+        (tmp_path / "link", "is a link whose target does not exist"),
+        (tmp_path / ("x" * 300), "cannot be accessed (File name too long)"),
         (Path("/dev/null"), "is not an ordinary file"),
         (Path(__file__), ""),
     ):

@@ -1,1 +1,1 @@
-"""What an exported file is and says: the spec, its classes and anchors, and reading model files."""
+"""Exported files: the spec inside them, its classes and anchors, and how model files are read."""

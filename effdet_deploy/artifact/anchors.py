@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def feature_sizes(height: int, width: int, max_level: int) -> list[tuple[int, int]]:
-    """Return (height, width) of levels 0 to ``max_level``; each halves the last, rounding up."""
+    """Return (height, width) of levels 0 to ``max_level``; every level halves the previous one.
+
+    Halves are rounded up.
+    """
     sizes = [(height, width)]
     for _ in range(max_level):
         rows, columns = sizes[-1]
@@ -34,9 +37,9 @@ def anchor_count(anchors: AnchorSpec, height: int, width: int) -> int:
 def anchor_boxes(anchors: AnchorSpec, height: int, width: int) -> NDArray[np.float32]:
     """Return every anchor as yxyx float32 ``[A,4]`` in network pixels; the array is read-only.
 
-    Levels fine to coarse, then rows, columns, octave scales and aspect ratios, as in effdet's
-    ``Anchors``. Strides are image size over level size, so they differ per axis where a size is
-    no multiple of ``2**max_level``.
+    The order is levels fine to coarse, then rows, columns, octave scales and aspect ratios, as in
+    effdet's ``Anchors``. Strides are image size over level size, so they differ per axis where a
+    size is not a multiple of ``2**max_level``.
     """
     sizes = feature_sizes(height, width, anchors.max_level)
     levels = [

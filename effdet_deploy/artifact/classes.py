@@ -53,6 +53,6 @@ def class_specs(
         if len(given) != num_classes:
             raise DataError(
                 f"There are {len(given)} {what} for a model of {num_classes} classes.",
-                "Give one a class, in the order of the model's outputs.",
+                "Give one per class, in the order of the model's outputs.",
             )
     return tuple(ClassSpec(*pair) for pair in zip(names, category_ids, strict=True))

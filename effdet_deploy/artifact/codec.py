@@ -1,7 +1,7 @@
-"""From JSON to frozen dataclasses: every value has the type of its field and lies in its bounds.
+"""Decoding of JSON into frozen dataclasses, with the type and the bounds of every field checked.
 
-A model file comes from anywhere, so nothing that it says is believed: a level of 10^9 would take
-all memory, a threshold that is no number would find nothing without a word.
+A model file may come from anywhere, so no value in it is trusted: a pyramid level of 10^9 would
+take all memory, and a threshold that is NaN would silently find nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from effdet_deploy.errors import DataError
 
 REMEDY = "Export the model again with effdet-export."
 MAX_TEXT = 1 << 24
-"""Characters of a document; the spec of 90 classes has 6,000."""
+"""The most characters of a document; the spec of 90 classes has 6,000."""
 MAX_DEPTH = 32
-"""Nested lists and objects where a field takes any value: deeper ones exhaust Python's stack when
-they are copied or written."""
+"""The most levels of nested lists and objects in a field that takes any value: deeper ones exhaust
+Python's stack when they are copied or written."""
 _SHOWN = 200
 
 
 @dataclass(frozen=True)
 class Within:
-    """The bounds of a field, both allowed: of a number, or of the length of a text or list."""
+    """The inclusive bounds of a number, or of the length of a text or list."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ _BOUNDS: dict[type, Within] = {
     list: Within(0, 100_000),
     dict: Within(0, 100_000),
 }
-"""Where a field says nothing."""
+"""The bounds of fields that state none."""
 _NAMES: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -52,10 +52,10 @@ _NAMES: dict[type, str] = {
 
 
 def parse(text: str, what: str) -> object:
-    """Return the JSON value in ``text``, which is called ``what`` where it is none.
+    """Return the JSON value in ``text``; error messages call the text ``what``.
 
     Raises:
-        DataError: too long, too deep or not JSON.
+        DataError: the text is too long, nested too deep or not JSON.
     """
     if len(text) > MAX_TEXT:
         raise DataError(f"{what} has {len(text):,} characters; {MAX_TEXT:,} are allowed.", REMEDY)
@@ -67,17 +67,17 @@ def parse(text: str, what: str) -> object:
 
 
 def decode(value: object, kind: Any, where: str, within: Within | None = None) -> Any:
-    """Return decoded JSON ``value`` as an instance of the annotation ``kind``.
+    """Convert decoded JSON ``value`` to the type ``kind``.
 
     Args:
-        value: what :func:`parse` gives.
+        value: a value that :func:`parse` returned.
         kind: a dataclass, or the annotation of one of its fields: a scalar, ``Literal``, ``tuple``,
             ``dict``, ``X | None``, ``Any``, or ``Annotated`` with :class:`Within`.
         where: the field's path, for messages.
-        within: the bounds, where they are not those of every field of its type.
+        within: the bounds, where they differ from the default ones of the type.
 
     Raises:
-        DataError: of another type or out of bounds; the field is named.
+        DataError: the value has another type or is out of bounds; the message names the field.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
@@ -108,7 +108,7 @@ _hints = functools.cache(functools.partial(typing.get_type_hints, include_extras
 
 
 def _decode_fields(mapping: dict[str, object], kind: type, where: str) -> object:
-    """Make a ``kind``; absent fields take their defaults, and what is no field is left out."""
+    """Make a ``kind``; absent fields take their defaults, and unknown ones are ignored."""
     fields = dataclasses.fields(kind)
     required = {
         each.name
@@ -128,7 +128,7 @@ def _decode_fields(mapping: dict[str, object], kind: type, where: str) -> object
 
 
 def _bounded(value: object, kind: type, where: str, within: Within | None = None) -> Any:
-    """Return a number, text, list or object whose size is within its bounds."""
+    """Check that a number, or the length of a text, list or object, is within its bounds."""
     # JSON writes 4.0 as 4, and to Python true is an int.
     taken = (int, float) if kind is float else kind
     fits = isinstance(value, taken) and (kind is bool or not isinstance(value, bool))
@@ -138,7 +138,7 @@ def _bounded(value: object, kind: type, where: str, within: Within | None = None
     bounds = within or _BOUNDS[kind]
     limits = f"{bounds.low:,} to {bounds.high:,}"
     if kind in (int, float):
-        # Before the conversion: a float cannot hold every int. NaN lies within no bounds.
+        # This check precedes the conversion: a float cannot hold every int. NaN fails it.
         _expect(bounds.low <= found <= bounds.high, found, where, f"from {limits}")
         return kind(found)
     _expect(bounds.low <= len(found) <= bounds.high, found, where, f"{limits} long")
@@ -148,17 +148,19 @@ def _bounded(value: object, kind: type, where: str, within: Within | None = None
 
 
 def _shallow(value: object, where: str) -> object:
-    """Return a field that takes any value, if it can be copied, written and read again."""
+    """Check that the value of a field of type Any can be copied, written and read again."""
     level, depth = [value], 0
     while level and depth <= MAX_DEPTH:
         lists = [list(each.values()) if isinstance(each, dict) else each for each in level]
         level = [item for each in lists if isinstance(each, list) for item in each]
         depth += 1
-    _expect(not level, "deeper ones", where, f"at most {MAX_DEPTH} nested values")
+    _expect(not level, "more of them", where, f"at most {MAX_DEPTH} nested values")
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:  # NaN, infinity, half a surrogate pair
-        raise DataError(f"The field '{where}' cannot be written again: {error}.", REMEDY) from error
+        raise DataError(
+            f"The field '{where}' cannot be written as JSON: {error}.", REMEDY
+        ) from error
     return value
 
 

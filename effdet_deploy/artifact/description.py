@@ -1,4 +1,4 @@
-"""What a model file says about itself, without an engine."""
+"""What a model file says about itself, read without running it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 def describe(model: Path) -> dict[str, Any]:
     """Return what ``model`` says about itself, as a document for JSON.
 
-    What another program wrote is described as far as it goes, with a note.
+    A file that another program wrote is described as far as possible, with a note.
 
     Raises:
-        ModelFileError: unreadable or no exported model.
+        ModelFileError: the file is unreadable or is not an exported model.
     """
     content = recognise(model)
     document: dict[str, Any] = {

@@ -27,11 +27,11 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
     """Return the weights ``[out, in/groups, taps]`` of every layer that computes in INT8, by name.
 
-    Such a layer reads its weights through a DequantizeLinear from a constant of int8 that the file
-    itself holds.
+    Such a layer reads its weights through a DequantizeLinear from an int8 constant stored in the
+    file itself.
 
     Raises:
-        ModelFileError: not an ONNX file, truncated or damaged.
+        ModelFileError: the file is not an ONNX file, or is truncated or damaged.
     """
     read_onnx(path)
     with (
@@ -64,14 +64,14 @@ def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
     for name, (operator, source) in layers.items():
         weights = constants.get(source)
         if weights is not None and weights.ndim > 1:
-            # A product's weights are [in, out].
+            # The weights of a matrix product are [in, out].
             weights = weights if operator == "Conv" else weights.T
             found[name] = weights.reshape(*weights.shape[:2], -1)
     return found
 
 
 def _int8_tensor(walk: Walk, span: Span) -> dict[str, NDArray[np.int8]]:
-    """Return a tensor of int8 by its name; nothing for another type or another way to store it."""
+    """Return an int8 tensor by its name; an empty dict for other types or external storage."""
     dims: list[int] = []
     said: dict[int, int | Span] = {}
     for number, value in walk.fields(span):

@@ -1,10 +1,10 @@
-"""Files that name classes, and which output of a model each of their names is of.
+"""Reading of files that name classes, and which output of a model each name belongs to.
 
-Annotations number their categories, models their outputs, and nothing in either says how the one
-became the other. Two conventions are in use. By *rank*, the k-th smallest id is output k. By *id*,
-the id less one is the output: so effdet's own CocoParser trains, so COCO's 80 categories lie on 90
-outputs, so the TensorFlow Object Detection API numbers its label maps. Where both fit a model and
-differ, the user is asked.
+Annotations number their categories and models number their outputs, and neither says how the two
+are related. Two conventions are in use. By *rank*, the category with the k-th smallest id is
+output k. By *id*, the category with id i is output i - 1: effdet's CocoParser trains like this,
+COCO's 80 categories lie on 90 outputs like this, and the TensorFlow Object Detection API numbers
+its label maps like this. Where both fit a model and differ, the user is asked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 BY_RANK, BY_ID = "rank", "id"
 RULES = (BY_RANK, BY_ID)
 _REMEDY = (
-    "Give one class name a line, a JSON list, COCO annotations, YOLO's data.yaml or a .pbtxt map."
+    "Pass a text file with one class name per line, a JSON list, COCO annotations, YOLO's "
+    "data.yaml or a .pbtxt map."
 )
 _LARGEST_ID = 2**53
 _SHOWN = 3
@@ -35,15 +36,15 @@ _SHOWN_DIGITS = 40
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file says of classes.
+    """The class names and ids that a file gives.
 
     Attributes:
         source: the file's name, for messages.
-        names: of the classes; by ascending id where the file has ids.
-        ids: the number of each; None where the file only lists names, in the order of the outputs.
-        root: the place of a category that only groups the others, as Roboflow writes one; None
-            where there is none.
-        counts_outputs: whether an id is by definition that of an output, counted from 1.
+        names: the class names; by ascending id where the file has ids.
+        ids: the id of each name; None where the file only lists names, in the order of the outputs.
+        root: the index of a category that only groups the others, as Roboflow writes one; None
+            where there is no such category.
+        counts_outputs: whether ids number the model's outputs from 1 by definition.
     """
 
     source: str
@@ -58,28 +59,29 @@ class Labels:
         """Name every output of a model.
 
         Args:
-            num_classes: how many there are.
-            rule: ``rank`` or ``id`` decides which output an id is of; None takes what fits.
+            num_classes: how many outputs the model has.
+            rule: ``rank`` or ``id`` says which output an id belongs to; None takes the
+                one that fits.
 
         Returns:
-            The classes, and a sentence on what was assumed of their order.
+            The classes, and sentences on what was assumed about their order.
 
         Raises:
-            DataError: the labels do not fit that many outputs, or fit them in two ways.
-            UsageError: there is no such rule, or a file without ids is to be taken by them.
+            DataError: the labels do not fit this number of outputs, or fit them in two ways.
+            UsageError: the rule is unknown, or the file has no ids.
         """
         if rule is not None and (rule not in RULES or self.ids is None):
             raise UsageError(
-                f"--labels-by takes rank or id, for labels that have ids; not '{rule}' for "
+                f"--labels-by takes rank or id and needs labels with ids; it is '{rule}' for "
                 f"'{self.source}'.",
-                "Leave it out, or name annotations.",
+                "Leave --labels-by out, or pass annotations that have ids.",
             )
         if self.ids is None:
             return class_specs(num_classes, self.names), ()
         ways = {BY_RANK: self._by_rank(num_classes), BY_ID: self._by_id(num_classes)}
         asked = rule or (BY_ID if self.counts_outputs else None)
         found = {way: each for way, each in ways.items() if each and asked in (None, way)}
-        # Names that fill the first outputs alone are of another model, unless the user says so.
+        # Names for the first outputs only belong to another model, unless the user says otherwise.
         if not found or (
             not ways[BY_RANK] and not rule and self._fills_only_the_first(num_classes)
         ):
@@ -91,7 +93,7 @@ class Labels:
         return classes, () if is_plain else (self._said(way, num_classes),)
 
     def _named(self, num_classes: int) -> tuple[ClassSpec, ...]:
-        """Return what is named, without a root unless there is an output for it."""
+        """Return the named classes, without the root unless an output is left for it."""
         pairs = enumerate(zip(self.names, self.ids or (), strict=True))
         leaves_root = len(self.names) != num_classes
         return tuple(ClassSpec(*each) for at, each in pairs if at != self.root or not leaves_root)
@@ -101,7 +103,7 @@ class Labels:
         return named if len(named) == num_classes else ()
 
     def _by_id(self, num_classes: int) -> tuple[ClassSpec, ...]:
-        # Id 0 is the background of effdet's training: it has no output.
+        # Id 0 is the background in effdet's training and has no output.
         named = {each.category_id: each for each in self._named(num_classes) if each.category_id}
         if not named or min(named) < 1 or max(named) > num_classes:
             return ()
@@ -118,7 +120,7 @@ class Labels:
         order = (
             "in order of their ids (--labels-by rank)"
             if way == BY_RANK
-            else "as the id less one says (--labels-by id, effdet's CocoParser)"
+            else "by id, where id 1 is the first output (--labels-by id, effdet's CocoParser)"
         )
         text = f"The {num_classes} outputs have the names of '{self.source}' {order}."
         if self.root is not None and len(self.names) != num_classes:
@@ -129,10 +131,10 @@ class Labels:
         ids = [each.category_id for each in self._named(num_classes)]
         by = f", taken by {rule}," if rule else ""
         raise DataError(
-            f"There are {len(ids)} labels in '{self.source}', of ids {min(ids)} to {max(ids)}, "
+            f"There are {len(ids)} labels in '{self.source}', with ids {min(ids)} to {max(ids)},  "
             f"for a model of {num_classes} classes{by} and they do not fit.",
-            "Name the annotations that it was trained on: as many categories as it has classes, or "
-            "with --labels-by id none above their number.",
+            "Pass the annotations that the model was trained on; with --labels-by id, no id may be "
+            "higher than the number of classes.",
         )
 
     def _ask(self, by_rank: tuple[ClassSpec, ...], by_id: tuple[ClassSpec, ...]) -> NoReturn:
@@ -146,19 +148,19 @@ class Labels:
             f"The ids of '{self.source}' fit {len(by_rank)} outputs in two ways: "
             f"{', '.join(differing[:_SHOWN])}{more}.",
             "Say how the model was trained: --labels-by rank (the smallest id is output 0), or "
-            "--labels-by id (the id less one, as effdet's own CocoParser trains).",
+            "--labels-by id (id 1 is output 0, as effdet's own CocoParser trains).",
         )
 
 
 def read_labels(path: Path) -> Labels:
-    """Read class names, and their ids where the file has them; its suffix says what it holds.
+    """Read class names, and their ids where the file has them; the suffix tells the form.
 
-    ``.json`` is a list of names, or COCO annotations; ``.yaml`` and ``.yml`` YOLO's data file,
-    whose ``names`` are a list, or a map from output to name; ``.pbtxt`` a label map of the
-    TensorFlow Object Detection API. Any other file has one name a line.
+    ``.json`` is a list of names, or COCO annotations; ``.yaml`` and ``.yml`` are YOLO's data file,
+    whose ``names`` are a list, or a map from output to name; ``.pbtxt`` is a label map of the
+    TensorFlow Object Detection API. Any other file has one name per line.
 
     Raises:
-        DataError: the file is unreadable, empty or of another form.
+        DataError: the file is unreadable, empty or has another form.
         MissingPackageError: PyYAML or protobuf is not installed.
     """
     read = _READERS.get(path.suffix.lower(), _of_lines)
@@ -181,34 +183,34 @@ def _require_nameable(names: tuple[str, ...]) -> None:
             f"it has {len(names)} names of up to {longest} characters, where {MAX_CLASSES} of "
             f"{MAX_NAME} are the most"
         )
-    # Half a surrogate pair is no text.
+    # This fails for half a surrogate pair, which is not text.
     "".join(names).encode()
 
 
 def number_of(value: object) -> int:
-    """Return an id, which many tools write as text; raises ValueError for what is no number."""
+    """Read an id, which many tools write as text; raises ValueError if it is not a number."""
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
         value = int(value[:_SHOWN_DIGITS])
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_ID:
-        raise ValueError(f"an id is {str(value)[:_SHOWN_DIGITS]!r}, where a whole number is meant")
+        raise ValueError(f"an id is {str(value)[:_SHOWN_DIGITS]!r}, which is not a whole number")
     return value
 
 
 def categories_of(document: Mapping[str, Any]) -> tuple[dict[int, str], int | None]:
-    """Return the names of COCO's categories by ascending id, and the id of a root.
+    """Return the names of COCO's categories by ascending id, and the id of the root or None.
 
     A root is a category that others name as their supercategory and that owns no box; Roboflow
     writes one over the classes of every project.
 
     Raises:
-        KeyError, TypeError, ValueError: what is there is no COCO, or an id stands twice.
+        KeyError, TypeError, ValueError: the document is not COCO, or an id is used twice.
     """
     listed = document["categories"]
     names = {number_of(each["id"]): str(each["name"]) for each in listed}
     if len(names) < len(listed):
-        raise ValueError(f"{len(listed)} categories have {len(names)} ids between them")
+        raise ValueError(f"{len(listed)} categories have only {len(names)} different ids")
     used = {number_of(each["category_id"]) for each in document.get("annotations") or ()}
     roots = [
         number
@@ -218,7 +220,7 @@ def categories_of(document: Mapping[str, Any]) -> tuple[dict[int, str], int | No
             each.get("supercategory") == name and number_of(each["id"]) != number for each in listed
         )
     ]
-    # Categories of several levels are classes of their own.
+    # Where categories have several levels, all of them are classes.
     root = roots[0] if len(roots) == 1 and used else None
     return dict(sorted(names.items())), root
 
@@ -229,7 +231,7 @@ def _of_lines(source: str, text: str) -> Labels:
 
 def _listed(source: str, names: object) -> Labels:
     if not isinstance(names, list) or any(not isinstance(each, str) for each in names):
-        raise TypeError("its names are no list of text")
+        raise TypeError("its names are not a list of text")
     return Labels(source, tuple(names) or ("",))
 
 
@@ -247,16 +249,18 @@ def _of_json(source: str, text: str) -> Labels:
 
 
 def _of_yaml(source: str, text: str) -> Labels:
-    document = parse_yaml(text, "reading a .yaml of labels")
+    document = parse_yaml(text, "reading labels from YAML")
     names = document["names"]
     if isinstance(names, dict):
         names = {number_of(output): name for output, name in names.items()}
         if sorted(names) != list(range(len(names))):
-            raise ValueError(f"its names are numbered {sorted(names)[:_SHOWN]}…, not 0, 1, 2, …")
+            raise ValueError(
+                f"its names are numbered {sorted(names)[:_SHOWN]}… instead of 0, 1, 2, …"
+            )
         names = [names[output] for output in sorted(names)]
     labels = _listed(source, names)
     if "nc" in document and number_of(document["nc"]) != len(names):
-        raise ValueError(f"its nc is {document['nc']}, and it has {len(names)} names")
+        raise ValueError(f"its nc is {document['nc']}, but it has {len(names)} names")
     return labels
 
 
@@ -269,7 +273,7 @@ def _of_pbtxt(source: str, text: str) -> Labels:
     )
     ids = [number for number, _ in items]
     if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
-        raise ValueError(f"its ids are {ids[:_SHOWN]}…, where each is 1 or more and stands once")
+        raise ValueError(f"its ids are {ids[:_SHOWN]}…, but they must be different and at least 1")
     return Labels(
         source, tuple(name for _, name in items) or ("",), tuple(ids), counts_outputs=True
     )

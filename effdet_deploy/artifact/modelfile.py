@@ -1,6 +1,6 @@
-"""What a model file is by its content, and the spec that belongs to it.
+"""Recognition of model files by their content, and the spec that belongs to a file.
 
-Needs neither torch nor onnx.
+This module needs neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SUFFIXES: dict[str, Content] = {
     ".torchscript": "torchscript",
     ".pt": "torchscript",
 }
-"""What a file of each suffix has to hold."""
+"""The content that a file of each suffix must have."""
 
 _NAMES = {
     "onnx": "an ONNX model",
@@ -48,17 +48,17 @@ _NAMES = {
     "torchscript": "a TorchScript archive",
 }
 _ENGINE_MAGIC = (b"ptrt", b"ftrt", b"vtrt")
-"""TensorRT, old and new, and TensorRT-RTX."""
+"""The first bytes of an engine: old and new TensorRT, and TensorRT-RTX."""
 _ZIP_MAGIC = b"PK\x03\x04"
 _PICKLE_MAGIC = b"\x80"
 _MAX_SIDECAR = 1 << 26
-"""Bytes of JSON that are read; Python takes ten times as many for them."""
-_REMEDY = "Export the model again, or remove the sidecar."
+"""The most bytes of JSON that are read; Python takes ten times as much memory for them."""
+_REMEDY = "Export the model again, or delete the sidecar."
 
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The document beside an artifact: its spec, its SHA-256 and the verification report."""
+    """The JSON document beside an artifact: its spec, its SHA-256 and the verification report."""
 
     spec: DetectorSpec | None
     sha256: str
@@ -66,10 +66,10 @@ class Sidecar:
 
 
 def require_model_file(path: Path) -> None:
-    """Check that ``path`` is a file with something in it.
+    """Check that ``path`` is a file and is not empty.
 
     Raises:
-        ModelFileError: absent, a directory or empty.
+        ModelFileError: the path is absent, a directory or an empty file.
     """
     if reason := why_no_file(path):
         remedy = "Name the model file inside it." if path.is_dir() else "Check the path."
@@ -81,10 +81,10 @@ def require_model_file(path: Path) -> None:
 
 
 def recognise(path: Path) -> Content:
-    """Say what ``path`` holds, by its content and never by its name.
+    """Say what kind of model ``path`` holds, by its content and not by its name.
 
     Raises:
-        ModelFileError: absent, empty, truncated, or none of the three kinds.
+        ModelFileError: the file is absent, empty, truncated, or not a model.
     """
     require_model_file(path)
     with path.open("rb") as stream:
@@ -117,10 +117,10 @@ def _a_checkpoint(path: Path) -> ModelFileError:
 
 
 def require_content(path: Path, wanted: Content) -> None:
-    """Check that ``path`` holds what ``wanted`` says.
+    """Check that ``path`` holds a model of the kind ``wanted``.
 
     Raises:
-        ModelFileError: it holds something else, which is named, or nothing readable.
+        ModelFileError: the file holds something else, which the message names, or is unreadable.
     """
     found = recognise(path)
     if found != wanted:
@@ -132,10 +132,10 @@ def require_content(path: Path, wanted: Content) -> None:
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
-    """Read the sidecar of the artifact ``path``; None where there is none.
+    """Read the sidecar of the artifact ``path``; None if it has no sidecar.
 
     Raises:
-        DataError: it is not what effdet-deploy writes.
+        DataError: the sidecar does not have the form that effdet-deploy writes.
     """
     sidecar = sidecar_path(path)
     if not sidecar.is_file():
@@ -143,7 +143,7 @@ def read_sidecar(path: Path) -> Sidecar | None:
     size = sidecar.stat().st_size
     if size > _MAX_SIDECAR:
         raise DataError(
-            f"The sidecar '{sidecar}' has {size:,} bytes; no export writes so many.", _REMEDY
+            f"The sidecar '{sidecar}' has {size:,} bytes, more than any export writes.", _REMEDY
         )
     document = read_json_object(sidecar, "The sidecar", _REMEDY)
     spec = document.get("spec")
@@ -158,8 +158,8 @@ def read_spec(path: Path, content: Content) -> DetectorSpec:
     """Read the spec of an artifact: its own metadata first, then the sidecar.
 
     Raises:
-        ModelFileError: it has no spec anywhere.
-        DataError: the spec is damaged or of a newer version.
+        ModelFileError: neither the file nor the sidecar has a spec.
+        DataError: the spec is damaged or has a newer version.
     """
     text = None
     if content == "onnx":
@@ -185,7 +185,7 @@ def _spec_in_archive(path: Path) -> str | None:
             found = [each for each in archive.infolist() if each.filename.endswith(ending)]
             if not found:
                 return None
-            # Zeros shrink to a thousandth: a small archive may declare gigabytes.
+            # Zeros compress a thousandfold, so a small archive may declare gigabytes.
             with archive.open(found[0]) as stream:
                 return stream.read(MAX_TEXT + 1).decode()
     except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, NotImplementedError) as error:
@@ -195,7 +195,7 @@ def _spec_in_archive(path: Path) -> str | None:
 
 
 def check_external_files(path: Path, spec: DetectorSpec) -> None:
-    """Check the data files that an ONNX model names: place, presence, size and SHA-256.
+    """Check the data files that an ONNX model names: location, presence, size and SHA-256.
 
     Raises:
         ModelFileError: one lies outside the model's directory, is missing, or differs from the
@@ -208,8 +208,8 @@ def check_external_files(path: Path, spec: DetectorSpec) -> None:
             raise _bad_external(path, name, "is missing")
         if (known := recorded.get(name)) is None:
             warnings.warn(
-                f"'{path}' reads '{name}', which its export did not write: weights may have been "
-                "exchanged.",
+                f"'{path}' reads '{name}', which its export did not write: the weights may have "
+                "been exchanged.",
                 EffdetDeployWarning,
                 stacklevel=3,
             )
@@ -218,29 +218,29 @@ def check_external_files(path: Path, spec: DetectorSpec) -> None:
         if size != known.size:
             raise _bad_external(path, name, f"has {size} bytes where {known.size} are expected")
         if sha256_file(data) != known.sha256:
-            raise _bad_external(path, name, "has another content than when it was exported")
+            raise _bad_external(path, name, "has changed since the export")
 
 
 def require_engine_of(sidecar: Sidecar | None, engine: Path, digest: str) -> None:
-    """Check that an engine is the one that its sidecar is about.
+    """Check that an engine is the one that its sidecar describes.
 
     Args:
-        sidecar: that stands beside it.
-        engine: the file.
-        digest: its SHA-256.
+        sidecar: the sidecar beside the engine, or None.
+        engine: the path of the engine.
+        digest: the SHA-256 of the engine.
 
     Raises:
-        ModelFileError: it is not, or there is no sidecar.
+        ModelFileError: the SHA-256 differs, or there is no sidecar.
     """
     if sidecar is None or sidecar.sha256 != digest:
         raise ModelFileError(
-            f"The engine '{engine}' is not the one that its sidecar is about: its SHA-256 differs.",
-            "It was edited, replaced or renamed: get the engine and its sidecar again, together.",
+            f"The engine '{engine}' is not the one that its sidecar describes: the hash differs.",
+            "It was edited, replaced or renamed: copy the engine and its sidecar again, together.",
         )
 
 
 def warn_if_changed(path: Path) -> None:
-    """Compare the artifact with the SHA-256 in its sidecar, where there is one.
+    """Compare the artifact with the SHA-256 in its sidecar, if it has a sidecar.
 
     Warns:
         EffdetDeployWarning: the file was changed or replaced after its export, or its sidecar is

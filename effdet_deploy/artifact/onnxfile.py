@@ -145,7 +145,7 @@ class Walk:
             self.operators[operator if own else f"{domain}::{operator}"] += 1
 
     def opset(self, span: Span) -> tuple[str, int]:
-        """Return domain and version; ONNX's own domain is empty."""
+        """Return the domain and version of an opset; ONNX's own domain is ""."""
         domain, version = "", 0
         for number, value in self.fields(span):
             if number == 1 and not isinstance(value, int):
@@ -155,12 +155,12 @@ class Walk:
         return ("" if domain == "ai.onnx" else domain), version
 
     def entry(self, span: Span) -> tuple[str, str]:
-        """Return key and value of an entry of metadata."""
+        """Return the key and value of a metadata entry."""
         pair = {number: value for number, value in self.fields(span) if isinstance(value, tuple)}
         return self.text(pair.get(1, (0, 0))), self.text(pair.get(2, (0, 0)))
 
     def text(self, span: Span) -> str:
-        """Return what stands in a span of bytes."""
+        """Return a span of bytes as text."""
         return self.data[span[0] : span[1]].decode()
 
     def fields(self, span: Span) -> Iterator[tuple[int, int | Span]]:
@@ -186,7 +186,7 @@ class Walk:
             position += length
 
     def varint(self, position: int, end: int) -> tuple[int, int]:
-        """Return the whole number that stands at a position, and the position behind it."""
+        """Return the varint at a position, and the position behind it."""
         value = 0
         for index in range(_MAX_VARINT_BYTES):
             if position + index >= end:

@@ -1,4 +1,4 @@
-"""Where a picture lies in the network's input, and the way back from its boxes."""
+"""Where a picture lies in the network's input, and how boxes are mapped back to the picture."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Float = TypeVar("Float", np.float32, np.float64)
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies in the network's input: input = picture · scale + offset on each axis.
+    """The position of a picture in the input: input = picture · scale + offset on both axes.
 
     Attributes:
         image: (height, width) of the picture.
         content: (height, width) of the scaled picture.
-        scale: (x, y) network pixels per pixel of the picture.
-        offset: (x, y) network pixels left of and above it.
+        scale: (x, y), network pixels per pixel of the picture.
+        offset: (x, y), network pixels left of and above the picture.
     """
 
     image: tuple[int, int]
@@ -33,14 +33,14 @@ class Placement:
     offset: tuple[float, float] = (0, 0)
 
     def to_image(self, boxes: NDArray[Float]) -> NDArray[Float]:
-        """Map xyxy ``boxes`` ``[n,4]`` from network to original pixels, in their own precision."""
+        """Map xyxy ``boxes`` ``[n,4]`` from network to original pixels, keeping the dtype."""
         x, y = self.scale
         shrink = np.array([1 / x, 1 / y] * 2).astype(boxes.dtype)
         mapped: NDArray[Float] = (boxes - np.array(self.offset * 2, boxes.dtype)) * shrink
         return mapped
 
     def clipped(self, boxes: NDArray[Float]) -> NDArray[Float]:
-        """Map ``boxes`` as :meth:`to_image` does, and clip them to the picture."""
+        """Map ``boxes`` as :meth:`to_image` does and clip them to the picture."""
         height, width = self.image
         limits = np.array([width, height, width, height], dtype=boxes.dtype)
         inside: NDArray[Float] = np.clip(self.to_image(boxes), boxes.dtype.type(0), limits)
@@ -48,12 +48,12 @@ class Placement:
 
 
 def place(spec: InputSpec, rows: int, columns: int) -> Placement:
-    """Return where a picture of ``rows`` x ``columns`` comes to lie, by the rule of ``spec``.
+    """Return where the resize rule of ``spec`` puts a picture of ``rows`` x ``columns`` pixels.
 
-    ``letterbox`` is effdet's ``ResizePad``: one scale, the scaled size truncated. A side that would
-    vanish (a very long or a tiny image) keeps one pixel, where effdet fails. Frames that DeepStream
-    scales lie where it puts them; a picture of another shape is stretched to one, as nvstreammux
-    does.
+    ``letterbox`` is effdet's ``ResizePad``: one scale for both sides, and the scaled size
+    truncated. A side that would vanish (of a very long or tiny picture) keeps one pixel, where
+    effdet fails. Frames that DeepStream scales lie where DeepStream puts them; a picture of another
+    shape is stretched to a frame, as nvstreammux does.
     """
     if spec.frame_area is not None:
         top, left, bottom, right = spec.frame_area
@@ -72,9 +72,10 @@ def place(spec: InputSpec, rows: int, columns: int) -> Placement:
 
 
 def taken_input(spec: InputSpec) -> InputSpec:
-    """Return what pictures are fitted into: the network's input, or frames that a graph resizes.
+    """Return the input that pictures are fitted into: the network's, or frames to be resized.
 
-    A picture of another size than the frames is letterboxed into one first.
+    With ``source_size`` the graph resizes frames; a picture of another size is letterboxed into a
+    frame first.
     """
     if spec.source_size is None:
         return spec
@@ -83,9 +84,9 @@ def taken_input(spec: InputSpec) -> InputSpec:
 
 
 def shown_input(spec: InputSpec) -> InputSpec:
-    """Return what the pictures of a verification are fitted into, to be prepared like any others.
+    """Return the input that the pictures of a verification are fitted into.
 
-    Where DeepStream scales frames, that is a frame in the size that it has in the input.
+    Where DeepStream scales frames, this is a frame of the size that it has inside the input.
     """
     if spec.frame_area is None:
         return spec
@@ -96,11 +97,11 @@ def shown_input(spec: InputSpec) -> InputSpec:
 
 
 def heads_placement(spec: InputSpec, placed: Placement) -> Placement:
-    """Return where a picture lies in the network's input, which anchors and raw heads are of.
+    """Return where a picture lies in the network's input, to which anchors and raw heads refer.
 
     Args:
-        spec: of the graph's input.
-        placed: where the picture lies in what the graph takes; frames are resized after that.
+        spec: the graph's input.
+        placed: where the picture lies in the graph's input; the graph may resize that input.
     """
     if spec.source_size is None:
         return placed
@@ -115,9 +116,9 @@ def heads_placement(spec: InputSpec, placed: Placement) -> Placement:
 
 
 def box_limits(spec: InputSpec) -> tuple[float, float, float, float] | None:
-    """Return where boxes are clipped, in network pixels: top, left, bottom, right; None if nowhere.
+    """Return where boxes are clipped, in network pixels: top, left, bottom, right; or None.
 
-    They are clipped to frames whose size the graph knows.
+    Boxes are clipped only where the graph knows the size of the frames.
     """
     if spec.source_size is None:
         return spec.frame_area

@@ -1,4 +1,4 @@
-"""Pictures scaled by the filters that trainings scale with: Pillow's bilinear, and OpenCV's."""
+"""Scaling of pictures with the filters that trainings use: Pillow's and OpenCV's bilinear ones."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import Interpolation
 
 _SHARE_BITS = 11
-"""Of the fixed point in which OpenCV keeps the shares of two neighbors."""
+"""The bits of the fixed-point numbers in which OpenCV keeps the weights of two neighbors."""
 
 
 def axis_weights(source: int, target: int, interpolation: Interpolation) -> NDArray[np.float64]:
-    """Return what each of ``source`` pixels gives to each of ``target``: ``[target,source]``.
+    """Return the weight of every source pixel in every target pixel: ``[target,source]``.
 
-    Rows sum to 1. Both filters are a triangle about the middle of the new pixel. Pillow's widens
-    with the scale where the picture shrinks; OpenCV's reaches the two nearest pixels, whatever lies
-    between. A picture is scaled along one axis after the other.
+    Rows sum to 1. Both filters are a triangle around the middle of the new pixel. Pillow's triangle
+    grows with the scale where the picture shrinks; OpenCV's always reaches the two nearest pixels
+    only. A picture is scaled along one axis and then along the other.
     """
     scale = source / target
     reach = max(1.0, scale) if interpolation == "antialias" else 1.0
@@ -33,13 +33,13 @@ def axis_weights(source: int, target: int, interpolation: Interpolation) -> NDAr
 
 
 def begins_with_rows(source: tuple[int, int], target: tuple[int, int]) -> bool:
-    """Say whether Pillow resizes along the rows first; it rounds in between, so this shows.
+    """Return whether Pillow resizes rows first; the order matters, since it rounds in between.
 
-    Pillow 13 begins across them where that leaves less to do; older ones never do.
+    Pillow 13 begins with columns where that is less work; older versions never do.
 
     Args:
         source: (height, width) of the picture.
-        target: the same of the result.
+        target: (height, width) of the result.
     """
     fewer_rows, fewer_columns = source[0] - target[0], source[1] - target[1]
     return not 0 < fewer_rows > 2 * fewer_columns
@@ -50,7 +50,7 @@ def resize_exactly(
 ) -> NDArray[np.float64]:
     """Resize as :func:`resize` does, with weights in float64 instead of fixed point.
 
-    Both round to whole levels, so they differ by a level where a value lies between two.
+    Both round to whole levels, so results differ by a level where a value lies between two levels.
     """
     source, target = image.shape[:2], (height, width)
     order = (1, 0) if begins_with_rows(source, target) else (0, 1)
@@ -66,14 +66,14 @@ def resize_exactly(
 def resize(
     image: NDArray[np.uint8], height: int, width: int, interpolation: Interpolation
 ) -> NDArray[np.uint8]:
-    """Scale ``image`` ``[h,w,channels]`` to ``[height,width,channels]``, each channel by itself.
+    """Scale ``image`` ``[h,w,channels]`` to ``[height,width,channels]``, every channel by itself.
 
-    ``antialias`` is Pillow's ``BILINEAR`` to the bit. ``linear`` is within one level of OpenCV's
-    ``INTER_LINEAR``, whose vector code rounds otherwise on some processors.
+    ``antialias`` is bit for bit Pillow's ``BILINEAR``. ``linear`` is within one level of OpenCV's
+    ``INTER_LINEAR``, whose vector code rounds differently on some processors.
     """
     if interpolation == "linear":
         return _linear(image, height, width)
-    # Pillow would weigh the colors of RGBA by its alpha.
+    # Pillow would weight the colors of RGBA by alpha.
     parts = [image] if image.shape[2] == 3 else list(np.moveaxis(image, 2, 0))
     scaled = [
         np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BILINEAR))
@@ -83,7 +83,7 @@ def resize(
 
 
 def _linear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Scale as OpenCV does, in its fixed point: along the rows, then across them."""
+    """Scale as OpenCV does, in fixed point: along the rows, then along the columns."""
     left, right, *across = _neighbors(image.shape[1], width)
     upper, lower, *down = _neighbors(image.shape[0], height)
     first, second = (each[:, None] for each in across)
@@ -91,14 +91,14 @@ def _linear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     for rows, share in zip((upper, lower), down, strict=True):
         lines = image[rows]
         sums = np.take(lines, left, axis=1) * first + np.take(lines, right, axis=1) * second
-        # 4 + 16 + 2 bits are what the two shares brought; OpenCV drops them so.
+        # The two weights added 4 + 16 + 2 bits, and OpenCV drops them in this way.
         total += (share[:, None, None] * (sums >> 4)) >> 16
     scaled: NDArray[np.uint8] = np.minimum((total + 2) >> 2, 255).astype(np.uint8)
     return scaled
 
 
 def _neighbors(source: int, target: int) -> tuple[NDArray[np.int32], ...]:
-    """Return the two pixels about each new one, and their shares; OpenCV places them in float32."""
+    """Return the two source pixels beside every new pixel, and their weights, as OpenCV does."""
     scale = 1.0 / (target / source)
     place = ((np.arange(target) + 0.5) * scale - 0.5).astype(np.float32)
     first = np.floor(place)

@@ -1,6 +1,6 @@
-"""DetectorSpec: what an artifact says about itself.
+"""DetectorSpec: the document in which an artifact describes itself.
 
-One JSON document travels inside the ONNX metadata (key ``effdet.spec``), inside a TorchScript
+This JSON document is stored inside the ONNX metadata (key ``effdet.spec``), inside a TorchScript
 archive and in the sidecar of every artifact. Exporters write it, runtimes read it, and nothing
 else passes between them.
 """
@@ -16,7 +16,7 @@ from effdet_deploy.artifact.codec import REMEDY, Within, decode, parse
 from effdet_deploy.errors import DataError
 
 SPEC_VERSION = 2
-"""2 added what other trainings need: resize rule, filter, channel order, octave scales, origin."""
+"""Version 2 added a training's resize rule, filter, channel order, octave scales and origin."""
 METADATA_KEY = "effdet.spec"
 
 InputKind = Literal["uint8", "float255", "normalized"]
@@ -40,16 +40,16 @@ TENSORRT_MAX_TOPK = 3840
 EFFDET_CANDIDATES = 5000
 """How many boxes enter effdet's own NMS, and that of every reference."""
 CANDIDATE_CHOICES = (1000, 2000, TENSORRT_MAX_TOPK, EFFDET_CANDIDATES)
-"""What ``--candidates auto`` chooses from."""
+"""The values that ``--candidates auto`` chooses from."""
 PLUGIN_CANDIDATES = 4096
-"""How many scores TensorRT's NMS plugin considers; it has no attribute for it."""
+"""How many scores TensorRT's NMS plugin considers; the plugin has no attribute to change it."""
 MAX_BATCH = 1024
 MAX_ANCHORS = 1 << 24
-"""At the finest level, where three quarters of them are; D7x has 330,000."""
+"""The most anchors of the finest level, which holds three quarters of all; D7x has 330,000."""
 
 MAX_NAME, MAX_CLASSES = 1000, 100_000
 MAX_SIDE = 16_384
-"""Pixels along one side of what goes in."""
+"""The most pixels along one side of an input picture."""
 
 Side = Annotated[int, Within(1, MAX_SIDE)]
 Level = Annotated[int, Within(0, 16)]
@@ -65,20 +65,21 @@ OctaveCount = Annotated[int, Within(1, 64)]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The image input.
+    """The image input of a model.
 
     ``uint8`` is ``[N,H,W,C]`` letterboxed 0-255; ``float255`` is float32 ``[N,C,H,W]`` 0-255;
     ``normalized`` is float32 ``[N,C,H,W]`` after mean and standard deviation. ``mean`` and
-    ``std`` are on the 0-1 scale, ``fill`` is the letterbox colour; all three have a value for each
-    channel in RGB order: one of gray pictures, three of RGB, four of RGBA.
+    ``std`` are on the 0-1 scale, ``fill`` is the letterbox color; all three have one value per
+    channel in RGB order: one value for gray pictures, three for RGB, four for RGBA.
 
-    ``channel_order`` is what the caller passes, ``trained_on`` what the network was trained on.
-    ``resize`` says how a picture comes to height and width: ``letterbox`` keeps its shape and puts
-    it into the top left corner, ``center`` into the middle; ``stretch`` fills both axes.
-    ``interpolation`` is Pillow's bilinear filter (``antialias``) or OpenCV's (``linear``).
-    ``source_size`` is (height, width) of the frames that go in, where the graph resizes them.
-    ``frame_size`` is that of frames which the caller scales as DeepStream does, over black: the
-    graph fills what they leave free with ``fill``, and clips boxes to them.
+    ``channel_order`` is the order that the caller passes, ``trained_on`` the one that the network
+    was trained on. ``resize`` says how a picture is brought to the input's height and width:
+    ``letterbox`` keeps its shape and puts it into the top left corner, ``center`` into the middle;
+    ``stretch`` fills both axes. ``interpolation`` is Pillow's bilinear filter (``antialias``) or
+    OpenCV's (``linear``). ``source_size`` is (height, width) of the frames that go in, where the
+    graph resizes them. ``frame_size`` is (height, width) of frames that the caller scales as
+    DeepStream does, over black: the graph fills the free part with ``fill``, and clips boxes to
+    the frame.
     """
 
     height: Side
@@ -102,30 +103,30 @@ class InputSpec:
 
     @property
     def taken_size(self) -> tuple[int, int]:
-        """(height, width) of the pictures that go in: of frames, or of the network's input."""
+        """(height, width) of the pictures that go in: the frames' or the network input's."""
         return self.source_size or (self.height, self.width)
 
     @property
     def channels(self) -> int:
-        """How many channels a picture has: 1 gray, 3 RGB, 4 RGBA."""
+        """The number of channels of a picture: 1 gray, 3 RGB, 4 RGBA."""
         return len(self.mean)
 
     @property
     def passed_channels(self) -> list[int]:
-        """For each channel that the caller passes its place in RGB order."""
+        """The place in RGB order of every channel that the caller passes."""
         return channel_places(self.channel_order, self.channels)
 
     @property
     def trained_channels(self) -> list[int]:
-        """For each channel that the network takes its place in RGB order."""
+        """The place in RGB order of every channel that the network takes."""
         return channel_places(self.trained_on, self.channels)
 
     @property
     def frame_area(self) -> tuple[int, int, int, int] | None:
-        """Where a frame lies in the input: top, left, bottom, right; None without ``frame_size``.
+        """The place of a frame in the input: top, left, bottom, right; None without ``frame_size``.
 
         DeepStream's nvinfer truncates the quotient of whole numbers; a product with a rounded scale
-        can be one less.
+        can be smaller by one.
         """
         if self.frame_size is None:
             return None
@@ -140,7 +141,7 @@ class InputSpec:
 
 
 def channel_places(order: ChannelOrder, channels: int) -> list[int]:
-    """Return for each channel of a picture in ``order`` its place in RGB order, and so back."""
+    """Return the place in RGB order of every channel of ``order``; the same list maps back."""
     places = [2, 1, 0, 3] if order == "bgr" and channels >= 3 else [0, 1, 2, 3]
     return places[:channels]
 
@@ -149,7 +150,7 @@ def channel_places(order: ChannelOrder, channels: int) -> list[int]:
 class AnchorSpec:
     """The anchor grid: levels, octave scales and aspect ratios (w, h) of each place.
 
-    ``order`` says which of them runs faster: octave scales are the outer loop in effdet.
+    ``order`` says which of the two is the outer loop; in effdet it is the octave scales.
     """
 
     min_level: Level
@@ -177,9 +178,9 @@ class ClassSpec:
 class SoftNmsSpec:
     """Soft-NMS (arXiv:1704.04503), with the settings of effdet's benches.
 
-    A box multiplies the scores of those that it overlaps: with ``exp(-IoU²/sigma)``, or, where
-    ``linear``, with 1 - IoU if that IoU is above ``iou_threshold``. What comes to
-    ``score_threshold`` or below is dropped.
+    A box multiplies the scores of the boxes that it overlaps: with ``exp(-IoU²/sigma)``, or, where
+    ``linear``, with 1 - IoU if that IoU is above ``iou_threshold``. Boxes whose score falls to
+    ``score_threshold`` or below are dropped.
     """
 
     decay: Decay = "gaussian"
@@ -190,13 +191,13 @@ class SoftNmsSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """What comes out: NMS kind, its settings, and the order of box coordinates.
+    """The outputs of a model: NMS kind, its settings, and the order of box coordinates.
 
-    ``candidates`` (K) is how many boxes enter NMS, ``max_detections`` (D ≤ K) how many rows leave
-    it. ``nms_form`` is how the static NMS is written: settled in ``blocks`` or as one ``matrix``,
-    exactly for suppression chains of up to ``nms_steps``; or ``greedy``, row by row, exactly for
-    all. ``class_agnostic`` is one NMS for all classes. ``soft_nms`` is how raw heads are
-    finished where scores are to be lowered; None where boxes are dropped.
+    ``candidates`` (K) boxes enter NMS, and ``max_detections`` (D ≤ K) rows leave it. ``nms_form``
+    is how the static NMS is written: in steps, in ``blocks`` or as one ``matrix``, which is exact
+    for suppression chains of up to ``nms_steps``; or ``greedy``, row by row, which is exact for all
+    chains. ``class_agnostic`` means one NMS for all classes. ``soft_nms`` holds the settings with
+    which raw heads are finished by soft-NMS; None means ordinary NMS.
     """
 
     nms: NmsKind = "static"
@@ -217,18 +218,18 @@ class OutputSpec:
 
 
 def enough_candidates(needed: int) -> int:
-    """Return the smallest of :data:`CANDIDATE_CHOICES` that holds ``needed`` boxes, or that."""
+    """Return the smallest of :data:`CANDIDATE_CHOICES` that is enough, else ``needed`` itself."""
     return next((each for each in CANDIDATE_CHOICES if each >= needed), needed)
 
 
 @dataclass(frozen=True)
 class PrecisionSpec:
-    """The precision written into the graph, for which engine, and what stayed higher.
+    """The precision in the graph, the engine it is laid out for, and the layers kept higher.
 
-    ``int8_range`` is how far INT8 weights reach: ``portable`` ones cannot overflow the 16 bits in
-    which an x86 processor without VNNI adds two products, ``full`` ones can. None means that the
-    file is not INT8, or is too old to say: then its weights have to be looked at. ``instruction``
-    is what its target needs to compute it rightly; None if every processor does.
+    ``int8_range`` is the range of INT8 weights. ``portable`` weights cannot overflow the 16 bits in
+    which an x86 processor without VNNI adds two products; ``full`` ones can. None means that the
+    file is not INT8, or is too old to say: then its weights have to be examined. ``instruction`` is
+    the processor instruction that correct results need; None if every processor is right.
     """
 
     kind: Precision = "fp32"
@@ -240,7 +241,7 @@ class PrecisionSpec:
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """The batch sizes the artifact takes: ``minimum`` to ``maximum``, tuned for ``optimum``."""
+    """The accepted batch sizes: ``minimum`` to ``maximum``, tuned for ``optimum``."""
 
     minimum: BatchSize = 1
     optimum: BatchSize = 1
@@ -268,7 +269,7 @@ class ExternalFile:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine was built with and for; ``gpu`` is empty where none was present.
+    """How and for what an engine was built; ``gpu`` is empty if the machine had no GPU.
 
     ``traits`` are the build options that decide where and how it runs, such as ``tf32``,
     ``version-compatible`` or ``hardware-compatible=ampere+``.
@@ -282,12 +283,12 @@ class EngineSpec:
 
     @property
     def is_stripped(self) -> bool:
-        """Whether the weights were left out; nothing can run it before it is refitted."""
+        """Whether the weights were left out; such an engine must be refitted before it runs."""
         return "strip-plan" in self.traits
 
     @property
     def can_run_where_built(self) -> bool:
-        """Whether the machine that built it can run it: one with a GPU, and not stripped."""
+        """Whether the machine that built the engine can run it: it has a GPU and the weights."""
         return bool(self.gpu) and not self.is_stripped
 
 
@@ -304,16 +305,16 @@ class DetectorSpec:
         precision: FP32, FP16 or INT8, and for which engine it is laid out.
         batch: The smallest, the usual and the largest batch.
         overrides: The config fields that differ from the variant's registered ones.
-        origin: The project whose variable names the weights have.
-        assumed: One sentence for each thing that the weights do not say about themselves.
+        origin: The project that trained the weights, by whose variable names they are known.
+        assumed: One sentence per assumption about something that the weights do not say.
         weights_sha256: The SHA-256 of the weights.
         opset: The ONNX opset; 0 where the artifact is not an ONNX file or an engine made from one.
         operators: How often each ONNX operator occurs, by its type.
         parameters: How many parameters the network has.
         external_files: The files beside an ONNX file that hold its weights.
         tools: The version of each tool that made the artifact.
-        command: The export command, with base names instead of paths.
-        engine: What a TensorRT engine was built with and for; None for other artifacts.
+        command: The export command, with base names in place of paths.
+        engine: How and for what a TensorRT engine was built; None for other artifacts.
         version: The version of this document.
     """
 
@@ -339,7 +340,7 @@ class DetectorSpec:
 
     @property
     def of_heads(self) -> DetectorSpec:
-        """The spec of the same model whose graph ends in its raw heads."""
+        """The spec of the same model with a graph that ends in its raw heads."""
         return dataclasses.replace(self, output=dataclasses.replace(self.output, nms="none"))
 
     @property
@@ -356,8 +357,8 @@ class DetectorSpec:
         """Read a spec of this version or an older one.
 
         Raises:
-            DataError: not JSON, of a newer spec version, or a field is missing, of another type
-                or out of its bounds.
+            DataError: the text is not JSON, has a newer spec version, or a field is missing, has
+                another type or is out of bounds.
         """
         return cls.from_dict(parse(text, "The spec"))
 
@@ -377,7 +378,7 @@ class DetectorSpec:
         return spec
 
     def _require_consistent(self) -> None:
-        """Check what no field says alone; raises DataError."""
+        """Check rules that concern more than one field; raises DataError."""
         anchors, batch, output = self.anchors, self.batch, self.output
         finest = 2**anchors.min_level
         rows, columns = -(-self.input.height // finest), -(-self.input.width // finest)
@@ -398,7 +399,7 @@ class DetectorSpec:
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """Say in the words of today what version 1 said; what is damaged stays, and is named later."""
+    """Translate a version 1 document; damaged fields stay as they are and are named later."""
     found = dict(document, version=SPEC_VERSION)
     anchors, output, precision = (found.get(each) for each in ("anchors", "output", "precision"))
     if isinstance(anchors, dict) and "num_scales" in anchors:

@@ -1,4 +1,4 @@
-"""The tensors that an artifact takes and gives by its spec, and whether arrays fit them."""
+"""The input and output tensors that follow from a spec, and checks of arrays against them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor of the model: name, dtype and shape; None marks a dimension that is not fixed."""
+    """Name, dtype and shape of a model's tensor; None marks a dimension that is not fixed."""
 
     name: str
     dtype: np.dtype[Any]
@@ -35,7 +35,7 @@ class TensorInfo:
 
 
 def spec_tensors(spec: DetectorSpec) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Return the inputs and outputs that a model with ``spec`` has by contract."""
+    """Return the inputs and outputs that a model with this spec must have."""
     batch = spec.batch.minimum if spec.batch.is_static else None
     _, *sides = spec.input.shape(1)
     dtype = np.dtype(np.uint8 if spec.input.kind == "uint8" else np.float32)
@@ -62,8 +62,8 @@ def checked_feeds(
     """Return ``feeds`` as contiguous arrays that fit the model's inputs.
 
     Raises:
-        TensorError: a name, type, dtype, rank, shape or batch that does not fit, or a value that
-            is NaN or infinite; expected against got.
+        TensorError: a name, type, dtype, rank, shape or batch does not fit, or a value is NaN or
+            infinite; the message says what was expected and what was given.
     """
     wanted = [each.name for each in inputs]
     if sorted(feeds) != sorted(wanted):

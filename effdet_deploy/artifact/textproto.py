@@ -1,4 +1,4 @@
-"""Protocol buffers written as text, of which only some fields matter."""
+"""Reading some fields of protocol buffers that are written as text."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from effdet_deploy.errors import require_package
 
 Fields = Mapping[str, Any]
-"""The fields to read, by name: each is bool, int, float or str, or has fields of its own."""
+"""The fields to read, by name; a value is bool, int, float, str, or a mapping of further fields."""
 
 
 def read_text_proto(text: str, fields: Fields) -> dict[str, list[Any]]:
-    """Read some fields of a message; what else it holds is skipped.
+    """Read some fields of a message and skip all others.
 
     Returns:
-        The values of each field in their order, none where it is absent; a message in a message
-        is a dict of the same form.
+        The values of every field in their order, an empty list where a field is absent; a message
+        inside a message is a dict of the same form.
 
     Raises:
-        ValueError: it is no such text, or a value has another type.
+        ValueError: the text is not a protocol buffer, or a value has another type.
         MissingPackageError: protobuf is not installed.
     """
     require_package("google.protobuf", "reading protocol buffers", "export")
@@ -37,7 +37,7 @@ def read_text_proto(text: str, fields: Fields) -> dict[str, list[Any]]:
     numbers = itertools.count()
 
     def declare(fields: Fields) -> str:
-        """Declare a message of ``fields``, all of which may stand any number of times."""
+        """Declare a message of ``fields``, all of which may be repeated."""
         message = file.message_type.add(name=f"Message{next(numbers)}")
         for number, (name, kind) in enumerate(fields.items(), 1):
             field = message.field.add(name=name, number=number, label=kinds.LABEL_REPEATED)

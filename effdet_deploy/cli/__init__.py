@@ -1,7 +1,7 @@
-"""The command line: one file a command, imported only when it is the one that runs.
+"""The command line: one module per command, which is imported only when it runs.
 
-A command is a line in :data:`COMMANDS` and a module ``effdet_deploy.cli.<name>`` with a function
-``run`` annotated for Typer.
+A command is one line in :data:`COMMANDS` and one module ``effdet_deploy.cli.<name>``, whose
+function ``run`` is annotated for Typer.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ if TYPE_CHECKING:
 COMMANDS = {
     "export": "Turn a checkpoint into one verified graph: uint8 image in, boxes out.",
     "build": "Build a TensorRT engine from an exported ONNX model.",
-    "check": "Check an ONNX model against what a TensorRT takes.",
-    "detect": "Detect in pictures with an exported model.",
-    "batch": "Detect in millions of pictures on Ray, into Parquet files.",
+    "check": "Check whether TensorRT accepts an ONNX model.",
+    "detect": "Detect objects in pictures with an exported model.",
+    "batch": "Detect objects in millions of pictures on Ray, into Parquet files.",
     "compare": "Compare exported models with a reference, layer by layer if asked.",
-    "bench": "Time exported models on this machine.",
+    "bench": "Measure how fast exported models run on this machine.",
     "eval": "Measure the mAP of exported models on a COCO set.",
-    "bundle": "Make a folder that Triton or DeepStream loads, of an exported model.",
+    "bundle": "Make a folder of an exported model that Triton or DeepStream loads.",
     "inspect": "Show what an exported model says about itself.",
-    "doctor": "Show what is installed here and what is missing for what.",
+    "doctor": "Show what is installed on this machine and what is missing.",
 }
-"""Each command and its line in the help; the help of one command is in its own module."""
+"""Every command and its line in the help; the full help of a command is in its module."""
 
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
-"""How torch says it, in a RuntimeError."""
+"""How torch words it, in a RuntimeError, when memory runs out."""
 _ISSUES = "the issue tracker of effdet-deploy"
 _EPILOG = "Add --debug to see the traceback of an error."
 
@@ -69,7 +69,7 @@ def export_main(arguments: Sequence[str] | None = None) -> int:
 def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal or a file that is not UTF-8 gets a question mark for what it cannot show.
+            # A terminal or file that is not UTF-8 gets a question mark for unknown characters.
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
@@ -77,18 +77,18 @@ def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) 
     before, sys.excepthook = sys.excepthook, (sys.__excepthook__ if debug else _report_bug)
     with warnings.catch_warnings(), ended_as_by_ctrl_c():
         if not debug:
-            # Ours are notes; those of libraries are for who is debugging.
+            # Our warnings are notes for the user; those of libraries are for debugging.
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", EffdetDeployWarning)
             warnings.showwarning = lambda message, *_others, **_more: note(f"warning: {message}")
         code = _attempt(program, names, given, debug)
-    # An exception that nobody caught has left by now, with our hook in place.
+    # An exception that nobody caught has left this function by now, with our hook in place.
     sys.excepthook = before
     return code
 
 
 def _expanded(argument: str) -> str:
-    """Return what the user means by ``--output=~/found``: no shell expands a tilde there."""
+    """Expand the tilde in ``--output=~/found``, where no shell does it."""
     option, equals, value = argument.partition("=")
     if option.startswith("--") and equals and value.startswith("~"):
         return f"{option}={os.path.expanduser(value)}"  # noqa: PTH111 - a path may end in a slash
@@ -96,13 +96,13 @@ def _expanded(argument: str) -> str:
 
 
 def _require_words(given: list[str]) -> None:
-    """Refuse an empty argument, which would be taken for the folder that the user stands in."""
+    """Refuse an empty argument, which would be read as the current folder."""
     for before, each in itertools.pairwise(["", *given]):
         if not each or (each.startswith("--") and each.endswith("=")):
             named = each.rstrip("=") or before
             raise UsageError(
                 f"An argument is empty{f', after {named}' if named else ''}.",
-                "Name a value; perhaps a variable of the shell is not set.",
+                "Give it a value; perhaps a shell variable is not set.",
             )
 
 
@@ -129,7 +129,7 @@ def _attempt(program: str, names: tuple[str, ...], given: list[str], debug: bool
 
 
 def _app(names: tuple[str, ...], given: Sequence[str]) -> typer.Typer:
-    """Return the application of the commands ``names``; only the one that is run is imported."""
+    """Make the Typer application of the commands ``names``; import only the one that runs."""
     alone = len(names) == 1
     chosen = names[0] if alone else next((each for each in given if not each.startswith("-")), "")
     if chosen and chosen not in names:
@@ -159,10 +159,12 @@ def _show_version(wanted: bool) -> None:
 def _about(
     version: Annotated[
         bool,
-        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    """Ship any EfficientDet checkpoint: PyTorch to ONNX, FP16/INT8 and TensorRT, verified."""
+    """Export EfficientDet checkpoints to ONNX or TensorRT (FP32, FP16 or INT8) and verify them."""
 
 
 def _report(error: BaseException, program: str, debug: bool) -> int:
@@ -174,7 +176,7 @@ def _report(error: BaseException, program: str, debug: bool) -> int:
 
 
 def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
-    """Put what the parser or the operating system said into our own form."""
+    """Turn an error of the parser or the operating system into one of ours."""
     if isinstance(error, EffdetDeployError):
         return error
     if isinstance(error, typer.TyperException):
@@ -186,7 +188,9 @@ def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
             remedy = f"Did you mean {', '.join(sorted(near))}? {remedy}"
         return UsageError(f"{' '.join(cause.split()).rstrip('.')}.", remedy)
     if isinstance(error, MemoryError):
-        return ResourceError("The memory ran out.", "Free some, or use a smaller image or batch.")
+        return ResourceError(
+            "The memory ran out.", "Close other programs, or use a smaller image or batch."
+        )
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return ResourceError("The disk is full.", "Free some space and run the command again.")
     if isinstance(error, OSError) and error.filename:
@@ -198,7 +202,7 @@ def _as_ours(error: BaseException, program: str) -> EffdetDeployError:
 def _report_bug(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """Stand in for Python's own report of an exception nobody caught; Python then exits with 1."""
+    """Report an exception that nobody caught, in place of Python, which then exits with 1."""
     frames = traceback.extract_tb(trace)
     place = f" ({frames[-1].name}, line {frames[-1].lineno})" if frames else ""
     report_error(

@@ -1,4 +1,4 @@
-"""``effdet-deploy bench``: how fast exported models run here, and how sure that is."""
+"""``effdet-deploy bench``: how fast exported models run on this machine, with error bounds."""
 
 from __future__ import annotations
 
@@ -13,20 +13,40 @@ from effdet_deploy.errors import UsageError, require_package
 from effdet_deploy.files import write_atomically
 
 Batch = Annotated[
-    str, typer.Option(metavar="N,N", help="Batch sizes; default what each was tuned for.")
+    str,
+    typer.Option(
+        metavar="N,N", help="Batch sizes to time; default: the size that a model is tuned for."
+    ),
 ]
-Threads = Annotated[str, typer.Option(metavar="N,N", help="Numbers of CPU threads.")]
-Runs = Annotated[int, typer.Option(metavar="N", help="At least so many runs of each.")]
-MaxRuns = Annotated[int, typer.Option(metavar="N", help="No more runs than this.")]
+Threads = Annotated[
+    str,
+    typer.Option(
+        metavar="N,N", help="Numbers of CPU threads to time; default: the runtime decides."
+    ),
+]
+Runs = Annotated[int, typer.Option(metavar="N", help="Least number of runs of a model.")]
+MaxRuns = Annotated[int, typer.Option(metavar="N", help="Most runs of a model.")]
 Share = Annotated[
-    float, typer.Option(help="Stop when the median is known to this share of itself.")
+    float,
+    typer.Option(
+        help="Stop when the confidence interval of the median is this small, as a share of the "
+        "median."
+    ),
 ]
-Seconds = Annotated[float, typer.Option(help="Begin no further run after so many seconds.")]
+Seconds = Annotated[
+    float, typer.Option(help="Stop after this many seconds, once the least number of runs is done.")
+]
 UnderLoad = Annotated[
-    bool, typer.Option("--under-load", help="Show numbers even if the machine was busy.")
+    bool,
+    typer.Option(
+        "--under-load", help="Show the result even if other programs kept the machine busy."
+    ),
 ]
 Markdown = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The result as Markdown, charts beside it.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write the result as Markdown to FILE, and charts beside it."
+    ),
 ]
 
 
@@ -46,7 +66,7 @@ def run(
     json_file: option.JsonFile = None,
     markdown: Markdown = None,
 ) -> None:
-    """Time exported models on this machine, in turns, until their medians are known."""
+    """Time exported models on this machine, taking turns, until their medians are precise."""
     from effdet_deploy.benchmark.benchmarking import Settings, bench
     from effdet_deploy.benchmark.measure import Schedule
     from effdet_deploy.reports import benchmark as report

@@ -1,4 +1,4 @@
-"""``effdet-deploy build``: an ONNX file of ours in, a TensorRT engine out; without torch."""
+"""``effdet-deploy build``: build a TensorRT engine from an exported ONNX file, without torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ _SUFFIXES = (".engine", ".plan")
 
 @option.taking(option.BUILD, batch=None)
 def run(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file of effdet-export.")],
-    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The engine: .engine or .plan.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An ONNX file that effdet-export wrote.")
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUTPUT", help="The engine to write: .engine or .plan.")
+    ],
     **given: Any,
 ) -> None:
     """Build a TensorRT engine from an ONNX file, on the machine that will run it.
 
-    Needs neither torch nor the weights. Ctrl-C stops the builder; nothing is left behind.
+    It needs neither torch nor the weights. Ctrl-C stops the builder and leaves no files behind.
     """
     from effdet_deploy.errors import UnknownNameError
     from effdet_deploy.exporters.option_text import parse_batch

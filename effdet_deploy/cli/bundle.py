@@ -1,4 +1,4 @@
-"""``effdet-deploy bundle``: an exported model in, a folder out that another system loads."""
+"""``effdet-deploy bundle``: write an exported model as a folder that another system loads."""
 
 from __future__ import annotations
 
@@ -12,44 +12,63 @@ from effdet_deploy.cli import options as option
 
 
 def run(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="triton or deepstream.")],
+    system: Annotated[
+        str,
+        typer.Argument(
+            metavar="SYSTEM", help="The system that will load the folder: triton or deepstream."
+        ),
+    ],
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file or an engine.")],
     folder: Annotated[
         Path,
-        typer.Argument(metavar="DIR", help="A new folder; of Triton its model repository."),
+        typer.Argument(
+            metavar="DIR", help="The folder to make; for Triton this is its model repository."
+        ),
     ],
     name: Annotated[
-        str | None, typer.Option(help="What the model is called there; default the file's name.")
+        str | None,
+        typer.Option(help="Name of the model in that system; default: the file's name."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Class names, as effdet-export reads them."),
+        typer.Option(
+            metavar="FILE", help="File with the class names, in any form that effdet-export reads."
+        ),
     ] = None,
     labels_by: Annotated[
-        str | None, typer.Option(help="rank or id: which output an id in --labels is of.")
+        str | None,
+        typer.Option(
+            help="How the ids in --labels number the outputs: rank (the smallest id is output 0) "
+            "or id (id 1 is output 0)."
+        ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Of DeepStream: frames it joins at most.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="For DeepStream: most frames in a batch; default: the model's largest batch.",
+        ),
     ] = None,
     score_threshold: Annotated[
         str | None,
         typer.Option(
             metavar="N|FILE",
-            help="Of DeepStream: drop what is below; default 0.3. A file has one a class, as for "
-            "detect.",
+            help="For DeepStream: leave out detections with a lower score; default 0.3. A JSON or "
+            "YAML FILE gives one threshold per class, as for detect.",
         ),
     ] = None,
     single_output: Annotated[
         bool,
         typer.Option(
-            "--single-output", help="Of DeepStream: [N,D,6] for the parser of DeepStream-Yolo."
+            "--single-output",
+            help="For DeepStream: give one output [N,D,6], as the parser of DeepStream-Yolo reads.",
         ),
     ] = False,
     json_file: option.JsonFile = None,
 ) -> None:
-    """Make a folder that Triton or DeepStream loads, of an exported model.
+    """Make a folder of an exported model that Triton or DeepStream loads.
 
-    It appears whole or not at all; what does not fit the model is said before.
+    Options that do not fit the model are refused first; the folder appears whole or not at all.
     """
     from effdet_deploy.bundles import BundleOptions, bundle
     from effdet_deploy.detection.thresholds import read_thresholds

@@ -1,4 +1,4 @@
-"""``effdet-deploy check``: will a TensorRT take this ONNX file, and compute what it says?"""
+"""``effdet-deploy check``: will TensorRT accept this ONNX file and compute what it says?"""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from effdet_deploy.cli import options as option
 
 
 def run(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model to check.")],
     target: Annotated[
         str,
-        typer.Option("--target", help="tensorrt-10, tensorrt-11 or tensorrt-rtx."),
+        typer.Option(
+            "--target", help="The TensorRT to check for: tensorrt-10, tensorrt-11 or tensorrt-rtx."
+        ),
     ],
     json_file: option.JsonFile = None,
 ) -> None:
-    """Check an ONNX model against what a TensorRT takes; needs neither TensorRT nor a GPU.
+    """Check whether TensorRT accepts an ONNX model; needs neither TensorRT nor a GPU.
 
-    Exits with 0 when nothing was found and with 5 otherwise.
+    The exit code is 0 if the check finds no problem, and 5 otherwise.
     """
     from effdet_deploy.errors import ModelFileError
     from effdet_deploy.preflight import check_model
@@ -39,4 +41,6 @@ def run(
     if findings:
         console.stdout().print(render_findings(findings))
         raise typer.Exit(ModelFileError.exit_code)
-    console.stdout().print(f"{model}: nothing that {target} would refuse or change.", markup=False)
+    console.stdout().print(
+        f"{model}: {target} accepts this model and changes nothing.", markup=False
+    )

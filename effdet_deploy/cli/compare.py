@@ -1,4 +1,4 @@
-"""``effdet-deploy compare``: artifacts side by side, and where they part."""
+"""``effdet-deploy compare``: do exported models agree with a reference, and if not, where?"""
 
 from __future__ import annotations
 
@@ -13,37 +13,45 @@ from effdet_deploy.errors import UsageError, VerificationError, require_package
 from effdet_deploy.files import write_atomically
 
 Candidates = Annotated[
-    list[Path], typer.Argument(metavar="CANDIDATE...", help="Exported models of any kind.")
+    list[Path],
+    typer.Argument(metavar="CANDIDATE...", help="The exported models to check, of any kind."),
 ]
 Reference = Annotated[
     str,
     typer.Option(
         metavar="WEIGHTS|MODEL",
-        help="What they are compared with: another exported model; or weights, which run in eager "
-        "PyTorch: a path, a URL, pretrained or random.",
+        help="What the candidates are compared with: another exported model, or weights that run "
+        "in eager PyTorch (a path, a URL, pretrained or random).",
     ),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Pictures; default four structured ones of our own."),
+    typer.Option(
+        metavar="DIR",
+        help="Folder of pictures to compare on; default: those of --coco, or four generated ones.",
+    ),
 ]
 Coco = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="COCO annotations: mAP and its difference as well."),
+    typer.Option(
+        metavar="FILE", help="COCO annotations: measure mAP and the difference in mAP as well."
+    ),
 ]
 Layers = Annotated[
-    bool, typer.Option("--layers", help="Compare layer by layer and name the first to differ.")
+    bool,
+    typer.Option("--layers", help="Compare layer by layer and name the first layer that differs."),
 ]
 Bisect = Annotated[
     str | None,
     typer.Option(
         metavar="fp16|int8",
-        help="Find the smallest set of layers whose precision explains the loss; the reference is "
-        "the FP32 ONNX file that the candidate was made from.",
+        help="Find the smallest set of layers that causes the loss at this precision; --reference "
+        "must be the FP32 ONNX file that the candidate was made from.",
     ),
 ]
 HtmlFile = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="A report with pictures, in one file.")
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a report with pictures to one HTML file."),
 ]
 
 
@@ -64,7 +72,10 @@ def run(
     html_file: HtmlFile = None,
     json_file: option.JsonFile = None,
 ) -> None:
-    """Compare exported models with a reference; exit 0 if they agree, 3 if not or inconclusive."""
+    """Compare exported models with a reference.
+
+    The exit code is 0 if all of them agree, and 3 if one differs or too little could be compared.
+    """
     from effdet_deploy.diagnosis.bisecting import parse_kind
     from effdet_deploy.diagnosis.comparing_files import compare_files
     from effdet_deploy.diagnosis.open_reference import Engine
@@ -79,9 +90,9 @@ def run(
             require_package(package, "an HTML report", "report")
     kind = None if bisect is None else parse_kind(bisect)
     if class_map is not None and coco is None:
-        raise UsageError("--class-map joins classes to the categories of --coco.", "Pass both.")
+        raise UsageError("--class-map only works together with --coco.", "Pass both.")
     if limit is not None and coco is None and images is None:
-        raise UsageError("--limit N takes the first pictures of --images or --coco.", "Pass one.")
+        raise UsageError("--limit needs pictures to choose from.", "Pass --images or --coco.")
     dataset = None if coco is None else read_coco(coco, images, limit, class_map)
     pictures = None if dataset or images is None else find_pictures(images, limit)
     engine = Engine(backend, device, threads, trust, allow_saturation)

@@ -1,4 +1,4 @@
-"""Where words go: results to stdout, progress, notes and errors to stderr."""
+"""Printing: results go to stdout; progress, notes and errors go to stderr."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def stdout() -> Console:
 
 
 def stderr() -> Console:
-    """Return a console for everything else."""
+    """Return a console for progress, notes and errors."""
     return _console(to_stderr=True)
 
 
-# What a terminal would obey rather than show: C0 and C1 but for line feeds and tabs, marks that
-# turn the direction of what follows, and the surrogates that stand for bytes of no encoding.
+# Characters that a terminal would obey instead of showing: control characters other than line feed
+# and tab, marks that change the direction of text, and surrogates, which are no valid text.
 _OBEYED = (
     *(each for each in range(0x20) if chr(each) not in "\n\t"),
     *range(0x7F, 0xA0),
@@ -40,7 +40,7 @@ _RESULTS = ("--json", "--html", "--markdown")
 
 
 def shown(text: str) -> str:
-    """Return ``text`` with a sign in place of each character that a terminal would obey.
+    """Replace every character that a terminal would obey by a sign that it shows.
 
     Names of classes, variants and pictures come from files: an escape sequence in one of them must
     reach no terminal.
@@ -54,32 +54,32 @@ def _console(*, to_stderr: bool) -> Console:
 
     class Screen(Console):
         def render(self, *arguments: Any, **named: Any) -> Iterable[Segment]:
-            """Yield what is to be written; the one place that all text goes through."""
+            """Yield the segments to write; all text passes through here."""
             for segment in super().render(*arguments, **named):
                 yield segment if segment.control else segment._replace(text=shown(segment.text))
 
         def on_broken_pipe(self) -> None:
-            """Go on in silence, where Rich would end with 1: the verdict is in the exit code."""
+            """Go on silently, where Rich would exit with 1: the exit code holds the verdict."""
             mute(self.file)
 
-    # Rich takes COLUMNS=0, as some editors and services set it, for a terminal without room.
+    # Rich takes COLUMNS=0, as some editors and services set it, for a screen of no width.
     width = _WIDTH_OF_NO_TERMINAL if os.environ.get("COLUMNS") == "0" else None
     return Screen(stderr=to_stderr, highlight=False, soft_wrap=True, width=width)
 
 
 def mute(stream: IO[str]) -> None:
-    """Send what follows nowhere: the reader of ``stream`` has left, as ``| head`` does."""
+    """Discard further output: the reader of ``stream`` has left, as ``| head`` does."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def note(text: str) -> None:
-    """Say something the user should know, on stderr."""
+    """Print a note for the user on stderr."""
     stderr().print(text, markup=False, style="yellow")
 
 
 def report_error(cause: str, remedy: str) -> None:
-    """Print an error in its two parts, on stderr."""
+    """Print an error on stderr: its cause, then its remedy."""
     from rich.text import Text
 
     console = stderr()
@@ -91,11 +91,11 @@ def report_error(cause: str, remedy: str) -> None:
 def require_results(
     results: Mapping[str, Path | None], apart_from: Iterable[Path | None] = ()
 ) -> None:
-    """Refuse results that could not be written, or would replace a file of this command.
+    """Refuse result files that cannot be written or would replace a file of this command.
 
     Args:
-        results: by the option that names it, a file to write; None is one not asked for.
-        apart_from: what the command reads, or makes beside them.
+        results: option names and the files they name; None where an option was not given.
+        apart_from: other files that the command reads or writes.
     """
     from effdet_deploy.errors import UsageError
 
@@ -114,7 +114,7 @@ def require_results(
 
 
 def require_targets(*targets: Path | None) -> None:
-    """Refuse files that could not be written, before any work; None is a file not asked for."""
+    """Refuse files that cannot be written, before any work; None stands for no file."""
     from effdet_deploy.files import require_writable_target
 
     for target in targets:
@@ -123,10 +123,10 @@ def require_targets(*targets: Path | None) -> None:
 
 
 def require_distinct(option: str, written: Path | None, *others: Path | None) -> None:
-    """Refuse to write what would replace another file that the command reads or makes.
+    """Refuse to write a file that would replace another one that the command reads or writes.
 
-    ``option`` names the file. A picture or a model is replaced by no result, whose ever it is:
-    it may lie in a folder that the command reads.
+    ``option`` names the file. A result never replaces a picture or a model, not even one that this
+    command does not use: it may lie in a folder that the command reads.
     """
     from effdet_deploy.artifact.modelfile import SUFFIXES
     from effdet_deploy.detection.images import SUFFIXES as PICTURES
@@ -138,7 +138,7 @@ def require_distinct(option: str, written: Path | None, *others: Path | None) ->
     other = next((each for each in others if each and each.resolve() == place), None)
     if other is not None:
         raise UsageError(
-            f"{option} would replace '{other}', which this command reads or makes.",
+            f"{option} would replace '{other}', which this command reads or writes.",
             "Name another file.",
         )
     suffix = written.suffix.lower()
@@ -156,7 +156,7 @@ def with_sidecars(*models: Path | None) -> tuple[Path, ...]:
 
 
 def write_json(target: Path | None, document: object) -> None:
-    """Write ``document`` to ``target``, whole or not at all; nothing where none was asked for."""
+    """Write ``document`` to ``target``, whole or not at all; do nothing if ``target`` is None."""
     from effdet_deploy.files import write_atomically
 
     if target is not None:
@@ -165,9 +165,9 @@ def write_json(target: Path | None, document: object) -> None:
 
 @contextlib.contextmanager
 def stages() -> Iterator[Callable[[str], None]]:
-    """Give a function that names the stage that begins; show it, and its seconds when it is over.
+    """Give a function that announces a stage of the work; show how many seconds a stage took.
 
-    A stage whose name begins like the last one's, such as a download that goes on, replaces it.
+    A stage that is named like the last one up to a colon, such as a download, continues it.
     """
     from rich.text import Text
 
@@ -196,7 +196,7 @@ def stages() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def counted(total: int) -> Iterator[Callable[[str, int], None]]:
-    """Give a function that shows on a terminal how many of ``total`` are done, by name."""
+    """Give a function ``(name, done)`` that shows a progress bar per name on a terminal."""
     from rich.markup import escape
     from rich.progress import Progress, TaskID
 

@@ -1,4 +1,4 @@
-"""``effdet-deploy doctor``: what is installed here, and what is missing for what."""
+"""``effdet-deploy doctor``: what is installed on this machine, and what is missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from effdet_deploy.cli import options as option
 
 
 def run(json_file: option.JsonFile = None) -> None:
-    """Show what is installed here, which devices there are, and what is missing for what."""
+    """Show what is installed on this machine, its devices, and what is missing for which task."""
     from effdet_deploy.reports.listings import render_installation
     from effdet_deploy.runtimes.installation import examine
 

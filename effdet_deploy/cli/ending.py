@@ -1,4 +1,4 @@
-"""How a command ends when it is asked to: cleanly at once, or by force where it does not react."""
+"""How a command ends when asked to: it cleans up first, or is ended by force if it hangs."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ if TYPE_CHECKING:
     from types import FrameType
 
 INTERRUPTED = 130
-"""The exit code of a command that was asked to end."""
+"""Exit code of a command that Ctrl-C or a signal ended."""
 _ENDING = {
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
     if hasattr(signal, name)
 }
 _PATIENCE = 2.0
-"""Seconds after which a command that goes on is explained."""
+"""Seconds without a reaction after which the user is told about a second Ctrl-C."""
 _ONE_REQUEST = 0.5
-"""Seconds within which two signals are one request: a shell and its wrapper both send one."""
+"""Seconds within which two signals count as one request: a shell and its wrapper both send one."""
 
 
 @contextlib.contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Let a request to end, such as a scheduler's, clean up as Ctrl-C does; a second one ends all.
+    """Make a request to end, such as a scheduler's, clean up as Ctrl-C does.
 
-    Python's handlers wait until an engine's native code returns, which a damaged model may never
-    let it do. The signal's number comes through a socket at once, to a thread that waits for it.
+    A second request ends the process at once. Python's own handlers wait until an engine's native
+    code returns, which may never happen with a damaged model. Therefore the signal's number also
+    goes through a socket to a thread that waits for it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +45,7 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    # Under nohup a hang-up is ignored, and stays so.
+    # Under nohup a hang-up signal is ignored, and must stay ignored.
     ours = [each for each in _ENDING if signal.getsignal(each) is signal.SIG_DFL]
     for each in ours:
         signal.signal(each, stop)
@@ -65,7 +66,7 @@ def ended_as_by_ctrl_c() -> Iterator[None]:
 
 
 def _watch(reader: socket.socket) -> None:
-    """Read the numbers of signals until the other end is closed."""
+    """Read signal numbers until the other end of the socket is closed."""
     first = None
     while True:
         try:
@@ -85,5 +86,5 @@ def _watch(reader: socket.socket) -> None:
             if sys.stderr.isatty():
                 # A progress bar has hidden the cursor.
                 sys.stderr.write("\x1b[?25h")
-            report_error("Interrupted twice: ended at once.", "")
+            report_error("The command was interrupted twice and ended at once.", "")
             os._exit(INTERRUPTED)

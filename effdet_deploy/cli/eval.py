@@ -1,4 +1,4 @@
-"""``effdet-deploy eval``: the accuracy of exported models, and of eager PyTorch, side by side."""
+"""``effdet-deploy eval``: the mAP of exported models and of eager PyTorch, side by side."""
 
 from __future__ import annotations
 
@@ -20,17 +20,28 @@ def run(
         typer.Argument(metavar="MODEL...", help="Exported models; the first is the baseline."),
     ],
     coco: Annotated[
-        Path, typer.Option("--coco", metavar="FILE", help="COCO annotations with boxes.")
+        Path, typer.Option("--coco", metavar="FILE", help="COCO annotations to measure on.")
     ],
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The pictures; default beside FILE.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the pictures; default: images/ beside the annotations, else their own "
+            "folder.",
+        ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Measure these weights in eager PyTorch too, as the baseline.")
+        str,
+        typer.Option(
+            help="Measure these weights in eager PyTorch too and use them as the baseline: a path, "
+            "a URL, pretrained or random."
+        ),
     ] = "",
     limit: option.Limit = None,
     class_map: option.ClassMap = None,
-    per_class: Annotated[bool, typer.Option("--per-class", help="AP of every class.")] = False,
+    per_class: Annotated[
+        bool, typer.Option("--per-class", help="Show the AP of every class as well.")
+    ] = False,
     backend: option.Backend = "auto",
     device: option.Device = "auto",
     threads: option.Threads = None,
@@ -38,7 +49,10 @@ def run(
     allow_saturation: option.AllowSaturation = False,
     json_file: option.JsonFile = None,
 ) -> None:
-    """Measure mAP on a COCO set; differences are paired, with a 95% bootstrap interval."""
+    """Measure the mAP of exported models on a COCO set.
+
+    Differences come with a 95% interval from a bootstrap over the pictures.
+    """
     from effdet_deploy.detection.detector import load
     from effdet_deploy.diagnosis.open_reference import eager_detector
     from effdet_deploy.evaluation.accuracy import require_pycocotools

@@ -1,4 +1,4 @@
-"""``effdet-deploy export`` and ``effdet-export``: a checkpoint in, a verified artifact out."""
+"""``effdet-deploy export`` and ``effdet-export``: turn a checkpoint into a verified model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _READ = (
     *("config", "labels", "calibration", "verify_images", "eval_data", "eval_images"),
     *("class_map", "precision_file", "timing_cache"),
 )
-"""The options whose files an export reads, beside its weights."""
+"""Options that name a file or folder which an export reads, apart from --weights."""
 _NOT_STORED = ("keep_onnx", "json_file")
 _OPTION_NAMES = {"input_kind": "input", "precision_file": "precision"}
 
@@ -47,18 +47,18 @@ def run(
     """Turn a checkpoint into one verified graph: uint8 image in, boxes out.
 
     The suffix of OUTPUT decides what is made. The export ends by running the artifact and
-    comparing it with eager PyTorch; one that differs is kept as OUTPUT.failed.
+    comparing it with eager PyTorch; an artifact that differs is kept as OUTPUT.failed.
     """
     from effdet_deploy.exporters import export
     from effdet_deploy.exporters.delivery import precision_file_path
     from effdet_deploy.reports.delivered import render_export
 
     variant, weights, json_file = given["variant"], given["weights"], given["json_file"]
-    # Said before torch is imported, which takes seconds.
+    # This check comes before torch is imported, which takes seconds.
     if variant is None and weights in ("pretrained", "random"):
         raise UsageError(
             f"--weights {weights} needs a --variant.",
-            "Pass --variant d0, or --weights with a checkpoint that says what it is.",
+            "Pass --variant d0, or a checkpoint that records its variant.",
         )
     read = [Path(weights), *map(given.get, _READ)]
     made = console.with_sidecars(output, given["keep_onnx"])
@@ -67,7 +67,7 @@ def run(
     )
     console.require_distinct("--keep-onnx", given["keep_onnx"], output, *read)
     console.require_distinct("--timing-cache", given["timing_cache"], *made, Path(weights))
-    # The stored command has the user's order.
+    # The stored command keeps the user's order.
     options = export_options({name: given[name] for name in context.params if name in given})
     begun = time.monotonic()
     with console.stages() as stage:
@@ -77,7 +77,7 @@ def run(
 
 
 def export_options(given: Mapping[str, Any]) -> ExportOptions:
-    """Turn the command's parameters into checked options; raises UsageError."""
+    """Turn the command's parameters into validated options; raises UsageError."""
     precisions = [name for name in PRECISIONS if given[name]]
     if len(precisions) > 1:
         raise UsageError(
@@ -105,7 +105,7 @@ def export_options(given: Mapping[str, Any]) -> ExportOptions:
 
 
 def stored_command(given: Mapping[str, Any]) -> str:
-    """Return the command to store: base names only, OUTPUT left out."""
+    """Return the command to store in the artifact: base names only, without OUTPUT."""
     words = ["effdet-export"]
     defaults = vars(BuildOptions())
     for name, value in given.items():
@@ -120,8 +120,8 @@ def stored_command(given: Mapping[str, Any]) -> str:
         elif isinstance(value, Path):
             words += [word, value.name]
         else:
-            # Of an address its end: the rest may hold a key.
+            # Only the end of a URL is stored: the rest may hold a key.
             words += [word, base_name(str(value)) if name == "weights" else str(value)]
     said = shlex.join([*words, *(() if given["verify"] else ("--no-verify",))])
-    # A name in another encoding than UTF-8.
+    # A file name may be in another encoding than UTF-8.
     return said.encode("utf-8", "backslashreplace").decode()

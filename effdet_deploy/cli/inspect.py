@@ -1,4 +1,4 @@
-"""``effdet-deploy inspect``: what an exported model says about itself."""
+"""``effdet-deploy inspect``: show what an exported model says about itself."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The engines that run exported models, behind one registry.
 
-Each row of :data:`BACKENDS` names a module with a function
-``load(path, *, device, threads, trust) -> Runtime``; it is imported only when chosen.
+A row of :data:`BACKENDS` names a module with a function
+``load(path, *, device, threads, trust) -> Runtime``; the module is imported only when chosen.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from effdet_deploy.runtimes.adapter import Runtime
 
 _THREADS_PER_CPU = 32
-"""Ten thousand threads starve a machine for minutes before the first picture is done."""
+"""Far too many threads, such as ten thousand, would stall a machine for minutes."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to run a kind of file: the package it needs, and the extra that brings it."""
+    """A runtime for one kind of file: the package it needs, and the extra that installs it."""
 
     name: str
     content: Content
@@ -42,13 +42,13 @@ class Backend:
 
     @property
     def module(self) -> str:
-        """The module that runs it, in this folder."""
+        """The name of the module in this folder that implements it."""
         return f"{__name__}.{self.file or self.name}"
 
 
 BACKENDS = {
     each.name: each
-    # Of several backends for one content, "auto" chooses the first.
+    # Where several backends run one kind of file, "auto" chooses the first.
     for each in (
         Backend("onnxruntime", "onnx", "onnxruntime"),
         Backend("openvino", "onnx", "openvino", "openvino"),
@@ -71,17 +71,17 @@ def load_runtime(
     Args:
         path: an exported model; the content must be what its suffix says.
         backend: a name in :data:`BACKENDS`, or ``"auto"`` to go by the suffix.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. A device that is named is used or
-            refused; ``"auto"`` takes the GPU where the engine has one.
-        threads: CPU threads; None lets the engine choose.
-        trust: load native code that has no sidecar to be checked against.
-        allow_saturation: load an INT8 file that this processor adds up wrongly.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. A named device is used, or an
+            error if it is missing; ``"auto"`` takes a GPU if the backend can use one.
+        threads: CPU threads; None lets the runtime choose.
+        trust: load native code even if no sidecar is there to verify it.
+        allow_saturation: load an INT8 file even if its sums can overflow on this processor.
 
     Raises:
-        UnknownNameError: no such backend, suffix or device.
-        UsageError: no thread, or many times more than there are processors.
-        ModelFileError: the file is unreadable, or holds something else than its name says.
-        MissingError: the engine's package, the device or an instruction is not there.
+        UnknownNameError: the backend, suffix or device is unknown.
+        UsageError: ``threads`` is below 1, or far above the number of processors.
+        ModelFileError: the file is unreadable, or its content does not match its suffix.
+        MissingError: a package, the device or a processor instruction is missing.
     """
     path = Path(path)
     require_model_file(path)
@@ -98,7 +98,7 @@ def load_runtime(
     module = import_backend(path, backend)
     runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
     if content != "tensorrt":
-        # An engine is native code, and its adapter refuses one that was changed.
+        # A changed engine is refused by its adapter, because it is native code.
         warn_if_changed(path)
     if not allow_saturation:
         try:
@@ -110,12 +110,12 @@ def load_runtime(
 
 
 def import_backend(path: Path, backend: str = "auto") -> ModuleType:
-    """Import the engine that runs the kind of file that ``path`` names; the file is not read.
+    """Import the backend for the kind of file that ``path`` names; the file is not read.
 
     Raises:
-        UnknownNameError: no such backend or suffix.
-        MissingPackageError: the engine's package is not installed.
-        DeviceError: it is installed and cannot be loaded.
+        UnknownNameError: the backend or suffix is unknown.
+        MissingPackageError: the backend's package is not installed.
+        DeviceError: the package is installed but cannot be loaded.
     """
     chosen = _chosen(path, backend)
     try:
@@ -125,7 +125,7 @@ def import_backend(path: Path, backend: str = "auto") -> ModuleType:
 
 
 def _chosen(path: Path, backend: str) -> Backend:
-    """Return the named backend, or the one for what the suffix of ``path`` says."""
+    """Return the named backend, or for ``auto`` the one that fits the suffix of ``path``."""
     if backend in BACKENDS:
         return BACKENDS[backend]
     if backend != "auto":

@@ -1,4 +1,4 @@
-"""What an engine raises, as an error of ours: one sentence of cause and one of remedy."""
+"""Translation of an engine's exceptions into our errors, with a cause and a remedy."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OUT_OF_MEMORY = re.compile(
     r"|smaller than requested bytes",
     re.IGNORECASE,
 )
-"""What engines say where memory was too small; an illegal access to it is another matter."""
+"""Words in which engines report too little memory; illegal accesses to memory do not match."""
 LONGEST = 300
-"""Characters of an engine's own words that a message repeats."""
+"""The most characters of an engine's own message that ours repeats."""
 
 
 @contextlib.contextmanager
@@ -32,13 +32,13 @@ def translated(
     raised: tuple[type[Exception], ...],
     explain: Callable[[str], EffdetDeployError],
 ) -> Iterator[None]:
-    """Raise what an engine raises inside the block as an error of ours.
+    """Raise an exception of an engine inside the block as an error of ours.
 
     Args:
         path: the model.
-        doing: what is done with it, ``loaded`` or ``run``.
-        raised: the exceptions that the engine fails with.
-        explain: returns the error for what the engine said.
+        doing: what happens to the model, ``loaded`` or ``run``.
+        raised: the exceptions that the engine raises.
+        explain: returns the error for the engine's message.
 
     Raises:
         ResourceError: memory ran out.
@@ -47,18 +47,18 @@ def translated(
     try:
         yield
     except failures as error:
-        # A path may read like an error: "out of memory.onnx".
+        # A path may look like an error message: "out of memory.onnx".
         text = str(error).replace(str(path), "")
         if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(text):
             raise ResourceError(
                 f"The memory ran out while '{path.name}' was {doing}.",
-                "Use a smaller batch or a smaller --image-size, or free some memory.",
+                "Use a smaller batch or a smaller --image-size, or close other programs.",
             ) from error
         raise explain(str(error)) from error
 
 
 def failed_run(engine: str, path: Path, said: str) -> ModelFileError:
-    """Return the error for a model that was loaded and could not be run."""
+    """Return the error for a model that was loaded but could not be run."""
     return ModelFileError(
         f"{engine} failed while running '{path.name}': {said}.",
         "Export the model again; if that does not help, report it with the model.",
@@ -66,7 +66,7 @@ def failed_run(engine: str, path: Path, said: str) -> ModelFileError:
 
 
 def last_line(text: str, beside: str = r"$^") -> str:
-    """Return the last line of ``text``, which holds the reason; lines with ``beside`` do not."""
+    """Return the last line of ``text`` that does not match ``beside``: it holds the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not re.search(beside, line)]
     return (telling or lines or ["no reason given"])[-1][:LONGEST].rstrip(".")

@@ -1,4 +1,4 @@
-"""What NVIDIA GPUs there are, asked of the driver alone: no CUDA toolkit, no package."""
+"""The NVIDIA GPUs of this machine, as the driver alone lists them: no CUDA toolkit is needed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _started_driver() -> ctypes.CDLL | None:
 
 
 def list_gpus() -> tuple[Gpu, ...]:
-    """Return the visible GPUs in CUDA's order; none where there is no driver."""
+    """Return the visible GPUs in CUDA's order; an empty tuple without a driver."""
     driver, count = _started_driver(), ctypes.c_int()
     if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)):
         return ()
@@ -49,7 +49,7 @@ def list_gpus() -> tuple[Gpu, ...]:
 
 
 def free_memory(index: int = 0) -> int:
-    """Return the free memory of a GPU in bytes, as the driver says; 0 without one."""
+    """Return the free memory of a GPU in bytes, as the driver reports it; 0 without a driver."""
     driver = _started_driver()
     if driver is None:
         return 0

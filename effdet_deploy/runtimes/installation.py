@@ -1,7 +1,7 @@
-"""What is installed here, which devices there are, and what is missing for what.
+"""The packages and devices of this machine, and what is missing for which task.
 
-Nothing is installed, and no engine but ONNX Runtime is imported. What each extra brings is read
-from the metadata of the installed distribution, where ``pyproject.toml`` has put it.
+Nothing is installed, and no engine but ONNX Runtime is imported. The packages of an extra are read
+from the metadata of the installed distribution, which come from ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PURPOSES = {
     "tensorrt": "build TensorRT engines",
     "tensorrt-rtx": "try NVIDIA's builder without a GPU",
 }
-"""What the base install and each extra are for; extras of developers are left out."""
+"""What the base install and the extras are for; extras for developers are left out."""
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:.*extra == ['\"]([\w-]+)['\"])?")
 _SERVES_AS_WELL = {"onnxruntime": "onnxruntime-gpu", "cuda-python": "pycuda"}
 _NOT_INSTALLED = (
-    "effdet-deploy runs from its source and is not installed, so its extras are unknown.",
+    "effdet-deploy runs from its source tree and is not installed, so its extras are unknown.",
     "Install it: pip install effdet-deploy.",
 )
 _TWO_RUNTIMES = (
@@ -40,13 +40,13 @@ _TWO_RUNTIMES = (
     "Keep one: pip uninstall onnxruntime onnxruntime-gpu; then pip install the one you want.",
 )
 _GPU_SWAP = (
-    "There is an NVIDIA GPU, and this onnxruntime has no CUDA provider.",
-    "To use it: pip uninstall onnxruntime; pip install onnxruntime-gpu.",
+    "There is an NVIDIA GPU, but this onnxruntime has no CUDA provider.",
+    "To use the GPU: pip uninstall onnxruntime; pip install onnxruntime-gpu.",
 )
 
 
 def examine() -> dict[str, Any]:
-    """Return what this machine has, as a document for JSON."""
+    """Return what this machine has and lacks, as a document for JSON."""
     gpus = [each.name for each in list_gpus()]
     providers = onnxruntime_providers()
     packages = packages_by_extra()
@@ -73,7 +73,7 @@ def examine() -> dict[str, Any]:
 
 
 def packages_by_extra() -> dict[str, list[str]]:
-    """Return the distributions that each extra brings, and under ``""`` those of the base."""
+    """Return the packages of every extra, and under ``""`` those of the base install."""
     try:
         requirements = importlib.metadata.requires(_DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
@@ -111,7 +111,7 @@ def _examine(extra: str, packages: list[str]) -> dict[str, Any]:
     missing = [name for name, version in found.items() if not version]
     wanted = f"'{_DISTRIBUTION}[{extra}]'" if extra else _DISTRIBUTION
     if "tensorrt" in packages and "tensorrt" not in missing:
-        # A TensorRT that came with the system, as on a Jetson, must not be joined by another.
+        # A TensorRT that came with the system, as on a Jetson, must not be mixed with another.
         wanted = " ".join(missing) or wanted
     return {
         "purpose": PURPOSES[extra],

@@ -1,8 +1,8 @@
-"""Which instructions an INT8 file needs, and which an engine may use on this processor.
+"""The processor instructions that an INT8 file needs, and those that this processor has.
 
-x86 processors multiply uint8 by int8 with VNNI, which adds up in 32 bits, or without it with
-``pmaddubsw``, which adds two products in 16 bits and saturates. What saturates is wrong without a
-word, so a file whose weights allow it is refused where VNNI is missing.
+x86 processors multiply uint8 by int8 either with VNNI, which adds in 32 bits, or with
+``pmaddubsw``, which adds two products in 16 bits and saturates. A saturated sum is silently wrong,
+so a file whose weights allow it is refused where VNNI is missing.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _SETS = (
     ("AVX2", ("avx2",)),
     ("SSE4.1", ("sse4_1",)),
 )
-"""The instruction sets that INT8 kernels are written for, best first, by Linux's flags."""
+"""Instruction sets that INT8 kernels are written for, best first, with their flags in Linux."""
 _NAMES = tuple(name for name, _ in _SETS)
 _WITH_VNNI = _NAMES[:3]
 _UNKNOWN = "an unknown instruction set"
 ONEDNN_SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""The variables that limit oneDNN, which OpenVINO computes with; the first that is set counts."""
+"""Variables that limit oneDNN, with which OpenVINO computes; the first that is set counts."""
 _ONEDNN_LEAVES = {
     "SSE41": _NAMES[5:],
     "AVX": _NAMES[5:],
@@ -54,16 +54,16 @@ _ONEDNN_LEAVES = {
     "AVX512_CORE_BF16": (_NAMES[1], *_NAMES[3:]),
     "AVX512_CORE_FP16": (_NAMES[1], *_NAMES[3:]),
 }
-"""The sets that each limit leaves; one that is not listed leaves all."""
+"""The sets that a limit leaves; an unlisted limit leaves all of them."""
 
 
 def instruction_set(
     backend: str, proc: Path = Path("/proc"), environment: Mapping[str, str] = os.environ
 ) -> str:
-    """Name the best instruction set that ``backend`` may use for INT8 on this processor.
+    """Name the best instruction set that ``backend`` can use for INT8 on this processor.
 
-    It says nothing of the set for another processor than x86's, none of which adds in 16 bits:
-    then it is the processor's kind. Only Linux says what an x86 processor has.
+    For processors other than x86, none of which adds in 16 bits, the result is the processor's
+    kind. Only Linux tells what an x86 processor has.
     """
     if platform.machine().lower() not in _X86:
         return platform.machine()
@@ -83,24 +83,24 @@ def instruction_set(
 
 
 def describe_kernels(backend: str) -> str:
-    """Name an engine of a CPU with its version and the instruction set of its INT8 kernels."""
+    """Name a CPU backend with its version and the instruction set of its INT8 kernels."""
     names = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
     version = importlib.import_module(backend).__version__.partition("-")[0]
     return f"{names[backend]} {version}, {instruction_set(backend)}"
 
 
 def is_exact(instructions: str) -> bool:
-    """Tell whether INT8 products are added in 32 bits with this set of :func:`instruction_set`.
+    """Return whether INT8 products are added in 32 bits with a set of :func:`instruction_set`.
 
-    What is not known of an x86 processor is not claimed.
+    An unknown x86 processor counts as not exact.
     """
     return instructions in _WITH_VNNI or instructions not in (*_NAMES, _UNKNOWN)
 
 
 def may_saturate(precision: PrecisionSpec, backend: str) -> bool:
-    """Tell whether ``backend`` may add products of such a file in 16 bits on some processor.
+    """Return whether ``backend`` may add products of such a file in 16 bits on some processor.
 
-    ONNX Runtime computes what is laid out for another engine in float, as it is written.
+    ONNX Runtime computes a file that is laid out for another engine in float.
     """
     if precision.kind != "int8" or precision.int8_range == "portable":
         return False
@@ -112,8 +112,9 @@ def may_saturate(precision: PrecisionSpec, backend: str) -> bool:
 def pair_bound(weights: NDArray[np.int8]) -> int:
     """Return the largest absolute sum of two products with uint8 that a layer can form.
 
-    Any two weights of an output channel are taken as a pair, whichever a kernel adds. A layer of
-    one input channel, as a depthwise convolution is, is not added in pairs: one product is all.
+    Any two weights of an output channel count as a pair, because kernels pair them differently. A
+    layer with one input channel, such as a depthwise convolution, is not added in pairs: the bound
+    is then one product.
 
     Args:
         weights: ``[out, in/groups, taps]``.
@@ -127,10 +128,10 @@ def pair_bound(weights: NDArray[np.int8]) -> int:
 
 
 def saturating_layers(path: Path) -> dict[str, int]:
-    """Return the INT8 layers of an ONNX file whose sums of two products can leave 16 bits.
+    """Return the INT8 layers of an ONNX file in which a sum of two products can exceed 16 bits.
 
     Returns:
-        The largest such sum by the layer's name, largest first.
+        The largest such sum by the layer's name, largest sum first.
     """
     bounds = {name: pair_bound(weights) for name, weights in read_int8_weights(path).items()}
     over = {name: bound for name, bound in bounds.items() if bound > _LARGEST_SUM}
@@ -141,7 +142,7 @@ def require_exact_sums(path: Path, runtime: Runtime) -> None:
     """Check that no layer of a loaded model saturates where it runs.
 
     Raises:
-        DeviceError: one can; it is named.
+        DeviceError: a layer can saturate; the message names it.
     """
     backend, precision = runtime.backend, runtime.spec.precision
     here = instruction_set(backend)
@@ -152,19 +153,19 @@ def require_exact_sums(path: Path, runtime: Runtime) -> None:
         return
     name, largest = next(iter(over.items()))
     raise DeviceError(
-        f"'{path.name}' needs a processor with VNNI, and {backend} has {here} here: {len(over)} "
-        f"of its INT8 layers can saturate, first of all '{name}', where two products add up to "
-        f"{largest} in 16 bits that hold {_LARGEST_SUM}.",
+        f"'{path.name}' needs a processor with VNNI, but {backend} has {here} here: {len(over)} of "
+        f"its INT8 layers can overflow. The worst is '{name}', where two products add up to "
+        f"{largest}, more than the {_LARGEST_SUM} that 16 bits hold.",
         "Export it with --int8-range portable, which is right on every x86 processor; or pass "
-        "--allow-saturation to see what it gives.",
+        "--allow-saturation to see the wrong results.",
     )
 
 
 def describe_int8(path: Path, precision: PrecisionSpec) -> dict[str, Any]:
-    """Return what an INT8 file needs of a CPU, and whether its own engine is right on this one.
+    """Return what an INT8 file needs of a CPU, and whether its engine is right on this one.
 
     Raises:
-        ModelFileError: not an ONNX file, truncated or damaged.
+        ModelFileError: the file is not an ONNX file, or is truncated or damaged.
     """
     engine = "openvino" if precision.target == "openvino" else "onnxruntime"
     layers = saturating_layers(path) if may_saturate(precision, engine) else {}

@@ -1,4 +1,4 @@
-"""Running TorchScript archives with torch. The only runtime that needs torch."""
+"""Running TorchScript archives with torch; no other runtime needs torch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TorchScriptRuntime:  # noqa: ARG001
     """Load a TorchScript archive; see :func:`effdet_deploy.runtimes.load_runtime`.
 
-    ``threads`` is torch's own setting and holds for the whole process.
+    ``threads`` sets torch's own number of threads for the whole process.
     """
     spec = read_spec(path, "torchscript")
     place = _device(device)
@@ -79,7 +79,7 @@ class TorchScriptRuntime:
 
     @property
     def precision(self) -> str:
-        """What is computed in: the archive's own precision."""
+        """The precision of the computation: the archive's own."""
         return self.spec.precision.kind
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
@@ -103,7 +103,7 @@ class TorchScriptRuntime:
             torch.inference_mode(),
         ):
             start = time.perf_counter()
-            # Torch warns of arrays that cannot be written to, and writes to none.
+            # Torch warns about read-only arrays, although it only reads them.
             pixels = np.require(checked[INPUT_NAME], requirements="W")
             image = torch.from_numpy(pixels).to(self._place)
             self._synchronize()
@@ -117,7 +117,7 @@ class TorchScriptRuntime:
         names = [each.name for each in self.outputs]
         if len(names) != len(arrays):
             raise ModelFileError(
-                f"'{path.name}' gives {len(arrays)} outputs where its spec names {len(names)}.",
+                f"'{path.name}' gives {len(arrays)} outputs, but its spec names {len(names)}.",
                 "Export the model again; its spec belongs to another file.",
             )
         outputs = dict(zip(names, arrays, strict=True))

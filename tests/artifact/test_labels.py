@@ -160,10 +160,10 @@ def test_yolos_data_file_names_the_outputs_as_they_are_numbered(tmp_path, names)
     [
         ("names: {1: cat, 2: dog}", r"numbered \[1, 2\]"),
         ("names: {a: cat}", "an id is 'a'"),
-        ("nc: 3\nnames: [cat]", "nc is 3, and it has 1 names"),
+        ("nc: 3\nnames: [cat]", "nc is 3, but it has 1 names"),
         ("train: here", "has no 'names'"),
         ("names: {", "expected"),
-        ("names: [[a]]", "no list of text"),
+        ("names: [[a]]", "not a list of text"),
         ("- a", "indices"),
     ],
 )
@@ -232,7 +232,7 @@ def test_names_without_ids_are_in_the_order_of_the_outputs_and_as_many(tmp_path)
     labels = read_labels(written(tmp_path, "labels.json", ["a", "b"]))
     with pytest.raises(DataError, match="2 labels for a model of 3 classes"):
         labels.classes(3)
-    with pytest.raises(UsageError, match="labels that have ids"):
+    with pytest.raises(UsageError, match="labels with ids"):
         labels.classes(2, "id")
 
 

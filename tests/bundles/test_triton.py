@@ -204,7 +204,7 @@ def test_engines_that_triton_could_not_load_are_refused(write_engine, tmp_path, 
             bundle("triton", write_engine(None, backend, traits), tmp_path / "models")
     engine = write_engine()
     engine.write_bytes(b"ptrt" + bytes(61))
-    with pytest.raises(ModelFileError, match="not the one that its sidecar is about"):
+    with pytest.raises(ModelFileError, match="not the one that its sidecar describes"):
         bundle("triton", engine, tmp_path / "models")
     engine.with_name("tiny.engine.json").unlink()
     with pytest.raises(ModelFileError, match="carries no effdet-deploy spec"):

@@ -28,7 +28,7 @@ def test_a_report_does_not_replace_the_sidecar_of_an_engine(model, tmp_path, cap
     output = tmp_path / "tiny.engine"
     said = refused(capsys, ["build", model, output, "--json", sidecar_path(output)])
     assert "--json would replace" in said
-    assert "tiny.engine.json', which this command reads or makes" in said
+    assert "tiny.engine.json', which this command reads or writes" in said
 
 
 def test_a_timing_cache_does_not_replace_the_model(model, tmp_path, capsys):

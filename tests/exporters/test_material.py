@@ -98,7 +98,7 @@ def test_a_budget_is_held_over_the_categories_that_the_model_has(annotations, tm
 
 
 def test_a_class_map_without_a_set_is_refused():
-    with pytest.raises(UsageError, match="--class-map joins"):
+    with pytest.raises(UsageError, match="--class-map only works"):
         ExportOptions(class_map="by-name")
     with pytest.raises(UsageError, match="--labels-by reads the ids of --labels, which"):
         ExportOptions(labels_by="rank")

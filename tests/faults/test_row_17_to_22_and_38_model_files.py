@@ -175,7 +175,7 @@ def test_row_21_one_flipped_bit_in_external_data_is_refused(tmp_path):
     content = bytearray(data.read_bytes())
     content[17] ^= 1
     data.write_bytes(content)
-    assert "another content" in refusal(path).cause
+    assert "has changed since the export" in refusal(path).cause
 
 
 def changed(tmp_path, change):

@@ -1,1 +1,1 @@
-"""Running TensorRT engines, of 10.x, 11.x and TensorRT-RTX."""
+"""Running engines of TensorRT 10.x, 11.x and TensorRT-RTX."""

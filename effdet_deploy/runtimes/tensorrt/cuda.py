@@ -1,6 +1,6 @@
-"""The little of CUDA that running an engine takes: memory, one stream, a graph of recorded work.
+"""The parts of CUDA that running an engine needs: memory, a stream, graphs of recorded work.
 
-Two packages offer it, cuda-python and pycuda; the first that is installed serves.
+Either cuda-python or pycuda provides them; the first one that is installed is used.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 def require_cuda() -> None:
-    """Check that a module for CUDA's memory is installed, before there is anything to run.
+    """Check that cuda-python or pycuda is installed, before anything is run.
 
     Raises:
-        MissingPackageError: neither cuda-python nor pycuda is.
+        MissingPackageError: neither of them is installed.
     """
     for name in ("cuda.bindings", "pycuda"):
-        # Looking for a part of an absent package is an error of its own.
+        # find_spec raises for a part of an absent package.
         with contextlib.suppress(ImportError):
             if importlib.util.find_spec(name) is not None:
                 return
@@ -36,7 +36,7 @@ def require_cuda() -> None:
 
 
 def open_cuda(index: int) -> Cuda:
-    """Return device ``index`` through cuda-python, or through pycuda where only that is installed.
+    """Open device ``index`` with cuda-python, or with pycuda if only that is installed.
 
     Raises:
         MissingPackageError: neither is installed.
@@ -63,7 +63,7 @@ def _failure(doing: str, code: str) -> EffdetDeployError:
 
 
 def _check(doing: str, answer: tuple[Any, ...]) -> Any:
-    """Return the value of a call of cuda-python, whose first part is the error code."""
+    """Return the value of a cuda-python call, whose first result is the error code."""
     code, *values = answer
     if int(code) != 0:
         raise _failure(doing, str(getattr(code, "name", code)))
@@ -77,22 +77,22 @@ class CudaPython:
     ResourceError when memory runs out and DeviceError when CUDA fails otherwise.
 
     Args:
-        runtime: the module.
-        index: of the device.
+        runtime: the module ``cuda.bindings.runtime``.
+        index: the number of the device.
     """
 
     def __init__(self, runtime: Any, index: int) -> None:
         self._cuda = runtime
         self._index = index
         self.recorder = Recorder(runtime)
-        # Events are Python objects there: they are kept, and known by their addresses.
+        # Events are Python objects in cuda-python: they are kept here by their addresses.
         self._events: dict[int, Any] = {}
         with self.current():
             pass
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the device current in the calling thread; every other call is made inside."""
+        """Make the device current in the calling thread; all other calls need this."""
         _check("choosing the device", self._cuda.cudaSetDevice(self._index))
         yield
 
@@ -101,7 +101,7 @@ class CudaPython:
         return int(_check(f"allocating {size} bytes", self._cuda.cudaMalloc(size)))
 
     def free(self, address: int) -> None:
-        """Free what :meth:`allocate` gave."""
+        """Free memory of :meth:`allocate`."""
         _check("freeing memory", self._cuda.cudaFree(address))
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
@@ -111,11 +111,11 @@ class CudaPython:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
-        """Free what :meth:`allocate_pinned` gave; the array must not be used afterwards."""
+        """Free an array of :meth:`allocate_pinned`, which must not be used afterwards."""
         _check("freeing host memory", self._cuda.cudaFreeHost(array.ctypes.data))
 
     def create_stream(self) -> int:
-        """Return a stream of its own: the default one cannot be recorded."""
+        """Create a stream; CUDA's default stream cannot be recorded."""
         flags = self._cuda.cudaStreamNonBlocking
         return int(_check("creating a stream", self._cuda.cudaStreamCreateWithFlags(flags)))
 
@@ -140,14 +140,14 @@ class CudaPython:
         _check("waiting for the GPU", self._cuda.cudaStreamSynchronize(stream))
 
     def record_event(self, stream: int) -> int:
-        """Return an event that passes when everything queued so far on ``stream`` is done."""
+        """Return an event that completes when everything queued so far on ``stream`` is done."""
         event = _check("creating an event", self._cuda.cudaEventCreate())
         self._events[int(event)] = event
         _check("recording an event", self._cuda.cudaEventRecord(event, stream))
         return int(event)
 
     def seconds_between(self, first: int, second: int) -> float:
-        """Return the seconds that the device took between two events that have passed."""
+        """Return the seconds that passed on the device between two completed events."""
         answer = self._cuda.cudaEventElapsedTime(self._events[first], self._events[second])
         return float(_check("reading an event", answer)) / 1e3
 
@@ -161,12 +161,12 @@ class Recorder:
 
     def __init__(self, runtime: Any) -> None:
         self._cuda = runtime
-        # Graphs are Python objects there: they are kept, and known by their addresses.
+        # Graphs are Python objects in cuda-python: they are kept here by their addresses.
         self._graphs: dict[int, Any] = {}
 
     def begin(self, stream: int) -> None:
-        """Record what is queued from here on instead of doing it."""
-        # Thread-local: other threads may allocate meanwhile.
+        """Record the work that is queued from here on instead of doing it."""
+        # Thread-local mode lets other threads allocate memory meanwhile.
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         _check("recording a graph", self._cuda.cudaStreamBeginCapture(stream, mode))
 
@@ -190,13 +190,13 @@ class Recorder:
 
 
 class _PyCuda:
-    """The same through ``pycuda.driver``, whose objects are kept and known by their addresses.
+    """The same as :class:`CudaPython` with ``pycuda.driver``; it cannot record graphs.
 
-    It cannot record.
+    Objects of pycuda are kept here by their addresses.
 
     Args:
-        driver: the module.
-        index: of the device.
+        driver: the module ``pycuda.driver``.
+        index: the number of the device.
     """
 
     recorder = None
@@ -242,7 +242,7 @@ class _PyCuda:
         return array
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
-        """Do nothing: the memory goes when its last array does."""
+        """Do nothing: the memory is freed with the last array that uses it."""
 
     def create_stream(self) -> int:
         stream = self._driver.Stream()

@@ -1,4 +1,4 @@
-"""Running TensorRT engines, of 10.x, 11.x and TensorRT-RTX, on an NVIDIA GPU."""
+"""Running engines of TensorRT 10.x, 11.x and TensorRT-RTX on an NVIDIA GPU."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> Tensor
 
 
 def open_engine(path: Path, spec: DetectorSpec, device: str = "auto") -> TensorRtRuntime:
-    """Load an engine that was built just now and has no sidecar yet."""
+    """Load an engine that was just built and has no sidecar yet."""
     return _open(path, path.read_bytes(), spec, device)
 
 
@@ -82,12 +82,12 @@ def _open(path: Path, plan: bytes, spec: DetectorSpec | None, device: str) -> Te
     with cuda.current():
         runtime: tensorrt.Runtime | None = None
         engine: tensorrt.ICudaEngine | None = None
-        # A factory that returns nullptr is a TypeError.
+        # The bindings raise TypeError where a C++ factory returns nullptr.
         with contextlib.suppress(TypeError, RuntimeError):
             runtime = trt.Runtime(log.logger)
         if runtime is not None:
             register_plugins(trt, log)
-            # A version-compatible plan brings the code of its own runtime.
+            # A version-compatible plan contains the code of its own runtime.
             brings_code = built is not None and "version-compatible" in built.traits
             runtime.engine_host_code_allowed = brings_code
             engine = runtime.deserialize_cuda_engine(plan)
@@ -100,10 +100,10 @@ def _open(path: Path, plan: bytes, spec: DetectorSpec | None, device: str) -> Te
 
 
 def _device_index(device: str, count: int) -> int:
-    """Return which of ``count`` GPUs ``device`` names; engines run nowhere else."""
+    """Return the number of the GPU that ``device`` names; engines run on GPUs only."""
     if device == "cpu":
         raise DeviceError(
-            "A TensorRT engine runs on an NVIDIA GPU only, and --device cpu was asked for.",
+            "A TensorRT engine runs only on an NVIDIA GPU, but --device cpu was given.",
             "Run the ONNX file it was built from on the CPU.",
         )
     match = _DEVICE.fullmatch(device)
@@ -112,7 +112,7 @@ def _device_index(device: str, count: int) -> int:
     index = int(match.group(1) or 0)
     if index >= count:
         raise DeviceError(
-            f"The device '{device}' was asked for, and the NVIDIA driver reports {count} GPUs.",
+            f"The device '{device}' was asked for, but the NVIDIA driver reports {count} GPUs.",
             "Run 'effdet-deploy doctor', or run the ONNX file on the CPU.",
         )
     return index
@@ -121,16 +121,17 @@ def _device_index(device: str, count: int) -> int:
 class TensorRtRuntime:
     """A loaded engine; see :class:`effdet_deploy.runtimes.adapter.Runtime`.
 
-    Runs may come from several threads: each takes a context that no other is using, or a new one.
+    Several threads may run it at once: each takes a context that no other thread is using, or a
+    new one.
 
     Args:
-        name: of the file, for messages.
-        trt: the module.
-        engine: deserialized.
-        spec: what the engine says about itself; None asks its tensors.
+        name: the file's name, for messages.
+        trt: the module ``tensorrt`` or the one of TensorRT-RTX.
+        engine: the deserialized engine.
+        spec: the engine's spec; None derives one from its tensors.
         cuda: the device.
-        index: of the device.
-        log: that TensorRT writes to.
+        index: the number of the device.
+        log: the logger that TensorRT writes to.
     """
 
     def __init__(
@@ -158,12 +159,12 @@ class TensorRtRuntime:
         self._lock = threading.Lock()
         self._idle: list[ExecutionContext] = []
         with cuda.current():
-            # The first context shows now, and not at the first run, whether the memory suffices.
+            # The first context is made now, so that too little memory shows before the first run.
             self._idle.append(self._new_context(engine))
 
     @property
     def precision(self) -> str:
-        """What is computed in: what the graph was typed with."""
+        """The precision of the computation: the graph's own."""
         return self.spec.precision.kind
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
@@ -177,7 +178,7 @@ class TensorRtRuntime:
             return context.run_timed(checked)
 
     def close(self) -> None:
-        """Release the engine; runs that are under way finish, and free what is theirs."""
+        """Release the engine; runs that are under way finish first."""
         with self._lock:
             idle, self._idle, self._engine = self._idle, [], None
         if idle:
@@ -189,7 +190,7 @@ class TensorRtRuntime:
     def _ready(
         self, feeds: Mapping[str, NDArray[Any]]
     ) -> Iterator[tuple[ExecutionContext, Tensors]]:
-        """Yield an execution context that no other run has, and the feeds that it takes."""
+        """Yield an execution context that no other run uses, and the checked feeds."""
         with self._lock:
             engine = self._engine
             if engine is None:
@@ -202,8 +203,8 @@ class TensorRtRuntime:
             try:
                 yield context, checked
             except BaseException:
-                # After a failure nothing is known about its stream and buffers, and freeing them
-                # may fail as well: what failed first says why.
+                # After a failure the state of its stream and buffers is unknown, and freeing them
+                # may fail too: the first error is the one to report.
                 with contextlib.suppress(EffdetDeployError):
                     context.close()
                 raise
@@ -222,7 +223,7 @@ def _tensor_info(trt: Any, engine: tensorrt.ICudaEngine, name: str) -> TensorInf
     """Describe a tensor of the engine.
 
     Raises:
-        ModelFileError: it is of a type that numpy lacks, such as BF16 or FP8.
+        ModelFileError: numpy lacks its type, such as BF16 or FP8.
     """
     shape = tuple(None if side < 0 else int(side) for side in engine.get_tensor_shape(name))
     kind = engine.get_tensor_dtype(name)
@@ -231,7 +232,7 @@ def _tensor_info(trt: Any, engine: tensorrt.ICudaEngine, name: str) -> TensorInf
     except TypeError as error:
         raise ModelFileError(
             f"The engine's tensor '{name}' is {kind}, which numpy cannot hold.",
-            "Build the engine from an ONNX file of effdet-deploy, whose ends are float32 or whole.",
+            "Build the engine from an ONNX file that effdet-deploy exported.",
         ) from error
     return TensorInfo(name, dtype, shape)
 
@@ -241,7 +242,7 @@ def _check_against_spec(runtime: TensorRtRuntime, profile: list[tuple[int, ...]]
     spec = runtime.spec
     name = NAMES.get(runtime.backend, runtime.backend)
     wanted = [spec.input.shape(size) for size in (spec.batch.minimum, spec.batch.maximum)]
-    # A network without an open side has no profile of its own.
+    # A network without an open dimension has no profile of its own.
     found = [profile[0], profile[-1]] if profile else wanted
     missing = set(spec.output.names) - {each.name for each in runtime.outputs}
     open_sides = [each for each in runtime.outputs if None in each.shape[1:]]
@@ -250,6 +251,6 @@ def _check_against_spec(runtime: TensorRtRuntime, profile: list[tuple[int, ...]]
         ranges = " to ".join(map(str, found)), " to ".join(map(str, wanted))
         raise ModelFileError(
             f"The {name} engine does not fit its spec: it has {have} with the profile {ranges[0]}, "
-            f"and the spec says {ranges[1]} in and {', '.join(spec.output.names)} out.",
+            f"but the spec says {ranges[1]} in and {', '.join(spec.output.names)} out.",
             "Build the engine again; its spec belongs to another file.",
         )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class _Buffer:
-    """A tensor's place on the device and its page-locked mirror, for the largest batch."""
+    """Device memory of a tensor and its page-locked host copy, for the largest batch."""
 
     def __init__(self, cuda: Cuda, info: TensorInfo, most: int) -> None:
         self.info = info
@@ -37,15 +37,15 @@ class _Buffer:
             raise
 
     def shape(self, batch: int) -> tuple[int, ...]:
-        """Return the tensor's shape for ``batch`` images; its other sides are fixed."""
+        """Return the tensor's shape for ``batch`` images; its other dimensions are fixed."""
         return (batch, *(side or 0 for side in self.info.shape[1:]))
 
     def size(self, batch: int) -> int:
-        """Return its bytes for ``batch`` images."""
+        """Return the tensor's size in bytes for ``batch`` images."""
         return math.prod(self.shape(batch)) * self.info.dtype.itemsize
 
     def array(self, batch: int) -> NDArray[Any]:
-        """Return the host mirror for ``batch`` images; a view."""
+        """Return the host copy for ``batch`` images, as a view."""
         return self.host[: self.size(batch)].view(self.info.dtype).reshape(self.shape(batch))
 
     def free(self, cuda: Cuda) -> None:
@@ -56,18 +56,18 @@ class _Buffer:
 
 
 class ExecutionContext:
-    """An execution context of an engine; not for two threads at once.
+    """An execution context of an engine; only one thread may use it at a time.
 
     Args:
-        engine: deserialized.
-        cuda: the device, current in the calling thread.
-        log: of the engine's runtime.
-        inputs: the engine's inputs; None marks the batch.
-        outputs: its outputs.
-        most: the largest batch.
+        engine: the deserialized engine.
+        cuda: the device, which must be current in the calling thread.
+        log: the logger of the engine's runtime.
+        inputs: the engine's inputs; None in a shape marks the batch.
+        outputs: the engine's outputs.
+        most: the largest batch size.
 
     Raises:
-        ResourceError: the GPU has no memory for it.
+        ResourceError: the GPU has too little memory.
         ModelFileError: TensorRT refuses an address.
     """
 
@@ -84,7 +84,7 @@ class ExecutionContext:
         self._batch = 0
         self._graph = 0
         self._has_run = False
-        # A graph is a recording of one shape.
+        # A CUDA graph records one shape only.
         fixed = all(None not in each.shape for each in inputs)
         self._recorder = cuda.recorder if fixed else None
         with contextlib.ExitStack() as undo:
@@ -104,7 +104,7 @@ class ExecutionContext:
             self._cleanup = undo.pop_all()
 
     def run(self, feeds: Tensors) -> Tensors:
-        """Run on checked arrays; returns arrays of the caller's own.
+        """Run on checked arrays and return arrays that the caller owns.
 
         Raises:
             ModelFileError: TensorRT refuses to run; no output is returned.
@@ -115,15 +115,15 @@ class ExecutionContext:
         if self._recorder is not None and self._has_run:
             self._play(self._recorder, batch)
         else:
-            # TensorRT allocates and sets up in the first run, which a recording does not allow.
+            # TensorRT allocates memory in the first run, which a recording does not allow.
             self._queue(batch)
             self._has_run = True
-        # Until here the outputs are whatever the last run left.
+        # Before this, the outputs still hold the results of the last run.
         self._cuda.synchronize(self._stream)
         return self._results(batch)
 
     def run_timed(self, feeds: Tensors) -> TimedRun:
-        """Run as :meth:`run`, with events between the stages; the graph is not used."""
+        """Run as :meth:`run`, with events between the stages and without the CUDA graph."""
         batch = self._fill(feeds)
         cuda = self._cuda
         with contextlib.ExitStack() as events:
@@ -156,7 +156,7 @@ class ExecutionContext:
             np.copyto(buffer.array(batch), feeds[buffer.info.name])
         if batch == self._batch:
             return batch
-        # What is refused half-way is told anew next time.
+        # After a refusal the batch size is set again next time.
         self._batch = 0
         for buffer in self._inputs:
             if not self._context.set_input_shape(buffer.info.name, buffer.shape(batch)):
@@ -190,12 +190,12 @@ class ExecutionContext:
             self._cuda.copy_out(each.host, each.device, each.size(batch), self._stream)
 
     def _play(self, recorder: Recorder, batch: int) -> None:
-        """Launch the recording, which is made at the second run."""
+        """Launch the CUDA graph, which is recorded in the second run."""
         if not self._graph:
             try:
                 self._graph = self._record(recorder, batch)
             except EffdetDeployError:
-                # Not every engine can be recorded: NonMaxSuppression decides its sizes as it runs.
+                # Not every engine can be recorded: NonMaxSuppression has sizes known only at run.
                 self._recorder = None
                 self._log.errors.clear()
                 self._queue(batch)
@@ -207,7 +207,7 @@ class ExecutionContext:
         try:
             self._queue(batch)
         except EffdetDeployError:
-            # A stream must not stay in recording.
+            # The stream must not stay in recording mode.
             with contextlib.suppress(DeviceError):
                 recorder.destroy(recorder.end(self._stream))
             raise

@@ -1,4 +1,4 @@
-"""NVIDIA's Python modules, which go by different names, and the logger they are given."""
+"""Import of NVIDIA's Python modules, which have different names, and the logger for them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def import_library(backend: str) -> Any:
 
 @dataclass(frozen=True)
 class Log:
-    """TensorRT's logger, and the last errors and warnings it was given."""
+    """The last errors and warnings of TensorRT's logger."""
 
     logger: tensorrt.ILogger
     errors: list[str]
     warnings: list[str]
 
     def take_reason(self) -> str:
-        """Return the errors as one line, and forget them."""
+        """Return the errors as one line and clear them."""
         said = essence(self.errors)
         self.errors.clear()
         return said or "it gave no reason"
@@ -64,16 +64,16 @@ def create_log(trt: Any) -> Log:
 
 
 def register_plugins(trt: Any, log: Log) -> None:
-    """Make the plugins that come with TensorRT known to its parser and its runtime.
+    """Make TensorRT's own plugins known to its parser and runtime.
 
-    TensorRT-RTX has none. Where the library does not load, a model that needs a plugin is refused
-    with its node, and any other does without.
+    TensorRT-RTX has no plugins. If the plugin library does not load, a model that needs a plugin is
+    refused with the name of its node, and other models work.
     """
     if hasattr(trt, "init_libnvinfer_plugins"):
         trt.init_libnvinfer_plugins(log.logger, "")
 
 
 def essence(messages: list[str]) -> str:
-    """Return what TensorRT said as one line, without its C++ source positions."""
+    """Return TensorRT's messages as one line, without C++ source positions."""
     lines = (_POSITION.sub("", " ".join(each.split())) for each in messages)
     return "; ".join(line.strip().rstrip(".")[:400] for line in lines)

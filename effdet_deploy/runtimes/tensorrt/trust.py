@@ -1,6 +1,6 @@
-"""What is checked before an engine, which is native code, is deserialized.
+"""Checks before an engine, which is native code, is deserialized.
 
-And what can be said of one that comes without a sidecar and is trusted all the same.
+It also derives a spec for a trusted engine that has no sidecar.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ _PICTURE_RANK = 4
 
 
 def trusted_spec(path: Path, plan: bytes, *, trust: bool) -> DetectorSpec | None:
-    """Return the spec in the sidecar after checking that the sidecar is this plan's.
+    """Return the spec in the sidecar, after checking that the sidecar describes this plan.
 
     Returns:
-        None where there is no sidecar and ``trust`` says to go on.
+        The spec, or None if there is no sidecar and ``trust`` is true.
 
     Raises:
-        ModelFileError: the plan is not the one that the sidecar is about, or there is no sidecar
-            and no trust.
+        ModelFileError: the plan is not the one that the sidecar describes, or there is no sidecar
+            and ``trust`` is false.
     """
     sidecar = read_sidecar(path)
     if sidecar is None or sidecar.spec is None:
         if trust:
             return None
         raise ModelFileError(
-            f"The engine '{path}' has no sidecar '{sidecar_path(path).name}', and an engine is "
-            "native code that cannot be checked without it.",
+            f"The engine '{path}' has no sidecar '{sidecar_path(path).name}'; an engine is native "
+            "code, which cannot be verified without it.",
             "Put the sidecar beside it under that name, or pass --trust if you know where the "
             "engine comes from.",
         )
@@ -61,10 +61,10 @@ def trusted_spec(path: Path, plan: bytes, *, trust: bool) -> DetectorSpec | None
 
 
 def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> None:
-    """Check that an engine was built for this release of TensorRT and this kind of GPU.
+    """Check that an engine was built for this release of TensorRT and this model of GPU.
 
     Raises:
-        ModelFileError: it was built for another, or holds no weights.
+        ModelFileError: the engine was built for another release or GPU, or has no weights.
     """
     traits, name = built.traits, NAMES.get(built.backend, built.backend)
     rebuild = (
@@ -75,7 +75,7 @@ def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> N
     is_later = "version-compatible" in traits and here[:1] == there[:1] and here >= there
     if built.version != version and not is_later:
         raise ModelFileError(
-            f"'{path}' was built for {name} {built.version}, and this is {name} {version}.",
+            f"'{path}' was built for {name} {built.version}, but this is {name} {version}.",
             f"{rebuild}; or install that release.",
         )
     if "hardware-compatible=ampere+" in traits:
@@ -84,11 +84,11 @@ def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> N
         fits = gpu.compute_capability == built.compute_capability
     else:
         fits = (gpu.name, gpu.compute_capability) == (built.gpu, built.compute_capability)
-    # An engine of TensorRT-RTX is compiled for the GPU when it is loaded.
+    # TensorRT-RTX compiles an engine for the GPU only when it is loaded.
     if built.backend != "tensorrt-rtx" and built.gpu and not fits:
         raise ModelFileError(
             f"'{path}' was built for {built.gpu} (compute capability "
-            f"{built.compute_capability}), and this is {gpu}.",
+            f"{built.compute_capability}), but this is {gpu}.",
             f"{rebuild}.",
         )
     if built.is_stripped:
@@ -104,12 +104,12 @@ def spec_without_sidecar(
     outputs: Sequence[TensorInfo],
     profile: Sequence[tuple[int, ...]],
 ) -> DetectorSpec:
-    """Return what the tensors say of an engine that does the whole job, from uint8 to boxes.
+    """Derive the spec of an engine that takes uint8 pictures and gives boxes from its tensors.
 
-    Boxes are taken for xyxy. Nothing says which classes it knows, or how many: the spec names none.
+    The boxes are taken to be xyxy. The tensors do not tell the classes, so the spec has no classes.
 
     Raises:
-        ModelFileError: it is another kind of engine, whose numbers mean nothing without a sidecar.
+        ModelFileError: the engine is of another kind, which cannot be interpreted without sidecar.
     """
     shape = inputs[0].shape if len(inputs) == 1 else ()
     whole_job = len(shape) == _PICTURE_RANK and inputs[0].dtype == np.dtype(np.uint8)
@@ -118,7 +118,7 @@ def spec_without_sidecar(
         raise ModelFileError(
             f"'{name}' has no sidecar, and its tensors do not say how pictures are prepared for it "
             f"or what comes out: {', '.join(map(str, (*inputs, *outputs)))}.",
-            "Put its sidecar beside it; only uint8 pictures in, detections out, need none.",
+            "Put its sidecar beside it; only engines from uint8 pictures to boxes do without.",
         )
     depth = rows["detection_boxes"][1] or 1
     sizes = [each[0] for each in profile] or [shape[0] or 1] * 3
