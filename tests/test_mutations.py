@@ -213,7 +213,7 @@ def test_wrappers_that_do_more_are_refused(
 def test_hooks_that_change_nothing_are_said(network: nn.Module) -> None:
     network.fpn.cell.register_forward_hook(lambda *_: None)
     said = accepted(network)[1]
-    assert "a forward hook on fpn.cell: on 2 pictures that changes nothing" in said
+    assert "a forward hook on fpn.cell: on 2 pictures they change nothing" in said
 
 
 def test_half_precision_is_run_in_float32_and_it_is_said(network: nn.Module) -> None:
@@ -262,7 +262,7 @@ def test_a_bench_s_number_of_rows_is_taken_over_and_said(network: nn.Module) -> 
     bench.max_det_per_image = 30
     spec, said = accepted(bench)
     assert spec.output.max_detections == 30
-    assert "The artifact gives 30 rows; the bench gives as many." in said
+    assert "The artifact gives up to 30 detections, like the bench." in said
     spec, said = accepted(bench, max_detections=50)
     assert spec.output.max_detections == 50
     assert "The artifact gives 50 rows; the bench gives 30." in said
@@ -333,7 +333,7 @@ class Halving(DetBenchPredict):
 
 
 def test_a_bench_that_finds_something_else_is_refused(network: nn.Module, target: Path) -> None:
-    assert "detections of its bench 0 are what effdet's NMS finds" in refusal(
+    assert "detections of its bench, 0 are those that effdet's NMS finds" in refusal(
         Halving(network), target
     )
 
@@ -350,9 +350,9 @@ def test_an_exported_bench_was_compared_with_the_bench_s_own_rows(
     assert artifact.report.detections is not None
     assert artifact.report.detections.reference_count <= 40 * artifact.report.images
     assert len(artifact.notes) == 3
-    assert "candidates give the rows of" in artifact.notes[2]
+    assert "candidates give the same detections as" in artifact.notes[2]
     assert artifact.notes[0].startswith("anchor_scale is 2.0: the anchors")
-    assert artifact.notes[1] == "The artifact gives 40 rows; the bench gives as many."
+    assert artifact.notes[1] == "The artifact gives up to 40 detections, like the bench."
 
 
 # Sets: a mAP is right, or it is not printed, or it is printed with what makes it doubtful.

@@ -1,8 +1,8 @@
-"""From a checkpoint to an artifact: one module a kind of file, behind one registry.
+"""From a checkpoint to an artifact: one module per kind of output file, behind one registry.
 
-Each module of :data:`EXPORTERS` has a function
-``export(source, output, options, material, progress) -> Artifact``; it is imported only when
-chosen, after all that was given has been checked, because importing torch takes seconds.
+A module of :data:`EXPORTERS` has a function
+``export(source, output, options, material, progress) -> Artifact``. It is imported only when
+chosen and after all inputs have been checked, because importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EXPORTERS = {
     ".engine": "effdet_deploy.exporters.tensorrt.export",
     ".plan": "effdet_deploy.exporters.tensorrt.export",
 }
-"""Suffix of the output → the module that makes it."""
+"""The suffix of the output, and the module that writes such files."""
 
 
 def export(
@@ -42,14 +42,14 @@ def export(
 
     Args:
         variant_or_model: a variant such as ``d2``; or a model in memory: ours, or an effdet model
-            or bench, alone or in another module, which is run as it is and compared with; or None
-            to take the variant from the weights' metadata.
+            or bench, alone or inside another module, which is also what the artifact is compared
+            with; or None to take the variant from the weights' metadata.
         output: the file to write; its suffix decides what is made.
         options: see :class:`ExportOptions`.
-        progress: told in a few words whenever the next stage begins.
+        progress: called with a few words whenever the next stage begins.
 
     Raises:
-        UsageError: the suffix, an option or a combination of them cannot be had; or a model in
+        UsageError: the suffix, an option or a combination is not possible; or a model in
             memory is not what its configuration describes.
         VerificationError: the artifact differs from PyTorch; it is kept as ``OUTPUT.failed``.
         MissingPackageError: the extra ``[export]`` is not installed.
@@ -63,7 +63,7 @@ def export(
     require_no_folder_at_sidecar(target)
     _imported("effdet_deploy.exporters.verifying").require_verifiable(chosen)
     material = _imported("effdet_deploy.exporters.material").read_material(chosen)
-    # What is missing of the extra is said before the work begins.
+    # A missing package is reported before the work begins.
     _imported("effdet_deploy.pytorch.weights.loading")
     if target.suffix != ".torchscript":
         _imported("effdet_deploy.pytorch.tracing")

@@ -1,4 +1,4 @@
-"""BuildOptions: what an engine build can be told, checked before anything is loaded."""
+"""BuildOptions: the options of an engine build, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HARDWARE_LEVELS: dict[str, str] = {
     "ampere+": "AMPERE_PLUS",
     "same-compute-capability": "SAME_COMPUTE_CAPABILITY",
 }
-"""Our names, which are trtexec's in lower case, and those of TensorRT's enumeration."""
+"""Our names, which are trtexec's in lower case, and the names in TensorRT's enumeration."""
 _NOT_IN_RTX = ("timing_cache", "hardware_compatible", "version_compatible", "dla_core")
 MAX_OPT_LEVEL = 5
 MAX_WORKSPACE = 1024
@@ -32,15 +32,16 @@ class BuildOptions:
     Attributes:
         backend: ``tensorrt`` builds on the target's GPU; ``tensorrt-rtx`` needs no GPU and builds
             for RTX GPUs.
-        workspace: GiB of scratch memory a layer may take; None leaves it to TensorRT.
-        opt_level: 0 (quick to build) to 5 (quick to run); None leaves it to TensorRT.
-        timing_cache: a file of kernel timings to start from and to bring up to date.
+        workspace: GiB of scratch memory that a layer may use; None lets TensorRT decide.
+        opt_level: 0 (quick to build) to 5 (quick to run); None lets TensorRT decide.
+        timing_cache: a file of kernel timings that is read and updated.
         tf32: let FP32 convolutions round their inputs to 10 bits of mantissa, which is faster.
-        hardware_compatible: run on other GPUs as well, at some cost in speed.
-        version_compatible: run under later TensorRT releases of the same major version as well.
-        refit: let the weights be replaced in the engine later.
+        hardware_compatible: which other GPUs can run the engine too, at some cost in speed.
+        version_compatible: let later TensorRT releases of the same major version run the engine
+            too.
+        refit: allow the weights in the engine to be replaced later.
         strip_plan: leave the weights out; the engine must be refitted before it runs.
-        dla_core: the DLA core of a Jetson to run on; layers it cannot take stay on the GPU.
+        dla_core: the DLA core of a Jetson to run on; layers that it cannot run stay on the GPU.
 
     Raises:
         UsageError: a value out of range, or an option that the backend does not have.
@@ -71,7 +72,7 @@ class BuildOptions:
             limit("--dla-core", "0 or more", core, core is None or core >= 0),
             *(
                 (
-                    f"TensorRT-RTX has no {option_name(each.name)}; it would be ignored.",
+                    f"TensorRT-RTX has no {option_name(each.name)} and would ignore it.",
                     "Leave it out, or build with --backend tensorrt.",
                     getattr(self, each.name) != each.default,
                 )
@@ -81,7 +82,7 @@ class BuildOptions:
         )
 
     def traits(self) -> tuple[str, ...]:
-        """Return what makes the engine differ from a default one, as the spec records it."""
+        """Return the options that differ from the defaults, as the spec records them."""
         named = {
             "tf32": self.tf32,
             "refit": self.refit,
@@ -94,5 +95,5 @@ class BuildOptions:
 
 
 def option_name(field: str) -> str:
-    """Return the command line's name of a field: ``opt_level`` → ``--opt-level``."""
+    """Return the option name of a field: ``opt_level`` → ``--opt-level``."""
     return f"--{field.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""How many boxes enter NMS: as few as give the rows of effdet's 5000 on the pictures at hand."""
+"""How many boxes enter NMS: as few as give the same detections as effdet's 5000."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.side import Side
 
 MATRIX_CANDIDATES = 1000
-"""Comparing each of more boxes with each takes longer than with those that are kept."""
+"""Above this number, comparing all boxes with each other takes longer than comparing every box only
+with those that are kept."""
 
 
 def first_candidates(options: ExportOptions, rows: int) -> int:
-    """Return how many boxes enter NMS as far as no picture has been looked at."""
+    """Return how many boxes enter NMS before any picture has been run."""
     if options.nms == "plugin":
         return PLUGIN_CANDIDATES
     return max(options.candidates or EFFDET_CANDIDATES, rows)
@@ -37,17 +38,17 @@ def settle_candidates(
     images: Sequence[NDArray[np.uint8]],
     shown: int,
 ) -> tuple[DetectorSpec, tuple[str, ...]]:
-    """Choose how many boxes enter NMS where that was left to us, and how the NMS is written.
+    """Choose how many boxes enter NMS where the user did not, and the form of the NMS.
 
     Args:
-        spec: of the artifact, with :func:`first_candidates`.
-        options: what was asked for.
-        reference: what the artifact will be compared with; None where it will not be.
-        images: what it will be compared on.
-        shown: how many of them are the user's.
+        spec: the spec of the artifact, with :func:`first_candidates`.
+        options: the options of the export.
+        reference: the reference that the artifact will be compared with; None without verification.
+        images: the pictures that it will be compared on.
+        shown: how many of them are the user's own.
 
     Returns:
-        The spec to trace, and what the user should be told.
+        The spec to trace, and notes for the user.
     """
     most, rows = spec.output.candidates, spec.output.max_detections
     chosen, said = most, ""
@@ -55,14 +56,14 @@ def settle_candidates(
         pass
     elif reference is None:
         said = (
-            f"{most} candidates enter NMS, as effdet has it: without verification no picture "
-            "shows that fewer give the same rows."
+            f"{most} candidates enter NMS, as in effdet: without verification it is unknown "
+            "whether fewer would give the same detections."
         )
     else:
         needed = max(reach_of(ask(reference, [image])[0]) for image in images)
         chosen = min(most, enough_candidates(max(needed, rows)))
-        where = f"your {shown} pictures" if shown else f"{len(images)} made pictures"
-        said = f"{chosen} candidates give the rows of {most} on {where}."
+        where = f"your {shown} pictures" if shown else f"{len(images)} generated pictures"
+        said = f"{chosen} candidates give the same detections as {most} on {where}."
     output = dataclasses.replace(
         spec.output, candidates=chosen, nms_form=_nms_form(spec, options, chosen)
     )
@@ -70,9 +71,9 @@ def settle_candidates(
 
 
 def _nms_form(spec: DetectorSpec, options: ExportOptions, candidates: int) -> NmsForm:
-    """Return how the static NMS is written; on a GPU, one matrix has the fewest kernels."""
+    """Return the form of the static NMS; on a GPU, one matrix needs the fewest kernels."""
     is_large = candidates > MATRIX_CANDIDATES and options.nms_steps is None
-    # Row by row, what lies outside of a frame would take the places of rows inside.
+    # Greedy NMS would spend rows on boxes outside of a frame, which rows inside then lack.
     if is_large and options.nms == "static" and box_limits(spec.input) is None:
         return "greedy"
     return "matrix" if options.engine == "tensorrt" else "blocks"

@@ -1,4 +1,4 @@
-"""What an export delivers, and the last step of every export: the sidecar and the move."""
+"""The result of an export, and its last step: writing the sidecar and moving the files."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Artifact:
 
     Attributes:
         path: the artifact itself.
-        spec: what it says about itself.
-        report: how it compared with eager PyTorch; None if that was not asked for.
-        size: bytes, external data included.
-        notes: what the user should know, a sentence each.
+        spec: the artifact's description of itself.
+        report: the comparison with eager PyTorch; None without verification.
+        size: the size in bytes, external data included.
+        notes: sentences that the user should read.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Artifact:
         return sidecar_path(self.path)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything about the artifact in a form that JSON can hold."""
+        """Return everything about the artifact as a document for JSON."""
         return {
             "path": str(self.path),
             "sidecar": str(self.sidecar),
@@ -56,22 +56,22 @@ class Artifact:
 
 
 def failed_path(target: Path) -> Path:
-    """Return where an artifact is kept that did not pass its verification."""
+    """Return the path under which an artifact that fails its verification is kept."""
     return target.with_name(target.name + ".failed")
 
 
 def scratch_path(staged: Path, role: str) -> Path:
-    """Return a place beside ``staged``, in its private directory, that no output can have."""
+    """Return a path beside ``staged``, in its private directory, that no output uses."""
     return staged.with_name(f"{role}.scratch")
 
 
 def precision_file_path(artifact: Path) -> Path:
-    """Return where the file stands that says which layers of ``artifact`` are INT8."""
+    """Return the path of the file that says which layers of ``artifact`` are INT8."""
     return artifact.with_name(f"{artifact.name}.precision.json")
 
 
 def is_precision_file_of(given: Path | None, output: Path) -> bool:
-    """Tell whether ``given``, which the user wrote, is where ``output``'s own would go."""
+    """Return whether the user's file ``given`` lies where ``output``'s own would be written."""
     places = (precision_file_path(output), precision_file_path(failed_path(output)))
     return given is not None and given.resolve() in {each.resolve() for each in places}
 
@@ -79,10 +79,10 @@ def is_precision_file_of(given: Path | None, output: Path) -> bool:
 def moves_of(
     staged: Path, final: Path, external_files: Sequence[ExternalFile]
 ) -> list[tuple[Path, Path]]:
-    """Return the moves of a model and of what belongs to it, in the order of delivery.
+    """Return the moves of a model and the files that belong to it, in the order of delivery.
 
-    These are its data files, its sidecar, the model, and its precision file where it has one: a
-    model is never seen without its data.
+    They are its data files, its sidecar, the model, and its precision file if it has one: a model
+    is never seen without its data.
     """
     data = [(staged.with_name(each.name), final.with_name(each.name)) for each in external_files]
     listed = precision_file_path(staged)
@@ -102,12 +102,12 @@ def deliver_artifact(
 ) -> Artifact:
     """Move a staged artifact and its sidecar to ``target``, or to ``target.failed``.
 
-    External files that ``spec`` names are expected beside ``staged``. Of two deliveries to one
-    target, the files of one stay.
-    ``extra`` joins the sidecar; ``reference`` is what ``report`` compared with.
+    External files that ``spec`` names are expected beside ``staged``. If two processes deliver to
+    one target, the files of one of them stay. ``extra`` is added to the sidecar; ``reference``
+    names what the artifact was compared with.
 
     Raises:
-        VerificationError: ``report`` failed; what was built is kept as ``target.failed``.
+        VerificationError: ``report`` failed; the artifact is kept as ``target.failed``.
     """
     failed = report is not None and not report.deliverable
     final = failed_path(target) if failed else target
@@ -131,19 +131,18 @@ def deliver_artifact(
 def _failure(report: ParityReport | None, kept: Path, reference: str) -> VerificationError:
     if report is not None and report.inconclusive:
         return VerificationError(
-            f"Nothing was detected that would prove that the model gives what {reference} gives; "
-            f"it is kept as '{kept}'.",
-            "Pass pictures that show what it detects, with --verify-images DIR, or --no-verify.",
+            f"Nothing was detected, so the model could not be compared with {reference}; it "
+            f"is kept as '{kept}'.",
+            "Pass --verify-images with pictures of objects that it detects, or pass --no-verify.",
         )
     reach = None if report is None else report.reach
     if reach is not None and not reach.fits:
         return VerificationError(
-            f"Rows are lost that {reference} gives: {reach.allowed} candidates enter NMS, and "
-            f"{reach.needed} of effdet's {reach.known} hold them all; it is kept as '{kept}'.",
-            f"Export with --candidates {enough_candidates(reach.needed)}, or leave --candidates "
-            "out.",
+            f"Some detections of {reference} are lost: {reach.allowed} candidates enter NMS, but "
+            f"{reach.needed} of effdet's {reach.known} are needed; it is kept as '{kept}'.",
+            f"Export with --candidates {enough_candidates(reach.needed)}, or without --candidates.",
         )
     return VerificationError(
-        f"The exported model does not give what {reference} gives; it is kept as '{kept}'.",
+        f"The exported model differs from {reference}; it is kept as '{kept}'.",
         f"Read the comparison in '{sidecar_path(kept)}' and report it to effdet-deploy.",
     )

@@ -1,4 +1,4 @@
-"""What an export is given beside its options: pictures and labels, found and checked once."""
+"""The pictures and labels of an export, found and checked once before the work."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What is read before the work.
+    """Files that are read before the work.
 
     Attributes:
-        labels: what the classes are called; None leaves that to the weights.
-        verification: what the artifact is compared on; none are made ones.
-        ranges: what a reduced precision takes its ranges from; none are made ones.
-        evaluation: what a mAP budget is measured on; None without a budget.
-        least: with how few readable pictures a reduced precision makes do.
+        labels: the names of the classes; None takes those of the weights.
+        verification: the pictures for the comparison; generated ones if empty.
+        ranges: the pictures that show a reduced precision its ranges; generated ones if empty.
+        evaluation: the set on which an mAP budget is measured; None without a budget.
+        least: the smallest number of readable pictures that a reduced precision needs.
     """
 
     labels: Labels | None = None
@@ -40,10 +40,10 @@ class Material:
     least: int = 1
 
     def decoded(self, spec: InputSpec) -> Material:
-        """Return it with every picture read, once, and letterboxed for ``spec``.
+        """Return a copy in which every picture is decoded once and letterboxed for ``spec``.
 
         Raises:
-            DataError: too few can be read.
+            DataError: too few pictures can be read.
         """
         ranges = _readable(self.ranges, spec, self.least)
         is_same = self.verification is self.ranges
@@ -51,10 +51,10 @@ class Material:
         return replace(self, verification=shown, ranges=ranges)
 
     def notes_for(self, spec: DetectorSpec) -> tuple[str, ...]:
-        """Say what pictures were left out, and what makes the mAP of a model doubtful.
+        """Return notes on pictures that were left out and on annotations that look wrong.
 
         Raises:
-            DataError: the model's classes and the set's categories cannot be joined.
+            DataError: the model's classes and the set's categories cannot be matched.
         """
         said = [
             f"{len(each.unreadable)} of {len(each) + len(each.unreadable)} pictures cannot be read "
@@ -66,7 +66,7 @@ class Material:
             said += notes_on(self.evaluation, [spec])
             if lacking := joined_to(spec, self.evaluation).lacking:
                 names = self.evaluation.named(lacking)
-                said.append(f"The model has no class for {names}: the budget is held without them.")
+                said.append(f"The model has no class for {names}: the budget leaves them out.")
             said += [f"The mAP means nothing: {each}" for each in doubts_about(self.evaluation)]
         return tuple(said)
 
@@ -75,20 +75,20 @@ def _readable(pictures: Pictures, spec: InputSpec, least: int) -> Pictures:
     found = pictures.decoded(spec)
     if found.unreadable and len(found) < least:
         raise DataError(
-            f"At least {least} pictures are needed, and of {len(pictures)} only {len(found)} can "
-            f"be read; the first that cannot: {found.unreadable[0]}",
-            "Replace them.",
+            f"At least {least} pictures are needed, but only {len(found)} of {len(pictures)} can "
+            f"be read; the first unreadable one: {found.unreadable[0]}",
+            "Replace the unreadable pictures.",
         )
     return found
 
 
 def read_material(options: ExportOptions) -> Material:
-    """Read what ``options`` name, so that what is wrong with it is said before any work.
+    """Read the files that ``options`` name, so that errors in them show before any work.
 
     Raises:
         DataError: too few pictures, unusable labels or annotations, or an unusable precision file.
-        ImageError: there is no picture.
-        MissingPackageError: pycocotools is not installed, which a budget is measured with.
+        ImageError: there are no pictures.
+        MissingPackageError: an mAP budget needs pycocotools, which is not installed.
     """
     least = MIN_IMAGES if options.precision == "int8" else 1
     ranges = verification = find_pictures(options.verify_images)

@@ -1,4 +1,4 @@
-"""Batches, sizes and channels as they are written on a command line."""
+"""Parsing of batches, sizes and channel values from the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse_batch(text: str) -> BatchSpec:
     """Read ``1``, ``1..8`` or ``1,4,8`` (minimum, optimum, maximum).
 
     Raises:
-        UsageError: another form.
+        UsageError: the text has another form.
     """
     separator = "," if "," in text else ".."
     try:
@@ -37,17 +37,17 @@ def parse_batch(text: str) -> BatchSpec:
 
 
 def parse_candidates(text: str) -> int | None:
-    """Read ``auto``, which is None, or a number from 1.
+    """Read ``auto`` as None, or a number from 1.
 
     Raises:
-        UsageError: another form.
+        UsageError: the text has another form.
     """
     if text == "auto":
         return None
     if not (text.isascii() and text.isdigit() and int(text)):
         raise UsageError(
             f"--candidates takes auto or a whole number from 1, not '{text}'.",
-            "Leave it out for auto.",
+            "Leave --candidates out for auto.",
         )
     return int(text)
 
@@ -56,7 +56,7 @@ def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]
     """Read ``512`` or ``384x640`` (height x width, in pixels), the value of ``option``.
 
     Raises:
-        UsageError: another form.
+        UsageError: the text has another form.
     """
     parts = text.lower().split("x")
     if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) > 2:
@@ -69,15 +69,15 @@ def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]
 
 
 def parse_channels(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:
-    """Read ``0.5``, which is for every channel, or ``0.485,0.456,0.406``, one for each.
+    """Read ``0.5`` for all channels, or ``0.485,0.456,0.406`` with a value per channel.
 
     Raises:
-        UsageError: another form.
+        UsageError: the text has another form.
     """
     try:
         return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(
-            f"{option} takes one number for all channels, or one for each, not '{text}'.",
+            f"{option} takes one number for all channels or one per channel, not '{text}'.",
             f"Try {option} 0 or {option} 0,0,0.",
         ) from error

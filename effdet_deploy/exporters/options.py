@@ -1,4 +1,4 @@
-"""ExportOptions: everything an export can be told, checked before torch is imported."""
+"""ExportOptions: all options of an export, checked before torch is imported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEFAULT_NMS_STEPS = 16
 DEFAULT_OPSET = 20
 MIN_OPSET, MAX_OPSET = 18, 23
 MIN_INT8_OPSET = 19
-"""The first in which quantisers take float16 scales."""
+"""The first opset in which quantizers accept float16 scales."""
 PRECISIONS = get_args(Precision)
 ENGINE_SUFFIXES = (".engine", ".plan")
 
@@ -42,16 +42,16 @@ ENGINE_SUFFIXES = (".engine", ".plan")
 class ExportOptions:
     """What to export and how; the fields are the command line's options.
 
-    Four have another name there: ``precision`` is ``--fp16`` or ``--int8``, ``precision_file``
-    ``--precision``, ``input_kind`` ``--input``, and ``overrides`` what ``--config`` holds;
-    ``build`` has the options of engines. Files and folders are paths, not text. ``candidates`` is
-    None for ``auto``, ``nms_steps`` where the NMS shall be exact whatever its chains. ``resize`` to
-    ``fill`` say how the network was trained, as the fields of ``ModelConfig`` do; None leaves that
-    to the weights.
+    Four options have another name: ``precision`` is ``--fp16`` or ``--int8``, ``precision_file`` is
+    ``--precision``, ``input_kind`` is ``--input``, ``overrides`` is the content of ``--config``.
+    ``build`` holds the options of engines. Files and folders are paths, not text. ``candidates``
+    None means ``auto``. ``nms_steps`` None lets the export choose a form of NMS. The fields from
+    ``resize`` to ``fill`` say how the network was trained, as the fields of ``ModelConfig`` do;
+    None takes them from the weights.
 
     Raises:
         UsageError: values out of range, or options that contradict each other.
-        UnknownNameError: a choice that there is not; the nearest are named.
+        UnknownNameError: an unknown choice; the message names the nearest ones.
     """
 
     weights: str = "pretrained"
@@ -120,24 +120,24 @@ class ExportOptions:
 
     @property
     def engine(self) -> Target | None:
-        """The engine that the file is laid out for; DeepStream runs TensorRT."""
+        """The engine that the file is laid out for; for DeepStream this is TensorRT."""
         return "tensorrt" if self.target == "deepstream" else self.target
 
     @property
     def graph_input(self) -> InputKind:
-        """What the graph takes; DeepStream gives float pictures."""
+        """The kind of input that the graph takes; DeepStream gives float pictures."""
         return "float255" if self.target == "deepstream" else self.input_kind
 
     @property
     def preprocessing(self) -> dict[str, Any]:
-        """The config fields that say how the network was trained, as far as they are given."""
+        """The config fields that were given to say how the network was trained."""
         given = {
             **{name: getattr(self, name) for name in ("resize", "interpolation", "trained_on")},
             "mean": self.mean,
             "std": self.std,
             "fill_color": self.fill,
         }
-        # One number is for every channel; how many there are, the weights say.
+        # A single number is valid for every channel; the number of channels is in the weights.
         return {
             name: each[0] if isinstance(each, tuple) and len(each) == 1 else each
             for name, each in given.items()
@@ -146,10 +146,10 @@ class ExportOptions:
 
     @property
     def precision_spec(self) -> PrecisionSpec:
-        """What the artifact says of its precision before any of it is made."""
+        """The precision as the spec states it before any layer is converted."""
         if self.precision != "int8":
             return PrecisionSpec(self.precision, self.engine)
-        # A GPU, on which TensorRT computes, adds up the full range rightly.
+        # A GPU, on which TensorRT runs, has no overflow with the full range.
         on_cpu = self.engine in ("openvino", "onnxruntime")
         int8_range = self.int8_range if on_cpu else "full"
         needs = "vnni" if on_cpu and int8_range == "full" else None
@@ -175,7 +175,7 @@ class ExportOptions:
             yield (
                 (
                     f"--nms plugin always considers the best {PLUGIN_CANDIDATES} scores, and "
-                    f"--candidates {self.candidates} was asked for."
+                    f"--candidates is {self.candidates}."
                 ),
                 "Leave --candidates out, or choose --nms static.",
                 self.candidates is not None,
@@ -191,20 +191,20 @@ class ExportOptions:
 
     def _contradictions(self) -> Iterator[Rule]:
         yield (
-            f"--nms-steps only serves --nms static, and the export is --nms {self.nms}.",
+            f"--nms-steps only works with --nms static, but the export has --nms {self.nms}.",
             "Leave --nms-steps out, or choose --nms static.",
             self.nms != "static" and self.nms_steps is not None,
         )
         yield (
             (
-                "--soft-nms takes as many steps as there are boxes and cannot be put into a graph, "
-                f"and the export is --nms {self.nms}."
+                "--soft-nms takes as many steps as there are boxes and cannot be part of a graph, "
+                f"but the export has --nms {self.nms}."
             ),
-            "Add --nms none, which is finished in numpy, or leave --soft-nms out.",
+            "Add --nms none, so that Python does the soft-NMS, or leave --soft-nms out.",
             self.soft_nms and self.nms != "none",
         )
         yield (
-            "--calibration only serves a reduced precision, and the export is FP32.",
+            "--calibration only works with a reduced precision, but the export is FP32.",
             "Add --fp16 or --int8, or leave --calibration out.",
             self.calibration is not None and self.precision == "fp32",
         )
@@ -217,13 +217,13 @@ class ExportOptions:
             ("--int8-range", None if self.int8_range == "portable" else self.int8_range),
         ):
             yield (
-                f"{option} only serves --int8, and the export is {self.precision.upper()}.",
+                f"{option} only works with --int8, but the export is {self.precision.upper()}.",
                 f"Add --int8, or leave {option} out.",
                 value is not None and not is_int8,
             )
         yield (
-            "--int8 needs pictures to calibrate on.",
-            "Pass --calibration with a folder of pictures like those the detector will see.",
+            "--int8 needs pictures for calibration.",
+            "Pass --calibration with a folder of pictures like those that the detector will see.",
             is_int8 and self.calibration is None,
         )
         yield from (*self._unfit_for_deepstream(), *self._unfit_for_frames())
@@ -235,15 +235,15 @@ class ExportOptions:
             (self.max_map_drop is None) != (self.eval_data is None),
         )
         data = self.eval_data
-        for option, given, does, needed in (
-            ("--labels-by", self.labels_by, "reads the ids of --labels", self.labels),
-            ("--eval-images", self.eval_images, "holds the pictures of --eval-data", data),
-            ("--class-map", self.class_map, "joins classes to --eval-data", data),
+        for option, given, other, needed in (
+            ("--labels-by", self.labels_by, "--labels", self.labels),
+            ("--eval-images", self.eval_images, "--eval-data", data),
+            ("--class-map", self.class_map, "--eval-data", data),
         ):
-            rule = f"{option} {does}, which was not given.", f"Pass both, or leave {option} out."
+            rule = f"{option} needs {other} as well.", f"Pass both, or leave {option} out."
             yield (*rule, given is not None and needed is None)
         yield (
-            "--precision FILE says what is INT8, and --max-map-drop would search for it.",
+            "--precision FILE fixes the INT8 layers, but --max-map-drop would search for them.",
             "Leave one of them out.",
             self.max_map_drop is not None and self.precision_file is not None,
         )
@@ -253,22 +253,22 @@ class ExportOptions:
     def _unfit_for_deepstream(self) -> Iterator[Rule]:
         is_for_it = self.target == "deepstream"
         yield (
-            "--target deepstream needs --frame-size, and no other target has one.",
-            "Pass both: --target deepstream --frame-size 1080x1920, the size of nvstreammux.",
+            "--target deepstream and --frame-size only work together.",
+            "Pass both: --target deepstream --frame-size 1080x1920, the frame size of nvstreammux.",
             is_for_it != (self.frame_size is not None),
         )
-        # nvinfer scales frames of even sides, and leaves the last row or column of others out.
+        # nvinfer scales frames with even sides and leaves out the last row or column of odd ones.
         sides = self.frame_size or (2, 2)
         wanted, size = f"even, from 2 to {MAX_SIDE}", "x".join(map(str, sides))
         holds = all(0 < each <= MAX_SIDE and each % 2 == 0 for each in sides)
         yield limit("--frame-size", wanted, size, holds)
         yield (
-            f"DeepStream gives float pictures of 0 to 255, and --input is {self.input_kind}.",
+            f"DeepStream gives float pictures from 0 to 255, but --input is {self.input_kind}.",
             "Leave --input out.",
             is_for_it and self.input_kind == "normalized",
         )
         yield (
-            f"For DeepStream the graph clips the boxes, and --nms {self.nms} leaves none in it.",
+            f"The graph must clip boxes for DeepStream, but with --nms {self.nms} it cannot.",
             "Choose --nms static or --nms onnx.",
             is_for_it and self.nms in ("none", "plugin"),
         )
@@ -278,17 +278,17 @@ class ExportOptions:
         wanted, given = f"from 1x1 to {MAX_SIDE}x{MAX_SIDE}", "x".join(map(str, sides))
         yield limit("--source-size", wanted, given, all(1 <= each <= MAX_SIDE for each in sides))
         yield (
-            f"--source-size takes frames as uint8, and --input is {self.input_kind}.",
-            "Leave --input out, or resize in your program and leave --source-size out.",
+            f"--source-size takes frames as uint8, but --input is {self.input_kind}.",
+            "Leave --input out; or leave --source-size out and resize in your program.",
             resizes and self.input_kind != "uint8",
         )
         yield (
-            "--source-size has the graph resize frames, and DeepStream scales them itself.",
+            "--source-size makes the graph resize frames, but DeepStream scales them itself.",
             "For DeepStream pass --frame-size alone.",
             resizes and self.target == "deepstream",
         )
         yield (
-            "--nms plugin gives boxes in network pixels, and --source-size asks for the frame's.",
+            "--nms plugin gives boxes in network pixels, but --source-size asks for frame pixels.",
             "Choose --nms static.",
             resizes and self.nms == "plugin",
         )
@@ -303,12 +303,12 @@ class ExportOptions:
         target = "tensorrt" if is_engine else self.engine
         refuse(
             (
-                f"--keep-onnx and the options of engine builds do not fit the suffix '{suffix}'.",
+                f"--keep-onnx and engine options need an engine, but OUTPUT ends in '{suffix}'.",
                 "Leave them out, or write an .engine file.",
                 not is_engine and (self.keep_onnx is not None or self.build != BuildOptions()),
             ),
             (
-                f"--{self.precision} needs --target, because engines want different forms.",
+                f"--{self.precision} needs --target, because every engine needs its own form.",
                 "Add --target tensorrt, --target openvino or --target onnxruntime.",
                 self.precision != "fp32" and suffix == ".onnx" and target is None,
             ),
@@ -319,8 +319,8 @@ class ExportOptions:
             ),
             (
                 (
-                    "--int8-range full is for engines that run on a CPU; what is laid out for "
-                    "TensorRT always has the full range, which a GPU adds up rightly."
+                    "--int8-range full is only for engines that run on a CPU; a file for TensorRT "
+                    "always has the full range, which is safe on a GPU."
                 ),
                 "Leave --int8-range out.",
                 self.int8_range == "full" and target == "tensorrt",
@@ -332,22 +332,22 @@ class ExportOptions:
     def _unfit_for_torchscript(self) -> tuple[Rule, ...]:
         return (
             (
-                f"--target {self.target} lays out ONNX files, and the output is a .torchscript.",
+                f"--target {self.target} is only for ONNX files, but OUTPUT is a .torchscript.",
                 "Write an .onnx file, or leave --target out.",
                 self.target is not None,
             ),
             (
-                f"A .torchscript file is FP32; --{self.precision} is laid out in ONNX files.",
-                "Write an .onnx file, or leave the precision out.",
+                f"A .torchscript file is always FP32; --{self.precision} needs an ONNX file.",
+                f"Write an .onnx file, or leave --{self.precision} out.",
                 self.precision != "fp32",
             ),
             (
-                f"--opset {self.opset} is of ONNX files, and the output is a .torchscript.",
+                f"--opset {self.opset} is only for ONNX files, but OUTPUT is a .torchscript.",
                 "Write an .onnx file, or leave --opset out.",
                 self.opset != DEFAULT_OPSET,
             ),
             (
-                f"--nms {self.nms} is a node of ONNX files and cannot be put into TorchScript.",
+                f"--nms {self.nms} is an ONNX node, which TorchScript cannot hold.",
                 "Choose --nms static or --nms none.",
                 self.nms not in ("static", "none"),
             ),
@@ -358,7 +358,7 @@ class ExportOptions:
         named = f"--target {target} was given" if target else "no --target was given"
         return (
             (
-                f"--nms plugin is a plugin of TensorRT that no other engine has, and {named}.",
+                f"--nms plugin only works in TensorRT, but {named}.",
                 "Add --target tensorrt, write an .engine file, or choose --nms static.",
                 is_plugin and target != "tensorrt",
             ),
@@ -379,7 +379,7 @@ def require_batch(batch: BatchSpec) -> None:
 
 
 def require_use_of_pictures(images: Path | None, *, verify: bool) -> None:
-    """Refuse pictures to compare on where nothing is compared; raises UsageError."""
+    """Refuse verification pictures without a verification; raises UsageError."""
     refuse(
         (
             "--verify-images was given together with --no-verify.",

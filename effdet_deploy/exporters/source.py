@@ -1,4 +1,4 @@
-"""Where the model comes from: a variant and weights, or a module in memory."""
+"""The model to export: a variant and weights, or a module in memory."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.weights.loading import LoadedModel
 
 _RUN_AS_GIVEN = 2
-"""Pictures that a module is run on before the export; at its end all are."""
+"""How many pictures a module is run on before the export; at the end it is run on all."""
 
 
 def load_source(
     variant_or_model: str | nn.Module | None, options: ExportOptions, progress: Progress
 ) -> LoadedModel:
-    """Build the network with its weights.
+    """Build the network and load its weights.
 
     Raises:
-        UsageError: a model in memory together with options that would change it.
-        WeightsError: the weights are unusable or of another model.
+        UsageError: options were given that cannot change a model in memory.
+        WeightsError: the weights are unusable or belong to another model.
     """
     from effdet_deploy.pytorch.weights.loading import build_model, loaded_module
 
@@ -69,7 +69,7 @@ def load_source(
             origin=options.origin,
             progress=partial(_tell_download, progress, _address(variant_or_model, options)),
         )
-        progress(f"the weights are {loaded.source}")
+        progress(f"weights: {loaded.source}")
         return loaded
     changes = (options.num_classes, options.image_size, options.overrides or None)
     if options.weights != "pretrained" or any(each is not None for each in changes):
@@ -83,27 +83,27 @@ def load_source(
 def run_as_given(
     source: LoadedModel, spec: DetectorSpec, pictures: Pictures, progress: Progress
 ) -> LoadedModel:
-    """Run a module in memory beside our copy of it, before anything is made from the copy.
+    """Run a module in memory and our copy of it, before the copy is exported.
 
     Args:
-        source: what was loaded; weights of a file have no module to run.
-        spec: of the artifact that was asked for.
-        pictures: that the artifact will be verified on; none are made ones.
-        progress: told of it.
+        source: the loaded model; if it comes from a file, there is no module to run.
+        spec: the spec of the artifact.
+        pictures: the pictures for the verification; generated ones if empty.
+        progress: called when this stage begins.
 
     Returns:
-        ``source`` with a sentence for each thing that the user should know.
+        ``source`` with sentences that the user should read.
 
     Raises:
-        UsageError: the module gives something else than its weights in our network; the layer
-            where it begins is named.
+        UsageError: the module computes something else than its weights in our network; the
+            message names the layer where the difference begins.
     """
     if source.given is None:
         return source
     from effdet_deploy.pytorch.departures import first_departure, hooks_in
     from effdet_deploy.pytorch.reference import EagerReference, GivenReference
 
-    progress("running the module as it was given")
+    progress("running the module in memory")
     images = verification_images(spec.input, pictures)[:_RUN_AS_GIVEN]
     given = GivenReference(source.given, source.model, spec)
     copied = EagerReference(source.model, spec)
@@ -116,44 +116,44 @@ def run_as_given(
         where = first_departure(source, spec.input, images[0])
         hooked = "" if where or not hooks else f"It has {listed}."
         raise UsageError(
-            f"The module in memory is not what its configuration describes: {what}. "
+            f"The module in memory does not compute what its configuration describes: {what}. "
             f"{where or hooked}".strip(),
             "Undo the change before the export, or build the module from a configuration that "
-            "says it.",
+            "describes the change.",
         )
     notes = list(source.notes)
     if hooks:
         notes.append(
-            f"The module has {listed}: on {len(images)} pictures that changes nothing, and the "
-            "artifact does not have it."
+            f"The module has {listed}: on {len(images)} pictures they change nothing, and the "
+            "artifact does not have them."
         )
     rows, of_bench = spec.output.max_detections, source.max_detections
     if of_bench is not None and rows != ExportOptions.max_detections:
-        because = "the bench gives as many" if rows == of_bench else f"the bench gives {of_bench}"
-        notes.append(f"The artifact gives {rows} rows; {because}.")
+        because = "like the bench" if rows == of_bench else f"but the bench gives {of_bench}"
+        notes.append(f"The artifact gives up to {rows} detections, {because}.")
     return dataclasses.replace(source, notes=tuple(notes))
 
 
 def _what_differs(report: ParityReport) -> str:
-    """Say in a clause how a module differs from our copy of it; empty where it does not."""
+    """Say in a clause how a module differs from our copy; empty if it does not differ."""
     for each in report.outputs:
         if each.status == "failed":
             allowed = each.allowed or 0.0
             return (
-                f"its {each.name} differ by {each.errors.largest:.2g} from those of its weights in "
-                f"the network of that configuration, which round by {allowed:.2g}"
+                f"its {each.name} differ by {each.errors.largest:.2g} from the result of its "
+                f"weights in that network, which rounds by {allowed:.2g}"
             )
     found = report.detections
     if found is not None and found.status == "failed":
         return (
-            f"of {found.candidate_count} detections of its bench {found.matched} are what effdet's "
-            f"NMS finds in its own heads ({found.reason})"
+            f"of {found.candidate_count} detections of its bench, {found.matched} are those that "
+            f"effdet's NMS finds in its own heads ({found.reason})"
         )
     return ""
 
 
 def _address(variant: str | None, options: ExportOptions) -> str:
-    """Return where weights would be downloaded from; without the query, which may hold a key."""
+    """Return the address that weights are downloaded from, without its query: it may hold a key."""
     from effdet_deploy.pytorch.network import get_config
     from effdet_deploy.pytorch.weights.loading import PRETRAINED, published_url
 
@@ -166,21 +166,21 @@ def _address(variant: str | None, options: ExportOptions) -> str:
 
 def _tell_download(progress: Progress, address: str, done: int, total: int | None) -> None:
     size = f", {total / 1e6:.1f} MB" if total else ""
-    progress(f"downloading {address}{size}: {done / 1e6:.1f} MB there")
+    progress(f"downloading {address}{size}: {done / 1e6:.1f} MB received")
 
 
 def specification_of(
     source: LoadedModel, options: ExportOptions, labels: Labels | None
 ) -> DetectorSpec:
-    """Describe the artifact that ``options`` ask for; the graph's own facts come later.
+    """Describe the artifact that ``options`` ask for; facts about the graph are added later.
 
-    ``labels`` name its classes; where there are none, those of the weights do. It gives as many
-    rows as the bench in memory does, where no other number was asked for. How many boxes enter NMS
-    is settled by :func:`effdet_deploy.exporters.candidates.settle_candidates`.
+    ``labels`` name its classes; without labels, the weights do. The number of rows is that of the
+    bench in memory, unless the options give another. How many boxes enter NMS is settled by
+    :func:`effdet_deploy.exporters.candidates.settle_candidates`.
 
     Raises:
-        DataError: the labels do not fit its classes.
-        UsageError: the bench lowers scores, which no graph can do.
+        DataError: the labels do not fit the classes.
+        UsageError: the bench uses soft-NMS, which no graph can do.
     """
     number = source.config.num_classes
     said: tuple[str, ...] = ()
@@ -191,9 +191,9 @@ def specification_of(
     if source.soft_nms and options.nms != "none":
         raise UsageError(
             "The bench in memory uses soft NMS (soft_nms is True), which takes as many steps as "
-            "there are boxes and cannot be put into a graph.",
-            "Pass nms='none' (--nms none), which is finished in numpy, or set soft_nms of the "
-            "bench to False and see that its detections are still good.",
+            "there are boxes and cannot be part of a graph.",
+            "Pass nms='none' (--nms none), so that Python does the soft NMS; or set soft_nms of "
+            "the bench to False and check that its detections are still good.",
         )
     rows, candidates = _rows_and_candidates(source, options)
     return describe(
@@ -226,13 +226,13 @@ def specification_of(
 
 
 def _rows_and_candidates(source: LoadedModel, options: ExportOptions) -> tuple[int, int]:
-    """Return how many rows come out, and how many boxes enter NMS before pictures settle it."""
+    """Return how many rows come out, and how many boxes enter NMS at first."""
     rows = options.max_detections
     if source.max_detections is not None and rows == ExportOptions.max_detections:
         rows = source.max_detections
     candidates = first_candidates(options, rows)
     if source.given is not None and source.given.bench is not None and options.nms != "plugin":
-        # A bench looks at so many; more would find what it does not.
+        # The bench considers this number; with more, the artifact would find other boxes.
         points = int(source.given.bench.max_detection_points)
         candidates = candidates if options.candidates is not None else min(candidates, points)
     return rows, candidates
@@ -252,12 +252,12 @@ def describe(
 ) -> DetectorSpec:
     """Return the spec of a model; ``base`` is the variant's registered config.
 
-    Candidates are clamped to the (anchor, class) pairs there are, detections to the candidates:
-    a small image with few classes has fewer than the defaults ask for. ``fields`` are further
+    Candidates are limited to the number of (anchor, class) pairs, and detections to the number of
+    candidates: a small image with few classes has fewer than the defaults. ``fields`` are further
     fields of :class:`DetectorSpec`.
 
     Raises:
-        UsageError: what is asked for is of color pictures, and the network's are gray or RGBA.
+        UsageError: an option is only for color pictures, but the network takes gray or RGBA ones.
     """
     pairs = config.num_classes * config.num_anchors * sum(h * w for h, w in config.feature_sizes)
     candidates = min(output.candidates, pairs)
@@ -275,7 +275,7 @@ def describe(
         output=dataclasses.replace(
             output, candidates=candidates, max_detections=min(output.max_detections, candidates)
         ),
-        # As JSON reads it back: lists for tuples, so that a spec equals its own round trip.
+        # JSON reads tuples back as lists; this makes a spec equal its own round trip.
         overrides=json.loads(json.dumps(config.overrides_of(base))),
         **fields,
     )
@@ -288,17 +288,17 @@ def _input_of(
     frame_size: tuple[int, int] | None,
     source_size: tuple[int, int] | None,
 ) -> InputSpec:
-    """Describe the image input; raises UsageError where color is asked of gray or RGBA."""
+    """Describe the image input; raises UsageError if gray or RGBA gets an option for color."""
     if config.in_chans == 1 and channel_order == "bgr":
         raise UsageError("Gray pictures have no channel order.", "Leave --channel-order out.")
     if config.in_chans != 3 and frame_size is not None:
         raise UsageError(
-            f"DeepStream gives color pictures, and the network takes {config.in_chans} channels.",
+            f"DeepStream gives color pictures, but the network takes {config.in_chans} channels.",
             "Leave --target deepstream out, or train the network on RGB.",
         )
     height, width = config.image_size
     trained_on = cast("ChannelOrder", config.trained_on)
-    # The config has the network's order, the spec RGB's.
+    # The config's values are in the network's order, the spec's in RGB order.
     places = channel_places(trained_on, config.in_chans)
     return InputSpec(
         height,

@@ -1,4 +1,4 @@
-"""TorchScript: the same pipeline, compiled by ``torch.jit.script``, with the spec inside."""
+"""TorchScript export: the pipeline compiled by ``torch.jit.script``, with the spec inside."""
 
 from __future__ import annotations
 

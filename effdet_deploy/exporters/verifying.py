@@ -1,4 +1,4 @@
-"""An exported ONNX file compared with eager PyTorch, in the engine that it is for."""
+"""Comparing an exported ONNX file with eager PyTorch, in the engine that the file is for."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.verdict import ParityReport
 
 _NO_OPENVINO = (
-    "OpenVINO, which the file is laid out for, is not installed here: ONNX Runtime computes it, in "
-    "float as it is written. To compare it in OpenVINO: pip install 'effdet-deploy[openvino]'."
+    "OpenVINO, for which the file is laid out, is not installed: ONNX Runtime runs the file in "
+    "float for the comparison. To compare it in OpenVINO: pip install 'effdet-deploy[openvino]'."
 )
 _NO_TENSORRT = (
-    "TensorRT, which the file is laid out for, does not run it here: ONNX Runtime computes it, in "
-    "float as it is written."
+    "TensorRT, for which the file is laid out, cannot run it here: ONNX Runtime runs it in float "
+    "for the comparison."
 )
 
 
 def verifying_engine(target: Target | None) -> tuple[str, str]:
-    """Return the engine that a file for ``target`` is run in here, and why not in its own."""
+    """Return the engine that runs a file for ``target`` here, and why it is not its own engine."""
     if target == "openvino":
         present = importlib.util.find_spec("openvino") is not None
         return ("openvino", "") if present else ("onnxruntime", _NO_OPENVINO)
@@ -44,13 +44,13 @@ def verifying_engine(target: Target | None) -> tuple[str, str]:
 
 
 def require_verifiable(options: ExportOptions) -> None:
-    """Say before the work what the comparison at its end will lack.
+    """Warn before the work if the comparison at its end cannot be a full one.
 
     Warns:
         EffdetDeployWarning: the engine that the file is for is not installed.
 
     Raises:
-        DeviceError: it would add the full range of INT8 wrongly on this processor.
+        DeviceError: the full range of INT8 overflows on this processor.
     """
     if not options.verify or options.target not in ("openvino", "onnxruntime"):
         return
@@ -60,8 +60,8 @@ def require_verifiable(options: ExportOptions) -> None:
     here = instruction_set(engine)
     if options.int8_range == "full" and engine == options.target and not is_exact(here):
         raise DeviceError(
-            f"--int8-range full needs a processor with VNNI to be compared on, and {engine} has "
-            f"{here} here.",
+            f"A file with --int8-range full can only be compared on a processor with VNNI, but "
+            f"{engine} has {here} here.",
             "Leave --int8-range out for a file that is right on every x86 processor, or pass "
             "--no-verify.",
         )
@@ -74,10 +74,10 @@ def verify_onnx(
     images: list[NDArray[np.uint8]],
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
-    """Compare the file at ``path`` with eager PyTorch, on the CPU, in the engine that it is for.
+    """Compare the file at ``path`` with eager PyTorch, on the CPU.
 
-    That is ONNX Runtime, which computes a file for TensorRT in float as it is written, or OpenVINO
-    where it is installed.
+    The file runs in ONNX Runtime, which computes files for TensorRT in float, or in OpenVINO if
+    the file is for OpenVINO and OpenVINO is installed.
     """
     engine, not_run = verifying_engine(spec.precision.target)
     with contextlib.ExitStack() as stack:

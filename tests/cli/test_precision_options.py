@@ -20,10 +20,10 @@ USAGE = 2
     ("arguments", "said"),
     [
         (["--fp16", "--int8", "--target", "tensorrt"], "--fp16 and --int8 contradict each other"),
-        (["--int8", "--target", "tensorrt"], "needs pictures to calibrate on"),
+        (["--int8", "--target", "tensorrt"], "needs pictures for calibration"),
         (["--fp16"], "needs --target"),
         (["--int8", "--target", "tensort", "--calibration", "."], "no target named 'tensort'"),
-        (["--fp16", "--target", "tensorrt", "--max-map-drop", "1"], "only serves --int8"),
+        (["--fp16", "--target", "tensorrt", "--max-map-drop", "1"], "only works with --int8"),
     ],
 )
 def test_it_is_a_usage_error_and_torch_is_not_imported(tmp_path, arguments, said):

@@ -74,7 +74,7 @@ def test_pictures_to_compare_on_without_a_comparison(model, tmp_path, capsys):
 
 def test_a_target_of_a_file_that_has_none(tmp_path, capsys):
     asked = ["--variant", "d0", "--target", "openvino", tmp_path / "d0.torchscript"]
-    assert "lays out ONNX files" in refused(capsys, asked, command=export_main)
+    assert "is only for ONNX files" in refused(capsys, asked, command=export_main)
 
 
 def test_fewer_runs_than_the_fewest(model, capsys):
@@ -143,7 +143,7 @@ def test_the_note_of_a_timing_cache_replaces_no_other_file(tmp_path):
     require_own_note(cache)
     for content in ('{"mine": 1}', "[]", "no JSON"):
         sidecar_path(cache).write_text(content)
-        with pytest.raises(UsageError, match="The note of the timing cache would replace"):
+        with pytest.raises(UsageError, match="The timing cache's note would replace"):
             require_own_note(cache)
     # A damaged note is discarded with the cache that it stands beside.
     cache.touch()
@@ -164,7 +164,7 @@ def test_a_folder_in_the_place_of_the_sidecar_is_said_before_the_work(
 def test_an_engine_for_refitting_is_refused_where_no_gpu_is_before_the_build(monkeypatch):
     monkeypatch.setattr(engine, "list_gpus", lambda: ())
     options = BuildOptions(backend="tensorrt-rtx", refit=True)
-    with pytest.raises(DeviceError, match="needs a GPU to build an engine for refitting"):
+    with pytest.raises(DeviceError, match="needs a GPU to build an engine that can be refitted"):
         engine.require_ready(options, verify=False)
     monkeypatch.setattr(engine, "list_gpus", lambda: ("a GPU",))
     engine.require_ready(options, verify=False)

@@ -133,7 +133,9 @@ def test_auto_takes_what_these_pictures_need_and_gives_effdets_map(
     chosen = spec.output.candidates
     assert chosen > 1000
     assert spec.output.nms_form == "greedy"
-    assert said == f"{chosen} candidates give the rows of 5000 on your {PICTURES} pictures."
+    assert (
+        said == f"{chosen} candidates give the same detections as 5000 on your {PICTURES} pictures."
+    )
     side = InTheGraph(reference, spec)
     report = verify(side, reference, images)
     assert report.passed

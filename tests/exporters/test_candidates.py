@@ -35,7 +35,7 @@ def rows_with(candidates: int, rows: int) -> list[np.ndarray]:
 def test_the_chosen_number_gives_the_rows_of_5000_and_the_next_smaller_one_does_not(rows: int):
     spec, notes = settled(ExportOptions(max_detections=rows), shown=16)
     chosen = spec.output.candidates
-    assert notes == (f"{chosen} candidates give the rows of 5000 on your 16 pictures.",)
+    assert notes == (f"{chosen} candidates give the same detections as 5000 on your 16 pictures.",)
     for one, other in zip(rows_with(chosen, rows), rows_with(5000, rows), strict=True):
         np.testing.assert_array_equal(one, other)
     smaller = [each for each in CANDIDATE_CHOICES if rows <= each < chosen]
@@ -61,7 +61,7 @@ def test_a_number_that_was_given_is_taken_and_nothing_is_said():
 def test_without_verification_it_is_effdets_number_and_the_reason_is_said():
     spec, notes = settled(ExportOptions(verify=False), verified=False)
     assert spec.output.candidates == 5000
-    assert "5000 candidates enter NMS, as effdet has it" in notes[0]
+    assert "5000 candidates enter NMS, as in effdet" in notes[0]
     assert "without verification" in notes[0]
 
 

@@ -98,9 +98,9 @@ def test_a_budget_is_held_over_the_categories_that_the_model_has(annotations, tm
 
 
 def test_a_class_map_without_a_set_is_refused():
-    with pytest.raises(UsageError, match="--class-map only works"):
+    with pytest.raises(UsageError, match="--class-map needs --eval-data"):
         ExportOptions(class_map="by-name")
-    with pytest.raises(UsageError, match="--labels-by reads the ids of --labels, which"):
+    with pytest.raises(UsageError, match="--labels-by needs --labels as well"):
         ExportOptions(labels_by="rank")
 
 

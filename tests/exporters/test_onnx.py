@@ -59,7 +59,9 @@ def test_a_ranged_export_passes_verification_at_both_ends(ranged: Artifact) -> N
     assert ranged.report is not None
     assert ranged.report.passed
     assert set(ranged.report.batch_sizes) == {1, 3}
-    assert ranged.notes == ("1000 candidates give the rows of 5000 on 4 made pictures.",)
+    assert ranged.notes == (
+        "1000 candidates give the same detections as 5000 on 4 generated pictures.",
+    )
 
 
 @pytest.mark.parametrize("nms", ["static", "onnx"])

@@ -115,7 +115,7 @@ def test_values_out_of_range_are_refused(field: str, value: float) -> None:
 
 
 def test_the_full_range_is_of_int8_alone() -> None:
-    with pytest.raises(UsageError, match="--int8-range only serves --int8"):
+    with pytest.raises(UsageError, match="--int8-range only works with --int8"):
         ExportOptions(precision="fp16", target="openvino", int8_range="full")
 
 
@@ -125,13 +125,13 @@ def test_what_is_laid_out_for_tensorrt_has_its_full_range_without_being_asked(
     options = ExportOptions(
         precision="int8", target="tensorrt", calibration=tmp_path, int8_range="full"
     )
-    with pytest.raises(UsageError, match="--int8-range full is for engines that run on a CPU"):
+    with pytest.raises(UsageError, match="--int8-range full is only for engines that run on a CPU"):
         options.require_fits(".onnx")
 
 
 def test_soft_nms_is_for_raw_heads() -> None:
     assert ExportOptions(soft_nms=True, nms="none").soft_nms
-    with pytest.raises(UsageError, match="cannot be put into a graph"):
+    with pytest.raises(UsageError, match="cannot be part of a graph"):
         ExportOptions(soft_nms=True)
 
 
@@ -164,9 +164,9 @@ def test_what_frames_cannot_have_is_refused(given: dict[str, Any], expected: str
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({"target": "deepstream"}, "needs --frame-size"),
-        ({"frame_size": (1080, 1920)}, "no other target has one"),
-        ({"target": "tensorrt", "frame_size": (1080, 1920)}, "no other target has one"),
+        ({"target": "deepstream"}, "--frame-size only work together"),
+        ({"frame_size": (1080, 1920)}, "--frame-size only work together"),
+        ({"target": "tensorrt", "frame_size": (1080, 1920)}, "--frame-size only work together"),
         ({"target": "deepstream", "frame_size": (1080, 1921)}, "--frame-size must be even"),
         ({"target": "deepstream", "frame_size": (0, 1920)}, "--frame-size must be even"),
         (
@@ -184,5 +184,5 @@ def test_what_deepstream_cannot_have_is_refused(given: dict[str, Any], expected:
 
 def test_a_torchscript_file_is_not_for_deepstream() -> None:
     options = ExportOptions(target="deepstream", frame_size=(720, 1280))
-    with pytest.raises(UsageError, match="--target deepstream lays out ONNX files"):
+    with pytest.raises(UsageError, match="--target deepstream is only for ONNX files"):
         options.require_fits(".torchscript")

@@ -74,7 +74,7 @@ def test_where_openvino_is_missing_it_is_said_before_the_work_and_in_the_report(
     assert len(seen) == 1
     assert report is not None
     assert report.computed_by.startswith("ONNX Runtime ")
-    assert "OpenVINO, which the file is laid out for, is not installed" in report.not_run
+    assert "OpenVINO, for which the file is laid out, is not installed" in report.not_run
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_range_of_int8_is_in_the_spec_and_what_it_means_is_told(
 def test_what_is_laid_out_for_tensorrt_is_computed_as_it_is_written() -> None:
     engine, not_run = verifying.verifying_engine("tensorrt")
     assert engine == "onnxruntime"
-    assert not_run.startswith("TensorRT, which the file is laid out for, does not run it here")
+    assert not_run.startswith("TensorRT, for which the file is laid out, cannot run it here")
     assert verifying.verifying_engine("onnxruntime") == ("onnxruntime", "")
     assert verifying.verifying_engine(None) == ("onnxruntime", "")
 
@@ -107,7 +107,9 @@ def test_a_full_range_that_cannot_be_compared_here_is_refused_before_the_work(
     pictures: Path, tmp_path: Path, on_avx2: None
 ) -> None:
     options = int8(pictures, "onnxruntime", int8_range="full")
-    with pytest.raises(DeviceError, match="--int8-range full needs a processor with VNNI"):
+    with pytest.raises(
+        DeviceError, match="--int8-range full can only be compared on a processor with VNNI"
+    ):
         export("lite0", tmp_path / "int8.onnx", options)
     assert list(tmp_path.iterdir()) == []
     verifying.require_verifiable(int8(pictures, "onnxruntime", int8_range="full", verify=False))

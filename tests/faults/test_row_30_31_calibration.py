@@ -227,13 +227,16 @@ def coco_layout(folder):
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"precision": "int8"}, "needs pictures to calibrate on"),
-        ({"precision": "fp16", "max_map_drop": 0.5}, "only serves --int8"),
-        ({"precision": "fp32", "precision_file": "p.json"}, "only serves --int8"),
-        ({"precision": "fp32", "calibration": "d"}, "only serves a reduced precision"),
+        ({"precision": "int8"}, "needs pictures for calibration"),
+        ({"precision": "fp16", "max_map_drop": 0.5}, "only works with --int8"),
+        ({"precision": "fp32", "precision_file": "p.json"}, "only works with --int8"),
+        ({"precision": "fp32", "calibration": "d"}, "only works with a reduced precision"),
         ({"precision": "int8", "calibration": "d", "max_map_drop": 1.0}, "only work together"),
-        ({"precision": "int8", "calibration": "d", "eval_images": "i"}, "which was not given"),
-        ({"precision": "fp16", "eval_images": "i"}, "only serves --int8"),
+        (
+            {"precision": "int8", "calibration": "d", "eval_images": "i"},
+            "needs --eval-data as well",
+        ),
+        ({"precision": "fp16", "eval_images": "i"}, "only works with --int8"),
         ({"precision": "int8", "calibration": "d", "opset": 18}, "19 or more"),
         (
             {

@@ -291,7 +291,7 @@ def test_every_row_of_an_engine_is_compared_with_what_numpy_makes_of_the_heads(
 
 
 REFUSED = {
-    "torchscript": ({"target": None}, ".torchscript", "cannot be put into TorchScript"),
+    "torchscript": ({"target": None}, ".torchscript", "which TorchScript cannot hold"),
     "no target": ({"target": None}, ".onnx", "no --target was given"),
     "another target": ({"target": "openvino"}, ".onnx", "--target openvino was given"),
     "RTX": ({"target": None, "build": RTX}, ".engine", "TensorRT-RTX does not have"),

@@ -1,4 +1,4 @@
-"""What TensorRT says when it gives up, in the user's words."""
+"""TensorRT's error messages in the user's words."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from effdet_deploy.exporters.tensorrt.messages import Request
 
 _NO_GPU = re.compile(r"CUDA driver version is insufficient|no CUDA-capable device|CUDA init")
-"""What RTX reports on every machine without a GPU; it builds all the same."""
+"""What TensorRT-RTX logs on every machine without a GPU, although it builds there."""
 _SHOWN = 5
-_SEE = "See what it takes with: effdet-deploy check"
+_SEE = "Find the reason with: effdet-deploy check"
 _STAGES: dict[str, tuple[type[EffdetDeployError], str, str]] = {
     "start": (
         DeviceError,
@@ -34,12 +34,12 @@ _STAGES: dict[str, tuple[type[EffdetDeployError], str, str]] = {
     "options": (
         UsageError,
         "The engine cannot be built as asked: {said}.",
-        "Leave that option out, or build with another release of TensorRT.",
+        "Leave this option out, or build with another release of TensorRT.",
     ),
     "parse": (
         ModelFileError,
         "{name} cannot read '{model}': {said}.",
-        f"{_SEE}; an export with --nms static avoids operators that it lacks.",
+        f"{_SEE}; an export with --nms static avoids most operators that TensorRT lacks.",
     ),
     "build": (
         ModelFileError,
@@ -49,13 +49,13 @@ _STAGES: dict[str, tuple[type[EffdetDeployError], str, str]] = {
     "memory": (
         ResourceError,
         "The memory ran out while {name} built an engine from '{model}': {said}.",
-        "Free memory or raise --workspace; or export with a smaller --batch or --image-size.",
+        "Raise --workspace, close other programs, or export a smaller --batch or --image-size.",
     ),
 }
 
 
 def build_error(request: Request, stage: str, messages: list[str]) -> EffdetDeployError:
-    """Return the error for what TensorRT said at a stage of the build."""
+    """Return the error for TensorRT's messages at a stage of the build."""
     telling = [each for each in messages if not _NO_GPU.search(each)] or messages
     more = [f"and {len(telling) - _SHOWN} more"] if len(telling) > _SHOWN else []
     if stage in ("parse", "build") and any(map(OUT_OF_MEMORY.search, messages)):
@@ -70,20 +70,20 @@ def build_error(request: Request, stage: str, messages: list[str]) -> EffdetDepl
 
 
 def import_error(request: Request, message: str) -> EffdetDeployError:
-    """Return the error for a backend that cannot be imported: it is absent, or broken."""
+    """Return the error for a backend that cannot be imported: it is absent or broken."""
     backend = request.options.backend
     module = MODULES[backend]
     if f"'{module}'" in message:
         purpose = f"building engines with {NAMES[backend]}"
         return MissingPackageError(module.replace("_", "-"), purpose, backend)
     return DeviceError(
-        f"The package '{module}' is installed and cannot be loaded: {message}.",
+        f"The package '{module}' is installed but cannot be loaded: {message}.",
         "Install TensorRT's libraries of the same release, and an NVIDIA driver that they support.",
     )
 
 
 def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDeployError:
-    """Return the error for a process that ended without saying anything."""
+    """Return the error for a builder process that ended without a message."""
     name, model = NAMES[request.options.backend], Path(request.onnx).name
     how = f"exit code {returncode}" if returncode >= 0 else f"signal {-returncode}"
     if -returncode in set(signal.Signals):
@@ -92,9 +92,9 @@ def crash_error(request: Request, returncode: int, last_words: str) -> EffdetDep
     if how == "SIGKILL":
         return ResourceError(
             f"The process that builds the engine was ended by SIGKILL{said}.",
-            "Usually the system ran out of memory: free some, or build on a larger machine.",
+            "Usually memory ran out: close other programs, or build on a machine with more memory.",
         )
-    # Without a model the process was only asked what it is.
+    # Without a model, the process was only started to find out its version.
     if not model:
         return DeviceError(
             f"{name} crashed with {how} when it was started{said}.",

@@ -1,7 +1,7 @@
-"""The calls into TensorRT that make a plan; the same for 10.x, 11.x and TensorRT-RTX.
+"""The TensorRT calls that make a plan; the same for 10.x, 11.x and TensorRT-RTX.
 
-The module itself is passed in as ``trt``, because the three go by different names. Features are
-looked up where releases differ.
+The module is passed in as ``trt``, because the three have different names. Features that releases
+differ in are looked up.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _GIB = 1024**3
 
 
 class BuildFailedError(Exception):
-    """TensorRT gave up.
+    """TensorRT could not do what it was asked to do.
 
     Args:
         stage: ``"parse"``, ``"options"`` or ``"build"``.
-        messages: what it said, the most telling last.
+        messages: TensorRT's messages, the most telling one last.
     """
 
     def __init__(self, stage: str, messages: list[str]) -> None:
@@ -38,10 +38,10 @@ class BuildFailedError(Exception):
 
 
 def create_builder(trt: Any, log: Log) -> tensorrt.Builder:
-    """Return a builder; raises BuildFailedError where TensorRT cannot make one: it wants a GPU."""
+    """Return a builder; raises BuildFailedError if TensorRT cannot make one, as without a GPU."""
     try:
         builder: tensorrt.Builder = trt.Builder(log.logger)
-    except (TypeError, RuntimeError) as error:  # a factory that returns nullptr is a TypeError
+    except (TypeError, RuntimeError) as error:  # a C++ factory returned nullptr
         raise BuildFailedError("start", log.errors or [str(error)]) from error
     return builder
 
@@ -52,10 +52,10 @@ def parse(
     """Read an ONNX file into a strongly typed network.
 
     Raises:
-        BuildFailedError: with every error of the parser and the node it is about.
+        BuildFailedError: TensorRT refuses the file; the messages name the nodes.
     """
     register_plugins(trt, log)
-    # The flag's position differs between releases; TensorRT 11 knows no other kind of network.
+    # The flag's number differs between releases; TensorRT 11 has only strongly typed networks.
     typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     network = builder.create_network(typed)
     parser: tensorrt.OnnxParser = trt.OnnxParser(network, log.logger)
@@ -75,7 +75,7 @@ def add_profile(
     network: tensorrt.INetworkDefinition,
     batch: BatchSpec,
 ) -> None:
-    """Give every input whose batch is open the range of ``batch``.
+    """Give every input with an open batch dimension the range of ``batch``.
 
     Raises:
         BuildFailedError: a dimension other than the first is open, or the range is refused.
@@ -87,7 +87,11 @@ def add_profile(
         first, *rest = tuple(tensor.shape)
         if any(side < 0 for side in rest):
             raise BuildFailedError(
-                "options", [f"the input '{tensor.name}' has an open side: {list(tensor.shape)}"]
+                "options",
+                [
+                    f"the input '{tensor.name}' has more than one open dimension: "
+                    f"{list(tensor.shape)}"
+                ],
             )
         if first < 0:
             sizes = (batch.minimum, batch.optimum, batch.maximum)
@@ -103,7 +107,7 @@ def configure(
     """Return the builder's configuration for ``options``.
 
     Raises:
-        BuildFailedError: this release or machine does not have an option.
+        BuildFailedError: this release or machine does not support an option.
     """
     config = builder.create_builder_config()
     for name, wanted in builder_flags(options).items():
@@ -123,7 +127,7 @@ def configure(
     if options.dla_core is not None:
         cores = builder.num_DLA_cores
         if options.dla_core >= cores:
-            said = f"DLA core {options.dla_core} was asked for, and there are {cores}"
+            said = f"DLA core {options.dla_core} was asked for, but there are {cores}"
             raise BuildFailedError("options", [said])
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core
@@ -131,7 +135,7 @@ def configure(
 
 
 def builder_flags(options: BuildOptions) -> dict[str, bool]:
-    """Return whether each flag of TensorRT that we use is set."""
+    """Return all TensorRT flags that we use, and whether they are set."""
     return {
         "TF32": options.tf32,
         "REFIT": options.refit,
@@ -148,9 +152,9 @@ def create_monitor(
     """Return a progress monitor.
 
     Args:
-        trt: the module.
+        trt: the module of TensorRT.
         report: called with a phase, its step and its number of steps.
-        stop: asked after every step; true ends the build.
+        stop: called after every step; True ends the build.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""From an ONNX file to a delivered engine: build, sidecar, and a run where there is a GPU."""
+"""From an ONNX file to a delivered engine: build, sidecar, and a test run if there is a GPU."""
 
 from __future__ import annotations
 
@@ -57,26 +57,26 @@ def build_engine(
     verify: bool = True,
     precision_file: Path | None = None,
 ) -> Artifact:
-    """Build ``engine_path`` from an ONNX file of ours, and run it against that file on a GPU.
+    """Build ``engine_path`` from an ONNX file of ours and compare the two on a GPU.
 
-    Needs no torch. The builder's process checks the file against what its release of TensorRT
-    takes before it is parsed.
+    This needs no torch. The builder's process first checks whether its release of TensorRT accepts
+    the file, and then parses it.
 
     Args:
-        onnx_path: the model, in the precision that is wanted.
+        onnx_path: the model, in the precision that the engine shall have.
         engine_path: where the plan goes; its sidecar goes beside it.
         options: how to build.
-        progress: told the phase of the builder, its step and the seconds that have passed.
-        batch: the batch sizes the engine takes; default those of the ONNX file.
-        images: a folder of pictures to compare on; default four structured pictures.
-        verify: run the engine where there is a GPU; without one it cannot be run.
-        precision_file: says which layers are INT8; a copy is delivered beside the engine.
+        progress: called with the phase of the builder, its step and the seconds since the start.
+        batch: the batch sizes that the engine takes; default: those of the ONNX file.
+        images: a folder of pictures to compare on; default: four generated pictures.
+        verify: compare the engine with the file; without a GPU this is not possible.
+        precision_file: the file that says which layers are INT8; a copy is put beside the engine.
 
     Raises:
-        UsageError: TensorRT cannot have the model's options, or the target cannot be written.
+        UsageError: TensorRT does not support the model's options, or the target is not writable.
         ModelFileError: the ONNX file is unusable, or TensorRT refuses it or crashes.
-        MissingError: TensorRT, its GPU, the package ``onnx``, or the memory is not there.
-        VerificationError: the engine does not do what the ONNX file does; it is kept as
+        MissingError: TensorRT, its GPU, the package ``onnx``, or memory is missing.
+        VerificationError: the engine differs from the ONNX file; it is kept as
             ``ENGINE.failed``.
     """
     options = options or BuildOptions()
@@ -106,12 +106,13 @@ def build_engine(
 
 
 def require_ready(options: BuildOptions, *, verify: bool) -> None:
-    """Check what a build needs when it ends, before it begins.
+    """Check in advance what a build needs at its end.
 
     Raises:
-        UsageError: the timing cache can be neither read nor written, or its note is another file.
-        DeviceError: TensorRT-RTX cannot build what is asked for without a GPU.
-        MissingPackageError: there is a GPU, and nothing to run the engine on it with.
+        UsageError: the timing cache cannot be read or written, or another file has the name of its
+            note.
+        DeviceError: TensorRT-RTX cannot build such an engine without a GPU.
+        MissingPackageError: there is a GPU, but no package to run the engine on it.
     """
     cache = options.timing_cache
     if cache is not None:
@@ -127,7 +128,7 @@ def require_ready(options: BuildOptions, *, verify: bool) -> None:
 def _buildable_spec(
     onnx_path: Path, options: BuildOptions, batch: BatchSpec | None
 ) -> DetectorSpec:
-    """Read what the file is, for the batch that is asked for, and refuse what cannot be built."""
+    """Read the file's spec for the requested batch, and refuse what cannot be built."""
     require_content(onnx_path, "onnx")
     spec = read_spec(onnx_path, "onnx")
     check_external_files(onnx_path, spec)
@@ -135,15 +136,15 @@ def _buildable_spec(
         require_batch(batch)
         if batch.minimum < spec.batch.minimum or batch.maximum > spec.batch.maximum:
             raise UsageError(
-                f"--batch {batch} was asked for, and the ONNX file takes {spec.batch}.",
+                f"--batch {batch} was asked for, but the ONNX file takes {spec.batch}.",
                 "Choose sizes within that range, or export it again with another --batch.",
             )
         spec = dataclasses.replace(spec, batch=batch)
-    # A DLA computes in FP16 or INT8 at one batch size; else all would fall back to the GPU.
+    # A DLA computes in FP16 or INT8 at one batch size; otherwise all layers would run on the GPU.
     fits_dla = spec.precision.kind != "fp32" and spec.batch.is_static
     if options.dla_core is not None and not fits_dla:
         raise UsageError(
-            "A DLA takes an FP16 or INT8 graph at a fixed batch, and the ONNX file is "
+            "A DLA takes an FP16 or INT8 graph with a fixed batch size, but the ONNX file is "
             f"{spec.precision.kind.upper()} for a batch of {spec.batch}.",
             "Export it with --fp16 and one batch size, or leave --dla-core out.",
         )
@@ -158,25 +159,25 @@ def _compiled(
     options: BuildOptions,
     progress: Progress,
 ) -> DetectorSpec:
-    """Write ``plan``, and return its spec; ``digest`` is what the ONNX file's SHA-256 was."""
+    """Write ``plan`` and return its spec; ``digest`` is the ONNX file's SHA-256 at the start."""
     request = Request(options, str(onnx_path.resolve()), str(plan.resolve()), spec.batch)
     engine = run_builder(request, progress)
     if sha256_file(onnx_path) != digest:
         raise ModelFileError(
-            f"'{onnx_path}' was written anew while the engine was built from it.",
+            f"'{onnx_path}' was changed while the engine was being built from it.",
             "Build the engine again.",
         )
     tools = spec.tools | {engine.backend: engine.version}
-    # An engine has its weights inside: no data file belongs to it.
+    # The weights are inside an engine, so no data file belongs to it.
     return dataclasses.replace(spec, engine=engine, tools=tools, external_files=())
 
 
 def _verify(
     staged: Path, onnx_path: Path, spec: DetectorSpec, images: Sequence[NDArray[np.uint8]]
 ) -> ParityReport:
-    """Run the plan at its smallest and largest batch, and compare every row; without torch.
+    """Run the plan at its smallest and largest batch and compare every row, without torch.
 
-    Rows are compared with what exact NMS makes of the ONNX file's raw heads.
+    The expected rows are those of exact NMS on the ONNX file's raw heads.
     """
     from effdet_deploy.parity.comparison import verify
     from effdet_deploy.parity.side import RuntimeSide, open_heads, side_of
@@ -190,12 +191,12 @@ def _verify(
 
 
 def _not_run(spec: DetectorSpec, verified: str, *, verify: bool) -> tuple[str, ...]:
-    """Say why the engine itself was not run; nothing where it was."""
+    """Say why the engine itself was not run; an empty tuple if it was."""
     engine = spec.engine
     if engine is None or verified == "engine":
         return ()
     why = {
-        "that was switched off": not verify,
+        "verification was switched off": not verify,
         "its weights are stripped": engine.is_stripped,
         "there is no GPU here": not engine.gpu,
     }
@@ -208,9 +209,9 @@ def _not_run(spec: DetectorSpec, verified: str, *, verify: bool) -> tuple[str, .
 
 
 def _evidence(digest: str, recorded: Sidecar | None, report: ParityReport | None) -> dict[str, Any]:
-    """Return what the sidecar says beside the usual: what was compared, and from which file.
+    """Return further facts for the sidecar: what was compared, and the ONNX file's SHA-256.
 
-    ``digest`` is the ONNX file's SHA-256.
+    ``digest`` is that SHA-256.
     """
     of_this_file = recorded is not None and recorded.sha256 == digest
     compared = recorded.verification if recorded is not None and of_this_file else None

@@ -1,4 +1,4 @@
-"""The whole road from a checkpoint to an engine: a verified ONNX file, and the engine from it."""
+"""From a checkpoint to an engine: a verified ONNX file, and the engine built from it."""
 
 from __future__ import annotations
 
@@ -54,12 +54,13 @@ def export(
 ) -> Artifact:
     """Export to ``output``, an engine; see :func:`effdet_deploy.exporters.export`.
 
-    On a machine that cannot build, that is said first; the ONNX file is then finished and kept.
+    On a machine that cannot build engines, this is announced first; the ONNX file is then made and
+    kept.
 
     Raises:
-        MissingError: this machine cannot build the engine; names the file and the commands that
-            finish the work on another one.
-        UsageError: another file stands where the ONNX file would be kept.
+        MissingError: this machine cannot build the engine; the message names the ONNX file and the
+            commands that finish the work on another machine.
+        UsageError: another file has the name under which the ONNX file would be kept.
     """
     if options.keep_onnx is not None:
         require_writable_target(options.keep_onnx)
@@ -71,7 +72,7 @@ def export(
         kept = options.keep_onnx or output.with_suffix(".onnx")
         _require_free(kept, options)
         warnings.warn(
-            f"{missing.cause} The engine cannot be built here: the ONNX file is made and kept as "
+            f"{missing.cause} The engine cannot be built here; the ONNX file is made and kept as "
             f"'{kept}'.",
             EffdetDeployWarning,
             stacklevel=3,
@@ -95,7 +96,7 @@ def export(
             verify=options.verify,
             precision_file=listed if moves else None,
         )
-    # Where the engine was not run, the comparison of its ONNX file is what there is to show.
+    # If the engine was not run, the comparison of its ONNX file is the result to show.
     report = engine.report or model.report
     notes = [each for each in model.notes if engine.report is None or each != NOT_RUN]
     return dataclasses.replace(engine, report=report, notes=(*notes, *engine.notes))
@@ -107,7 +108,7 @@ def _for_onnx(options: ExportOptions) -> ExportOptions:
 
 
 def _require_free(kept: Path, options: ExportOptions) -> None:
-    """Check that the ONNX file replaces nothing but what this same command wrote before."""
+    """Check that the ONNX file would replace only a file that the same command wrote before."""
     require_writable_target(kept)
     if options.keep_onnx is not None or not kept.exists():
         return
@@ -119,9 +120,9 @@ def _require_free(kept: Path, options: ExportOptions) -> None:
         same = False
     if not same:
         raise UsageError(
-            f"The engine cannot be built here, and '{kept}', where its ONNX file would be kept, "
-            "is another file.",
-            "Name another place with --keep-onnx FILE.onnx, or move that file away.",
+            f"The engine cannot be built here, and another file has the name '{kept}', under which "
+            "the ONNX file would be kept.",
+            "Choose another name with --keep-onnx FILE.onnx, or move that file away.",
         )
 
 
@@ -133,12 +134,12 @@ def _export_onnx(
     material: Material,
     progress: Progress,
 ) -> Artifact:
-    """Export the ONNX file; one that fails its verification outlives the private directory."""
+    """Export the ONNX file; if its verification fails, it is moved out of the private directory."""
     try:
         return onnx.export(variant_or_model, kept, _for_onnx(options), material, progress)
     except VerificationError as error:
         failed = failed_path(kept)
-        # Where there is none, it was not the comparison that failed.
+        # If there is no such file, something other than the comparison failed.
         if options.keep_onnx is not None or not failed.is_file():
             raise
         final = output.with_name(failed.name)
@@ -147,7 +148,7 @@ def _export_onnx(
         external_files = read_spec(failed, "onnx").external_files
         deliver_together(moves_of(failed, final, external_files))
         raise VerificationError(
-            f"The ONNX file does not give what PyTorch gives, so no engine was built from it; it "
-            f"is kept as '{final}'.",
+            f"The ONNX file differs from PyTorch, so no engine was built from it; it is kept as "
+            f"'{final}'.",
             f"Read the comparison in '{sidecar_path(final)}' and report it to effdet-deploy.",
         ) from error

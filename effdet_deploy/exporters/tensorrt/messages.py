@@ -1,6 +1,6 @@
-"""What the builder's process and its parent say to each other: pickles on its stdin and stdout.
+"""The messages between the builder's process and its parent: pickles on its stdin and stdout.
 
-Both ends are this package in this interpreter, so options, specs and errors travel as they are.
+Both ends run this package in this interpreter, so options, specs and errors are sent as objects.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """What to build; without an ``onnx`` the process only tells what it is.
+    """What to build; without ``onnx``, the process only reports its version.
 
-    ``onnx`` and ``plan`` are paths; ``plan`` is written before ``done`` is said.
+    ``onnx`` and ``plan`` are paths; ``plan`` is complete before ``done`` is sent.
     """
 
     options: BuildOptions
@@ -29,13 +29,13 @@ class Request:
 
 
 def say(stream: IO[bytes], message: object) -> None:
-    """Send one message."""
+    """Send a message."""
     pickle.dump(message, stream)
     stream.flush()
 
 
 def hear(stream: IO[bytes]) -> Any:
-    """Return the next message; None where the other side is gone, be it in the middle of one."""
+    """Return the next message; None if the other side is gone, even in mid-message."""
     try:
         return pickle.load(stream)  # noqa: S301 - from our own process
     except (EOFError, pickle.UnpicklingError):

@@ -1,4 +1,4 @@
-"""What is left to do on another machine, where this one cannot build the engine."""
+"""How to finish a build on another machine, if this one cannot build the engine."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _TRTEXEC_LEVELS = {"ampere+": "ampere+", "same-compute-capability": "sameCompute
 def finish_elsewhere(
     missing: MissingError, model: Artifact, engine: Path, options: BuildOptions
 ) -> MissingError:
-    """Return the error for an engine that cannot be built here: its ONNX file is what there is."""
+    """Return the error for an engine that cannot be built here; it names the ONNX file."""
     ours, theirs = finish_commands(model.path, engine, options, model.spec.input, model.spec.batch)
     verdict = ""
     if model.report is not None:
         status = "passed" if model.report.passed else "was inconclusive"
         verdict = f", and its comparison with PyTorch {status}"
     return MissingError(
-        f"{missing.cause} The ONNX file '{model.path}' is finished{verdict}.",
-        f"Copy it and '{model.sidecar.name}' to the machine with the GPU and run there:"
+        f"{missing.cause} The ONNX file '{model.path}' is ready{verdict}.",
+        f"Copy it and '{model.sidecar.name}' to a machine with the GPU and run there:"
         f"\n    {ours}\nor, without effdet-deploy:\n    {theirs}",
     )
 
@@ -39,7 +39,7 @@ def finish_commands(
 ) -> tuple[str, str]:
     """Return the two commands that build the engine on its target: ours, and ``trtexec``'s.
 
-    Paths are those of this machine: the ONNX file is to be copied.
+    Paths are those of this machine; the ONNX file has to be copied.
     """
     ours = ["effdet-deploy", "build", onnx_path.name, engine_path.name]
     default = BuildOptions()
@@ -56,7 +56,7 @@ def finish_commands(
         "trtexec",
         f"--onnx={onnx_path.name}",
         f"--saveEngine={engine_path.name}",
-        "--stronglyTyped",  # TensorRT 11 knows no other way, and takes it in silence
+        "--stronglyTyped",  # always so in TensorRT 11, which accepts the option
         *shapes,
         *_trtexec_options(options),
     ]

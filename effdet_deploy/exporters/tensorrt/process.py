@@ -1,4 +1,4 @@
-"""The parent's side of the builder's process: start it, listen, stop it, say how it ended."""
+"""The parent's side of the builder's process: start it, listen to it, stop it, report its end."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from effdet_deploy.progress import Progress
 
 STOP_GRACE_S = 60.0
-"""How long a builder that was told to stop may finish the step it is in."""
+"""Seconds that a builder may take to finish its current step after it was told to stop."""
 _WORKER = "effdet_deploy.exporters.tensorrt.worker"
 
 
 def require_builder(options: BuildOptions) -> EngineSpec:
-    """Start the builder once, in a process of its own, and return what it is.
+    """Start the builder once, in a process of its own, and return its version and GPU.
 
     Raises:
         MissingPackageError: the backend is not installed.
-        DeviceError: its libraries do not load, or it wants a GPU and finds none.
+        DeviceError: its libraries do not load, or it needs a GPU and finds none.
     """
     builder = run_builder(Request(options), silent)
     require_gpu_to_refit(options, has_gpu=bool(builder.gpu))
@@ -43,34 +43,34 @@ def require_builder(options: BuildOptions) -> EngineSpec:
 
 
 def require_gpu_to_refit(options: BuildOptions, *, has_gpu: bool) -> None:
-    """Check that an engine for refitting can be built, which no builder does without a GPU.
+    """Check that a refittable engine can be built, which needs a GPU.
 
     Raises:
-        DeviceError: it cannot.
+        DeviceError: TensorRT-RTX is asked for such an engine, and there is no GPU.
     """
     if (options.refit or options.strip_plan) and not has_gpu:
         raise DeviceError(
-            "TensorRT-RTX needs a GPU to build an engine for refitting, and finds none.",
+            "TensorRT-RTX needs a GPU to build an engine that can be refitted, but finds none.",
             "Leave --refit and --strip-plan out, or build on a machine with a GPU.",
         )
 
 
 def run_builder(request: Request, progress: Progress, grace: float = STOP_GRACE_S) -> EngineSpec:
-    """Serve ``request`` in a process of its own.
+    """Handle ``request`` in a process of its own.
 
     Returns:
-        What built it: backend, release and GPU.
+        The backend, release and GPU of the builder.
 
     Raises:
-        MissingError: the package or the GPU is not there, or the memory ran out.
-        ModelFileError: TensorRT does not take the model, or crashed on it.
+        MissingError: the package or the GPU is missing, or memory ran out.
+        ModelFileError: TensorRT refuses the model, or crashed on it.
         OSError: the plan could not be written.
-        KeyboardInterrupt: the user's, after the builder has stopped.
+        KeyboardInterrupt: the user pressed Ctrl-C, and the builder has stopped.
     """
     said: dict[str, Any] = {}
     with tempfile.TemporaryFile() as errors, _started(errors) as (process, words, answers):
         try:
-            with contextlib.suppress(BrokenPipeError):  # it died at once: its exit code says how
+            with contextlib.suppress(BrokenPipeError):  # it ended at once; see its exit code
                 say(words, request)
             while (message := hear(answers)) is not None:
                 kind, what = message
@@ -98,14 +98,14 @@ def run_builder(request: Request, progress: Progress, grace: float = STOP_GRACE_
 def _started(
     errors: IO[bytes],
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
-    """Start the process; give it with its stdin and stdout, and see that it ends.
+    """Start the process, yield it with its stdin and stdout, and make sure that it ends.
 
-    It has a session of its own: Ctrl-C is for us, who then ask it to stop.
+    It has a session of its own, so that only we get Ctrl-C and then tell it to stop.
     """
     package_home = str(Path(effdet_deploy.__file__).parents[1])
     paths = [package_home, os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-        # -P: a folder named tensorrt in the current directory is not TensorRT.
+        # -P: a folder named tensorrt in the current directory must not be imported.
         [sys.executable, "-P", "-m", _WORKER],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -127,9 +127,9 @@ def _started(
 
 
 def _stop(process: subprocess.Popen[bytes], words: IO[bytes], grace: float) -> None:
-    """Let the builder stop through its progress monitor; after ``grace`` seconds, end it.
+    """Let the builder stop through its progress monitor; after ``grace`` seconds, kill it.
 
-    The end of its stdin is the sign, as it is where this process is gone.
+    It stops when its stdin ends, which also happens when this process is gone.
     """
     with contextlib.suppress(OSError):
         words.close()

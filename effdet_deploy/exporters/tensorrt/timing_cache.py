@@ -1,8 +1,8 @@
-"""A timing cache that can be trusted, and is replaced in one step.
+"""The timing cache: checked before it is used, and replaced in one step.
 
-TensorRT itself may take a damaged cache for an empty one, or read on; so a cache of ours has a note
-beside it (``FILE.json``) with its hash, and the release and GPU it was measured with. A cache
-without a note, such as one of trtexec's, is TensorRT's to judge.
+TensorRT itself may treat a damaged cache as empty, or go on reading. A cache of ours therefore has
+a note beside it (``FILE.json``) with its hash, and the release and GPU it was measured with. A
+cache without a note, such as one of trtexec, is checked only by TensorRT.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Origin:
 
 
 def require_own_note(path: Path) -> None:
-    """Check that the note of the cache at ``path`` replaces nothing but such a note.
+    """Check that the note of the cache at ``path`` would not replace a file of another kind.
 
     Raises:
-        UsageError: another file has its place.
+        UsageError: another file has the note's name.
     """
     note = sidecar_path(path)
     if not note.exists():
@@ -44,20 +44,20 @@ def require_own_note(path: Path) -> None:
         recorded = json.loads(note.read_bytes())
         is_ours = {"origin", "sha256"} == recorded.keys()
     except (OSError, ValueError, AttributeError, RecursionError):
-        # A damaged one beside a cache has been written here.
+        # A damaged note beside a cache is one of ours.
         is_ours = note.is_file() and path.is_file()
     if not is_ours:
         raise UsageError(
-            f"The note of the timing cache would replace '{note}', which is another file.",
+            f"The timing cache's note would replace '{note}', which is a file of another kind.",
             "Name another --timing-cache, or move that file away.",
         )
 
 
 def attach(config: tensorrt.IBuilderConfig, path: Path, origin: Origin, log: Log) -> str:
-    """Give the build the cache at ``path``, or an empty one.
+    """Give the build the cache at ``path``, or an empty cache.
 
     Returns:
-        An empty string, or why the file was discarded.
+        Why the file was discarded, or an empty string if it was not.
     """
     content = path.read_bytes() if path.is_file() else b""
     reason = _unfit(content, path, origin) if content else ""
@@ -65,7 +65,7 @@ def attach(config: tensorrt.IBuilderConfig, path: Path, origin: Origin, log: Log
         log.warnings.clear()
         log.errors.clear()
         cache = config.create_timing_cache(content)
-        # TensorRT has three ways to say no: None, False, and an empty cache with a warning.
+        # TensorRT refuses in three ways: None, False, and an empty cache with a warning.
         if cache is None or not config.set_timing_cache(cache, False):
             reason = "TensorRT does not accept it"
         elif any("timing cache" in each for each in (*log.warnings, *log.errors)):
@@ -97,7 +97,7 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
 
 
 def save(config: tensorrt.IBuilderConfig, path: Path, origin: Origin) -> None:
-    """Replace the cache at ``path`` and its note by what the build has measured."""
+    """Replace the cache at ``path`` and its note by the measurements of this build."""
     cache = config.get_timing_cache()
     serialized = None if cache is None else cache.serialize()
     if serialized is None:

@@ -1,8 +1,8 @@
 """The builder's own process: ``python -m effdet_deploy.exporters.tensorrt.worker``.
 
-A builder is native code that takes minutes and much memory, and may crash. It reads a request from
-stdin, tells what happens on stdout, and stops when its stdin ends: its parent wants it so, or is
-gone.
+A builder is native code that takes minutes and much memory, and may crash. This process reads a
+request from stdin, reports on stdout, and stops when its stdin ends: then its parent wants it to
+stop, or is gone.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _REPORT_EVERY_S = 0.1
 
 
 class Channel:
-    """The line to the parent; messages may come from any of the builder's threads.
+    """The connection to the parent; any of the builder's threads may send messages.
 
-    They are pairs of a kind and what belongs to it: an EngineSpec to ``ready``, an exception to
-    ``failed``, a text to ``progress`` and ``warning``.
+    A message is a kind and a value: an EngineSpec for ``ready``, an exception for ``failed``, a
+    text for ``progress`` and ``warning``.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -48,12 +48,12 @@ class Channel:
         kind: Literal["ready", "progress", "warning", "failed", "done"],
         what: object = None,
     ) -> None:
-        """Send one message; a parent that is gone is found out by whoever reads from it."""
+        """Send a message; a parent that is gone is noticed by the thread that reads from it."""
         with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
             say(self._stream, (kind, what))
 
     def report(self, phase: str, step: int, steps: int) -> None:
-        """Report progress, but not more often than anybody can read."""
+        """Report progress, at a rate that people can read."""
         now = time.monotonic()
         if now - self._last_progress >= _REPORT_EVERY_S:
             self._last_progress = now
@@ -63,8 +63,8 @@ class Channel:
 
 
 def main() -> int:
-    """Serve one request; returns the exit code, which only says whether it went well."""
-    # stdout is kept for messages; what native code prints there goes to stderr.
+    """Handle one request and return the exit code, which only says whether it succeeded."""
+    # stdout is for messages only; what native code prints there goes to stderr.
     channel = Channel(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     request: Request = hear(sys.stdin.buffer)
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
-    """Check, parse, build and write, in the course that NVIDIA's libraries prescribe."""
+    """Check, parse, build and write, in the order that NVIDIA's libraries require."""
     options = request.options
     trt = import_library(options.backend)
     log = create_log(trt)
@@ -111,7 +111,7 @@ def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
         return
     if (target := target_of(options.backend, version)) is not None:
         channel.report("checking the ONNX file", 0, 0)
-        # All nodes at once, and before the parser, which names the first alone.
+        # This names all bad nodes at once; the parser, which comes next, names only the first.
         for finding in require_fit(Path(request.onnx), target):
             channel.send("warning", str(finding))
     channel.report("parsing the ONNX file", 0, 0)
@@ -120,9 +120,9 @@ def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
     definition.add_profile(builder, config, network, request.batch)
     cache, origin = options.timing_cache, timing_cache.Origin(options.backend, version, gpu)
     if cache is not None and (reason := timing_cache.attach(config, cache, origin, log)):
-        text = f"The timing cache '{cache}' is discarded and made anew: {reason}."
+        text = f"The timing cache '{cache}' is not used and will be replaced: {reason}."
         channel.send("warning", text)
-    # The configuration does not keep the monitor alive in every release.
+    # In some releases the configuration does not keep the monitor alive.
     monitor = definition.create_monitor(trt, channel.report, stop.is_set)
     config.progress_monitor = monitor
     plan = definition.build(builder, network, config, log)

@@ -98,7 +98,7 @@ def test_an_onnx_file_written_anew_meanwhile_is_not_vouched_for(model, tmp_path,
         return built
 
     monkeypatch.setattr(building, "run_builder", building_while_it_changes)
-    with pytest.raises(ModelFileError, match="written anew"):
+    with pytest.raises(ModelFileError, match="was changed while"):
         build_engine(model, tmp_path / "tiny.engine", RTX)
     assert not list(tmp_path.glob("*.engine*"))
 
@@ -280,7 +280,7 @@ def test_a_dla_core_that_is_not_there_is_refused(tmp_path, use_double):
     spec = dataclasses.replace(detector_spec(), precision=PrecisionSpec("fp16", "tensorrt"))
     model = write_tiny(tmp_path / "half.onnx", spec)
 
-    with pytest.raises(UsageError, match="DLA core 0 was asked for, and there are 0"):
+    with pytest.raises(UsageError, match="DLA core 0 was asked for, but there are 0"):
         build_engine(model, tmp_path / "tiny.engine", BuildOptions(dla_core=0))
 
 

@@ -135,7 +135,7 @@ def test_without_tensorrt_the_same_command_may_be_run_again(exported, tmp_path):
         with (
             pytest.warns(EffdetDeployWarning, match="a note"),
             pytest.warns(EffdetDeployWarning, match="cannot be built here"),
-            pytest.raises(MissingError, match="is finished"),
+            pytest.raises(MissingError, match="is ready"),
         ):
             export("d0", tmp_path / "model.engine", NOWHERE)
 
@@ -218,7 +218,7 @@ def test_a_plan_given_as_a_file_stays_as_its_user_wrote_it(is_given, exported_in
     "options", [{"build": BuildOptions(tf32=True)}, {"keep_onnx": Path("kept.onnx")}]
 )
 def test_engine_options_are_refused_for_other_outputs(options, tmp_path):
-    with pytest.raises(UsageError, match=r"do not fit the suffix '\.onnx'"):
+    with pytest.raises(UsageError, match=r"but OUTPUT ends in '\.onnx'"):
         export("d0", tmp_path / "model.onnx", ExportOptions(**options))
 
 
