@@ -1,1 +1,1 @@
-"""Where, and why, an artifact does not do what its reference does."""
+"""Where and why an artifact differs from its reference."""

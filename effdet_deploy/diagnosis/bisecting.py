@@ -1,11 +1,12 @@
-"""Which layers a reduced precision loses by: the smallest set that, made exact, heals the heads.
+"""Bisecting: the smallest set of layers whose reduced precision causes the loss of the heads.
 
-:func:`bisect_file` searches in an ONNX file against the FP32 file that it was made from.
+:func:`bisect_file` compares an ONNX file with the FP32 file that it was made from.
 
-Groups of layers are ranked by the noise that each makes alone; the fewest of the worst that reach
-the goal together are found by halving; and of their layers those that are needed, again by halving
-(QuickXplain: Junker, "Preferred Explanations and Relaxations for Over-Constrained Problems", 2004),
-which takes about 2·k·log2(n/k) measurements for k of n layers. In the end each is tried without.
+Groups of layers are ranked by the noise that each group makes alone. The fewest of the worst groups
+that reach the goal together are found by halving; then the layers among them that are needed, again
+by halving (QuickXplain: Junker, "Preferred Explanations and Relaxations for Over-Constrained
+Problems", 2004), which takes about 2·k·log2(n/k) measurements for k of n layers. At the end, every
+layer of the result is tested by leaving it out.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ if TYPE_CHECKING:
 Kind = Literal["fp16", "int8"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PICTURES = 2
-"""The heads are measured on the first pictures: a layer that loses does so on any."""
+"""The heads are measured on the first pictures: a layer that loses precision does so on any."""
 MOST_MEASUREMENTS = 160
 GAIN_DB = 10.0
-"""What is asked beyond the candidate's own level where that is within the tolerance already: then
-the layers are found that make nine tenths of its noise."""
+"""The goal beyond the candidate's own level, in decibels, if that is within the tolerance already:
+then the layers are found that make nine tenths of its noise."""
 _GROUP_PARTS = {"backbone": 3, "fpn": 3}
-"""How many parts of a module path name a group; one of the heads'."""
+"""How many parts of a module path name a group of layers; one part for the heads."""
 _SHOWN_ALONE = 10
 
 
 @dataclass(frozen=True)
 class Blame:
-    """A layer, and what the heads' signal-to-noise ratio in decibels is with it alone reduced.
+    """A layer, and the heads' signal-to-noise ratio in decibels if only this layer is reduced.
 
-    NaN where that was not measured.
+    The ratio is NaN if it was not measured.
     """
 
     layer: str
@@ -64,18 +65,18 @@ class Blame:
 
 @dataclass(frozen=True)
 class Bisection:
-    """What was found.
+    """The result of bisecting.
 
     Attributes:
         kind: the reduced precision.
-        total: layers that are in it.
-        tolerance_db: what the heads must reach, by :data:`.TOLERANCES`.
-        goal_db: what was searched for; above the tolerance where the candidate is within it.
-        before_db: what the candidate's heads reach: the worse head's signal-to-noise ratio.
-        after_db: what they reach with ``layers`` exact.
-        layers: the set; empty where no layer's precision explains the loss.
-        measurements: how often the heads were measured; at most ``bound``.
-        bound: see ``measurements``.
+        total: how many layers have the reduced precision.
+        tolerance_db: the ratio that the heads must reach, by :data:`.TOLERANCES`.
+        goal_db: the ratio searched for; above the tolerance if the candidate is within it.
+        before_db: the ratio of the candidate's worse head.
+        after_db: the ratio of the worse head with ``layers`` exact.
+        layers: the set; empty if no layer's precision explains the loss.
+        measurements: how often the heads were measured.
+        bound: the largest allowed number of measurements.
         is_smallest: whether every layer of the set was shown to be needed.
     """
 
@@ -96,15 +97,15 @@ class Bisection:
         return self.after_db >= self.goal_db
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for JSON; a number that is not finite is None, as JSON has none."""
+        """Return everything for JSON, in which values that are not finite are None."""
         document: dict[str, Any] = without_non_finite(dataclasses.asdict(self))
         return document | {"is_explained": self.is_explained}
 
     def lines(self) -> list[str]:
-        """Return the finding as text, a line each."""
+        """Return the result as lines of text."""
         first = (
             f"The heads of this {self.kind.upper()} file reach {_db(self.before_db)}; "
-            f"{self.tolerance_db:g} dB are asked for."
+            f"{self.tolerance_db:g} dB are required."
         )
         if self.before_db == math.inf:
             return [first]
@@ -112,7 +113,7 @@ class Bisection:
         effort = f"({self.measurements} measurements of at most {self.bound})"
         if not self.is_explained:
             lost = (
-                f"With all {self.total} layers exact {reached}: the loss is not one of precision."
+                f"With all {self.total} layers exact {reached}: precision does not cause the loss."
             )
             return [first, f"{lost} Compare with --layers {effort}."]
         needed = "none of them can be left out" if self.is_smallest else "a smaller set may do"
@@ -135,24 +136,24 @@ def parse_kind(name: str) -> Kind:
 
 
 def require_bisectable(candidates: Sequence[Path], reference: str, kind: Kind) -> None:
-    """Check what is to be bisected, before anything is loaded.
+    """Check the files to bisect before they are loaded.
 
     Raises:
-        UsageError: a candidate is no ONNX file of that precision, or the reference none in FP32.
+        UsageError: a candidate is not an ONNX file of that precision, or the reference is not FP32.
         MissingPackageError: the ``onnx`` package is not installed.
     """
     for path, wanted in (*((each, kind) for each in candidates), (Path(reference), "fp32")):
         if SUFFIXES.get(path.suffix.lower()) != "onnx":
             raise UsageError(
-                f"--bisect works on ONNX files, and '{path.name}' is none.",
-                "Name the ONNX files: in the reduced precision, and the FP32 one it was made from.",
+                f"--bisect only works on ONNX files, but '{path.name}' is not an ONNX file.",
+                "Name the ONNX file in the reduced precision and the FP32 file it was made from.",
             )
         found = read_spec(path, "onnx").precision.kind
         if found != wanted:
             raise UsageError(
-                f"--bisect {kind} compares {kind.upper()} files with one in FP32; "
-                f"'{path.name}' should be {wanted.upper()} and is {found.upper()}.",
-                "Name a candidate in that precision, and as reference what it was made from.",
+                f"--bisect {kind} compares {kind.upper()} files with an FP32 file, but "
+                f"'{path.name}', which should be {wanted.upper()}, is {found.upper()}.",
+                "Name a candidate in that precision, and as reference the file it was made from.",
             )
     require_package("onnx", "bisecting", "export")
 
@@ -165,18 +166,18 @@ def bisect_file(
     progress: Progress = silent,
     bound: int = MOST_MEASUREMENTS,
 ) -> Bisection:
-    """Find the layers whose precision explains what an ONNX file loses against its FP32 form.
+    """Find the layers whose precision explains an ONNX file's loss against its FP32 form.
 
     Args:
         candidate: the file in the reduced precision.
         reference: the FP32 file that it was made from.
         kind: the reduced precision.
-        pictures: what to measure on; default structured pictures of our own.
-        progress: told what is being measured.
-        bound: on the number of measurements.
+        pictures: the pictures to measure on; default: generated ones.
+        progress: called with the current measurement.
+        bound: the largest number of measurements.
 
     Raises:
-        UsageError: the two files are not of one network.
+        UsageError: the two files do not hold the same network.
     """
     import onnx
 
@@ -187,7 +188,7 @@ def bisect_file(
     read = read_spec(candidate, "onnx")
     if (read.input, read.batch) != (spec.input, spec.batch):
         raise UsageError(
-            f"--bisect compares files of one network; '{candidate.name}' takes another input or "
+            f"--bisect needs two files of one network; '{candidate.name}' has another input or "
             "batch than its reference.",
             "Name the FP32 file that the candidate was made from.",
         )
@@ -205,20 +206,20 @@ def bisect(
     progress: Progress = silent,
     bound: int = MOST_MEASUREMENTS,
 ) -> Bisection:
-    """Find the smallest set of layers that, made exact, reaches the goal; see the module.
+    """Find the smallest set of layers that reaches the goal when made exact; see the module.
 
     Args:
         grafting: the network whose layers can be made exact.
-        measure: a graph to its heads' signal-to-noise ratio in decibels.
+        measure: returns the heads' signal-to-noise ratio of a graph, in decibels.
         kind: the reduced precision, which decides the tolerance.
-        progress: told what is being measured.
-        bound: on the number of measurements.
+        progress: called with the current measurement.
+        bound: the largest number of measurements.
     """
     search = _Search(grafting, measure, progress, bound)
     tolerance = TOLERANCES[kind].least_snr_db or 0.0
     before = search.snr(frozenset())
     goal = tolerance if before < tolerance else before + GAIN_DB
-    # A file that loses nothing has no goal below infinity, and nothing to be made exact.
+    # A file without loss has an infinite goal, and no layer needs to be exact.
     chosen = frozenset(grafting.layers if before < goal else ())
     is_smallest = False
     if before < goal <= search.snr(chosen):
@@ -249,9 +250,9 @@ class _SpentError(Exception):
 
 @dataclass(eq=False)
 class _Search:
-    """Measurements of what is exact, each made once and counted.
+    """The measurements of sets of exact layers; every set is measured once and counted.
 
-    ``best`` is the smallest set that was found to reach its goal.
+    ``best`` is the smallest set found so far that reaches its goal.
     """
 
     grafting: Grafting
@@ -267,7 +268,7 @@ class _Search:
         return len(self._known)
 
     def snr(self, exact: Exact) -> float:
-        """Return what the heads reach with ``exact`` so; raises _SpentError beyond the bound."""
+        """Return the heads' ratio with ``exact`` exact; raises _SpentError beyond the bound."""
         if exact not in self._known:
             if self.count >= self.bound:
                 raise _SpentError
@@ -279,11 +280,11 @@ class _Search:
         return self._known[exact]
 
     def worst_groups(self, goal: float) -> list[str]:
-        """Return the layers of the fewest groups, the noisiest first, that reach ``goal``."""
+        """Return the layers of the fewest groups, noisiest first, that reach ``goal``."""
         every = frozenset(self.grafting.layers)
         groups: dict[str, list[str]] = {}
         for layer in self.grafting.layers:
-            # By the part of the network that a layer stands in, such as fpn.cell.1.
+            # The group of a layer is the part of the network that holds it, such as fpn.cell.1.
             parts = layer.split(".")
             groups.setdefault(".".join(parts[: _GROUP_PARTS.get(parts[0], 1)]), []).append(layer)
         alone = {name: self.snr(every - frozenset(layers)) for name, layers in groups.items()}
@@ -302,22 +303,22 @@ class _Search:
         return members(high)
 
     def thinned(self, layers: list[str], goal: float) -> Exact:
-        """Return a part of ``layers`` that reaches ``goal`` and of which none can be left out."""
+        """Return a subset of ``layers`` that reaches ``goal`` and needs every layer in it."""
         found = self._needed(frozenset(), layers, goal, is_new=False)
-        # Noise does not quite add up: what one layer made superfluous shows only in the end.
+        # Noise is not quite additive, so a superfluous layer shows only at the end.
         for layer in found:
             if len(found) > 1 and self._does(frozenset(found) - {layer}, goal):
                 return self.thinned([each for each in found if each != layer], goal)
         return frozenset(found)
 
     def _needed(self, base: Exact, layers: list[str], goal: float, *, is_new: bool) -> list[str]:
-        """Return which of ``layers`` must join ``base``; all of them together are enough.
+        """Return which of ``layers`` must join ``base``; all of them together reach the goal.
 
         Args:
-            base: what is exact already.
-            layers: to choose from, those to be preferred first.
-            goal: what is to be reached.
-            is_new: whether ``base`` has grown since it was known not to be enough.
+            base: the layers that are exact already.
+            layers: the layers to choose from, preferred ones first.
+            goal: the signal-to-noise ratio to reach, in decibels.
+            is_new: whether ``base`` has grown since the goal was last missed with it.
         """
         if is_new and self._does(base, goal):
             return []
@@ -328,14 +329,14 @@ class _Search:
         return self._needed(base | set(later), first, goal, is_new=bool(later)) + later
 
     def _does(self, exact: Exact, goal: float) -> bool:
-        """Tell whether ``exact`` reaches ``goal``, and remember the smallest that does."""
+        """Return whether ``exact`` reaches ``goal``, and remember the smallest set that does."""
         does = self.snr(exact) >= goal
         if does and (self.best is None or len(exact) < len(self.best)):
             self.best = exact
         return does
 
     def alone(self, layers: Collection[str]) -> Mapping[str, float]:
-        """Return what the heads reach with each of ``layers`` alone reduced, the worst first."""
+        """Return the heads' ratio with only one of ``layers`` reduced, for all, worst first."""
         every = frozenset(self.grafting.layers)
         found = dict.fromkeys((each for each in self.grafting.layers if each in layers), math.nan)
         if len(found) <= min(_SHOWN_ALONE, self.bound - self.count):

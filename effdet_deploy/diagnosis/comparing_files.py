@@ -1,4 +1,4 @@
-"""Everything that ``effdet-deploy compare`` finds out: candidates beside one reference."""
+"""The comparison behind ``effdet-deploy compare``: several candidates and one reference."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
 
 _PREPROCESS = "preprocess."
 LAYER_PICTURES = 4
-"""Layers are compared on the first pictures only: a wrong layer is wrong on any."""
+"""Layers are compared on the first pictures only: a wrong layer is wrong on any picture."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """mAP of both sides as fractions, on the same pictures, and the paired difference."""
+    """The mAP of both sides as fractions on the same pictures, and the paired difference."""
 
     reference: float
     candidate: float
@@ -60,15 +60,15 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Examined:
-    """One candidate: the comparison, and what follows from it.
+    """The comparison of one candidate, and what follows from it.
 
     Attributes:
-        comparison: verdict and pictures.
-        breakdown: detections by class and size, and how far pairs differ.
-        scores: mAP, where annotations were given.
-        layers: the comparison of layers, where it was asked for.
-        causes: sentences that say what makes the candidate differ.
-        bisection: the layers whose precision explains the loss, where they were asked for.
+        comparison: the verdict and the pictures.
+        breakdown: detections by class and size, and differences of pairs.
+        scores: the mAP, if annotations were given.
+        layers: the comparison of layers, if requested.
+        causes: sentences that say why the candidate differs.
+        bisection: the layers whose precision explains the loss, if requested.
     """
 
     comparison: Comparison
@@ -84,7 +84,7 @@ class Examined:
         return self.comparison.report.passed
 
     def to_dict(self, pictures: Sequence[str]) -> dict[str, Any]:
-        """Return everything as a document; ``pictures`` are their names."""
+        """Return everything as a document; ``pictures`` are the names of the pictures."""
         comparison = self.comparison
         document = {
             "candidate": comparison.name,
@@ -111,14 +111,14 @@ class Examined:
 
 @dataclass(frozen=True, eq=False)
 class SideBySide:
-    """All candidates beside one reference.
+    """All candidates compared with one reference.
 
     Attributes:
-        reference: its name.
-        examined: the candidates.
-        pictures: what they were compared on.
-        notes: how the classes of annotations were joined, and what was left out of them.
-        doubts: signs that annotations are not of their pictures: a mAP means nothing without them.
+        reference: the reference's name.
+        examined: the results of the candidates.
+        pictures: the pictures that they were compared on.
+        notes: how classes were matched with the annotations, and which were left out.
+        doubts: signs that the annotations do not belong to the pictures; then the mAP is useless.
     """
 
     reference: str
@@ -133,7 +133,7 @@ class SideBySide:
         return all(each.passed for each in self.examined)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the whole comparison for JSON; a number that is not finite is None."""
+        """Return the whole comparison for JSON, in which values that are not finite are None."""
         names = self.pictures.names
         document: dict[str, Any] = without_non_finite(
             {
@@ -164,16 +164,16 @@ def compare_files(
         candidates: exported models of any kind.
         reference: the path of an exported model; or weights, which run in eager PyTorch:
             ``pretrained``, ``random``, a path or a URL.
-        pictures: what to compare on; default our own in the size of the first candidate.
-        dataset: annotated pictures to compare on instead, and to measure mAP on.
+        pictures: the pictures to compare on; default: generated ones in the first candidate's size.
+        dataset: annotated pictures to compare on instead, on which the mAP is measured too.
         engine: how the models are run.
-        layers: compare layer by layer as well, which takes ONNX files of ours.
-        bisect: find the layers whose precision, this one, explains the loss, in ONNX files.
-        progress: told which stage begins.
+        layers: also compare layer by layer; this needs ONNX files of ours.
+        bisect: the precision to bisect: find the layers that explain the loss, in ONNX files.
+        progress: called when a stage begins.
 
     Raises:
-        UsageError: models that cannot be compared with each other, or not by layers.
-        MissingPackageError: weights without torch, or annotations without pycocotools.
+        UsageError: the models, or their layers, cannot be compared with each other.
+        MissingPackageError: weights need torch, or annotations need pycocotools.
         InputError: a model, a picture or the weights are unusable.
     """
     _require_possible(candidates, reference, dataset, bisect, layers=layers)
@@ -216,7 +216,7 @@ def _require_possible(
     *,
     layers: bool,
 ) -> None:
-    """Say what is missing or does not fit before anything is loaded."""
+    """Report missing packages and unsuitable files before anything is loaded."""
     if not candidates:
         raise UsageError("There is no candidate to compare.", "Name at least one model.")
     if bisect is not None:
@@ -233,7 +233,7 @@ def _compare_groups(
     pictures: Pictures,
     progress: Progress,
 ) -> dict[Path, Comparison]:
-    """Compare all candidates; each distinct reference runs once a picture."""
+    """Compare all candidates; every distinct reference runs once per picture."""
     found: dict[Path, Comparison] = {}
 
     def tell(done: int) -> None:
@@ -253,12 +253,12 @@ def compare_layers(
 ) -> LayerReport:
     """Compare the layers of the ONNX file ``path`` with its reference's on the first pictures.
 
-    ``given`` is what the user named as the reference.
+    ``given`` is the reference as the user named it.
     """
     layers, candidate, known = layer_sources(path, reference, given)
     specs = (comparison.candidate, comparison.reference)
     if specs[0].input != specs[1].input:
-        # Two kinds of input are made the same thing in different ways.
+        # Different kinds of input are preprocessed in different ways.
         layers = tuple(each for each in layers if not each.name.startswith(_PREPROCESS))
     canvases = pictures.letterboxed(specs[0].input, LAYER_PICTURES)
     precision = coarser(*(each.precision.kind for each in specs))
@@ -272,9 +272,9 @@ def examine(
     dataset: CocoSet | None = None,
     layers: LayerReport | None = None,
 ) -> Examined:
-    """Draw the conclusions from a comparison of ``sides``: candidate and reference.
+    """Draw conclusions from a comparison of ``sides``, which are candidate and reference.
 
-    ``dataset`` is what ``pictures`` are of, where they are annotated.
+    ``dataset`` is the annotated set that ``pictures`` belong to, if there is one.
     """
     scores = None
     specs = (comparison.reference, comparison.candidate)

@@ -1,12 +1,12 @@
-"""Graphs between a reference and its reduced form: some layers exact, the others as they are.
+"""Grafting: graphs in which some layers are exact as in a reference, and the others reduced.
 
-INT8 layers of the reduced file are taken back one by one: a convolution reads what was quantized
-before it was, with the reference's own constants. FP16 is imitated on the reference instead, by
-rounding every value that the reduced file holds in float16: engines that compute float16 nodes in
-float32, as ONNX Runtime does on x86, would show no overflow.
+INT8 layers of the reduced file are replaced one by one: a convolution then reads the value from
+before the quantizer, and the reference's own constants. FP16 is imitated in the reference instead,
+by rounding every value that the reduced file holds in float16: an engine that computes float16
+nodes in float32, as ONNX Runtime does on x86, would not show overflows.
 
-What is reduced is in ``layers``, in graph order; ``with_exact`` gives a graph whose outputs are the
-raw heads in float32.
+``layers`` lists the reduced layers in graph order; ``with_exact`` makes a graph whose outputs are
+the raw heads in float32.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Int8Grafting:
         )
         _require_same_network(self.layers, self._nodes)
         quantized = set(self.layers)
-        # Values that a node outside these layers also reads quantized: the layer that makes them
-        # keeps the quantizer while it is reduced.
+        # Values that a node outside these layers reads quantized too: the layer that makes such a
+        # value keeps the quantizer while the layer is reduced.
         self._given_quantized = {
             before
             for node in candidate.graph.node
@@ -77,7 +77,7 @@ class Int8Grafting:
         }
 
     def with_exact(self, exact: Collection[str]) -> ModelProto:
-        """Return the INT8 graph in which the convolutions ``exact`` are as in the reference."""
+        """Return the INT8 graph with the convolutions ``exact`` taken from the reference."""
         model = deepcopy(self._candidate)
         reduced = set(self.layers) - set(exact)
         added: dict[str, TensorProto] = {}
@@ -105,13 +105,13 @@ class Int8Grafting:
         return with_heads(model, head_values(model))
 
     def _before_quantizing(self, value: str) -> str:
-        """Return the value that a pair of quantizers stands behind, if ``value`` is a pair's."""
+        """Return the value that was quantized, if ``value`` comes from a pair of quantizers."""
         restored = self._made_by(value, _DEQUANTIZE)
         pair = restored and self._made_by(restored.input[0], _QUANTIZE)
         return str(pair.input[0]) if pair else value
 
     def _made_by(self, value: str, operator: str) -> NodeProto | None:
-        """Return the node that makes ``value`` if it is of that operator."""
+        """Return the node that makes ``value``, if it has that operator."""
         maker = self._makers.get(value)
         return maker if maker is not None and maker.op_type == operator else None
 
@@ -121,7 +121,7 @@ class HalfGrafting:
 
     Args:
         reference: the FP32 graph; it is not changed.
-        candidate: the FP16 graph, which says what is float16.
+        candidate: the FP16 graph, which shows the values in float16.
 
     Raises:
         UsageError: a float16 node is not in the reference.
@@ -150,7 +150,7 @@ class HalfGrafting:
         self._floats = float_values(reference)
 
     def with_exact(self, exact: Collection[str]) -> ModelProto:
-        """Return the FP32 graph with every value rounded that is float16, but for ``exact``."""
+        """Return the FP32 graph in which float16 values are rounded, except those of ``exact``."""
         model = deepcopy(self._reference)
         graph = model.graph
         half = {
@@ -198,7 +198,7 @@ def head_values(model: ModelProto) -> list[str]:
 
 
 def with_heads(model: ModelProto, heads: Sequence[str]) -> ModelProto:
-    """Make the raw heads the only outputs of ``model``, in float32; return it."""
+    """Make the raw heads the only outputs of ``model``, in float32, and return the model."""
     del model.graph.output[:]
     for name, value in zip(HEAD_OUTPUTS, heads, strict=True):
         output = f"{name}.measured"
@@ -219,7 +219,7 @@ def _require_same_network(layers: Collection[str], known: Collection[str]) -> No
 
 
 class HeadsMeter:
-    """Measures the raw heads of graphs against those of a reference, in ONNX Runtime.
+    """Measures the raw heads of graphs against a reference's, in ONNX Runtime.
 
     Args:
         reference: the FP32 graph.
@@ -231,10 +231,10 @@ class HeadsMeter:
         self._exact = self._heads(with_heads(deepcopy(reference), head_values(reference)))
 
     def snr_db(self, model: ModelProto) -> float:
-        """Return the worse head's signal-to-noise ratio; -inf where a value is not finite.
+        """Return the worse head's signal-to-noise ratio in dB; -inf if a value is not finite.
 
         Args:
-            model: gives the heads as :meth:`.HalfGrafting.with_exact` does.
+            model: a graph whose outputs are the heads, as :meth:`.HalfGrafting.with_exact` makes.
         """
         pooled = [TensorErrors()] * len(HEAD_OUTPUTS)
         for pair in zip(self._exact, self._heads(model), strict=True):

@@ -1,4 +1,4 @@
-"""Where two networks part: every layer's error, the first that is too far off, the worst."""
+"""Where two networks begin to differ: the errors of all layers, the first wrong and the worst."""
 
 from __future__ import annotations
 
@@ -24,32 +24,33 @@ if TYPE_CHECKING:
 
 WORST = 10
 MAX_BYTES = 256 * 1024**2
-"""Of one image's layers that are held at once on each side; more are read in several runs."""
+"""Bytes of one image's layers that are read at once per side; more layers need several runs."""
 LEAST_FP32_SNR_DB = 60.0
-"""Where FP32 layers part: a thousandth of the signal, far above what rounding adds up to."""
+"""The least ratio of equal FP32 layers, in decibels: an error of a thousandth of the signal is far
+above what rounding adds up to."""
 
 
 class LayerSource(Protocol):
-    """A network that can show its layers, named as the nodes of our ONNX files."""
+    """A network that can return the outputs of layers, by the node names of our ONNX files."""
 
     @property
     def names(self) -> set[str]:
-        """The layers it can show."""
+        """The names of the layers that it can return."""
         ...
 
     def read(self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]) -> Readings:
-        """Yield what the named layers give for each letterboxed picture, by name."""
+        """Yield the outputs of the named layers by name, for every letterboxed picture."""
         ...
 
 
 @dataclass(frozen=True)
 class LayerParity:
-    """One layer's output against the reference's, pooled over all images.
+    """One layer's output compared with the reference's, over all images together.
 
     Attributes:
-        name: of the node: module path and role.
+        name: the node's name: module path and role.
         module: the module path.
-        errors: of its output.
+        errors: the errors of its output.
     """
 
     name: str
@@ -58,7 +59,7 @@ class LayerParity:
 
     @property
     def snr_db(self) -> float:
-        """Signal-to-noise ratio in decibels; -inf where nothing could be compared."""
+        """Signal-to-noise ratio in decibels; -inf if nothing could be compared."""
         return self.errors.snr_db
 
 
@@ -67,12 +68,12 @@ class LayerReport:
     """The layers of two networks, in the order in which they are computed.
 
     Attributes:
-        layers: all that both sides have.
-        least_snr_db: what a layer must reach to count as the same.
-        first: the first layer that does not.
-        symptom: in what way it differs, as a clause; empty where it cannot be said simply.
-        unmatched: modules of the candidate that the reference does not show: nothing is said
-            about them.
+        layers: all layers that both sides have.
+        least_snr_db: the ratio from which a layer counts as the same, in decibels.
+        first: the first layer below it.
+        symptom: how its output differs, as a clause; empty if there is no simple description.
+        unmatched: modules of the candidate that the reference lacks, so that they were not
+            compared.
     """
 
     layers: tuple[LayerParity, ...]
@@ -83,12 +84,12 @@ class LayerReport:
 
     @property
     def worst(self) -> tuple[LayerParity, ...]:
-        """The ten layers with the least signal-to-noise ratio, the worst first."""
+        """The ten layers with the smallest signal-to-noise ratio, worst first."""
         return tuple(sorted(self.layers, key=lambda each: each.snr_db)[:WORST])
 
     @property
     def sentence(self) -> str:
-        """Which layer parts first, and how."""
+        """A sentence that says which layer differs first, and how."""
         if self.first is None:
             return (
                 f"All {len(self.layers)} layers that both sides have agree "
@@ -100,7 +101,7 @@ class LayerReport:
         return f"The first layer that differs is {self.first.name} ({said}){how}."
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as a document; numbers that are not finite are in it."""
+        """Return the report as a document, which may hold NaN and infinity."""
         return {
             "least_snr_db": self.least_snr_db,
             "first": self.first.name if self.first else None,
@@ -136,15 +137,15 @@ def locate(
 ) -> LayerReport:
     """Compare every layer that both sides have and find the first that is too far off.
 
-    Layers behind the raw heads work on lists sorted by score, which two networks that differ at
-    all sort differently: they are compared only where everything before them agrees.
+    Layers behind the raw heads work on lists sorted by score, and two networks that differ sort
+    them differently: these layers are compared only if everything before them agrees.
 
     Args:
-        layers: of the candidate, in the order in which they are computed.
-        candidate: the network in question.
-        reference: what it should compute.
+        layers: the candidate's layers, in the order in which they are computed.
+        candidate: the network to judge.
+        reference: the network to compare with.
         pictures: RGB, letterboxed to the input of both, uint8 ``[H,W,3]``.
-        least_snr_db: what a layer must reach to count as the same.
+        least_snr_db: the ratio from which a layer counts as the same, in decibels.
     """
     shared = [each for each in layers if each.name in candidate.names & reference.names]
     network = [each for each in shared if not each.is_postprocess]
@@ -182,7 +183,7 @@ def _measured(
     start = 0
     while start < len(layers):
         before = sizes[start] - layers[start].bytes
-        # One layer at least, however large it is.
+        # A run has at least one layer, however large it is.
         end = max(start + 1, int(np.searchsorted(sizes, before + MAX_BYTES, side="right")))
         group, start = layers[start:end], end
         names = [each.name for each in group]
@@ -199,7 +200,7 @@ def _measured(
 
 
 def _unmasked(known: NDArray[Any], mine: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Put 0 where both hold one infinity: the selection masks with it what it has taken."""
+    """Set both to 0 where both are the same infinity: selection masks taken boxes with it."""
     if known.shape != mine.shape:
         return known, mine
     masked = np.isinf(known) & (known == mine)

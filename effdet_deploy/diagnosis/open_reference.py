@@ -1,4 +1,4 @@
-"""From what the user names to the two sides of a comparison."""
+"""Opening the two sides of a comparison that the user named."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.reference import EagerReference
 
 _EFFDET_IOU = 0.5
-"""Of effdet's own post-processing."""
+"""The IoU threshold of effdet's own post-processing."""
 _AMBIGUOUS = ".pt"
-"""The suffix of TorchScript archives and of checkpoints."""
+"""A suffix that both TorchScript archives and checkpoints have."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class Engine:
 def open_references(
     given: str, specs: Mapping[Path, DetectorSpec], engine: Engine, stack: ExitStack
 ) -> dict[Path, Side]:
-    """Open what candidates are compared with, once for all that it fits; ``stack`` closes it.
+    """Open the references of the candidates, one for all candidates that it fits.
 
     Args:
         given: the path of an exported model; or weights, which take the candidate's variant.
-        specs: of the candidates, by path.
+        specs: the candidates' specs, by path.
         engine: how an exported model is run.
-        stack: what to close is left there.
+        stack: closes the references at its end.
 
     Raises:
-        MissingPackageError: weights, and torch is not installed.
-        WeightsError: the weights are unusable or of another model.
+        MissingPackageError: weights were named, but torch is not installed.
+        WeightsError: the weights are unusable or belong to another model.
     """
     path = exported_model(given)
     if path is not None:
@@ -76,7 +76,7 @@ def open_references(
 
 
 def reference_name(given: str) -> str:
-    """Return what the reference is called in a report."""
+    """Return the name of the reference in a report."""
     return f"PyTorch, {base_name(given)}" if exported_model(given) is None else str(Path(given))
 
 
@@ -84,23 +84,23 @@ def require_layers(candidates: Sequence[Path], reference: str) -> None:
     """Check that the layers of all sides can be read.
 
     Raises:
-        UsageError: one is an exported model and no ONNX file.
+        UsageError: a side is an exported model but not an ONNX file.
         MissingPackageError: the ``onnx`` package is not installed.
     """
     for path in filter(None, (*candidates, exported_model(reference))):
         if SUFFIXES.get(path.suffix.lower()) != "onnx":
             raise UsageError(
-                f"--layers reads ONNX files, and '{path.name}' is none.",
-                "Name the ONNX file that it was made from, or leave --layers out.",
+                f"--layers only works on ONNX files, but '{path.name}' is not an ONNX file.",
+                "Name the ONNX file that this file was made from, or leave --layers out.",
             )
     require_package("onnx", "comparing layers", "export")
 
 
 def require_one_size(path: Path, mine: InputSpec, known: InputSpec) -> None:
-    """Check that a candidate at ``path`` and its reference take the same, for networks of one size.
+    """Check that a candidate and its reference take the same input size, as layers require.
 
     Raises:
-        UsageError: they do not, and no layer of one compares with the other's.
+        UsageError: the sizes differ, so that layers cannot be compared.
     """
     sizes = []
     for each in (mine, known):
@@ -109,16 +109,16 @@ def require_one_size(path: Path, mine: InputSpec, known: InputSpec) -> None:
         sizes.append(f"{each.height}x{each.width}{resized}")
     if sizes[0] != sizes[1]:
         raise UsageError(
-            f"--layers compares networks of one image size; '{path.name}' takes {sizes[0]}, and "
+            f"--layers needs networks of one image size, but '{path.name}' takes {sizes[0]}, and "
             f"the reference {sizes[1]}.",
             "Export both at the same size, or leave --layers out.",
         )
 
 
 def exported_model(name: str) -> Path | None:
-    """Return the path of an exported model, told by its suffix; None where weights are named.
+    """Return the path of an exported model, recognized by its suffix; None for weights.
 
-    Where the suffix is ``.pt``, the content decides.
+    For the suffix ``.pt``, the content decides.
     """
     path = Path(name)
     suffix = path.suffix.lower()
@@ -135,12 +135,12 @@ def open_eager(weights: str, spec: DetectorSpec, purpose: str) -> EagerReference
 
     Args:
         weights: ``pretrained``, ``random``, a path or a URL.
-        spec: of the artifact.
-        purpose: what needs torch, for the error's message.
+        spec: the spec of the artifact.
+        purpose: the activity that needs torch, for the error message.
 
     Raises:
         MissingPackageError: torch is not installed.
-        WeightsError: the weights are unusable or of another model.
+        WeightsError: the weights are unusable or belong to another model.
     """
     try:
         from effdet_deploy.pytorch.reference import EagerReference, build_network
@@ -152,15 +152,15 @@ def open_eager(weights: str, spec: DetectorSpec, purpose: str) -> EagerReference
 def layer_sources(
     candidate: Path, reference: Side, given: str
 ) -> tuple[tuple[GraphLayer, ...], LayerSource, LayerSource]:
-    """Return the layers of a candidate, and both sides as sources of them.
+    """Return the layers of a candidate, and both sides as sources of layers.
 
     Args:
         candidate: an ONNX file of ours.
-        reference: opened.
-        given: what the user named as the reference: another ONNX file, or weights.
+        reference: the opened reference.
+        given: the reference as the user named it: another ONNX file, or weights.
 
     Raises:
-        ModelFileError: a file has no nodes named as ours are.
+        ModelFileError: a file has no nodes with our names.
     """
     from effdet_deploy.onnxgraph.layers import GraphLayers
 
@@ -177,13 +177,13 @@ def eager_detector(specs: Sequence[DetectorSpec], weights: str) -> Detector:
     """Return the network of an exported model in eager PyTorch, with effdet's post-processing.
 
     Args:
-        specs: of the exported models that it is measured beside; it is the network of the first,
-            and gives as many rows as the one that gives most.
+        specs: the specs of the exported models that it is compared with; the network is that of the
+            first, and the number of rows is the largest of all.
         weights: ``pretrained``, ``random``, a path or a URL.
 
     Raises:
         MissingPackageError: torch is not installed.
-        WeightsError: the weights are unusable or of another model.
+        WeightsError: the weights are unusable or belong to another model.
     """
     output = dataclasses.replace(
         specs[0].output,

@@ -1,7 +1,7 @@
-"""What a difference looks like and comes from: the faults that can be told by trying them out.
+"""Descriptions of differences, and their causes as far as they can be found by trying them out.
 
-A tensor is described as another one gone wrong: scaled, clipped, in another order. What makes a
-whole candidate differ is found in its spec, and by running it on what it may have been made for.
+A tensor that differs is described as the reference's scaled, clipped or in another order. The cause
+of a candidate's difference is found in its spec, and by running it with typical mistakes corrected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _MAX_POSITIONS = 4096
 _LISTED = 3
 _CHANNEL_AXES = {4: 1, 3: 2}
-"""By rank: ``[N,C,H,W]`` and ``[N,A,C]`` are the forms whose channels are told apart."""
+"""The channel axis by rank: channels are recognized in ``[N,C,H,W]`` and ``[N,A,C]``."""
 _SPEC_FIELDS = {
     "input": ("height", "width", "mean", "std", "fill", "resize", "interpolation"),
     "anchors": ("min_level", "max_level", "octave_scales", "aspect_ratios", "scale"),
@@ -40,23 +40,23 @@ _SPEC_FIELDS = {
         *("candidates", "max_detections"),
     ),
 }
-"""What both specs must say alike for the same detections to come out."""
+"""The fields of two specs that must be equal for the same detections to come out."""
 _SAME_IOU = 0.99
 _EXPLAINED_SHARE = 0.95
-"""Of detections that must be the same for an explanation to hold."""
+"""The share of detections that must be the same for an explanation to count."""
 
 
 def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str:
-    """Say in a clause what turns ``reference`` into ``candidate``; empty where nothing simple does.
+    """Say in a clause how ``candidate`` follows from ``reference``; empty if nothing simple fits.
 
     Args:
-        reference: any shape; channels are told apart in ``[N,C,H,W]`` and ``[N,rows,C]``.
-        candidate: the same shape.
+        reference: any shape; channels are recognized in ``[N,C,H,W]`` and ``[N,rows,C]``.
+        candidate: a tensor of the same shape.
     """
     if reference.shape != candidate.shape:
         return f"has the shape {list(candidate.shape)} instead of {list(reference.shape)}"
     one, other = (np.asarray(each, dtype=np.float64) for each in (reference, candidate))
-    # Channels first: [C, positions]; [1, elements] where they are not told apart.
+    # Channels come first: [C, positions], or [1, elements] if there are no channels.
     if (axis := _CHANNEL_AXES.get(one.ndim)) is not None:
         count = one.shape[axis]
         one, other = (np.moveaxis(each, axis, 0).reshape(count, -1) for each in (one, other))
@@ -74,7 +74,7 @@ def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str
 
 
 def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[str, Channels]]:
-    """Yield what might have been done to the reference, and what the candidate would then be."""
+    """Yield possible changes of the reference, and the candidate that they would result in."""
     energy = float((reference * reference).sum())
     factor = float((reference * candidate).sum()) / energy if energy else 0.0
     yield f"is the reference's times {factor:.4g}", reference * factor
@@ -86,7 +86,7 @@ def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[st
         text = f"is the reference's clipped at {' and '.join(bounds)}"
         yield text, np.clip(reference, low, high)
 
-    # Each channel of the candidate is the one of the reference that is nearest to it.
+    # A channel of the candidate is matched with the nearest channel of the reference.
     step = max(1, reference.shape[1] // _MAX_POSITIONS)
     one, other = reference[:, ::step], candidate[:, ::step]
     squares = [(each * each).sum(axis=1) for each in (one, other)]
@@ -97,7 +97,7 @@ def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[st
         text = f"has {len(moved)} of {len(order)} channels in another order ({listed})"
         yield text, reference[order]
 
-    # Each channel is scaled and shifted by numbers of its own, fitted by least squares.
+    # Every channel is scaled and shifted by its own numbers, fitted by least squares.
     if len(reference) > 1:
         center, center_other = (each.mean(axis=1, keepdims=True) for each in (reference, candidate))
         spread = ((reference - center) ** 2).sum(axis=1, keepdims=True)
@@ -106,8 +106,8 @@ def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[st
         errors = ((candidate - reference) ** 2).sum(axis=1)
         wrong = np.flatnonzero(errors > errors.sum() * 1e-6)
         text = (
-            f"has {len(wrong)} of {len(reference)} channels scaled and shifted, each by its own "
-            f"amount ({_listed(wrong.tolist())}), as by another BatchNorm or bias"
+            f"has {len(wrong)} of {len(reference)} channels scaled and shifted by their own "
+            f"amounts ({_listed(wrong.tolist())}), as by another BatchNorm or bias"
         )
         yield text, center_other + (reference - center) * factors
 
@@ -122,20 +122,20 @@ def find_causes(
     reference: Side,
     picture: NDArray[np.uint8],
 ) -> tuple[str, ...]:
-    """Say in sentences what makes a candidate differ, as far as it can be told.
+    """Say in sentences why a candidate differs, as far as that can be found out.
 
     Args:
         comparison: of the two.
-        candidate: the artifact in question.
-        reference: what it is compared with.
-        picture: RGB uint8 ``[h,w,3]`` that explanations are tried on.
+        candidate: the artifact to examine.
+        reference: the model to compare with.
+        picture: RGB uint8 ``[h,w,3]`` on which explanations are tried.
     """
     report, specs = comparison.report, (comparison.candidate, comparison.reference)
     found = []
     for part, names in _SPEC_FIELDS.items():
         for name in names:
             mine_says, known_says = (getattr(getattr(spec, part), name) for spec in specs)
-            # Where the reference considers more candidates, what that costs was measured.
+            # The effect of a reference that considers more candidates was measured.
             is_measured = name == "candidates" and report.reach is not None
             if mine_says != known_says and not is_measured:
                 found.append(
@@ -143,8 +143,8 @@ def find_causes(
                 )
     if (reach := report.reach) is not None and not reach.fits:
         found.append(
-            f"{reach.allowed} candidates enter its NMS, and {reach.needed} hold the rows that the "
-            f"reference finds among {reach.known}: export it with --candidates "
+            f"{reach.allowed} candidates enter its NMS, but {reach.needed} are needed for the rows "
+            f"that the reference finds among {reach.known}: export it with --candidates "
             f"{enough_candidates(reach.needed)}."
         )
     if len({tuple(each.name for each in spec.classes) for spec in specs}) > 1:
@@ -161,7 +161,7 @@ def find_causes(
 
 
 def _swapped_channels(mine: Answer, swapped: Answer, known: Answer) -> str:
-    """Say whether the candidate agrees once red and blue are swapped; by heads where they are."""
+    """Say whether the candidate agrees with red and blue swapped; by heads if they are known."""
     if mine.heads is not None and swapped.heads is not None and known.heads is not None:
         logits = known.heads[HEAD_OUTPUTS[0]]
         before, after = (
@@ -169,18 +169,18 @@ def _swapped_channels(mine: Answer, swapped: Answer, known: Answer) -> str:
             for heads in (mine.heads, swapped.heads)
         )
         explains = is_explained(before, after)
-        said = f"{after:.0f} dB, as it is {before:.0f} dB"
+        said = f"{after:.0f} dB instead of {before:.0f} dB"
     else:
         before, after = (_matched_share(each.rows, known.rows) for each in (mine, swapped))
         explains = after >= _EXPLAINED_SHARE > before
-        said = f"{after:.0%} matched, as it is {before:.0%} matched"
+        said = f"{after:.0%} matched instead of {before:.0%}"
     if not explains:
         return ""
     order = mine.spec.input.channel_order
     other = "RGB" if order == "bgr" else "BGR"
     return (
         f"With red and blue swapped the candidate agrees with the reference ({said}): it takes "
-        f"{other} where its spec says {order.upper()}."
+        f"{other}, but its spec says {order.upper()}."
     )
 
 
@@ -190,25 +190,25 @@ def _matched_share(one: Rows, other: Rows) -> float:
 
 
 def _behind_the_heads(mine: Answer) -> str:
-    """Say what the graph makes of heads that agree, for detections that do not."""
+    """Name a mistake behind the heads, if heads agree and detections do not."""
     if mine.heads is None:
         return ""
     anchors = mine.spec.anchors
     ratios = anchors.aspect_ratios
-    # A clause, anchors, and the order of box coordinates that the mistake would make.
+    # A clause, the anchors, and the order of box coordinates that the mistake would lead to.
     mistakes = [("x and y are swapped in the boxes", anchors, [1, 0, 3, 2])]
     for order in list(itertools.permutations(range(len(ratios))))[1:]:
         moved = dataclasses.replace(anchors, aspect_ratios=tuple(ratios[each] for each in order))
         listed = ", ".join(map(str, order))
-        text = f"the anchors are swapped: aspect ratios stand in the order {listed}"
+        text = f"the anchors are swapped: the aspect ratios have the order {listed}"
         mistakes.append((text, moved, [0, 1, 2, 3]))
     for text, moved, columns in mistakes:
         spec = dataclasses.replace(mine.spec, anchors=moved)
         (mistaken,) = answers(spec, [mine.placed], mine.heads, None)
         rows = dataclasses.replace(mistaken.rows, boxes=mistaken.rows.boxes[:, columns])
         if _matched_share(rows, mine.rows) >= _EXPLAINED_SHARE:
-            return f"The raw heads agree and the boxes do not: {text}."
+            return f"The raw heads agree but the boxes do not: {text}."
     return (
-        "The raw heads agree and the detections do not: the fault lies behind the heads, in "
+        "The raw heads agree but the detections do not: the fault lies behind the heads, in  "
         "anchors, decoding or NMS."
     )

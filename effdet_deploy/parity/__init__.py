@@ -1,4 +1,4 @@
-"""Does an artifact do what its reference does: heads, detections, and what cannot be told."""
+"""Does an artifact do what its reference does? Comparison of raw heads and detections."""
 
 from effdet_deploy.parity.comparison import compare
 from effdet_deploy.parity.verdict import ParityReport

@@ -1,4 +1,4 @@
-"""Where two artifacts agree: by class, by size, and by how much boxes and scores differ."""
+"""Where two artifacts agree: by class, by object size, and by differences of boxes and scores."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.matching import ComparedImage
 
 SIZES = (("small", 32.0**2), ("medium", 96.0**2), ("large", np.inf))
-"""COCO's three sizes by the area of the box in pixels of the picture, smallest first."""
+"""COCO's three object sizes by the area of the box in pixels of the picture, smallest first."""
 _PERCENTILE = 95
 
 
 @dataclass(frozen=True)
 class Count:
-    """Detections of one group; ``missed`` and ``extra`` leave out what was set aside."""
+    """Detections of one group; ``missed`` and ``extra`` leave out the border cases."""
 
     reference: int = 0
     candidate: int = 0
@@ -40,7 +40,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Spread:
-    """Absolute differences among matched pairs; all zero where there are none."""
+    """Absolute differences among matched pairs; all zero without pairs."""
 
     mean: float
     percentile: float
@@ -49,14 +49,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The detections of a comparison, taken apart.
+    """The detections of a comparison, grouped.
 
     Attributes:
-        classes: by class index, only those that either side detected.
-        sizes: by the names of :data:`SIZES`.
-        boxes: largest coordinate difference of each pair, in pixels of the picture.
-        scores: score difference of each pair.
-        least_iou: of all pairs; 1 without any.
+        classes: counts by class index, only for classes that either side detected.
+        sizes: counts by the names of :data:`SIZES`.
+        boxes: the largest coordinate difference of a pair, in pixels of the picture.
+        scores: the score difference of a pair.
+        least_iou: the smallest IoU of all pairs; 1 without pairs.
     """
 
     classes: dict[int, Count]
@@ -66,7 +66,7 @@ class Breakdown:
     least_iou: float
 
     def to_dict(self, spec: DetectorSpec) -> dict[str, Any]:
-        """Return the breakdown for JSON, classes by name."""
+        """Return the breakdown for JSON, with classes by name."""
         names = dict(enumerate(each.name for each in spec.classes))
         document = dataclasses.asdict(self)
         document["classes"] = [
@@ -77,7 +77,7 @@ class Breakdown:
 
 
 def break_down(comparison: Comparison) -> Breakdown:
-    """Take the detections of a comparison apart."""
+    """Group the detections of a comparison by class and size."""
     counted = Counter(_counted(comparison))
     classes: dict[int, dict[str, int]] = {label: {} for label, _, _ in sorted(counted)}
     sizes: dict[str, dict[str, int]] = {name: {} for name, _ in SIZES}
@@ -95,7 +95,7 @@ def break_down(comparison: Comparison) -> Breakdown:
 
 
 def _counted(comparison: Comparison) -> Iterator[tuple[int, str, str]]:
-    """Yield class, size and the field of :class:`Count` for everything that counts."""
+    """Yield class, size and the field of :class:`Count` for every detection that counts."""
     for image in comparison.images:
         matched = image.reference.take(image.matching.pairs[:, 0])
         for what, rows in (
@@ -113,14 +113,14 @@ def _counted(comparison: Comparison) -> Iterator[tuple[int, str, str]]:
 
 def _size_of(box: Sequence[float]) -> str:
     area = (box[2] - box[0]) * (box[3] - box[1])
-    # A box of NaN belongs to no size; it is reported as not finite and counted as large here.
+    # A NaN box has no size; it is reported as not finite and counts as large here.
     return next((name for name, limit in SIZES if area < limit), SIZES[-1][0])
 
 
 def pair_differences(
     images: Sequence[ComparedImage],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return of every matched pair the largest coordinate difference, that of scores, the IoU."""
+    """Return coordinate difference, score difference and IoU of every matched pair."""
     found = [np.empty((3, 0))]
     for image in images:
         one = image.reference.take(image.matching.pairs[:, 0])
@@ -147,10 +147,10 @@ def coco_results(
     """Return one side's detections as COCO results, clipped to the pictures.
 
     Args:
-        images: of a comparison, in order.
-        ids: the COCO image id of each.
-        spec: of that side; its classes name the categories.
-        candidate: which side: the candidate, or the reference.
+        images: the images of a comparison, in order.
+        ids: their COCO image ids, in the same order.
+        spec: the spec of that side; its classes name the categories.
+        candidate: True for the candidate's detections, False for the reference's.
     """
     names = tuple(each.name for each in spec.classes)
     category_ids = tuple(each.category_id for each in spec.classes)

@@ -1,7 +1,8 @@
-"""Candidates against a reference on pictures: the one engine of exports, builds and ``compare``.
+"""Candidates compared with a reference on pictures, for exports, builds and ``compare``.
 
-:func:`verify` judges one candidate at every batch size that matters, :func:`compare_all` several
-on one reference, picture by picture. Both gather the same things and judge them by the same rules.
+:func:`verify` judges one candidate at its smallest and largest batch size; :func:`compare_all`
+compares several with one reference, picture by picture. Both collect the same results and judge
+them by the same rules.
 """
 
 from __future__ import annotations
@@ -37,15 +38,15 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.side import Answer, Side
 
 _OWN_ERROR_IMAGES = 16
-"""A float64 run takes more time than all else: the network's own error is measured on the images
-whose heads differ most, and on so many of them at most."""
+"""A float64 run takes more time than everything else: the network's own error is measured only on
+the images whose heads differ most, at most on this many."""
 _FP16_IMAGES = 4
-"""Pictures on which it is measured what FP16 costs the network: each is run three times more."""
+"""Pictures on which the cost of FP16 is measured, with three more runs per picture."""
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A candidate against the reference: the verdict, and every picture it rests on."""
+    """A candidate compared with the reference: the verdict, and every picture behind it."""
 
     name: str
     candidate: DetectorSpec
@@ -62,17 +63,17 @@ def compare(
 ) -> ParityReport:
     """Run two artifacts on the same pictures and compare what they find.
 
-    Detections are compared in pixels of the picture, from the higher of the two score floors;
-    raw heads too where both artifacts give them for the same anchors and classes.
+    Detections are compared in pixels of the picture, above the higher of the two score floors;
+    raw heads are compared too if both artifacts give them for the same anchors and classes.
 
     Args:
         candidate: a detector, or the path of an artifact.
-        reference: the same.
-        images: whatever :func:`effdet_deploy.detection.images.load_image` reads.
-        tolerance: what is asked; default by the coarser precision of the two.
+        reference: a detector, or the path of an artifact.
+        images: anything that :func:`effdet_deploy.detection.images.load_image` reads.
+        tolerance: the allowed differences; default: those of the coarser precision.
 
     Raises:
-        UsageError: no images, or the two do not tell the same classes apart.
+        UsageError: there are no images, or the two have different numbers of classes.
     """
     with ExitStack() as stack:
         detectors = (
@@ -91,30 +92,30 @@ def compare_all(
     tolerance: Tolerance | None = None,
     progress: Callable[[int], None] = lambda _done: None,
 ) -> list[Comparison]:
-    """Compare several candidates with one reference, which runs once a picture.
+    """Compare several candidates with one reference, which runs once per picture.
 
     Args:
-        candidates: by the name that each goes by.
-        reference: what they are compared with.
-        images: whatever :func:`effdet_deploy.detection.images.load_image` reads.
-        tolerance: what is asked; default by the coarser precision of each pair.
-        progress: told how many pictures are done.
+        candidates: the candidates by their names.
+        reference: the side that they are compared with.
+        images: anything that :func:`effdet_deploy.detection.images.load_image` reads.
+        tolerance: the allowed differences; default: those of a pair's coarser precision.
+        progress: called with the number of pictures done.
 
     Raises:
-        UsageError: no images, or a candidate that does not tell the reference's classes apart.
+        UsageError: there are no images, or a candidate's number of classes differs.
     """
     if not len(images):
-        raise UsageError("There is no image to compare on.", "Pass at least one picture.")
+        raise UsageError("There are no pictures to compare on.", "Pass at least one picture.")
     known_classes = reference.spec.num_classes
     for side in candidates.values():
         if side.spec.num_classes != known_classes:
             raise UsageError(
-                f"The candidate has {side.spec.num_classes} classes, "
-                f"the reference {known_classes}.",
-                "Compare artifacts of one model.",
+                f"The candidate has {side.spec.num_classes} classes, but the reference has "
+                f"{known_classes}.",
+                "Compare artifacts of the same model.",
             )
     pairings = [_Pairing(name, side, reference, tolerance) for name, side in candidates.items()]
-    # Each side takes from it what it sees.
+    # A side uses only the channels that its model takes.
     channels = max(each.spec.input.channels for each in (reference, *candidates.values()))
     for index, source in enumerate(images):
         picture = load_image(source, channels)
@@ -133,13 +134,13 @@ def verify(
     images: Sequence[ImageSource],
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
-    """Run a candidate at its largest and smallest batch, and compare every row.
+    """Run a candidate at its largest and smallest batch and compare every row.
 
     Args:
-        candidate: the artifact in question.
-        reference: what it should do. Each picture is run once and alone.
+        candidate: the artifact to judge.
+        reference: the model to compare with; it runs every picture once and alone.
         images: usually :func:`~effdet_deploy.detection.pictures.verification_images`.
-        tolerance: what is asked; default by the coarser precision of the two.
+        tolerance: the allowed differences; default: those of the coarser precision.
     """
     output, batch = candidate.spec.output, candidate.spec.batch
     pictures = [load_image(each, candidate.spec.input.channels) for each in images]
@@ -151,7 +152,7 @@ def verify(
         try:
             found = ask(candidate, [pictures[index] for index in indices])
         except InputError as error:
-            # A graph that was traced at one batch size refuses another or returns a wrong shape.
+            # A graph that was traced at one batch size fails, or returns a wrong shape, at another.
             pairing.broken = f"at batch {len(indices)} the artifact failed: {error.cause}"
             continue
         for index, answer in zip(indices, found, strict=True):
@@ -174,9 +175,9 @@ def verify(
 
 
 def divide_into_batches(count: int, batch: BatchSpec) -> list[list[int]]:
-    """Return the image indices of every run: each image at the largest and at the smallest size.
+    """Return the image indices of every run: all images at the largest and smallest batch size.
 
-    A run that is not full starts over with the first images.
+    A run that is not full is filled up with the first images.
     """
     return [
         [index % count for index in range(start, start + size)]
@@ -186,7 +187,7 @@ def divide_into_batches(count: int, batch: BatchSpec) -> list[list[int]]:
 
 
 class _Pairing:
-    """What is gathered of one candidate while the pictures go by, and judged at the end."""
+    """The results of one candidate, collected picture by picture and judged at the end."""
 
     def __init__(
         self, name: str, candidate: Side, reference: Side, tolerance: Tolerance | None
@@ -203,7 +204,7 @@ class _Pairing:
         most = reference.spec.output.candidates
         considers_more = most > self.output.candidates
         self._reach = ReachParity(0, self.output.candidates, most) if considers_more else None
-        # Heads say the same thing row by row only where both sides have the same anchors.
+        # Heads can be compared row by row only if both sides have the same anchors.
         self.same_grid = len({(s.anchors, s.input.height, s.input.width) for s in specs}) == 1
         self._fp16: Fp16Cost | None = None
         if self.same_grid and candidate.spec.precision.kind == "fp16":
@@ -220,10 +221,10 @@ class _Pairing:
         self._non_finite = 0
 
     def expecting_fp16(self, index: int, known: Answer, picture: NDArray[np.uint8]) -> Answer:
-        """Return what the reference says, with its heads in FP16 where the candidate has them so.
+        """Return the reference's answer, with FP16 weights in its heads if the candidate has them.
 
         Args:
-            index: of the picture; what FP16 costs is measured on the first ones alone.
+            index: the number of the picture; the cost of FP16 is measured on the first ones only.
             known: the reference's answer.
             picture: RGB uint8 ``[h,w,3]``.
         """
@@ -245,17 +246,17 @@ class _Pairing:
     def add(
         self, index: int, mine: Answer, known: Answer, *, floor: float = 0.0, batch: int = 0
     ) -> None:
-        """Take what both sides say about a picture.
+        """Add the answers of both sides for a picture.
 
         Args:
-            index: of the picture.
-            mine: the candidate's.
-            known: the reference's.
-            floor: rows below it are left out, as a Detector leaves them out; 0 for every row that
-                the artifact gives.
-            batch: the size of the candidate's run, where runs differ in it.
+            index: the number of the picture.
+            mine: the candidate's answer.
+            known: the reference's answer.
+            floor: rows with lower scores are left out, as in a Detector; 0 keeps every row that the
+                artifact gives.
+            batch: the batch size of the candidate's run, if runs differ in it.
         """
-        # A NaN or infinity may not reach the detections, and not every pair of heads is compared.
+        # NaN or infinity must not reach the detections, and not all heads are compared.
         for heads in (mine.heads, known.heads):
             for each in (heads or {}).values():
                 self._non_finite += int(np.count_nonzero(~np.isfinite(each)))
@@ -282,7 +283,7 @@ class _Pairing:
         return ComparedImage(index, known.placed.image, rows, others, matching, inputs)
 
     def finish(self, sources: Sequence[ImageSource]) -> Comparison:
-        """Judge what was gathered; ``sources`` are the pictures of the comparison."""
+        """Judge the collected results; ``sources`` are the pictures of the comparison."""
         judged = judge_detections(self._compared, self.output, self.asked, self._score_error)
         detections = dataclasses.replace(
             judged,
@@ -320,21 +321,21 @@ class _Pairing:
         report = ParityReport(
             self.precision, len(sources), sizes, outputs, detections, reach=self._reach
         )
-        # What entered NMS has served its purpose, and is most of what pictures take in memory.
+        # The boxes that entered NMS are no longer needed, and take most of the memory.
         images = tuple(dataclasses.replace(each, nms_inputs=None) for each in self._compared)
         return Comparison(self.name, *specs, report, images)
 
     def _fp16_share(self) -> float | None:
-        """Return the share of its detections that the reference keeps in FP16, if that counts.
+        """Return the share of its detections that the reference keeps in FP16, or None.
 
-        It does where the candidate's detections are those of its own heads, which are judged.
+        It only counts if the candidate's detections are those of its own heads, which are judged.
         """
         own = judge_detections(self._own_fp16, self.output, self.asked)
         made = judge_detections(self._from_own_heads, self.output, TOLERANCES["fp32"])
         return own.plain_share if own.total and made.status == "passed" else None
 
     def _own_error(self, sources: Sequence[ImageSource]) -> tuple[dict[str, float], float | None]:
-        """Compare the reference's float32 run with its float64 run, if it has one.
+        """Compare the reference's float32 run with its float64 run, if it has both.
 
         Returns:
             The largest error of each head, and the share of detections that float64 confirms.
@@ -359,7 +360,7 @@ class _Pairing:
 
 
 def _farther(reach: ReachParity, known: Answer, floor: float) -> ReachParity:
-    """Return ``reach`` with what the reference says of one more picture."""
+    """Return ``reach`` extended by the reference's answer for one more picture."""
     needed = reach_of(known, floor)
     if known.nms_inputs is None or needed <= reach.allowed:
         return dataclasses.replace(reach, needed=max(needed, reach.needed))

@@ -1,8 +1,9 @@
-"""What FP16 costs a network itself, level by level, and whether an artifact in FP16 costs more.
+"""What FP16 costs a network, level by level, and whether an FP16 artifact loses more than that.
 
-Rounding the weights moves the heads by what can be computed exactly; that is put onto the reference
-first. An engine that computes FP16 in float32 has nothing else to add. One that computes in FP16
-rounds what each operator gives: how much that is, the network says itself.
+The effect of rounding the weights can be computed exactly, and is applied to the reference first.
+An engine that computes FP16 files in float32 adds no other error. An engine that computes in FP16
+also rounds the output of every operator; how much this changes the heads is measured on the
+network itself.
 """
 
 from __future__ import annotations
@@ -26,26 +27,26 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[Any]]
 
 ROUNDOFF_FACTOR = 2.0
-"""A level may differ by so many times FP16's unit roundoff of its size beyond its FP16 weights,
-because the heads themselves are rounded."""
+"""Beyond the effect of its FP16 weights, a level may differ by this factor times FP16's unit
+roundoff of its size, because the heads themselves are rounded."""
 MOVED_FACTOR = 2.0
-"""Or by so many times what rounding makes of it that is only joined, cut or reordered, which ONNX
-Runtime does in FP16: of networks whose backbone does much of it, that is the larger of the two."""
+"""Or by this factor times the effect of rounding values that are only joined, cut or reordered,
+which ONNX Runtime does in FP16: it is the larger bound for backbones that do much of that."""
 OWN_FP16_FACTOR = 2.0
-"""An engine that rounds may differ by so many times what rounding each operator's output makes of
-the network, and lose so many times the detections: engines fuse and order operators differently."""
+"""In an engine that rounds, heads may differ by this factor times the effect of rounding every
+operator's output, and the loss of detections too: engines fuse and order operators differently."""
 _ROUNDOFF = 2.0**-11
 
 
 @dataclass(frozen=True)
 class LevelCost:
-    """One level of a head in FP16: root mean squares over all its elements.
+    """One pyramid level of a head in FP16; all values are root mean squares over its elements.
 
     Attributes:
-        level: of the pyramid.
-        error: what the artifact differs by beyond its FP16 weights.
-        own: what rounding each operator's output makes of the network.
-        allowed: what ``error`` may be.
+        level: the number of the pyramid level.
+        error: the artifact's error beyond the effect of its FP16 weights.
+        own: the effect that rounding every operator's output has in the network.
+        allowed: the largest allowed ``error``.
     """
 
     level: int
@@ -55,18 +56,18 @@ class LevelCost:
 
     @property
     def used(self) -> float:
-        """What ``error`` is of ``allowed``."""
+        """``error`` as a share of ``allowed``."""
         if not self.allowed:
             return math.inf if self.error else 0.0
         return self.error / self.allowed
 
 
 class Fp16Cost:
-    """What is gathered of the heads while the pictures go by.
+    """The FP16 results of the heads, collected picture by picture.
 
     Args:
-        spec: of the artifact.
-        rounds: whether its engine rounds what each operator gives, as FP16 arithmetic does.
+        spec: the spec of the artifact.
+        rounds: whether its engine rounds the output of every operator, as FP16 arithmetic does.
     """
 
     def __init__(self, spec: DetectorSpec, *, rounds: bool) -> None:
@@ -78,7 +79,7 @@ class Fp16Cost:
         self._whole: dict[str, TensorErrors] = defaultdict(TensorErrors)
 
     def add_own(self, known: Tensors, weights: Tensors, moved: Tensors, whole: Tensors) -> None:
-        """Take the reference's heads, and the same in FP16 as :meth:`.Side.effects16` has them."""
+        """Add the reference's heads, and the effects of FP16 from :meth:`.Side.effects16`."""
         for name in HEAD_OUTPUTS:
             self._whole[name] += tensor_errors(known[name], whole[name])
             for level, rows in self._levels:
@@ -87,7 +88,7 @@ class Fp16Cost:
                     pooled[name, level] += tensor_errors(expected, each[name][:, rows])
 
     def add(self, expected: Tensors, found: Tensors) -> None:
-        """Take the heads of the reference with FP16 weights, and those of the artifact."""
+        """Add the heads of the reference with FP16 weights, and those of the artifact."""
         for name in HEAD_OUTPUTS:
             for level, rows in self._levels:
                 self._found[name, level] += tensor_errors(
@@ -95,13 +96,13 @@ class Fp16Cost:
                 )
 
     def snr_db(self, name: str) -> float | None:
-        """Return the signal-to-noise ratio of a head that FP16 leaves the network itself."""
+        """Return the signal-to-noise ratio of a head in decibels that FP16 leaves the network."""
         return self._whole[name].snr_db if name in self._whole else None
 
     def levels(self, name: str) -> tuple[LevelCost, ...]:
-        """Return how the levels of a head fare; empty where nothing was gathered."""
+        """Return the levels of a head with their errors; empty if nothing was collected."""
         found = []
-        # A coarse level has few elements, so that chance would decide: the whole head counts too.
+        # Coarse levels have few elements, so chance would decide: the whole head counts too.
         made_of_all, moved_of_all = (_pooled(each, name) for each in (self._own, self._moved))
         for level, _ in self._levels:
             errors, own = self._found.get((name, level)), self._own.get((name, level))
@@ -127,7 +128,7 @@ def _pooled(levels: Mapping[tuple[str, int], TensorErrors], name: str) -> float:
 
 
 def _level_rows(spec: DetectorSpec) -> Iterator[tuple[int, slice]]:
-    """Yield each level and the rows of the heads that are its."""
+    """Yield every level and the rows of the heads that belong to it."""
     anchors = spec.anchors
     in_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
     sizes = feature_sizes(spec.input.height, spec.input.width, anchors.max_level)

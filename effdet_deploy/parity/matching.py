@@ -1,4 +1,4 @@
-"""Which detections of two runs are the same, and which of the rest are mere border cases."""
+"""Which detections of two runs are the same, and which of the others are only border cases."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 NMS_MARGIN = 1e-3
 """An IoU this close to the NMS threshold may fall on either side of it."""
 TIE = 2.5e-4
-"""Scores further apart than this come in an order that means something, however coarse the
-precision: which of two overlapping boxes survives is then a finding."""
+"""Scores that differ by more than this have a meaningful order in any precision: then it is a real
+difference which of two overlapping boxes survives."""
 
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """One image's detections, paired.
+    """The detections of one image, paired.
 
     Attributes:
         pairs: int64 ``[n,2]``: row in the reference, row in the candidate.
         missed: int64 ``[m]``: rows that only the reference has.
         extra: int64 ``[e]``: rows that only the candidate has.
-        box_difference: the largest difference of a coordinate among pairs, in pixels.
-        score_difference: the largest difference of scores among pairs.
+        box_difference: the largest coordinate difference among pairs, in pixels.
+        score_difference: the largest score difference among pairs.
     """
 
     pairs: NDArray[np.int64]
@@ -50,10 +50,10 @@ class Matching:
 
 @dataclass(frozen=True)
 class Stray:
-    """A detection that one side has and the other has not.
+    """A detection that only one side has.
 
-    ``box`` is xyxy in pixels. ``excuse`` says which border it lies on, and is empty where it
-    counts against the candidate.
+    ``box`` is xyxy in pixels. ``excuse`` says why it is a border case, and is empty if it counts
+    against the candidate.
     """
 
     image: int
@@ -67,9 +67,9 @@ class Stray:
 def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matching:
     """Pair rows of equal class whose IoU is at least ``iou_threshold``, the best IoU first.
 
-    Equal IoUs go to the nearer score. The result does not depend on which side is the reference;
-    above an IoU of 0.8 it is also the only one there is among survivors of an NMS at 0.5, as no
-    box can be that near to two that overlap so little.
+    Among equal IoUs, the pair with the nearer scores wins. The result does not depend on which side
+    is the reference. Above an IoU of 0.8 it is unique for boxes that survived an NMS at 0.5, since
+    no box can be that near to two boxes that overlap so little.
     """
     ious = iou_matrix(reference.boxes, candidate.boxes)
     same_class = reference.classes[:, None] == candidate.classes[None, :]
@@ -97,15 +97,15 @@ def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matchi
 
 @dataclass(frozen=True, eq=False)
 class ComparedImage:
-    """One picture's detections on both sides, those below the common score floor left out.
+    """The detections of both sides on one picture, without those below the common score floor.
 
     Attributes:
-        index: of the picture.
+        index: the number of the picture.
         size: (height, width) of the picture.
-        reference: detections of the reference.
-        candidate: detections of the candidate.
-        matching: of the two.
-        nms_inputs: what entered the reference's NMS, best score first; None where it is unknown.
+        reference: the detections of the reference.
+        candidate: the detections of the candidate.
+        matching: how the two sets are paired.
+        nms_inputs: the boxes that entered the reference's NMS, best score first; None if unknown.
     """
 
     index: int
@@ -119,18 +119,18 @@ class ComparedImage:
 def strays(
     image: ComparedImage, output: OutputSpec, score_error: float, iou_threshold: float
 ) -> list[Stray]:
-    """Return the unpaired detections of an image, each with its excuse if it has one.
+    """Return the unpaired detections of an image, with an excuse for border cases.
 
-    A detection that has its counterpart needs no excuse. An unpaired one is excused where its
-    score lies within ``score_error`` of the score threshold, of the last row that was kept on
-    either side, or of the last one that entered NMS; or where its survival of NMS hangs on a border
-    case (see :func:`~effdet_deploy.parity.suppression.uncertain_rows`).
+    An unpaired detection is excused if its score lies within ``score_error`` of the score
+    threshold, of the last row that either side kept, or of the last box that entered NMS; or if a
+    border case decides whether it survives NMS (see
+    :func:`~effdet_deploy.parity.suppression.uncertain_rows`).
 
     Args:
-        image: where its NMS inputs are unknown, the rows that NMS left must do.
+        image: the picture; if its NMS inputs are unknown, the rows that NMS left are used.
         output: score threshold, NMS threshold, and how many boxes enter NMS on both sides.
-        score_error: measured between the two sides.
-        iou_threshold: from which IoU a box counts as one of the NMS inputs.
+        score_error: the measured difference of scores between the two sides.
+        iou_threshold: the IoU from which a box counts as one of the NMS inputs.
     """
     missed = image.reference.take(image.matching.missed)
     extra = image.candidate.take(image.matching.extra)
@@ -167,13 +167,13 @@ def strays(
                 ious = np.where(same, iou_matrix(np.array([box]), pool.boxes)[0], -1.0)
                 near = np.lexsort((np.abs(pool.scores - score), -ious))[:1]
                 if (uncertain[near] & (ious[near] >= iou_threshold)).any():
-                    excuse = "its suppression hangs on an IoU or score at the border"
+                    excuse = "its suppression depends on an IoU or score at the border"
             found.append(Stray(image.index, side, label, score, tuple(box), excuse))
     return found
 
 
 def _last_score(inputs: Rows | None, count: int) -> float | None:
-    """Return the score of the last of ``count`` boxes that enter NMS; None where all do."""
+    """Return the score of the last of ``count`` boxes that enter NMS; None if all of them do."""
     is_full = inputs is not None and len(inputs) >= count
     return float(inputs.scores[count - 1]) if inputs is not None and is_full else None
 
@@ -184,13 +184,13 @@ def judge_detections(
     tolerance: Tolerance,
     score_error: float = 0.0,
 ) -> DetectionParity:
-    """Judge the detections of all images; border cases by the score error of all of them.
+    """Judge the detections of all images; border cases follow from the error of all scores.
 
     Args:
-        images: every one that was compared.
+        images: all images that were compared.
         output: score threshold and NMS threshold.
-        tolerance: what is asked.
-        score_error: measured between raw scores, where they are known.
+        tolerance: the required share of matches, and when a match counts.
+        score_error: the measured difference of raw scores; 0 if they are unknown.
     """
     matchings = [image.matching for image in images]
     score_difference = max((each.score_difference for each in matchings), default=0.0)

@@ -1,4 +1,4 @@
-"""How far one tensor is from another."""
+"""Errors of one tensor against another."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _CHUNK = 1 << 20
-"""Elements that are widened to float64 at once: the heads of D7x are 160 MB an image."""
+"""How many elements are widened to float64 at once: the heads of D7x are 160 MB per image."""
 _DIGITS = 2
 
 
 @dataclass(frozen=True)
 class TensorErrors:
-    """Errors of a candidate against a reference, pooled: two of them add up.
+    """Errors of a candidate against a reference; two instances can be added.
 
-    Sums run over the elements that are finite on both sides; ``non_finite_reference`` and
-    ``non_finite_candidate`` count the others. ``mismatch`` is the sentence that says why the two
-    could not be compared at all.
+    Sums cover the elements that are finite on both sides; ``non_finite_reference`` and
+    ``non_finite_candidate`` count the others. ``mismatch`` says in a sentence why the two could not
+    be compared, if so.
     """
 
     count: int = 0
@@ -46,20 +46,20 @@ class TensorErrors:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether there was something to compare and all of it was finite on both sides."""
+        """Whether elements were compared and all of them were finite on both sides."""
         broken = self.non_finite_reference + self.non_finite_candidate
         return self.count > 0 and not broken and not self.mismatch
 
     @property
     def mean(self) -> float:
-        """Mean absolute error; NaN of nothing."""
+        """Mean absolute error; NaN if no element was compared."""
         return self.total / self.count if self.count else math.nan
 
     @property
     def cosine(self) -> float:
         """Cosine of the angle between the two tensors as vectors; 1 for two zero vectors.
 
-        NaN where the two cannot be compared.
+        It is NaN if the two cannot be compared.
         """
         if not self.is_comparable:
             return math.nan
@@ -70,9 +70,9 @@ class TensorErrors:
 
     @property
     def snr_db(self) -> float:
-        """Energy of the reference over energy of the error, in decibels; inf without error.
+        """Signal-to-noise ratio in decibels: energy of the reference over energy of the error.
 
-        -inf where the two cannot be compared.
+        It is inf without an error, and -inf if the two cannot be compared.
         """
         if not self.is_comparable:
             return -math.inf
@@ -84,7 +84,7 @@ class TensorErrors:
 
     @property
     def passing_tolerance(self) -> float:
-        """The smallest absolute tolerance of two digits that would pass; inf if none would."""
+        """The smallest absolute tolerance, with two digits, that would pass; inf if none would."""
         if not self.is_comparable:
             return math.inf
         return float(Context(_DIGITS, ROUND_UP).create_decimal(repr(self.largest)))
@@ -95,22 +95,22 @@ class TensorErrors:
 
 
 GAIN_DB = 20.0
-"""An explanation must leave a hundredth of the error's energy, or it explains nothing."""
+"""An explanation must reduce the error's energy to a hundredth, or it does not count."""
 
 
 def is_explained(before_db: float, after_db: float) -> bool:
-    """Say whether what changes the signal-to-noise ratio so explains a difference."""
+    """Return whether such a change of the signal-to-noise ratio explains a difference."""
     return after_db > before_db and after_db >= before_db + GAIN_DB
 
 
 def tensor_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> TensorErrors:
     """Compare two tensors of any float or integer dtype, element by element, in float64.
 
-    Tensors of different shapes are reported as a mismatch. NaN never equals NaN here, and an
-    infinity on both sides is no agreement either.
+    Tensors of different shapes are reported as a mismatch. NaN never equals NaN here, and
+    infinities on both sides do not count as equal.
     """
     if reference.shape != candidate.shape:
-        shapes = f"{list(reference.shape)} in the reference, {list(candidate.shape)} here"
+        shapes = f"{list(reference.shape)} in reference, {list(candidate.shape)} in candidate"
         return TensorErrors(mismatch=f"the shapes differ: {shapes}")
     errors = TensorErrors()
     for start in range(0, reference.size, _CHUNK):

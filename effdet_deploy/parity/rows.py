@@ -1,4 +1,4 @@
-"""Boxes with scores and classes: the rows that leave a detector, the boxes that enter NMS."""
+"""Boxes with scores and classes: detections, or the boxes that enter NMS."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Rows:
         boxes: float64 ``[n,4]`` xyxy in pixels.
         scores: float64 ``[n]``.
         classes: int64 ``[n]``, 0-based.
-        limit: the most rows that there may be: D of detections, K of NMS inputs; 0 for no limit.
+        limit: the largest possible number of rows: D for detections, K for NMS inputs; 0 for any.
     """
 
     boxes: NDArray[np.float64]
@@ -45,40 +45,40 @@ class Rows:
 
     @property
     def last_score(self) -> float | None:
-        """The score of the last row that fitted, or None where rows were left free."""
+        """The score of the last row if the rows are full, or None if more would fit."""
         full = 0 < self.limit <= len(self)
         return float(self.scores.min()) if full else None
 
     @property
     def non_finite(self) -> int:
-        """How many rows hold a NaN or an infinity."""
+        """How many rows hold a NaN or infinity."""
         finite = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
         return int(np.count_nonzero(~finite))
 
     def take(self, rows: NDArray[Any] | list[int]) -> Rows:
-        """Return the rows chosen by an index or a mask, without a limit."""
+        """Select rows by an index or a mask; the result has no limit."""
         return Rows(self.boxes[rows], self.scores[rows], self.classes[rows])
 
     def above(self, floor: float) -> Rows:
-        """Leave out the rows below ``floor``."""
-        # Written so that a score that is NaN stays in and is found.
+        """Remove the rows with scores below ``floor``."""
+        # Written this way, rows with NaN scores stay and are found.
         kept = ~(self.scores < floor)
-        # Rows that are left out free their places: only a list still full has a last row.
+        # Removed rows leave free places: only rows that are still full have a last score.
         return replace(self.take(kept), limit=self.limit)
 
     def as_nms_sees_them(self, output: OutputSpec) -> Rows:
-        """Return rows of one class where one NMS is done for all classes."""
+        """Return the rows with one class for all of them if the NMS is class-agnostic."""
         return replace(self, classes=self.classes * 0) if output.class_agnostic else self
 
     def in_picture(self, placed: Placement) -> Rows:
-        """Return rows in the picture's pixels, unclipped; they are in network pixels."""
+        """Map rows from network pixels to the picture's pixels, without clipping."""
         return replace(self, boxes=placed.to_image(self.boxes))
 
 
 def make_rows(
     boxes: NDArray[Any], scores: NDArray[Any], classes: NDArray[Any], limit: int = 0
 ) -> Rows:
-    """Return rows of any numeric arrays: xyxy ``[n,4]``, ``[n]``, ``[n]``."""
+    """Make rows from any numeric arrays: xyxy ``[n,4]``, ``[n]``, ``[n]``."""
     return Rows(
         np.asarray(boxes, dtype=np.float64).reshape(-1, 4),
         np.asarray(scores, dtype=np.float64),
@@ -88,7 +88,7 @@ def make_rows(
 
 
 def join_rows(first: Rows, second: Rows) -> Rows:
-    """Return the rows of both, best score first, without a limit."""
+    """Merge two sets of rows, best score first; the result has no limit."""
     joined = make_rows(
         np.concatenate([first.boxes, second.boxes]),
         np.concatenate([first.scores, second.scores]),
@@ -98,10 +98,10 @@ def join_rows(first: Rows, second: Rows) -> Rows:
 
 
 def rows_from_outputs(outputs: Mapping[str, NDArray[Any]], box_format: BoxFormat) -> list[Rows]:
-    """Read the four detection outputs of a batch; one :class:`Rows` an image.
+    """Read the four detection outputs of a batch and return one :class:`Rows` per image.
 
     Raises:
-        TensorError: an image claims fewer than 0 or more than D detections.
+        TensorError: an image states fewer than 0 or more than D detections.
     """
     counts, boxes, scores, classes = (outputs[name] for name in DETECTION_OUTPUTS)
     depth = scores.shape[1]
@@ -109,7 +109,7 @@ def rows_from_outputs(outputs: Mapping[str, NDArray[Any]], box_format: BoxFormat
     for image, count in enumerate(np.asarray(counts).reshape(-1).tolist()):
         if not 0 <= count <= depth:
             raise TensorError(
-                f"num_detections of image {image} is {count}; there are {depth} rows.",
+                f"num_detections of image {image} is {count}, but the outputs have {depth} rows.",
                 "Export the model again with effdet-export.",
             )
         corners = boxes[image, :count][:, _XYXY[box_format]]
@@ -120,12 +120,12 @@ def rows_from_outputs(outputs: Mapping[str, NDArray[Any]], box_format: BoxFormat
 def nms_inputs(
     class_logits: NDArray[Any], box_regression: NDArray[Any], spec: DetectorSpec
 ) -> Rows:
-    """Return what enters NMS for one image: the best K pairs at or above the score threshold.
+    """Return the NMS inputs of one image: the best K pairs at or above the score threshold.
 
     Args:
         class_logits: ``[A,C]``.
         box_regression: ``[A,4]``.
-        spec: anchors, input size, threshold and K.
+        spec: the spec with anchors, input size, threshold and K.
     """
     anchors = anchor_boxes(spec.anchors, spec.input.height, spec.input.width)
     logits = np.asarray(class_logits, dtype=np.float32)
@@ -137,9 +137,9 @@ def nms_inputs(
 
 
 def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the IoU of every xyxy box of ``[n,4]`` with every one of ``[m,4]`` as ``[n,m]``.
+    """Return the IoU of every xyxy box ``[n,4]`` with every xyxy box ``[m,4]``, as ``[n,m]``.
 
-    Two equal boxes have IoU 1 even where they have no area; NaN counts as no overlap.
+    Two equal boxes have IoU 1 even if they have no area; NaN counts as no overlap.
     """
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         shared = np.ones((len(first), len(second)))
@@ -149,7 +149,7 @@ def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArr
             shared *= np.maximum(high - low, 0.0)
         area, other = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (first, second))
         ratio: NDArray[np.float64] = shared / (area[:, None] + other[None, :] - shared)
-    # 0/0 are points, NaN in a box makes NaN, and inf/inf is no overlap that means anything.
+    # Points give 0/0, NaN boxes give NaN, and inf/inf is no meaningful overlap.
     row, column = np.nonzero(~np.isfinite(ratio))
     ratio[row, column] = (first[row] == second[column]).all(axis=1)
     return ratio
@@ -158,7 +158,7 @@ def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArr
 def overlapping_pairs(
     rows: Rows, minimum: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return (row, other, IoU) of all ordered pairs of one class whose IoU is above ``minimum``."""
+    """Return (row, other, IoU) of all ordered pairs of a class with an IoU above ``minimum``."""
     empty = np.empty(0, dtype=np.int64)
     found = [(empty, empty, np.empty(0))]
     for label in np.unique(rows.classes):

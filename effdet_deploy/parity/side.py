@@ -1,4 +1,4 @@
-"""One side of a comparison, reference or candidate, and what it says about pictures."""
+"""One side of a comparison, reference or candidate, and its answers for pictures."""
 
 from __future__ import annotations
 
@@ -40,42 +40,42 @@ _SAME_SCORE = 1e-6
 
 
 class Side(Protocol):
-    """What gives raw heads, detections or both for a batch of graph inputs.
+    """A model that gives raw heads, detections or both for a batch of graph inputs.
 
-    Its ``spec`` says what it takes, and how heads become detections where it gives heads alone:
-    exact greedy NMS in numpy, among as many boxes as the spec lets enter it.
+    Its ``spec`` describes its inputs, and how heads become detections if it gives only heads: by
+    exact greedy NMS in numpy, among as many boxes as the spec lets enter NMS.
     """
 
     @property
     def spec(self) -> DetectorSpec:
-        """What it takes and gives."""
+        """The description of inputs and outputs."""
         ...
 
     @property
     def precision(self) -> str:
-        """What it really computes in, which may be higher than what its file states."""
+        """The precision of the computation, which may be higher than the file's."""
         ...
 
     def heads(self, batch: NDArray[Any]) -> Tensors | None:
-        """Return :data:`.HEAD_OUTPUTS`, or None where they cannot be had."""
+        """Return :data:`.HEAD_OUTPUTS`, or None if they are not available."""
         ...
 
     def heads64(self, batch: NDArray[Any]) -> Tensors | None:
-        """Return the heads computed in float64, or None: what a network's own rounding costs."""
+        """Return the heads computed in float64, or None; they show the network's own rounding."""
         ...
 
     def effects16(
         self, batch: NDArray[Any], kept: Collection[str]
     ) -> tuple[Tensors, Tensors, Tensors] | None:
-        """Return by how much FP16 changes a network's heads, or None.
+        """Return by how much FP16 changes the heads of a network, or None.
 
-        By its weights alone; where values that are only moved are rounded as well; where all are.
-        Nodes of the graph that are named in ``kept`` stay FP32.
+        The three parts are the effects of FP16 weights alone; of rounding values that are only
+        moved as well; and of rounding all values. Nodes named in ``kept`` stay FP32.
         """
         ...
 
     def detections(self, batch: NDArray[Any]) -> Tensors | None:
-        """Return the four detection outputs, or None where heads are all it gives."""
+        """Return the four detection outputs, or None if the model only gives heads."""
         ...
 
 
@@ -84,9 +84,9 @@ class RuntimeSide:
     """An exported model.
 
     Attributes:
-        spec: of the artifact.
-        whole: gives its detections; None where it has none, or where nothing here runs its NMS.
-        raw: gives its raw heads: the model itself, or a copy that has them as outputs.
+        spec: the spec of the artifact.
+        whole: the runtime that gives detections; None if there is none that runs its NMS here.
+        raw: the runtime that gives raw heads: the model itself, or a copy with heads as outputs.
     """
 
     spec: DetectorSpec
@@ -95,30 +95,30 @@ class RuntimeSide:
 
     @property
     def precision(self) -> str:
-        """What its engine computes in."""
+        """The precision in which its engine computes."""
         runtime = self.raw or self.whole
         return self.spec.precision.kind if runtime is None else runtime.precision
 
     def heads(self, batch: NDArray[Any]) -> Tensors | None:
-        """Return the raw heads where there is something that shows them."""
+        """Return the raw heads if they are available."""
         if self.raw is None:
             return None
         outputs = run_images(self.raw, batch)
         return {name: outputs[name] for name in HEAD_OUTPUTS}
 
     def heads64(self, _batch: NDArray[Any]) -> None:
-        """Return None: a file says in which precision it computes."""
+        """Return None: a file computes in the precision that it states."""
 
     def effects16(self, _batch: NDArray[Any], _kept: Collection[str]) -> None:
-        """Return None: what FP16 does to a network, the network alone can say."""
+        """Return None: only the network itself can show the effects of FP16."""
 
     def detections(self, batch: NDArray[Any]) -> Tensors | None:
-        """Return what the model itself detects."""
+        """Return the model's own detections."""
         return None if self.whole is None else run_images(self.whole, batch)
 
 
 def side_of(runtime: Runtime) -> RuntimeSide:
-    """Return a loaded model with what it shows by itself."""
+    """Make a side of a loaded model, with the outputs that the model has."""
     shows_heads = runtime.spec.output.nms == "none"
     return RuntimeSide(
         runtime.spec, None if shows_heads else runtime, runtime if shows_heads else None
@@ -126,15 +126,15 @@ def side_of(runtime: Runtime) -> RuntimeSide:
 
 
 def open_side(path: Path, stack: ExitStack, **settings: Any) -> RuntimeSide:
-    """Load an exported model, with its raw heads where they can be had; ``stack`` closes it.
+    """Load an exported model, with its raw heads if they are available; ``stack`` closes it.
 
-    The ``onnx`` package shows the heads of an ONNX file with NMS: without that package, or in
-    files of others, they stay unknown.
+    Heads of an ONNX file with NMS need the ``onnx`` package. Without that package, and in files
+    that another program made, they stay unknown.
 
     Args:
-        path: of the model.
-        stack: what to close is left there.
-        settings: of :func:`effdet_deploy.runtimes.load_runtime`.
+        path: the model file.
+        stack: closes the runtimes at its end.
+        settings: arguments of :func:`effdet_deploy.runtimes.load_runtime`.
     """
     side = side_of(stack.enter_context(closing(load_runtime(path, **settings))))
     if side.whole is not None and side.whole.backend in ("onnxruntime", "openvino"):
@@ -145,10 +145,10 @@ def open_side(path: Path, stack: ExitStack, **settings: Any) -> RuntimeSide:
 
 
 def open_heads(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any) -> Runtime:
-    """Load a copy of an ONNX file that has its raw heads as outputs; ``stack`` closes it.
+    """Load a copy of an ONNX file whose outputs include the raw heads; ``stack`` closes it.
 
     Raises:
-        ModelFileError: the graph holds no nodes named as our exporter names the heads.
+        ModelFileError: the graph has no head nodes with the names that our exporter gives.
     """
     from effdet_deploy.onnxgraph.raw_heads import with_heads
 
@@ -159,10 +159,10 @@ def open_heads(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any
 def open_export(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any) -> RuntimeSide:
     """Load an ONNX file of ours with its raw heads; ``stack`` closes it.
 
-    Of a graph that ends in a plugin, the raw heads alone can be run; they are finished in numpy.
+    If a graph ends in a plugin, only the raw heads can be run; numpy finishes them.
 
     Raises:
-        ModelFileError: the graph holds no nodes named as our exporter names the heads.
+        ModelFileError: the graph has no head nodes with the names that our exporter gives.
     """
     raw, whole = open_heads(path, spec, stack, **settings), None
     if spec.output.nms not in ("none", "plugin"):
@@ -172,14 +172,14 @@ def open_export(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: An
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What one side says about one picture.
+    """The results of one side for one picture.
 
     Attributes:
-        spec: of the side.
+        spec: the spec of the side.
         rows: detections, boxes in pixels of the picture, unclipped.
         heads: ``class_logits`` ``[1,A,C]`` and ``box_regression`` ``[1,A,4]``, or None.
-        placed: how the picture came into the network's input.
-        expected: the heads with FP16 weights, where an artifact in FP16 is compared with them.
+        placed: where the picture lies in the network's input.
+        expected: the heads with FP16 weights, if an FP16 artifact is compared with them.
     """
 
     spec: DetectorSpec
@@ -190,7 +190,7 @@ class Answer:
 
     @cached_property
     def nms_inputs(self) -> Rows | None:
-        """What entered NMS, in pixels of the picture; None where the heads are unknown."""
+        """The boxes that entered NMS, in pixels of the picture; None if heads are unknown."""
         if self.heads is None:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
@@ -199,24 +199,24 @@ class Answer:
 
 
 def reach_of(answer: Answer, floor: float = 0.0) -> int:
-    """Return how many of its NMS inputs a side needs for the rows that it keeps; 0 if unknown."""
+    """Return how many NMS inputs a side needs for the rows that it keeps; 0 if unknown."""
     inputs, rows = answer.nms_inputs, answer.rows.above(floor)
     if inputs is None or not len(rows):
         return 0
-    # A side's own rows may have another rounding of the sigmoid than the inputs have here.
+    # The side's own scores may come from another rounding of the sigmoid.
     return int(np.count_nonzero(inputs.scores >= rows.scores.min() - _SAME_SCORE))
 
 
 def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[Answer]:
-    """Run one side once on pictures uint8 ``[h,w,C]``, RGB unless it takes others.
+    """Run a side once on pictures uint8 ``[h,w,C]``, RGB unless it takes other channels.
 
     Args:
-        side: that gives heads, detections or both.
-        pictures: at most as many as it takes at once.
-        swap_channels: run it on the pictures with red and blue swapped.
+        side: the model to run.
+        pictures: at most as many as its largest batch.
+        swap_channels: swap red and blue in the pictures first.
 
     Raises:
-        InputError: the side cannot be run, or answers for another number of pictures.
+        InputError: the side cannot be run, or returns another number of results.
     """
     batch, placed = graph_input(side.spec, pictures, swap_channels=swap_channels)
     return answers(side.spec, placed, side.heads(batch), side.detections(batch), len(batch))
@@ -225,9 +225,9 @@ def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[
 def graph_input(
     spec: DetectorSpec, pictures: Pictures, *, swap_channels: bool = False
 ) -> tuple[NDArray[Any], list[Placement]]:
-    """Return what a graph takes, and how each picture came into it.
+    """Prepare a batch of graph inputs, and return where the pictures lie in it.
 
-    Where the pictures are fewer than the smallest batch, the last is repeated.
+    If there are fewer pictures than the smallest batch, the last one is repeated.
     """
     taken = spec.input
     pictures = [load_image(each, taken.channels) for each in pictures]
@@ -247,23 +247,23 @@ def answers(
     detections: Tensors | None,
     batch: int = 1,
 ) -> list[Answer]:
-    """Return what the outputs of a run say about each picture; heads alone are finished here.
+    """Turn the outputs of a run into answers per picture; numpy finishes raw heads.
 
     Args:
-        spec: of the side.
-        placed: where each picture lies in the input; a run may have held more.
-        heads: what :meth:`Side.heads` gave.
-        detections: what :meth:`Side.detections` gave.
-        batch: how many images the run held.
+        spec: the spec of the side.
+        placed: where the pictures lie in the input; the run's batch may be larger.
+        heads: the result of :meth:`Side.heads`.
+        detections: the result of :meth:`Side.detections`.
+        batch: the batch size of the run.
 
     Raises:
-        InputError: an output is of another number of images.
+        InputError: an output has another number of images.
     """
     sizes = {} if detections is None else {"detections": len(detections["num_detections"])}
     for name, got in (sizes | {name: len(each) for name, each in (heads or {}).items()}).items():
         if got != batch:
-            raise InputError(f"{name} came back for {got} images instead of {batch}.")
-    # An overflow shows up as a row that is not finite; numpy need not warn of it as well.
+            raise InputError(f"The output {name} has {got} images instead of {batch}.")
+    # An overflow appears as a row that is not finite, so numpy need not warn too.
     with np.errstate(over="ignore", invalid="ignore"):
         places = list(placed)
         if spec.output.nms == "none":
@@ -283,9 +283,9 @@ def answers(
 
 
 def score_error(reference: Answer, candidate: Answer) -> float:
-    """Return the largest difference of scores among the best pairs of either side's heads.
+    """Return the largest difference of scores among the best pairs of both sides' heads.
 
-    They are as many as enter the reference's NMS. Heads of different shapes have none.
+    The pairs are as many as enter the reference's NMS. It is 0 for heads of different shapes.
     """
     if reference.heads is None or candidate.heads is None:
         return 0.0

@@ -1,4 +1,4 @@
-"""What NMS did, what it might have done, and how many steps the static NMS needs for it."""
+"""Analysis of an NMS: border cases in it, and how many steps the static NMS needs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 def static_steps(inputs: Rows, iou_threshold: float) -> int:
     """Return how many steps the static NMS needs until it equals greedy NMS on ``inputs``.
 
-    A step is keep ← "no kept box before it, of its class, overlaps it by more than the threshold",
-    starting with everything kept; a chain of n+1 boxes, each suppressing the next, takes n.
+    In a step, a box is kept if no kept box before it, of its class, overlaps it by more than the
+    threshold; at the start all boxes are kept. A chain of n+1 boxes, where every box suppresses the
+    next one, takes n steps.
     """
     row, other, _ = overlapping_pairs(inputs, iou_threshold)
-    # They are sorted: the earlier row has the better score, or won the tie.
+    # Rows are sorted: the earlier row has the better score, or won the tie.
     earlier = other < row
     row, other = row[earlier], other[earlier]
     keep = np.ones(len(inputs), dtype=bool)
@@ -38,12 +39,12 @@ def static_steps(inputs: Rows, iou_threshold: float) -> int:
 def uncertain_rows(
     inputs: Rows, iou_threshold: float, iou_margin: float, score_error: float
 ) -> Mask:
-    """Mark the boxes whose survival of NMS hangs on a border case.
+    """Mark the boxes for which a border case decides whether they survive NMS.
 
     A border case is an IoU within ``iou_margin`` of the threshold, or two overlapping boxes whose
-    scores lie within ``score_error`` of each other, so that either may come first. What depends
-    on such a box is uncertain too: a box is surely suppressed by one that surely survives, and
-    surely survives where nothing that possibly survives could suppress it.
+    scores lie within ``score_error`` of each other, so that either may come first. Boxes that
+    depend on an uncertain box are uncertain too: a box is surely suppressed by one that surely
+    survives, and surely survives if no box that possibly survives could suppress it.
 
     Returns:
         bool ``[n]``.
@@ -54,7 +55,7 @@ def uncertain_rows(
     possible = before | (lead >= -score_error)
     certain = before & (lead > score_error) & (iou > iou_threshold + iou_margin)
     sure, maybe = np.zeros(len(inputs), dtype=bool), np.ones(len(inputs), dtype=bool)
-    # Alternating the two bounds is monotone: it ends at the least that must be called uncertain.
+    # The loop alternates two monotone bounds, so it ends with the smallest uncertain set.
     while True:
         next_maybe = ~_any_of(row, certain & sure[other], len(inputs))
         next_sure = ~_any_of(row, possible & next_maybe[other], len(inputs))
@@ -64,6 +65,6 @@ def uncertain_rows(
 
 
 def _any_of(rows: NDArray[np.int64], holds: Mask, count: int) -> Mask:
-    """Return for each of ``count`` rows whether any of its pairs ``holds``."""
+    """Return for all ``count`` rows whether one of their pairs ``holds``."""
     result: Mask = np.bincount(rows[holds], minlength=count) > 0
     return result

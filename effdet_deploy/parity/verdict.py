@@ -1,4 +1,4 @@
-"""ParityReport: what a comparison found, and what follows from it."""
+"""ParityReport: the results of a comparison, and the verdict that follows from them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ Status = Literal["passed", "failed", "inconclusive"]
 
 @dataclass(frozen=True)
 class OutputParity:
-    """One raw output of the network against the reference's.
+    """One raw output of the network compared with the reference's.
 
     Attributes:
-        name: of the output.
-        errors: pooled over all images and batch sizes.
-        by_batch: (batch size, largest error at it), in the order they were run.
-        tolerance: the absolute error allowed; None where the output is measured but not judged.
-        own_error: largest error of the reference itself against float64, where it was measured.
-        least_snr_db: signal-to-noise ratio from which on it counts as matching where ``tolerance``
-            is None; only asked where detections prove nothing, and nothing is known of ``levels``.
-        levels: of an output in FP16 what each level costs, where the reference's network says what
-            FP16 costs itself.
-        fp16_snr_db: signal-to-noise ratio that FP16 leaves the reference's network itself.
+        name: the name of the output.
+        errors: the errors of all images and batch sizes together.
+        by_batch: (batch size, largest error), in the order of the runs.
+        tolerance: the allowed absolute error; None if the output is measured but not judged.
+        own_error: largest error of the reference itself against float64, if measured.
+        least_snr_db: signal-to-noise ratio from which the output matches if ``tolerance`` is None;
+            it only counts if detections prove nothing and ``levels`` are unknown.
+        levels: the cost of FP16 per level, for an FP16 output whose network shows its own cost.
+        fp16_snr_db: signal-to-noise ratio that FP16 leaves the reference's network.
     """
 
     name: str
@@ -46,38 +45,38 @@ class OutputParity:
 
     @property
     def worst_level(self) -> LevelCost | None:
-        """The level that comes nearest to what it is allowed, or exceeds it most."""
+        """The level that comes nearest to its limit, or exceeds it most."""
         return max(self.levels, key=lambda each: each.used, default=None)
 
     @property
     def allowed(self) -> float | None:
-        """The absolute error that is allowed, the network's own error considered."""
+        """The allowed absolute error, which takes the network's own error into account."""
         if self.tolerance is None:
             return None
         return max(self.tolerance, OWN_ERROR_FACTOR * (self.own_error or 0.0))
 
     @property
     def is_judged(self) -> bool:
-        """Whether anything is asked of it."""
+        """Whether the output must fulfill a requirement."""
         return self.tolerance is not None or self.least_snr_db is not None or bool(self.levels)
 
     @property
     def matches(self) -> bool:
-        """Whether it is what the reference gives, as far as its precision allows."""
+        """Whether the output equals the reference's, within its precision."""
         known = bool(self.levels) or self.least_snr_db is None
         enough = known or self.errors.snr_db >= (self.least_snr_db or 0.0)
         return self.status == "passed" and enough
 
     @property
     def status(self) -> Status:
-        """Failed where the error is too large or anything is not finite."""
+        """``failed`` if the error is too large or a value is not finite."""
         allowed = math.inf if self.allowed is None else self.allowed
         own = OWN_ERROR_FACTOR * (self.own_error or 0.0)
         costs = all(each.error <= max(each.allowed, own) for each in self.levels)
         return "passed" if costs and self.errors.within(allowed) else "failed"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a document; numbers that are not finite are in it."""
+        """Return everything as a document, which may hold NaN and infinity."""
         errors = self.errors
         return {
             "name": self.name,
@@ -103,25 +102,25 @@ class OutputParity:
 
 @dataclass(frozen=True)
 class DetectionParity:
-    """The detections of all images against the reference's.
+    """The detections of all images compared with the reference's.
 
     Attributes:
-        images: how many were compared, an image at two batch sizes counting twice.
-        reference_count: detections of the reference.
-        candidate_count: detections of the candidate.
-        matched: pairs of one class at an IoU of ``iou`` or more.
+        images: how many images were compared; an image at two batch sizes counts twice.
+        reference_count: the number of detections of the reference.
+        candidate_count: the number of detections of the candidate.
+        matched: the number of pairs of one class with an IoU of ``iou`` or more.
         strays: detections without counterpart, border cases included.
-        iou: see ``matched``.
-        required: the share that must be matched; None where it is measured but not judged.
-        box_difference: largest difference of a coordinate among pairs, in pixels.
-        score_difference: largest difference of scores among pairs.
-        score_error: within how much of a border a score is a border case.
-        non_finite: rows with a NaN or an infinity, on both sides together.
-        own_share: share of the reference's own detections that its float64 run confirms, where it
-            was measured: no artifact can be asked for more.
+        iou: the IoU from which two detections count as the same.
+        required: the share that must be matched; None if it is measured but not judged.
+        box_difference: largest coordinate difference among pairs, in pixels.
+        score_difference: largest score difference among pairs.
+        score_error: a score this near to a limit is a border case.
+        non_finite: rows with a NaN or infinity, on both sides together.
+        own_share: share of the reference's own detections that its float64 run confirms, if
+            measured: no artifact can be required to do better.
         fp16_share: share of its own detections that the reference's network keeps in FP16, border
-            cases counted, where the candidate is in FP16 and that was measured.
-        broken: the sentence that says why there was nothing to compare, if so.
+            cases included, if the candidate is FP16 and this was measured.
+        broken: a sentence that says why nothing could be compared, if so.
     """
 
     images: int
@@ -146,38 +145,38 @@ class DetectionParity:
 
     @property
     def missed(self) -> tuple[Stray, ...]:
-        """What the reference has, the candidate has not, and nothing excuses."""
+        """Detections that only the reference has, without the border cases."""
         return tuple(e for e in self.strays if e.side == "reference" and not e.excuse)
 
     @property
     def extra(self) -> tuple[Stray, ...]:
-        """What the candidate has, the reference has not, and nothing excuses."""
+        """Detections that only the candidate has, without the border cases."""
         return tuple(e for e in self.strays if e.side == "candidate" and not e.excuse)
 
     @property
     def total(self) -> int:
-        """Detections of both sides."""
+        """The number of detections of both sides."""
         return self.reference_count + self.candidate_count
 
     @property
     def plain_share(self) -> float:
-        """Share of both sides' detections that are matched, border cases counted; NaN of none."""
+        """Matched share of both sides' detections, border cases included; NaN if there are none."""
         return 2 * self.matched / self.total if self.total else math.nan
 
     @property
     def share(self) -> float:
-        """Share of both sides' detections that are matched, border cases set aside; NaN of none."""
+        """Matched share of both sides' detections without border cases; NaN if there are none."""
         judged = self.total - len(self.set_aside)
         return 2 * self.matched / judged if judged else math.nan
 
     @property
     def set_aside_share(self) -> float:
-        """Share of both sides' detections that are set aside; NaN of none."""
+        """Share of border cases among both sides' detections; NaN if there are none."""
         return len(self.set_aside) / self.total if self.total else math.nan
 
     @property
     def status(self) -> Status:
-        """What follows from the detections; see :attr:`reason`."""
+        """The verdict on the detections; :attr:`reason` explains it."""
         return self._verdict[0]
 
     @property
@@ -190,13 +189,13 @@ class DetectionParity:
         if self.broken:
             return "failed", self.broken
         if self.non_finite:
-            return "failed", f"{self.non_finite} rows or raw values hold NaN or infinity"
+            return "failed", f"{self.non_finite} rows or raw values are NaN or infinite"
         if not self.total:
             return "inconclusive", "nothing was detected on either side"
         if self.required is None:
             return "passed", "measured, not judged"
-        asked = f"at least {self.required:.1%} was asked for"
-        # Enough are matched even if every border case counts: no need to set any aside.
+        asked = f"at least {self.required:.1%} is required"
+        # Enough match even if all border cases count, so none needs to be left out.
         if self.plain_share >= self.required:
             return "passed", asked
         own_loss = 0.0 if self.fp16_share is None else 1 - self.fp16_share
@@ -213,7 +212,7 @@ class DetectionParity:
         return "failed", asked
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as a document; numbers that are not finite are in it."""
+        """Return everything as a document, which may hold NaN and infinity."""
         return {
             "status": self.status,
             "reason": self.reason,
@@ -238,11 +237,11 @@ class DetectionParity:
 
 @dataclass(frozen=True)
 class ChainParity:
-    """Suppression chains met on the images.
+    """Chains of boxes that suppress each other, as found on the images.
 
     Attributes:
-        needed: steps that the static NMS needs to be exact on every image.
-        allowed: steps in the graph; None where its NMS does not work in steps.
+        needed: how many steps the static NMS needs to be exact on all images.
+        allowed: how many steps the graph has; None if its NMS does not work in steps.
     """
 
     needed: int
@@ -256,13 +255,14 @@ class ChainParity:
 
 @dataclass(frozen=True)
 class ReachParity:
-    """How many of the reference's candidates give its rows, where it considers more.
+    """How many of the reference's NMS inputs give all its rows, if it considers more boxes.
 
     Attributes:
-        needed: so many on every image.
-        allowed: as many enter the candidate's NMS.
-        known: as many enter the reference's NMS.
-        last_score: the highest at which ``allowed`` end on an image that needs more; None if none.
+        needed: how many are needed on every image.
+        allowed: how many boxes enter the candidate's NMS.
+        known: how many boxes enter the reference's NMS.
+        last_score: the highest score at which ``allowed`` boxes end on an image that needs more;
+            None if no image does.
     """
 
     needed: int
@@ -272,24 +272,24 @@ class ReachParity:
 
     @property
     def fits(self) -> bool:
-        """Whether no row is lost for want of candidates on these images."""
+        """Whether the candidate's number of NMS inputs loses no row on these images."""
         return self.needed <= self.allowed
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """A candidate against its reference.
+    """The comparison of a candidate with its reference.
 
     Attributes:
-        precision: what the tolerances were chosen for.
-        images: distinct images.
+        precision: the precision that the tolerances belong to.
+        images: the number of distinct images.
         batch_sizes: the batch sizes that were run.
-        outputs: raw outputs; empty where only detections could be compared.
-        detections: None where only raw outputs could be compared.
-        chains: None where it is unknown what entered the reference's NMS.
-        reach: None where the reference considers no more boxes than the candidate.
-        computed_by: the engine that ran the candidate, its version and its kernels, where known.
-        not_run: why the engine that the candidate is laid out for did not run it; empty if it did.
+        outputs: the raw outputs; empty if only detections could be compared.
+        detections: the detections; None if only raw outputs could be compared.
+        chains: the suppression chains; None if the reference's NMS inputs are unknown.
+        reach: the number of NMS inputs; None if the reference considers no more than the candidate.
+        computed_by: the engine that ran the candidate, its version and kernels, if known.
+        not_run: why another engine than the candidate's own ran it; empty if its own did.
     """
 
     precision: str
@@ -304,7 +304,7 @@ class ParityReport:
 
     @property
     def status(self) -> Status:
-        """Failed if any part is; inconclusive if detections are, or if nothing was compared."""
+        """``failed`` if any part failed; ``inconclusive`` if nothing was proven."""
         parts = [output.status for output in self.outputs]
         if self.detections is not None:
             parts.append(self.detections.status)
@@ -319,22 +319,22 @@ class ParityReport:
 
     @property
     def inconclusive(self) -> bool:
-        """Whether nothing disagrees, but detections prove nothing."""
+        """Whether nothing differs, but detections prove nothing."""
         return self.status == "inconclusive"
 
     @property
     def heads_match(self) -> bool:
-        """Whether raw outputs were judged, and all of them are within their tolerance."""
+        """Whether raw outputs were judged and all of them are within their tolerance."""
         judged = any(output.is_judged for output in self.outputs)
         return judged and all(output.matches for output in self.outputs)
 
     @property
     def deliverable(self) -> bool:
-        """Whether an export may keep its artifact: passed, or inconclusive with matching heads."""
+        """Whether an export delivers its artifact: passed, or inconclusive with matching heads."""
         return self.passed or (self.inconclusive and self.heads_match)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report for JSON; a number that is not finite is None, as JSON has none."""
+        """Return the report for JSON, in which values that are not finite are None."""
         document: dict[str, Any] = {
             "status": self.status,
             "precision": self.precision,
@@ -352,7 +352,7 @@ class ParityReport:
 
 
 def without_non_finite(value: Any) -> Any:
-    """Return a document in which a number that is not finite is None, as JSON has none."""
+    """Return a copy of a document in which numbers that are not finite are None."""
     if isinstance(value, dict):
         return {key: without_non_finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

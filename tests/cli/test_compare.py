@@ -109,7 +109,10 @@ def test_specs_that_ask_for_different_things_are_named(tmp_path, model, pictures
 def test_layers_of_other_files_than_onnx_are_refused_before_anything_is_loaded(model, capsys):
     arguments = ["compare", "model.engine", "--reference", str(model), "--layers"]
     assert main(arguments) == 2
-    assert "--layers reads ONNX files, and 'model.engine' is none" in capsys.readouterr().err
+    assert (
+        "--layers only works on ONNX files, but 'model.engine' is not an ONNX file"
+        in capsys.readouterr().err
+    )
 
 
 def test_layers_of_an_onnx_file_that_is_not_ours_are_refused(tmp_path, model, capsys):

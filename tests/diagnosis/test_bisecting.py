@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_one_of_precision_is_said_to_be_none():
     found = searched(Network(noisy({3: 0.1}), rest=0.5))
     assert not found.is_explained
     assert found.layers == ()
-    assert "not one of precision" in " ".join(found.lines())
+    assert "precision does not cause the loss" in " ".join(found.lines())
 
 
 def test_a_file_without_any_loss_has_nothing_to_explain():

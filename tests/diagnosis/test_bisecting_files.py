@@ -94,7 +94,7 @@ def test_another_precision_than_the_candidates_is_refused(clipped, exact, capsys
 def test_weights_as_the_reference_are_refused(clipped, capsys):
     code, said = refused(capsys, clipped, "--reference", "best.pth", "--bisect", "int8")
     assert code == 2
-    assert "--bisect works on ONNX files, and 'best.pth' is none" in said
+    assert "--bisect only works on ONNX files, but 'best.pth' is not an ONNX file" in said
 
 
 def test_an_unknown_precision_is_refused_with_the_known_ones(clipped, exact, capsys):

@@ -39,7 +39,7 @@ def test_too_few_are_the_cause_and_a_number_that_does_is_named():
     comparison, causes = compared(200)
     needed = comparison.report.reach.needed
     assert any(
-        f"200 candidates enter its NMS, and {needed} hold the rows" in each
+        f"200 candidates enter its NMS, but {needed} are needed" in each
         and "--candidates 1000" in each
         for each in causes
     )

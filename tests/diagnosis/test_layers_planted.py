@@ -86,14 +86,14 @@ def test_one_clipped_range_is_located(exported, tmp_path):
 def test_swapped_colours_are_located_at_the_stem_and_named(exported, tmp_path):
     each = compared(planted.plant_bgr(exported, tmp_path / "bgr.onnx"), exported)
     assert each.layers.first.name == planted.STEM
-    assert any("it takes BGR where its spec says RGB" in cause for cause in each.causes)
+    assert any("it takes BGR, but its spec says RGB" in cause for cause in each.causes)
 
 
 def test_swapped_anchors_are_named(exported, tmp_path):
     each = compared(planted.plant_swapped_anchors(exported, tmp_path / "anchors.onnx"), exported)
     assert each.comparison.report.heads_match
     assert not each.passed
-    assert any("aspect ratios stand in the order 0, 2, 1" in cause for cause in each.causes)
+    assert any("the aspect ratios have the order 0, 2, 1" in cause for cause in each.causes)
     assert each.layers.first.name.startswith("postprocess.decode")
 
 

@@ -39,7 +39,7 @@ def test_channels_scaled_and_shifted_on_their_own_are_named(maps):
     other = maps.copy()
     other[:, 4] = 3 * other[:, 4] - 1
     said = describe_difference(maps, rounded(other))
-    assert said.startswith("has 1 of 6 channels scaled and shifted, each by its own amount (4)")
+    assert said.startswith("has 1 of 6 channels scaled and shifted by their own amounts (4)")
 
 
 def test_noise_is_given_no_name(maps):

@@ -66,4 +66,4 @@ def test_row_33_one_detection_fails_the_comparison_of_artifacts(name, sides):
     )
     report = compare(ours, theirs, IMAGES)
     assert report.status == "failed"
-    assert "NaN or infinity" in report.detections.reason
+    assert "NaN or infinite" in report.detections.reason

@@ -108,12 +108,12 @@ def test_other_anchors_are_compared_by_detections_only():
 def test_other_classes_are_refused():
     spec = detector_spec()
     fewer = dataclasses.replace(spec, classes=spec.classes[:2])
-    with pytest.raises(UsageError, match="2 classes, the reference 4"):
+    with pytest.raises(UsageError, match="2 classes, but the reference has 4"):
         compare(Detector(StandInRuntime(fewer, heads_of)), detector(), PICTURES)
 
 
 def test_no_images_are_refused():
-    with pytest.raises(UsageError, match="no image"):
+    with pytest.raises(UsageError, match="no pictures"):
         compare(detector(), detector(), [])
 
 

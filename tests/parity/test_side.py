@@ -98,7 +98,7 @@ def test_answers_for_another_number_of_pictures_are_refused(part):
     def short(batch):
         return heads_of(batch) | {part: heads_of(batch)[part][:1]}
 
-    with pytest.raises(InputError, match=f"{part} came back for 1 images instead of 2"):
+    with pytest.raises(InputError, match=f"{part} has 1 images instead of 2"):
         ask(raw_side(short), [SMALL, LARGE])
 
 

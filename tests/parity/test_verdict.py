@@ -14,7 +14,7 @@ from effdet_deploy.parity.metrics import tensor_errors
 from effdet_deploy.parity.verdict import ChainParity, DetectionParity, OutputParity, ParityReport
 from effdet_deploy.reports.verification import render
 
-BORDER = "its suppression hangs on an IoU or score at the border"
+BORDER = "its suppression depends on an IoU or score at the border"
 
 
 def output_parity(error=0.0, **fields) -> OutputParity:

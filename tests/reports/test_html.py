@@ -148,7 +148,7 @@ def test_numbers_that_are_not_finite_make_a_page():
     spec = detector_spec()
     page = to_html(result_of(side_of(StandInRuntime(spec, broken))))
     assert "badge failed" in page
-    assert "NaN or infinity" in page
+    assert "NaN or infinite" in page
 
 
 def test_nothing_detected_makes_a_page_that_says_so():
