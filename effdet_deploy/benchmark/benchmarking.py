@@ -1,4 +1,4 @@
-"""Benchmarking exported models: every artifact on the same pictures, in turns."""
+"""Benchmarking exported models: all of them on the same pictures, taking turns."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _STAGE_RUNS = 10
 
 @dataclass(frozen=True)
 class Settings:
-    """What to run artifacts on; ``batches`` empty means the size each was tuned for."""
+    """How to run artifacts; empty ``batches`` means the size that an artifact is tuned for."""
 
     backend: str = "auto"
     device: str = "auto"
@@ -62,18 +62,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """One artifact at one batch size and thread count.
+    """The result of one artifact at one batch size and number of threads.
 
     Attributes:
-        end_to_end: from letterboxed arrays in host memory to rows of detections there.
-        stages: median seconds of the parts of a run that can be told apart from outside; none where
-            the images of a batch are computed side by side.
-        shares: of the engine's time by part of the graph; empty where it keeps no profile.
-        ratio: against the first artifact of the same batch; above 1 means that this one is faster.
-        footprint: what a process of its own takes to load it and detect once.
-        file_size: with the data files that belong to it, in bytes.
-        work: of its convolutions for the whole batch; None where the engine's file does not say.
-        reached: shares of what this machine can do at best; None on another device than the CPU.
+        end_to_end: from letterboxed arrays in host memory to rows of detections in host memory.
+        stages: median seconds of the parts of a run that can be timed from outside; empty if the
+            images of a batch are computed side by side.
+        shares: shares of the engine's time by part of the graph; empty if it has no profile.
+        ratio: speed compared with the first artifact at the same batch; above 1 this one is faster.
+        footprint: time and memory of a new process that loads the artifact and detects once.
+        file_size: size in bytes, data files included.
+        work: the work of its convolutions for the whole batch; None if the file does not show it.
+        reached: shares of the machine's best performance; None unless it runs on the CPU.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Result:
 
     @property
     def throughput(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return self.batch / self.end_to_end.median
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The results, where they were measured, and what else went on there."""
+    """The results, the machine, and the load from other programs."""
 
     machine: Machine
     load: Load
@@ -128,14 +128,14 @@ class Benchmark:
 def bench(
     paths: Sequence[Path], settings: Settings | None = None, progress: Progress = silent
 ) -> Benchmark:
-    """Time each artifact at every batch size and thread count, in turns with the others.
+    """Time all artifacts at every batch size and number of threads, taking turns.
 
-    Whether the numbers can be trusted is in the result's ``load``; see :meth:`Load.require_quiet`.
+    The result's ``load`` says whether the numbers are reliable; see :meth:`Load.require_quiet`.
 
     Raises:
-        UsageError: no runs, or a batch size below 1.
-        TensorError: an artifact does not take a batch size that was asked for.
-        DeviceError: the device is not there, or the engine runs on another.
+        UsageError: there are no runs, or a batch size is below 1.
+        TensorError: an artifact does not accept a requested batch size.
+        DeviceError: the device is missing, or the engine runs on another device.
     """
     settings = settings or Settings()
     results: list[Result] = []
@@ -146,7 +146,7 @@ def bench(
                     _load(stack, name, path, threads, settings)
                     for name, path in zip(distinct_names(paths), paths, strict=True)
                 ]
-                # At every size that was asked for, or what was tuned for it.
+                # Batch sizes are those requested, or the one that an artifact is tuned for.
                 tuned = [each.detector.spec.batch.optimum for each in loaded]
                 for batch in dict.fromkeys(settings.batches or tuned):
                     progress(
@@ -192,17 +192,17 @@ def _load(
 
 
 def require_device(actual: str, asked: str) -> None:
-    """Check that a model runs where it was asked to; ``auto`` takes any device.
+    """Check that a model runs on the requested device; ``auto`` accepts any device.
 
     Raises:
-        DeviceError: it runs elsewhere, so its time would be told of the wrong device.
+        DeviceError: it runs on another device, so its times would be misleading.
     """
     kind, _, index = asked.partition(":")
     same = actual == asked or (not index and actual.partition(":")[0] == kind)
     if asked != "auto" and not same:
         raise DeviceError(
-            f"The benchmark was asked for on '{asked}', and the engine runs on '{actual}'.",
-            f"Pass --device {actual.partition(':')[0]}, or run it where there is such a device.",
+            f"The benchmark was requested on '{asked}', but the engine runs on '{actual}'.",
+            f"Pass --device {actual.partition(':')[0]}, or run it on a machine with that device.",
         )
 
 
@@ -230,12 +230,12 @@ def _result(
     work = convolution_work(each.path, {INPUT_NAME: feed}) if profiler else None
     reached = None
     if on_cpu and work and work.macs:
-        # Without them there is still all that was timed.
+        # If the ceilings cannot be measured, the times are still valid.
         with contextlib.suppress(ResourceError):
             ceilings = measure_ceilings(threads or len(usable_cpus()))
             reached = ceilings.reached(work, timing.median)
     divided = isinstance(runtime, SideBySideRuntime) and runtime.divides(len(feed))
-    # Side by side, each image is computed on one thread.
+    # Side by side, one thread computes an image.
     profiled, profiled_threads = (feed[:1], 1) if divided else (feed, threads)
     nodes = (
         profiler(each.path, {INPUT_NAME: profiled}, threads=profiled_threads)
@@ -262,7 +262,7 @@ def _result(
 
 
 def _stages(detector: Detector, feed: NDArray[Any]) -> dict[str, float]:
-    """Return medians of the copies, the engine and, for raw heads, the rest in numpy."""
+    """Return median seconds of the copies, the engine and, for raw heads, the rest in numpy."""
     runtime, spec = detector.runtime, detector.spec
     if not isinstance(runtime, TimedRuntime):
         return {}

@@ -1,6 +1,6 @@
-"""What the machine can do at best, measured here, and which share of it a run comes to.
+"""The best performance of this machine, measured here, and the share of it that a run reaches.
 
-A process of its own measures them, because numpy reads how many threads it may use as it starts.
+A process of its own measures it, because numpy reads its number of threads when it starts.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from effdet_deploy.benchmark.profile import Work
 
 _SIDE = 2048
-"""Of the square matrices: large enough that moving them costs nothing beside multiplying them."""
+"""Side of the square matrices: large enough that moving them takes no time beside multiplying."""
 _BYTES = 256 * 2**20
-"""Of the array that is copied: larger than what one program gets of most caches."""
+"""Size of the array that is copied: larger than a program's share of most caches."""
 _REPEATS = 6
 _LIBRARIES = ("OPENBLAS", "OMP", "MKL", "VECLIB_MAXIMUM", "BLIS")
 _TIMEOUT_S = 120
@@ -32,13 +32,13 @@ _TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best seen of several tries.
+    """The best results of several tries.
 
     Attributes:
-        threads: how many were used.
-        flops: floating-point operations a second of a float32 matrix product; a
-            multiply-accumulate is two.
-        bandwidth: bytes a second of a copy, read and written both counted.
+        threads: the number of threads.
+        flops: floating-point operations per second of a float32 matrix product; a
+            multiply-accumulate counts as two.
+        bandwidth: bytes per second of a copy, counting both reading and writing.
     """
 
     threads: int
@@ -52,7 +52,7 @@ class Ceilings:
         )
 
     def reached(self, work: Work, seconds: float) -> Reached:
-        """Return the shares that a run of ``seconds`` comes to."""
+        """Return the shares of the ceilings that a run of ``seconds`` reaches."""
         return Reached(
             2 * work.macs / seconds / self.flops, work.traffic / seconds / self.bandwidth
         )
@@ -60,7 +60,7 @@ class Ceilings:
 
 @dataclass(frozen=True)
 class Reached:
-    """Shares of the machine's float32 ceilings; INT8 and BF16 may go above 1."""
+    """Shares of the machine's float32 ceilings; INT8 and BF16 may exceed 1."""
 
     arithmetic: float
     bandwidth: float
@@ -68,10 +68,10 @@ class Reached:
 
 @functools.cache
 def measure_ceilings(threads: int) -> Ceilings:
-    """Measure what ``threads`` threads can do at best; it takes about two seconds, once.
+    """Measure the best performance of ``threads`` threads; it takes about two seconds, once.
 
     Raises:
-        ResourceError: the process that measures did not come to its end.
+        ResourceError: the measuring process ended without a result.
     """
     limits = {f"{library}_NUM_THREADS": str(threads) for library in _LIBRARIES}
     try:
@@ -87,9 +87,9 @@ def measure_ceilings(threads: int) -> Ceilings:
         return Ceilings(**found)
     except (RuntimeError, TypeError) as error:
         raise ResourceError(
-            "What this machine can do at best could not be measured: the process that multiplies "
-            f"matrices of {_SIDE} x {_SIDE} ended without a result.",
-            "Free some memory (about 1 GiB is needed) and run it again.",
+            "The best performance of this machine could not be measured: the process that "
+            f"multiplies matrices of {_SIDE} x {_SIDE} ended without a result.",
+            "Free some memory (about 1 GiB is needed) and run the benchmark again.",
         ) from error
 
 
@@ -104,7 +104,7 @@ def _measured(threads: int) -> Ceilings:
             np.matmul(one, one, out=product)
 
         def copy() -> None:
-            # numpy lets go of the interpreter while it copies, so the threads copy at once.
+            # numpy releases the interpreter while it copies, so the threads copy in parallel.
             list(pool.map(lambda at: np.copyto(target[at], source[at]), slices))
 
         multiplied, copied = (

@@ -1,4 +1,4 @@
-"""Measuring in a process of its own, which says on stdout what it found."""
+"""Measurements in a child process, which prints its result as JSON."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def json_of_child(
     environment: Mapping[str, str] | None = None,
     timeout: float | None = None,
 ) -> Any:
-    """Run Python with ``arguments``; return the JSON in the last line that it writes.
+    """Run Python with ``arguments`` and return the JSON in the last line of its stdout.
 
     Args:
-        arguments: a script or ``-m`` and a module, and what it takes.
-        what: what it does, for the error's message.
-        environment: variables set for it besides our own.
-        timeout: seconds after which it is ended.
+        arguments: a script or ``-m`` and a module, and their arguments.
+        what: what the process does, for the error message.
+        environment: additional environment variables.
+        timeout: seconds after which the process is killed.
 
     Raises:
-        RuntimeError: it failed, did not end in time or wrote no JSON.
+        RuntimeError: the process failed, did not end in time or wrote no JSON.
     """
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and program

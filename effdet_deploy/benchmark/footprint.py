@@ -1,4 +1,4 @@
-"""What it takes to get a model going: time and memory of a process that does nothing else."""
+"""Time and memory that a new process needs until a model has detected once."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ main(begun)
 
 @dataclass(frozen=True)
 class Footprint:
-    """One fresh process that loads a model and detects once.
+    """The cost of a new process that loads a model and detects once.
 
     Attributes:
-        import_seconds: importing this package and the engine.
-        load_seconds: from the file to a model ready to run.
-        first_seconds: the first detection, which may compile or allocate.
-        peak_memory: the most host memory the process held, in bytes; 0 where unknown.
-        device_memory: what the device had less of afterwards, in bytes, without the driver's own
-            context; 0 on the CPU or where the driver does not say. Programs beside it are counted
-            in.
+        import_seconds: time to import this package and the engine.
+        load_seconds: time from the file to a model that is ready to run.
+        first_seconds: time of the first detection, which may compile or allocate.
+        peak_memory: the most host memory of the process, in bytes; 0 if unknown.
+        device_memory: how much device memory was used afterwards, in bytes, without the driver's
+            own context; 0 on the CPU or if the driver does not say. Other programs' use during the
+            measurement is included.
     """
 
     import_seconds: float
@@ -54,7 +54,7 @@ def measure_footprint(
     *,
     trust: bool = False,
 ) -> Footprint:
-    """Load the model at ``path`` in a process of its own and let it detect once.
+    """Load the model at ``path`` in a process of its own and detect once.
 
     Raises:
         ResourceError: the process ended without a result.
@@ -68,14 +68,14 @@ def measure_footprint(
     except (RuntimeError, TypeError) as error:
         reason = str(error).strip().splitlines()[-1].rstrip(".")
         raise ResourceError(
-            f"A process of its own could not load '{path.name}' and detect once with it: {reason}.",
-            "If the memory ran out, free some and run it again.",
+            f"'{path.name}' could not be loaded and run once in a process of its own: {reason}.",
+            "If memory ran out, close other programs and run it again.",
         ) from error
 
 
 def main(begun: float) -> None:
-    """Measure in this process, whose imports began at ``begun``, and write the result as JSON."""
-    # Imported here, because importing is part of what is measured.
+    """Measure this process, whose imports began at ``begun``, and print the result as JSON."""
+    # The imports are part of the measurement.
     from effdet_deploy.benchmark.machine import peak_memory
     from effdet_deploy.benchmark.samples import sample_batch
     from effdet_deploy.detection.detector import Detector
@@ -88,7 +88,7 @@ def main(begun: float) -> None:
     index = int(device.partition(":")[2] or 0)
     free = 0 if device == "cpu" else free_memory(index)
     asked = time.perf_counter()
-    # Whether an INT8 file may saturate is what the parent's own load has asked.
+    # The parent has already checked whether an INT8 file may saturate.
     detector = Detector.load(path, backend, device, threads, trust, allow_saturation=True)
     loaded = time.perf_counter()
     feed = sample_batch(detector.spec, batch)

@@ -1,4 +1,4 @@
-"""What a benchmark ran on, and what else that machine was doing in the meantime."""
+"""The machine that a benchmark ran on, and the load from other programs during the benchmark."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 
 _PROC, _SYS = Path("/proc"), Path("/sys")
 MAX_OTHER_SHARE = 0.05
-"""Of the processors' time, spent by other processes; housekeeping alone stays below 0.02."""
+"""Share of the processors' time spent by other processes; housekeeping alone is below 0.02."""
 MAX_STEAL_SHARE = 0.02
-"""Of the processors' time, taken by the hypervisor for other guests."""
+"""Share of the processors' time taken by the hypervisor for other guests."""
 MIN_CLOCK_RATIO = 0.9
-"""Of the clock at the end to the clock at the beginning; below it the processor slowed down."""
+"""Ratio of the clock at the end to that at the beginning; below it, the processor slowed down."""
 _FLAGS = (
     *("avx", "avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16"),
     *("avx512_fp16", "amx_int8", "amx_bf16", "amx_tile", "asimd", "asimddp", "sve", "bf16"),
 )
-"""The instruction sets that decide how fast a CPU infers, as Linux names them."""
+"""The instruction sets that decide how fast a CPU runs models, as Linux names them."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine, as far as it says; an unknown text is empty and an unknown number is 0.
+    """The machine as far as it is known; unknown texts are empty and unknown numbers are 0.
 
-    ``cpus`` are those this process may use, ``flags`` the instruction sets that matter for
-    inference, ``memory`` is in bytes, ``clock_mhz`` as reported at this moment.
+    ``cpus`` are those that this process may use, ``flags`` the instruction sets that matter for
+    inference, ``memory`` is in bytes, ``clock_mhz`` is the clock at the moment of the report.
     """
 
     cpu: str
@@ -65,9 +65,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Load:
-    """What else happened while something was measured; shares are of the usable CPUs' time.
+    """The load during a measurement; shares refer to the time of the usable CPUs.
 
-    ``observed`` is false where the system does not tell (no ``/proc/stat``); the shares are then 0.
+    ``observed`` is false if the system does not tell (no ``/proc/stat``); then the shares are 0.
     """
 
     seconds: float
@@ -80,9 +80,9 @@ class Load:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why a number measured under this load cannot be trusted, a clause each; empty if it can.
+        """Why numbers measured under this load are not reliable, as clauses; empty if they are.
 
-        An unobserved load gives no reason: what is not seen is not claimed.
+        An unobserved load gives no reason.
         """
         found = []
         if self.other_share > MAX_OTHER_SHARE:
@@ -92,25 +92,25 @@ class Load:
         if self.throttle_events:
             found.append(f"the processor was throttled {self.throttle_events} times by heat")
         if self.clock_ratio < MIN_CLOCK_RATIO:
-            found.append(f"the clock fell to {self.clock_ratio:.0%} of what it was")
+            found.append(f"the clock fell to {self.clock_ratio:.0%} of its start")
         return tuple(found)
 
     def require_quiet(self) -> None:
-        """Refuse numbers that other work has spoilt.
+        """Refuse numbers that other work has spoiled.
 
         Raises:
-            ResourceError: the machine was busy with something else; it says with what share.
+            ResourceError: the machine was busy with other work; the message gives its share.
         """
         if self.reasons:
             raise ResourceError(
-                f"No number measured here can be trusted: {' and '.join(self.reasons)}.",
-                "Stop the other programs and run it again, or pass --under-load to see the "
-                "numbers marked as such.",
+                f"The numbers measured here are not reliable: {' and '.join(self.reasons)}.",
+                "Stop the other programs and run it again, or pass --under-load to see the numbers "
+                "with a warning.",
             )
 
 
 def environment(machine: Machine, load: Load) -> dict[str, Any]:
-    """Return where and under what load something was measured, for JSON."""
+    """Return the machine and its load as a document for JSON."""
     return {
         "effdet_deploy": __version__,
         "machine": asdict(machine),
@@ -119,7 +119,7 @@ def environment(machine: Machine, load: Load) -> dict[str, Any]:
 
 
 def describe_machine(proc: Path = _PROC, sys: Path = _SYS) -> Machine:
-    """Describe this machine from what Linux says in ``proc`` and ``sys``, where there are any."""
+    """Describe this machine from the files of Linux in ``proc`` and ``sys``, if they exist."""
     said = _fields(proc / "cpuinfo")
     flags = said.get("flags", said.get("Features", "")).split()
     return Machine(
@@ -138,15 +138,15 @@ def describe_machine(proc: Path = _PROC, sys: Path = _SYS) -> Machine:
 
 
 def peak_memory(proc: Path = _PROC) -> int:
-    """Return the most host memory this process ever held, in bytes; 0 where unknown.
+    """Return the most host memory that this process ever used, in bytes; 0 if unknown.
 
-    The maximum that ``getrusage`` tells is also that of the process which started this one.
+    ``getrusage`` cannot be used: its maximum includes that of the process that started this one.
     """
     return _bytes(proc / "self/status", "VmHWM")
 
 
 def _read(path: Path) -> str:
-    """Return the text of a file of the kernel's, empty where there is none."""
+    """Return the text of a kernel file; empty if there is no such file."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -154,7 +154,7 @@ def _read(path: Path) -> str:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Return the lines ``name: value`` of a file of the kernel's; of several CPUs, the first's."""
+    """Return the lines ``name: value`` of a kernel file; if it lists CPUs, those of the first."""
     lines = _read(path).partition("\n\n")[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}
@@ -165,14 +165,14 @@ def _bytes(path: Path, name: str) -> int:
 
 
 def _clock(proc: Path) -> float:
-    """Return the mean clock of all CPUs in MHz as the kernel reports it."""
+    """Return the mean clock of all CPUs in MHz, as the kernel reports it."""
     clocks = re.findall(r"^cpu MHz\s*: (.+)", _read(proc / "cpuinfo"), re.MULTILINE)
     return sum(map(float, clocks)) / len(clocks) if clocks else 0.0
 
 
 @dataclass(frozen=True)
 class _Counters:
-    """What the kernel counted until one moment: seconds, but for the number of throttle events."""
+    """Counters of the kernel at one moment: in seconds, except for the throttle events."""
 
     wall: float
     own: float
@@ -184,9 +184,9 @@ class _Counters:
 
 
 class LoadWatch:
-    """Watches what else the machine does, from ``with`` to its end; ``load`` is there afterwards.
+    """Watches the load from other programs inside a ``with`` block; ``load`` holds it afterwards.
 
-    It reads counters of the kernel's at both ends and costs nothing in between.
+    It reads counters of the kernel at both ends and costs nothing in between.
     """
 
     def __init__(self, proc: Path = _PROC, sys: Path = _SYS) -> None:

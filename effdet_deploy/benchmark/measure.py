@@ -1,4 +1,4 @@
-"""Timing things in turns until their medians are known, and saying how much faster one is."""
+"""Timing of several things in turns until their medians are precise, and ratios of their speed."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 MIN_PAIRS = 7
-"""Interleaved runs below which no ratio is stated."""
+"""The least number of interleaved pairs of runs for which a ratio is given."""
 WARM_UP_WINDOW = 3
 WARM_UP_TOLERANCE = 0.05
-"""Warm-up ends when the medians of two windows of runs differ by no more than this share."""
+"""Warm-up ends when the medians of two windows of runs differ by at most this share."""
 PAUSE_S = 0.02
-"""Between two runs of different things: worker threads spin for a while after a run, and would
-take a core from the one that comes next."""
+"""Pause between runs of different things, in seconds: worker threads spin for a while after a run
+and would take a core from the next one."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,16 @@ class Schedule:
     """When a measurement ends.
 
     Attributes:
-        min_runs: at least so many runs count, whatever their spread.
-        max_runs: no more than so many.
+        min_runs: the least number of runs, whatever their spread.
+        max_runs: the largest number of runs.
         precision: stop when the interval of the median is within this share of the median.
         max_seconds: begin no further run after this time, once there are ``min_runs``.
-        warm_up_seconds: give up waiting for stable times after this.
-        settling_runs: where things take turns, so many runs before each that counts: the others
-            leave caches full of their own weights, which nobody meets who runs one model.
+        warm_up_seconds: stop waiting for stable times after this.
+        settling_runs: runs that do not count before one that does, if several things take turns:
+            the others fill the caches with their weights, which does not happen to a single model.
 
     Raises:
-        UsageError: no runs, or values out of order.
+        UsageError: there are no runs, or values are out of order.
     """
 
     min_runs: int = 15
@@ -55,22 +55,22 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.min_runs < 1 or self.max_runs < self.min_runs:
             raise UsageError(
-                f"A benchmark needs at least one run; {self.min_runs} to {self.max_runs} "
-                "were asked for.",
-                f"Ask for 1 run or more; {MIN_PAIRS} are needed for a ratio.",
+                f"A benchmark needs at least one run, but {self.min_runs} to {self.max_runs} were "
+                "requested.",
+                f"Request at least 1 run, or {MIN_PAIRS} for a ratio.",
             )
         if self.precision <= 0 or self.max_seconds <= 0:
             raise UsageError(
                 "The precision and the time of a benchmark must be above 0.",
-                "Leave them out to use the defaults.",
+                "Leave these options out to use the defaults.",
             )
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every run that counted, in order; and what warm-up came before.
+    """Seconds of every run that counted, in order, and the warm-up before them.
 
-    ``warm`` is false where times were still changing when warm-up had to end.
+    ``warm`` is false if times were still changing when warm-up had to end.
     """
 
     seconds: tuple[float, ...]
@@ -79,7 +79,7 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """Half of the runs took no longer, in seconds."""
+        """The median of the runs in seconds."""
         return float(np.median(self.seconds))
 
     @property
@@ -89,7 +89,7 @@ class Timing:
         return float(np.std(self.seconds, ddof=1)) / mean if len(self.seconds) > 1 else 0.0
 
     def percentile(self, share: float) -> float:
-        """Return the seconds that ``share`` (0-100) of the runs did not exceed."""
+        """Return the seconds that ``share`` (0-100) percent of the runs did not exceed."""
         return float(np.percentile(self.seconds, share))
 
     @property
@@ -99,12 +99,12 @@ class Timing:
 
     @property
     def precision(self) -> float:
-        """Half the width of the interval over the median; infinite for too few runs."""
+        """Half the width of the interval over the median; infinite if there are too few runs."""
         low, high = self.interval
         return (high - low) / 2 / self.median
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all figures in milliseconds, and every single run."""
+        """Return all figures in milliseconds, and the seconds of every run."""
         low, high = (1e3 * bound for bound in self.interval)
         bounds = [low, high] if math.isfinite(high) else None
         return {
@@ -123,10 +123,11 @@ class Timing:
 def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
     """Return an interval that holds the median with at least 95% confidence.
 
-    The sign test's: the r-th smallest and the r-th largest value, with the largest r for which
-    2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the distribution, and that how
-    many values there are did not depend on them: a run that ends once its interval is narrow enough
-    is a little less certain. Fewer than six values have no such interval: it is infinite.
+    It is the interval of the sign test: the r-th smallest and the r-th largest value, with the
+    largest r for which 2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the
+    distribution, but assumes that the number of values did not depend on them: a run that ends once
+    its interval is narrow enough is a little less certain. With fewer than six values the interval
+    is infinite.
     """
     count = len(values)
     tail, rank = 0.0, 0
@@ -148,16 +149,16 @@ def measure_interleaved(
     clock: Clock = time.perf_counter,
     pause: float = PAUSE_S,
 ) -> dict[str, Timing]:
-    """Time several things in turns, so that what disturbs the machine disturbs all of them.
+    """Time several things in turns, so that disturbances affect all of them.
 
-    Every round runs each once, in an order that rotates. The i-th times of any two belong
-    together: :func:`compare` takes them as pairs.
+    A round runs every contender once, in an order that rotates. The i-th times of two contenders
+    belong together: :func:`compare` takes them as pairs.
 
     Args:
-        contenders: what to run, by name.
-        schedule: when to end; it is met when each median is known well enough.
-        clock: gives seconds.
-        pause: seconds of rest before each run; see :data:`PAUSE_S`.
+        contenders: the functions to run, by name.
+        schedule: when to end: when all medians are precise enough.
+        clock: returns seconds.
+        pause: seconds of rest before a run; see :data:`PAUSE_S`.
     """
     schedule = schedule or Schedule()
     warm_ups = {name: _warm_up(run, schedule, clock) for name, run in contenders.items()}
@@ -183,14 +184,14 @@ def measure_interleaved(
 
 
 def seconds_of(run: Run, clock: Clock = time.perf_counter) -> float:
-    """Run once; return how long it took."""
+    """Run once and return the seconds that it took."""
     start = clock()
     run()
     return clock() - start
 
 
 def _warm_up(run: Run, schedule: Schedule, clock: Clock) -> tuple[int, bool]:
-    """Run until two windows agree; return how many runs it took, and whether they did."""
+    """Run until two windows agree; return the number of runs, and whether they agreed."""
     begun = clock()
     times: list[float] = []
     while True:
@@ -206,9 +207,9 @@ def _warm_up(run: Run, schedule: Schedule, clock: Clock) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times the candidate is as fast as the other: above 1, the candidate wins.
+    """How many times as fast as the other the candidate is: above 1, the candidate is faster.
 
-    ``median`` is over ``pairs`` of runs that stood next to each other; ``low`` and ``high`` bound
+    ``median`` is taken over ``pairs`` of runs that followed each other; ``low`` and ``high`` bound
     it with 95% confidence (:func:`median_interval`).
     """
 
@@ -219,7 +220,7 @@ class Ratio:
 
     @property
     def verdict(self) -> str:
-        """``faster`` or ``slower`` where the interval excludes 1, else ``no difference shown``."""
+        """``faster`` or ``slower`` if the interval excludes 1, else ``no difference shown``."""
         if self.low > 1:
             return "faster"
         return "slower" if self.high < 1 else "no difference shown"
@@ -238,17 +239,17 @@ class Ratio:
 
 
 def compare(candidate: Timing, other: Timing) -> Ratio:
-    """Return how many times ``candidate`` is as fast as ``other``, measured in turns with it.
+    """Return how many times as fast as ``other`` the ``candidate`` is, if they took turns.
 
     Raises:
-        UsageError: fewer than seven pairs: no interval could exclude chance.
+        UsageError: there are fewer than seven pairs, with which no interval excludes chance.
     """
     pairs = min(len(candidate.seconds), len(other.seconds))
     if pairs < MIN_PAIRS or len(candidate.seconds) != len(other.seconds):
         raise UsageError(
-            f"A ratio needs {MIN_PAIRS} interleaved pairs of runs or more, not "
+            f"A ratio needs at least {MIN_PAIRS} interleaved pairs of runs, but there are "
             f"{len(candidate.seconds)} and {len(other.seconds)} runs.",
-            f"Ask for at least {MIN_PAIRS} runs.",
+            f"Request at least {MIN_PAIRS} runs.",
         )
     ratios = tuple(
         theirs / ours for ours, theirs in zip(candidate.seconds, other.seconds, strict=True)

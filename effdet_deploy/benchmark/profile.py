@@ -1,4 +1,4 @@
-"""What an engine's own profile says of an ONNX graph: where its time goes, how much it computes."""
+"""The profile of an ONNX graph by its engine: the time of its parts, and how much it computes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ STAGES = {
     "nms": r"postprocess\.nms\.",
     "output rows": r"postprocess\.|num_detections|detection_",
 }
-"""Parts of a graph, by the module path that its nodes are named with; the first match counts."""
+"""Parts of a graph, by the module path in the names of their nodes; the first match counts."""
 LAYOUT = "layout changes"
-"""Nodes that the engine put in to change the memory layout; they bear no path of ours."""
+"""Nodes that the engine added to change the memory layout; they have no path of ours."""
 _PATTERNS = {stage: re.compile(pattern) for stage, pattern in STAGES.items()}
 _KERNEL = "_kernel_time"
 _BYTES = 4
-"""Of an element: the ceilings are those of float32."""
+"""Bytes of an element, which is float32 like the ceilings."""
 _ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True)
 class NodeTime:
-    """One node: its name and operator in the optimised graph, and its median seconds."""
+    """One node: its name and operator in the optimized graph, and its median seconds."""
 
     name: str
     operator: str
@@ -50,7 +50,7 @@ class NodeTime:
 
     @property
     def stage(self) -> str:
-        """The part of the graph it belongs to; other nodes than ours are layout changes."""
+        """The part of the graph that it belongs to; nodes that are not ours are layout changes."""
         found = (stage for stage, pattern in _PATTERNS.items() if pattern.match(self.name))
         return next(found, LAYOUT)
 
@@ -60,7 +60,7 @@ def profile_onnx(
 ) -> list[NodeTime]:
     """Run the model on the CPU with ONNX Runtime's profiler and return the time of every node.
 
-    The times are for shares, not for a benchmark: profiling itself costs some.
+    The times show shares of the whole; profiling makes them longer than those of a benchmark.
     """
     settings = ort.SessionOptions()
     if threads is not None:
@@ -77,9 +77,9 @@ def profile_onnx(
 def profile_openvino(
     path: Path, feeds: dict[str, NDArray[Any]], *, threads: int | None, runs: int = 10
 ) -> list[NodeTime]:
-    """Run the model in OpenVINO with its counters on; as :func:`profile_onnx` otherwise.
+    """Run the model in OpenVINO with its counters on; otherwise the same as :func:`profile_onnx`.
 
-    It is compiled for the shape of the feeds, as it is timed.
+    The model is compiled for the shape of the feeds, as in a benchmark.
     """
     import openvino as ov
     import openvino.properties as ov_properties
@@ -105,11 +105,11 @@ def profile_openvino(
 
 
 PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
-"""What tells where the time goes inside the graph, by engine; both run ONNX files."""
+"""Functions that show where the time goes inside a graph, by engine; both run ONNX files."""
 
 
 def _node_times(seconds: Mapping[tuple[str, str], list[float]], runs: int) -> list[NodeTime]:
-    # Several nodes of one name are told apart by nothing; they count together.
+    # Nodes with the same name cannot be told apart, so they count together.
     return [
         NodeTime(name, operator, float(np.median(times)) * max(1, len(times) // runs))
         for (name, operator), times in seconds.items()
@@ -117,7 +117,7 @@ def _node_times(seconds: Mapping[tuple[str, str], list[float]], runs: int) -> li
 
 
 def stage_shares(nodes: list[NodeTime]) -> dict[str, float]:
-    """Return the share of the time that each part of the graph takes, largest first."""
+    """Return the share of the time of every part of the graph, largest first."""
     total = sum(node.seconds for node in nodes) or 1.0
     shares: dict[str, float] = defaultdict(float)
     for node in nodes:
@@ -127,12 +127,12 @@ def stage_shares(nodes: list[NodeTime]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Work:
-    """What one run takes at least.
+    """The least work of one run.
 
     Attributes:
         macs: multiply-accumulates of all convolutions.
-        traffic: bytes of float32 if each convolution reads its input and its weights once and
-            writes its output once, and nothing else moves anything.
+        traffic: bytes of float32 if every convolution reads its input and weights once and writes
+            its output once, and no other node moves data.
     """
 
     macs: int
@@ -140,10 +140,10 @@ class Work:
 
 
 def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
-    """Run an ONNX file once on the CPU, as it is written, and add up its convolutions.
+    """Run an ONNX file once on the CPU, without optimization, and add up its convolutions.
 
-    ONNX Runtime's profile of a graph that it did not optimise says every node's shapes; so this
-    needs no package but the engine.
+    ONNX Runtime's profile of a graph that was not optimized gives the shapes of all nodes, so this
+    needs no other package.
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
@@ -158,8 +158,8 @@ def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
                 for end in ("input_type_shape", "output_type_shape")
                 for each in event["args"][end]
             )
-            # Our graphs write a Gemm where a pointwise convolution has its channels last. It says
-            # nothing of its weights, which the engine has packed away.
+            # In our graphs a Gemm replaces a pointwise convolution with channels last. The profile
+            # lacks its weights, which the engine has packed.
             weight = constants[0] if operator == "Conv" else [output[1], source[1]]
             macs += math.prod(output) * math.prod(weight[1:])
             traffic += _BYTES * (math.prod(source) + math.prod(weight) + math.prod(output))
@@ -169,7 +169,7 @@ def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
 def _profiled_events(
     path: Path, feeds: Mapping[str, NDArray[Any]], settings: ort.SessionOptions, runs: int = 1
 ) -> list[dict[str, Any]]:
-    """Run the model on the CPU and return what ONNX Runtime's profiler wrote, event by event."""
+    """Run the model on the CPU and return the events that ONNX Runtime's profiler wrote."""
     settings.enable_profiling = True
     with tempfile.TemporaryDirectory() as directory:
         settings.profile_file_prefix = str(Path(directory) / "profile")

@@ -1,4 +1,4 @@
-"""The pictures that models are timed on."""
+"""The pictures on which models are timed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
 
 SEED = 512
-"""Of the pictures that are timed; no export is traced or verified with them."""
+"""Seed of the pictures that are timed; no export is traced or verified with them."""
 
 
 def sample_batch(spec: DetectorSpec, batch: int) -> NDArray[Any]:
-    """Return ``batch`` seeded pictures as the model takes them."""
+    """Return ``batch`` seeded pictures in the form that the model takes."""
     takes = spec.input
     pictures = structured_pictures(batch, *takes.taken_size, SEED, takes.channels)
     return to_input(pictures, takes)

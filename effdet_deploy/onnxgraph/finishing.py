@@ -1,6 +1,6 @@
-"""What every ONNX file gets before it leaves: names, metadata, checks; and nothing private.
+"""Finishing of every exported ONNX file: names, metadata, checks, removal of private data.
 
-A name says where in the model a node comes from: ``fpn.cell.1.fnode.3.combine.add``.
+A name says where in the model a node comes from, such as ``fpn.cell.1.fnode.3.combine.add``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXTERNAL_DATA_ABOVE = 2 * 1024**3 - 64 * 1024**2
-"""Bytes of weights above which they go into a data file: protobuf cannot hold 2 GiB."""
+"""Weights of more bytes than this go into a data file, because protobuf cannot hold 2 GiB."""
 _TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxsim", "numpy")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPERS = re.compile(r"^(?:heads(?:\.network)?|network)(?:\.|$)")
-"""Modules that only hold the network; a user knows the modules inside by their own names."""
+"""Modules that only wrap the network; users know the modules inside by their own names."""
 _CONSTANT_ROLES = {
     (operator, index): role
     for operator in ("Conv", "Gemm")
@@ -45,14 +45,14 @@ _CONSTANT_ROLES = {
 def prepare_graph(graph: ir.Graph) -> None:
     """Name every node of a freshly traced graph by module path and role, in place.
 
-    The role is the operator in lower case; a module that uses one several times numbers them.
-    Poolings become such as every engine takes.
+    The role is the operator in lower case; a module that uses an operator several times numbers
+    them. Poolings are rewritten into a form that every engine accepts.
     """
     write_out_pool_padding(graph)
     taken: Counter[str] = Counter()
     for node in graph:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES) or "[]")
-        # The last scope is the operation, the one before it the module.
+        # The last scope is the operation, and the one before it is the module.
         path = _WRAPPERS.sub("", str(scopes[-2])) if len(scopes) > 1 else ""
         node.name = _numbered(".".join(filter(None, (path, node.op_type.lower()))), taken)
 
@@ -63,13 +63,13 @@ def finish_traced(
     """Complete, simplify and write a traced graph whose nodes are named.
 
     Args:
-        traced: the file; its directory is the caller's own, and intermediate files stay in it.
-        spec: what it is.
-        path: where the finished file goes, in the same directory.
-        example: an input to compare graphs on.
+        traced: the traced file; its directory is the caller's own and keeps intermediate files.
+        spec: the spec of the model.
+        path: the finished file to write, in the same directory.
+        example: an input on which the simplified graph is compared.
 
     Returns:
-        The spec as written, and what the user should be told.
+        The spec as written, and notes for the user.
     """
     if spec.output.nms == "static" and spec.output.nms_form == "greedy":
         model = onnx.load(traced)
@@ -83,10 +83,10 @@ def finish_traced(
 
 
 def finish_graph(model: onnx.ModelProto) -> None:
-    """Name values, and strip what is private or differs between runs, in place.
+    """Name values, and remove everything that is private or differs between runs, in place.
 
-    Tracers leave source paths and stack traces in metadata; shapes of intermediate values are
-    derived again by every runtime.
+    Tracers leave source paths and stack traces in metadata. Shapes of intermediate values are
+    removed too, since every runtime derives them again.
     """
     name_values(model.graph)
     model.graph.name = "effdet"
@@ -106,8 +106,9 @@ def finish_graph(model: onnx.ModelProto) -> None:
 def name_values(graph: onnx.GraphProto) -> None:
     """Give every node's first output the node's name, in place; graph outputs keep theirs.
 
-    Nodes that a simplifier added are named after the value they make; further outputs of a node
-    are numbered; constants are named after their first use, so that no name is of the tracer.
+    Nodes that a simplifier added are named after the value that they make. Further outputs of a
+    node are numbered. Constants are named after their first use, so that no name of the tracer is
+    left.
     """
     fixed = {value.name for value in (*graph.input, *graph.output)}
     taken = Counter(node.name for node in graph.node if node.name)
@@ -134,7 +135,7 @@ def _rename(graph: onnx.GraphProto, renamed: dict[str, str]) -> None:
     for node in graph.node:
         for values in (node.input, node.output):
             values[:] = [renamed.get(value, value) for value in values]
-        # The body of a loop reads values of the graph around it.
+        # The body of a loop reads values of the surrounding graph.
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _rename(attribute.g, renamed)
@@ -146,14 +147,14 @@ def _numbered(name: str, taken: Counter[str]) -> str:
 
 
 def write_onnx(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> DetectorSpec:
-    """Check the graph and write it with its spec; large weights go into a data file beside it.
+    """Check the graph and write it with its spec; large weights go into a separate data file.
 
     Returns:
-        The spec as written: with what only the finished graph can tell (opset, operators), the
-        tools' versions, and the data file's name, size and hash.
+        The spec as written, completed with facts about the finished graph (opset, operators), the
+        versions of the tools, and the data file's name, size and hash.
 
     Raises:
-        ModelFileError: the graph breaks ONNX's rules: a bug of ours or of the tracer.
+        ModelFileError: the graph breaks ONNX's rules, by a bug of ours or of the tracer.
     """
     is_large = model.ByteSize() > EXTERNAL_DATA_ABOVE
     spec = dataclasses.replace(
@@ -175,7 +176,7 @@ def write_onnx(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> Detect
 
 
 def _externalise(model: onnx.ModelProto, path: Path) -> ExternalFile:
-    """Move the weights into one file, named by content so that it never replaces another's."""
+    """Move the weights into one file that is named by its content, so that it replaces no other."""
     digest = hashlib.sha256()
     for tensor in model.graph.initializer:
         digest.update(tensor.raw_data)

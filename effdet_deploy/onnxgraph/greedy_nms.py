@@ -1,8 +1,8 @@
-"""Greedy NMS written out in an ONNX graph: as a loop, or step after step.
+"""Greedy NMS written with ONNX operators: as a loop, or as a row of steps.
 
-A step takes the best box that is left, and drops it with all of its class that it overlaps. A loop
-of steps is small and loads quickly. An engine on a GPU leaves a loop's order to the host, so a file
-for TensorRT has all steps in a row.
+A step takes the best remaining box and removes all boxes of its class that it overlaps. A loop of
+steps is small and loads quickly. On a GPU, the host controls a loop, so a file for TensorRT has all
+steps in a row instead.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Ends = dict[str, tuple[int, list[int | None]]]
 
 _DOMAIN = "effdet"
-# The operators of each part in ONNX's own syntax; every value here is named after what it is.
+# The operators of every part in ONNX's text format; values are named after their meaning.
 _COLUMNS = """
 columns (float[N,K,6] table) => (float[N,K] low_y) {
     low_y_column, low_x_column, high_y_column, high_x_column, area_column, class_column
@@ -71,11 +71,12 @@ loop (float[N,K] alive) => (float[N,D] kept) {
 
 
 def expand_greedy(model: ModelProto, *, unroll: bool) -> None:
-    """Write out the node that stands for greedy NMS, in place; a graph without it stays as it is.
+    """Replace the node that stands for greedy NMS, in place; other graphs do not change.
 
     Its inputs are the table ``[N,K,6]`` (box, area, class; best first) and the numbers of the boxes
-    that take part ``[N,K]``, K of the first; its output is the numbers of those that are kept
-    ``[N,D]``, 0 where none is left. See :class:`effdet_deploy.pytorch.graph.nms.GreedyNms`.
+    that take part ``[N,K]``, where the first box has number K. Its output is the numbers of the
+    boxes that are kept ``[N,D]``, and 0 if fewer are kept. See
+    :class:`effdet_deploy.pytorch.graph.nms.GreedyNms`.
     """
     graph = model.graph
     found = next((node for node in graph.node if node.domain == _DOMAIN), None)
@@ -111,14 +112,14 @@ def expand_greedy(model: ModelProto, *, unroll: bool) -> None:
 
 
 def _constants(path: str, given: Mapping[str, Any]) -> Iterator[tuple[str, TensorProto]]:
-    """Yield what the parts need to know."""
+    """Yield the constants that the parts read."""
     count, threshold = given["boxes"], given["iou_threshold"]
     for name, value in {
         "count": np.float32(count),
-        # Where nothing is left, the last box is taken: nothing is left for it to suppress.
+        # If no box is left, the last box is taken; there is no box left that it could suppress.
         "last": np.float32(count - 1),
         "nothing": np.float32(0),
-        # IoU > t, without the union: it is what the areas sum up to, less the intersection.
+        # IoU > t without a division: intersection · (1 + t) / t > the sum of both areas.
         "scale": np.float32((1 + threshold) / threshold),
         "width": np.array([1], np.int64),
         "depth": np.array([2], np.int64),
@@ -129,7 +130,7 @@ def _constants(path: str, given: Mapping[str, Any]) -> Iterator[tuple[str, Tenso
 
 
 def _written(text: str, path: str, known: dict[str, str]) -> list[NodeProto]:
-    """Return the nodes of a part; what they make is named under ``path``, and joins ``known``."""
+    """Return the nodes of a part; new values are named under ``path`` and added to ``known``."""
     nodes = list(parser.parse_graph(text).node)
     for node in nodes:
         node.name = f"{path}.{node.output[0]}"
@@ -141,7 +142,7 @@ def _written(text: str, path: str, known: dict[str, str]) -> list[NodeProto]:
 
 
 def _body(path: str, known: Mapping[str, str], boxes: int) -> GraphProto:
-    """Return a step as the body of a loop, which reads the table and constants from outside."""
+    """Return a step as the body of a loop; it reads the table and constants from outside."""
     path = f"{path}.step"
     inside = {**known, **{name: f"{path}.{name}" for name in ("iteration", "going", "alive")}}
     nodes = [*_written(_STEP, path, inside), *_written(_GO_ON, path, inside)]

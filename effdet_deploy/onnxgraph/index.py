@@ -1,6 +1,6 @@
-"""An index of an ONNX graph: what makes and what reads each value, and which of them are float.
+"""An index of an ONNX graph: producers and consumers of values, and which values are float.
 
-Of a file of ours, the network is what stands between preprocessing and heads.
+In a file of ours, the network is the part between preprocessing and heads.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PREPROCESS = "preprocess."
 
 
 def network_nodes(graph: GraphProto) -> list[NodeProto]:
-    """Return the nodes of the network, in graph order, up to the two that make the heads.
+    """Return the nodes of the network in graph order, up to the two nodes that make the heads.
 
     Raises:
         ModelFileError: the heads are not named as our exporter names them.
@@ -33,7 +33,7 @@ def network_nodes(graph: GraphProto) -> list[NodeProto]:
     found: set[str] = set()
     while wanted:
         node = wanted.pop()
-        # A quantizer belongs to the convolution that it feeds, whatever value it is named after.
+        # A quantizer belongs to the convolution that reads it, whatever its name is.
         is_preprocessing = node.name.startswith(_PREPROCESS) and node.op_type not in QUANTIZERS
         if node.name in found or is_preprocessing:
             continue
@@ -64,12 +64,12 @@ def initializers(graph: GraphProto) -> dict[str, onnx.TensorProto]:
 def insert_after(
     graph: GraphProto, added: Mapping[str, Iterable[NodeProto]], first: Iterable[NodeProto] = ()
 ) -> None:
-    """Put nodes right behind the one that makes a value, in place, so that order stays valid.
+    """Insert nodes right behind the node whose value they read, in place; order stays valid.
 
     Args:
-        graph: whose nodes are in an order that they can be computed in.
-        added: the nodes by the value that they read; those of graph inputs stand in front.
-        first: nodes that read constants alone; they stand before all others.
+        graph: a graph whose nodes are in a valid order.
+        added: nodes by the value that they read; those that read graph inputs come first.
+        first: nodes that only read constants; they come before all others.
     """
     ordered = list(first)
     for value in graph.input:
@@ -99,9 +99,9 @@ def float_values(model: ModelProto) -> set[str]:
 
 
 def float_inputs(node: NodeProto, floats: set[str]) -> Iterator[tuple[int, str]]:
-    """Yield index and name of each float32 input whose type follows the node's precision.
+    """Yield index and name of the float32 inputs whose type follows the node's precision.
 
-    The scales of a Resize are float32 whatever it resizes.
+    The scales of a Resize are float32 in any precision.
     """
     for index, value in enumerate(node.input):
         if value in floats and not (node.op_type == "Resize" and index > 0):
@@ -112,11 +112,11 @@ def require_opset(model: ModelProto, lowest: int, purpose: str) -> None:
     """Check the opset of ONNX's own operators.
 
     Raises:
-        ModelFileError: it is older than ``lowest``.
+        ModelFileError: the graph's opset is older than ``lowest``.
     """
     version = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
     if version < lowest:
         raise ModelFileError(
-            f"{purpose} needs opset {lowest} or newer; the graph has {version}.",
-            f"Export it with --opset {lowest} or above.",
+            f"{purpose} needs opset {lowest} or newer, but the graph has opset {version}.",
+            f"Export the model with --opset {lowest} or above.",
         )

@@ -1,4 +1,4 @@
-"""The four outputs of a detector as one table."""
+"""Joining the four outputs of a detector into one table."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _XYXY_OF_YXYX = (1, 0, 3, 2)
 
 
 def join_detections(model: ModelProto, spec: DetectorSpec, name: str) -> None:
-    """Let ``model`` end in float32 ``[N,D,6]`` x1, y1, x2, y2, score, class, in place.
+    """Make ``model`` end in one float32 output ``[N,D,6]``: x1, y1, x2, y2, score, class; in place.
 
     Args:
-        model: with the four outputs of a detector, of opset 13 or later.
-        spec: of the model.
-        name: of the output.
+        model: a model with the four outputs of a detector, with opset 13 or later.
+        spec: the spec of the model.
+        name: the name of the new output.
     """
     graph = model.graph
     _, boxes, scores, classes = DETECTION_OUTPUTS
@@ -54,7 +54,7 @@ def join_detections(model: ModelProto, spec: DetectorSpec, name: str) -> None:
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove the nodes that only counted."""
+    """Remove the nodes that only computed the number of detections."""
     used = {each.name for each in graph.output}
     kept = []
     for node in reversed(graph.node):

@@ -1,4 +1,4 @@
-"""The layers of our ONNX files by their names, and what they give when they are asked."""
+"""The layers of our ONNX files by their names, and their outputs on pictures."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ _POSTPROCESS = "postprocess."
 _PREPROCESS = "preprocess."
 _MOVES = ("transpose", "reshape", "concat")
 _STRIKES = ("scatterelements",)
-"""What strikes values out: numbers beyond all others, at places that follow from their order."""
+"""Operators that mask values: they write extreme numbers at places that depend on the order."""
 _FLOATS = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2}
-"""Element types that are compared, and the bytes of each."""
+"""The element types that are compared, with their size in bytes."""
 
 
 @dataclass(frozen=True)
 class GraphLayer:
-    """A node that is named by the module it comes from, and its first output.
+    """A node that is named after its module, and its first output.
 
     Attributes:
-        name: of the node, such as ``fpn.cell.1.fnode.3.after_combine.conv.conv_pw.conv``.
-        module: the module path: the name without its last part.
-        operator: the role in the module: the ONNX operator in lower case.
-        value: the tensor that it gives.
-        inputs: the tensors that it takes.
-        element_type: of that tensor, as ONNX numbers types.
-        bytes: of that tensor for one image; 0 where the shape is unknown.
+        name: the node's name, such as ``fpn.cell.1.fnode.3.after_combine.conv.conv_pw.conv``.
+        module: the module path, which is the name without its last part.
+        operator: the role in the module, which is the ONNX operator in lower case.
+        value: the tensor that the node makes.
+        inputs: the tensors that it reads.
+        element_type: the type of ``value``, as ONNX numbers types.
+        bytes: the size of ``value`` for one image; 0 if its shape is unknown.
     """
 
     name: str
@@ -60,12 +60,12 @@ class GraphLayer:
 
     @property
     def computes(self) -> bool:
-        """Whether it makes numbers, and does not only move them."""
+        """Whether the node computes numbers, and does not only move them."""
         return self.operator not in _MOVES
 
     @property
     def is_postprocess(self) -> bool:
-        """Whether it stands behind the raw heads."""
+        """Whether the node comes after the raw heads."""
         return self.name.startswith(_POSTPROCESS)
 
 
@@ -76,7 +76,7 @@ class GraphLayers:
         path: an ONNX file of ours.
 
     Raises:
-        ModelFileError: no node is named as our exporter names them.
+        ModelFileError: no node has a name that our exporter gives.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,9 +93,9 @@ class GraphLayers:
     def read(
         self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield what the named layers give for each picture, by name.
+        """Yield the outputs of the named layers by name, for every picture.
 
-        A tensor that is an output cannot be fused away, so fused INT8 kernels give way to what the
+        A tensor that is a graph output cannot be fused away, so INT8 kernels are computed as the
         graph says: quantize, dequantize, convolve.
         """
         wanted = {name: self._by_name[name] for name in names}
@@ -121,9 +121,9 @@ class GraphLayers:
 
 
 def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
-    """Return the layers of an ONNX file of ours that give floating-point numbers, in graph order.
+    """Return the layers of an ONNX file of ours that make floating-point numbers, in graph order.
 
-    Preprocessing is left out: scale and channel order move between it and the first convolution.
+    Preprocessing is left out, since an export may move its scale into the first convolution.
     """
     model = onnx.load(path, load_external_data=False)
     inferred = onnx.shape_inference.infer_shapes(model).graph
@@ -153,14 +153,14 @@ def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
             )
     if not found:
         raise ModelFileError(
-            f"No node of '{path.name}' is named by the module it comes from.",
+            f"No node of '{path.name}' is named after the module that it comes from.",
             "Only files written by effdet-deploy can be compared layer by layer.",
         )
     return tuple(found)
 
 
 def _first_image(value: NDArray[Any], images: int) -> NDArray[Any]:
-    """Return what belongs to the first image; one table of all has the rows of each in turn."""
+    """Return the values of the first image; a table of all images has their rows in turn."""
     if value.ndim == 2 and len(value) > images:
         return value[np.newaxis, : len(value) // images]
     return value[:1]

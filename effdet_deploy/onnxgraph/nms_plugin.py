@@ -1,9 +1,9 @@
-"""``--nms plugin``: the graph ends in TensorRT's own NMS, which decodes the boxes as well.
+"""``--nms plugin``: the graph ends in TensorRT's own NMS, which also decodes the boxes.
 
 Attributes, inputs and outputs: NVIDIA/TensorRT, ``plugin/efficientNMSPlugin/README.md``, and the
 sample ``samples/python/efficientdet/create_onnx.py``. The plugin is added to a finished graph that
-ends in raw heads, so tracing, simplifying and lowering the precision never meet an operator that
-they do not know.
+ends in raw heads, so that tracing, simplifying and lowering the precision never meet an unknown
+operator.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 PLUGIN = "EfficientNMS_TRT"
 NODE = "postprocess.nms.efficientnms_trt"
-"""The plugin's node."""
+"""The name of the plugin's node."""
 CONSIDERED = (
-    f"the plugin {PLUGIN} considers the {PLUGIN_CANDIDATES} best scores of a picture, whatever "
-    "--candidates says; NVIDIA has marked it as deprecated"
+    f"the plugin {PLUGIN} always considers the {PLUGIN_CANDIDATES} best scores of a picture; "
+    "NVIDIA has marked it as deprecated"
 )
 NOT_RUN = (
-    f"the raw heads were compared, and the detections that numpy makes of them; the plugin "
+    f"the raw heads were compared, and the detections that numpy makes from them; the plugin "
     f"{PLUGIN} was not run, because only TensorRT has it"
 )
 _GATHER = "postprocess.gather"
@@ -45,12 +45,12 @@ _SIGMOID, _CENTRE_AND_SIZE, _NO_BACKGROUND = 1, 1, -1
 
 
 def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> DetectorSpec:
-    """Let the graph at ``path`` end in the plugin instead of raw heads, in place.
+    """Make the graph at ``path`` end in the plugin instead of raw heads, in place.
 
     Args:
         path: an ONNX file of ours whose outputs are the raw heads, in float32.
-        spec: that file's.
-        output: what the new outputs are to be.
+        spec: the spec of that file.
+        output: the description of the new outputs.
 
     Returns:
         The spec as written.
@@ -75,14 +75,14 @@ def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> Detecto
     del graph.output[:]
     for name, kind, sides in zip(DETECTION_OUTPUTS, kinds, shapes, strict=True):
         graph.output.append(helper.make_tensor_value_info(name, kind, [batch, *sides]))
-    # The checker refuses an operator that ONNX's own domain does not define. NVIDIA's parser looks
-    # for plugins by name, version and the attribute plugin_namespace before it asks for a domain.
+    # The checker refuses operators of ONNX's own domain that ONNX does not define. NVIDIA's parser
+    # looks for plugins by name, version and plugin_namespace before it looks at a domain.
     model.opset_import.append(helper.make_opsetid(PLUGIN_DOMAIN, 1))
     return write_onnx(model, dataclasses.replace(spec, output=output), path)
 
 
 def _nodes(inputs: list[str], output: OutputSpec) -> list[NodeProto]:
-    """Return the plugin's node and, as it gives yxyx for anchors in yxhw, what reorders to xyxy."""
+    """Return the plugin's node, and nodes that reorder its yxyx boxes to xyxy if needed."""
     swaps = output.box_format == "xyxy"
     count, boxes, scores, classes = DETECTION_OUTPUTS
     given = f"{NODE}:1" if swaps else boxes

@@ -1,7 +1,7 @@
-"""Poolings whose last windows reach over the border: by padding that is written out.
+"""Rewriting of poolings whose last window reaches over the border: with explicit padding.
 
-PyTorch rounds the size of such a pooling up (``ceil_mode``). onnxruntime-web's WebGPU refuses that,
-and sizes are fixed at export: the padding at the end that gives the same windows is a number.
+PyTorch rounds the size of such a pooling up (``ceil_mode``). onnxruntime-web's WebGPU refuses that.
+Sizes are fixed at export, so the padding at the end that gives the same windows can be computed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _POOLS = ("MaxPool", "AveragePool")
 
 
 def write_out_pool_padding(graph: ir.Graph) -> None:
-    """Let no pooling of ``graph`` have ``ceil_mode``, in place; every value stays the same.
+    """Remove ``ceil_mode`` from the poolings of ``graph``, in place, without changing any value.
 
-    A pooling of another size than is known, or an average that counts its padding, is left as it
-    is: padding would be counted that ``ceil_mode`` does not count.
+    A pooling of unknown size, or an average that counts its padding, is left as it is: explicit
+    padding would be counted, which ``ceil_mode`` does not do.
     """
     for node in graph:
         if node.op_type not in _POOLS or not node.attributes.get_int("ceil_mode", 0):
@@ -46,7 +46,7 @@ def write_out_pool_padding(graph: ir.Graph) -> None:
 
 
 def _sides(value: ir.Value | None) -> Sequence[int] | None:
-    """Return height and width of a feature map ``[N,C,H,W]``, where they are known."""
+    """Return height and width of a feature map ``[N,C,H,W]`` if they are known."""
     shape = None if value is None else value.shape
     sides = [] if shape is None else [side for side in shape[2:] if isinstance(side, int)]
     return sides if shape is not None and len(sides) == len(shape) - 2 else None

@@ -1,4 +1,4 @@
-"""Temporary copies of an ONNX file that show its raw heads."""
+"""Temporary copies of an ONNX file that have the raw heads as outputs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PLUGIN_DOMAIN = "trt.plugins"
-"""Of the operators that only TensorRT has."""
+"""The domain of operators that only TensorRT has."""
 
 
 @contextlib.contextmanager
 def with_heads(path: Path, spec: DetectorSpec) -> Iterator[Path]:
-    """Give a temporary copy of an ONNX file of ours that has its raw heads as outputs.
+    """Yield a temporary copy of an ONNX file of ours whose outputs include the raw heads.
 
     Raises:
-        ModelFileError: the graph holds no nodes named as our exporter names the heads.
+        ModelFileError: the graph has no head nodes with the names that our exporter gives.
     """
     with beside_data(path, spec) as directory:
         copy = directory / path.name
@@ -36,9 +36,9 @@ def with_heads(path: Path, spec: DetectorSpec) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def beside_data(path: Path, spec: DetectorSpec) -> Iterator[Path]:
-    """Give a temporary directory that holds the data files of ``path``.
+    """Yield a temporary directory with copies of the data files of ``path``.
 
-    They are copied: engines refuse links, and the directory of ``path`` may be read-only.
+    They are copies because engines refuse links and the directory of ``path`` may be read-only.
     """
     with tempfile.TemporaryDirectory(prefix="effdet-") as name:
         directory = Path(name)
@@ -48,14 +48,14 @@ def beside_data(path: Path, spec: DetectorSpec) -> Iterator[Path]:
 
 
 def add_head_outputs(source: Path, target: Path) -> None:
-    """Write ``source`` to ``target`` with the two head tensors as further outputs, in float32.
+    """Write ``source`` to ``target`` with the two head tensors as additional outputs, in float32.
 
-    A file whose outputs are the heads is copied as it is. A graph that ends in a plugin of TensorRT
-    ends in its heads afterwards, and its spec says so: nothing else could run it. ``target`` must
-    stand in the directory of ``source`` if that has external data.
+    A file whose outputs are the heads is copied as it is. If the graph ends in a plugin of
+    TensorRT, the copy ends in the heads, and its spec says so: only TensorRT could run the plugin.
+    If ``source`` has external data, ``target`` must lie in the same directory.
 
     Raises:
-        ModelFileError: the graph holds no nodes named as our exporter names the heads.
+        ModelFileError: the graph has no head nodes with the names that our exporter gives.
     """
     try:
         model = onnx.load(source, load_external_data=False)
@@ -79,19 +79,19 @@ def head_node(graph: onnx.GraphProto, head: str) -> onnx.NodeProto:
     """Return the node that makes ``head``, one of :data:`HEAD_OUTPUTS`, whatever its precision.
 
     Raises:
-        ModelFileError: there is none.
+        ModelFileError: there is no such node.
     """
     found = next((node for node in graph.node if node.name == f"{head}.reshape"), None)
     if found is None:
         raise ModelFileError(
             f"The graph has no node '{head}.reshape', which makes the raw head.",
-            "Only files written by effdet-deploy can be compared, or given another precision.",
+            "Use a file that effdet-deploy exported.",
         )
     return found
 
 
 def _end_before_plugin(model: onnx.ModelProto) -> None:
-    """Remove the plugin, and what depends on it or serves it alone, in place."""
+    """Remove the plugin and all nodes that only it needs or that depend on it, in place."""
     graph = model.graph
     lost: set[str] = set()
     kept = []

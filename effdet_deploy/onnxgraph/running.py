@@ -1,4 +1,4 @@
-"""What values the tensors of a graph take on real images."""
+"""Running graphs to find the values of their tensors on real images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ERRORS_ONLY = 3
 
 @dataclass(frozen=True)
 class Range:
-    """The smallest and the largest value that a tensor took; NaN where it held one."""
+    """The smallest and the largest value of a tensor; NaN if the tensor had NaN."""
 
     low: float
     high: float
@@ -46,10 +46,10 @@ class Range:
 def scan_ranges(
     model: ModelProto, values: Iterable[str], batches: Iterable[NDArray[Any]]
 ) -> dict[str, Range]:
-    """Run ``model`` on graph inputs and return the range of each of ``values``, float tensors.
+    """Run ``model`` on graph inputs and return the ranges of ``values``, which are float tensors.
 
-    The extremes are taken inside the graph, right behind the node that makes a value, so that no
-    more memory is held than in a plain run.
+    The extremes are computed inside the graph, right behind the node that makes a value, so that
+    this needs no more memory than a plain run.
     """
     names = list(values)
     edited = deepcopy(model)
@@ -75,7 +75,7 @@ def run_graph(
     batches: Iterable[NDArray[Any]],
     threads: int | None = None,
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """Yield the float32 ``values`` of ``model``, in order, for each graph input."""
+    """Yield the float32 ``values`` of ``model``, in order, for every graph input."""
     edited = deepcopy(model)
     del edited.graph.output[:]
     edited.graph.output.extend(
@@ -89,12 +89,12 @@ def run_graph(
 def open_session(model: ModelProto, threads: int | None = None) -> ort.InferenceSession:
     """Load a graph in memory into ONNX Runtime on the CPU; Q/DQ pairs are computed as written.
 
-    Its INT8 kernels differ by processor, and some saturate: see :mod:`.int8.saturation`.
+    INT8 kernels differ between processors, and some saturate: see :mod:`.int8.saturation`.
     """
     settings = ort.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
-    # In the order of the file. By default, what only an output reads is computed at the end, and
-    # the values that it reads wait for it: the extremes of a D4 then take 15 GB.
+    # Nodes run in the order of the file. By default, nodes that only an output needs run at the
+    # end, and their inputs are held until then: the extremes of a D4 then take 15 GB.
     settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
@@ -105,6 +105,6 @@ def open_session(model: ModelProto, threads: int | None = None) -> ort.Inference
 
 
 def graph_inputs(images: Iterable[NDArray[np.uint8]], spec: DetectorSpec) -> Iterator[NDArray[Any]]:
-    """Yield one graph input an image ``[H,W,3]``, repeated up to the smallest batch allowed."""
+    """Yield one graph input per image ``[H,W,3]``, repeated to the smallest allowed batch."""
     for image in images:
         yield to_input(np.repeat(image[None], spec.batch.minimum, axis=0), spec.input)

@@ -1,7 +1,7 @@
-"""onnxsim in a child process, believed only where the numbers stay the same.
+"""onnxsim in a child process; its result is used only if the numbers stay the same.
 
-A simplifier is native code that rewrites the graph: it may crash, hang or be wrong. Whatever
-happens, the export goes on with the graph as it was traced, and the user is told.
+A simplifier is native code that rewrites the graph: it may crash, hang or be wrong. In every case
+the export goes on with the graph as it was traced, and the user is told.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIMPLIFY_TIMEOUT_S = 600
-"""Many times what the largest variant takes: a simplifier that is not done by then hangs."""
+"""Many times the time that the largest variant takes: a simplifier that takes longer hangs."""
 MAX_RELATIVE_CHANGE = 1e-4
-"""Of the heads' largest value: folded constants and fused nodes round differently."""
+"""As a share of the heads' largest value: folded constants and fused nodes round differently."""
 _CHILD = """
 import sys
 sys.modules["torch"] = None  # onnxsim loads it, for seconds, and simplifies without it
@@ -46,14 +46,14 @@ def simplify(
     """Write the simplified graph of ``source`` to ``target``, in a child process.
 
     Args:
-        source: a traced graph of ours, its nodes named.
-        target: where the result goes, in the same directory.
+        source: a traced graph of ours with named nodes.
+        target: the result, in the same directory.
         example: an input to compare the two graphs on, by their raw heads.
-        program: Python that simplifies its first argument into its second.
-        timeout: seconds after which the child is ended.
+        program: Python code that simplifies its first argument into its second.
+        timeout: seconds after which the child process is killed.
 
     Returns:
-        An empty string, or in one sentence why ``target`` is an unsimplified copy.
+        An empty string, or a sentence that says why ``target`` is an unsimplified copy.
     """
     command = [sys.executable, "-P", "-c", program, str(source), str(target)]
     problem = _failure(command, timeout)
@@ -67,7 +67,7 @@ def simplify(
 
 
 def _failure(command: list[str], timeout: float) -> str:
-    """Run the child process and say how it failed, or nothing if it did not."""
+    """Run the child process and say how it failed; an empty string if it did not fail."""
     try:
         subprocess.run(  # noqa: S603 - our own interpreter and program
             command, capture_output=True, timeout=timeout, check=True
@@ -83,16 +83,16 @@ def _failure(command: list[str], timeout: float) -> str:
 
 
 def _change(source: Path, target: Path, example: NDArray[Any]) -> str:
-    """Say how the simplified graph computes something else, or nothing if it does not."""
+    """Say how the simplified graph computes something else; an empty string if it does not."""
     try:
         before, after = (_heads(path, example) for path in (source, target))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the traced graph is delivered
+    except Exception as error:  # noqa: BLE001 - in any case the traced graph is delivered
         said = (str(error) or type(error).__name__).splitlines()[0]
         return f"made a graph that does not run: {said}"
     for name, expected, found in zip(HEAD_OUTPUTS, before, after, strict=True):
         if expected.shape != found.shape:
             return f"changed the shape of {name}"
-        # Written so that a NaN counts as a change.
+        # Written this way, NaN counts as a change.
         if not np.abs(expected - found).max() <= MAX_RELATIVE_CHANGE * np.abs(expected).max():
             return f"changed the numbers of {name}"
     return ""
@@ -103,5 +103,5 @@ def _heads(path: Path, example: NDArray[Any]) -> list[NDArray[Any]]:
     add_head_outputs(path, instrumented)
     session = ort.InferenceSession(str(instrumented), providers=["CPUExecutionProvider"])
     heads = session.run(list(HEAD_OUTPUTS), {INPUT_NAME: example})
-    # What ONNX Runtime returns keeps all of the session's memory, of which a D7x takes gigabytes.
+    # Arrays of ONNX Runtime keep the whole session in memory: gigabytes for a D7x.
     return [np.array(each) for each in heads]

@@ -1,1 +1,1 @@
-"""Precision as a property of the graph: FP32 ONNX in, FP16 or INT8 ONNX out; no torch."""
+"""Reduced precision in the graph: an FP32 ONNX file becomes FP16 or INT8, without torch."""

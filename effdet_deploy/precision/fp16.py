@@ -1,8 +1,8 @@
-"""FP16 written into the graph, as strongly typed engines need it.
+"""FP16 written into the graph, in the form that strongly typed engines need.
 
 The network computes in float16; preprocessing, box decoding, NMS and outputs stay float32, with a
-Cast at every border. Engines that compute float16 nodes in float32, as ONNX Runtime does on x86,
-cannot show an overflow, so what would overflow is found from the ranges of the float32 graph.
+Cast at every border. Engines that compute float16 nodes in float32, as ONNX Runtime does on x86, do
+not show an overflow, so values that would overflow are found from the ranges of the float32 graph.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 LARGEST = 65504.0
 """The largest finite float16."""
 SMALLEST_NORMAL = 2.0**-14
-"""Below it float16 loses precision bit by bit, and engines may flush to zero."""
+"""Below this, float16 loses precision bit by bit, and engines may flush values to zero."""
 MARGIN = 4.0
-"""Other images may reach beyond the range that some showed, by so many times."""
+"""Values on other images may be larger by this factor than on the images that were measured."""
 MAX_WEIGHT_ERROR = 2.0**-9
 """Relative RMS error of a rounded constant; rounding alone gives about 2**-12."""
 _HALF, _SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
-# Operators that make float32 from other types; their float32 result is cast where it is used.
+# Operators that make float32 from other types; their float32 result is cast where it is read.
 _CREATORS = {"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"}
 
 _Casts: TypeAlias = dict[tuple[str, int], str]
@@ -49,7 +49,7 @@ _Casts: TypeAlias = dict[tuple[str, int], str]
 
 @dataclass(frozen=True)
 class Unfit:
-    """A float32 value that float16 cannot hold, and why in a few words."""
+    """A float32 value that float16 cannot hold, and the reason in a few words."""
 
     value: str
     reason: str
@@ -75,7 +75,7 @@ def find_unfit(model: ModelProto, batches: Iterable[NDArray[Any]]) -> list[Unfit
         if value in constants:
             reason = _misfit_of_constant(numpy_helper.to_array(constants[value]))
         elif not (largest := ranges[value].magnitude) * MARGIN <= LARGEST:
-            # NaN, too, is not within the limit.
+            # NaN is not within the limit either.
             reason = f"reaches {largest:.3g}"
         elif 0 < largest < SMALLEST_NORMAL:
             reason = f"stays below {largest:.3g}"
@@ -94,7 +94,7 @@ def _misfit_of_constant(values: NDArray[np.float32]) -> str:
 
 
 def nodes_touching(model: ModelProto, values: Collection[str]) -> tuple[str, ...]:
-    """Return the names of the network's nodes that read or make one of ``values``."""
+    """Return the names of the network's nodes that read or make a value of ``values``."""
     wanted = set(values)
     return tuple(
         node.name
@@ -104,9 +104,9 @@ def nodes_touching(model: ModelProto, values: Collection[str]) -> tuple[str, ...
 
 
 def to_half(model: ModelProto, kept: Collection[str] = ()) -> None:
-    """Turn the network of ``model`` into float16, in place; nodes named in ``kept`` stay float32.
+    """Convert the network of ``model`` to float16, in place; nodes named in ``kept`` stay float32.
 
-    Names stay as they are; a Cast is named after the value it converts.
+    Names do not change; a Cast is named after the value that it converts.
     """
     graph = model.graph
     floats = float_values(model)
@@ -138,7 +138,7 @@ def to_half(model: ModelProto, kept: Collection[str] = ()) -> None:
             )
     added: dict[str, list[NodeProto]] = {}
     for (value, kind), name in casts.items():
-        # A cast that makes a graph output has that output's name, and its own is the node's.
+        # A cast whose result is a graph output gives it that output's name, so it is named itself.
         node_name = f"{value}.{'to_fp16' if kind == _HALF else 'to_fp32'}"
         cast = onnx.helper.make_node("Cast", [value], [name], node_name, to=kind)
         added.setdefault(value, []).append(cast)
@@ -146,7 +146,7 @@ def to_half(model: ModelProto, kept: Collection[str] = ()) -> None:
 
 
 def _free_graph_outputs(model: ModelProto, halved: set[str]) -> _Casts:
-    """Rename float16 values that are graph outputs; return the casts that make the outputs."""
+    """Rename float16 values that are graph outputs; return the casts that make these outputs."""
     makers = producers(model.graph)
     casts: _Casts = {}
     for output in model.graph.output:
@@ -163,9 +163,9 @@ def _free_graph_outputs(model: ModelProto, halved: set[str]) -> _Casts:
 
 
 def _half_constants(model: ModelProto, half: set[str], floats: set[str]) -> dict[str, str]:
-    """Round the constants that the network reads; return the name of each one's float16 form.
+    """Round the constants that the network reads, and return the names of their float16 forms.
 
-    One that something else reads as well stays, and gets a float16 form beside it.
+    A constant that other nodes read too stays as it is, and a float16 copy is added.
     """
     tensors = initializers(model.graph)
     readers: dict[str, set[bool]] = {}

@@ -1,4 +1,4 @@
-"""precision.json: which groups of layers are INT8, to be read, edited and used again."""
+"""The precision file, which says which groups of layers are INT8; users can edit and reuse it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def write_precision_file(
     names: Collection[str],
     search: Search | None = None,
 ) -> None:
-    """Write which groups of ``convolutions`` are INT8: those that have a member in ``names``.
+    """Write which groups of ``convolutions`` are INT8: those with a member in ``names``.
 
-    ``search`` adds the table of losses, which a reader of the file ignores.
+    ``search`` adds a table of losses for people; it is not read again.
     """
     groups: dict[str, str] = {}
     for each in convolutions:
@@ -55,8 +55,8 @@ def read_precision_file(
     A group that the file does not name stays in higher precision.
 
     Raises:
-        DataError: the file is unreadable or of another form, or asks what the engine cannot.
-        UnknownNameError: it names a group that the network does not have.
+        DataError: the file is unreadable, has another form, or wants a layer that cannot be INT8.
+        UnknownNameError: the file names a group that the network does not have.
     """
     groups = _groups(path)
     every = list(convolutions)
@@ -67,24 +67,24 @@ def read_precision_file(
     products = {each.group for each in every if not layout.can_take(each)}
     if refused := sorted(each for each in products if groups.get(each) == INT8):
         raise DataError(
-            f"The precision file '{path}' makes {refused[0]} {INT8}, which is a matrix product; "
-            "the target computes it in higher precision.",
-            f"Leave it out, or write '{HIGHER}' there.",
+            f"The precision file '{path}' makes {refused[0]} {INT8}, but it is a matrix product,  "
+            "which this target computes in higher precision.",
+            f"Leave this group out, or write '{HIGHER}' there.",
         )
     return tuple(each.name for each in every if groups.get(each.group) == INT8)
 
 
 def require_precision_file(path: Path) -> None:
-    """Check that the file can be read, for whichever network.
+    """Check that the file can be read, without knowing the network.
 
     Raises:
-        DataError: the file is unreadable or of another form.
+        DataError: the file is unreadable or has another form.
     """
     _groups(path)
 
 
 def _groups(path: Path) -> dict[str, str]:
-    remedy = "An export with --int8 writes one beside the model."
+    remedy = "An export with --int8 writes a precision file beside the model."
     groups = read_json_object(path, "The precision file", remedy).get("groups")
     if not isinstance(groups, dict) or any(each not in (INT8, HIGHER) for each in groups.values()):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Preflight: what a TensorRT will refuse or change in an ONNX file, before anything is built."""
+"""Preflight: what TensorRT will refuse or change in an ONNX file, before anything is built."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Preflight: does a TensorRT take this ONNX file, and does it compute what the file says?
+"""Preflight: does TensorRT accept this ONNX file, and does it compute what the file says?
 
-Answered from a table (:mod:`effdet_deploy.preflight.tables`), so neither TensorRT nor a GPU is
-needed; confirmed by NVIDIA's own parser for ``tensorrt-rtx`` where that is installed.
+A table (:mod:`effdet_deploy.preflight.tables`) gives the answer, so neither TensorRT nor a GPU is
+needed. For ``tensorrt-rtx``, NVIDIA's own parser confirms it, if installed.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 _PARSED_HERE = "tensorrt-rtx"
 RTX_MODULE = "tensorrt_rtx_bindings"
-"""NVIDIA's parser: that of TensorRT-RTX needs no GPU."""
+"""The module with NVIDIA's parser; the one of TensorRT-RTX needs no GPU."""
 
 
 def check_model(path: Path, target: str) -> tuple[Finding, ...]:
-    """Return everything about the ONNX file ``path`` that does not fit ``target``.
+    """Return all problems of the ONNX file ``path`` for ``target``.
 
     Args:
         path: an ONNX file; external weights are not read.
         target: ``"tensorrt-10"``, ``"tensorrt-11"`` or ``"tensorrt-rtx"``.
 
     Returns:
-        What was found, errors first, in the order of the nodes; empty when the model fits.
+        The findings, errors first, in the order of the nodes; empty if the model fits.
 
     Raises:
-        UnknownNameError: no such target.
-        ModelFileError: not a readable ONNX file.
+        UnknownNameError: the target is unknown.
+        ModelFileError: the file is not a readable ONNX file.
         MissingPackageError: the package ``onnx`` is not installed.
     """
     return _check(path, load_target(target), ask_parser=target == _PARSED_HERE)
@@ -44,10 +44,10 @@ def check_model(path: Path, target: str) -> tuple[Finding, ...]:
 def require_fit(path: Path, target: str) -> tuple[Finding, ...]:
     """Check ``path`` before it is built for ``target``; return the warnings.
 
-    No parser is asked: the builder's own comes next.
+    NVIDIA's parser is not asked, because the builder's own parser comes next.
 
     Raises:
-        ModelFileError: the target refuses the model; every reason is named with its node.
+        ModelFileError: the target refuses the model; the message names every reason and node.
         UnknownNameError, MissingPackageError: as :func:`check_model`.
     """
     wanted = load_target(target)
@@ -67,10 +67,10 @@ def require_fit(path: Path, target: str) -> tuple[Finding, ...]:
 
 
 def require_onnx() -> None:
-    """Check that the package ``onnx`` is there.
+    """Check that the package ``onnx`` is installed.
 
     Raises:
-        MissingPackageError: it is not.
+        MissingPackageError: it is not installed.
     """
     require_package("onnx", "checking a model for TensorRT")
 
@@ -86,7 +86,7 @@ def _check(path: Path, target: Target, *, ask_parser: bool) -> tuple[Finding, ..
     if ask_parser:
         known = {each.node for each in findings if each.severity == "error"}
         refused = rtx_findings(path)
-        # Of a model with known errors, a refusal as a whole says nothing new.
+        # If errors are already known, a refusal of the whole model adds nothing.
         if not known or any(each.node for each in refused):
             findings += [each for each in refused if each.node not in known]
     order = {node.name: index for index, node in enumerate(graph.nodes)}
@@ -95,7 +95,7 @@ def _check(path: Path, target: Target, *, ask_parser: bool) -> tuple[Finding, ..
 
 
 def rtx_findings(path: Path) -> tuple[Finding, ...]:
-    """Return what the parser of TensorRT-RTX refuses in ``path``; nothing where it is missing."""
+    """Return what the parser of TensorRT-RTX refuses in ``path``; empty if it is not installed."""
     try:
         trt = importlib.import_module(RTX_MODULE)
     except ImportError:
@@ -110,9 +110,9 @@ def rtx_findings(path: Path) -> tuple[Finding, ...]:
 
 
 def parser_findings(parser: Any) -> tuple[Finding, ...]:
-    """Return every error of an ``OnnxParser`` that has refused a model, once each.
+    """Return the errors of an ``OnnxParser`` that has refused a model, without repetitions.
 
-    Works with the parsers of ``tensorrt`` 10.x, 11.x and ``tensorrt-rtx``.
+    It works with the parsers of ``tensorrt`` 10.x, 11.x and ``tensorrt-rtx``.
     """
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     findings = [

@@ -1,4 +1,4 @@
-"""What preflight found: one dataclass."""
+"""Finding: a problem that the preflight found in a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ class Finding:
 
     Attributes:
         rule: the rule that found it, such as ``"topk"``.
-        node: the name of the node; the tensor's where it has none; ``""`` for the whole model.
-        cause: one sentence: what is wrong, with the value expected and the value got.
-        remedy: one sentence: what to do about it.
-        severity: ``"error"``: the target refuses the model. ``"warning"``: it takes the model, but
-            computes something else than the file says.
+        node: the name of the node; of its tensor if the node has no name; ``""`` for the whole
+            model.
+        cause: one sentence that says what is wrong, with the expected and the actual value.
+        remedy: one sentence that says what to do about it.
+        severity: ``"error"`` if the target refuses the model; ``"warning"`` if it accepts the model
+            but computes something else than the file says.
     """
 
     rule: str

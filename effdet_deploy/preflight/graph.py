@@ -1,4 +1,4 @@
-"""An ONNX graph with what the rules ask of it: types, shapes, constants, who feeds whom."""
+"""An ONNX graph prepared for the rules: types, shapes, constants, producers and consumers."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
-# The values of these are known from a tensor's shape, whatever its values are.
+# The results of these depend on a tensor's shape only, not on its values.
 _SHAPE_ONLY = ("Shape", "Size")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph and what is known of it; subgraphs and functions are flattened.
+    """A graph and its known properties; subgraphs and functions are flattened.
 
     Attributes:
-        opset: of ONNX's own domain.
-        nodes: each with a name: its operator and first output where the file gives it none.
+        opset: the opset of ONNX's own domain.
+        nodes: the nodes; unnamed ones are named after their operator and first output.
         inputs, outputs: names of the graph's tensors.
-        declared: the type each output declares, such as ``"FLOAT"``.
-        types: the inferred type of each tensor where it is known.
-        shapes: the inferred shape of each tensor where its rank is known.
+        declared: the type that every output declares, such as ``"FLOAT"``.
+        types: the inferred types of tensors, where known.
+        shapes: the inferred shapes of tensors, where the rank is known.
         initializers: the tensors that the file holds.
-        producer: the node behind each tensor.
-        consumers: the nodes that read each tensor.
-        known: every tensor that a node, an input or an initializer gives, in subgraphs too.
+        producer: the node that makes a tensor.
+        consumers: the nodes that read a tensor.
+        known: all tensors that a node, an input or an initializer gives, also in subgraphs.
     """
 
     ir_version: int
@@ -64,12 +64,12 @@ class Graph:
     known: frozenset[str]
 
     def nodes_of(self, *operators: str) -> Iterator[NodeProto]:
-        """Yield the nodes that are one of these operators."""
+        """Yield the nodes that have one of these operators."""
         wanted = frozenset(operators)
         return (node for node in self.nodes if node.op_type in wanted)
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Return the value of a tensor that the file holds inside itself, else None."""
+        """Return the value of a tensor that is stored inside the file, else None."""
         tensor, node = self.initializers.get(name), self.producer.get(name)
         if tensor is None and node is not None and node.op_type == "Constant":
             tensor = attribute(node, "value")
@@ -82,11 +82,11 @@ class Graph:
         return array
 
     def is_weight(self, name: str) -> bool:
-        """Say whether a tensor's value does not depend on the graph's inputs."""
+        """Return whether a tensor's value is independent of the graph's inputs."""
         return not any(each in self.inputs for each in self._sources(name, through_shapes=True))
 
     def is_known_at_build(self, name: str) -> bool:
-        """Say whether a tensor's value follows from weights and shapes alone."""
+        """Return whether a tensor's value follows from weights and shapes alone."""
         return not any(each in self.inputs for each in self._sources(name, through_shapes=False))
 
     def behind(self, name: str) -> Iterator[NodeProto]:
@@ -96,7 +96,7 @@ class Graph:
                 yield self.producer[each]
 
     def place(self, name: str) -> str:
-        """Return the name of the node that makes a tensor; the tensor's where none does."""
+        """Return the name of the node that makes a tensor, or the tensor's name if no node does."""
         return str(self.producer[name].name) if name in self.producer else name
 
     def _sources(self, name: str, *, through_shapes: bool) -> Iterator[str]:
@@ -114,12 +114,12 @@ class Graph:
 
 
 def input_of(node: NodeProto, index: int) -> str:
-    """Return the name of a node's input; empty where it has none there."""
+    """Return the name of a node's input; empty if the node lacks this input."""
     return node.input[index] if index < len(node.input) else ""
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
-    """Return the value of a node's attribute; ``default`` where it does not have it."""
+    """Return the value of a node's attribute; ``default`` if the node lacks it."""
     for each in node.attribute:
         if each.name == name and not each.ref_attr_name:
             value = onnx.helper.get_attribute_value(each)
@@ -128,10 +128,11 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
 
 
 def read_graph(path: Path) -> Graph:
-    """Read the ONNX model at ``path``; the content of external files is left where it is.
+    """Read the ONNX model at ``path``, without the content of external files.
 
     Raises:
-        ModelFileError: not an ONNX model, damaged, or naming files outside its directory.
+        ModelFileError: the file is not an ONNX model, is damaged, or names files outside its
+            directory.
     """
     require_content(path, "onnx")
     for location in read_onnx(path).external:
@@ -150,7 +151,7 @@ def read_graph(path: Path) -> Graph:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infer types from the nodes alone: what the file declares may be wrong, and is checked."""
+    """Infer types from the nodes alone: the declared types may be wrong, and are checked."""
     bare = deepcopy(model)
     del bare.graph.value_info[:]
     for output in bare.graph.output:
@@ -163,7 +164,7 @@ def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:
-    """Index a model whose value_info has been inferred; nodes without a name are given one."""
+    """Index a model whose value_info has been inferred; unnamed nodes get names."""
     graphs = tuple(_subgraphs(model.graph))
     nodes = tuple(node for graph in graphs for node in graph.node)
     for node in nodes:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from effdet_deploy.preflight.tables import Target
 
 _SPATIAL = ("AveragePool", "Conv", "ConvTranspose", "LpPool", "MaxPool")
-# The shape of what these give depends on the values they are given.
+# The shapes of these operators' outputs depend on the values of their inputs.
 _DATA_DEPENDENT = ("Compress", "NonMaxSuppression", "NonZero", "Unique")
 _TRAINING_INPUT = 2
 _DEFAULT_OPSET = 20
@@ -25,18 +25,18 @@ _ONNX_RUNTIME_DOMAIN = "com.microsoft"
 
 
 def check_versions(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield what is wrong with the opset and the IR version.
+    """Yield problems with the opset and the IR version.
 
-    The parser reads any version and then takes operators for those it knows, hence warnings.
+    The parser reads any version as if it knew it, so these are warnings.
     """
     low, high = target.opsets
     if not low <= graph.opset <= high:
-        cause = f"The model has opset {graph.opset}; {target.title} takes {low} to {high}."
+        cause = f"The model has opset {graph.opset}, but {target.title} takes {low} to {high}."
         remedy = f"Export it again with --opset {min(high, _DEFAULT_OPSET)}."
         yield Finding("opset", "", cause, remedy, "warning")
     if graph.ir_version > target.ir_version:
         cause = (
-            f"The model has IR version {graph.ir_version}; {target.title} takes up to "
+            f"The model has IR version {graph.ir_version}, but {target.title} takes up to "
             f"{target.ir_version}."
         )
         remedy = "Save it with an older release of the onnx package."
@@ -44,7 +44,7 @@ def check_versions(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def check_operators(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield each node whose operator the target does not have, or takes for another."""
+    """Yield nodes whose operator the target lacks, or reads as another operator."""
     for node in graph.nodes:
         own = node.domain in ONNX_DOMAINS
         taken = node.op_type in target.operators
@@ -63,14 +63,14 @@ def check_operators(graph: Graph, target: Target) -> Iterator[Finding]:
         name = node.op_type if own else f"{node.domain}::{node.op_type}"
         remedy = "Export the model without it."
         if node.domain.startswith(_ONNX_RUNTIME_DOMAIN):
-            remedy = "Give it the file as it was exported, not one that ONNX Runtime has optimized."
+            remedy = "Use the file as it was exported, not a file that ONNX Runtime has optimized."
         cause = f"{target.title} does not have the {kind} {name}."
         remedy = target.remedies.get(node.op_type, remedy)
         yield Finding("plugin" if is_plugin else "operator", node.name, cause, remedy)
 
 
 def check_plugins(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield plugins of the target that lack attributes, or that are given other types."""
+    """Yield plugin nodes that lack attributes, or whose inputs have different types."""
     for node in graph.nodes_of(*target.plugins):
         wanted = target.plugin_attributes[node.op_type]
         if missing := [each for each in wanted if attribute(node, each) is None]:
@@ -80,12 +80,12 @@ def check_plugins(graph: Graph, target: Target) -> Iterator[Finding]:
         kinds = {name: graph.types[name] for name in node.input if name in graph.types}
         if len({*kinds.values()}) > 1 or not {*kinds.values()} <= _PLUGIN_TYPES:
             listed = ", ".join(f"'{name}' {kind}" for name, kind in kinds.items())
-            cause = f"{node.op_type} takes inputs of one type, FLOAT or FLOAT16, and has {listed}."
+            cause = f"{node.op_type} takes inputs of one type, FLOAT or FLOAT16, but has {listed}."
             yield Finding("plugin", node.name, cause, "Cast its inputs to one type.")
 
 
 def check_attributes(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield each attribute whose value the target does not take."""
+    """Yield attributes whose value the target does not accept."""
     for node in graph.nodes_of(*target.attributes):
         for name, allowed in target.attributes[node.op_type].items():
             value: Any = attribute(node, name, ())
@@ -97,30 +97,32 @@ def check_attributes(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def check_arity(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield nodes with more outputs than taken, or inputs that must be known at build time."""
+    """Yield nodes with too many outputs, or with inputs that must be known at build time."""
     for node in graph.nodes:
         most = target.outputs.get(node.op_type)
         if most is not None and len(node.output) > most:
-            cause = f"{node.op_type} has {len(node.output)} outputs; {target.title} gives {most}."
+            cause = (
+                f"{node.op_type} has {len(node.output)} outputs, but {target.title} gives {most}."
+            )
             yield Finding("outputs", node.name, cause, f"Remove the output '{node.output[most]}'.")
         for index in target.constants.get(node.op_type, ()):
             given = input_of(node, index)
             if given and not graph.is_known_at_build(given):
                 cause = (
-                    f"Input '{given}' of {node.op_type} depends on the graph's inputs; "
-                    f"{target.title} must know it when it builds."
+                    f"Input '{given}' of {node.op_type} depends on the graph's inputs, but "
+                    f"{target.title} must know it when the engine is built."
                 )
                 remedy = "Make it a constant of the graph."
                 yield Finding("constant-input", node.name, cause, remedy)
 
 
 def check_inputs(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield nodes that read a tensor which nothing gives."""
+    """Yield nodes that read a tensor which no node gives."""
     for node in graph.nodes:
         for name in node.input:
             if name and name not in graph.known:
                 cause = (
-                    f"{node.op_type} reads the tensor '{name}', which nothing in the model gives; "
+                    f"{node.op_type} reads the tensor '{name}', which no part of the model gives; "
                     f"{target.title} refuses it."
                 )
                 remedy = "The file is damaged: export it again."
@@ -128,49 +130,51 @@ def check_inputs(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def check_top_k(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield each TopK that asks for too many."""
+    """Yield TopK nodes whose K is too large."""
     for node in graph.nodes_of("TopK"):
-        # Before opset 10, K is an attribute.
+        # Before opset 10, K was an attribute.
         given = input_of(node, 1)
         value: Any = graph.constant(given) if given else attribute(node, "k")
         if value is not None and (count := int(np.max(value))) > target.max_topk:
-            cause = f"TopK has K {count}; {target.title} takes at most {target.max_topk}."
+            cause = f"TopK has K {count}, but {target.title} takes at most {target.max_topk}."
             remedy = f"Export it again with --candidates {target.max_topk} or fewer."
             yield Finding("topk", node.name, cause, remedy)
 
 
 def check_ranks(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield convolutions, poolings and tensors of too many dimensions."""
+    """Yield convolutions, poolings and tensors with too many dimensions."""
     for node in graph.nodes_of(*_SPATIAL):
         spatial = len(graph.shapes.get(input_of(node, 0), ())) - 2
         if spatial > target.max_spatial_rank:
             cause = (
-                f"{node.op_type} has {spatial} spatial dimensions; {target.title} takes up to "
+                f"{node.op_type} has {spatial} spatial dimensions, but {target.title} takes up to "
                 f"{target.max_spatial_rank}."
             )
-            yield Finding("rank", node.name, cause, "Split it into operators of fewer dimensions.")
+            yield Finding(
+                "rank", node.name, cause, "Split it into operators with fewer dimensions."
+            )
     for name, shape in graph.shapes.items():
         if len(shape) > target.max_rank:
             cause = (
-                f"Tensor '{name}' has {len(shape)} dimensions; {target.title} takes up to "
+                f"Tensor '{name}' has {len(shape)} dimensions, but {target.title} takes up to "
                 f"{target.max_rank}."
             )
             yield Finding("rank", graph.place(name), cause, "Merge dimensions with a Reshape.")
 
 
 def check_training(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield each Dropout that still drops."""
+    """Yield Dropout nodes in training mode."""
     for node in graph.nodes_of("Dropout"):
         value = graph.constant(input_of(node, _TRAINING_INPUT))
         if value is not None and value.any():
             cause = f"Dropout is in training mode, which {target.title} does not have."
-            remedy = "Call eval() on the model before it is exported."
+            remedy = "Call eval() on the model before the export."
             yield Finding("attribute", node.name, cause, remedy)
 
 
 def check_output_shapes(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield each output whose size is known only after the graph has run."""
-    # A dimension that an input has too, such as the batch, is known before.
+    """Yield outputs whose size is known only after the graph has run."""
+    # A dimension that an input has too, such as the batch, is known before the run.
     of_inputs = {each for given in graph.inputs for each in graph.shapes.get(given, ())} - {None}
     for name in graph.outputs:
         shape = graph.shapes.get(name, (None,))

@@ -1,7 +1,7 @@
 """Rules on QuantizeLinear and DequantizeLinear.
 
-What TensorRT takes is symmetric INT8 with one scale per activation tensor and one per output
-channel of a weight; what else parses often runs in floating point without a word.
+TensorRT accepts symmetric INT8 with one scale per activation tensor and one per output channel of a
+weight; many other forms parse, but silently run in floating point.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from effdet_deploy.preflight.tables import Target
 
 SMALLEST_FP16_SCALE = 2.0**-20
-"""Below it an FP16 scale is subnormal with four significant bits or fewer."""
+"""A smaller FP16 scale is subnormal and has four significant bits or fewer."""
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _OUTPUT_CHANNEL_AXIS = {"Conv": 0, "ConvTranspose": 1}
@@ -30,7 +30,7 @@ _BLOCK_AXES = 2
 
 
 def check_quantized_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield what quantizes to another type than signed integers around zero."""
+    """Yield quantizers to other types than signed integers around zero."""
     for node in graph.nodes_of(*_QUANTIZERS):
         dequantizes = node.op_type == "DequantizeLinear"
         kind = graph.types.get(input_of(node, 0) if dequantizes else node.output[0], "")
@@ -40,7 +40,8 @@ def check_quantized_types(graph: Graph, target: Target) -> Iterator[Finding]:
                 for reader in graph.consumers.get(node.output[0], ())
             )
             cause = (
-                f"{node.op_type} quantizes {'a bias ' if is_bias else ''}to {kind}; {target.title} "
+                f"{node.op_type} quantizes {'a bias ' if is_bias else ''}to {kind}, but "
+                f"{target.title} "
                 "takes INT8."
             )
             remedy = "Leave the bias in floating point." if is_bias else "Quantize to INT8."
@@ -51,16 +52,17 @@ def check_quantized_types(graph: Graph, target: Target) -> Iterator[Finding]:
         value = graph.constant(input_of(node, _ZERO_POINT_INPUT))
         if value is not None and value.any():
             cause = (
-                f"{node.op_type} has the zero point {value[value != 0].flat[0]}; {target.title} "
-                "takes 0 only."
+                f"{node.op_type} has the zero point {value[value != 0].flat[0]}, but "
+                f"{target.title} "
+                "only takes 0."
             )
             yield Finding("zero-point", node.name, cause, "Quantize symmetrically.")
         elif kind == "UINT8":
             cause = (
-                f"{node.op_type} quantizes to UINT8; {target.title} takes it for INT8, so values "
+                f"{node.op_type} quantizes to UINT8; {target.title} reads this as INT8, so values "
                 "above 127 are lost."
             )
-            remedy = "Quantize to INT8 with an explicit zero point 0 of that type."
+            remedy = "Quantize to INT8 with an explicit INT8 zero point of 0."
             yield Finding("unsigned", node.name, cause, remedy, "warning")
 
 
@@ -72,10 +74,11 @@ def check_scales(graph: Graph, target: Target) -> Iterator[Finding]:
             continue
         if not (value > 0).all():
             cause = (
-                f"{node.op_type} has the scale {value[~(value > 0)].flat[0]}; {target.title} takes "
-                "positive scales only."
+                f"{node.op_type} has the scale {value[~(value > 0)].flat[0]}, but {target.title} "
+                "only takes "
+                "positive scales."
             )
-            remedy = "Calibrate again; give channels without values a small scale."
+            remedy = "Calibrate again, and give channels without values a small scale."
             yield Finding("scale", node.name, cause, remedy)
         elif not np.isfinite(value).all():
             cause = f"{node.op_type} has an infinite scale, so everything becomes zero."
@@ -83,7 +86,7 @@ def check_scales(graph: Graph, target: Target) -> Iterator[Finding]:
         elif value.dtype == np.float16 and value.min() < SMALLEST_FP16_SCALE:
             cause = (
                 f"{node.op_type} has the FP16 scale {value.min():.3g}, below "
-                f"{SMALLEST_FP16_SCALE:.3g}, where FP16 keeps a few bits only."
+                f"{SMALLEST_FP16_SCALE:.3g}, where FP16 keeps only a few bits."
             )
             remedy = "Raise the scale to 2^-20 and round it to FP16 before quantizing with it."
             yield Finding("scale", node.name, cause, remedy, "warning")
@@ -98,8 +101,9 @@ def check_granularity(graph: Graph, target: Target) -> Iterator[Finding]:
             axis = attribute(node, "axis", 1)
             if rank and axis % rank < rank - _BLOCK_AXES:
                 cause = (
-                    f"{node.op_type} has blocks along axis {axis} of {rank}; {target.title} takes "
-                    "blocks along the last two only."
+                    f"{node.op_type} has blocks along axis {axis} of {rank}, but {target.title} "
+                    "only takes "
+                    "blocks along the last two."
                 )
                 yield Finding("blocks", node.name, cause, "Use one scale for the whole tensor.")
         elif (
@@ -116,7 +120,7 @@ def check_granularity(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def check_quantized_convolutions(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield convolutions that have quantizers around them and yet run in floating point."""
+    """Yield convolutions that have quantizers around them but run in floating point."""
     for node in graph.nodes_of(*_OUTPUT_CHANNEL_AXIS):
         feeding = (graph.producer.get(input_of(node, index)) for index in (0, 1))
         activation, weight = (
@@ -128,10 +132,10 @@ def check_quantized_convolutions(graph: Graph, target: Target) -> Iterator[Findi
                 ("activation is", "weights") if weight is None else ("weights are", "activation")
             )
             cause = (
-                f"{node.op_type} runs in floating point on {target.title}: only its {only} "
+                f"{node.op_type} runs in floating point on {target.title}, because only its {only} "
                 "quantized."
             )
-            remedy = f"Quantize its {missing} too, or nothing of it."
+            remedy = f"Quantize its {missing} too, or leave all of it in floating point."
             yield Finding("half-quantised", node.name, cause, remedy, "warning")
         elif weight is not None:
             scales = graph.shapes.get(input_of(weight, 1), ())
@@ -140,7 +144,7 @@ def check_quantized_convolutions(graph: Graph, target: Target) -> Iterator[Findi
             wanted = _OUTPUT_CHANNEL_AXIS[node.op_type]
             if len(scales) == 1 and scales[0] != 1 and axis != wanted:
                 cause = (
-                    f"The weights of '{node.name}' have a scale for each index of axis {axis}; "
+                    f"The weights of '{node.name}' have one scale per index of axis {axis};  "
                     f"{target.title} runs it in floating point unless that is axis {wanted}."
                 )
                 remedy = f"Quantize the weights per output channel: axis {wanted}."

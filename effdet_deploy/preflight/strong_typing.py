@@ -1,4 +1,4 @@
-"""Rules on types: TensorRT 11 and RTX compute exactly what the file says, and convert nothing."""
+"""Rules on types: TensorRT 11 and RTX compute exactly what the file says, and never convert."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ if TYPE_CHECKING:
     from effdet_deploy.preflight.graph import Graph
     from effdet_deploy.preflight.tables import Target
 
-# What a uint8 tensor may go into before it is anything else.
+# The operators that accept a uint8 tensor directly.
 _TAKES_UINT8 = ("Cast", "CastLike", "Shape", "Size")
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-# NVIDIA's parser casts the bounds and the scales of these itself; other runtimes refuse them.
+# NVIDIA's parser casts bounds and scales of these itself; other runtimes refuse such files.
 _LENIENT = ("Clip", "Resize")
 _TYPE_WORDS = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16", "DOUBLE": "FP64"}
 
 
 def check_known_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield tensors of types that the target does not have, or reads as another."""
+    """Yield tensors whose type the target lacks, or reads as another type."""
     read_as_float = [name for name, kind in graph.types.items() if kind == READ_AS_FLOAT]
     if read_as_float:
         cause = (
-            f"{len(read_as_float)} tensors are FP64, such as '{read_as_float[0]}'; {target.title} "
+            f"{len(read_as_float)} tensors are FP64, such as '{read_as_float[0]}', but "
+            f"{target.title} "
             "computes them in FP32."
         )
         remedy = "Export the model in FP32."
@@ -44,13 +45,13 @@ def check_known_types(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def _is_passed_on(graph: Graph, name: str) -> bool:
-    """Say whether a tensor has its type from an input of its node, where the cause lies."""
+    """Return whether a tensor takes its type from an input of its node, where the cause lies."""
     made = graph.producer.get(name)
     return made is not None and graph.types[name] in [graph.types.get(e) for e in made.input]
 
 
 def check_uint8(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield each node that takes a uint8 tensor other than to cast it."""
+    """Yield nodes other than casts that take a uint8 tensor."""
     for name, kind in graph.types.items():
         made = graph.producer.get(name)
         is_weight = name in graph.initializers or (made is not None and made.op_type == "Constant")
@@ -61,7 +62,7 @@ def check_uint8(graph: Graph, target: Target) -> Iterator[Finding]:
             is_taken = made is None and (is_output or node.op_type in _TAKES_UINT8)
             if not is_taken and node.op_type not in _QUANTIZERS:
                 cause = (
-                    f"{node.op_type} takes the UINT8 tensor '{name}'; {target.title} has UINT8 "
+                    f"{node.op_type} takes the UINT8 tensor '{name}', but {target.title} has UINT8 "
                     "only as an input that goes straight into a Cast, or as an output."
                 )
                 remedy = (
@@ -93,7 +94,7 @@ def check_operator_types(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def check_onnx_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield nodes with an input of a type that ONNX itself does not allow there."""
+    """Yield nodes with an input whose type ONNX itself does not allow there."""
     for node in graph.nodes:
         if node.op_type in (*_QUANTIZERS, *_LENIENT):
             continue
@@ -111,11 +112,11 @@ def check_onnx_types(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def check_same_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield nodes whose inputs have different types where ONNX and strong typing want one."""
+    """Yield nodes whose inputs have different types, although ONNX and strong typing want one."""
     for node in graph.nodes:
         if node.op_type in _QUANTIZERS:
             continue
-        # ONNX's own definition of an operator says which inputs have one type.
+        # ONNX's own definition of an operator says which inputs have the same type.
         groups: dict[str, list[str]] = {}
         for name, formal in _formals(node, graph.opset):
             if formal.is_homogeneous and "(" not in formal.type_str and name in graph.types:
@@ -123,7 +124,7 @@ def check_same_types(graph: Graph, target: Target) -> Iterator[Finding]:
         for names in groups.values():
             if len({graph.types[name] for name in names}) > 1:
                 listed = ", ".join(f"'{name}' {_word(graph.types[name])}" for name in names)
-                cause = f"{node.op_type} mixes types: {listed}; {target.title} converts nothing."
+                cause = f"{node.op_type} mixes {listed}; {target.title} does not convert types."
                 remedy = "Cast its inputs to one type."
                 yield Finding(
                     "strong-typing",
@@ -137,7 +138,7 @@ def check_same_types(graph: Graph, target: Target) -> Iterator[Finding]:
 def _formals(
     node: NodeProto, opset: int
 ) -> Iterator[tuple[str, onnx.defs.OpSchema.FormalParameter]]:
-    """Pair each input that is given with its definition; the last may stand for many."""
+    """Pair the node's inputs with their definitions; the last definition may hold for several."""
     newest = min(opset, onnx.defs.onnx_opset_version())
     try:
         inputs = onnx.defs.get_schema(node.op_type, max_inclusive_version=newest).inputs
@@ -150,13 +151,13 @@ def _formals(
 
 
 def check_output_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield outputs that declare another type than their node gives; the node's is what comes."""
+    """Yield outputs that declare another type than their node gives; the node's type counts."""
     for name, declared in graph.declared.items():
         given = graph.types.get(name, declared)
         if declared and given != declared:
             cause = (
                 f"Output '{name}' is declared {_word(declared)} but is {_word(given)}; "
-                f"{target.title} takes the file and gives {_word(given)}."
+                f"{target.title} accepts the file and gives {_word(given)}."
             )
             remedy = f"End with a Cast to {_word(declared)}."
             yield Finding("output-type", graph.place(name), cause, remedy, "warning")

@@ -1,4 +1,4 @@
-"""The tables of ``tensorrt.toml``, where their sources are named, as objects."""
+"""The tables of ``tensorrt.toml`` as objects; the file names its sources."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _FLOAT = frozenset({"FLOAT", "FLOAT16", "BFLOAT16"})
 _NUMBER = _FLOAT | {"INT32", "INT64"}
 QUANTIZED_TYPES = frozenset({"INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1"})
-"""Types that may only stand between a QuantizeLinear and a DequantizeLinear."""
+"""Types that only exist between a QuantizeLinear and a DequantizeLinear."""
 
 READ_AS_FLOAT = "DOUBLE"
-"""The one type that TensorRT reads as another, FLOAT, without a word."""
+"""The one type that TensorRT silently reads as another, namely FLOAT."""
 
 TENSOR_TYPES = _NUMBER | QUANTIZED_TYPES | {"BOOL", "UINT8", READ_AS_FLOAT}
-"""The types of ONNX that TensorRT has at all."""
+"""All ONNX types that TensorRT has."""
 
 _GROUPS = {
     "any": TENSOR_TYPES,
@@ -36,21 +36,21 @@ _GROUPS = {
 
 @dataclass(frozen=True)
 class Target:
-    """What one TensorRT takes.
+    """What one version of TensorRT accepts.
 
     Attributes:
-        name: such as ``"tensorrt-11"``.
-        title: its name in sentences.
+        name: the target's name, such as ``"tensorrt-11"``.
+        title: the target's name in sentences.
         opsets: the lowest and the highest opset of ONNX.
         ir_version: the newest version of the file format.
         plugins: operators outside ONNX that its plugin library has.
-        operators: each operator of ONNX it takes, with the types of its main input.
-        attributes: operator → attribute → the values it may have.
-        outputs: operator → how many outputs it may have.
+        operators: the accepted ONNX operators, with the types of their main input.
+        attributes: operator → attribute → the allowed values.
+        outputs: operator → the largest number of outputs.
         constants: operator → the inputs, by index, that must be known when the engine is built.
         max_rank, max_topk, max_spatial_rank: limits.
-        plugin_attributes: plugin → the attributes it must have.
-        remedies: what to use in place of an operator it does not take.
+        plugin_attributes: plugin → the attributes that it must have.
+        remedies: a replacement for an operator that is not accepted.
     """
 
     name: str
@@ -70,26 +70,26 @@ class Target:
 
 
 def target_names() -> tuple[str, ...]:
-    """Return the names :func:`load_target` takes."""
+    """Return the names that :func:`load_target` accepts."""
     return tuple(_tables()["targets"])
 
 
 def target_of(backend: str, version: str) -> str | None:
-    """Return the name of the target that a release is; None where there is no table for it.
+    """Return the name of the target for a release; None if there is no table for it.
 
     Args:
         backend: ``"tensorrt"`` or ``"tensorrt-rtx"``.
-        version: such as ``"10.16.1.11"``.
+        version: the release, such as ``"10.16.1.11"``.
     """
     name = backend if backend == "tensorrt-rtx" else f"{backend}-{version.partition('.')[0]}"
     return name if name in _tables()["targets"] else None
 
 
 def load_target(name: str) -> Target:
-    """Return what the target ``name`` takes.
+    """Load the table of the target ``name``.
 
     Raises:
-        UnknownNameError: no such target.
+        UnknownNameError: the target is unknown.
     """
     tables = _tables()
     if name not in tables["targets"]:

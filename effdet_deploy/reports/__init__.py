@@ -1,6 +1,6 @@
-"""Results as text, HTML and charts: columns and findings defined once, for all of them."""
+"""Results as text, HTML and charts: columns and findings are defined once for all forms."""
 
 import logging
 
-# Where its own folder cannot be written to, matplotlib takes another, and says so at length.
+# If its own folder is not writable, matplotlib uses another one and prints long warnings.
 logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -49,7 +49,7 @@ MEASURED: tuple[Column[Result], ...] = (
 
 
 def render_benchmark(benchmark: Benchmark) -> RenderableType:
-    """Return the benchmark for a terminal: a table an artifact, then what they have no room for."""
+    """Return the benchmark for a terminal: a table of all artifacts, then details in lines."""
     groups: dict[str, list[Result]] = {}
     for each in benchmark.results:
         groups.setdefault(": ".join(column.cell(each) for column in NAMING), []).append(each)
@@ -60,10 +60,10 @@ def render_benchmark(benchmark: Benchmark) -> RenderableType:
 
 
 def detail_lines(benchmark: Benchmark) -> list[str]:
-    """Return what the table has no room for, a line each.
+    """Return the details that the table has no room for, as lines.
 
-    Where the time goes, what share of the machine's ceilings is reached, and what it takes to get
-    going.
+    They are: where the time goes, which share of the machine's ceilings is reached, and what a new
+    process needs until its first detection.
     """
     stages, ceilings, started = [], [], {}
     for each in benchmark.results:
@@ -81,7 +81,7 @@ def detail_lines(benchmark: Benchmark) -> list[str]:
                 f"activations and weights {each.reached.bandwidth:.0%} of its bandwidth"
             )
         needs = each.footprint
-        memory = f"{_megabytes(needs.peak_memory)} of host memory at the most"
+        memory = f"{_megabytes(needs.peak_memory)} of host memory at most"
         if needs.device_memory:
             memory += f" and {_megabytes(needs.device_memory)} on the device"
         started[each.name, each.threads] = (
@@ -97,11 +97,11 @@ def _megabytes(count: int) -> str:
 
 
 def load_lines(load: Load) -> list[str]:
-    """Return what is to be said about the machine's other work, a line each."""
+    """Return sentences about the machine's other work."""
     if load.reasons:
         return [f"DO NOT TRUST THESE NUMBERS: {' and '.join(load.reasons)}."]
     if not load.observed:
-        return ["This system does not tell what else was running."]
+        return ["This system does not show what else was running."]
     others, stolen = f"{load.other_share:.1%}", f"{load.steal_share:.1%}"
     return [f"Other programs took {others} of the processors' time, the hypervisor {stolen}."]
 
@@ -118,8 +118,8 @@ def to_markdown(benchmark: Benchmark, pictures: Mapping[str, str] | None = None)
     """Return the benchmark as a Markdown section.
 
     Args:
-        benchmark: what was measured.
-        pictures: the path of each of :func:`to_charts`, by its title.
+        benchmark: the results.
+        pictures: the paths of the charts of :func:`to_charts`, by title.
     """
     columns = (*NAMING, *MEASURED)
     cells = [[column.cell(each) for column in columns] for each in benchmark.results]
@@ -141,28 +141,28 @@ CHARTS = ("latency", "throughput against batch", "throughput against threads")
 
 
 def chart_name(markdown: Path, title: str) -> str:
-    """Return the file beside ``markdown`` that a chart goes to."""
+    """Return the file beside ``markdown`` that a chart is written to."""
     return f"{markdown.stem}-{title.replace(' ', '-')}.svg"
 
 
 def require_own_charts(markdown: Path) -> None:
-    """Check that no chart would replace a file that ``markdown`` does not show; raises UsageError.
+    """Check that charts only replace files that ``markdown`` shows; raises UsageError.
 
-    What it shows is of an earlier run.
+    Such a file is a chart of an earlier run.
     """
     shown = markdown.read_text(encoding="utf-8", errors="replace") if markdown.is_file() else ""
     for chart in (markdown.with_name(chart_name(markdown, title)) for title in CHARTS):
         if chart.exists() and chart.name not in shown:
             raise UsageError(
                 f"A chart of --markdown would replace '{chart}', which '{markdown}' does not show.",
-                "Name another file, or move that one away.",
+                "Name another Markdown file, or move the chart away.",
             )
 
 
 def to_charts(benchmark: Benchmark) -> dict[str, str]:
     """Return SVG files by title: latency side by side, throughput against batch and threads.
 
-    A chart of one value is none. Drawing needs matplotlib, which the extra ``[report]`` brings.
+    A chart with one value is left out. Drawing needs matplotlib, from the extra ``[report]``.
     """
     from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
 

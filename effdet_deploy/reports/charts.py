@@ -1,7 +1,7 @@
-"""Charts drawn by matplotlib, as SVG: bars, lines, points and shares; for files and for pages.
+"""Charts as SVG, drawn by matplotlib: bars, lines, points and shares; for files and for pages.
 
-A file has a white ground; inside a page a chart takes the colors of the page's style sheet, light
-or dark. Neither holds a date, and only a file has the address that names what it is.
+A file has a white background; inside a page, a chart takes the colors of the page's style sheet,
+light or dark. A chart holds no date, and only a file has the XML namespace.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLORS = {
     "open": "#b87900",
     "accent": "#2f5fd0",
 }
-"""Those of the page's light style sheet, by the names that they have there."""
+"""The colors of the page's light style sheet, by their names there."""
 _OURS, THEIRS = COLORS["accent"], "#a9b4c2"
 _STYLE = Path(__file__).parent / "templates" / "chart.mplstyle"
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -47,7 +47,7 @@ _REWRITES = (
     (r"font-family: [^;\"]*;? ?", ""),
     (r"\s*\n\s*", " "),
 )
-"""What SVG does without; fonts are left to the reader."""
+"""Parts of an SVG that are not needed; the reader's program chooses the fonts."""
 _XML = "http://www.w3.org/2000/svg"
 _FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
 WIDTH, _ROW = 760, 26
@@ -55,7 +55,7 @@ WIDTH, _ROW = 760, 26
 
 @dataclass(frozen=True)
 class Mark:
-    """A named value: a bar of length ``x``, or a point at ``x`` and ``y``; ours are in color."""
+    """A named value: a bar of length ``x``, or a point at ``x`` and ``y``; ours are colored."""
 
     name: str
     x: float
@@ -73,7 +73,7 @@ class Series:
 
 @contextlib.contextmanager
 def chart_style() -> Iterator[None]:
-    """Draw and write alike on every machine, whatever its settings of matplotlib are."""
+    """Draw in the same way on every machine, whatever matplotlib's settings are there."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(mpl.rc_params_from_file(_STYLE, use_default_template=False))
@@ -81,7 +81,7 @@ def chart_style() -> Iterator[None]:
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of a size in drawing units with one plot."""
+    """Return a figure with one plot; width and height are in drawing units."""
     figure = Figure((width / 72, height / 72))
     return figure, figure.add_subplot()
 
@@ -96,10 +96,10 @@ def to_svg(
     """Return a figure as an SVG element.
 
     Args:
-        figure: what is drawn.
-        label: says what it shows.
-        tips: what is shown where the pointer rests on a mark, in the order of an artist's marks.
-        in_page: in the colors of the page, and without the address that a file needs.
+        figure: the figure.
+        label: a description of what it shows.
+        tips: texts for the pointer resting on a mark, in the order of an artist's marks.
+        in_page: use the page's colors, and leave out the XML namespace that a file needs.
     """
     tips = tips or {}
     for number, artist in enumerate(tips):
@@ -111,7 +111,7 @@ def to_svg(
     for pattern, instead in _REWRITES:
         text = re.sub(pattern, instead, text)
     root = ET.fromstring(text)  # noqa: S314 - matplotlib wrote it
-    # The one rule of its style sheet would hold in the whole page.
+    # This removes matplotlib's style sheet, whose rule would apply to the whole page.
     root.remove(root[0])
     for number, texts in enumerate(tips.values()):
         (group,) = root.iterfind(f".//*[@id='tips-{number}']")
@@ -132,13 +132,13 @@ def to_svg(
 
 
 def note(axes: Axes, text: str, at: tuple[float, float], shift: Shift, **look: Any) -> None:
-    """Write a text beside a place of the plot, ``shift`` drawing units to the right and up."""
+    """Write a text beside a point of the plot, ``shift`` drawing units to the right and up."""
     axes.annotate(text, at, shift, textcoords="offset points", **look)
 
 
 @chart_style()
 def bar_chart(title: str, unit: str, bars: Sequence[Mark]) -> str:
-    """Draw horizontal bars in the order given, each with its name and its value."""
+    """Draw horizontal bars in the given order, with their names and values."""
     figure, axes = canvas(WIDTH, 64 + _ROW * len(bars))
     colors = [_OURS if each.is_ours else THEIRS for each in bars]
     drawn = axes.barh(range(len(bars)), [each.x for each in bars], 0.7, color=colors)
@@ -151,7 +151,7 @@ def bar_chart(title: str, unit: str, bars: Sequence[Mark]) -> str:
 
 @chart_style()
 def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
-    """Draw lines over numbers, each of which has the same room: 1, 2, 4, 8 stand evenly."""
+    """Draw lines over numbers at equal distances: 1, 2, 4, 8 are evenly spaced."""
     numbers = sorted({x for line in series for x, _ in line.points})
     figure, axes = canvas(WIDTH, 300 + 18 * len(series))
     tips: Tips = {}
@@ -170,11 +170,11 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
 
 
 def name_rows(axes: Axes, names: list[str], unit: str) -> None:
-    """Name horizontal bars, the first one on top."""
+    """Name horizontal bars, with the first bar on top."""
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.tick_params(length=0)
-    # Each bar has its value beside it.
+    # The value stands beside its bar.
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.set_xlabel(unit, loc="left")
@@ -182,5 +182,5 @@ def name_rows(axes: Axes, names: list[str], unit: str) -> None:
 
 
 def written(value: float) -> str:
-    """Return a value as it stands in a chart."""
+    """Return a value as text for a chart."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,6 +1,6 @@
-"""What a report consists of, as data: tables, whose columns say how a row gives its cell; findings.
+"""The parts of a report as data: tables, whose columns make the cells of a row; and findings.
 
-:mod:`effdet_deploy.reports.text` shows them in a terminal, the templates in a page.
+:mod:`effdet_deploy.reports.text` shows them in a terminal, and the templates show them in a page.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 Kind = Literal["words", "code", "number", "verdict"]
-"""Words and code stand left, numbers right; a verdict is a :data:`Tone` and is shown as a mark."""
+"""Words and code are aligned left, numbers right; a verdict is a :data:`Tone`, shown as a mark."""
 Tone = Literal["", "passed", "failed", "inconclusive", "detail", "cause"]
-"""A verdict, what it rests on, or what it comes from."""
+"""A verdict, a detail behind a verdict, or a cause."""
 
 ABSENT = "·"
-"""The cell of what is not there, such as a count of none."""
+"""The cell for an absent value, such as a count of 0."""
 
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """A heading, and how a row gives its cell; a terminal has no room for what is ``page_only``."""
+    """A heading, and a function from row to cell; ``page_only`` columns are not for terminals."""
 
     heading: str
     cell: Callable[[Row], str]
@@ -36,11 +36,11 @@ class Table(Generic[Row]):
     """Rows under columns.
 
     Attributes:
-        columns: from left to right.
-        groups: rows, parted by a line.
-        title: above the table; may be empty.
-        note: what was left out; only in a page.
-        tone: of a row.
+        columns: the columns from left to right.
+        groups: groups of rows, separated by a line.
+        title: the title above the table; may be empty.
+        note: a sentence on what was left out; only shown in a page.
+        tone: a function from a row to its tone.
     """
 
     columns: Sequence[Column[Row]]
@@ -62,8 +62,8 @@ Part: TypeAlias = Table[Any] | Finding
 
 
 def doubts(sentences: Iterable[str]) -> list[Finding]:
-    """Return what stands beside a mAP where annotations do not seem to be of their pictures."""
+    """Return findings that warn of an mAP whose annotations do not seem to fit the pictures."""
     return [
-        Finding(f"The mAP means nothing before this is settled: {each}", "inconclusive")
+        Finding(f"The mAP is not meaningful until this is settled: {each}", "inconclusive")
         for each in sentences
     ]

@@ -1,4 +1,4 @@
-"""What a comparison says: all candidates side by side, and each by class, size and layer."""
+"""The report of a comparison: all candidates side by side, and details by class, size and layer."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     Counted: TypeAlias = tuple[str, Count]
 
 _CLASSES = 10
-"""Classes that a terminal shows, those with most disagreement first; the JSON has them all."""
+"""Classes that a terminal shows, those with most differences first; the JSON has all of them."""
 _PERCENT = 100
 
 
 def file_name(each: Examined) -> str:
-    """Return what a candidate is called."""
+    """Return the name of a candidate."""
     return Path(each.comparison.name).name
 
 
 def class_name(spec: DetectorSpec, label: int) -> str:
-    """Return the name of a class index, or the index where the spec has no such class."""
+    """Return the name of a class index, or the index if the spec has no such class."""
     return spec.classes[label].name if 0 <= label < spec.num_classes else f"class {label}"
 
 
 def _detected(say: Callable[[DetectionParity, Breakdown], str]) -> Callable[[Examined], str]:
-    """Return a cell that is empty where detections were not compared."""
+    """Make a cell that is empty if detections were not compared."""
 
     def cell(each: Examined) -> str:
         detections = each.comparison.report.detections
@@ -89,7 +89,7 @@ LAYERS: tuple[Column[LayerParity], ...] = (
 
 
 def render_comparison(result: SideBySide) -> RenderableType:
-    """Return a comparison for a terminal: the summary of all candidates, the details of each."""
+    """Return a comparison for a terminal: a summary of all candidates, then their details."""
     parts = [show([summary(result), *doubts(result.doubts)])]
     for each in result.examined:
         parts += [show([""]), render(each.comparison.report, file_name(each))]
@@ -103,19 +103,19 @@ def render_comparison(result: SideBySide) -> RenderableType:
 
 
 def summary(result: SideBySide) -> Table[Examined]:
-    """Return a row a candidate."""
+    """Return a table with one row per candidate."""
     scored = any(each.scores for each in result.examined)
     title = f"against {Path(result.reference).name}, {len(result.pictures.names)} pictures"
     return Table((*SUMMARY, MAP) if scored else SUMMARY, [result.examined], title)
 
 
 def causes(each: Examined) -> list[Finding]:
-    """Return what makes a candidate differ."""
+    """Return the causes of a candidate's differences."""
     return [Finding(cause, "cause") for cause in each.causes]
 
 
 def spreads(each: Examined) -> list[Finding]:
-    """Return how far the boxes and scores of pairs differ."""
+    """Return the differences of boxes and scores of pairs."""
     detections = each.comparison.report.detections
     if detections is None or not detections.matched:
         return []
@@ -130,7 +130,7 @@ def spreads(each: Examined) -> list[Finding]:
 
 
 def counts(each: Examined, classes: int) -> Table[Counted]:
-    """Return detections by size, and of so many classes, the most missed and extra first."""
+    """Return detections by size and by class; at most ``classes`` classes, most differing first."""
     ordered = sorted(
         each.breakdown.classes.items(),
         key=lambda item: (-(item[1].missed + item[1].extra), -item[1].reference, item[0]),
@@ -143,7 +143,7 @@ def counts(each: Examined, classes: int) -> Table[Counted]:
 
 
 def worst_layers(layers: LayerReport) -> Table[LayerParity]:
-    """Return the layers with most noise; the first that is too far off stands out."""
+    """Return the layers with most noise; the first layer that differs is highlighted."""
     first = layers.first.name if layers.first else None
     return Table(
         LAYERS,

@@ -1,4 +1,4 @@
-"""The charts of a comparison, for its page."""
+"""The charts of a comparison's HTML page."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from effdet_deploy.reports.charts import Tips
 
 _LOWEST = -8
-"""Decade of relative error that the depth chart begins at; what is smaller stands on its floor."""
+"""The decade of relative error where the depth chart begins; smaller errors are drawn there."""
 _MAX_POINTS = 2500
-"""Of a kind in a scatter: more make the page large and show no more."""
+"""The most points of a kind in a scatter chart: more would only make the page larger."""
 _BINS_PER_DECADE = 4
 _ZERO_BAR = -1.25
-"""Decades before the first one at which the bar of values without any difference begins."""
+"""Decades before the first one at which the bar of values without difference begins."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NAMED_SHARE = 0.06
-"""Of the layers, from which on a part of the network has room for its name."""
+"""The share of all layers from which a part of the network has room for its name."""
 
 
 @chart_style()
 def depth_chart(report: LayerReport) -> str:
-    """Draw the relative error of every layer in the order of computation, parts shaded."""
+    """Draw the relative error of every layer in the order of computation, with parts shaded."""
     figure, axes = canvas(1080, 320)
     errors = [min(1.0, max(_LOWEST, -each.snr_db / 20)) for each in report.layers]
     top = max(0, math.ceil(max(errors, default=0.0)))
@@ -77,9 +77,9 @@ def _shade_parts(axes: Axes, layers: Sequence[LayerParity]) -> None:
 def score_scatter(
     pairs: NDArray[np.float64], missed: NDArray[np.float64], extra: NDArray[np.float64]
 ) -> str:
-    """Draw scores of matched pairs ``[n,2]`` (reference, candidate), and those of strays.
+    """Draw scores of matched pairs ``[n,2]`` (reference, candidate), and of unpaired detections.
 
-    What only one side has stands on that side's axis.
+    A detection that only one side has is drawn on that side's axis.
     """
     figure, axes = canvas(380, 380)
     axes.plot([0, 1], [0, 1], color=COLORS["soft"], linestyle="dotted", linewidth=1)
@@ -105,7 +105,7 @@ def score_scatter(
 
 @chart_style()
 def log_histogram(values: NDArray[np.float64], label: str) -> str:
-    """Draw how many values, 0 or above, fall into each part of a decade; zeros stand apart."""
+    """Draw how many values (0 or above) fall into every part of a decade; zeros are separate."""
     figure, axes = canvas(380, 190)
     if not len(values):
         axes.set_axis_off()
@@ -116,7 +116,7 @@ def log_histogram(values: NDArray[np.float64], label: str) -> str:
     low, high = -8, 0
     if len(positive):
         high = math.ceil(math.log10(float(positive.max())) + 1e-9)
-        # Two decades at least, so that bars do not grow fat.
+        # The chart has at least two decades, so that bars are not too wide.
         low = min(math.floor(math.log10(float(np.quantile(positive, 0.005)))), high - 2)
     edges = np.linspace(low, high, (high - low) * _BINS_PER_DECADE + 1)
     counts, _ = np.histogram(np.log10(positive), edges)

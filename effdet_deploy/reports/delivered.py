@@ -1,4 +1,4 @@
-"""What an export or a build says at its end: what was compared, and what to do with the file."""
+"""What an export, a build or a bundle prints at its end: the comparison, and the next command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def render_export(artifact: Artifact, seconds: float) -> RenderableType:
-    """Return what an export ends with, for a terminal."""
+    """Return the final report of an export, for a terminal."""
     spec = artifact.spec
     what = f", {spec.variant}, {spec.precision.kind.upper()}"
     report = artifact.report
@@ -32,13 +32,13 @@ def render_export(artifact: Artifact, seconds: float) -> RenderableType:
 
 
 def render_build(artifact: Artifact, seconds: float) -> RenderableType:
-    """Return what a build ends with, for a terminal."""
+    """Return the final report of a build, for a terminal."""
     verdict = [] if artifact.report is None else [render(artifact.report)]
     return Group(*verdict, show(_notes(artifact, seconds)))
 
 
 def render_bundle(bundle: Bundle) -> RenderableType:
-    """Return what a bundle ends with, for a terminal."""
+    """Return the final report of a bundle, for a terminal."""
     first, *then = bundle.next
     return show(
         [
@@ -65,14 +65,14 @@ def what_was_compared(artifact: Artifact) -> str:
 
 
 def next_step(artifact: Artifact) -> str:
-    """Return the command that uses the artifact, on the machine that can."""
+    """Return the command that uses the artifact, or says where it can be used."""
     path, engine = artifact.path, artifact.spec.engine
     names = f"{path.name} and {artifact.sidecar.name}"
     if artifact.spec.output.nms == "plugin" and engine is None:
         build = f"effdet-deploy build {path.name} {path.stem}.engine"
         return f"copy {names} to the machine with TensorRT and run: {build}"
     if engine is not None and engine.is_stripped:
-        return f"refit {path.name} with its weights before it is run, as TensorRT's Refitter does"
+        return f"refit {path.name} with its weights (TensorRT's Refitter) before you run it"
     if engine is not None and not engine.gpu:
         run = f"effdet-deploy detect {path.name} PICTURE.jpg"
         return f"copy {names} to the machine with the GPU and run: {run}"

@@ -1,4 +1,4 @@
-"""The pictures of a comparison with both sets of boxes, the worst first."""
+"""The pictures of a comparison with the boxes of both sides, worst picture first."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.matching import ComparedImage
 
 SHOWN = 12
-"""Pictures of each candidate."""
+"""The number of pictures shown per candidate."""
 DRAWN = 15
-"""Boxes of each kind in a picture, the best scores first: a hundred would hide it."""
+"""The most boxes of a kind in a picture, best scores first: a hundred would hide the picture."""
 _MAX_SIDE = 800
 _MIN_SIDE = 320
 _QUALITY = 82
@@ -34,7 +34,7 @@ _QUALITY = 82
 
 @dataclass(frozen=True)
 class Box:
-    """A box in pixels of its picture: kind, left, top, width and height, and what it is."""
+    """A box in pixels of its picture: kind, left, top, width and height, and a description."""
 
     kind: str
     x: float
@@ -46,7 +46,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture of the page, with its boxes as lines that stay sharp at any size."""
+    """A picture of the page, with its boxes as lines that are sharp at any size."""
 
     name: str
     uri: str
@@ -55,10 +55,10 @@ class Shown:
 
 
 def worst_first(examined: Examined) -> list[ComparedImage]:
-    """Return the pictures with most disagreement first.
+    """Return the pictures with most differences first.
 
-    Disagreement is the score that unpaired detections add up to, and then the largest difference
-    of scores among pairs.
+    Pictures are ordered by the sum of scores of unpaired detections, and then by the largest score
+    difference of pairs.
     """
 
     def agreement(image: ComparedImage) -> tuple[float, float]:
@@ -71,12 +71,12 @@ def worst_first(examined: Examined) -> list[ComparedImage]:
 
 
 def gallery(examined: Examined, pictures: Pictures, uris: dict[int, str]) -> list[Shown]:
-    """Return the worst pictures.
+    """Return the worst pictures of a candidate.
 
     Args:
         examined: the candidate.
         pictures: all pictures of the comparison.
-        uris: data URIs by picture that were made for other candidates; new ones are added.
+        uris: data URIs by picture, made for other candidates; new ones are added.
     """
     shown = []
     for image in worst_first(examined)[:SHOWN]:
@@ -88,7 +88,7 @@ def gallery(examined: Examined, pictures: Pictures, uris: dict[int, str]) -> lis
 
 
 def data_uri(picture: NDArray[np.uint8]) -> str:
-    """Return an RGB picture as a JPEG inside a URI, scaled to a size that is good to look at."""
+    """Return an RGB picture as a JPEG data URI, scaled to a size that suits a page."""
     image = Image.fromarray(picture)
     longest = max(image.size)
     wanted = min(max(longest, _MIN_SIDE), _MAX_SIDE)

@@ -1,4 +1,4 @@
-"""A comparison as one HTML file that needs nothing else: no network, no script."""
+"""A comparison as one self-contained HTML file: it needs no network and no script."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CLASSES = 20
 
 
 def to_html(result: SideBySide) -> str:
-    """Return the page: summary, then each candidate with charts, tables and pictures."""
+    """Return the page: a summary, then every candidate with charts, tables and pictures."""
     environment = Environment(
         loader=PackageLoader("effdet_deploy.reports"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""What a model file says about itself, as names and values."""
+"""The report of ``inspect``: what a model file says about itself, as names and values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN_CLASSES = 8
 
 
 def render_description(document: Mapping[str, Any]) -> RenderableType:
-    """Return what :func:`effdet_deploy.artifact.description.describe` found, for a terminal."""
+    """Render the document of :func:`effdet_deploy.artifact.description.describe`."""
     said, verdict = document["sidecar"], "none"
     if said is not None:
         hashes = "hash agrees" if said["sha256"] == document["sha256"] else "HASH DIFFERS"
@@ -47,7 +47,7 @@ def render_description(document: Mapping[str, Any]) -> RenderableType:
 def _int8(said: Mapping[str, Any]) -> str:
     layers = said["saturating_layers"]
     if not layers:
-        return "right on every processor: no sum of two products leaves 16 bits"
+        return "right on every processor: no sum of two products exceeds 16 bits"
     right = "right here" if said["right_here"] else "WRONG here"
     return (
         f"needs VNNI in {said['engine']}: without it {len(layers)} layers can saturate, such as "

@@ -1,4 +1,4 @@
-"""Results that are tables alone: of ``check``, ``detect``, ``eval`` and ``doctor``."""
+"""Results that are only tables: those of ``check``, ``detect``, ``eval`` and ``doctor``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Document: TypeAlias = Mapping[str, Any]
 
 _PERCENT = 100
-_PORTABLE_ALONE = "INT8 files are right with the portable range alone"
+_PORTABLE_ALONE = "only INT8 files with the portable range are right"
 CHECKED: tuple[Column[Finding], ...] = (
     Column("", lambda each: each.severity, "words"),
     Column("rule", lambda each: each.rule, "words"),
@@ -72,7 +72,7 @@ INSTALLED: tuple[Column[Document], ...] = (
 
 
 def render_findings(findings: Sequence[Finding]) -> RenderableType:
-    """Return what a TensorRT would refuse or change."""
+    """Return the findings of ``check`` for a terminal."""
     table = Table(
         CHECKED,
         [findings],
@@ -82,7 +82,7 @@ def render_findings(findings: Sequence[Finding]) -> RenderableType:
 
 
 def render_detections(images: Sequence[Document]) -> RenderableType:
-    """Return the boxes of a single picture, or a line for each of several."""
+    """Return the boxes of a single picture, or one line per picture."""
     if len(images) == 1 and "error" not in images[0]:
         return grid(Table(BOXES, [images[0]["detections"]]))
     return grid(Table(PICTURES, [images]))
@@ -124,7 +124,7 @@ def render_batch(done: Statistics, output: str) -> RenderableType:
 
 
 def render_installation(document: Document) -> RenderableType:
-    """Return what :func:`effdet_deploy.runtimes.installation.examine` found."""
+    """Render the document of :func:`effdet_deploy.runtimes.installation.examine`."""
     machine = {
         "effdet-deploy": f"{document['effdet-deploy']} on Python {document['python']}",
         "machine": f"{document['platform']}, {document['cpus']} CPUs",

@@ -1,4 +1,4 @@
-"""Reports in a terminal."""
+"""Reports for a terminal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def show(parts: Iterable[Part | str]) -> RenderableType:
 
 
 def grid(table: Table[Any], look: box.Box | None = box.SIMPLE_HEAD) -> Grid:
-    """Return a table; without a ``look`` it has no lines."""
+    """Return a table for a terminal; without ``look`` it has no lines."""
     columns = [each for each in table.columns if not each.page_only]
     drawn = Grid(box=look, pad_edge=False, padding=(0, 1 if look else 2))
     drawn.title = Text(table.title) if table.title else None
@@ -63,7 +63,7 @@ def grid(table: Table[Any], look: box.Box | None = box.SIMPLE_HEAD) -> Grid:
 
 
 def pairs(rows: Sequence[tuple[str, str]]) -> Grid:
-    """Return names and what they stand for."""
+    """Return names with their values as two columns."""
     drawn = Grid(box=box.SIMPLE, show_header=False, pad_edge=False)
     drawn.add_column(style="bold", no_wrap=True)
     drawn.add_column(overflow="fold")

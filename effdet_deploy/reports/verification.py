@@ -1,4 +1,4 @@
-"""What a ParityReport says: its findings, and a table of the raw outputs."""
+"""The report of a verification: its findings, and a table of the raw outputs."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     )
 
 _LISTED = 5
-"""Strays of a kind that are written out; the JSON form has them all."""
+"""The most unpaired detections of a kind that are listed; the JSON has all of them."""
 
 
 def decibels(errors: TensorErrors) -> str:
-    """Return a signal-to-noise ratio as text; ``exact`` where there is no error."""
+    """Return a signal-to-noise ratio as text; ``exact`` if there is no error."""
     if errors.snr_db == math.inf:
         return "exact"
     return f"{errors.snr_db:.1f}" if math.isfinite(errors.snr_db) else "-"
 
 
 def cosine(errors: TensorErrors) -> str:
-    """Return a cosine as text; ``-`` where nothing could be compared."""
+    """Return a cosine as text; ``-`` if nothing could be compared."""
     return f"{errors.cosine:.7f}" if math.isfinite(errors.cosine) else "-"
 
 
@@ -49,13 +49,13 @@ OUTPUTS: tuple[Column[OutputParity], ...] = (
 
 
 def render(report: ParityReport, title: str = "verification") -> RenderableType:
-    """Return ``report`` for a terminal; ``title`` names what was done, in the first line."""
+    """Return ``report`` for a terminal; ``title`` in the first line names what was done."""
     outputs = [grid(Table(OUTPUTS, [report.outputs]), None)] if report.outputs else []
     return Group(show(head_findings(report, title)), *outputs, show(detection_findings(report)))
 
 
 def head_findings(report: ParityReport, title: str) -> list[Finding]:
-    """Return the verdict, and what is said of each raw output."""
+    """Return the verdict, and a finding per raw output."""
     sizes = " and ".join(map(str, report.batch_sizes)) or "-"
     where = f"{report.images} images, batch {sizes}"
     said = f"{title} {report.status} ({report.precision}; {where})"
@@ -74,13 +74,15 @@ def _output_finding(output: OutputParity) -> Finding:
     if errors.non_finite_reference or errors.non_finite_candidate:
         said = (
             f"{output.name}: not finite in {errors.non_finite_reference} elements of the "
-            f"reference and {errors.non_finite_candidate} here"
+            f"reference and {errors.non_finite_candidate} of the candidate"
         )
         return Finding(said, "failed")
     text = f"{output.name}: largest error {errors.largest:.2e}"
     worst = output.worst_level
     if worst is not None:
-        costs = "" if output.fp16_snr_db is None else f" ({output.fp16_snr_db:.1f} in FP16 itself)"
+        costs = (
+            "" if output.fp16_snr_db is None else f" ({output.fp16_snr_db:.1f} from FP16 itself)"
+        )
         text = (
             f"{output.name}: {decibels(errors)} dB{costs}; beyond its FP16 weights "
             f"{worst.error:.1e} at level {worst.level}, allowed {worst.allowed:.1e}"
@@ -98,7 +100,7 @@ def _output_finding(output: OutputParity) -> Finding:
 
 
 def detection_findings(report: ParityReport) -> list[Finding]:
-    """Return what is said of the detections, and of the chains of NMS."""
+    """Return the findings on detections, and on the chains of NMS."""
     found = [] if report.detections is None else _detections(report.detections)
     if report.reach is not None:
         found.append(_reach_finding(report.reach))
@@ -115,12 +117,12 @@ def detection_findings(report: ParityReport) -> list[Finding]:
 
 
 def _reach_finding(reach: ReachParity) -> Finding:
-    text = f"candidates: {reach.needed} of {reach.allowed} hold the rows of {reach.known}"
+    text = f"candidates: {reach.needed} of {reach.allowed} are enough for the rows of {reach.known}"
     if reach.last_score is None:
         return Finding(text, "passed")
     text = (
-        f"candidates: {reach.allowed} end at score {reach.last_score:.4f} where rows are still "
-        f"free, and {reach.needed} hold the rows of {reach.known}; "
+        f"candidates: {reach.allowed} end at score {reach.last_score:.4f}, where rows are still "
+        f"free, but {reach.needed} are needed for the rows of {reach.known}; "
         f"export with --candidates {enough_candidates(reach.needed)}"
     )
     return Finding(text, "inconclusive")
@@ -133,7 +135,7 @@ def _detections(parity: DetectionParity) -> list[Finding]:
         return [Finding(f"detections: {parity.reason}", parity.status)]
     summary = (
         f"detections: {parity.share:.2%} matched at IoU {parity.iou:g}"
-        f" ({parity.reference_count} in the reference, {parity.candidate_count} here, "
+        f" ({parity.reference_count} in the reference, {parity.candidate_count} in the candidate, "
         f"{len(parity.missed)} missed, {len(parity.extra)} extra, "
         f"{len(parity.set_aside)} set aside); "
         f"boxes within {parity.box_difference:.2g} px, scores within "
@@ -148,7 +150,7 @@ def _detections(parity: DetectionParity) -> list[Finding]:
         for each in strays[:_LISTED]:
             box = ", ".join(f"{side:.1f}" for side in each.box)
             said = f"{title}: image {each.image}, class {each.label}, score {each.score:.6f}"
-            owner = "only in the reference" if each.side == "reference" else "only here"
+            owner = "only in the reference" if each.side == "reference" else "only in the candidate"
             excuse = f", {owner}: {each.excuse}" if each.excuse else ""
             found.append(Finding(f"{said}, box ({box}){excuse}", "detail"))
         if len(strays) > _LISTED:

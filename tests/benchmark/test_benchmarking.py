@@ -84,7 +84,7 @@ def test_what_a_model_takes_to_get_going_is_told(benchmark):
     for each in benchmark.results:
         assert each.footprint.peak_memory > each.file_size > 0
     text = report.to_markdown(benchmark)
-    assert "of host memory at the most" in text
+    assert "of host memory at most" in text
     assert "on the device" not in text
 
 

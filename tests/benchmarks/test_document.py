@@ -218,7 +218,7 @@ def test_a_table_that_other_programs_disturbed_is_measured_again():
     assert found["load"]["reasons"] == []
     busy = {"load": {"reasons": ["other programs took 30%"]}}
     assert measured_quietly(lambda: busy, under_load=True) == busy
-    with pytest.raises(ResourceError, match="No number measured here can be trusted: other"):
+    with pytest.raises(ResourceError, match="The numbers measured here are not reliable: other"):
         measured_quietly(lambda: busy, under_load=False)
 
 

@@ -118,7 +118,7 @@ def test_layers_of_other_files_than_onnx_are_refused_before_anything_is_loaded(m
 def test_layers_of_an_onnx_file_that_is_not_ours_are_refused(tmp_path, model, capsys):
     same = write_tiny(tmp_path / "same.onnx")
     assert main(["compare", str(same), "--reference", str(model), "--layers"]) == 5
-    assert "No node of 'same.onnx' is named by the module" in capsys.readouterr().err
+    assert "No node of 'same.onnx' is named after the module" in capsys.readouterr().err
 
 
 def test_a_report_that_cannot_be_written_is_refused_first(tmp_path, model, capsys):

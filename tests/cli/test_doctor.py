@@ -46,6 +46,6 @@ def test_it_tells_which_int8_files_are_right_here(monkeypatch, capsys, tmp_path)
     assert main(["doctor", "--json", str(tmp_path / "doctor.json")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "onnxruntime: AVX-512 with VNNI, every INT8 file is right" in shown
-    assert "openvino: AVX2, INT8 files are right with the portable range alone" in shown
+    assert "openvino: AVX2, only INT8 files with the portable range are right" in shown
     said = json.loads((tmp_path / "doctor.json").read_text())["int8"]
     assert said["openvino"] == {"instructions": "AVX2", "full_range_is_right": False}

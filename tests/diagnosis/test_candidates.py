@@ -51,7 +51,7 @@ def test_enough_are_no_cause():
     comparison, causes = compared(1000)
     assert not any("candidates" in each for each in causes)
     needed = comparison.report.reach.needed
-    assert f"candidates: {needed} of 1000 hold the rows of 5000" in said_of(comparison)
+    assert f"candidates: {needed} of 1000 are enough for the rows of 5000" in said_of(comparison)
 
 
 def test_an_export_that_loses_rows_says_how_many_candidates_would_do(tmp_path):

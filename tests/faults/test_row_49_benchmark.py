@@ -47,7 +47,7 @@ def test_a_busy_machine_gets_no_number_and_leaves_no_file(model, capsys, monkeyp
     monkeypatch.setattr(LoadWatch, "_throttle_events", _growing())
     target = tmp_path / "result.json"
     message = refused(capsys, [model, *QUICK, "--json", str(target)], 4)
-    assert "No number measured here can be trusted" in message
+    assert "The numbers measured here are not reliable" in message
     assert not target.exists()
 
 

@@ -48,7 +48,7 @@ FOR_DEEPSTREAM = dataclasses.replace(
         ),
         (
             artifact("d0.engine", dataclasses.replace(ON_A_GPU, traits=("strip-plan",))),
-            "refit d0.engine with its weights before it is run, as TensorRT's Refitter does",
+            "refit d0.engine with its weights (TensorRT's Refitter) before you run it",
         ),
         (
             artifact("d0.onnx", nms="plugin"),

@@ -1,1 +1,1 @@
-"""INT8 as Q/DQ pairs in the graph: which layers, on which ranges, rounded how."""
+"""INT8 as Q/DQ pairs in the graph: choice of layers, ranges of values, rounding of weights."""

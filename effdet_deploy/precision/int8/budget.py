@@ -1,4 +1,4 @@
-"""The mAP that a budget is held against."""
+"""Measuring the mAP that a --max-map-drop budget limits."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 
 class BudgetedAccuracy:
-    """Measures graphs on an evaluation set in ONNX Runtime; computes INT8 as every engine does.
+    """Measures graphs on an evaluation set in ONNX Runtime, with exact INT8 arithmetic.
 
     Args:
-        quantizer: whose variants are measured; it decides where the journal stands.
-        dataset: the pictures with their true boxes.
-        spec: of the artifact.
+        quantizer: the quantizer of the measured graphs; it determines the journal's file.
+        dataset: the pictures with their annotations.
+        spec: the spec of the artifact.
 
     Raises:
-        DataError: the artifact's classes and the set's categories cannot be joined.
+        DataError: the artifact's classes and the set's categories cannot be matched.
     """
 
     def __init__(self, quantizer: Quantizer, dataset: CocoSet, spec: DetectorSpec) -> None:
@@ -44,14 +44,14 @@ class BudgetedAccuracy:
         digest = hashlib.sha256(quantizer.key.encode())
         digest.update(json.dumps(dataset.document, sort_keys=True).encode())
         digest.update(repr(self._classes.category_of).encode())
-        # Labels name the categories; thresholds decide which boxes are counted.
+        # Labels name the categories, and thresholds decide which boxes count.
         digest.update(spec.to_json().encode())
         for path in dataset.paths.values():
             digest.update(sha256_file(path).encode())
         self.journal = Journal(quantizer.cache.with_name("budget") / f"{digest.hexdigest()}.json")
 
     def measure(self, model: ModelProto) -> float:
-        """Return the mAP of ``model`` as a fraction, over the categories that it has."""
+        """Return the mAP of ``model`` as a fraction, over the categories that the model has."""
         onnx.helper.set_model_props(model, {METADATA_KEY: self._spec.to_json()})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"

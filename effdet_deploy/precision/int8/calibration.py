@@ -1,8 +1,8 @@
-"""Calibration: which values tensors take on real pictures, and the range of them INT8 covers.
+"""Calibration: which values tensors take on real pictures, and which range INT8 should cover.
 
-Values are counted in streaming histograms; a range is where rounding and clipping err least
-together. Min-max, percentile and entropy (Migacz 2017) were measured beside it: docs/precision.md
-has them.
+Values are counted in streaming histograms; the best range has the least error from rounding and
+clipping together. Min-max, percentile and entropy (Migacz 2017) were measured too; see
+docs/precision.md.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
     from effdet_deploy.progress import Progress
 
 MIN_IMAGES = 8
-"""Fewer pictures say too little about ranges."""
+"""Fewer pictures do not show the ranges reliably."""
 MAX_IMAGES = 64
-"""Of more pictures, so many are taken, evenly spread over the sorted names."""
+"""Of more pictures, this many are used, evenly spread over the sorted names."""
 BINS = 2048
 LEVELS = 255
 _SHARES = np.linspace(1.0, 0.2, 41)
-"""Of the full range, what is tried."""
+"""The shares of the full range that are tried."""
 _ELEMENTS_HELD = 1 << 26
-"""How many float32 values of a run are held at once: a quarter of a gigabyte."""
+"""The most float32 values of a run that are held at once: a quarter of a gigabyte."""
 
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """How often a tensor took which value: int64 ``counts`` in equal bins from low to high."""
+    """How often a tensor took which values: int64 ``counts`` in equal bins from low to high."""
 
     low: float
     high: float
@@ -64,22 +64,23 @@ class Histogram:
 
 
 def calibration_images(source: Path, spec: InputSpec) -> list[NDArray[np.uint8]]:
-    """Read and letterbox the pictures to calibrate on; raises as :func:`calibration_pictures`."""
+    """Read and letterbox the calibration pictures; raises as :func:`calibration_pictures`."""
     return calibration_pictures(source).letterboxed(spec)
 
 
 def calibration_pictures(source: Path) -> Pictures:
-    """Return the pictures to calibrate on, from a folder or from COCO annotations.
+    """Find the calibration pictures in a folder or in COCO annotations.
 
     Raises:
-        DataError: fewer than :data:`MIN_IMAGES` pictures, or unusable annotations.
-        ImageError: the folder does not exist or holds no picture.
+        DataError: there are fewer than :data:`MIN_IMAGES` pictures, or the annotations are
+            unusable.
+        ImageError: the folder does not exist or holds no pictures.
     """
     found = find_pictures(source)
     if len(found) < MIN_IMAGES:
         raise DataError(
-            f"Calibration needs at least {MIN_IMAGES} pictures; '{source}' holds {len(found)}.",
-            "Add pictures like those the detector will see.",
+            f"Calibration needs at least {MIN_IMAGES} pictures, but '{source}' holds {len(found)}.",
+            "Add pictures like those that the detector will see.",
         )
     return found.spread(MAX_IMAGES)
 
@@ -90,9 +91,9 @@ def collect(
     batches: Sequence[NDArray[Any]],
     progress: Progress = silent,
 ) -> dict[str, Histogram]:
-    """Return the histogram of each of ``values`` over the graph inputs ``batches``.
+    """Return the histograms of ``values`` over the graph inputs ``batches``.
 
-    A first pass finds the ranges, a second one counts; no activation outlives its run.
+    The first pass finds the ranges, the second one counts; activations are not kept.
     """
     progress(f"calibrating on {len(batches)} pictures: ranges")
     ranges = scan_ranges(model, values, batches)
@@ -116,10 +117,10 @@ def collect(
 def activations(
     model: ModelProto, values: Sequence[str], batches: Sequence[NDArray[Any]]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Run ``model`` and yield values, as many at a time as memory allows, batch by batch."""
+    """Run ``model`` and yield ``values`` batch by batch, as many at a time as memory allows."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     elements = {
-        # Sides that are unknown count as one.
+        # Unknown dimensions count as one.
         value.name: math.prod(max(1, side.dim_value) for side in value.type.tensor_type.shape.dim)
         for value in (*inferred.value_info, *inferred.output)
     }
@@ -144,13 +145,14 @@ def cached(
     batches: Sequence[NDArray[Any]],
     progress: Progress = silent,
 ) -> dict[str, Histogram]:
-    """As :func:`collect`, kept in ``directory`` under the hash of graph, pictures and settings.
+    """Do the same as :func:`collect` and keep the result in ``directory``.
 
-    What was counted with other weights or pictures has another key; a file that is damaged is
-    made again.
+    Its key is the hash of graph, pictures and settings.
+
+    Counts from other weights or pictures have another key, and a damaged file is made again.
     """
     path = directory / f"{calibration_key(model, values, batches)}.npz"
-    # A file that is not there, or of no use, costs the time that it would have saved.
+    # If the file is missing or useless, the histograms are counted again.
     with contextlib.suppress(
         OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error
     ):
@@ -162,7 +164,7 @@ def cached(
                 for value, (low, high), row in zip(values, limits, counts, strict=True)
             }
     found = collect(model, values, batches, progress)
-    # Without a place to keep it, it was still found.
+    # The histograms are still valid if they cannot be stored.
     with contextlib.suppress(OSError, EffdetDeployError):
         directory.mkdir(parents=True, exist_ok=True)
         with staging(path) as folder:
@@ -179,7 +181,7 @@ def cached(
 def calibration_key(
     model: ModelProto, values: Iterable[str], batches: Iterable[NDArray[Any]]
 ) -> str:
-    """Return the SHA-256 over everything that histograms depend on."""
+    """Return a SHA-256 of everything that histograms depend on."""
     digest = hashlib.sha256(f"{BINS} {' '.join(values)}".encode())
     digest.update(model.graph.SerializeToString(deterministic=True))
     for batch in batches:
@@ -189,10 +191,10 @@ def calibration_key(
 
 
 def choose_range(histogram: Histogram, *, symmetric: bool) -> Range:
-    """Return the range that INT8 should cover, by least mean squared error; it holds zero.
+    """Return the range that INT8 should cover: the one with least mean squared error.
 
     Args:
-        histogram: of the tensor.
+        histogram: the histogram of the tensor; the range always includes zero.
         symmetric: whether the range must be as wide below zero as above.
     """
     bottom, top = min(histogram.low, 0.0), max(histogram.high, 0.0)
@@ -203,7 +205,7 @@ def choose_range(histogram: Histogram, *, symmetric: bool) -> Range:
     def error(low: float, high: float) -> float:
         scale = (high - low) / LEVELS or 1.0
         inside = np.clip(values, low, high)
-        # A value inside a step is anywhere in it: the variance of a uniform distribution.
+        # A value is anywhere inside its step: this is the variance of a uniform distribution.
         rounding = np.where(values == inside, scale**2 / 12, 0.0)
         return float((histogram.counts * ((values - inside) ** 2 + rounding)).sum())
 
@@ -211,7 +213,7 @@ def choose_range(histogram: Histogram, *, symmetric: bool) -> Range:
         largest = max(-bottom, top)
         best = float(min(_SHARES, key=lambda share: error(-share * largest, share * largest)))
         return Range(-best * largest, best * largest)
-    # The two ends are nearly independent: each is searched with the other where it stands.
+    # The two ends are nearly independent, so they are searched one after the other.
     upper = min(_SHARES, key=lambda share: error(bottom, share * top)) * top
     lower = min(_SHARES, key=lambda share: error(share * bottom, upper)) * bottom
     return Range(float(lower), float(upper))

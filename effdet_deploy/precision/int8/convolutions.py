@@ -1,6 +1,6 @@
-"""The convolutions of a network: where they stand, what they cost, and how they are grouped.
+"""The convolutions of a network: what they read and make, what they cost, how they are grouped.
 
-Our graphs write a predict layer as one Gemm over all levels: a pointwise convolution with channels
+In our graphs, a predict layer is one Gemm over all levels: a pointwise convolution with channels
 last.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 Kind = Literal["stem", "depthwise", "squeeze-excite", "predict", "dense", "product"]
-"""``product`` is a matrix product."""
+"""The role of a convolution in the network; ``product`` is a matrix product."""
 
 _STAGE = re.compile(
     r"backbone\.(?:blocks\.\d+|[a-z]+\d*\.\d+|[a-z_0-9]+)|fpn\.(?:cell\.\d+|resample)|class_net|box_net"
@@ -32,18 +32,18 @@ _STAGE = re.compile(
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution of the graph.
+    """A convolution of the graph, or a matrix product that replaces one.
 
     Attributes:
-        name: of its node.
-        source: the value it convolves, ``[N,C,H,W]``; of a product the table ``[rows, C]``.
-        weight: its constant ``[out, in/groups, kh, kw]``, which others may share; of a product
-            ``[in, out]``.
-        bias: its constant ``[out]``, or an empty string.
-        output: the value it makes.
-        kind: its part in the network.
-        stage: the part of the network it belongs to, such as ``backbone.blocks.3``.
-        macs: multiply-accumulates for one image.
+        name: the name of the node.
+        source: the value that it reads, ``[N,C,H,W]``; for a product the table ``[rows, C]``.
+        weight: the name of its constant ``[out, in/groups, kh, kw]``, which others may share; for a
+            product ``[in, out]``.
+        bias: the name of its constant ``[out]``, or an empty string.
+        output: the value that it makes.
+        kind: its role in the network.
+        stage: the part of the network that it belongs to, such as ``backbone.blocks.3``.
+        macs: multiply-accumulates per image.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Convolution:
 
     @property
     def group(self) -> str:
-        """What is ranked as one when precision is chosen: stage and kind."""
+        """Stage and kind; precision is chosen for a whole group."""
         return f"{self.stage}/{self.kind}"
 
 
 def as_kernel(each: Convolution, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a weight as ``[out, in/groups, kh, kw]``, that of a product as a pointwise one's."""
+    """Return a weight as ``[out, in/groups, kh, kw]``; a product's as that of a 1x1 convolution."""
     return weight.T[:, :, np.newaxis, np.newaxis] if each.kind == "product" else weight
 
 
@@ -74,8 +74,8 @@ def find_convolutions(model: ModelProto) -> list[Convolution]:
         value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
         for value in inferred.value_info
     }
-    # The rows of a product are those of all images; before they were joined, a table had an
-    # image's.
+    # The rows of a product are those of all images; tables hold the number of rows per image
+    # before they were joined.
     tables = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"
     }
@@ -115,7 +115,7 @@ def _kind(node: NodeProto) -> Kind:
 
 
 def int8_share(convolutions: Iterable[Convolution], chosen: Iterable[str]) -> float:
-    """Return the share of multiply-accumulates that the ``chosen`` convolutions do."""
+    """Return the share of all multiply-accumulates in the ``chosen`` convolutions."""
     names = set(chosen)
     every = list(convolutions)
     total = sum(each.macs for each in every)

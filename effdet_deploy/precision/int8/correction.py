@@ -1,8 +1,8 @@
-"""Bias correction: the mean shift that rounded weights cause is taken back by the bias.
+"""Bias correction: biases cancel the mean shift that rounded weights cause.
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
-section 4.2, with means measured on calibration pictures. Each convolution takes back its own shift
-only: correcting measured outputs layer by layer would correct the same shift many times over.
+section 4.2, with means measured on calibration pictures. Every convolution cancels its own shift
+only: correcting measured outputs layer by layer would cancel the same shift several times.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def correct_biases(
     weights: Mapping[str, QuantizedWeight],
     means: Mapping[str, Floats],
 ) -> None:
-    """Correct the biases of quantized convolutions in place; one without bias is left as it is.
+    """Correct the biases of quantized convolutions in place; those without bias do not change.
 
     Args:
         model: the quantized graph, before biases become float16.
-        convolutions: those that are quantized.
+        convolutions: the quantized convolutions.
         exact: their FP32 weights by name.
         weights: their quantized weights by name.
-        means: the mean ``[C]`` of each channel of every source value.
+        means: the channel means ``[C]`` of every source value.
     """
     tensors = initializers(model.graph)
     shifts: dict[str, list[Floats]] = {}
@@ -54,15 +54,15 @@ def correct_biases(
             lost = exact[each.weight] - weights[each.weight].restored
             shifts.setdefault(each.bias, []).append(mean_output(lost, means[each.source]))
     for name, several in shifts.items():
-        # Levels that share a bias share the correction.
+        # Levels with a common bias get a common correction.
         bias = numpy_helper.to_array(tensors[name]) + np.mean(several, axis=0)
         tensors[name].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), name))
 
 
 def mean_output(weight: Floats, means: Floats) -> Floats:
-    """Return the mean ``[out]`` of a convolution ``[out, in/groups, kh, kw]`` of such channels.
+    """Return the mean output ``[out]`` of a convolution whose inputs have these channel means.
 
-    Borders, where the kernel reaches into the padding, are taken as the rest.
+    Borders, where the kernel reaches into the padding, are treated like all other places.
     """
     kernels = weight.sum(axis=(2, 3), dtype=np.float64)
     groups = len(means) // kernels.shape[1]
@@ -74,11 +74,11 @@ def mean_output(weight: Floats, means: Floats) -> Floats:
 def channel_means(
     model: ModelProto, values: Mapping[str, bool], batches: Sequence[NDArray[Any]]
 ) -> dict[str, Floats]:
-    """Return the mean ``[C]`` of each value over all positions and graph inputs.
+    """Return the mean ``[C]`` of all values over all positions and graph inputs.
 
     Args:
         model: the FP32 graph.
-        values: whether each is a table ``[rows, C]``; otherwise it is a map ``[N,C,H,W]``.
+        values: True for a table ``[rows, C]``, False for a map ``[N,C,H,W]``.
         batches: graph inputs.
     """
     edited = deepcopy(model)

@@ -1,7 +1,7 @@
-"""INT8 written into the graph as Q/DQ pairs, in the form that each engine turns into INT8 kernels.
+"""INT8 written as Q/DQ pairs, in the form that the target engine turns into INT8 kernels.
 
-Quantizers stand on the inputs of convolutions, one pair a value; weights are stored as int8 with a
-scale per output channel. Biases stay as they are: an int32 bias would tie them to one scale.
+The inputs of convolutions have quantizers, one pair per value; weights are stored as int8 with a
+scale per output channel. Biases stay float: an int32 bias would need a fixed scale.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
     from effdet_deploy.precision.int8.rounding import QuantizedWeight
 
 OPSET = 19
-"""The first in which quantizers take float16 scales."""
+"""The first opset in which quantizers accept float16 scales."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What an engine needs to see before it computes in INT8.
+    """The form of a graph from which an engine makes INT8 kernels.
 
     Attributes:
-        symmetric: activations are int8 around zero; otherwise uint8 with a zero point, which spends
-            no level on values that an activation function never gives.
-        outputs: a convolution is INT8 only if its output is quantized too.
-        half: what is not INT8 becomes FP16, so scales must survive in it.
-        depthwise: the backbone's depthwise convolutions are INT8 by default, too: they are little
-            work, but tensors between them and their INT8 neighbours stay four times smaller.
-        products: matrix products can be INT8, and that of the class scores is by default: for 90
+        symmetric: activations are int8 around zero; otherwise they are uint8 with a zero point, so
+            that no level is spent on values that an activation function never gives.
+        outputs: a convolution becomes INT8 only if its output is quantized too.
+        half: everything that is not INT8 becomes FP16, so scales must be valid in FP16.
+        depthwise: depthwise convolutions of the backbone are INT8 by default too: they are little
+            work, but tensors between them and their INT8 neighbors stay four times smaller.
+        products: matrix products can be INT8, and the one of the class scores is by default: for 90
             classes it is the largest single layer.
-        paired: engines for x86 may add its products in pairs, in 16 bits that saturate.
+        paired: engines for x86 may add products in pairs, in 16 bits that saturate.
     """
 
     symmetric: bool
@@ -61,7 +61,7 @@ class Layout:
     paired: bool = True
 
     def takes(self, each: Convolution) -> bool:
-        """Tell whether the default policy makes a convolution INT8; docs/precision.md says why."""
+        """Return whether a convolution is INT8 by default; docs/precision.md gives the reasons."""
         if each.kind == "depthwise":
             return self.depthwise and each.stage.startswith("backbone")
         if each.kind == "product":
@@ -69,7 +69,7 @@ class Layout:
         return each.kind == "dense"
 
     def can_take(self, each: Convolution) -> bool:
-        """Tell whether a convolution can be INT8 at all."""
+        """Return whether a convolution can be INT8 at all."""
         return each.kind != "product" or self.products
 
 
@@ -97,14 +97,14 @@ def insert_quantizers(
     weights: Mapping[str, QuantizedWeight],
     layout: Layout,
 ) -> None:
-    """Make ``convolutions`` INT8, in place.
+    """Convert ``convolutions`` to INT8, in place.
 
     Args:
         model: the FP32 graph.
-        convolutions: those to quantize.
-        ranges: of every value of :func:`quantized_values`.
-        weights: by the name of the constant.
-        layout: of the engine.
+        convolutions: the convolutions to quantize.
+        ranges: the ranges of all values of :func:`quantized_values`.
+        weights: the quantized weights by the name of their constant.
+        layout: the layout for the engine.
 
     Raises:
         ModelFileError: the graph's opset is too old.
@@ -146,7 +146,7 @@ def insert_quantizers(
 
 
 def rounding_step(seen: Range, layout: Layout) -> float:
-    """Return one level of the quantizer of a value that ranges over ``seen``."""
+    """Return the size of one level of a quantizer for values in the range ``seen``."""
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
     covered = max(-low, high) / LARGEST if layout.symmetric else (high - low) / LEVELS
     scale = max(covered, SMALLEST_SCALE)

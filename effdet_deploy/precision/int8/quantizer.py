@@ -1,4 +1,4 @@
-"""From an FP32 graph to an INT8 one: which convolutions, on which ranges, rounded how."""
+"""From an FP32 graph to an INT8 graph: choice of convolutions, ranges and rounding."""
 
 from __future__ import annotations
 
@@ -51,21 +51,22 @@ if TYPE_CHECKING:
 
 _MOMENT_IMAGES = 16
 _LEAST_INPUT_SNR_DB = 20.0
-"""What rounding its input must leave of a matrix product that becomes INT8 by default.
+"""The signal-to-noise ratio in dB that a matrix product must keep when its input is rounded, or it
+does not become INT8 by default.
 
-A trained D0 is well above it; one whose channels were scaled up to a thousand times apart, which
-the detector itself never notices, is far below: tests/precision/test_hostile_d0.py has both.
+A trained D0 is well above this limit. A D0 whose channels were scaled up to a thousand times apart,
+which does not change its detections, is far below: tests/precision/test_hostile_d0.py has both.
 """
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How INT8 is made.
+    """How INT8 weights and biases are made.
 
     Attributes:
-        compensate: round weights so that later ones make up for the error of earlier ones.
-        correct_bias: shift biases so that channel means stay.
-        int8_range: how far weights reach where the target's products are added in pairs.
+        compensate: round weights so that later weights cancel the errors of earlier ones.
+        correct_bias: shift biases so that channel means do not change.
+        int8_range: the range of weights whose products the target adds in pairs.
     """
 
     compensate: bool = True
@@ -74,15 +75,15 @@ class Recipe:
 
 
 class Quantizer:
-    """An FP32 graph with what calibration found, from which any INT8 variant is made.
+    """An FP32 graph and its calibration, from which any INT8 variant can be made.
 
     Args:
-        model: the FP32 graph; not changed.
+        model: the FP32 graph, which is not changed.
         batches: graph inputs of the calibration pictures.
         target: the engine that the graph is laid out for.
         recipe: how INT8 is made.
-        cache: the folder that histograms are kept in.
-        progress: told what is being done.
+        cache: the folder in which histograms are stored.
+        progress: called when a stage begins.
     """
 
     def __init__(
@@ -103,22 +104,22 @@ class Quantizer:
         self.cache = cache
         self._choosable = [each for each in self.convolutions if self.layout.can_take(each)]
         values = quantized_values(self._choosable, self.layout)
-        # Whatever depends on the quantizer depends on the graph, the pictures and these settings.
+        # Results that depend on the quantizer depend on the graph, the pictures and the settings.
         self.key = f"{calibration_key(model, values, batches)} {target} {recipe}"
         self.histograms: dict[str, Histogram] = cached(cache, model, values, batches, progress)
         self._weights: dict[str, QuantizedWeight] = {}
 
     def default(self) -> tuple[str, ...]:
-        """Return the names of the convolutions that the default policy makes INT8."""
+        """Return the names of the convolutions that are INT8 by default."""
         taken = [each.name for each in self.convolutions if self.layout.takes(each)]
         return tuple(name for name in taken if name not in self.drowned)
 
     @functools.cached_property
     def drowned(self) -> dict[str, float]:
-        """Matrix products that the rounding of their input would drown, and the dB it would leave.
+        """Matrix products that rounding of their input would ruin, and the dB they would keep.
 
-        The layer before a product is linear, with no normalisation or activation between them:
-        nothing keeps its input channels within a range of one another.
+        The layer before a product is linear, without normalization or activation between them, so
+        its input channels may have very different ranges.
         """
         products = [
             each for each in self.convolutions if each.kind == "product" and self.layout.takes(each)
@@ -136,7 +137,7 @@ class Quantizer:
         return {name: snr for name, snr in left.items() if snr < _LEAST_INPUT_SNR_DB}
 
     def range_of(self, value: str) -> Range:
-        """Return what the quantizer of a value covers."""
+        """Return the range that the quantizer of a value covers."""
         return choose_range(self.histograms[value], symmetric=self.layout.symmetric)
 
     def quantized(self, names: Collection[str]) -> ModelProto:
@@ -189,7 +190,7 @@ class Quantizer:
             )
 
     def _largest(self, weight: NDArray[np.float32]) -> int:
-        # Kernels pair input channels: what has one, as a depthwise convolution, keeps eight bits.
+        # Kernels pair input channels; weights with a single one keep eight bits.
         is_paired = self.layout.paired and weight.shape[1] > 1
         is_portable = self._recipe.int8_range == "portable"
         return LARGEST_PORTABLE if is_paired and is_portable else LARGEST

@@ -1,4 +1,4 @@
-"""Weights to INT8: per-channel scales by least error, and rounding that makes up for itself."""
+"""Weights to INT8: per-channel scales with least error, and rounding that cancels its errors."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LARGEST = 127
 LARGEST_PORTABLE = 64
 """Two products of a uint8 with such a weight stay within 16 bits: 2 x 255 x 64 = 32,640 < 2**15.
 
-x86 processors without VNNI add products in pairs and saturate there. A bound on each weight needs
-no word on which two meet; keeping eight bits where the pairs of today's kernels allow them gave
-0.1 to 0.3 dB of signal in the heads (docs/precision.md).
+x86 processors without VNNI add products in pairs and saturate there. A bound on every weight holds
+for any pairing; keeping eight bits where the pairs of today's kernels allow it gave only 0.1 to
+0.3 dB more signal in the heads (docs/precision.md).
 """
 SMALLEST_SCALE = 2.0**-20
-"""Scales below it would not survive in float16."""
+"""Smaller scales would not be valid in float16."""
 _SHARES = np.linspace(1.0, 0.7, 16)
 _DAMPING = 0.01
 _SAMPLES = 512
-"""Positions taken of each picture for the second moments."""
+"""Positions of a picture that are sampled for the second moments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class QuantizedWeight:
 
     @property
     def restored(self) -> Floats:
-        """What the engine computes with."""
+        """The weights as the engine computes with them."""
         restored: Floats = self.values * self.scale.reshape(-1, 1, 1, 1)
         return restored
 
@@ -57,10 +57,10 @@ def quantize_weight(
 
     Args:
         weight: float32.
-        moments: second moments ``[in,in]`` of the input of a pointwise convolution; with them the
-            rounding error of each weight is made up for by the weights still to be rounded.
-        half_scale: round scales to float16 first, as an FP16 graph will.
-        largest: the largest absolute value that a weight may take.
+        moments: second moments ``[in,in]`` of the input of a pointwise convolution; with them,
+            weights that are rounded later cancel the errors of earlier ones.
+        half_scale: round scales to float16 first, as an FP16 graph does.
+        largest: the largest allowed absolute value of a weight.
     """
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     full = np.maximum(np.abs(rows).max(axis=1) / largest, SMALLEST_SCALE)
@@ -93,7 +93,7 @@ def _compensated(
     moments: NDArray[np.float64],
     largest: int,
 ) -> NDArray[np.float64]:
-    """Round column by column, spreading each error over the columns that follow.
+    """Round column by column, and spread every error over the columns that follow.
 
     Source: GPTQ (Frantar et al. 2022, section 3), from Optimal Brain Surgeon.
     """
@@ -122,14 +122,14 @@ def _error(
 
 
 def input_snr_db(weight: Floats, moments: NDArray[np.float64], step: float) -> float:
-    """Return the signal-to-noise ratio, in dB, that rounding its input leaves a pointwise layer.
+    """Return a pointwise layer's signal-to-noise ratio, in dB, after its input is rounded.
 
-    Rounding errors are taken as uniform and independent, of variance step² / 12.
+    Rounding errors are taken as uniform and independent, with variance step² / 12.
 
     Args:
         weight: ``[out, in, 1, 1]``.
         moments: second moments ``[in,in]`` of the input.
-        step: one level of the input's quantizer.
+        step: the size of one level of the input's quantizer.
     """
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     signal = float(((rows @ moments) * rows).sum())
@@ -140,10 +140,10 @@ def input_snr_db(weight: Floats, moments: NDArray[np.float64], step: float) -> f
 
 
 def second_moments(runs: Iterable[dict[str, Floats]]) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of x·xᵀ ``[C,C]`` over sampled positions of every map ``[N,C,H,W]``.
+    """Return the mean of x·xᵀ ``[C,C]`` over sampled positions, for maps ``[N,C,H,W]``.
 
-    A table ``[rows, C]`` is taken likewise. The positions depend on the map's name and nothing
-    else: the same layer is rounded in the same way, whichever others are rounded with it.
+    Tables ``[rows, C]`` are sampled likewise. The positions depend only on the map's name: a layer
+    is rounded in the same way, whichever other layers are rounded with it.
     """
     sums: dict[str, NDArray[np.float64]] = {}
     counts: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""What an INT8 graph would lose on an x86 processor without VNNI, computed on any processor.
+"""The loss of an INT8 graph on an x86 processor without VNNI, computed on any processor.
 
-There the products of two neighbouring input channels are added in 16 bits that saturate
-(``pmaddubsw``), and those sums are added up in 32 bits. MLAS, in ONNX Runtime, and oneDNN, in
-OpenVINO, both do so: each was seen to pair channels 2i and 2i+1 at every place of a kernel, to move
-int8 inputs up by 128 first, and to compute depthwise convolutions exactly.
+Such a processor adds the products of two neighboring input channels in 16 bits that saturate
+(``pmaddubsw``), and then adds those sums in 32 bits. MLAS (in ONNX Runtime) and oneDNN (in
+OpenVINO) both do so. Measurements show that they pair channels 2i and 2i+1 at every place of a
+kernel, move int8 inputs up by 128 first, and compute depthwise convolutions exactly.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 _LOWEST, _HIGHEST = -(2**15), 2**15 - 1
 _SIGNED_OFFSET = 128
 _SAMPLES = 256
-"""Places of each picture at which a layer is looked at."""
+"""Places of a picture at which a layer is examined."""
 
 
 @dataclass(frozen=True)
 class LayerLoss:
-    """What a layer would lose: the share of its sums that would change, and the dB left of it."""
+    """A layer's loss: the share of its sums that change, and the signal-to-noise ratio in dB."""
 
     name: str
     changed: float
@@ -41,11 +41,11 @@ class LayerLoss:
 
 
 def pairwise_sums(inputs: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Add products up as a processor without VNNI does.
+    """Add products as a processor without VNNI does.
 
     Args:
         inputs: ``[places, channels, taps]``.
-        weights: ``[out, channels, taps]``; a last odd channel is a pair with nothing.
+        weights: ``[out, channels, taps]``; a last odd channel has no partner.
 
     Returns:
         The sums ``[places, out]``.
@@ -88,13 +88,13 @@ def losses_without_vnni(model: ModelProto, batches: Sequence[NDArray[Any]]) -> l
                 weights = weights.T if node.op_type == "Gemm" else weights
                 weights = weights.reshape(*weights.shape[:2], -1)
                 if weights.shape[1] != maps.shape[1]:
-                    # Of depthwise and other grouped convolutions, no two products are paired.
+                    # Depthwise and other grouped convolutions do not pair products.
                     continue
                 places = _places(node, maps, weights.shape[2])
                 levels = np.rint(places / np.float32(scale)).astype(np.int64) + offset
                 exact = np.tensordot(levels, weights.astype(np.float64), ([1, 2], [1, 2]))
                 found = pairwise_sums(levels.astype(np.uint8), weights)
-                # The offset is taken back from both.
+                # The offset is subtracted from both sums.
                 shift = offset * weights.sum(axis=(1, 2), dtype=np.int64)
                 sums.setdefault(node.name, []).append((exact - shift, found - shift))
     losses = []
@@ -109,10 +109,11 @@ def losses_without_vnni(model: ModelProto, batches: Sequence[NDArray[Any]]) -> l
 
 
 def _places(node: NodeProto, maps: NDArray[np.float32], taps: int) -> NDArray[np.float32]:
-    """Return what a layer reads at some places of a map ``[N,C,H,W]``, or in rows ``[rows, C]``.
+    """Return the values that a layer reads at some places of a map, or in rows of a table.
 
-    Places are taken anywhere, whatever the strides: what is met there is much the same. Around the
-    map stand zeros, as convolutions take them; it may be smaller than the kernel.
+    Places are sampled anywhere, whatever the strides, since values are much the same. The map
+    ``[N,C,H,W]`` is padded with zeros, as for convolutions, and may be smaller than the kernel;
+    a table is ``[rows, C]``.
     """
     random = np.random.default_rng(zlib.crc32(node.name.encode()))
     if maps.ndim == 2:

@@ -1,4 +1,4 @@
-"""Which layers INT8 hurts most, and the largest share of them that keeps mAP within a budget."""
+"""Which layers lose most in INT8, and the largest INT8 share that keeps mAP within a budget."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ if TYPE_CHECKING:
     from effdet_deploy.progress import Progress
 
 _IMAGES = 8
-"""Ranking compares heads on so many calibration pictures."""
+"""How many calibration pictures are used to compare heads for the ranking."""
 
 
 @dataclass(frozen=True)
 class GroupLoss:
-    """What INT8 in one group of layers does.
+    """The effect of INT8 in one group of layers.
 
     Attributes:
         group: stage and kind, such as ``backbone.blocks.3/dense``.
-        macs_share: its share of the network's multiply-accumulates.
-        noise: noise over signal in the heads, power, both heads added, with this group alone INT8.
+        macs_share: the group's share of the network's multiply-accumulates.
+        noise: power of the noise over power of the signal, added over both heads, if only this
+            group is INT8.
     """
 
     group: str
@@ -44,19 +45,19 @@ class GroupLoss:
 
     @property
     def price(self) -> float:
-        """Noise for each share of the multiply-accumulates: the dearest go first."""
+        """Noise per share of the multiply-accumulates: costly groups are given up first."""
         return self.noise / self.macs_share if self.macs_share else float("inf")
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a budget search found.
+    """The result of a search for a budget.
 
     Attributes:
-        kept: groups that stay in higher precision.
-        losses: every group that was ranked, dearest first.
+        kept: the groups that stay in higher precision.
+        losses: all ranked groups, costliest first.
         drop: points of mAP lost against FP32.
-        share: of the multiply-accumulates that is INT8.
+        share: the share of multiply-accumulates that is INT8.
         evaluations: how often mAP was measured.
     """
 
@@ -68,23 +69,23 @@ class Search:
 
 
 class Journal:
-    """Measurements by name in a JSON file, so that an interrupted search goes on where it was.
+    """Measurements by name in a JSON file, so that an interrupted search can continue.
 
     Args:
-        path: its name must depend on everything that the measurements depend on.
+        path: the file; its name must depend on everything that the measurements depend on.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: dict[str, float] = {}
         if path.is_file():
-            # A damaged journal costs the time that it would have saved.
+            # Measurements of a damaged journal are made again.
             with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
                 known = json.loads(path.read_text(encoding="utf-8"))
                 self._known = {str(name): float(value) for name, value in known.items()}
 
     def recall(self, name: str, measure: Callable[[], float]) -> float:
-        """Return what is known under ``name``; measure and note it if nothing is."""
+        """Return the measurement ``name``; if it is missing, measure it and store it."""
         if name not in self._known:
             self._known[name] = measure()
             with contextlib.suppress(OSError, EffdetDeployError):
@@ -96,7 +97,7 @@ class Journal:
 def rank_groups(
     quantizer: Quantizer, names: Collection[str], journal: Journal, progress: Progress
 ) -> list[GroupLoss]:
-    """Return the groups of the convolutions ``names``, dearest first."""
+    """Return the groups of the convolutions ``names``, costliest first."""
     batches = quantizer.batches[:_IMAGES]
     heads = [head_node(quantizer.model.graph, name).output[0] for name in HEAD_OUTPUTS]
     exact = list(run_graph(quantizer.model, heads, batches))
@@ -130,17 +131,17 @@ def search(
     journal: Journal,
     progress: Progress,
 ) -> Search:
-    """Find the most INT8 whose mAP lies within ``budget`` points of FP32's.
+    """Find the largest share of INT8 whose mAP lies within ``budget`` points of FP32's.
 
-    Groups are given up dearest first, and how many must be is found by bisection.
+    The costliest groups are given up first; bisection finds how many.
 
     Args:
-        quantizer: of the FP32 graph.
+        quantizer: the quantizer of the FP32 graph.
         names: the convolutions that may be INT8.
-        budget: points (hundredths of mAP).
-        evaluate: an INT8 graph, or the FP32 one, to mAP as a fraction.
-        journal: of measurements made before.
-        progress: told what is being done.
+        budget: the allowed loss in points (hundredths of mAP).
+        evaluate: returns the mAP of a graph as a fraction.
+        journal: the measurements made so far.
+        progress: called when a stage begins.
 
     Raises:
         VerificationError: no share of INT8 meets the budget.
@@ -151,7 +152,7 @@ def search(
     drops: dict[int, float] = {}
 
     def drop_without(count: int) -> float:
-        """Return the points lost when the ``count`` dearest groups are kept."""
+        """Return the points lost if the ``count`` costliest groups stay in higher precision."""
         if count not in drops:
             chosen = _without(quantizer, names, losses[:count])
             progress(f"measuring mAP with {len(losses) - count} of {len(losses)} groups in INT8")
@@ -164,7 +165,8 @@ def search(
     if count is None:
         raise VerificationError(
             f"No INT8 graph stays within {budget:g} points of FP32's mAP "
-            f"({100 * exact:.2f}): the mildest group alone loses {drops[len(losses) - 1]:.2f}.",
+            f"({100 * exact:.2f}): the least harmful group alone loses "
+            f"{drops[len(losses) - 1]:.2f}.",
             "Allow a larger --max-map-drop, calibrate on more pictures, or use --fp16.",
         )
     kept = _without(quantizer, names, losses[:count])
@@ -189,7 +191,7 @@ def _without(
 
 
 def _fewest(total: int, fits: Callable[[int], bool]) -> int | None:
-    """Return the smallest count below ``total`` that fits, by bisection; None if none does."""
+    """Return the smallest count below ``total`` that fits, by bisection; None if no count fits."""
     if fits(0):
         return 0
     low, high = 0, total

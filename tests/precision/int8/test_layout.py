@@ -150,7 +150,7 @@ def test_the_share_of_multiply_accumulates_counts_work_and_not_layers():
 def test_an_old_opset_is_refused():
     model = tiny_network()
     model.opset_import[0].version = 18
-    with pytest.raises(ModelFileError, match="opset 19 or newer; the graph has 18"):
+    with pytest.raises(ModelFileError, match="opset 19 or newer, but the graph has opset 18"):
         require_opset(model, 19, "INT8")
 
 
