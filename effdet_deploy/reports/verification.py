@@ -80,9 +80,8 @@ def _output_finding(output: OutputParity) -> Finding:
     text = f"{output.name}: largest error {errors.largest:.2e}"
     worst = output.worst_level
     if worst is not None:
-        costs = (
-            "" if output.fp16_snr_db is None else f" ({output.fp16_snr_db:.1f} from FP16 itself)"
-        )
+        alone = output.fp16_snr_db
+        costs = "" if alone is None else f" (FP16 alone: {alone:.1f} dB)"
         text = (
             f"{output.name}: {decibels(errors)} dB{costs}; beyond its FP16 weights "
             f"{worst.error:.1e} at level {worst.level}, allowed {worst.allowed:.1e}"

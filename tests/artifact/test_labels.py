@@ -84,7 +84,7 @@ def test_an_id_that_is_no_number_is_refused(tmp_path, number):
 
 def test_an_id_that_stands_twice_is_refused(tmp_path):
     document = {"categories": [{"id": 1, "name": "cat"}, {"id": "1", "name": "dog"}]}
-    with pytest.raises(DataError, match="2 categories have 1 ids"):
+    with pytest.raises(DataError, match="2 categories have only 1 different ids"):
         read_labels(written(tmp_path, "a.json", document))
 
 
