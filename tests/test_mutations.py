@@ -92,7 +92,7 @@ def test_of_what_was_not_changed_nothing_is_said(network: nn.Module) -> None:
 
 def change_padding(network: nn.Module) -> str:
     network.backbone.blocks[0][0].conv_dw.padding_mode = "reflect"
-    return "backbone.blocks.0.0.conv_dw, where there is Conv2d("
+    return "backbone.blocks.0.0.conv_dw, which has Conv2d("
 
 
 def change_stride(network: nn.Module) -> str:
@@ -102,7 +102,7 @@ def change_stride(network: nn.Module) -> str:
 
 def change_activation(network: nn.Module) -> str:
     network.class_net.act = nn.LeakyReLU(0.3)
-    return "class_net.act, where there is LeakyReLU"
+    return "class_net.act, which has LeakyReLU"
 
 
 def add_hook(network: nn.Module) -> str:
@@ -199,7 +199,7 @@ def test_a_part_that_was_compiled_is_taken_as_it_was(network: nn.Module) -> None
 @pytest.mark.parametrize(
     ("wrap", "said"),
     [
-        (Scaled, "Its network alone, 'detector', gives what it should: .* what the Scaled does"),
+        (Scaled, "Its network alone, 'detector', is right: .* what the Scaled does"),
         (Training, "cannot be run on pictures of 128x128 .* Pass what is in it: its 'model'"),
         (lambda each: nn.ModuleList([each, copy.deepcopy(each)]), "holds 2 networks: 0, 1"),
     ],

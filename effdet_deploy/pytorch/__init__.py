@@ -1,1 +1,1 @@
-"""All that imports torch: the network, its weights, and the graph around it."""
+"""Everything that imports torch: the network, its weights, and the graph around it."""

@@ -1,4 +1,4 @@
-"""Where a module in memory departs from the network that its configuration describes."""
+"""Finding where a module in memory departs from the network that its configuration describes."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     Seen = dict[str, list[Tensor]]
 
 _SAMPLED = 4096
-"""Values kept of what a layer gives: enough to tell two layers apart, and little memory."""
+"""How many values of a layer's output are kept: enough to tell layers apart, with little memory."""
 _RELATIVE = 1e-3
-"""Of a layer's largest value: above what rounding adds up to, below what a change makes."""
+"""As a share of a layer's largest value: above rounding errors, below the effect of a change."""
 
 
 @dataclass(frozen=True)
 class Hooked:
-    """A module that calls hooks which ours does not have.
+    """A module with hooks that our copy does not have.
 
     Attributes:
-        name: where it is in what was given.
-        kinds: of its hooks.
+        name: the path of the module.
+        kinds: the kinds of its hooks.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Hooked:
 
 
 def hooks_in(source: LoadedModel) -> list[Hooked]:
-    """Return the hooks of the module in memory that are not those of its backbone's own kind."""
+    """Return the modules in memory that have hooks, apart from hooks that timm's backbones need."""
     given = source.given
     if given is None:
         return []
@@ -59,15 +59,15 @@ def hooks_in(source: LoadedModel) -> list[Hooked]:
 
 
 def first_departure(source: LoadedModel, spec: InputSpec, picture: NDArray[np.uint8]) -> str:
-    """Name the first layer that gives something else than our copy of it, and why.
+    """Name the first layer whose output differs from our copy's, and the reason.
 
     Args:
-        source: a module in memory and our copy.
-        spec: of the network's input.
-        picture: RGB uint8 ``[H,W,3]`` of that size.
+        source: a module in memory and our copy of its network.
+        spec: the description of the network's input.
+        picture: RGB uint8 ``[H,W,3]`` in the input's size.
 
     Returns:
-        A sentence, or nothing where no layer is to blame.
+        A sentence, or an empty string if no layer is to blame.
     """
     given = source.given
     if given is None:
@@ -85,27 +85,27 @@ def first_departure(source: LoadedModel, spec: InputSpec, picture: NDArray[np.ui
         return ""
     if given.path and departing(lambda: GivenModule(given.network, "").run(pixels)) is None:
         return (
-            f"Its network alone, '{given.path}', gives what it should: the difference is what the "
+            f"Its network alone, '{given.path}', is right: the difference comes from what "
             f"{type(given.module).__name__} does around it."
         )
     layers = dict(given.network.named_modules())
-    # A hook before a module shows first in what is inside it.
+    # A hook before a module shows first in the modules inside it.
     around = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
     hooked = (each for each in around if "forward pre-hook" in hooks_of(layers[each]))
     name = next(hooked, name)
     reason = _reason(layers[name], source.model.get_submodule(name))
-    return f"The first layer that gives something else is {name}{reason}."
+    return f"The first layer that differs is {name}{reason}."
 
 
 def _sampled(network: nn.Module, run: Callable[[], Any]) -> Seen:
-    """Run a network and keep some values of what each layer gives, by name, in order of calls."""
+    """Run a network and keep some output values of every layer, by name, in the order of calls."""
     seen: Seen = {}
 
     def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             flat = output.detach().float().cpu().flatten()
             step = max(1, len(flat) // _SAMPLED)
-            # Copied: an activation that works in place would change it afterwards.
+            # A copy is kept, because an in-place activation would change the original.
             seen.setdefault(name, []).append(flat[::step].clone())
 
     with contextlib.ExitStack() as stack:
@@ -116,9 +116,9 @@ def _sampled(network: nn.Module, run: Callable[[], Any]) -> Seen:
 
 
 def _differ(theirs: list[Tensor], ours: list[Tensor]) -> bool:
-    """Tell whether any call of a layer gave what no call of its copy gave.
+    """Return whether a call of a layer gave an output that no call of its copy gave.
 
-    The heads, which all levels share, go through levels and repeats in another order than ours.
+    The heads, which all levels share, may run levels and repeats in another order than ours.
     """
     return not all(any(_same(one, other) for other in ours) for one in theirs)
 
@@ -131,7 +131,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _reason(layer: nn.Module, copied: nn.Module) -> str:
-    """Say what a layer has that its copy has not, as a clause; empty where that is not seen."""
+    """Say in a clause what a layer has that its copy lacks; empty if nothing is visible."""
     hooks = [kind for kind in hooks_of(layer) if kind not in hooks_of(copied)]
     if hooks:
         return f", which has a {hooks[0]}"
@@ -140,7 +140,7 @@ def _reason(layer: nn.Module, copied: nn.Module) -> str:
             continue
         there = dict(layer.named_modules()).get(inside)
         if there is not None and _form(there) != _form(mine):
-            return f", where there is {_form(there)} in place of {_form(mine)}"
+            return f", which has {_form(there)} in place of {_form(mine)}"
     return ""
 
 

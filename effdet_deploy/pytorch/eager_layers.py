@@ -1,9 +1,9 @@
-"""The layers of eager PyTorch, under the names that they have in our ONNX files.
+"""The outputs of layers in eager PyTorch, under the names that the layers have in our ONNX files.
 
-The exported graph is folded: a BatchNorm lives in the convolution before it, and the heads have a
-convolution for each level. What is compared is what both sides compute: the output of a BatchNorm
-stands for its convolution, and the calls of a head, which is shared by all levels, for the levels.
-Where a convolution has taken the fusion weight of its map, the output is multiplied by it.
+The exported graph is folded: a BatchNorm is part of the convolution before it, and the heads have
+one convolution per level. Values that both sides compute are compared: the output of a BatchNorm
+for its convolution, and the calls of a head, which all levels share, for the levels. If a
+convolution contains the fusion weight of its map, the output is multiplied by that weight.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HEADS = ("class_net", "box_net")
 
 
 class NamedLayer(Protocol):
-    """What the exported graph says of a layer: see ``GraphLayer``, which reads it."""
+    """A layer of the exported graph; ``GraphLayer``, which reads graphs, has this form."""
 
     @property
     def name(self) -> str:
@@ -57,34 +57,34 @@ class NamedLayer(Protocol):
 
     @property
     def value(self) -> str:
-        """The tensor that it gives."""
+        """The tensor that it makes."""
         ...
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The tensors that it takes."""
+        """The tensors that it reads."""
         ...
 
 
 class EagerLayers:
-    """The layers of a network in eager PyTorch, named as ``layers`` of its exported graph are.
+    """The layers of a network in eager PyTorch, named as in its exported graph.
 
     Args:
         network: our model; it is copied and not changed.
-        spec: of the input of the exported graph.
-        layers: of the exported graph.
+        spec: the input of the exported graph.
+        layers: the layers of the exported graph.
     """
 
     def __init__(
         self, network: EfficientDet, spec: InputSpec, layers: Sequence[NamedLayer]
     ) -> None:
         self._network = copy.deepcopy(network).cpu().float().eval()
-        # Pictures come as they are; what the graph's caller does to them makes no layer differ.
+        # Pictures are passed as they are; the graph's input kind changes no layer.
         self._input = dataclasses.replace(spec, kind="uint8", channel_order="rgb")
         self._spots = _spots_of(self._network, layers)
         self._weights = _absorbed(self._network)
         self._modules = {layer.name: layer.module for layer in layers}
-        # Each node that holds all levels of a head: which head, and the length of its rows.
+        # Every node that holds all levels of a head: the head's number, and the length of its rows.
         self._joined: dict[str, tuple[int, int]] = {}
         outputs = (network.config.num_classes, 4)
         for index, (net, head) in enumerate(zip(_HEADS, HEAD_OUTPUTS, strict=True)):
@@ -100,7 +100,7 @@ class EagerLayers:
     def read(
         self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield what the named layers give for each picture, by name."""
+        """Yield the outputs of the named layers by name, for every picture."""
         spots = {name: self._spots[name] for name in names if name in self._spots}
         for picture in pictures:
             pixels = torch.from_numpy(normalize(picture[None], self._input)).float()
@@ -118,13 +118,13 @@ class EagerLayers:
 
 @contextlib.contextmanager
 def _watched(network: nn.Module, wanted: set[Spot]) -> Iterator[dict[Spot, NDArray[Any]]]:
-    """Collect a copy of what is to be seen at the wanted spots while the network runs."""
+    """Collect copies of the values at the wanted spots while the network runs."""
     seen: dict[Spot, NDArray[Any]] = {}
     calls: Counter[str] = Counter()
 
     def keep(spot: Spot, tensor: Tensor) -> None:
         if spot in wanted:
-            # Copied: an activation that works in place would change it afterwards.
+            # A copy is kept, because an in-place activation would change the original.
             seen[spot] = tensor.detach().clone().numpy()
 
     def before(name: str, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -145,7 +145,7 @@ def _watched(network: nn.Module, wanted: set[Spot]) -> Iterator[dict[Spot, NDArr
 
 
 def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, Spot]:
-    """Return where each layer of the graph is seen in eager PyTorch, as far as it is."""
+    """Return where the graph's layers can be seen in eager PyTorch, for those that can."""
     nodes: dict[str, list[NamedLayer]] = defaultdict(list)
     for layer in layers:
         nodes[layer.module].append(layer)
@@ -160,7 +160,7 @@ def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, 
     for path, spots in seen.items():
         if not nodes[path]:
             continue
-        # Of the nodes of one call, the last gives the module's result; nodes of one operator are
+        # The last node of a call gives the module's result; nodes with the same operator are
         # numbered over all calls.
         same = [each for each in nodes[path] if each.operator == nodes[path][-1].operator]
         per_call, rest = divmod(len(same), len(spots))
@@ -168,20 +168,20 @@ def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, 
             results = same[per_call - 1 :: per_call]
             found |= {layer.name: spot for layer, spot in zip(results, spots, strict=True)}
         if len(spots) == 1 and (reader := _reader_inside(nodes[path][-1], layers)) is not None:
-            # The module goes on with what a submodule makes of it.
+            # The module continues with the result of a submodule.
             found[nodes[path][-1].name] = Spot(reader, 0, is_input=True)
     return found
 
 
 def _reader_inside(layer: NamedLayer, layers: Sequence[NamedLayer]) -> str | None:
-    """Return the module within that of ``layer`` which takes what the layer gives, if one does."""
+    """Return the submodule in the module of ``layer`` that reads the layer's output, if any."""
     inside = f"{layer.module}."
     readers = (e.module for e in layers if e.module.startswith(inside) and layer.value in e.inputs)
     return next(readers, None)
 
 
 def _absorbed(network: EfficientDet) -> dict[str, float]:
-    """Map each convolution of the graph that holds a fusion weight to that weight, by its path."""
+    """Map the paths of the graph's convolutions that contain a fusion weight to that weight."""
     paths = {module: name for name, module in network.named_modules()}
     return {
         paths[last_conv(network.fpn.get_submodule(name))]: combine.fusion_weights()[position]
@@ -190,7 +190,7 @@ def _absorbed(network: EfficientDet) -> dict[str, float]:
 
 
 def _graph_paths(call: Call, network: EfficientDet) -> Iterator[tuple[str, Spot]]:
-    """Yield the module path in the graph that shows what this call gives, and where to see it."""
+    """Yield the module paths in the graph that show the result of this call, and its spot."""
     spot = call.spot
     net, _, inside = spot.module.partition(".")
     if net in _HEADS and inside == "act":
@@ -201,7 +201,7 @@ def _graph_paths(call: Call, network: EfficientDet) -> Iterator[tuple[str, Spot]
         repeat = int(call.conv.module.split(".")[2])
         yield f"{net}.conv_rep.{repeat}.level.{call.conv.call}", spot
     elif call.conv is not None and hasattr(call.module, "act"):
-        # timm's BatchNormAct2d: in the graph its activation stands in its place.
+        # timm's BatchNormAct2d: in the graph, its activation takes its place.
         yield call.conv.module, Spot(f"{spot.module}.act", spot.call, is_input=True)
         yield spot.module, spot
     else:

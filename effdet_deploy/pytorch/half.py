@@ -1,7 +1,7 @@
-"""A network in FP16 as an engine with FP16 arithmetic computes it, imitated in float32.
+"""FP16 arithmetic imitated in float32: what a network loses in an engine that computes in FP16.
 
-Weights and what each operator gives are rounded; an operator's own sums are float32's. Hooks on
-modules would miss additions and functional activations, so PyTorch's dispatcher is what is watched.
+Weights and outputs of operators are rounded; sums inside an operator stay float32. Hooks on modules
+would miss additions and functional activations, so PyTorch's dispatcher is used.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     Heads = dict[str, NDArray[Any]]
 
 _MOVES = (torch.ops.aten.cat.default, torch.ops.aten.stack.default, torch.ops.aten.clone.default)
-"""What moves values and gives no view of them."""
+"""Operators that only move values but do not return a view."""
 
 
 class HalfNetwork:
-    """What FP16 does to the heads of a network.
+    """The effects of FP16 on the heads of a network.
 
     Args:
         network: our model; it is copied and not changed.
-        spec: of the artifact that is in FP16: its input, and how the heads are laid out.
+        spec: the spec of the FP16 artifact: its input, and the layout of the heads.
         kept: names of the graph's nodes that stay FP32; their weights are not rounded.
     """
 
@@ -59,11 +59,11 @@ class HalfNetwork:
                 module.frozen_weights = rounded.tolist()
 
     def effects(self, batch: NDArray[Any]) -> tuple[Heads, Heads, Heads]:
-        """Return by how much the heads change on graph inputs.
+        """Return by how much FP16 changes the heads for a batch of graph inputs.
 
         Returns:
-            What the rounded weights alone change in :data:`.HEAD_OUTPUTS`; what they change where
-            values that are only moved are rounded as well; and where all are.
+            The changes of :data:`.HEAD_OUTPUTS` from rounded weights alone; from rounding values
+            that are only moved as well; and from rounding all values.
         """
         with torch.no_grad():
             pixels = self._exact.preprocess(torch.from_numpy(batch))
@@ -87,11 +87,11 @@ def _heads(pipeline: HeadsPipeline, pixels: Tensor) -> dict[str, Tensor]:
 
 
 class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Rounds every float32 tensor that an operator gives to FP16, while it is active.
+    """Rounds every float32 tensor that an operator makes to FP16, while it is active.
 
     Args:
-        moves_only: round what is joined, cut or reordered and nothing else: an engine that computes
-            FP16 in float32 still moves it in FP16.
+        moves_only: only round values that are joined, cut or reordered: an engine that computes
+            FP16 in float32 still moves values in FP16.
     """
 
     def __init__(self, *, moves_only: bool = False) -> None:
@@ -105,9 +105,9 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call the operator and round what it gives, in place."""
+        """Call the operator and round its result, in place."""
         given = func(*args, **(kwargs or {}))
-        # A view is not computed: what it shows has been rounded where all is.
+        # A view is not computed: its values have been rounded where they were computed.
         moves = func.is_view or func in _MOVES
         if func.is_view if not self._moves_only else not moves:
             return given
@@ -118,7 +118,7 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def to_half_and_back(values: Tensor) -> Tensor:
-    """Round to FP16; what it cannot hold stays, as it stays FP32 in a file of ours."""
+    """Round to FP16; values that FP16 cannot hold stay, as they stay FP32 in a file of ours."""
     if values.dtype != torch.float32:
         return values
     rounded = values.half().float()

@@ -1,4 +1,4 @@
-"""Eager PyTorch: what every artifact is compared with."""
+"""Eager PyTorch as the reference that artifacts are compared with."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ if TYPE_CHECKING:
 
 
 _REMEMBERED = 512 * 1024**2
-"""Bytes of heads that are kept from the choice of candidates for the comparison of an artifact."""
+"""Bytes of heads that are kept between the choice of candidates and the comparison."""
 _EFFDET_IOU = 0.5
-"""Of the NMS in effdet's benches."""
+"""The IoU threshold of the NMS in effdet's benches."""
 
 
 class EagerReference:
-    """The network as it was trained, run image by image with a preprocessing of its own.
+    """The network as it was trained, run image by image with its own preprocessing.
 
-    It shares neither preprocessing nor folding with the exported graph, so that a mistake in
-    either shows. The network is copied and not changed.
+    It shares neither preprocessing nor folding with the exported graph, so that mistakes in them
+    show. The network is copied and not changed.
 
-    As a side of a comparison it gives heads, which are finished by exact greedy NMS among effdet's
-    5000 candidates, or as many as the artifact takes where those are more. It is a
-    runtime too, so that a Detector can run it beside exported models.
+    As a side of a comparison it gives heads. Exact greedy NMS finishes them among effdet's 5000
+    candidates, or more if the artifact takes more. It is also a runtime, so that a Detector can run
+    it beside exported models.
 
     Args:
-        network: our model; anything whose ``forward`` gives effdet's two lists and that has a
+        network: our model, or a module whose ``forward`` gives effdet's two lists and that has a
             ``config`` with ``num_classes``.
-        spec: of the artifact that is compared with it: what batches come in, and how heads are
-            finished.
-        remembers: bytes of heads that are kept for pictures which come again.
+        spec: the spec of the artifact that is compared with it: it describes the batches, and how
+            heads are finished.
+        remembers: bytes of heads that are kept for pictures that are asked for again.
     """
 
     backend = "pytorch"
@@ -73,7 +73,7 @@ class EagerReference:
         self._double: nn.Module | None = None
         self._half: tuple[tuple[str, ...], HalfNetwork] | None = None
         self._classes = network.config.num_classes
-        # The artifact may take fewer candidates than effdet; what that loses must show here.
+        # If the artifact takes fewer candidates than effdet, the loss must show here.
         most = max(EFFDET_CANDIDATES, spec.output.candidates)
         raw = dataclasses.replace(spec.output, nms="none", candidates=most)
         self.spec = dataclasses.replace(
@@ -96,7 +96,7 @@ class EagerReference:
         return heads
 
     def heads64(self, batch: NDArray[Any]) -> Heads:
-        """Return the same, computed in float64."""
+        """Return the heads computed in float64."""
         if self._double is None:
             self._double = copy.deepcopy(self.network).double()
         return self._run(self._double, batch, torch.float64)
@@ -104,7 +104,7 @@ class EagerReference:
     def effects16(
         self, batch: NDArray[Any], kept: Collection[str] = ()
     ) -> tuple[Heads, Heads, Heads]:
-        """Return by how much FP16 changes the heads: by its weights, where it moves, and wholly.
+        """Return by how much FP16 changes the heads; see :meth:`.Side.effects16`.
 
         Nodes of the graph that are named in ``kept`` have FP32 weights.
         """
@@ -113,7 +113,7 @@ class EagerReference:
         return self._half[1].effects(batch)
 
     def detections(self, _batch: NDArray[Any]) -> Heads | None:
-        """Return None: it gives heads alone."""
+        """Return None: this reference gives only heads."""
         return None
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Heads:
@@ -121,7 +121,7 @@ class EagerReference:
         return self.heads(checked_feeds(feeds, self.inputs, self.spec.batch)[INPUT_NAME])
 
     def close(self) -> None:
-        """Do nothing: the network is Python's own."""
+        """Do nothing: the network is an ordinary Python object."""
 
     def _run(
         self, network: Callable[[Tensor], Any], batch: NDArray[Any], dtype: torch.dtype
@@ -130,7 +130,7 @@ class EagerReference:
         pixels = torch.from_numpy(normalize(batch, self.spec.input, exactly=exactly))
         runs = []
         with torch.no_grad():
-            # One image at a time bounds the memory that a large network takes.
+            # One image at a time limits the memory of a large network.
             for image in pixels:
                 logits, regression = network(image[None].to(dtype))
                 runs.append((flatten_levels(logits, self._classes), flatten_levels(regression, 4)))
@@ -139,12 +139,12 @@ class EagerReference:
 
 
 class GivenReference(EagerReference):
-    """A module in memory, run as it was given: whatever was done to it is in what it gives.
+    """A module in memory, run as it was given, with all changes that were made to it.
 
     Args:
-        given: the module.
-        network: our copy of its network, which says how large float32's rounding is.
-        spec: of the artifact that is compared with it.
+        given: the module in memory.
+        network: our copy of its network, which shows the rounding error of float32.
+        spec: the spec of the artifact that is compared with it.
     """
 
     def __init__(self, given: GivenModule, network: EfficientDet, spec: DetectorSpec) -> None:
@@ -152,7 +152,7 @@ class GivenReference(EagerReference):
         self._given = given
         self._last: tuple[NDArray[Any], Heads, NDArray[Any] | None] | None = None
         bench, output = given.bench, spec.output
-        # A bench's rows are those of effdet's own post-processing, in pixels of its network.
+        # A bench's detections come from effdet's own post-processing, in pixels of its network.
         self._has_rows = bench is not None and (
             (output.iou_threshold, output.class_agnostic) == (_EFFDET_IOU, False)
             and (spec.input.frame_size, spec.input.source_size) == (None, None)
@@ -167,25 +167,25 @@ class GivenReference(EagerReference):
             self.spec = dataclasses.replace(self.spec, output=raw)
 
     def heads(self, batch: NDArray[Any]) -> Heads:
-        """Return what the module's own network gives, float32."""
+        """Return the heads of the module's own network, float32."""
         return self._answers(batch)[0]
 
     def heads64(self, batch: NDArray[Any]) -> Heads:
-        """Return the same without float32's rounding, as large as it is in our copy."""
+        """Return these heads without float32's rounding error, which our copy shows."""
         exact, rounded = super().heads64(batch), super().heads(batch)
         return {
             name: each + (exact[name] - rounded[name]) for name, each in self.heads(batch).items()
         }
 
     def detections(self, batch: NDArray[Any]) -> Heads | None:
-        """Return a bench's own rows; None where there are none, or where others are asked for."""
+        """Return a bench's own detections; None without a bench, or if its settings do not fit."""
         rows = self._answers(batch)[1]
         if rows is None or not self._has_rows:
             return None
         output = self.spec.output
         rows = rows[:, : output.max_detections]
         found = (rows[..., 5] > 0) & (rows[..., 4] >= output.score_threshold)
-        # Best first, so that what is left out stands at the end.
+        # Rows are sorted best first, so rows that are left out stand at the end.
         rows = np.where(found[..., None], rows, 0)
         columns = [0, 1, 2, 3] if output.box_format == "xyxy" else [1, 0, 3, 2]
         values = (
@@ -197,7 +197,7 @@ class GivenReference(EagerReference):
         return dict(zip(DETECTION_OUTPUTS, values, strict=True))
 
     def _answers(self, batch: NDArray[Any]) -> tuple[Heads, NDArray[Any] | None]:
-        """Run the module once a batch: heads and detections are asked for one after the other."""
+        """Run the module once per batch: heads and detections are requested separately."""
         if self._last is None or self._last[0] is not batch:
             rows: list[NDArray[Any]] = []
             taken = self.spec.input
@@ -212,10 +212,10 @@ class GivenReference(EagerReference):
                     count = sum(level[0].numel() for level in each) / channels
                     if count != anchors:
                         raise UsageError(
-                            f"The module in memory gives {what} for {count:g} anchors, and its "
+                            f"The module in memory gives {what} for {count:g} anchors, but its "
                             f"configuration has {anchors}.",
                             "Undo the change before the export, or build the module from a "
-                            "configuration that says it.",
+                            "configuration that describes the change.",
                         )
                 rows.extend([] if found is None else [found.numpy()])
                 return logits, codes
@@ -226,14 +226,14 @@ class GivenReference(EagerReference):
 
 
 def reference_of(source: LoadedModel, spec: DetectorSpec) -> EagerReference:
-    """Return what an artifact of ``source`` is compared with: the user's own module, or ours."""
+    """Return the reference for an artifact of ``source``: the user's own module, or our network."""
     if source.given is None:
         return EagerReference(source.model, spec, _REMEMBERED)
     return GivenReference(source.given, source.model, spec)
 
 
 def _network_input(frame: NDArray[np.uint8], spec: InputSpec, *, exactly: bool) -> NDArray[Any]:
-    """Bring a frame ``[h,w,C]`` to ``[H,W,C]``: with Pillow, or without its fixed point."""
+    """Resize a frame ``[h,w,C]`` to ``[H,W,C]`` with Pillow, or without its fixed point."""
     placed = place(spec, *frame.shape[:2])
     (left, top), (height, width) = map(int, placed.offset), placed.content
     canvas = np.empty((spec.height, spec.width, spec.channels))
@@ -247,9 +247,9 @@ def _network_input(frame: NDArray[np.uint8], spec: InputSpec, *, exactly: bool) 
 def normalize(
     batch: NDArray[Any], spec: InputSpec, *, exactly: bool = False
 ) -> NDArray[np.float64]:
-    """Return graph inputs of any kind as the network takes them, float64 ``[N,C,H,W]``.
+    """Turn graph inputs of any kind into the network's input, float64 ``[N,C,H,W]``.
 
-    Frames are resized as their training did it, or ``exactly``: in float64 where that rounds.
+    Frames are resized as in training, or ``exactly``: in float64 instead of rounding.
     """
     if spec.source_size is not None:
         batch = np.stack([_network_input(frame, spec, exactly=exactly) for frame in batch])
@@ -279,11 +279,11 @@ def build_network(spec: DetectorSpec, weights: str) -> EfficientDet:
     """Build the network that an artifact was exported from, with ``weights``.
 
     Args:
-        spec: of the artifact: variant, image size, classes and config overrides.
+        spec: the artifact's spec, with variant, image size, classes and config overrides.
         weights: ``pretrained``, ``random``, a path or a URL.
 
     Raises:
-        WeightsError: the weights are unusable or of another model.
+        WeightsError: the weights are unusable or belong to another model.
     """
     chosen = {"num_classes", "image_size"}
     return build_model(

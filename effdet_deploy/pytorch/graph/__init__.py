@@ -1,4 +1,4 @@
-"""The modules around the network that make one graph of it: ``uint8`` images in, boxes out."""
+"""The modules that turn the network into a whole graph: ``uint8`` images in, boxes out."""
 
 from effdet_deploy.pytorch.graph.folding import fold_for_inference
 from effdet_deploy.pytorch.graph.pipeline import create_pipeline

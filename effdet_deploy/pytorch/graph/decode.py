@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
 
 _STRUCK_OUT = -3e38
-"""Below every score, and finite: a layer that holds infinities looks broken to a comparison."""
+"""A score below all others, but finite: infinities in a layer look like errors in a comparison."""
 
 
 def best_first(
@@ -15,9 +15,9 @@ def best_first(
 ) -> tuple[Tensor, Tensor]:
     """Return the ``count`` largest of ``values`` ``[N,n]`` and their indices, best first.
 
-    Ties go by index where the engine's TopK does so. TensorRT takes ``at_once``; the others come in
-    further rounds, for which those that were taken are struck out by index: by value, others that
-    are equal would go with them.
+    Among equal values the lower index is first if the engine's TopK does so. TensorRT's TopK finds
+    at most ``at_once``; the others take further rounds, in which the values found so far are masked
+    by index: masking by value would also mask equal values that were not found yet.
     """
     best, indices = torch.topk(values, min(count, at_once))
     found, places = [best], [indices]
@@ -32,15 +32,15 @@ def best_first(
 
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """Return the ``rows`` ``[N,k]`` of each image's ``table`` ``[N,n,m]`` as ``[N,k,m]``."""
+    """Return the rows ``[N,k]`` of every image's ``table`` ``[N,n,m]``, as ``[N,k,m]``."""
     return torch.gather(table, 1, rows.unsqueeze(2).expand(-1, -1, table.shape[2]))
 
 
 class CandidateSelector(nn.Module):
     """Picks the K best (anchor, class) pairs.
 
-    The K anchors with the best single class hold the K best pairs: a pair outside them is beaten
-    by K better ones. Two small top-K replace one over anchors x classes.
+    The K anchors with the best single class hold the K best pairs, since a pair outside them is
+    beaten by K better ones. Two small TopK replace one over anchors x classes.
     """
 
     def __init__(self, candidates: int, num_classes: int) -> None:
@@ -49,7 +49,7 @@ class CandidateSelector(nn.Module):
         self.num_classes = num_classes
 
     def forward(self, class_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Map logits ``[N,A,C]`` to scores, anchor indices and classes, each ``[N,K]``.
+        """Map logits ``[N,A,C]`` to scores, anchor indices and classes, all ``[N,K]``.
 
         Scores are after the sigmoid, best first.
         """

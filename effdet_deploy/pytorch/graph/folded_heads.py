@@ -1,4 +1,4 @@
-"""The heads as they are exported: BatchNorms folded level by level, one predict layer for all.
+"""The heads in the form in which they are exported: BatchNorms folded, one predict layer for all.
 
 TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
 """
@@ -13,9 +13,9 @@ from effdet_deploy.pytorch.network.blocks import SeparableConv2d, last_conv
 
 
 class FoldedHead(nn.Module):
-    """A head whose per-level BatchNorms live in convolutions of each level's own.
+    """A head whose per-level BatchNorms are folded into separate convolutions per level.
 
-    Depthwise and predict convolutions stay shared by all levels.
+    All levels still share depthwise and predict convolutions.
     """
 
     def __init__(self, head: Any) -> None:
@@ -39,9 +39,9 @@ class FoldedHead(nn.Module):
 class SeparablePredict(nn.Module):
     """A separable predict layer that joins the levels before its pointwise half.
 
-    The outputs of that half are by far the largest tensors behind the backbone. One matrix product
-    over the positions of all levels leaves them as decoding reads them: nothing is reordered and
-    nothing is joined afterwards.
+    The outputs of that half are by far the largest tensors after the backbone. One matrix product
+    over the positions of all levels gives them in the order in which decoding reads them, so that
+    they need not be reordered or joined afterwards.
     """
 
     def __init__(self, predict: SeparableConv2d) -> None:
@@ -56,7 +56,7 @@ class SeparablePredict(nn.Module):
 
 
 class DensePredict(nn.Module):
-    """A predict layer that is one full convolution."""
+    """A predict layer that is a full convolution."""
 
     def __init__(self, predict: Any) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class DensePredict(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """A 1x1 convolution as the matrix product that it is, with channels last."""
+    """A 1x1 convolution computed as a matrix product, with channels last."""
 
     weight: Tensor
     bias: Tensor
@@ -84,7 +84,7 @@ class Pointwise(nn.Module):
 
 
 class AnchorRows(nn.Module):
-    """Gives every image a table, and every anchor a row in it."""
+    """Gives every image a table in which every anchor is a row."""
 
     def __init__(self, anchors: int, outputs: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ def join_levels(maps: list[Tensor]) -> Tensor:
 
 
 class _FoldedRepeat(nn.Module):
-    """One repeat: a shared depthwise convolution, then each level's own, then activation."""
+    """One repeat: a shared depthwise convolution, a separate one per level, and activation."""
 
     def __init__(self, conv: Any, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Folding what is constant at inference into weights, on a copy of the network.
+"""Folding of constant operations into weights, on a copy of the network, for inference.
 
 BatchNorms go into the convolutions before them, fusion weights become constants, and input scale
 and channel order go into the stem. The result computes the same function with fewer nodes.
@@ -27,9 +27,9 @@ _HEADS = ("class_net.", "box_net.")
 
 
 def fold_for_inference(network: EfficientDet, spec: InputSpec) -> FoldedNetwork:
-    """Return a folded copy of ``network`` for graph inputs as ``spec`` describes them.
+    """Return a folded copy of ``network`` for graph inputs that ``spec`` describes.
 
-    The copy takes what :class:`effdet_deploy.pytorch.graph.preprocess.Preprocess` gives.
+    Its input is the output of :class:`effdet_deploy.pytorch.graph.preprocess.Preprocess`.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.no_grad():
@@ -58,12 +58,12 @@ class FoldedNetwork(nn.Module):
 def fold_batch_norms(network: EfficientDet) -> None:
     """Fold every BatchNorm of backbone and pyramid that follows a convolution, in place."""
     for call in calls_of(network):
-        # A head's convolution has a BatchNorm for every level: see FoldedHead.
+        # A head's convolution has one BatchNorm per level: see FoldedHead.
         if call.conv is None or call.conv.module.startswith(_HEADS):
             continue
         conv: Any = network.get_submodule(call.conv.module)
         norm: Any = network.get_submodule(call.spot.module)
-        # timm's BatchNormAct2d carries an activation, which is what is left of it.
+        # timm's BatchNormAct2d contains an activation, which stays.
         act = getattr(norm, "act", None)
         network.set_submodule(call.conv.module, fuse_conv_bn_eval(conv, norm))
         network.set_submodule(
@@ -72,9 +72,9 @@ def fold_batch_norms(network: EfficientDet) -> None:
 
 
 def fold_fusion_weights(pyramid: BiFpn) -> None:
-    """Turn fusion weights into constants, and fold those that can be into convolutions, in place.
+    """Turn fusion weights into constants, and fold them into convolutions if possible, in place.
 
-    A simplifier would fold the same ones; here each layer of the graph is known to hold them.
+    A simplifier would fold the same weights, but here it is recorded which layers contain them.
     """
     for module in pyramid.modules():
         if isinstance(module, FpnCombine):
@@ -91,7 +91,7 @@ def fold_fusion_weights(pyramid: BiFpn) -> None:
 def fold_input(backbone: nn.Module, spec: InputSpec) -> None:
     """Fold 1/std and both channel orders into the first convolution, in place.
 
-    ``normalized`` input is already divided; only its channel order is folded.
+    ``normalized`` input is already divided, so only its channel order is folded.
     """
     stem = next(each for each in backbone.modules() if isinstance(each, nn.Conv2d))
     weight = stem.weight.data[:, spec.trained_channels]

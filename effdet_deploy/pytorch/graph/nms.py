@@ -1,10 +1,10 @@
 """Non-maximum suppression in static-shape operators, and as ONNX's own operator.
 
 Greedy NMS keeps a box unless a kept box of its class with a better score overlaps it by more than
-the threshold. :class:`GreedyNms` does just that, a row at a time. :class:`StaticNms` works on all
-boxes at once, which takes K x K numbers: with M[j,i] = 1 where j may suppress i, it is the fixed
-point of ``keep = (keep @ M == 0)``. Starting from all ones, each step settles one more link of
-every suppression chain, so n steps are exact for chains of at most n + 1 boxes.
+the threshold. :class:`GreedyNms` does this one box after the other. :class:`StaticNms` works on all
+boxes at once, with K x K numbers: if M[j,i] = 1 means that j may suppress i, the result is the
+fixed point of ``keep = (keep @ M == 0)``. Starting from all ones, every step settles one more link
+of every suppression chain, so n steps are exact for chains of at most n + 1 boxes.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ import torch
 from torch import Tensor, nn
 
 CPU_BLOCKS = 4
-"""Boxes are settled in so many groups, the best first, where a CPU runs the graph: it spends its
-time fetching and storing M, and groups leave out half of it and keep the rest in the cache. A GPU
-wants one group, because each step waits for the last."""
+"""If a CPU runs the graph, boxes are settled in this many groups, best boxes first: a CPU spends
+most time on reading and writing M, and groups leave out half of M and keep the rest in the cache.
+For a GPU one group is best, because every step waits for the one before."""
 MIN_BLOCK_ROWS = 250
-"""Boxes in a group, but for the last one: in smaller groups a CPU spends its time between nodes."""
+"""The least number of boxes in a group, except the last: smaller groups spend the time of a CPU
+between the nodes."""
 
 
 def _suppressed_after(columns: Tensor, rows: int, iou_threshold: float) -> Tensor:
-    """Return M ``[N,rows,n]`` float32 for the first ``rows`` of n boxes: 1 where j suppresses i."""
+    """Return M ``[N,rows,n]`` float32 for the first ``rows`` of n boxes: 1 if j suppresses i."""
     first, second, first_end, second_end, area, classes = columns.unbind(1)
     width = torch.relu(_overlap(first, first_end, rows))
-    # A negative height times a width is negative and suppresses nothing: one relu is enough.
+    # A negative height times a width is negative and suppresses no box: one relu is enough.
     inter = width * _overlap(second, second_end, rows)
-    # IoU > t, without the union: it is what the areas sum up to, less the intersection.
+    # IoU > t without a division: intersection · (1 + t) / t > the sum of both areas.
     scaled = inter * ((1 + iou_threshold) / iou_threshold)
     suppresses = scaled > area[:, :rows].unsqueeze(2) + area.unsqueeze(1)
     same_class = classes[:, :rows].unsqueeze(2) == classes.unsqueeze(1)
@@ -37,7 +38,7 @@ def _suppressed_after(columns: Tensor, rows: int, iou_threshold: float) -> Tenso
 def _overlap(low: Tensor, high: Tensor, rows: int) -> Tensor:
     """Return the overlap ``[N,rows,n]`` of the first ``rows`` of n intervals with all of them.
 
-    It is negative where they do not touch.
+    The overlap is negative if two intervals do not touch.
     """
     end = torch.minimum(high[:, :rows].unsqueeze(2), high.unsqueeze(1))
     start = torch.maximum(low[:, :rows].unsqueeze(2), low.unsqueeze(1))
@@ -45,12 +46,12 @@ def _overlap(low: Tensor, high: Tensor, rows: int) -> Tensor:
 
 
 class StaticNms(nn.Module):
-    """Greedy NMS by a fixed number of steps; see the module's text for its limit.
+    """Greedy NMS with a fixed number of steps; the module's docstring says when it is exact.
 
     Args:
-        iou_threshold: overlaps above it suppress.
-        steps: how often each group of boxes is settled.
-        blocks: the most groups; the limit on chains counts within each.
+        iou_threshold: a box suppresses others that overlap it by more than this IoU.
+        steps: the number of steps for a group of boxes.
+        blocks: the most groups; the limit on chains applies within a group.
     """
 
     def __init__(self, iou_threshold: float, steps: int, blocks: int = CPU_BLOCKS) -> None:
@@ -63,13 +64,13 @@ class StaticNms(nn.Module):
     def forward(self, boxes: Tensor, scores: Tensor, classes: Tensor) -> Tensor:
         """Map boxes ``[N,K,4]``, scores and classes ``[N,K]``, best first, to keep ``[N,K]``.
 
-        Keep is float32: 1 for a box that stays, 0 for one that is suppressed.
+        Keep is float32: 1 for a box that stays, 0 for a suppressed box.
         """
-        # Two low and two high coordinates, area and class of each box: [N,6,K].
+        # Two low and two high coordinates, area and class of every box: [N,6,K].
         columns = with_area_and_class(boxes, classes).transpose(1, 2)
         count = boxes.shape[1]
         rows = max(self.min_rows, -(-count // self.blocks))
-        # What the groups so far leave of those that follow.
+        # Boxes that the groups so far have not suppressed.
         left = torch.ones_like(scores).unsqueeze(1)
         kept: list[Tensor] = []
         for start in range(0, count, rows):
@@ -79,7 +80,7 @@ class StaticNms(nn.Module):
             free = left[..., :size]
             keep = free
             for _ in range(self.steps):
-                # Counts of kept suppressors are whole numbers: this is 1 where none is left.
+                # The number of kept suppressors is a whole number: this is 1 if there are none.
                 keep = torch.relu(free - keep @ among)
             kept.append(keep)
             left = torch.relu(left - keep @ matrix)[..., size:]
@@ -87,11 +88,11 @@ class StaticNms(nn.Module):
 
 
 class GreedyNms(nn.Module):
-    """Greedy NMS a row at a time: exact for any chain, at a cost of rows x boxes.
+    """Greedy NMS one box after the other: exact for any chain, at a cost of rows x boxes.
 
     Args:
-        iou_threshold: overlaps above it suppress.
-        rows: how many boxes are kept at most.
+        iou_threshold: a box suppresses others that overlap it by more than this IoU.
+        rows: the most boxes that are kept.
     """
 
     def __init__(self, iou_threshold: float, rows: int) -> None:
@@ -102,8 +103,9 @@ class GreedyNms(nn.Module):
     def forward(self, boxes: Tensor, alive: Tensor, classes: Tensor) -> Tensor:
         """Map boxes ``[N,K,4]``, best first, ``alive`` and classes ``[N,K]`` to rows ``[N,rows]``.
 
-        ``alive`` is float32: K of the first box, one less of each that follows, and 0 of what does
-        not take part. The rows are the numbers of the boxes that are kept, 0 where none is left.
+        ``alive`` is float32 and numbers the boxes: K for the first box, K - 1 for the next and so
+        on, but 0 for a box that does not take part. The rows are the numbers of the boxes that are
+        kept, and 0 if fewer are kept.
         """
         table = with_area_and_class(boxes, classes)
         count = alive.shape[1]
@@ -112,14 +114,14 @@ class GreedyNms(nn.Module):
         for _ in range(self.rows):
             number = alive.amax(dim=1, keepdim=True)
             kept.append(number)
-            # Where none is left, any row does: all are suppressed already.
+            # If no box is left, any row will do: all boxes are suppressed already.
             row = torch.clamp(count - number, max=count - 1).to(torch.int64)
             one = [torch.gather(column, 1, row) for column in columns]
             width = torch.relu(_shared(one[1], one[3], columns[1], columns[3]))
             inter = width * _shared(one[0], one[2], columns[0], columns[2])
             scaled = inter * ((1 + self.iou_threshold) / self.iou_threshold)
             suppressed = (scaled > columns[4] + one[4]) & (columns[5] == one[5])
-            # Its own number as well: a box without area does not overlap itself.
+            # The box is removed by its number too: a box without area does not overlap itself.
             alive = torch.where(suppressed | (alive >= number), 0.0, alive)
         return torch.cat(kept, dim=1)
 
@@ -127,7 +129,7 @@ class GreedyNms(nn.Module):
 class GreedyNode(nn.Module):
     """Greedy NMS as one node of a traced graph.
 
-    :func:`effdet_deploy.onnxgraph.greedy_nms.expand_greedy` writes it out.
+    :func:`effdet_deploy.onnxgraph.greedy_nms.expand_greedy` replaces it by operators.
     """
 
     def __init__(self, nms: GreedyNms) -> None:
@@ -160,7 +162,7 @@ def with_area_and_class(boxes: Tensor, classes: Tensor) -> Tensor:
 
 
 def _shared(low: Tensor, high: Tensor, lows: Tensor, highs: Tensor) -> Tensor:
-    """Return the overlap ``[N,K]`` of an interval with all of them; negative where none is."""
+    """Return the overlap ``[N,K]`` of an interval with all others; negative if they are apart."""
     return torch.minimum(highs, high) - torch.maximum(lows, low)
 
 
@@ -176,7 +178,7 @@ class OnnxNms(nn.Module):
         """Map as :meth:`StaticNms.forward` does; only an exporter can run it."""
         count = scores.shape[1]
         labels = torch.arange(self.num_classes, device=classes.device).view(1, -1, 1)
-        # One row of scores a class; -1 keeps a box out of every class but its own.
+        # One row of scores per class; -1 keeps a box out of all classes but its own.
         per_class = torch.where(classes.unsqueeze(1) == labels, scores.unsqueeze(1), -1.0)
         selected = torch.onnx.ops.symbolic(
             "NonMaxSuppression",
@@ -193,6 +195,6 @@ class OnnxNms(nn.Module):
         )
         positions = selected[:, 0] * count + selected[:, 2]
         keep = torch.zeros_like(scores).flatten()
-        # Computed, not a constant: at run time there are fewer rows than the tracer was told.
+        # This is computed: at run time there are fewer rows than the tracer was told.
         kept = (positions >= 0).to(scores.dtype)
         return keep.scatter(0, positions, kept).view_as(scores)

@@ -1,4 +1,4 @@
-"""DetectionPipeline: images in, rows of detections out, in one module."""
+"""DetectionPipeline: one module that takes images and gives rows of detections."""
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ class Postprocess(nn.Module):
             )
         else:
             raise UsageError(
-                f"--nms {output.nms} cannot be put into this graph.",
+                f"--nms {output.nms} cannot be part of this graph.",
                 "Choose static, onnx or none.",
             )
         self.class_agnostic = output.class_agnostic
@@ -68,7 +68,7 @@ class Postprocess(nn.Module):
         self.max_detections = output.max_detections
         axes = [1, 0, 3, 2] if output.box_format == "xyxy" else [0, 1, 2, 3]
         self.register_buffer("axes", torch.tensor(axes), persistent=False)
-        # Positive, falling with the rank, and exact in float32: a sortable stand-in for "first".
+        # Positive, falling with the rank, and exact in float32: a sortable value for "first".
         precedence = torch.arange(output.candidates, 0, -1, dtype=torch.float32)
         self.register_buffer("precedence", precedence, persistent=False)
         limits = spec.input.frame_area
@@ -85,7 +85,7 @@ class Postprocess(nn.Module):
         """Map heads to num ``[N,1]``, boxes ``[N,D,4]``, scores and classes ``[N,D]``."""
         scores, anchor_index, classes = self.select(class_logits)
         boxes = self.decode(box_regression, anchor_index)
-        # Boxes suppress one another within a group. A product follows the batch's size by itself.
+        # Boxes of one group suppress each other. The product adapts to the batch size by itself.
         groups = classes * 0 if self.class_agnostic else classes
         strong = scores >= self.score_threshold
         if self.is_greedy:
@@ -95,7 +95,7 @@ class Postprocess(nn.Module):
         else:
             keep = self.nms(boxes, scores, groups) * strong
             if self.clips:
-                # After NMS: which boxes overlap is not to depend on where the frame ends.
+                # This comes after NMS: the frame's borders must not decide which boxes overlap.
                 low, high = self.frame[:2], self.frame[2:]
                 corners = self.to_frame(boxes).unflatten(2, (2, 2)).maximum(low).minimum(high)
                 sides = corners[:, :, 1] - corners[:, :, 0]
@@ -114,7 +114,7 @@ class Postprocess(nn.Module):
 
 
 class DetectionPipeline(nn.Module):
-    """The whole job; docs/inputs-and-outputs.md has its inputs and outputs."""
+    """The whole pipeline; docs/inputs-and-outputs.md describes its inputs and outputs."""
 
     def __init__(self, network: nn.Module, spec: DetectorSpec) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class DetectionPipeline(nn.Module):
 
 
 def create_pipeline(network: nn.Module, spec: DetectorSpec) -> nn.Module:
-    """Return the module that ``spec.output`` asks for, around a folded ``network``."""
+    """Make the module that ``spec.output`` describes, around a folded ``network``."""
     if spec.output.nms == "none":
         return HeadsPipeline(network, spec)
     return DetectionPipeline(network, spec)

@@ -1,4 +1,4 @@
-"""Preprocess: what stands between the graph's image input and the network."""
+"""Preprocess: the module between the graph's image input and the network."""
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ from effdet_deploy.pytorch.graph.resizing import FrameResize
 
 
 class Preprocess(nn.Module):
-    """Brings images to the network's layout and zero mean.
+    """Converts images to the network's layout and subtracts the mean.
 
-    Scale (1/std) and channel order live in the stem convolution, where
-    :func:`effdet_deploy.pytorch.graph.folding.fold_input` puts them. The mean cannot follow: the
-    stem pads with zeros after normalization.
+    Scale (1/std) and channel order are in the stem convolution, where
+    :func:`effdet_deploy.pytorch.graph.folding.fold_input` puts them. The mean cannot be there,
+    because the stem pads with zeros after normalization.
     """
 
     mean: Tensor
@@ -26,16 +26,16 @@ class Preprocess(nn.Module):
         mean = 255 * torch.tensor(spec.mean)[spec.passed_channels]
         fill = torch.tensor(spec.fill)[spec.passed_channels]
         self.frames: nn.Module = nn.Identity()
-        # A row of pixels: engines are slow at broadcasting a few numbers along the last axis.
+        # The mean is a whole row of pixels: engines broadcast along the last axis slowly.
         row = mean.repeat(1, 1, spec.width, 1)
         mean = row if self.channels_last else mean.view(1, -1, 1, 1)
         if spec.source_size is not None:
             resize = FrameResize(spec)
-            # Its padding is 0, which the network is to see as the fill color.
+            # Frames are padded with 0, which the network must see as the fill color.
             mean = mean - resize.padded(fill)
             self.frames = resize
         self.register_buffer("mean", mean, persistent=False)
-        # Of float255 alone: no other input has such frames.
+        # Only float255 input has such frames.
         self.refills = spec.frame_area is not None
         top, left, bottom, right = spec.frame_area or (0, 0, 0, 0)
         free = torch.ones(1, 1, spec.height, spec.width, dtype=torch.bool)
@@ -48,11 +48,11 @@ class Preprocess(nn.Module):
 
         Frames that are resized here are ``[N,h,w,C]`` uint8.
         """
-        # Nothing may touch uint8 before the cast: TensorRT takes no other operation on it.
+        # No operation may precede the cast: TensorRT allows no other operation on uint8.
         images = self.frames(images.to(torch.float32))
         if self.refills:
             images = torch.where(self.free, self.fill, images)
         if self.center:
             images = images - self.mean
-        # Last, so that an engine that computes with channels last can leave it out.
+        # This comes last, so that an engine that computes with channels last can remove it.
         return images.permute(0, 3, 1, 2) if self.channels_last else images

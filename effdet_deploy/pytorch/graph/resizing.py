@@ -1,9 +1,9 @@
-"""Frames of a fixed size brought to the network's size inside the graph.
+"""Resizing frames of a fixed size to the network's size inside the graph.
 
-A bilinear resize by a fixed ratio is a strided convolution. With n pixels in, m out and g their
-greatest common divisor, the weights repeat every q = m/g outputs and move on by p = n/g inputs: one
-axis is a convolution with q filters and stride p, whose channels are then laid out one after the
-other. At the border Pillow takes the part of a filter that lies inside and divides by its sum.
+A bilinear resize by a fixed ratio is a strided convolution. With n input pixels, m output pixels
+and their greatest common divisor g, the weights repeat every q = m/g outputs and move on by p = n/g
+inputs: one axis is a convolution with q filters and stride p, whose output channels are then
+interleaved. At a border, Pillow uses the part of a filter inside the image, divided by its sum.
 """
 
 import itertools
@@ -20,21 +20,21 @@ from effdet_deploy.artifact.resampling import axis_weights, begins_with_rows
 from effdet_deploy.artifact.spec import InputSpec, Interpolation
 
 _DEAR = 500e6
-"""Multiplications that are said: a fifth of D0's network."""
+"""Multiplications from which the user is told: a fifth of D0's network."""
 _NEAR = 16
-"""Pixels within which a cheaper size is looked for."""
+"""How many pixels away a cheaper frame size is searched."""
 _PILLOW_ONE = 1 << 22
-"""Pillow's weights are whole numbers of this part; float32 holds them exactly."""
+"""Pillow's weights are multiples of 1 over this number; float32 holds them exactly."""
 
 
 class AxisResize(nn.Module):
     """Resizes one axis of images ``[N,1,rows,columns]``; columns hold interleaved channels.
 
     Args:
-        source: pixels along the axis.
-        target: how many of them there shall be.
+        source: the number of pixels along the axis.
+        target: the number of pixels along the axis afterwards.
         interpolation: the filter.
-        channels: how many numbers a pixel of the axis takes; 1 for rows.
+        channels: how many numbers a pixel of the axis has; 1 for rows.
         along_rows: resize the columns of every row, else the rows of every column.
     """
 
@@ -62,7 +62,7 @@ class AxisResize(nn.Module):
         last = self.period * (common - 1) + first + weights.shape[1]
         self.before, self.after = channels * -first, channels * max(0, last - source)
         scale = _border_scale(weights, first, self.period, source, common)
-        # One filter for each number of q pixels, which looks at the numbers of its own channel.
+        # Every number of q pixels has its own filter, which only reads its own channel.
         filters = np.zeros((self.phases, channels, weights.shape[1], channels))
         for channel in range(channels):
             filters[:, channel, :, channel] = weights
@@ -74,7 +74,7 @@ class AxisResize(nn.Module):
         self.register_buffer("scale", column.permute(swap).contiguous(), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map float32 ``[N,1,rows,columns]`` to the same with one axis resized, not rounded."""
+        """Resize one axis of float32 ``[N,1,rows,columns]``, without rounding."""
         rows, columns = images.shape[2:]
         if self.along_rows:
             padded = F.pad(images, (self.before, self.after, 0, 0))
@@ -92,7 +92,7 @@ def _phase_weights(
 ) -> tuple[NDArray[np.float64], int]:
     """Return the filters ``[phases,taps]`` of the first ``phases`` outputs, away from borders.
 
-    Also the pixel that the first tap meets, which lies before the image by up to a filter's reach.
+    The second value is the pixel that the first tap reads; it lies before the image.
     """
     around = -(-2 * max(period, phases) // period)
     weights = axis_weights((2 * around + 1) * period, (2 * around + 1) * phases, interpolation)
@@ -104,7 +104,7 @@ def _phase_weights(
 def _border_scale(
     weights: NDArray[np.float64], first: int, period: int, source: int, groups: int
 ) -> NDArray[np.float64]:
-    """Return for each output 1, or what the part of its filter inside the image is divided by."""
+    """Return for every output 1, or the sum of the part of its filter that is inside the image."""
     pixels = np.arange(groups)[:, None] * period + first + np.arange(weights.shape[1])
     inside = (pixels >= 0) & (pixels < source)
     part = np.where(inside[:, None, :], weights, 0).sum(axis=2) / weights.sum(axis=1)
@@ -112,9 +112,9 @@ def _border_scale(
 
 
 class FrameResize(nn.Module):
-    """Resizes frames as ``spec`` says, and puts them where the network expects them.
+    """Resizes frames as ``spec`` says, and puts them into the network's input.
 
-    Pillow rounds to whole levels after either axis, OpenCV once at the end.
+    Pillow rounds to whole levels after either axis, OpenCV only once at the end.
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -140,10 +140,10 @@ class FrameResize(nn.Module):
         self.first, self.second = axes
 
     def padded(self, color: Tensor) -> Tensor:
-        """Return ``color`` ``[C]`` where there is padding, 0 elsewhere, in a shape that broadcasts.
+        """Return ``color`` ``[C]`` at the padding and 0 elsewhere, in a shape that broadcasts.
 
         Returns:
-            float32 ``[1,C,H,W]``; an axis along which nothing changes has the length 1.
+            float32 ``[1,C,H,W]``; an axis along which the value does not change has length 1.
         """
         free = F.pad(torch.zeros(1, 1, self.height, self.width), self.padding, value=1.0)
         left, right, top, bottom = self.padding
@@ -164,7 +164,7 @@ class FrameResize(nn.Module):
 
 
 class FrameBoxes(nn.Module):
-    """Maps yxyx boxes from network pixels to pixels of the frame, unclipped."""
+    """Maps yxyx boxes from network pixels to frame pixels, without clipping."""
 
     offset: Tensor
     shrink: Tensor
@@ -182,17 +182,17 @@ class FrameBoxes(nn.Module):
 
 
 def multiplications(spec: InputSpec, frame: tuple[int, int]) -> float:
-    """Return about how many multiplications the resize of a frame of (height, width) takes."""
+    """Return roughly how many multiplications the resize of a frame (height, width) takes."""
     height, width = frame
     rows, columns = place(spec, height, width).content
     lines, rest = (height, columns) if begins_with_rows(frame, (rows, columns)) else (rows, width)
-    # Every number of a row is multiplied with those of the other channels' filters too, by 0.
+    # A number of a row is also multiplied with the other channels' filters, whose weights are 0.
     along = spec.channels**2 * columns * lines * _taps(width, columns)
     return along + spec.channels * rows * rest * _taps(height, rows)
 
 
 def _taps(source: int, target: int) -> float:
-    """Return about how long a filter is that serves one period of outputs."""
+    """Return roughly the length of a filter for one period of outputs."""
     if source == target:
         return 1
     scale = source / target
@@ -200,7 +200,7 @@ def _taps(source: int, target: int) -> float:
 
 
 def cost_notes(spec: InputSpec) -> tuple[str, ...]:
-    """Return a sentence where the resize costs much, with the nearest size that does not."""
+    """Return a sentence if the resize is slow, with the nearest frame size that is not."""
     if spec.source_size is None or (cost := multiplications(spec, spec.source_size)) < _DEAR:
         return ()
     height, width = spec.source_size

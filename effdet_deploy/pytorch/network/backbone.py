@@ -1,4 +1,4 @@
-"""Backbones: timm's feature extractors, made to script and to export where timm's own do not.
+"""Backbones: timm's feature extractors, adapted where timm's own do not script or export.
 
 TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
 """
@@ -19,9 +19,9 @@ def create_backbone(config: ModelConfig) -> Any:
     """Create a timm network that maps images to the feature maps of ``config.backbone_indices``.
 
     Raises:
-        UnknownNameError: timm has no model of that name.
-        UsageError: ``backbone_indices`` are not the backbone's, or ``feature_location`` is set for
-            one that has no expansions.
+        UnknownNameError: timm has no model with this name.
+        UsageError: the backbone has no such ``backbone_indices``, or ``feature_location`` is set
+            but the backbone has no expansions.
     """
     if not timm.is_model(config.backbone_name):
         raise UnknownNameError("timm backbone", config.backbone_name, timm.list_models())
@@ -42,15 +42,15 @@ def create_backbone(config: ModelConfig) -> Any:
         ) from error
     if config.feature_blocks:
         return BlockFeatures(backbone, config.feature_blocks)
-    # timm collects features from inside blocks by hooks, which can be neither scripted nor copied.
+    # timm uses hooks to get features from inside blocks, which cannot be scripted or copied.
     return ExpansionFeatures(backbone) if config.feature_location else backbone
 
 
 class BlockFeatures(nn.Module):
-    """An EfficientNet whose feature maps leave behind blocks that are named, not behind stages.
+    """An EfficientNet whose feature maps come from named blocks instead of whole stages.
 
-    Built from timm's extractor, with the same attribute names; blocks behind the last feature map
-    are left out.
+    It is built from timm's extractor, with the same attribute names; blocks after the last feature
+    map are left out.
 
     Raises:
         UsageError: the backbone has no such blocks.
@@ -69,7 +69,7 @@ class BlockFeatures(nn.Module):
         last_stage, last_block = places[-1]
         kept = [*stages[:last_stage], stages[last_stage][: last_block + 1]]
         self.blocks = nn.ModuleList(nn.ModuleList(stage) for stage in kept)
-        # Numbered straight through, as the loop below counts.
+        # Blocks are numbered over all stages, as the loop below counts.
         starts = [sum(map(len, kept[:stage])) for stage in range(len(kept))]
         self.places = [starts[stage] + block for stage, block in places]
         channels = {
@@ -96,18 +96,18 @@ class BlockFeatures(nn.Module):
 
 
 class ExpansionBlock(nn.Sequential):
-    """A timm block of EfficientNet that also returns what its projection takes.
+    """A timm block of EfficientNet that also returns the input of its projection.
 
-    Holds the block's own layers under their own names, in the order in which they run.
+    It holds the block's own layers under their own names, in the order in which they run.
 
     Raises:
-        UsageError: another kind of block.
+        UsageError: the block is of another kind.
     """
 
     def __init__(self, block: nn.Module) -> None:
         if not isinstance(block, InvertedResidual | DepthwiseSeparableConv):
             raise UsageError(
-                f"Features before the projection need blocks of EfficientNet, "
+                f"Features before the projection need EfficientNet blocks, "
                 f"not {type(block).__name__}.",
                 "Leave feature_location empty for this backbone.",
             )
@@ -131,7 +131,7 @@ class ExpansionBlock(nn.Sequential):
 class ExpansionFeatures(nn.Module):
     """An EfficientNet whose feature maps are the expansions in the last block of their stages.
 
-    Built from timm's extractor, with the same attribute names, so the ``state_dict`` is the same.
+    It is built from timm's extractor with the same attribute names, so ``state_dict`` is the same.
     """
 
     def __init__(self, features: Any) -> None:

@@ -20,18 +20,18 @@ from effdet_deploy.pytorch.network.topology import UNWEIGHTED
 LayerFactory: TypeAlias = Callable[..., nn.Module]
 
 _BELOW_ANY_FEATURE = -6e4
-"""Low enough for any feature map, and a number in float16."""
+"""A value below those of any feature map that float16 can still hold."""
 FAST_FUSION_EPS = 1e-4
-"""Keeps fast normalized fusion finite when all weights are zero (EfficientDet, section 3.3)."""
+"""Keeps fast normalized fusion finite if all weights are zero (EfficientDet, section 3.3)."""
 
 
 def norm_factory(config: ModelConfig) -> LayerFactory:
-    """Return what makes the BatchNorm of the pyramid and the heads."""
+    """Return a function that makes the BatchNorms of pyramid and heads."""
     return partial(nn.BatchNorm2d, eps=config.norm_eps, momentum=config.norm_momentum)
 
 
 def activation(name: str, *, inplace: bool) -> nn.Module:
-    """Make an activation by timm's name for it, such as ``swish`` or ``relu6``."""
+    """Make an activation by its name in timm, such as ``swish`` or ``relu6``."""
     layer: nn.Module = get_act_layer(name)(inplace=inplace)
     return layer
 
@@ -86,15 +86,15 @@ class SeparableConv2d(nn.Module):
 
 
 def last_conv(layer: Any) -> nn.Conv2d:
-    """Return the convolution of either kind of layer that makes its outputs."""
+    """Return the convolution that makes the outputs of either kind of layer."""
     return layer.conv_pw if isinstance(layer, SeparableConv2d) else layer.conv
 
 
 class Interpolate2d(nn.Module):
     """Resampling to a size fixed at construction.
 
-    Where the ratio is a whole number, or its inverse is, the ratio is what is kept: an exported
-    graph then holds one Resize with constant scales and computes no shape.
+    If the ratio or its inverse is a whole number, the ratio is stored instead: an exported graph
+    then has one Resize with constant scales and computes no shapes.
     """
 
     # TorchScript reads these annotations and knows Optional only by that name.
@@ -120,9 +120,9 @@ class Interpolate2d(nn.Module):
 
 
 class ResampleFeatureMap(nn.Sequential):
-    """Brings a feature map to the channels and the size of another level.
+    """Changes a feature map to the channels and the size of another level.
 
-    Holds ``conv`` where channels differ, then ``downsample`` or ``upsample`` where sizes do.
+    It has ``conv`` if channels differ, and then ``downsample`` or ``upsample`` if sizes differ.
     """
 
     def __init__(
@@ -163,12 +163,12 @@ def _downsample(
     sides = list(zip(input_size, output_size, strict=True))
     stride = tuple((into - 1) // out + 1 for into, out in sides)
     if config.downsample_type == "max" and config.pad_type == "same":
-        # SAME padding, without the Pad node that timm's layer exports. Of its one to ``stride``
-        # rows the smaller half comes first; rounding up makes the other half.
+        # SAME padding, without the Pad node that timm's layer exports. The smaller half of its
+        # rows comes first; rounding the output size up gives the other half.
         padding = tuple(
             (out * step - into + 1) // 2 for (into, out), step in zip(sides, stride, strict=True)
         )
-        # The window's last row may only be padding; OpenVINO refuses a window that large.
+        # The window's last row may consist of padding only, which OpenVINO refuses.
         kernel_size = tuple(
             min(step + 1, into) for (into, _), step in zip(sides, stride, strict=True)
         )
@@ -183,11 +183,11 @@ def _downsample(
 
 
 class ZeroPaddedPool(nn.Module):
-    """A max pooling whose SAME padding is zeros: zylo117's.
+    """A max pooling whose SAME padding is zeros, as in zylo117's project.
 
-    The zeros are not padded but compared with: windows that reach over a border give at least 0.
-    ONNX Runtime 1.31 merges a Pad of zeros into the pooling, whose padding counts as minus
-    infinity, and computes something else.
+    Instead of padding, windows that reach over a border give at least 0. ONNX Runtime 1.31 would
+    merge a Pad of zeros into the pooling, whose padding counts as minus infinity, and compute
+    something else.
     """
 
     border: Tensor
@@ -198,7 +198,7 @@ class ZeroPaddedPool(nn.Module):
         super().__init__()
         self.pool = pool
         border = torch.full((1, 1, *output_size), _BELOW_ANY_FEATURE)
-        # Every side is padded at its end, and some at their beginning as well.
+        # All sides are padded at their end, and some at their beginning too.
         border[:, :, -1] = border[:, :, :, -1] = 0
         if padding[0]:
             border[:, :, 0] = 0
@@ -212,11 +212,11 @@ class ZeroPaddedPool(nn.Module):
 
 
 class FpnCombine(nn.Module):
-    """Joins feature maps of several levels at one level, each with its own weight.
+    """Joins feature maps of several levels at one level, with one weight per map.
 
     The fusions are those of EfficientDet, section 3.3: ``fastattn`` (fast normalized),
-    ``attn`` (softmax), ``unbounded`` (the bare weights) and ``sum`` (no weights). ``pooled`` is
-    NAS-FPN's attention: the first input, pooled over the map to one number a channel, gates the
+    ``attn`` (softmax), ``unbounded`` (unnormalized weights) and ``sum`` (no weights). ``pooled`` is
+    NAS-FPN's attention: the first input, pooled over the map to one number per channel, gates the
     second; further inputs are added.
     """
 
@@ -247,13 +247,13 @@ class FpnCombine(nn.Module):
         self.frozen_weights: list[float] = [1.0] * len(inputs)
 
     def fusion_weights(self) -> list[float]:
-        """Return the weight of each input as it is applied, in order."""
+        """Return the weights of the inputs as they are applied, in order."""
         if self.edge_weights is None:
             return list(self.frozen_weights)
         return self._weights().tolist()
 
     def freeze(self) -> None:
-        """Turn the weights into constants, for export; there is no parameter afterwards."""
+        """Turn the weights into constants for export; they are not parameters afterwards."""
         self.frozen_weights = self.fusion_weights()
         self.edge_weights = None
 
@@ -269,7 +269,7 @@ class FpnCombine(nn.Module):
         return weights
 
     def forward(self, x: list[Tensor]) -> Tensor:
-        """Join some of the feature maps ``x``, each ``[N,Ci,Hi,Wi]``, into ``[N,C,H,W]``."""
+        """Join some of the feature maps ``x``, which are ``[N,Ci,Hi,Wi]``, into ``[N,C,H,W]``."""
         nodes: list[Tensor] = []
         for index, resample in zip(self.inputs, self.resample.values()):  # noqa: B905 - TorchScript's zip has no strict
             nodes.append(resample(x[index]))

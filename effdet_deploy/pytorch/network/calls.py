@@ -1,4 +1,4 @@
-"""Which modules a network calls, in which order, and which BatchNorm follows which convolution."""
+"""The calls of modules in a network, in order, and which BatchNorm follows which convolution."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spot:
-    """Where a value is seen while the network runs: what the n-th call of a module takes or gives.
+    """A place where a value is seen while the network runs: the n-th call of a module.
 
-    ``is_input`` says which of the two.
+    ``is_input`` says whether the value is the call's input or its output.
     """
 
     module: str
@@ -30,7 +30,7 @@ class Spot:
 class Call:
     """One call of a module that returned a tensor, in the order of the calls.
 
-    ``conv`` is the call of the convolution whose output a BatchNorm took, if it did.
+    ``conv`` is the call of the convolution whose output a BatchNorm read, if it did.
     """
 
     spot: Spot
@@ -39,9 +39,9 @@ class Call:
 
 
 def calls_of(network: EfficientDet) -> list[Call]:
-    """Return the calls of one forward run.
+    """Return the calls of one forward run, in order.
 
-    The run is on the meta device, where tensors have shapes and no numbers, and takes no time.
+    The run uses the meta device, where tensors have shapes but no numbers, so it takes no time.
     """
     twin = copy.deepcopy(network).to("meta")
     names = {module: name for name, module in twin.named_modules()}
@@ -59,8 +59,8 @@ def calls_of(network: EfficientDet) -> list[Call]:
         call = Call(Spot(names[module], counted[names[module]]), module, conv)
         counted[names[module]] += 1
         calls.append(call)
-        # Containers and Identity hand on what another module made. The tensor is kept so that its
-        # id cannot be given to another one.
+        # Containers and Identity return the result of another module. The tensor is kept so that
+        # its id cannot be given to another tensor.
         if not any(module.children()) and not isinstance(module, nn.Identity):
             made[id(output)] = (call, output)
 

@@ -1,4 +1,4 @@
-"""ModelConfig: every number and name that shapes an EfficientDet."""
+"""ModelConfig: all numbers and names that define an EfficientDet."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ MAX_IMAGE_SIDE = 4096
 """Largest accepted image side in pixels; D7x is trained at 1536."""
 RESAMPLE_MODES = ("max", "avg", "bilinear", "nearest")
 POOL_PADDINGS = ("lowest", "zero")
-"""What a max pooling pads with: minus infinity, as TensorFlow and effdet, or 0, as zylo117."""
+"""Padding of max pooling: minus infinity as in TensorFlow and effdet, or 0 as in zylo117's."""
 ACTIVATIONS = (
     *("swish", "silu", "mish", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu"),
     *("hard_swish", "hard_sigmoid", "hard_mish", "sigmoid", "tanh"),
 )
-"""By timm's names for them."""
+"""The activations, by their names in timm."""
 _BY_CHANNEL = ("mean", "std", "fill_color")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """One EfficientDet configuration; field names are effdet's wherever it has them.
+    """One EfficientDet configuration; field names are effdet's where effdet has the field.
 
-    Sizes are (height, width) in pixels, ``aspect_ratios`` (width, height) factors. What the network
-    was trained on: pictures of ``in_chans`` channels (1 gray, 3 RGB, 4 RGBA) in the order
-    ``trained_on``, brought to size by the rule ``resize`` with the filter ``interpolation``;
-    ``mean`` and ``std`` on the 0-1 scale and the color ``fill_color`` in 0-255, one value a channel
-    in that order. ``drop_path_rate`` matters in training only. ``octave_scales`` are even steps
-    where empty; ``feature_blocks`` are the (stage, block) behind which the backbone's feature maps
-    leave, the last of ``backbone_indices``' stages where empty.
+    Sizes are (height, width) in pixels, ``aspect_ratios`` are (width, height) factors. The training
+    is described by: ``in_chans``, the channels of its pictures (1 gray, 3 RGB, 4 RGBA), in the
+    order ``trained_on``; the rule ``resize`` and the filter ``interpolation``, which brought them
+    to size; ``mean`` and ``std`` on the 0-1 scale and the color ``fill_color`` in 0-255, with one
+    value per channel in that order. ``drop_path_rate`` only matters in training. Empty
+    ``octave_scales`` mean even steps. ``feature_blocks`` are the (stage, block) that give the
+    backbone's feature maps; if empty, the last blocks of the stages in ``backbone_indices`` do.
 
     Raises:
-        UsageError: a value is out of its range; the range is named.
+        UsageError: a value is out of its range; the message names the range.
     """
 
     name: str
@@ -104,7 +104,7 @@ class ModelConfig:
             raise UsageError(
                 f"{self.fpn_name} has {NASFPN_LEVELS} levels, not {self.num_levels} "
                 f"({self.min_level}-{self.max_level}).",
-                "Choose min_level and max_level for it, or another fpn_name.",
+                "Choose fitting values of min_level and max_level, or another fpn_name.",
             )
         _require_choice("downsample_type", self.downsample_type, RESAMPLE_MODES)
         _require_choice("upsample_type", self.upsample_type, ("nearest", "bilinear"))
@@ -113,35 +113,35 @@ class ModelConfig:
             _require_choice("activation", act_type, ACTIVATIONS)
         if self.octave_scales and len(self.octave_scales) != self.num_scales:
             raise UsageError(
-                f"octave_scales must have num_scales entries, {self.num_scales}, not "
+                f"octave_scales must have {self.num_scales} entries (num_scales), not "
                 f"{len(self.octave_scales)}.",
-                "Give both, or leave octave_scales out for even steps.",
+                "Set both fields, or leave octave_scales out for even steps.",
             )
         scales = (self.anchor_scale, *self.octave_scales)
         positive = (*scales, *self.std, *itertools.chain(*self.aspect_ratios))
         if not self.aspect_ratios or min(positive) <= 0:
             raise UsageError(
-                "aspect_ratios must not be empty; they, anchor_scale, octave_scales and std must "
-                "be above zero.",
+                "aspect_ratios must not be empty; its values, and those of anchor_scale, "
+                "octave_scales and std, must be above zero.",
                 "Leave these fields out to keep the variant's own.",
             )
         self._require_preprocessing()
         if not 0 < self.norm_eps < 1:
             raise UsageError(
                 f"norm_eps must be between 0 and 1, not {self.norm_eps}.",
-                "Leave it out to keep the variant's own.",
+                "Leave norm_eps out to keep the variant's own.",
             )
         if not 0 < len(self.backbone_indices) <= self.num_levels:
             raise UsageError(
                 f"{len(self.backbone_indices)} backbone features do not fit {self.num_levels} "
                 f"levels ({self.min_level}-{self.max_level}).",
-                "Name at least one of backbone_indices, and no more than there are levels.",
+                "Set at least one of backbone_indices, and no more than there are levels.",
             )
         rising = sorted({each for each in self.backbone_indices if each >= 0})
         if list(self.backbone_indices) != rising:
             raise UsageError(
                 f"backbone_indices must count up from 0, not {list(self.backbone_indices)}.",
-                "Leave them out to keep the variant's own.",
+                "Leave backbone_indices out to keep the variant's own.",
             )
 
     def _require_preprocessing(self) -> None:
@@ -151,51 +151,51 @@ class ModelConfig:
         if self.in_chans not in (1, 3, 4):
             raise UsageError(
                 f"in_chans must be 1 (gray), 3 (RGB) or 4 (RGBA), not {self.in_chans}.",
-                "Networks of other pictures run with --input normalized in a graph of your own.",
+                "Set in_chans to 1, 3 or 4; other pictures are not supported.",
             )
         if self.in_chans == 1 and self.trained_on == "bgr":
             raise UsageError("Gray pictures have no channel order.", "Leave trained_on out.")
         for field in _BY_CHANNEL:
             if len(getattr(self, field)) != self.in_chans:
                 raise UsageError(
-                    f"{field} must have one value for each of {self.in_chans} channels, not "
+                    f"{field} must have one value per channel, {self.in_chans} in all, not "
                     f"{len(getattr(self, field))}.",
-                    "Give one value for all of them, or one for each.",
+                    "Give one value for all channels, or one per channel.",
                 )
         for channel in self.fill_color:
             _require_range("fill_color", channel, 0, 255)
 
     @property
     def octaves(self) -> tuple[float, ...]:
-        """The octave scales of each place's anchors; even steps where none are given."""
+        """The octave scales of the anchors; even steps if none are given."""
         return self.octave_scales or even_octaves(self.num_scales)
 
     @property
     def num_levels(self) -> int:
-        """How many pyramid levels there are."""
+        """The number of pyramid levels."""
         return self.max_level - self.min_level + 1
 
     @property
     def num_anchors(self) -> int:
-        """Anchors at each location of a feature map."""
+        """The number of anchors at one location of a feature map."""
         return self.num_scales * len(self.aspect_ratios)
 
     @property
     def feature_sizes(self) -> tuple[tuple[int, int], ...]:
-        """(height, width) of each level's feature map, fine to coarse; halves are rounded up."""
+        """(height, width) of the levels' feature maps, fine to coarse; halves are rounded up."""
         return tuple(feature_sizes(*self.image_size, self.max_level)[self.min_level :])
 
     def replace(self, overrides: Mapping[str, Any]) -> Self:
         """Return a copy with some fields changed.
 
-        Lists become tuples, one number for ``image_size`` means a square, one for ``mean``, ``std``
-        and ``fill_color`` all channels, and one for an aspect ratio r what effdet takes it for: a
-        width of √r and a height of 1/√r. Where only the mean is given, the fill follows it, as it
-        does for the ``fill_color`` ``"mean"``.
+        Lists become tuples. One number for ``image_size`` means a square, and one for ``mean``,
+        ``std`` and ``fill_color`` means all channels. One number r for an aspect ratio means, as in
+        effdet, a width of √r and a height of 1/√r. If only the mean is given, the fill follows it,
+        as with the ``fill_color`` ``"mean"``.
 
         Raises:
-            UnknownNameError: a field that does not exist.
-            UsageError: a value of another type or out of range.
+            UnknownNameError: a field does not exist.
+            UsageError: a value has another type or is out of range.
         """
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         for name in overrides:
@@ -217,9 +217,9 @@ class ModelConfig:
         return dataclasses.replace(self, **coerced)
 
     def overrides_of(self, base: ModelConfig) -> dict[str, Any]:
-        """Return the fields to give to ``base.replace`` for this config.
+        """Return the fields to give to ``base.replace`` to get this config.
 
-        They are those in which the two differ; and the fill where the mean does: it would follow.
+        They are the fields that differ, and the fill if the mean differs, as it would follow it.
         """
         names = [each.name for each in dataclasses.fields(self)]
         changed = {name for name in names if getattr(self, name) != getattr(base, name)}
@@ -228,7 +228,7 @@ class ModelConfig:
 
 
 def _recast(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return mean, std and fill for another number of channels; a further one has their average."""
+    """Return mean, std and fill for another number of channels; an added one gets their average."""
     channels = overrides.get("in_chans", fields["in_chans"])
     if channels == fields["in_chans"] or channels not in (1, 3, 4):
         return {}
@@ -258,7 +258,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _coerce(field: str, value: Any, current: Any) -> Any:
-    """Bring a JSON value to the type that ``current`` has."""
+    """Convert a JSON value to the type of ``current``."""
     if field == "image_size" and isinstance(value, int):
         value = (value, value)
     if field in ("aspect_ratios", "feature_blocks") and isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""EfficientDet: backbone, pyramid, two heads; and how it is created."""
+"""EfficientDet: backbone, pyramid and two heads, and how a model is created."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 _PRIOR = 0.01
-"""Score that every class starts from (focal loss, arXiv:1708.02002, section 3.3)."""
+"""The score that every class starts with (focal loss, arXiv:1708.02002, section 3.3)."""
 
 
 class EfficientDet(nn.Module):
     """A detector without its pre- and post-processing.
 
     Raises:
-        UnknownNameError: timm has no backbone of the configured name.
+        UnknownNameError: timm has no backbone with the configured name.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -43,8 +43,8 @@ class EfficientDet(nn.Module):
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Map normalized images ``[N,3,H,W]`` to class logits and box codes of every level.
 
-        Each level gives ``[N,A·classes,h,w]`` and ``[N,A·4,h,w]``, fine to coarse, with the
-        anchor as the slower index and codes in the order ty, tx, th, tw.
+        A level gives ``[N,A·classes,h,w]`` and ``[N,A·4,h,w]``, fine to coarse, with the anchor as
+        the slower index and codes in the order ty, tx, th, tw.
         """
         maps = self.fpn(self.backbone(x))
         return self.class_net(maps), self.box_net(maps)
@@ -57,17 +57,17 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     **overrides: Any,
 ) -> EfficientDet:
-    """Create a model with fresh weights.
+    """Create a model with newly initialized weights.
 
     Args:
         name: a full name of :func:`list_models`, or a short one such as ``d2``.
-        num_classes: classes without background; default 90.
-        image_size: (height, width) or one number for a square; default the variant's own.
+        num_classes: number of classes without background; default 90.
+        image_size: (height, width) in pixels, or one number for a square; default: the variant's.
         overrides: any other field of :class:`ModelConfig`.
 
     Raises:
-        UnknownNameError: an unknown variant or field; the nearest names are given.
-        UsageError: a value out of its range.
+        UnknownNameError: a variant or field is unknown; the message names the nearest ones.
+        UsageError: a value is out of its range.
     """
     chosen = {"num_classes": num_classes, "image_size": image_size}
     overrides |= {field: value for field, value in chosen.items() if value is not None}

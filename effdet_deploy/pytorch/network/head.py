@@ -1,4 +1,4 @@
-"""The class and box heads: convolutions shared by all levels, BatchNorms of each level's own.
+"""The class and box heads: all levels share the convolutions, and have BatchNorms of their own.
 
 TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
 """
@@ -21,10 +21,10 @@ from effdet_deploy.pytorch.network.config import ModelConfig
 
 
 class HeadNet(nn.Module):
-    """One head.
+    """The class head or the box head.
 
-    ``bn_rep`` is indexed [repeat][level], or [level][repeat] where ``config.head_bn_level_first``
-    says so: checkpoints exist in both orders.
+    ``bn_rep`` is indexed [repeat][level], or [level][repeat] if ``config.head_bn_level_first`` is
+    true: checkpoints exist in both orders.
     """
 
     level_first: Final[bool]
@@ -47,7 +47,7 @@ class HeadNet(nn.Module):
         )
         repeats, levels = range(config.box_class_repeats), range(config.num_levels)
         norm = partial(norm_factory(config), config.fpn_channels)
-        # Repeat-first checkpoints name a BatchNorm ``bn_rep.{repeat}.{level}.bn``.
+        # Repeat-first checkpoints call a BatchNorm ``bn_rep.{repeat}.{level}.bn``.
         self.bn_rep = nn.ModuleList(
             nn.ModuleList(norm() for _ in repeats)
             if self.level_first
@@ -68,7 +68,7 @@ class HeadNet(nn.Module):
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         """Map ``[N,C,h,w]`` of every level to ``[N,anchors·outputs,h,w]``."""
         maps = list(x)
-        # Both loops nest module lists as they are stored: TorchScript unrolls them, cannot
+        # Both loops follow the nesting of the module lists: TorchScript unrolls them, cannot
         # index them, and has no zip(strict=).
         if self.level_first:
             for level, norms in enumerate(self.bn_rep):
@@ -81,7 +81,7 @@ class HeadNet(nn.Module):
         return [self.predict(level_map) for level_map in maps]
 
     def norm(self, repeat: int, level: int) -> Any:
-        """Return the BatchNorm that follows a repeat's convolution at a level."""
+        """Return the BatchNorm after a repeat's convolution at a level."""
         if self.level_first:
             return self.bn_rep[level][repeat]  # type: ignore[index]
         return self.bn_rep[repeat][level].bn  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""The feature pyramid: nodes, cells and their repetition."""
+"""The feature pyramid: its nodes, and cells of nodes that are repeated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Fnode(nn.Module):
 
     The activation comes before the convolution, or after it under ``conv_bn_relu_pattern``.
 
-    Typed ``List[Tensor] -> Tensor``, which ``nn.Sequential`` cannot be under TorchScript.
+    Its type is ``List[Tensor] -> Tensor``, which ``nn.Sequential`` cannot have under TorchScript.
     """
 
     def __init__(self, config: ModelConfig, combine: nn.Module) -> None:
@@ -42,7 +42,7 @@ class Fnode(nn.Module):
             bias=config.redundant_bias and not config.conv_bn_relu_pattern,
             norm=norm_factory(config),
         )
-        # Not in place: a node that joins a single map would overwrite its own input.
+        # Not in place: a node with a single input map would overwrite it.
         act = activation(config.act_type, inplace=False)
         self.after_combine = nn.Sequential(
             OrderedDict(conv=conv, act=act)
@@ -51,12 +51,12 @@ class Fnode(nn.Module):
         )
 
     def forward(self, x: list[Tensor]) -> Tensor:
-        """Map the feature maps of the cell so far to one more."""
+        """Map the cell's feature maps so far to one more map."""
         return self.after_combine(self.combine(x))
 
 
 class BiFpnLayer(nn.Module):
-    """One cell of the pyramid, of any topology."""
+    """One cell of the pyramid, with any topology."""
 
     def __init__(self, config: ModelConfig, topology: FpnTopology, in_channels: list[int]) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class BiFpnLayer(nn.Module):
         self.outputs = list(topology.outputs)
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
-        """Map one feature map a level, fine to coarse, to the same after this cell."""
+        """Map one feature map per level, fine to coarse, to the maps after this cell."""
         maps = list(x)
         for node in self.fnode:
             maps.append(node(maps))
@@ -83,7 +83,7 @@ class BiFpnLayer(nn.Module):
 
 
 class SequentialList(nn.Sequential):
-    """``nn.Sequential`` typed ``List[Tensor] -> List[Tensor]``."""
+    """``nn.Sequential`` with the type ``List[Tensor] -> List[Tensor]``."""
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         """Apply every module in turn."""
@@ -119,17 +119,17 @@ class BiFpn(nn.Module):
 
 
 def absorbed_weights(pyramid: BiFpn) -> dict[str, tuple[FpnCombine, int]]:
-    """Return the fusion weights that can go into the convolution which makes the weighted map.
+    """Return the fusion weights that can be folded into the convolution before them.
 
-    They can where nothing stands between the two, and nothing else reads the map.
+    This is possible if nothing stands between the two, and no other node reads the map.
 
     Returns:
-        By the name of the layer that convolves, a submodule of ``pyramid``: where the map is
-        joined, and the position of its weight there.
+        By the name of the convolving layer, a submodule of ``pyramid``: the node that joins its
+        map, and the position of its weight there.
     """
     readers: Counter[str] = Counter()
     weighted: dict[str, tuple[FpnCombine, int]] = {}
-    # Of what no node of the pyramid makes, nothing is known.
+    # Maps from outside the pyramid are not examined.
     cells: list[Any] = list(pyramid.cell)
     maps = [""] * len(cells[0].outputs)
     for row, cell in enumerate(cells):

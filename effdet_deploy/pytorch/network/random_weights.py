@@ -1,8 +1,8 @@
-"""Random weights that mean something: seeded, and conditioned on pictures with structure.
+"""Random weights with meaningful outputs: seeded, and conditioned on pictures with structure.
 
-As initialized, every logit of an EfficientDet is the same to five digits: detections are ties,
+After initialization, all logits of an EfficientDet are equal to five digits: detections are ties,
 and comparing two such networks proves nothing. Here BatchNorm gets the statistics of a dozen
-pictures, and the predict layers are scaled so that scores run from 0.99 down.
+pictures, and the predict layers are scaled so that the best scores reach 0.99.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ LOGIT_MEAN = -3.0
 LOGIT_SPREAD = 1.5
 """Standard deviation of the class logits over the conditioning pictures."""
 BOX_SPREAD = 0.4
-"""Standard deviation of the box codes; larger ones reach the unclipped ``exp`` of the decoder."""
+"""Standard deviation of the box codes; larger codes make the decoder's unclipped ``exp`` large."""
 PICTURES = 12
-"""Two pictures are too few: statistics of the coarsest level come from a handful of pixels."""
+"""With only two pictures, the coarsest level's statistics would come from a handful of pixels."""
 NORM_SHIFT = 0.5
 NORM_SCALE = (0.3, 0.5)
-"""Mean of the BatchNorm shifts, and range of their scales. About a shift of 0, every activation
-bends its input in the middle, and over a hundred layers differences grow until one picture's logits
-spread by 0.5 and another's by 200. At scales about 1 they still grow: FP16 then leaves 29 dB of
-lite2's box codes, and here 47; trained detectors keep 53 to 69 dB of their heads. Shifts that are
-much larger than the scales leave less of the picture, because padding is zero."""
+"""Mean of the BatchNorm shifts, and range of their scales. With shifts around 0, every activation
+bends its input in the middle, and over a hundred layers differences grow until the logits of one
+picture spread by 0.5 and those of another by 200. With scales around 1 they still grow: FP16 then
+leaves 29 dB of lite2's box codes, but 47 dB with these values; trained detectors keep 53 to 69 dB.
+Shifts much larger than the scales leave less of the picture, because padding is zero."""
 MAX_SIDE = 512
-"""Conditioning runs at most at this size; weights do not depend on the size, only time does."""
+"""The largest image side for conditioning; the weights do not depend on it, only the time does."""
 
 
 def randomize(model: EfficientDet, seed: int = 0) -> None:
-    """Give ``model`` seeded random weights on which scores and boxes vary with the picture.
+    """Give ``model`` seeded random weights with which scores and boxes vary with the picture.
 
-    The result depends on ``seed``, the configuration and the machine's arithmetic; not on the
-    number of threads, nor on what was in the model or drawn from torch's generator before.
+    The result depends on ``seed``, the configuration and the machine's arithmetic, but not on the
+    number of threads, the model's weights or the state of torch's random generator.
     """
     config = model.config
     shrink = min(1.0, MAX_SIDE / max(config.image_size))
-    # The aspect ratio is kept where the levels allow it.
+    # The aspect ratio is kept if the levels allow it.
     height, width = (max(2**config.max_level, round(side * shrink)) for side in config.image_size)
-    # Layers draw initial values from torch's own generator, which is the caller's.
+    # Layers draw initial values from torch's own generator, which belongs to the caller.
     with torch.random.fork_rng(devices=()):
         twin = EfficientDet(config.replace({"image_size": (height, width)}))
     pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed, config.in_chans))
@@ -66,14 +66,14 @@ def randomize(model: EfficientDet, seed: int = 0) -> None:
 
 
 def network_input(pictures: Tensor, config: ModelConfig) -> Tensor:
-    """Map pictures uint8 ``[N,H,W,C]`` to what the network takes, float32 ``[N,C,H,W]``."""
+    """Map pictures uint8 ``[N,H,W,C]`` to the network's input, float32 ``[N,C,H,W]``."""
     mean = torch.tensor(config.mean).view(-1, 1, 1)
     std = torch.tensor(config.std).view(-1, 1, 1)
     return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 
 def _draw_parameters(model: nn.Module, generator: torch.Generator) -> None:
-    """Draw every parameter, none of them at a value that hides a mistake, such as 0 or 1."""
+    """Draw all parameters, and avoid values that hide mistakes, such as 0 or 1."""
     for module in model.modules():
         is_norm = isinstance(module, nn.BatchNorm2d)
         for name, parameter in module.named_parameters(recurse=False):
@@ -93,13 +93,13 @@ def _draw_parameters(model: nn.Module, generator: torch.Generator) -> None:
 def _set_batch_norm_statistics(
     model: EfficientDet, pictures: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Let every BatchNorm keep the statistics of ``pictures``; return the network's outputs.
+    """Store the statistics of ``pictures`` in every BatchNorm; return the network's outputs.
 
-    All pictures go in one batch, so that each layer sees what it will see in evaluation.
+    All pictures are one batch, so that layers see what they will see in evaluation.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    # Only the norms train: drop path and dropout stay off.
+    # Only the norms are in training mode: drop path and dropout stay off.
     model.eval()
     for norm in norms:
         norm.train()
@@ -112,10 +112,10 @@ def _set_batch_norm_statistics(
 
 
 def _scale_predict(predict: nn.Module, outputs: list[Tensor], mean: float, spread: float) -> None:
-    """Scale the last convolution so that each output channel lies about ``mean``.
+    """Scale the last convolution so that every output channel has about the mean ``mean``.
 
-    ``outputs`` are the levels' ``[N,C,h,w]`` before scaling. Each level counts the same in the
-    mean, and the pooled deviation from it becomes ``spread``.
+    ``outputs`` are the levels' ``[N,C,h,w]`` before scaling. All levels count the same in the mean,
+    and the pooled deviation from it becomes ``spread``.
     """
     conv: Any = last_conv(predict)
     center = torch.stack([level.mean(dim=(0, 2, 3)) for level in outputs]).mean(dim=0)

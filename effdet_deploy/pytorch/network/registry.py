@@ -1,6 +1,6 @@
-"""The 47 named configurations of effdet 0.4.1, the short names, and the sizes between them.
+"""The 47 named configurations of effdet 0.4.1, their short names, and sizes between them.
 
-The table is ``configurations.toml``.
+The table is in ``configurations.toml``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from effdet_deploy.pytorch.network.scaling import MAX_PHI, compound_scale
 _RELEASE = "https://github.com/rwightman/efficientdet-pytorch/releases/download/v0.1/"
 _SHORT_NAME = re.compile(r"(?:d[0-6](?:_ap)?|d7x?|lite\d+x?)$")
 SCALED = "phi:"
-"""Before the coefficient of a size that has no name."""
+"""Prefix of a coefficient, for sizes without a name."""
 
 
 @functools.cache
@@ -38,13 +38,13 @@ def list_models() -> list[str]:
 
 
 def resolve_name(name: str) -> str:
-    """Return a full name: ``d2`` is ``tf_efficientdet_d2``, ``q0`` is ``efficientdet_q0``.
+    """Return the full name: ``d2`` is ``tf_efficientdet_d2``, ``q0`` is ``efficientdet_q0``.
 
-    ``phi:2.5`` is the size between D2 and D3; ``phi:2`` is D2.
+    ``phi:2.5`` is a size between D2 and D3; ``phi:2`` is D2.
 
     Raises:
-        UnknownNameError: there is no such variant; the nearest names are given.
-        UsageError: a coefficient that is no number, or not from 0 to 7.
+        UnknownNameError: the variant is unknown; the message names the nearest ones.
+        UsageError: a coefficient is not a number from 0 to 7.
     """
     if name.startswith(SCALED):
         phi = _coefficient(name)
@@ -59,15 +59,15 @@ def resolve_name(name: str) -> str:
 
 
 def _lengthened(name: str) -> str:
-    """Return the full name that ``name`` stands for where it is a short one."""
+    """Return the full name for a short name; other names stay as they are."""
     return ("tf_efficientdet_" if _SHORT_NAME.match(name) else "efficientdet_") + name
 
 
 def _coefficient(name: str) -> float:
-    """Return the number of ``phi:2.5``."""
+    """Return the number in ``phi:2.5``."""
     text = name.removeprefix(SCALED)
     try:
-        # No more digits than the name shows.
+        # Rounding keeps no more digits than the name shows.
         phi = round(float(text), 3)
     except ValueError:
         phi = -1.0
@@ -80,16 +80,16 @@ def _coefficient(name: str) -> float:
 
 
 def get_config(name: str) -> ModelConfig:
-    """Return the configuration of a full or short name, or of a coefficient.
+    """Return the configuration for a full or short name, or for a coefficient.
 
-    Raises as :func:`resolve_name`.
+    It raises the errors of :func:`resolve_name`.
     """
     full = resolve_name(name)
     if not full.startswith(SCALED):
         return _configs()[full]
     phi = _coefficient(full)
     scale = compound_scale(phi)
-    # What does not scale is that of the next smaller one: from D6 on, sums without weights.
+    # Fields that do not scale are those of the next smaller D: from D6 on, fusion without weights.
     return _configs()[f"tf_efficientdet_d{int(phi)}"].replace(
         {
             "name": full,

@@ -1,4 +1,4 @@
-"""Compound scaling: one coefficient for the width, the depth and the resolution of everything.
+"""Compound scaling: one coefficient sets width, depth and resolution of the whole network.
 
 EfficientDet (arXiv:1911.09070), section 4.2, equations 1-3.
 """
@@ -9,18 +9,18 @@ import math
 from dataclasses import dataclass
 
 MAX_PHI = 7
-"""D7's; D7x departs from the equations."""
+"""The coefficient of D7; D7x departs from the equations."""
 _BASE_WIDTH = 64
 _WIDTH_GROWTH = 1.35
 _WIDTH_STEP = 8
-"""Widths are rounded to what hardware likes."""
+"""Widths are rounded to multiples of this, which hardware computes fast."""
 _SIDE_STEP = 128
-"""Of the paper: the coarsest of five levels, 2^7 times smaller, has whole sides."""
+"""Image sides are multiples of 2^7, as in the paper: then the coarsest of five levels is whole."""
 
 
 @dataclass(frozen=True)
 class CompoundScale:
-    """What one coefficient gives; ``image_side`` is in pixels, ``backbone`` the n of B-n."""
+    """Sizes for one coefficient; ``image_side`` is in pixels, ``backbone`` is the n of B-n."""
 
     fpn_channels: int
     fpn_cell_repeats: int
@@ -30,14 +30,14 @@ class CompoundScale:
 
 
 def compound_scale(phi: float) -> CompoundScale:
-    """Return the paper's equations at ``phi``, which is 0 for D0, rounded to the nearest.
+    """Evaluate the paper's equations at ``phi``, which is 0 for D0, with rounding to the nearest.
 
     W = 64·1.35^φ to a multiple of 8, D = 3+φ, heads 3+⌊φ/3⌋, R = 512+128φ to a multiple of 128.
-    The registered variants follow them except where the paper itself departs from them by hand.
-    The backbone is the EfficientNet whose own coefficient is nearest.
+    The registered variants follow them, except where the paper itself departs from them.
+    The backbone is the EfficientNet with the nearest coefficient.
     """
     width = _BASE_WIDTH * _WIDTH_GROWTH**phi
-    # Halves go up: 2.5 lies between D2 and D3, and is to be larger than D2.
+    # Halves are rounded up: 2.5 lies between D2 and D3, and must be larger than D2.
     nearest = math.floor(phi + 0.5)
     return CompoundScale(
         fpn_channels=_WIDTH_STEP * round(width / _WIDTH_STEP),

@@ -1,12 +1,12 @@
-"""Which feature maps each node of a pyramid joins, as tables.
+"""Tables of pyramid topologies: which feature maps every node joins.
 
-The nodes of one cell are numbered on from its inputs: input ``i`` is feature map ``i`` (fine to
+The nodes of a cell are numbered after its inputs: input ``i`` is feature map ``i`` (fine to
 coarse), the first node is feature map ``num_levels``, and so on.
 
 Sources: FPN (arXiv:1612.03144; EfficientDet, Figure 2a), PANet (arXiv:1803.01534; Figure 2b),
 NAS-FPN (arXiv:1904.07392; Figure 2c), BiFPN (EfficientDet, arXiv:1911.09070, section 3), Quad-FPN
-(IEEE 9225379). Node order is effdet's, because the ``state_dict`` numbers nodes by it; of NAS-FPN,
-which effdet lacks, it is that of the search.
+(IEEE 9225379). Nodes are in effdet's order, because the ``state_dict`` numbers them; those of
+NAS-FPN, which effdet lacks, are in the order of the search.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FUSIONS = {"fa": "fastattn", "attn": "attn", "sum": "sum", "unbounded": "unbounded"}
-"""Suffix of an FPN name → how a node weighs its inputs."""
+"""The suffix of an FPN name, and how a node weights its inputs."""
 POOLED = "pooled"
-"""NAS-FPN's other way to join: the first input, pooled to a number a channel, gates the second."""
+"""NAS-FPN's other fusion: the first input, pooled to one number per channel, gates the second."""
 UNWEIGHTED = ("sum", POOLED)
-"""The fusions that learn no weights."""
+"""The fusions without learned weights."""
 
 
 @dataclass(frozen=True)
 class FpnNode:
-    """One node: its pyramid ``level``, the feature maps it joins, and how it weighs them."""
+    """One node: its pyramid ``level``, the feature maps it joins, and how it weights them."""
 
     level: int
     inputs: tuple[int, ...]
@@ -59,7 +59,7 @@ class _Builder:
         return self.maps[level][-1]
 
     def finish(self) -> FpnTopology:
-        """Let the newest feature map of each level leave the cell."""
+        """Make the newest feature map of every level an output of the cell."""
         outputs = tuple(self.maps[level][-1] for level in range(self.low, self.high + 1))
         return FpnTopology(tuple(self.nodes), outputs)
 
@@ -80,7 +80,7 @@ def _pan(build: _Builder) -> None:
 
 
 def _bifpn(build: _Builder) -> None:
-    """Top-down, then bottom-up with an extra edge from each level's input."""
+    """Top-down, then bottom-up with an extra edge from every level's input."""
     for level in range(build.high - 1, build.low - 1, -1):
         build.join(level, build.maps[level][-1], build.maps[level + 1][-1])
     for level in range(build.low + 1, build.high + 1):
@@ -121,8 +121,8 @@ def _nasfpn(build: _Builder) -> None:
     """The seven merging cells that NAS-FPN's search found (arXiv:1904.07392, section 4.2).
 
     Levels and inputs are those of ``NASFPN_BLOCK_SPECS`` in the TensorFlow model garden. A pooled
-    cell is gated by its coarser input, which stands first here. An input of the pyramid that no
-    cell has used joins the output of its level.
+    cell is gated by its coarser input, which is the first one here. An input that no
+    cell has used is added to the output of its level.
     """
     finest, fine, middle, coarse, coarsest = range(build.low, build.high + 1)
     p3, p4, p5, p6, p7 = (build.maps[level][0] for level in range(build.low, build.high + 1))
@@ -143,7 +143,7 @@ _SHAPES: dict[str, Callable[[_Builder], None]] = {
     "nasfpn": _nasfpn,
 }
 NASFPN_LEVELS = 5
-"""What its search was given."""
+"""The number of levels that the search of NAS-FPN used."""
 FPN_NAMES = tuple(f"{shape}_{fusion}" for shape in _SHAPES for fusion in FUSIONS)
 
 
