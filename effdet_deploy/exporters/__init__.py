@@ -7,6 +7,8 @@ chosen and after all inputs have been checked, because importing torch takes sec
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
 import importlib.util
 from pathlib import Path
@@ -19,6 +21,8 @@ from effdet_deploy.files import require_no_folder_at_sidecar, require_writable_t
 from effdet_deploy.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
 __all__ = ["EXPORTERS", "Artifact", "ExportOptions", "Progress", "export"]
@@ -32,6 +36,22 @@ EXPORTERS = {
 """The suffix of the output, and the module that writes such files."""
 
 
+@contextlib.contextmanager
+def _collecting_rarely() -> Iterator[None]:
+    """Let Python look for garbage less often.
+
+    Imports and a graph that is built make millions of objects that stay, and Python would go
+    through them again and again: a tenth of an export's time.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+@_collecting_rarely()
 def export(
     variant_or_model: str | nn.Module | None,
     output: str | Path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from effdet_deploy.artifact.spec import HEAD_OUTPUTS, INPUT_NAME
 from effdet_deploy.onnxgraph.raw_heads import add_head_outputs
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -28,7 +30,8 @@ MAX_RELATIVE_CHANGE = 1e-4
 """As a share of the heads' largest value: folded constants and fused nodes round differently."""
 _CHILD = """
 import sys
-sys.modules["torch"] = None  # onnxsim loads it, for seconds, and simplifies without it
+# onnxsim loads both, for seconds, and simplifies without them.
+sys.modules["torch"] = sys.modules["sympy"] = None
 import onnx, onnxsim
 model, _ = onnxsim.simplify(sys.argv[1], check_n=0)
 onnx.save(model, sys.argv[2])
@@ -56,10 +59,13 @@ def simplify(
         An empty string, or a sentence that says why ``target`` is an unsimplified copy.
     """
     command = [sys.executable, "-P", "-c", program, str(source), str(target)]
-    problem = _failure(command, timeout)
+    # The traced graph is run while the child process works.
+    with ThreadPoolExecutor(1) as beside:
+        before = beside.submit(_heads, source, example)
+        problem = _failure(command, timeout)
     if not problem and not target.is_file():
         problem = "wrote nothing"
-    problem = problem or _change(source, target, example)
+    problem = problem or _change(before, target, example)
     if not problem:
         return ""
     shutil.copyfile(source, target)
@@ -82,14 +88,14 @@ def _failure(command: list[str], timeout: float) -> str:
     return ""
 
 
-def _change(source: Path, target: Path, example: NDArray[Any]) -> str:
+def _change(before: Future[list[NDArray[Any]]], target: Path, example: NDArray[Any]) -> str:
     """Say how the simplified graph computes something else; an empty string if it does not."""
     try:
-        before, after = (_heads(path, example) for path in (source, target))
+        expected_heads, found_heads = before.result(), _heads(target, example)
     except Exception as error:  # noqa: BLE001 - in any case the traced graph is delivered
         said = (str(error) or type(error).__name__).splitlines()[0]
         return f"made a graph that does not run: {said}"
-    for name, expected, found in zip(HEAD_OUTPUTS, before, after, strict=True):
+    for name, expected, found in zip(HEAD_OUTPUTS, expected_heads, found_heads, strict=True):
         if expected.shape != found.shape:
             return f"changed the shape of {name}"
         # Written this way, NaN counts as a change.

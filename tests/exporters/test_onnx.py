@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from onnx import numpy_helper
 
 from effdet_deploy.artifact.spec import METADATA_KEY, BatchSpec, DetectorSpec
 from effdet_deploy.diagnosis.locating import locate
-from effdet_deploy.errors import UsageError
+from effdet_deploy.errors import EffdetDeployError, UsageError
 from effdet_deploy.exporters import EXPORTERS, Artifact, ExportOptions, export
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import scratch_path
@@ -180,6 +181,22 @@ def test_weights_are_not_loaded_into_a_model_in_memory() -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=3)
     with pytest.raises(UsageError, match="cannot change a model in memory"):
         load_source(network, ExportOptions(weights="other.pth"), silent)
+
+
+def test_garbage_is_collected_rarely_during_an_export_and_as_before_afterwards(
+    tmp_path: Path,
+) -> None:
+    before = gc.get_threshold()
+    seen: list[int] = []
+
+    def progress(_stage: str) -> None:
+        seen.append(gc.get_threshold()[0])
+
+    options = ExportOptions(weights=str(tmp_path / "absent.pth"))
+    with pytest.raises(EffdetDeployError, match="absent"):
+        export("d0", tmp_path / "m.onnx", options, progress)
+    assert min(seen) > before[0]
+    assert gc.get_threshold() == before
 
 
 def test_no_output_has_the_name_of_an_intermediate_file() -> None:

@@ -49,9 +49,11 @@ def randomize(model: EfficientDet, seed: int = 0) -> None:
     shrink = min(1.0, MAX_SIDE / max(config.image_size))
     # The aspect ratio is kept if the levels allow it.
     height, width = (max(2**config.max_level, round(side * shrink)) for side in config.image_size)
-    # Layers draw initial values from torch's own generator, which belongs to the caller.
-    with torch.random.fork_rng(devices=()):
-        twin = EfficientDet(config.replace({"image_size": (height, width)}))
+    twin = model
+    if (height, width) != tuple(config.image_size):
+        # Layers draw initial values from torch's own generator, which belongs to the caller.
+        with torch.random.fork_rng(devices=()):
+            twin = EfficientDet(config.replace({"image_size": (height, width)}))
     pictures = torch.from_numpy(structured_pictures(PICTURES, height, width, seed, config.in_chans))
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -62,7 +64,8 @@ def randomize(model: EfficientDet, seed: int = 0) -> None:
         heads = _set_batch_norm_statistics(twin, network_input(pictures, config))
         _scale_predict(twin.class_net.predict, heads[0], LOGIT_MEAN, LOGIT_SPREAD)
         _scale_predict(twin.box_net.predict, heads[1], 0.0, BOX_SPREAD)
-    model.load_state_dict(twin.state_dict())
+    if twin is not model:
+        model.load_state_dict(twin.state_dict())
 
 
 def network_input(pictures: Tensor, config: ModelConfig) -> Tensor:
@@ -102,6 +105,7 @@ def _set_batch_norm_statistics(
     # Only the norms are in training mode: drop path and dropout stay off.
     model.eval()
     for norm in norms:
+        norm.reset_running_stats()
         norm.train()
         norm.momentum = 1.0
     outputs: tuple[list[Tensor], list[Tensor]] = model(pictures)

@@ -26,6 +26,13 @@ def test_the_weights_follow_from_the_seed_alone():
     assert weights_hash(seed=1) != first
 
 
+def test_what_was_in_the_network_before_changes_nothing():
+    network = create_model(NAME, image_size=128)
+    randomize(network, seed=1)
+    randomize(network, seed=0)
+    assert state_dict_sha256(network.state_dict()) == weights_hash(seed=0)
+
+
 def test_the_number_of_threads_changes_neither_the_weights_nor_itself():
     threads = torch.get_num_threads()
     try:
