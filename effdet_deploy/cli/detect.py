@@ -46,6 +46,7 @@ def run(
     threads: option.Threads = None,
     trust: option.Trust = False,
     allow_saturation: option.AllowSaturation = False,
+    fast_decode: option.FastDecode = False,
     json_file: Result = None,
 ) -> None:
     """Detect in pictures with an exported model; annotated pictures and JSON."""
@@ -78,7 +79,12 @@ def run(
             )
         with console.counted(len(copies)) as progress:
             done = outputs.detect_files(
-                detector, copies, threshold, partial(progress, "Detecting"), font
+                detector,
+                copies,
+                threshold,
+                partial(progress, "Detecting"),
+                font,
+                fast_decode=fast_decode,
             )
     console.write_json(result, {"model": model.name} | done)
     console.stdout().print(render_detections(done["images"]))

@@ -47,6 +47,7 @@ def run(
     threads: option.Threads = None,
     trust: option.Trust = False,
     allow_saturation: option.AllowSaturation = False,
+    fast_decode: option.FastDecode = False,
     json_file: option.JsonFile = None,
 ) -> None:
     """Measure the mAP of exported models on a COCO set.
@@ -76,7 +77,7 @@ def run(
             eager = eager_detector([each.spec for each in detectors.values()], weights)
             detectors = {_EAGER: eager, **detectors}
         with console.counted(len(dataset)) as progress:
-            result = evaluate(detectors, dataset, progress)
+            result = evaluate(detectors, dataset, progress, fast_decode=fast_decode)
     console.write_json(json_file, result.to_dict())
     console.stdout().print(render_evaluation(result, by_class=per_class))
     for said in result.notes:

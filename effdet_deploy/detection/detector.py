@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from effdet_deploy.artifact.placement import heads_placement
+from effdet_deploy.artifact.placement import heads_placement, place, taken_input
 from effdet_deploy.artifact.spec import INPUT_NAME, ClassSpec
 from effdet_deploy.detection.detections import Detections
 from effdet_deploy.detection.images import is_image_source, load_image
-from effdet_deploy.detection.letterbox import prepare_batch
+from effdet_deploy.detection.letterbox import letterbox, prepare_batch, to_input
 from effdet_deploy.detection.pipeline import Prepared, Stages, outcomes
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.detection.thresholds import thresholds_by_class
@@ -25,7 +25,7 @@ from effdet_deploy.runtimes.adapter import SideBySideRuntime
 from effdet_deploy.runtimes.lanes import usable_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from types import TracebackType
 
     from numpy.typing import NDArray
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _FORKED = ("onnxruntime", "openvino")
 """Engines that load a model in a process that was forked from one that ran them. OpenMP, which
 torch computes with, waits there for threads that only the parent has; so does CUDA."""
+_MOST_PIXELS_APART = 896 * 896
+"""Of larger images than D3's one is computed at a time in a stream: runs take 0.5 GB and more."""
 MOST_UNNAMED = 10_000
 """A spec that names no classes (an engine without a sidecar) takes any number below this one."""
 
@@ -174,6 +176,7 @@ class Detector:
         decoders: int | None = None,
         keep_image: bool = False,
         batch: int | None = None,
+        fast_decode: bool = False,
     ) -> Generator[Outcome]:
         """Detect in any number of pictures: the next ones are decoded while the engine runs.
 
@@ -189,6 +192,9 @@ class Detector:
             decoders: how many pictures are decoded at once; None is one for each processor.
             keep_image: whether outcomes hold the decoded pictures.
             batch: how many pictures are run together at most; None is as many as the model takes.
+            fast_decode: JPEGs are decoded at a half, a quarter or an eighth of their size where
+                that is at least what the model takes. That is faster, and the pixels are not quite
+                those of :meth:`detect`; boxes are in pixels of the whole picture all the same.
 
         Returns:
             The outcome of every picture, in order. A picture that is unusable has its error in its
@@ -211,17 +217,24 @@ class Detector:
             limit("batch", f"from 1 to {most}", batch, batch is None or 1 <= batch <= most),
         )
         count = decoders or len(usable_cpus())
-        largest = batch or most
+        runtime, together, runs = self.runtime, batch or most, 1
+        compute: Callable[[Tensors], Tensors] = self._compute
+        pixels = self.spec.input.height * self.spec.input.width
+        if isinstance(runtime, SideBySideRuntime) and pixels <= _MOST_PIXELS_APART:
+            # Threads that share one image wait for each other, the more so beside decoders.
+            runs, together = runtime.lanes.count, min(together, runtime.lanes.most)
+            compute = runtime.run_on_one_thread if runs > 1 else compute
         stages = Stages(
-            prepare=partial(self._prepare, keep_image),
-            run=lambda batch: self._run(np.concatenate([each.tensor for each in batch])),
-            finish=lambda outputs, batch: self._finish(
-                floor, outputs, [each.placement for each in batch]
+            prepare=partial(self._prepare, keep_image=keep_image, fast=fast_decode),
+            run=lambda found: self._run(np.concatenate([each.tensor for each in found]), compute),
+            finish=lambda outputs, found: self._finish(
+                floor, outputs, [each.placement for each in found]
             ),
-            batch=largest,
+            batch=together,
+            runs=runs,
         )
-        # One batch is computed while the next one is gathered.
-        return outcomes(sources, stages, count, ahead=count + 2 * largest + 2)
+        # As many are gathered as are computed.
+        return outcomes(sources, stages, count, ahead=count + 2 * together * runs)
 
     def close(self) -> None:
         """Release the engine; closing twice is harmless."""
@@ -265,19 +278,25 @@ class Detector:
         self, images: list[NDArray[np.uint8]], floor: float | NDArray[np.float32]
     ) -> list[Detections]:
         batch, placements = prepare_batch(images, self.spec.input)
-        return self._finish(floor, self._run(batch), placements)
+        return self._finish(floor, self._run(batch, self._compute), placements)
 
-    def _prepare(self, keep_image: bool, source: ImageSource) -> Prepared:
-        image = load_image(source, self.spec.input.channels)
-        tensor, (placement,) = prepare_batch([image], self.spec.input)
-        return Prepared(tensor, placement, image if keep_image else None)
+    def _prepare(self, source: ImageSource, *, keep_image: bool, fast: bool) -> Prepared:
+        spec, placed = self.spec.input, None
 
-    def _run(self, batch: NDArray[Any]) -> Tensors:
+        def needed(rows: int, columns: int) -> tuple[int, int]:
+            nonlocal placed
+            placed = place(taken_input(spec), rows, columns)
+            return placed.content
+
+        image = load_image(source, spec.channels, needed if fast else None)
+        canvas, placed = letterbox(image, taken_input(spec), placed)
+        return Prepared(to_input(canvas[None], spec), placed, image if keep_image else None)
+
+    def _run(self, batch: NDArray[Any], compute: Callable[[Tensors], Tensors]) -> Tensors:
         # The last picture is repeated until the batch is as large as the model asks.
         missing = max(0, self.spec.batch.minimum - len(batch))
-        return self.detect_prepared(
-            np.concatenate([batch, *[batch[-1:]] * missing]) if missing else batch
-        )
+        padded = np.concatenate([batch, *[batch[-1:]] * missing]) if missing else batch
+        return self._detected(compute({INPUT_NAME: padded}))
 
     def _finish(
         self, floor: float | NDArray[np.float32], outputs: Tensors, placements: list[Placement]
@@ -298,9 +317,14 @@ class Detector:
             TensorError: the batch does not fit the model's input.
             ModelFileError: the model computed NaN or infinity.
         """
+        return self._detected(self._compute({INPUT_NAME: batch}))
+
+    def _compute(self, feeds: Tensors) -> Tensors:
         runtime = self.runtime
         run = runtime.run_side_by_side if isinstance(runtime, SideBySideRuntime) else runtime.run
-        outputs = run({INPUT_NAME: batch})
+        return run(feeds)
+
+    def _detected(self, outputs: Tensors) -> Tensors:
         for name in self.spec.output.names:
             if outputs[name].dtype.kind == "f" and not np.isfinite(outputs[name]).all():
                 raise ModelFileError(

@@ -17,8 +17,11 @@ from effdet_deploy.errors import ImageError
 from effdet_deploy.files import why_no_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
+    Needed = Callable[[int, int], tuple[int, int]]
     ImageSource = (
         str | os.PathLike[Any] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any]
         | Image.Image
@@ -129,7 +132,9 @@ def size_of(path: Path) -> tuple[tuple[int, int], bool] | None:
         return None
 
 
-def load_image(source: ImageSource, channels: int = 3) -> NDArray[np.uint8]:
+def load_image(
+    source: ImageSource, channels: int = 3, needed: Needed | None = None
+) -> NDArray[np.uint8]:
     """Read a picture as uint8 RGB ``[H,W,3]``, as gray ``[H,W,1]`` or as RGBA ``[H,W,4]``.
 
     Files, encoded bytes and PIL images: the EXIF orientation is applied, the first frame of an
@@ -145,6 +150,13 @@ def load_image(source: ImageSource, channels: int = 3) -> NDArray[np.uint8]:
     Of color in a 16-bit file only the high byte can be read; what has fewer than five bits in it is
     refused.
 
+    Args:
+        source: the picture.
+        channels: 1, 3 or 4.
+        needed: given the height and width of a JPEG, returns those that are needed: it is decoded
+            at an eighth, a quarter or a half of its size where that is as large. Other pictures
+            are decoded whole.
+
     Raises:
         ImageError: unreadable, truncated, above :data:`MAX_PIXELS`, or of a mode, dtype or shape
             that has no conversion.
@@ -154,11 +166,11 @@ def load_image(source: ImageSource, channels: int = 3) -> NDArray[np.uint8]:
     if isinstance(source, Image.Image):
         return _decode(source, "The picture", channels)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _open(io.BytesIO(source), "The picture", channels)
+        return _open(io.BytesIO(source), "The picture", channels, needed)
     if isinstance(source, str | os.PathLike):
-        return _from_file(Path(os.fsdecode(source)), channels)
+        return _from_file(Path(os.fsdecode(source)), channels, needed)
     if hasattr(source, "read"):
-        return _open(io.BytesIO(_content_of(source)), "The picture", channels)
+        return _open(io.BytesIO(_content_of(source)), "The picture", channels, needed)
     if hasattr(source, "__array__"):
         return _from_array(_as_array(source), channels)
     raise ImageError(
@@ -173,10 +185,10 @@ def is_image_source(value: object) -> bool:
     return isinstance(value, kinds) or hasattr(value, "read") or hasattr(value, "__array__")
 
 
-def _from_file(path: Path, channels: int) -> NDArray[np.uint8]:
+def _from_file(path: Path, channels: int, needed: Needed | None) -> NDArray[np.uint8]:
     if reason := why_no_file(path):
         raise ImageError(f"The picture '{path}' {reason}.", "Name an image file.")
-    return _open(path, f"The picture '{path}'", channels)
+    return _open(path, f"The picture '{path}'", channels, needed)
 
 
 def _content_of(file: Any) -> bytes:
@@ -206,15 +218,19 @@ def _as_array(value: Any) -> NDArray[Any]:
     return array.transpose(1, 2, 0) if kind.__module__.startswith("torch") and is_first else array
 
 
-def _open(source: Path | io.BytesIO, what: str, channels: int) -> NDArray[np.uint8]:
+def _open(
+    source: Path | io.BytesIO, what: str, channels: int, needed: Needed | None
+) -> NDArray[np.uint8]:
     try:
         with Image.open(source, formats=FORMATS) as image:
-            return _decode(image, what, channels)
+            return _decode(image, what, channels, needed)
     except UNDECODABLE as error:
         raise _unreadable(what, error) from error
 
 
-def _decode(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
+def _decode(
+    image: Image.Image, what: str, channels: int, needed: Needed | None = None
+) -> NDArray[np.uint8]:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(
@@ -227,6 +243,10 @@ def _decode(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
     # Loading forgets it.
     is_deep = any(";16" in str(each.args) for each in getattr(image, "tile", ()))
     try:
+        if needed is not None and image.format == "JPEG":
+            is_turned = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+            rows, columns = needed(*((width, height) if is_turned else (height, width)))
+            image.draft(None, (rows, columns) if is_turned else (columns, rows))
         image.load()
         pixels = _pixels(image, what, channels)
     except UNDECODABLE as error:

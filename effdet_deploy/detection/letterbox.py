@@ -18,15 +18,22 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import InputSpec
 
 
-def letterbox(image: NDArray[np.uint8], spec: InputSpec) -> tuple[NDArray[np.uint8], Placement]:
+def letterbox(
+    image: NDArray[np.uint8], spec: InputSpec, placed: Placement | None = None
+) -> tuple[NDArray[np.uint8], Placement]:
     """Scale an RGB ``image`` ``[h,w,C]`` into the network's input, as ``spec`` says.
 
     What the picture leaves free is filled with the color ``spec.fill``.
 
+    Args:
+        image: the picture, or a smaller copy of it.
+        spec: of the input.
+        placed: where the whole picture lies; None if ``image`` is that.
+
     Returns:
         uint8 ``[height,width,C]``, and where the picture lies in it.
     """
-    placed = place(spec, *image.shape[:2])
+    placed = placed or place(spec, *image.shape[:2])
     scaled = resize(image, *placed.content, spec.interpolation)
     canvas = np.empty((spec.height, spec.width, image.shape[2]), dtype=np.uint8)
     # DeepStream pads frames with black.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from effdet_deploy.detection.fonts import unwritten
@@ -114,6 +116,8 @@ def detect_files(
     threshold: ScoreThreshold,
     progress: Callable[[int], None],
     font: Path | None = None,
+    *,
+    fast_decode: bool = False,
 ) -> dict[str, Any]:
     """Detect in picture files, write an annotated copy of each and return the document for JSON.
 
@@ -123,9 +127,12 @@ def detect_files(
         threshold: drop detections below it; see :meth:`Detector.detect`.
         progress: told how many pictures are done.
         font: what class names are drawn with before any other.
+        fast_decode: see :meth:`Detector.stream`; copies have the size that JPEGs are decoded at.
     """
     images = []
-    stream = detector.stream(list(copies), score_threshold=threshold, keep_image=True)
+    stream = detector.stream(
+        list(copies), score_threshold=threshold, keep_image=True, fast_decode=fast_decode
+    )
     with contextlib.closing(stream) as outcomes:
         for row in in_threads(lambda each: _saved(each, copies[each.source], font), outcomes, 1):
             images.append(row)
@@ -142,23 +149,25 @@ def detect_files(
 
 def _saved(outcome: Outcome, copy: Path, font: Path | None) -> dict[str, Any]:
     """Write the annotated copy and say what is on it, or what was wrong with the picture."""
-    if outcome.detections is None or outcome.image is None:
+    found, image, size = outcome.detections, outcome.image, outcome.size
+    if found is None or image is None or size is None:
         return {"file": str(outcome.source), "error": str(outcome.error)}
-    drawn = outcome.detections.draw(outcome.image, font)
+    across, down = image.shape[1] / size[1], image.shape[0] / size[0]
+    scaled = found.boxes * np.array([across, down] * 2, np.float32)
+    drawn = dataclasses.replace(found, boxes=scaled).draw(image, font)
     mark = Image.Exif()
     mark[_SOFTWARE] = _MARK
     with staging(copy) as directory:
         staged = directory / copy.name
         drawn.save(staged, quality=_JPEG_QUALITY, exif=mark)
         deliver(staged, copy)
-    height, width = outcome.image.shape[:2]
     return {
         "file": str(outcome.source),
-        "width": width,
-        "height": height,
+        "width": size[1],
+        "height": size[0],
         "annotated": str(copy),
-        "found": str(outcome.detections),
-        "detections": outcome.detections.to_json(),
+        "found": str(found),
+        "detections": found.to_json(),
     }
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.placement import shown_input, taken_input
 from effdet_deploy.detection.images import load_image
 from effdet_deploy.detection.letterbox import letterbox
+from effdet_deploy.detection.pipeline import in_threads
 from effdet_deploy.errors import ImageError
+from effdet_deploy.runtimes.lanes import usable_cpus
 from effdet_deploy.synthetic import structured_pictures
 
 if TYPE_CHECKING:
@@ -50,9 +53,8 @@ class Pictures:
         Raises:
             ImageError: one cannot be read.
         """
-        images = (load_image(source, spec.channels) for source in self.sources[:count])
-        taken = taken_input(spec)
-        return [letterbox(image, taken)[0] for image in images]
+        read = partial(_letterboxed, spec=taken_input(spec))
+        return list(in_threads(read, self.sources[:count], len(usable_cpus())))
 
     def decoded(self, spec: InputSpec) -> Pictures:
         """Return the first :data:`MAX_FOUND` of them, letterboxed; to read those costs nothing.
@@ -62,15 +64,20 @@ class Pictures:
         canvases: dict[int, NDArray[np.uint8]] = {}
         unreadable = []
         taken = taken_input(shown_input(spec))
-        for place, source in enumerate(self.sources):
+
+        def read(source: ImageSource) -> NDArray[np.uint8] | ImageError:
+            try:
+                return _letterboxed(source, taken)
+            except ImageError as error:
+                return error
+
+        for place, found in enumerate(in_threads(read, self.sources, len(usable_cpus()))):
+            if isinstance(found, ImageError):
+                unreadable.append(str(found))
+            else:
+                canvases[place] = found
             if len(canvases) == MAX_FOUND:
                 break
-            try:
-                picture = load_image(source, spec.channels)
-            except ImageError as error:
-                unreadable.append(str(error))
-            else:
-                canvases[place] = letterbox(picture, taken)[0]
         names = tuple(self.names[place] for place in canvases)
         return Pictures(names, tuple(canvases.values()), tuple(unreadable))
 
@@ -80,6 +87,10 @@ class Pictures:
         chosen = [int(index * step) for index in range(min(len(self), count))]
         names, sources = self.names, self.sources
         return Pictures(tuple(names[i] for i in chosen), tuple(sources[i] for i in chosen))
+
+
+def _letterboxed(source: ImageSource, spec: InputSpec) -> NDArray[np.uint8]:
+    return letterbox(load_image(source, spec.channels), spec)[0]
 
 
 def own_pictures(spec: InputSpec, count: int = COUNT) -> Pictures:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from effdet_deploy.errors import EffdetDeployError, UsageError
+from effdet_deploy.errors import EffdetDeployError, ImageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -46,6 +46,7 @@ class Outcome:
         detections: what was found; None where ``error`` is set.
         error: what was wrong with this picture.
         image: the decoded picture, uint8 ``[H,W,C]``; None where it was not asked for.
+        size: (height, width) of the picture; None where ``error`` is set.
     """
 
     index: int
@@ -53,6 +54,13 @@ class Outcome:
     detections: Detections | None = None
     error: EffdetDeployError | None = None
     image: NDArray[np.uint8] | None = None
+    size: tuple[int, int] | None = None
+
+    def required(self) -> Detections:
+        """Return the detections; raises ``error`` where there are none."""
+        if self.detections is None:
+            raise self.error or ImageError("The picture has no detections.", "Detect in it first.")
+        return self.detections
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +82,14 @@ class Stages:
         run: computes a batch; anything that it raises ends the stream.
         finish: turns the outputs of a batch into the detections of its pictures.
         batch: how many pictures ``run`` takes at most.
+        runs: how many batches are computed at once.
     """
 
     prepare: Callable[[Any], Prepared]
     run: Callable[[list[Prepared]], Tensors]
     finish: Callable[[Tensors, list[Prepared]], list[Detections]]
     batch: int = 1
+    runs: int = 1
 
 
 _Job = tuple[int, Any]
@@ -121,7 +131,7 @@ class _Line:
         self._process = os.getpid()
         self._is_closed = False
         self._places = threading.Semaphore(ahead)
-        self._engine = threading.Semaphore(1)
+        self._engine = threading.Semaphore(stages.runs)
         # None ends the thread that takes it.
         self._waiting: SimpleQueue[_Job | None] = SimpleQueue()
         self._ready: SimpleQueue[_Ready | None] = SimpleQueue()
@@ -130,7 +140,7 @@ class _Line:
         self._reader = self._thread(self._read)
         self._decoders = [self._thread(self._decode) for _ in range(decoders)]
         # While one of them finishes a batch, the next one is computed.
-        self._runners = [self._thread(self._run) for _ in range(2)]
+        self._runners = [self._thread(self._run) for _ in range(stages.runs + 1)]
 
     def _thread(self, work: Callable[[], None]) -> threading.Thread:
         return threading.Thread(target=work, name=f"stream{work.__name__}", daemon=True)
@@ -145,12 +155,12 @@ class _Line:
         early: dict[int, Outcome | BaseException | None] = {}
         index = 0
         while True:
+            if os.getpid() != self._process:
+                raise UsageError(
+                    "A stream does not survive the fork of its process.",
+                    "Call Detector.stream in the process that reads the outcomes.",
+                )
             while index not in early:
-                if os.getpid() != self._process:
-                    raise UsageError(
-                        "A stream does not survive the fork of its process.",
-                        "Call Detector.stream in the process that reads the outcomes.",
-                    )
                 place, result = self._done.get()
                 early[place] = result
             result = early.pop(index)
@@ -207,11 +217,15 @@ class _Line:
             jobs, outputs = batch
             try:
                 found = self._stages.finish(outputs, [each for _, _, each in jobs])
+                results = [
+                    Outcome(index, source, rows, image=each.image, size=each.placement.image)
+                    for (index, source, each), rows in zip(jobs, found, strict=True)
+                ]
             except BaseException as error:  # noqa: BLE001 - it is raised where outcomes are read
                 self._fail(jobs, error)
                 continue
-            for (index, source, prepared), detections in zip(jobs, found, strict=True):
-                self._done.put((index, Outcome(index, source, detections, image=prepared.image)))
+            for outcome in results:
+                self._done.put((outcome.index, outcome))
 
     def _computed(self) -> tuple[list[_Ready], Tensors] | None:
         """Run what is ready, once the engine is free; None at the end."""

@@ -82,6 +82,8 @@ def evaluate(
     detectors: Mapping[str, Detector],
     dataset: CocoSet,
     progress: Callable[[str, int], None] = lambda _name, _done: None,
+    *,
+    fast_decode: bool = False,
 ) -> Evaluation:
     """Measure detectors on a set, one after the other; differences are paired.
 
@@ -89,6 +91,7 @@ def evaluate(
         detectors: by name, or by path; the first is the baseline.
         dataset: the pictures with their true boxes.
         progress: told a detector's name and how many pictures it has seen.
+        fast_decode: JPEGs are decoded no larger than needed; see :meth:`Detector.stream`.
 
     Raises:
         DataError: a detector's classes are no categories of the set; none was run then.
@@ -100,7 +103,9 @@ def evaluate(
     for name, detector in detectors.items():
         tell = partial(progress, Path(name).name)
         tell(0)
-        accuracy = measure(predict(detector, dataset, tell, joined[name]), dataset)
+        accuracy = measure(
+            predict(detector, dataset, tell, joined[name], fast_decode=fast_decode), dataset
+        )
         against = difference(accuracy, models[0].accuracy) if models else None
         lacking = joined[name].lacking
         common = accuracy.ap_without(lacking) if lacking else None

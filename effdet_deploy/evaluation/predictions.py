@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.evaluation.classmap import join_classes
@@ -41,6 +42,8 @@ def predict(
     dataset: CocoSet,
     progress: Callable[[int], None] = lambda _done: None,
     classes: ClassMap | None = None,
+    *,
+    fast_decode: bool = False,
 ) -> Results:
     """Return the COCO results of ``detector`` on every picture; ``progress`` is told the count.
 
@@ -49,6 +52,7 @@ def predict(
         dataset: the pictures.
         progress: told how many pictures are done.
         classes: the category of each class; None joins them by name and id.
+        fast_decode: see :meth:`Detector.stream`.
 
     Raises:
         DataError: the detector's classes and the set's categories cannot be joined.
@@ -56,12 +60,12 @@ def predict(
     """
     joined = classes or joined_to(detector.spec, dataset)
     results: Results = []
-    pairs = list(dataset.paths.items())
-    step = detector.spec.batch.maximum
-    for start in range(0, len(pairs), step):
-        chunk = pairs[start : start + step]
-        found = detector.detect([path for _, path in chunk])
-        for (image_id, _), each in zip(chunk, found, strict=True):
-            results += joined.of_results(each.to_coco(image_id))
-        progress(min(start + step, len(pairs)))
+    ids = list(dataset.paths)
+    with contextlib.closing(
+        detector.stream(dataset.paths.values(), fast_decode=fast_decode)
+    ) as outcomes:
+        for outcome in outcomes:
+            found = outcome.required()
+            results += joined.of_results(found.to_coco(ids[outcome.index]))
+            progress(outcome.index + 1)
     return results

@@ -11,6 +11,7 @@ import dataclasses
 from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.detection.images import load_image
+from effdet_deploy.detection.pipeline import in_threads
 from effdet_deploy.errors import InputError, UsageError
 from effdet_deploy.parity.fp16_cost import Fp16Cost
 from effdet_deploy.parity.matching import ComparedImage, judge_detections, match_rows
@@ -117,8 +119,8 @@ def compare_all(
     pairings = [_Pairing(name, side, reference, tolerance) for name, side in candidates.items()]
     # A side uses only the channels that its model takes.
     channels = max(each.spec.input.channels for each in (reference, *candidates.values()))
-    for index, source in enumerate(images):
-        picture = load_image(source, channels)
+    # The next picture is decoded while this one is run.
+    for index, picture in enumerate(in_threads(partial(load_image, channels=channels), images, 1)):
         (known,) = ask(reference, [picture])
         for each in pairings:
             (found,) = ask(each.candidate, [picture])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import DetectorSpec
     from effdet_deploy.artifact.tensors import TensorInfo, Tensors
+    from effdet_deploy.runtimes.lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,23 @@ class TimedRuntime(Protocol):
 
 @runtime_checkable
 class SideBySideRuntime(Protocol):
-    """A runtime that can compute the images of a batch side by side."""
+    """A runtime that can compute images side by side, each on one thread of the processor."""
+
+    @property
+    def lanes(self) -> Lanes:
+        """How many images are computed side by side, and how many of them together."""
 
     def divides(self, batch: int) -> bool:
         """Say whether the images of such a batch are computed side by side."""
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Return what ``run`` returns; a batch is run in one piece where nothing would be won."""
+
+    def run_on_one_thread(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Return what ``run`` returns, computed on the thread that calls, beside other calls.
+
+        At most ``lanes.most`` images; only where ``lanes.count`` is above 1.
+        """
 
 
 def require_spec_fits(path: Path, runtime: Runtime) -> None:

@@ -1,8 +1,9 @@
-"""Computing the images of a batch side by side, each on one thread of the processor.
+"""Computing images side by side, each on one thread of the processor.
 
 An engine that computes a batch on all threads waits after every node for the slowest of them, and
 what it computes on large images passes through memory on its way to the next node. Images side by
-side wait for nothing and stay in the caches.
+side wait for nothing and stay in the caches. Beside threads that decode pictures, an engine's
+threads wait for each other most of the time, and keep the processor busy with it.
 """
 
 from __future__ import annotations
@@ -37,9 +38,8 @@ def usable_cpus() -> set[int]:
 
 
 def lane_count(threads: int | None, spec: DetectorSpec) -> int:
-    """Return how many images may be computed at once: 1 where a batch cannot be divided."""
-    divisible = spec.batch.minimum == 1 < spec.batch.maximum
-    return (threads or len(usable_cpus())) if divisible else 1
+    """Return how many images may be computed at once: 1 where none can be computed alone."""
+    return (threads or len(usable_cpus())) if spec.batch.minimum == 1 else 1
 
 
 def images_in_cache(spec: DetectorSpec) -> int:
@@ -48,20 +48,20 @@ def images_in_cache(spec: DetectorSpec) -> int:
 
 
 class Lanes:
-    """Threads that share the images of a batch.
+    """Threads that share the images of a batch, or any that compute images of their own.
 
     Args:
         name: of the model, for errors.
         count: threads.
-        create: makes what each of them runs, when the first batch comes; it computes a group of
-            images on the thread that calls it, and may be called by several at once.
+        create: makes what each of them runs, when the first images come; it computes a group of
+            them on the thread that calls it, and may be called by several at once.
         most: images in a group.
     """
 
     def __init__(self, name: str, count: int, create: Callable[[], Compute], most: int = 1) -> None:
-        self.count = count
+        self.count, self.most = count, most
         self._create: Callable[[], Compute] | None = create
-        self._name, self._most = name, most
+        self._name = name
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
@@ -72,17 +72,27 @@ class Lanes:
     def run(self, feeds: Tensors) -> Tensors:
         """Return the outputs for a batch, whose images are run in groups."""
         batch = feeds[INPUT_NAME]
-        size = min(self._most, -(-len(batch) // self.count))
+        size = min(self.most, -(-len(batch) // self.count))
         groups = [{INPUT_NAME: batch[at : at + size]} for at in range(0, len(batch), size)]
         with self._lock:
-            if self._create is None:
-                raise closed_error(self._name)
-            compute = self._create()
-            # What was made is kept, and with it no longer what it took to make it.
-            self._create = lambda: compute
+            compute = self._created()
             under_way = [self._pool.submit(compute, each) for each in groups]
         found = [each.result() for each in under_way]
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+
+    def run_here(self, feeds: Tensors) -> Tensors:
+        """Return the outputs for a group of images, computed on the thread that calls."""
+        with self._lock:
+            compute = self._created()
+        return compute(feeds)
+
+    def _created(self) -> Compute:
+        if self._create is None:
+            raise closed_error(self._name)
+        compute = self._create()
+        # What was made is kept, and with it no longer what it took to make it.
+        self._create = lambda: compute
+        return compute
 
     def close(self) -> None:
         """Let go of what they run, and let the threads end; runs that are under way finish."""

@@ -239,17 +239,17 @@ class OnnxRuntime:
         # A graph with external data is more than its file, and stays in one piece.
         on_cpu = device == "cpu" and not spec.external_files
         count = lane_count(threads, spec) if on_cpu else 1
-        # The file may be another one when the first batch comes.
-        graph = path.read_bytes() if count > 1 else b""
+        loaded = _identity(path)
 
         def create() -> Callable[[Tensors], Tensors]:
-            return partial(
-                _run,
-                ort.InferenceSession(graph, _settings(1, spec), providers=[_CPU]),
-                self.outputs,
-            )
+            graph = path.read_bytes() if _identity(path) == loaded else None
+            # The file may be another one when the first images come: its session is then run.
+            if graph is None or _identity(path) != loaded:
+                return partial(_run, session, self.outputs)
+            alone = ort.InferenceSession(graph, _settings(1, spec), providers=[_CPU])
+            return partial(_run, alone, self.outputs)
 
-        self._lanes = Lanes(path.name, count, create, images_in_cache(spec))
+        self.lanes = Lanes(path.name, count, create, images_in_cache(spec))
 
     @property
     def precision(self) -> str:
@@ -265,14 +265,19 @@ class OnnxRuntime:
 
     def divides(self, batch: int) -> bool:
         """Say whether :meth:`run_side_by_side` divides such a batch."""
-        return self._lanes.pays(batch)
+        return self.lanes.pays(batch)
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
         with self._ready(feeds) as (session, checked):
             if self.divides(len(checked[INPUT_NAME])):
-                return self._lanes.run(checked)
+                return self.lanes.run(checked)
             return _run(session, self.outputs, checked)
+
+    def run_on_one_thread(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Run a few images as :meth:`run`, on one thread, beside other calls."""
+        with self._ready(feeds) as (_, checked):
+            return self.lanes.run_here(checked)
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
         """Run as :meth:`run`, timing the copies; on the CPU nothing is copied."""
@@ -307,7 +312,7 @@ class OnnxRuntime:
     def close(self) -> None:
         """Release the session; runs that are under way finish."""
         self._session = None
-        self._lanes.close()
+        self.lanes.close()
 
     @contextlib.contextmanager
     def _ready(
@@ -321,6 +326,15 @@ class OnnxRuntime:
             path, "run", _RAISED, lambda text: failed_run("onnxruntime", path, _essence(text))
         ):
             yield session, checked
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Return what is another where the file is; zeros where there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return (0,)
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def _run(session: ort.InferenceSession, outputs: Sequence[TensorInfo], feeds: Tensors) -> Tensors:

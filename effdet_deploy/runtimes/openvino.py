@@ -110,7 +110,7 @@ class OpenVinoRuntime:
         self._threads = threads
         self._lock = Lock()
         self._compiled: dict[bool, _Compiled] = {}
-        self._lanes = Lanes(path.name, lane_count(threads, spec), self._compile_lanes)
+        self.lanes = Lanes(path.name, lane_count(threads, spec), self._compile_lanes)
         require_spec_fits(path, self)
         self._compiled_for(spec.batch.minimum)
 
@@ -130,21 +130,26 @@ class OpenVinoRuntime:
 
     def divides(self, batch: int) -> bool:
         """Say whether :meth:`run_side_by_side` divides such a batch."""
-        return self._lanes.pays(batch)
+        return self.lanes.pays(batch)
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
         with self._ready(feeds) as checked:
             if self.divides(len(checked[INPUT_NAME])):
-                return self._lanes.run(checked)
+                return self.lanes.run(checked)
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked).outputs
+
+    def run_on_one_thread(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Run one image as :meth:`run`, on one thread, beside other calls."""
+        with self._ready(feeds) as checked:
+            return self.lanes.run_here(checked)
 
     def close(self) -> None:
         """Release the model; runs that are under way finish."""
         with self._lock:
             self._model = None
             self._compiled = {}
-        self._lanes.close()
+        self.lanes.close()
 
     @contextlib.contextmanager
     def _ready(self, feeds: Mapping[str, NDArray[Any]]) -> Iterator[Tensors]:
@@ -166,7 +171,7 @@ class OpenVinoRuntime:
             return self._compiled[one]
 
     def _compile_lanes(self) -> Callable[[Tensors], Tensors]:
-        count = self._lanes.count
+        count = self.lanes.count
         hints = {ov_properties.inference_num_threads: count, ov_properties.streams.num: count}
         compiled = self._compile(one=True, hints=hints)
         return lambda feeds: compiled.run(feeds).outputs

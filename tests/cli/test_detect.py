@@ -268,3 +268,21 @@ def test_names_that_are_no_utf_8_lose_nothing(model, here, run_tool, monkeypatch
     assert ["error" in each for each in document["images"]].count(True) == 1
     copies = sorted(os.fsencode(each.name) for each in (here / "out").iterdir())
     assert copies == [b"caf\xe9.png", b"detections.json", "größe.png".encode()]
+
+
+def test_fast_decode_draws_smaller_copies_and_writes_boxes_of_whole_pictures(model, here):
+    save(here / "in" / "a.jpg", size=(4 * SIDE, 4 * SIDE))
+    documents = []
+    for index, more in enumerate(([], ["--fast-decode"])):
+        assert main(["detect", str(model), "in", "-o", f"out{index}", *more]) == 0
+        documents.append(json.loads((here / f"out{index}" / "detections.json").read_text()))
+    whole, fast = (document["images"][0] for document in documents)
+    assert whole["detections"] == fast["detections"]
+    assert (fast["width"], fast["height"]) == (4 * SIDE, 4 * SIDE)
+    (x1, y1, x2, y2) = (round(each / 4) for each in fast["detections"][0]["box"])
+    assert Image.open(here / "out0" / "a.jpg").size == (4 * SIDE, 4 * SIDE)
+    small = np.asarray(Image.open(here / "out1" / "a.jpg").convert("L"))
+    assert small.shape == (SIDE, SIDE)
+    # Its left side is drawn there, on white.
+    assert small[(y1 + y2) // 2, x1 : x1 + 2].max() < 240
+    assert small[(y1 + y2) // 2, (x1 + x2) // 2] > 240

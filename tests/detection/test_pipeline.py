@@ -7,16 +7,19 @@ import subprocess
 import sys
 import threading
 import weakref
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from effdet_deploy.artifact.placement import Placement
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.detection.detector import load
-from effdet_deploy.detection.pipeline import Outcome, Stages, in_threads, outcomes
+from effdet_deploy.detection.pipeline import Outcome, Prepared, Stages, in_threads, outcomes
 from effdet_deploy.errors import ImageError, ModelFileError, UsageError
+from effdet_deploy.synthetic import structured_pictures
 from tests.onnx_models import SIDE, detector_spec, write_tiny
 
 PATIENCE = 60
@@ -55,13 +58,14 @@ def doubled(prepare=lambda source: source, run=lambda batch: batch, batch=1) -> 
     )
 
 
-class _Number:
-    def __init__(self, number):
-        self.number, self.image = number, None
+@dataclass(frozen=True)
+class Number(Prepared):
+    number: int = 0
 
 
 def _prepared(prepare):
-    return lambda source: _Number(prepare(source))
+    placed = Placement((1, 1), (1, 1), (1, 1))
+    return lambda source: Number(np.zeros(1), placed, number=prepare(source))
 
 
 def numbers(found) -> list:
@@ -124,6 +128,22 @@ def test_everything_that_detect_takes_is_taken(detector, tmp_path):
 def test_a_threshold_and_the_names_of_classes_hold(detector):
     (found,) = detector.stream([picture(255)], score_threshold={"square": 0.9, "*": 0.7})
     assert [each["name"] for each in found.detections.to_json()] == ["square", "ring"]
+
+
+def test_a_real_detector_gives_the_rows_of_detect(tmp_path):
+    pytest.importorskip("torch")
+    from effdet_deploy import ExportOptions, export
+    from tests.networks import conditioned
+
+    options = ExportOptions(candidates=1000, score_threshold=0.0, verify=False)
+    path = export(conditioned("tf_efficientdet_lite0"), tmp_path / "lite0.onnx", options).path
+    pictures = list(structured_pictures(10, 100, 150, seed=4))
+    with load(path, threads=2) as detector:
+        expected = [detector.detect(each)[0] for each in pictures]
+        found = list(detector.stream(pictures))
+    for one, other in zip(found, expected, strict=True):
+        assert len(other) > 20
+        assert one.detections.to_json() == other.to_json()
 
 
 def test_what_cannot_be_streamed_is_refused_before_any_thread_starts(detector):
@@ -392,3 +412,57 @@ def test_threads_that_compute_ahead_take_few_items_and_end_with_the_iterator():
     assert [next(found) for _ in range(3)] == [1, 2, 4]
     found.close()
     assert len(taken) <= 3 + 2 * 2 + 1
+
+
+def saved_jpeg(path, rows, columns, **options):
+    (pixels,) = structured_pictures(1, rows, columns, seed=6)
+    Image.fromarray(pixels).save(path, quality=95, **options)
+    return path
+
+
+@pytest.mark.parametrize("size", [(4 * SIDE, 3 * SIDE), (3 * SIDE, 8 * SIDE), (50, 60)])
+def test_boxes_of_a_fast_decode_are_in_pixels_of_the_whole_picture(detector, tmp_path, size):
+    path = saved_jpeg(tmp_path / "a.jpg", *size)
+    (whole,) = detector.stream([path], keep_image=True)
+    (fast,) = detector.stream([path], keep_image=True, fast_decode=True)
+    assert whole.size == fast.size == size
+    assert whole.image.shape[:2] == size
+    step = next(each for each in (8, 4, 2, 1) if max(size) >= each * SIDE or each == 1)
+    assert fast.image.shape[:2] == (size[0] // step, size[1] // step)
+    np.testing.assert_array_equal(fast.detections.boxes, whole.detections.boxes)
+    # The score is the mean brightness.
+    np.testing.assert_allclose(fast.detections.scores, whole.detections.scores, atol=2e-3)
+
+
+def test_a_fast_decode_turns_pictures_as_exif_says(detector, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved_jpeg(tmp_path / "a.jpg", 2 * SIDE, 8 * SIDE, exif=exif)
+    (whole,) = detector.stream([path.read_bytes()])
+    (fast,) = detector.stream([path.read_bytes()], keep_image=True, fast_decode=True)
+    assert fast.size == whole.size == (8 * SIDE, 2 * SIDE)
+    assert fast.image.shape[:2] == (SIDE, SIDE // 4)
+    np.testing.assert_array_equal(fast.detections.boxes, whole.detections.boxes)
+
+
+def test_a_fast_decode_leaves_everything_but_large_jpegs_as_it_is(detector, tmp_path):
+    pixels = np.asarray(Image.open(saved_jpeg(tmp_path / "a.jpg", 150, 200)))
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(np.tile(pixels, (4, 4, 1))).save(tmp_path / "large.png")
+    sources = [tmp_path / "a.jpg", tmp_path / "a.png", pixels, tmp_path / "large.png"]
+    for fast, whole in zip(
+        detector.stream(sources, keep_image=True, fast_decode=True),
+        detector.stream(sources, keep_image=True),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(fast.image, whole.image)
+        assert fast.detections.to_json() == whole.detections.to_json()
+
+
+def test_an_outcome_gives_its_detections_or_raises_its_error(detector):
+    good, bad = detector.stream([picture(255), b"no picture"])
+    assert good.required() is good.detections
+    assert good.size == (SIDE, SIDE)
+    assert bad.size is None
+    with pytest.raises(ImageError, match="known format"):
+        bad.required()

@@ -146,6 +146,7 @@ def test_what_divides_and_how_far():
     spec = detector_spec(batch=RANGED)
     assert lane_count(3, spec) == 3
     assert lane_count(None, spec) >= 1
-    assert lane_count(3, detector_spec()) == 1
+    assert lane_count(3, detector_spec()) == 3
+    assert lane_count(3, detector_spec(batch=BatchSpec(2, 2, 8))) == 1
     assert images_in_cache(spec) == CACHED_PIXELS // SIDE**2
     assert images_in_cache(with_input(spec, height=1024, width=1024)) == 1
