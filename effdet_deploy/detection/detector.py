@@ -220,10 +220,11 @@ class Detector:
         runtime, together, runs = self.runtime, batch or most, 1
         compute: Callable[[Tensors], Tensors] = self._compute
         pixels = self.spec.input.height * self.spec.input.width
-        if isinstance(runtime, SideBySideRuntime) and pixels <= _MOST_PIXELS_APART:
+        is_small = pixels <= _MOST_PIXELS_APART
+        if isinstance(runtime, SideBySideRuntime) and is_small and runtime.lanes.count > 1:
             # Threads that share one image wait for each other, the more so beside decoders.
             runs, together = runtime.lanes.count, min(together, runtime.lanes.most)
-            compute = runtime.run_on_one_thread if runs > 1 else compute
+            compute = runtime.run_on_one_thread
         stages = Stages(
             prepare=partial(self._prepare, keep_image=keep_image, fast=fast_decode),
             run=lambda found: self._run(np.concatenate([each.tensor for each in found]), compute),
