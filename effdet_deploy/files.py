@@ -10,7 +10,11 @@ import os
 import secrets
 import shutil
 import stat
+import struct
 import sys
+import tokenize
+import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -33,7 +37,23 @@ _CHUNK = 1 << 20
 _LONGEST_NAME = 255
 """The longest file name in bytes that the usual file systems allow."""
 _SCRATCH = ".effdet-{}.tmp"
+_MAX_YAML_VALUES = 1_000_000
+# Some builds of Python have no lzma; their zipfile refuses such an entry by itself.
+_LZMA = getattr(zipfile, "lzma", None)
+BROKEN_ARCHIVE: tuple[type[Exception], ...] = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError),
+    *([_LZMA.LZMAError] if _LZMA else []),
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError),
+    *(OverflowError, MemoryError),
+)
+"""What damaged zip archives, and numpy arrays in them, let out of ``zipfile`` and numpy."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+BROKEN_DOCUMENT = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+)
+"""What reading text, JSON or YAML raises where the file is damaged or says something else."""
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -95,16 +115,26 @@ def parse_yaml(text: str, doing: str) -> Any:
         doing: what the document is read for; the error says this if PyYAML is not installed.
 
     Raises:
-        ValueError: the text is not YAML; the message is one line.
+        ValueError: the text is not YAML, or its aliases repeat too much; the message is one line.
         MissingPackageError: PyYAML is not installed.
     """
     require_package("yaml", doing, "export")
     import yaml
 
     try:
-        return yaml.load(text, yaml.BaseLoader)  # noqa: S506
+        document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+    # Ten lines of aliases, each of ten others, are 10^10 values to whoever prints them.
+    waiting, count = [document], 0
+    while waiting:
+        each = waiting.pop()
+        count += 1
+        if count > _MAX_YAML_VALUES:
+            raise ValueError(f"its aliases stand for more than {_MAX_YAML_VALUES:,} values")
+        if isinstance(each, list | dict):
+            waiting += each.values() if isinstance(each, dict) else each
+    return document
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

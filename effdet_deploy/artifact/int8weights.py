@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import mmap
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from effdet_deploy.artifact.onnxfile import Walk, read_onnx
+from effdet_deploy.artifact.onnxfile import read_onnx, walking_through
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from effdet_deploy.artifact.onnxfile import Span
+    from effdet_deploy.artifact.onnxfile import Span, Walk
 
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR = 1, 2, 3, 4
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _INT8 = 3
+_MAX_DIMS = 8
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
@@ -34,14 +35,10 @@ def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
         ModelFileError: the file is not an ONNX file, or is truncated or damaged.
     """
     read_onnx(path)
-    with (
-        path.open("rb") as stream,
-        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        walk = Walk(data)
+    with walking_through(path) as walk:
         graphs = [
             value
-            for number, value in walk.fields((0, len(data)))
+            for number, value in walk.fields((0, len(walk.data)))
             if number == _MODEL_GRAPH and isinstance(value, tuple)
         ]
         constants: dict[str, NDArray[np.int8]] = {}
@@ -83,5 +80,5 @@ def _int8_tensor(walk: Walk, span: Span) -> dict[str, NDArray[np.int8]]:
     if said.get(_TENSOR_TYPE) != _INT8 or not isinstance(raw, tuple) or not isinstance(name, tuple):
         return {}
     values = np.frombuffer(walk.data[raw[0] : raw[1]], np.int8)
-    fits = values.size == np.prod(dims, dtype=np.int64)
+    fits = len(dims) <= _MAX_DIMS and 0 < values.size == math.prod(dims)
     return {walk.text(name): values.reshape(dims)} if fits else {}

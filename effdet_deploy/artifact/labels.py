@@ -17,7 +17,7 @@ from effdet_deploy.artifact.classes import class_specs
 from effdet_deploy.artifact.spec import MAX_CLASSES, MAX_NAME, ClassSpec
 from effdet_deploy.artifact.textproto import read_text_proto
 from effdet_deploy.errors import DataError, UsageError
-from effdet_deploy.files import parse_yaml
+from effdet_deploy.files import BROKEN_DOCUMENT, parse_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -167,7 +167,7 @@ def read_labels(path: Path) -> Labels:
     try:
         labels = read(path.name, path.read_text(encoding="utf-8-sig"))
         _require_nameable(labels.names)
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+    except BROKEN_DOCUMENT as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"The labels file '{path}' cannot be read: {what}.", _REMEDY) from error
     if not all(labels.names):

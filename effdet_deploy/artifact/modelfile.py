@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,7 @@ from effdet_deploy.errors import (
     ModelFileError,
 )
 from effdet_deploy.files import (
+    BROKEN_ARCHIVE,
     read_json_object,
     resolve_inside,
     sha256_file,
@@ -95,7 +95,7 @@ def recognise(path: Path) -> Content:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except BROKEN_ARCHIVE as error:
             raise ModelFileError(
                 f"'{path}' is a truncated or damaged archive: {error}.",
                 "Get the file again or export it again.",
@@ -188,7 +188,7 @@ def _spec_in_archive(path: Path) -> str | None:
             # Zeros compress a thousandfold, so a small archive may declare gigabytes.
             with archive.open(found[0]) as stream:
                 return stream.read(MAX_TEXT + 1).decode()
-    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, NotImplementedError) as error:
+    except BROKEN_ARCHIVE as error:
         raise ModelFileError(
             f"The spec inside '{path}' is damaged: {error}.", "Export or copy the file again."
         ) from error

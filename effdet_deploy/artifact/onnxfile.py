@@ -7,6 +7,7 @@ end exactly at its last byte is truncated or no ONNX file.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import mmap
 from collections import Counter
@@ -79,13 +80,20 @@ def read_onnx(path: Path) -> OnnxFile:
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
     """Read once while the file stays the same: recognising and loading ask one after another."""
+    with walking_through(path) as walk:
+        return walk.model()
+
+
+@contextlib.contextmanager
+def walking_through(path: Path) -> Iterator[Walk]:
+    """Open an ONNX file to be walked through; what is wrong inside becomes a ModelFileError."""
     try:
         with (
             path.open("rb") as stream,
             mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            return Walk(data).model()
-    except (ValueError, UnicodeDecodeError) as error:
+            yield Walk(data)
+    except ValueError as error:
         raise ModelFileError(
             f"'{path}' is not a readable ONNX model: {error}.",
             "The file is truncated, damaged or something else; get it again or export it again.",

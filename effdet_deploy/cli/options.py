@@ -12,6 +12,7 @@ import typer
 
 from effdet_deploy.errors import UsageError
 from effdet_deploy.exporters.build_options import BuildOptions
+from effdet_deploy.exporters.option_text import whole_number
 from effdet_deploy.exporters.options import ExportOptions
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="An exported model.")]
@@ -359,10 +360,10 @@ def positive_numbers(option: str, text: str) -> tuple[int, ...]:
     Raises:
         UsageError: the text has another form.
     """
-    parts = [part.strip() for part in text.split(",")] if text else []
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+    numbers = [whole_number(part.strip()) or 0 for part in text.split(",")] if text else []
+    if not all(numbers):
         raise UsageError(
             f"{option} takes whole numbers from 1, separated by commas, not '{text}'.",
             f"Try {option} 1,8.",
         )
-    return tuple(dict.fromkeys(map(int, parts)))
+    return tuple(dict.fromkeys(numbers))

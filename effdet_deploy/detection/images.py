@@ -66,6 +66,7 @@ UNDECODABLE = (
     EOFError,
     ArithmeticError,
     AttributeError,
+    RuntimeError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from effdet_deploy.errors import DataError, UnknownNameError, UsageError
-from effdet_deploy.files import parse_yaml
+from effdet_deploy.files import BROKEN_DOCUMENT, parse_yaml, why_no_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,17 +89,17 @@ def read_thresholds(text: str) -> ScoreThreshold:
         return float(text)
     except ValueError:
         path = Path(text)
-    if not path.is_file():
+    if reason := why_no_file(path):
         raise UsageError(
-            f"--score-threshold takes a number or a file, and there is no file '{text}'.",
+            f"--score-threshold takes a number or a file, and '{text}' {reason}.",
             "Try --score-threshold 0.3, or name a JSON or YAML file of thresholds by class.",
         )
     try:
         document: Any = _parse(path)
         if not isinstance(document, dict) or not document:
-            raise TypeError("it holds no thresholds by class")  # noqa: TRY301
+            raise TypeError("it holds no thresholds by class")
         return {str(name): float(value) for name, value in document.items()}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except BROKEN_DOCUMENT as error:
         raise DataError(
             f"The file of thresholds '{path}' cannot be read: {error}.",
             'Give one threshold a class, as {"person": 0.5, "*": 0.3}.',

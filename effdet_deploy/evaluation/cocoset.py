@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _REQUIRED = ("images", "annotations", "categories")
 _SHOWN = 5
+_LONGEST_PATH = 4096
+"""No system opens a longer one, and every end of a name is looked for."""
 _FORM = "COCO annotations hold images, annotations and categories."
 
 
@@ -218,8 +220,8 @@ def _place_in(folder: Path, name: object) -> Path:
         DataError: it says that it is elsewhere, and is not here.
         TypeError: it is no name.
     """
-    if not isinstance(name, str) or not name:
-        raise TypeError(f"a file_name is {name!r}")
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_PATH:
+        raise TypeError(f"a file_name is {name!r:.200}")
     if "\\" not in name and (inside := _inside(folder, name)) and _is_there(inside):
         return inside
     parts = PurePosixPath(name.replace("\\", "/")).parts

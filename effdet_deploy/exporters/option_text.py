@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Number = TypeVar("Number", int, float)
+_MOST_DIGITS = 18
+"""Python refuses to read thousands of them, with an error of its own."""
+
+
+def whole_number(text: str) -> int | None:
+    """Return the whole number that digits alone write; None for any other text."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
+    return int(text) if is_number else None
 
 
 def parse_batch(text: str) -> BatchSpec:
@@ -44,12 +52,12 @@ def parse_candidates(text: str) -> int | None:
     """
     if text == "auto":
         return None
-    if not (text.isascii() and text.isdigit() and int(text)):
+    if not (number := whole_number(text)):
         raise UsageError(
             f"--candidates takes auto or a whole number from 1, not '{text}'.",
             "Leave --candidates out for auto.",
         )
-    return int(text)
+    return number
 
 
 def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]:
@@ -58,14 +66,14 @@ def parse_image_size(text: str, option: str = "--image-size") -> tuple[int, int]
     Raises:
         UsageError: the text has another form.
     """
-    parts = text.lower().split("x")
-    if not all(part.isascii() and part.isdigit() for part in parts) or len(parts) > 2:
+    sides = [whole_number(part) for part in text.lower().split("x")]
+    height, width = sides[0], sides[-1]
+    if height is None or width is None or len(sides) > 2:
         raise UsageError(
             f"{option} takes whole pixels as N or HxW, not '{text}'.",
             f"Try {option} 512 or {option} 384x640.",
         )
-    sides = [int(part) for part in parts]
-    return sides[0], sides[-1]
+    return height, width
 
 
 def parse_channels(option: str, text: str, kind: Callable[[str], Number]) -> tuple[Number, ...]:

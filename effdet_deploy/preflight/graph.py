@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx.inliner
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper, shape_inference
 
 from effdet_deploy.artifact.modelfile import require_content
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 ONNX_DOMAINS = ("", "ai.onnx")
 
+_UNREADABLE = (
+    *(ValueError, RuntimeError, DecodeError),
+    *(onnx.shape_inference.InferenceError, onnx.checker.ValidationError),
+)
+"""What onnx raises on a model that is damaged."""
 # The results of these depend on a tensor's shape only, not on its values.
 _SHAPE_ONLY = ("Shape", "Size")
 
@@ -142,7 +148,7 @@ def read_graph(path: Path) -> Graph:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
         return graph_of(_inferred(model))
-    except (ValueError, onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
+    except _UNREADABLE as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise ModelFileError(
             f"'{path}' cannot be analyzed: {reason}.",

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import UsageError
-from effdet_deploy.files import sha256_bytes, sidecar_path, write_atomically
+from effdet_deploy.files import BROKEN_DOCUMENT, sha256_bytes, sidecar_path, write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,7 +43,7 @@ def require_own_note(path: Path) -> None:
     try:
         recorded = json.loads(note.read_bytes())
         is_ours = {"origin", "sha256"} == recorded.keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except BROKEN_DOCUMENT:
         # A damaged note beside a cache is one of ours.
         is_ours = note.is_file() and path.is_file()
     if not is_ours:
@@ -84,7 +84,7 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
         recorded = json.loads(note.read_bytes())
         made_by = Origin(**recorded["origin"])
         digest = recorded["sha256"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except BROKEN_DOCUMENT:
         return f"its note '{note.name}' is damaged"
     if digest != sha256_bytes(content):
         return "its content is damaged"

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,7 @@ import onnx
 
 from effdet_deploy.errors import DataError, EffdetDeployError
 from effdet_deploy.evaluation.cocoset import find_pictures
-from effdet_deploy.files import deliver, staging
+from effdet_deploy.files import BROKEN_ARCHIVE, deliver, staging
 from effdet_deploy.onnxgraph.running import Range, run_graph, scan_ranges
 from effdet_deploy.progress import silent
 
@@ -153,9 +151,7 @@ def cached(
     """
     path = directory / f"{calibration_key(model, values, batches)}.npz"
     # If the file is missing or useless, the histograms are counted again.
-    with contextlib.suppress(
-        OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error
-    ):
+    with contextlib.suppress(*BROKEN_ARCHIVE):
         with np.load(path, allow_pickle=False) as file:
             limits, counts = file["limits"], file["counts"]
         if limits.shape == (len(values), 2) and counts.shape == (len(values), BINS):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.spec import HEAD_OUTPUTS
 from effdet_deploy.errors import EffdetDeployError, VerificationError
-from effdet_deploy.files import write_atomically
+from effdet_deploy.files import BROKEN_DOCUMENT, write_atomically
 from effdet_deploy.onnxgraph.raw_heads import head_node
 from effdet_deploy.onnxgraph.running import run_graph
 from effdet_deploy.precision.int8.convolutions import int8_share
@@ -80,7 +80,7 @@ class Journal:
         self._known: dict[str, float] = {}
         if path.is_file():
             # Measurements of a damaged journal are made again.
-            with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            with contextlib.suppress(*BROKEN_DOCUMENT):
                 known = json.loads(path.read_text(encoding="utf-8"))
                 self._known = {str(name): float(value) for name, value in known.items()}
 

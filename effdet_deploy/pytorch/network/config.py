@@ -30,6 +30,7 @@ ACTIVATIONS = (
     *("hard_swish", "hard_sigmoid", "hard_mish", "sigmoid", "tanh"),
 )
 """The activations, by their names in timm."""
+_LARGEST = 1e9
 _BY_CHANNEL = ("mean", "std", "fill_color")
 
 
@@ -204,7 +205,7 @@ class ModelConfig:
         given = {**_recast(fields, overrides), **overrides}
         channels = given.get("in_chans", self.in_chans)
         for name in _BY_CHANNEL:
-            if _is_number(given.get(name)) and isinstance(channels, int):
+            if _is_number(given.get(name)) and channels in (1, 3, 4):
                 given[name] = (given[name],) * channels
         coerced = {
             name: _coerce(name, value, fields[name])
@@ -212,7 +213,7 @@ class ModelConfig:
             if (name, value) != ("fill_color", "mean")
         }
         if given["fill_color"] == "mean" if "fill_color" in overrides else "mean" in overrides:
-            fill = (min(255, max(0, round(255 * each))) for each in coerced.get("mean", self.mean))
+            fill = (round(min(255, max(0, 255 * each))) for each in coerced.get("mean", self.mean))
             coerced["fill_color"] = tuple(fill)
         return dataclasses.replace(self, **coerced)
 
@@ -254,7 +255,9 @@ def _require_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Tell whether a value is a number that any field could hold: NaN lies in no range."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and -_LARGEST <= value <= _LARGEST
 
 
 def _coerce(field: str, value: Any, current: Any) -> Any:
@@ -276,9 +279,9 @@ def _coerce(field: str, value: Any, current: Any) -> Any:
         kinds = int if current and isinstance(current[0], int) else int | float
         if fits and all(_is_number(each) and isinstance(each, kinds) for each in value):
             return tuple(value)
-    if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(current, float) and _is_number(value):
         return float(value)
-    if type(value) is type(current) and not isinstance(value, tuple):
+    if type(value) is type(current) and not isinstance(value, tuple | float):
         return value
     raise UsageError(
         f"The config field '{field}' takes a value like {current!r}, not {value!r}.",

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.artifact.anchors import anchor_boxes
+from effdet_deploy.artifact.anchors import anchor_boxes, anchor_count
 from effdet_deploy.artifact.spec import AnchorSpec, even_octaves
 from effdet_deploy.errors import WeightsError
+from effdet_deploy.pytorch.network.config import MAX_IMAGE_SIDE
 from effdet_deploy.pytorch.weights.agreement import settle
 
 if TYPE_CHECKING:
@@ -129,15 +130,18 @@ def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | N
         return None
     stride = 2 * centers[0]
     sides = (grid[0, :, 2:] - grid[0, :, :2]) / stride
+    if not (sides > 0).all():
+        return None
     made = _shapes(sides, config)
     if made is None:
         return None
     scale, octaves, aspects = made
     spec = AnchorSpec(config.min_level, config.max_level, octaves, aspects, scale)
+    # Boxes far from the picture speak of pictures whose grid no memory holds.
+    if anchor_count(spec, *size) != len(boxes):
+        return None
     rebuilt = anchor_boxes(spec, *size)
-    if rebuilt.shape != boxes.shape or np.abs(rebuilt - boxes).max() > max(
-        _PIXELS, _RELATIVE * max(size)
-    ):
+    if not np.abs(rebuilt - boxes).max() <= max(_PIXELS, _RELATIVE * max(size)):
         return None
     return AnchorEvidence(size, scale, octaves, aspects)
 
@@ -151,6 +155,8 @@ def _image_size(centers: NDArray[np.float64]) -> tuple[int, int] | None:
     next_level = np.flatnonzero(np.abs(steps - 2 * centers[0, 0]) > _PIXELS)
     rows = int(next_level[0] if len(next_level) else len(steps)) + 1
     height, width = 2 * centers[0, 0] * rows, 2 * centers[0, 1] * columns
+    if not 0 < min(height, width) <= max(height, width) <= MAX_IMAGE_SIDE:
+        return None
     if not abs(height - round(height)) + abs(width - round(width)) < _WHOLE:
         return None
     return round(height), round(width)
@@ -162,7 +168,8 @@ def _shapes(
     """Split the sides (h, w) of a place's anchors into scale, octave scales, aspects (w, h)."""
     per_octave = sides.reshape(config.num_scales, -1, 2)
     octaves = per_octave[:, 0] / per_octave[0, 0]
-    if np.abs(octaves[:, 0] - octaves[:, 1]).max() > _RELATIVE:
+    # NaN is no small difference.
+    if not np.abs(octaves[:, 0] - octaves[:, 1]).max() <= _RELATIVE:
         return None
     even = even_octaves(config.num_scales)
     scales = (

@@ -6,8 +6,6 @@ import hashlib
 import json
 import pickle
 import re
-import struct
-import zipfile
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from effdet_deploy.errors import WeightsError
-from effdet_deploy.pytorch.weights.containers import read_hdf5, read_legacy, read_zip
+from effdet_deploy.files import BROKEN_ARCHIVE
+from effdet_deploy.pytorch.weights.containers import (
+    read_hdf5,
+    read_legacy,
+    read_numpy,
+    read_zip,
+)
 from effdet_deploy.pytorch.weights.foreign import (
     damaged,
     refuse_foreign_keys,
@@ -48,23 +52,14 @@ NESTED_UNDER = ("state_dict_ema", "state_dict", "model_state_dict")
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """Prefixes of DataParallel, ``torch.compile`` and effdet's benches around such a network."""
 
-_BROKEN_FILE = (
+_BROKEN_FILE: tuple[type[Exception], ...] = (
+    SafetensorError,
     pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    TypeError,
-    OSError,
-    MemoryError,
-    OverflowError,
-    struct.error,
+    *BROKEN_ARCHIVE,
 )
-"""What damaged files let out of ``pickle``, ``zipfile`` and safetensors."""
 _SHOWN = 5
+_MOST_NUMBERS = 1 << 29
+"""Tensors may share their bytes, and in float32 each has its own."""
 _NETWORK = ("backbone.", "fpn.", "class_net.", "box_net.")
 _NO_LAYERS = ("anchors.", "anchor_labeler.", "loss_fn.")
 """What effdet's benches hold beside the network."""
@@ -131,8 +126,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         elif container == "safetensors":
             loaded, metadata, written = _read_safetensors(path)
         elif container == "numpy archive":
-            with np.load(path, allow_pickle=False) as arrays:
-                loaded = dict(arrays)
+            loaded = read_numpy(path)
         else:
             loaded = read_zip(path) if container == "torch zip" else read_legacy(path)
         networks = find_networks(loaded)
@@ -143,9 +137,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "loaded; nothing of it was run.",
             "Save only the weights where you trust the file: torch.save(model.state_dict(), ...).",
         ) from error
-    except (SafetensorError, *_BROKEN_FILE) as error:
+    except _BROKEN_FILE as error:
         raise damaged(path, error) from error
     refuse_foreign_keys(tensors, path.name)
+    numbers = sum(each.numel() for each in tensors.values() if isinstance(each, Tensor))
+    if numbers > _MOST_NUMBERS:
+        raise WeightsError(
+            f"The network in '{path.name}' has {numbers:,} numbers; {_MOST_NUMBERS:,} are read.",
+            "Save the weights of an EfficientDet: D7x has 77 million.",
+        )
     state_dict = {key: _as_float32(key, value, path.name) for key, value in tensors.items()}
     require_finite(state_dict, path.name)
     anchors = next((beside[each] for each in beside if each.endswith("anchors.boxes")), None)

@@ -38,6 +38,7 @@ _DTYPES = {
     "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
 }
+_MOST_UNPACKED, _SMALL = 100, 1 << 24
 _LEGACY_HEADER = 3
 """Pickles ahead of the object: a magic number, a version, and facts of the machine."""
 
@@ -69,6 +70,7 @@ def read_zip(path: Path) -> object:
         ):
             raise ValueError("it was written on a big-endian machine")
         storages: dict[str, Storage] = {}
+        size = path.stat().st_size
 
         def load_storage(pid: Any) -> Storage:
             key, dtype = _key_and_dtype(pid)
@@ -77,6 +79,8 @@ def read_zip(path: Path) -> object:
                 # torch stores without compression; an entry that grows was made by someone else.
                 if entry.file_size != entry.compress_size:
                     raise pickle.UnpicklingError("its tensors are compressed")
+                if entry.file_size + sum(len(each.data) for each in storages.values()) > size:
+                    raise pickle.UnpicklingError("its tensors lie over one another")
                 storages[key] = Storage(dtype, bytearray(archive.read(entry)))
             return storages[key]
 
@@ -123,6 +127,20 @@ def _fill(storage: Storage, file: BinaryIO) -> None:
     storage.data = bytearray(file.read(size))
 
 
+def read_numpy(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read the arrays of a numpy archive; raises as :func:`read_zip`."""
+    with zipfile.ZipFile(path) as archive:
+        _require_plausible(path, sum(each.file_size for each in archive.infolist()))
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _require_plausible(path: Path, declared: int) -> None:
+    """Check how much a file unpacks to: zeros shrink to a thousandth, and weights do not."""
+    if declared > _MOST_UNPACKED * path.stat().st_size + _SMALL:
+        raise ValueError(f"it unpacks to {declared:,} bytes, more than weights of its size do")
+
+
 def read_hdf5(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """Read every array of numbers of an HDF5 file under its full name, as Keras saves weights.
 
@@ -136,8 +154,13 @@ def read_hdf5(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         raise MissingPackageError("h5py", "reading .h5 weights", "keras") from error
     found: dict[str, np.ndarray[Any, Any]] = {}
 
+    declared = 0
+
     def take(name: str, node: object) -> None:
+        nonlocal declared
         if isinstance(node, h5py.Dataset) and node.dtype.kind in "fiub":
+            declared += node.size * node.dtype.itemsize
+            _require_plausible(path, declared)
             found[name] = np.asarray(node[()])
 
     with h5py.File(path, "r") as file:

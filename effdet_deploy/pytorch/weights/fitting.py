@@ -155,7 +155,9 @@ def _level_count(state_dict: Mapping[str, Tensor]) -> int:
 def _predict_shape(state_dict: Mapping[str, Tensor], net: str) -> tuple[int, ...]:
     """Return the shape of a head's last convolution; empty where there is no such head."""
     convs = (state_dict.get(f"{net}.predict.{each}.weight") for each in ("conv_pw", "conv"))
-    return next((tuple(conv.shape) for conv in convs if conv is not None), ())
+    found = (tuple(conv.shape) for conv in convs if conv is not None)
+    # What is named like one and is no convolution is refused with all that does not fit.
+    return next((shape for shape in found if len(shape) == 4 and all(shape)), ())
 
 
 def guess_variants(state_dict: Mapping[str, Tensor]) -> list[str]:

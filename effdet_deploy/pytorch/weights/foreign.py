@@ -7,6 +7,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 from effdet_deploy.errors import WeightsError
+from effdet_deploy.files import BROKEN_ARCHIVE
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -116,7 +117,7 @@ def _sniff_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except BROKEN_ARCHIVE as error:
         raise damaged(path, error) from error
     if any("/code/" in name for name in names):
         raise _refusal(

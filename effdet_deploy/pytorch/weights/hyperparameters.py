@@ -56,7 +56,7 @@ def hyperparameters_in(loaded: Any, name: str) -> Settings | None:
         name: of the file.
     """
     stated: dict[str, dict[str, tuple[Any, str]]] = {}
-    for place, table in _tables(loaded, "", 0):
+    for place, table in _tables(loaded, "", 0, set()):
         for key, value in table.items():
             # Elsewhere than in effdet's own configuration, a name is the run's.
             if key == "name" and "backbone_name" not in table:
@@ -76,15 +76,20 @@ def hyperparameters_in(loaded: Any, name: str) -> Settings | None:
     return Settings(name, fields, variant, is_inside=True, contradictions=twice)
 
 
-def _tables(node: Any, place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the tables of arguments in ``node``, under the keys that lead to them."""
+def _tables(
+    node: Any, place: str, depth: int, seen: set[int]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the tables of arguments in ``node``, each once, under the keys that lead to them."""
+    if depth > _DEPTH or id(node) in seen:
+        return
+    seen.add(id(node))
     table = _plain_table(node)
-    if depth > _DEPTH or not 0 < len(table) <= _MAX_ENTRIES:
+    if not 0 < len(table) <= _MAX_ENTRIES:
         return
     yield place, table
     for key in _PLACES:
         if key in table:
-            yield from _tables(table[key], f"{place}{key}.", depth + 1)
+            yield from _tables(table[key], f"{place}{key}.", depth + 1, seen)
 
 
 def _plain_table(node: Any) -> dict[str, Any]:
@@ -112,7 +117,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
             return _plain(attributes["_val"], depth + 1)
         inside = attributes.get("_content", value.members)
         value = inside.members if isinstance(inside, StandIn) else inside
-    if isinstance(value, list | tuple) and 0 < len(value) <= _LONGEST:
+    # Lists may hold one list many times over: the deeper, the shorter.
+    if isinstance(value, list | tuple) and 0 < len(value) <= _LONGEST >> 2 * depth:
         return tuple(_plain(each, depth + 1) for each in value)
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else None

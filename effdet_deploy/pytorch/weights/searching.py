@@ -7,6 +7,7 @@ is known, and prefers averaged weights, because those are the ones worth deployi
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from dataclasses import dataclass
@@ -21,8 +22,11 @@ from effdet_deploy.pytorch.weights.unpickling import StandIn
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_MAX_NODES = 2_000_000
+_MAX_NODES = 400_000
 """Objects looked at in one file: a D7x checkpoint with optimizer and averages has some 20,000."""
+_MAX_MODULES = 20_000
+"""In one network: D7x has 3,000. A pickle can hold one module twice in another, and so on."""
+_MAX_NETWORKS = 100
 _MAX_DEPTH = 64
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged?|swa|shadow|teacher|polyak)", re.IGNORECASE)
 _LANDMARKS = (
@@ -186,7 +190,11 @@ def table_of(node: Any) -> dict[str, Found]:
         return {key: tensor for key, tensor in named if tensor is not None}
     found: dict[str, Found] = {}
     waiting = deque([("", attributes, 0)])
-    while waiting:
+    for count in itertools.count():
+        if not waiting:
+            break
+        if count == _MAX_MODULES:
+            raise ValueError(f"it holds a network of more than {_MAX_MODULES:,} modules")
         prefix, parts, depth = waiting.popleft()
         for kind in ("_parameters", "_buffers"):
             found |= {prefix + key: tensor for key, tensor in table_of(parts[kind]).items()}
@@ -222,8 +230,9 @@ def find_networks(loaded: Any) -> list[Candidate]:
     """
     candidates: list[Candidate] = []
     seen: set[int] = set()
+    left = _MAX_NODES
     waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), loaded)])
-    while waiting and len(seen) < _MAX_NODES:
+    while waiting and left > 0:
         path, node = waiting.popleft()
         if id(node) in seen or not isinstance(node, StandIn | dict | list | tuple):
             continue
@@ -231,19 +240,25 @@ def find_networks(loaded: Any) -> list[Candidate]:
         table = table_of(node)
         plain = {_AROUND_PARTS.sub("", name): tensor for name, tensor in table.items()}
         # Two copies of one network, wrapped and not, stay apart.
-        found = _in_table(".".join(path), plain if len(plain) == len(table) else table)
+        found = _in_table(path, plain if len(plain) == len(table) else table)
         candidates += found
+        left -= len(table) + 1
         if found and _is_module(attributes_of(node)):
             continue  # A module: its parts are that network again.
         if len(path) < _MAX_DEPTH:
-            waiting.extend(((*path, key), value) for key, value in _inside(node))
+            # Objects may share one large table, which is walked through for each of them.
+            inside = list(itertools.islice(_inside(node), max(left, 0)))
+            left -= len(inside)
+            waiting.extend(((*path, key), value) for key, value in inside)
     return sorted(candidates, key=lambda each: (not each.is_averaged, each.place.count(".")))
 
 
-def _in_table(place: str, table: Mapping[str, Found]) -> list[Candidate]:
+def _in_table(path: tuple[str, ...], table: Mapping[str, Found]) -> list[Candidate]:
     prefixes = {
         match[1]: None for name in table for mark in _LANDMARKS if (match := mark.match(name))
     }
+    if len(prefixes) > _MAX_NETWORKS:
+        raise ValueError(f"it holds {len(prefixes):,} networks beside one another")
     candidates = []
     for prefix in prefixes:
         # Where one prefix begins another, the longer one is a network of its own.
@@ -255,5 +270,5 @@ def _in_table(place: str, table: Mapping[str, Found]) -> list[Candidate]:
         }
         taken = {prefix + name for name in mine}
         beside = {name: tensor for name, tensor in table.items() if name not in taken}
-        candidates.append(Candidate(place, prefix, mine, beside))
+        candidates.append(Candidate(".".join(path), prefix, mine, beside))
     return candidates

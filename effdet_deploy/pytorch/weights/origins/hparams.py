@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.artifact.spec import MAX_CLASSES
 from effdet_deploy.errors import WeightsError
 from effdet_deploy.files import parse_yaml
 from effdet_deploy.pytorch.weights.origins.settings import Settings, SettingsFile
@@ -106,6 +107,8 @@ def read_hparams(source: str, text: str) -> Settings:
 
 def _labels(names: dict[str, Any], num_classes: int) -> tuple[str, ...]:
     """Return a name for each class: automl numbers them from 1, and 0 is its background."""
+    if not 0 < num_classes <= MAX_CLASSES:
+        raise ValueError(f"num_classes is {num_classes}")
     named = {int(number): str(name) for number, name in names.items()}
     if not set(named) <= set(range(num_classes + 1)):
         raise ValueError(f"label_map numbers a class above num_classes, {num_classes}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.errors import WeightsError
+from effdet_deploy.files import BROKEN_DOCUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,8 +43,8 @@ class Settings:
 class SettingsFile:
     """The settings of one project: what its files are called, and what reads one.
 
-    ``read`` takes name and text. It raises ValueError, KeyError or TypeError for what is no such
-    file, and WeightsError for a network that the names of its weights do not tell from effdet's.
+    ``read`` takes name and text. It raises one of :data:`BROKEN_DOCUMENT` for what is no such file,
+    and WeightsError for a network that the names of its weights do not tell from effdet's.
     """
 
     names: tuple[str, ...]
@@ -63,7 +64,7 @@ class SettingsFile:
             return None
         try:
             return self.read(path.name, path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except BROKEN_DOCUMENT as error:
             raise WeightsError(
                 f"The settings '{path.name}' beside the weights cannot be read: "
                 f"{str(error).rstrip('.')}.",

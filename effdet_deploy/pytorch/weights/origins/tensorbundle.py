@@ -35,6 +35,8 @@ _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
 """After each block: a byte for its compression, and its checksum."""
 _MASK_DELTA = 0xA282EAD8
+_LONGEST_KEY = 4096
+"""Bytes; a name repeats the beginning of the one before it at no cost in the file."""
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STRING = 7
 _DTYPES: dict[int, str] = {
@@ -96,7 +98,9 @@ def find_tensorbundle(path: Path) -> Path | None:
         found = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
         newest = folder / "checkpoint"
         if len(found) > 1 and newest.is_file():
-            named = re.search(r'model_checkpoint_path:\s*"([^"]+)"', newest.read_text("utf-8"))
+            named = re.search(
+                r'model_checkpoint_path:\s*"([^"]+)"', newest.read_text("utf-8", "replace")
+            )
             last = PurePath(named[1]).name + INDEX_SUFFIX if named else ""
             found = [each for each in found if each.name == last] or found
         if len(found) > 1:
@@ -150,11 +154,15 @@ def _read(prefix: Path) -> dict[str, NDArray[Any]]:
     ]
     tensors: dict[str, NDArray[Any]] = {}
     names: dict[str, str] = {}
+    left = sum(map(len, shards))
     for key, value in table.items():
         name, entry = key.decode(), _message("Entry").FromString(value)
         raw = shards[entry.shard_id][entry.offset : entry.offset + entry.size]
         if len(raw) != entry.size:
             raise ValueError(f"'{name}' reaches past the end of its file")
+        left -= len(raw)
+        if left < 0:
+            raise ValueError("its tensors lie over one another")
         if name == _OBJECT_GRAPH:
             names = _variable_names(raw.tobytes())
         elif entry.dtype in _DTYPES:
@@ -183,8 +191,13 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     # Before the index's place stands that of the metaindex, which is empty here.
     _, after = _handle(footer, 0)
     index, _ = _handle(footer, after)
+    left = len(data)
     for _, place in _block(data, *index):
-        yield from _block(data, *_handle(place, 0)[0])
+        offset, size = _handle(place, 0)[0]
+        left -= size
+        if left < 0:
+            raise ValueError("the blocks of its .index file lie over one another")
+        yield from _block(data, offset, size)
 
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
@@ -201,6 +214,8 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
         added, position = _varint(data, position)
         length, position = _varint(data, position)
         key = key[:shared] + data[position : position + added]
+        if len(key) > _LONGEST_KEY:
+            raise ValueError(f"it holds a name of {len(key):,} bytes")
         position += added
         yield key, data[position : position + length]
         position += length

@@ -1,4 +1,4 @@
-"""Rows 35 to 37, 39 and 43 to 46, where they concern TensorRT engines."""
+"""TensorRT engines that were edited, built for another machine, or fail when they run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def was_deserialised(log) -> bool:
     return log.is_file() and any(each[0] == "deserialize_cuda_engine" for each in recorded(log))
 
 
-def test_row_35_an_edited_engine_is_refused_before_tensorrt_sees_it(engine, use_double, log):
+def test_an_edited_engine_is_refused_before_tensorrt_sees_it(engine, use_double, log):
     use_double()
     content = bytearray(engine.read_bytes())
     content[-1] ^= 1
@@ -60,7 +60,7 @@ def test_row_35_an_edited_engine_is_refused_before_tensorrt_sees_it(engine, use_
     assert not was_deserialised(log)
 
 
-def test_row_35_a_renamed_engine_is_refused(engine, use_double, log):
+def test_a_renamed_engine_is_refused(engine, use_double, log):
     use_double()
     renamed = engine.rename(engine.with_name("other.engine"))
 
@@ -71,7 +71,7 @@ def test_row_35_a_renamed_engine_is_refused(engine, use_double, log):
     assert not was_deserialised(log)
 
 
-def test_row_35_the_sidecar_of_another_engine_is_noticed(engine, use_double, tmp_path):
+def test_the_sidecar_of_another_engine_is_noticed(engine, use_double, tmp_path):
     use_double()
     other = write_engine(tmp_path / "other.engine", BatchSpec(1, 2, 4))
     shutil.copy(sidecar_path(engine), sidecar_path(other))
@@ -80,7 +80,7 @@ def test_row_35_the_sidecar_of_another_engine_is_noticed(engine, use_double, tmp
         load_runtime(other, trust=True)
 
 
-def test_row_36_another_release_is_named_before_deserialising(tmp_path, use_double, log):
+def test_another_release_is_named_before_deserialising(tmp_path, use_double, log):
     use_double()
     engine = write_engine(tmp_path / "tiny.engine", version="10.9.0.34")
 
@@ -92,7 +92,7 @@ def test_row_36_another_release_is_named_before_deserialising(tmp_path, use_doub
     assert not was_deserialised(log)
 
 
-def test_row_36_a_version_compatible_engine_runs_under_a_later_release(tmp_path, use_double, log):
+def test_a_version_compatible_engine_runs_under_a_later_release(tmp_path, use_double, log):
     use_double()
     traits = ("version-compatible",)
     engine = write_engine(tmp_path / "tiny.engine", version="10.9.0.34", traits=traits)
@@ -104,7 +104,7 @@ def test_row_36_a_version_compatible_engine_runs_under_a_later_release(tmp_path,
 
 
 @pytest.mark.parametrize("version", ["10.17.0.1", "9.3.0", "11.0.0"])
-def test_row_36_version_compatible_does_not_mean_any_version(version, tmp_path, use_double):
+def test_version_compatible_does_not_mean_any_version(version, tmp_path, use_double):
     use_double()
     traits = ("version-compatible",)
     engine = write_engine(tmp_path / "tiny.engine", version=version, traits=traits)
@@ -114,7 +114,7 @@ def test_row_36_version_compatible_does_not_mean_any_version(version, tmp_path, 
 
 
 @pytest.mark.parametrize("gpu", [Gpu("NVIDIA T4", "7.5"), Gpu("NVIDIA L4", "8.9")])
-def test_row_36_another_gpu_is_named_before_deserialising(gpu, engine, use_double, log):
+def test_another_gpu_is_named_before_deserialising(gpu, engine, use_double, log):
     use_double(gpus=(gpu,))
 
     with pytest.raises(ModelFileError, match=rf"built for NVIDIA Double .*this is {gpu.name}"):
@@ -132,9 +132,7 @@ def test_row_36_another_gpu_is_named_before_deserialising(gpu, engine, use_doubl
         ("same-compute-capability", Gpu("NVIDIA A100", "8.0"), False),
     ],
 )
-def test_row_36_hardware_compatible_engines_run_where_they_may(
-    level, gpu, runs, tmp_path, use_double
-):
+def test_hardware_compatible_engines_run_where_they_may(level, gpu, runs, tmp_path, use_double):
     use_double(gpus=(gpu,))
     traits = (f"hardware-compatible={level}",)
     engine = write_engine(tmp_path / "tiny.engine", traits=traits)
@@ -146,7 +144,7 @@ def test_row_36_hardware_compatible_engines_run_where_they_may(
             load_runtime(engine)
 
 
-def test_row_36_a_stripped_engine_is_refused(tmp_path, use_double, log):
+def test_a_stripped_engine_is_refused(tmp_path, use_double, log):
     use_double()
     engine = write_engine(tmp_path / "tiny.engine", traits=("strip-plan",))
 
@@ -156,21 +154,21 @@ def test_row_36_a_stripped_engine_is_refused(tmp_path, use_double, log):
     assert not was_deserialised(log)
 
 
-def test_row_37_none_from_deserialise_is_an_error_with_the_reason(engine, use_double):
+def test_none_from_deserialise_is_an_error_with_the_reason(engine, use_double):
     use_double("deserialise returns None")
 
     with pytest.raises(ModelFileError, match=r"could not load.*Serialization assertion failed"):
         load_runtime(engine)
 
 
-def test_row_38_an_onnx_file_named_engine_is_recognised(tmp_path):
+def test_an_onnx_file_named_engine_is_recognised(tmp_path):
     path = write_tiny(tmp_path / "tiny.onnx").rename(tmp_path / "tiny.engine")
 
     with pytest.raises(ModelFileError, match="holds an ONNX model, not a TensorRT engine"):
         load_runtime(path)
 
 
-def test_row_39_a_batch_outside_the_profile_is_refused_with_the_profile(tmp_path, use_double, log):
+def test_a_batch_outside_the_profile_is_refused_with_the_profile(tmp_path, use_double, log):
     use_double()
     runtime = load_runtime(write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4)))
     runtime.run(picture(count=2))
@@ -181,9 +179,7 @@ def test_row_39_a_batch_outside_the_profile_is_refused_with_the_profile(tmp_path
     assert len([each for each in recorded(log) if each[0] == "execute_async_v3"]) == 1
 
 
-def test_row_39_a_shape_that_tensorrt_refuses_gives_no_stale_outputs(
-    tmp_path, use_double, monkeypatch
-):
+def test_a_shape_that_tensorrt_refuses_gives_no_stale_outputs(tmp_path, use_double, monkeypatch):
     use_double()
     runtime = load_runtime(write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4)))
     runtime.run(picture(count=2))
@@ -193,7 +189,7 @@ def test_row_39_a_shape_that_tensorrt_refuses_gives_no_stale_outputs(
         runtime.run(picture(count=3))
 
 
-def test_row_39_a_profile_that_differs_from_the_spec_is_refused(tmp_path, use_double):
+def test_a_profile_that_differs_from_the_spec_is_refused(tmp_path, use_double):
     """The plan is that of another build, and somebody wrote its hash into the sidecar."""
     use_double()
     engine = write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4))
@@ -206,21 +202,21 @@ def test_row_39_a_profile_that_differs_from_the_spec_is_refused(tmp_path, use_do
         load_runtime(engine)
 
 
-def test_row_43_no_gpu_is_refused(engine, use_double):
+def test_no_gpu_is_refused(engine, use_double):
     use_double(gpus=())
 
     with pytest.raises(DeviceError, match="the NVIDIA driver reports 0 GPUs"):
         load_runtime(engine)
 
 
-def test_row_43_an_engine_is_never_run_on_the_cpu(engine, use_double):
+def test_an_engine_is_never_run_on_the_cpu(engine, use_double):
     use_double()
 
     with pytest.raises(DeviceError, match="runs on an NVIDIA GPU only"):
         load_runtime(engine, device="cpu")
 
 
-def test_row_44_many_threads_get_the_results_of_one(tmp_path, use_double):
+def test_many_threads_get_the_results_of_one(tmp_path, use_double):
     cuda = use_double()
     runtime = load_runtime(write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4)))
     levels = [(index * 7) % 256 for index in range(200)]
@@ -236,7 +232,7 @@ def test_row_44_many_threads_get_the_results_of_one(tmp_path, use_double):
     assert cuda.is_empty
 
 
-def test_row_45_no_memory_for_a_context_is_said_when_loading(engine, use_double):
+def test_no_memory_for_a_context_is_said_when_loading(engine, use_double):
     cuda = use_double("no memory for a context")
 
     with pytest.raises(ResourceError, match="could not create an execution context"):
@@ -245,7 +241,7 @@ def test_row_45_no_memory_for_a_context_is_said_when_loading(engine, use_double)
     assert cuda.is_empty
 
 
-def test_row_45_no_memory_for_buffers_is_said_and_everything_given_back(engine, use_double):
+def test_no_memory_for_buffers_is_said_and_everything_given_back(engine, use_double):
     cuda = use_double(cuda=HostCuda(capacity=SIDE * SIDE * 3 + 10))
 
     with pytest.raises(ResourceError, match="ran out of memory"):
@@ -254,9 +250,7 @@ def test_row_45_no_memory_for_buffers_is_said_and_everything_given_back(engine, 
     assert cuda.is_empty
 
 
-def test_row_45_false_from_enqueue_is_an_error_and_the_next_run_is_clean(
-    engine, use_double, monkeypatch
-):
+def test_false_from_enqueue_is_an_error_and_the_next_run_is_clean(engine, use_double, monkeypatch):
     cuda = use_double()
     runtime = load_runtime(engine)
     runtime.run(picture(255))
@@ -271,7 +265,7 @@ def test_row_45_false_from_enqueue_is_an_error_and_the_next_run_is_clean(
     assert cuda.is_empty
 
 
-def test_row_45_close_is_idempotent_and_use_after_it_is_said(engine, use_double):
+def test_close_is_idempotent_and_use_after_it_is_said(engine, use_double):
     use_double()
     runtime = load_runtime(engine)
 
@@ -283,7 +277,7 @@ def test_row_45_close_is_idempotent_and_use_after_it_is_said(engine, use_double)
 
 
 @pytest.mark.parametrize("with_recorder", [False, True], ids=["queued", "recorded"])
-def test_row_46_outputs_are_read_after_the_stream_is_done(with_recorder, engine, use_double):
+def test_outputs_are_read_after_the_stream_is_done(with_recorder, engine, use_double):
     """The double does queued work only when it is waited for: too early a read finds 0xEE.
 
     With a recorder, the first run is queued, the second recorded, the third played back.

@@ -1,4 +1,4 @@
-"""Row 32 of the fault matrix: an FP16 overflow is found before delivery and the tensor is named.
+"""An FP16 overflow is found before delivery, and the tensor is named.
 
 ONNX Runtime computes FP16 nodes in FP32 on a CPU, so no comparison there could show it.
 """
@@ -27,14 +27,14 @@ def lowered(path, gain):
     return lower_precision(path, spec, OPTIONS, read_material(OPTIONS), lambda _: None)
 
 
-def test_row_32_an_overflowing_tensor_is_named_and_stays_float32(tmp_path):
+def test_an_overflowing_tensor_is_named_and_stays_float32(tmp_path):
     spec, notes = lowered(tmp_path / "model.onnx", OVERFLOWING_GAIN)
     assert STEM in spec.precision.kept
     assert read_spec(tmp_path / "model.onnx", "onnx").precision.kept == spec.precision.kept
     assert any(f"{STEM} (reaches" in note for note in notes)
 
 
-def test_row_32_no_fp16_tensor_of_the_delivered_graph_overflows(tmp_path):
+def test_no_fp16_tensor_of_the_delivered_graph_overflows(tmp_path):
     spec, _ = lowered(tmp_path / "model.onnx", OVERFLOWING_GAIN)
     inferred = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "model.onnx"))
     kinds = {v.name: v.type.tensor_type.elem_type for v in inferred.graph.value_info}
@@ -43,7 +43,7 @@ def test_row_32_no_fp16_tensor_of_the_delivered_graph_overflows(tmp_path):
     assert len(spec.precision.kept) < len(inferred.graph.node)
 
 
-def test_row_32_nothing_is_kept_where_everything_fits(tmp_path):
+def test_nothing_is_kept_where_everything_fits(tmp_path):
     spec, notes = lowered(tmp_path / "model.onnx", 1.0)
     assert spec.precision.kept == ()
     assert not any("cannot hold" in note for note in notes)

@@ -1,4 +1,4 @@
-"""Row 14 of the fault matrix: a trace that baked in a batch size or a value."""
+"""A trace that baked in a batch size or a value."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def verified(run_heads, spec=RANGED, folder=None):
     return verify(candidate, StandInReference(spec), images)
 
 
-def test_row_14_an_honest_graph_passes():
+def test_an_honest_graph_passes():
     assert verified(heads_of).passed
 
 
-def test_row_14_a_graph_that_answers_for_its_example_whatever_it_sees_fails():
+def test_a_graph_that_answers_for_its_example_whatever_it_sees_fails():
     example = verification_images(RANGED.input)[0]
 
     def run_heads(batch):
@@ -43,7 +43,7 @@ def test_row_14_a_graph_that_answers_for_its_example_whatever_it_sees_fails():
     assert report.status == "failed"
 
 
-def test_row_14_even_when_the_users_folder_holds_just_that_example(tmp_path):
+def test_even_when_the_users_folder_holds_just_that_example(tmp_path):
     (example,) = structured_pictures(1, 128, 128, seed=7)
     Image.fromarray(example).save(tmp_path / "example.png")
 
@@ -54,7 +54,7 @@ def test_row_14_even_when_the_users_folder_holds_just_that_example(tmp_path):
 
 
 @pytest.mark.parametrize("traced", [1, 3])
-def test_row_14_a_batch_that_was_baked_in_fails_at_the_other_size(traced):
+def test_a_batch_that_was_baked_in_fails_at_the_other_size(traced):
     def run_heads(batch):
         heads = heads_of(batch)
         rows = np.arange(traced) % len(batch)
@@ -67,7 +67,7 @@ def test_row_14_a_batch_that_was_baked_in_fails_at_the_other_size(traced):
     assert f"for {traced} images instead of {other}" in report.detections.broken
 
 
-def test_row_14_a_batch_whose_later_images_repeat_the_first_fails():
+def test_a_batch_whose_later_images_repeat_the_first_fails():
     def run_heads(batch):
         return heads_of(np.repeat(batch[:1], len(batch), axis=0))
 
@@ -77,7 +77,7 @@ def test_row_14_a_batch_whose_later_images_repeat_the_first_fails():
     assert dict(report.outputs[0].by_batch)[3] > 0
 
 
-def test_row_14_a_runtime_that_refuses_the_other_size_fails_the_verification():
+def test_a_runtime_that_refuses_the_other_size_fails_the_verification():
     def run_heads(batch):
         if len(batch) != 1:
             raise ModelFileError("The model failed: Reshape cannot make [1,100] of 300 values.")

@@ -1,4 +1,4 @@
-"""Rows 6 to 10 of the fault matrix: weights that are hostile, broken or of another model."""
+"""Weights that are hostile, broken or of another model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("saver", SAVERS)
 @pytest.mark.parametrize("place", ["alone", "beside weights"])
-def test_row_06_a_hostile_pickle_is_blocked_and_runs_nothing(tmp_path, capsys, saver, place):
+def test_a_hostile_pickle_is_blocked_and_runs_nothing(tmp_path, capsys, saver, place):
     witness, hostile = tmp_path / "witness", tmp_path / "weights.pth"
     bomb = Hostile(f"touch '{witness}'")
     SAVERS[saver](bomb if place == "alone" else {"state_dict": {}, "args": bomb}, hostile)
@@ -58,14 +58,14 @@ def test_row_06_a_hostile_pickle_is_blocked_and_runs_nothing(tmp_path, capsys, s
     assert not witness.exists()
 
 
-def test_row_06_the_fixture_is_dangerous_where_pickle_is_trusted(tmp_path):
+def test_the_fixture_is_dangerous_where_pickle_is_trusted(tmp_path):
     witness = tmp_path / "witness"
     pickle.loads(pickle.dumps(Hostile(f"touch '{witness}'")))
     assert witness.exists()
 
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "builtins.getattr"])
-def test_row_06_the_allow_list_holds_no_function_that_could_run_something(tmp_path, name):
+def test_the_allow_list_holds_no_function_that_could_run_something(tmp_path, name):
     module, function = name.split(".")
     opcodes = f"c{module}\n{function}\n(S'1'\ntR.".encode()
     path = tmp_path / "weights.pth"
@@ -98,9 +98,7 @@ def release(weights, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "another file", "one bit"])
-def test_row_07_a_wrong_download_is_rejected_by_its_hash_and_removed(
-    tmp_path, capsys, release, damage
-):
+def test_a_wrong_download_is_rejected_by_its_hash_and_removed(tmp_path, capsys, release, damage):
     site, name = release
     content = bytearray(site.files[name])
     content[len(content) // 2] ^= 1
@@ -118,7 +116,7 @@ def test_row_07_a_wrong_download_is_rejected_by_its_hash_and_removed(
     )
 
 
-def test_row_07_without_a_network_it_says_what_to_pass(tmp_path, capsys, release):
+def test_without_a_network_it_says_what_to_pass(tmp_path, capsys, release):
     site, _ = release
     site.status = 503
     assert_export_is_refused(
@@ -140,7 +138,7 @@ def test_row_07_without_a_network_it_says_what_to_pass(tmp_path, capsys, release
         ("none", ["--variant", "d1"], ["does not fit tf_efficientdet_d1", "tf_efficientdet_d0"]),
     ],
 )
-def test_row_08_what_does_not_fit_is_listed(tmp_path, capsys, weights, change, options, words):
+def test_what_does_not_fit_is_listed(tmp_path, capsys, weights, change, options, words):
     changed = dict(weights)
     if change == "missing":
         del changed["backbone.conv_stem.weight"]
@@ -156,9 +154,7 @@ def test_row_08_what_does_not_fit_is_listed(tmp_path, capsys, weights, change, o
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("container", ["mine.pth", "mine.safetensors"])
-def test_row_09_weights_that_are_not_finite_are_rejected(
-    tmp_path, capsys, weights, value, container
-):
+def test_weights_that_are_not_finite_are_rejected(tmp_path, capsys, weights, value, container):
     key = "fpn.cell.0.fnode.0.combine.edge_weights"
     changed = {**weights, key: torch.tensor([1.0, value])}
     save = save_file if container.endswith("safetensors") else torch.save
@@ -186,7 +182,7 @@ def test_row_09_weights_that_are_not_finite_are_rejected(
         ("d0", "512x512x512", ["512x512x512"]),
     ],
 )
-def test_row_10_an_image_size_out_of_range_names_the_range(tmp_path, capsys, variant, size, words):
+def test_an_image_size_out_of_range_names_the_range(tmp_path, capsys, variant, size, words):
     assert_export_is_refused(
         tmp_path,
         capsys,
@@ -197,7 +193,7 @@ def test_row_10_an_image_size_out_of_range_names_the_range(tmp_path, capsys, var
 
 
 @pytest.mark.parametrize("size", ["128", "4096", "129x500"])
-def test_row_10_sizes_within_the_range_are_taken(size):
+def test_sizes_within_the_range_are_taken(size):
     height, _, width = size.partition("x")
     chosen = (int(height), int(width or height))
     assert get_config("d0").replace({"image_size": chosen}).image_size == chosen

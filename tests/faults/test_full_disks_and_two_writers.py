@@ -1,4 +1,4 @@
-"""Rows 27 and 28 of the fault matrix: a full disk, and two writers to one target."""
+"""A full disk, and two writers to one target."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ except ResourceError as error:
 """
 
 
-def test_row_27_a_full_disk_keeps_the_old_file_and_leaves_no_debris(tmp_path):
+def test_a_full_disk_keeps_the_old_file_and_leaves_no_debris(tmp_path):
     target = tmp_path / "model.onnx"
     target.write_bytes(OLD)
     run = subprocess.run(
@@ -52,7 +52,7 @@ sys.exit(export_main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])
-def test_row_27_an_export_to_a_full_disk_keeps_the_old_file(tmp_path, suffix):
+def test_an_export_to_a_full_disk_keeps_the_old_file(tmp_path, suffix):
     target = tmp_path / f"model{suffix}"
     target.write_bytes(OLD)
     options = ["--variant", "lite0", "--weights", "random", "--image-size", "128", "--no-verify"]
@@ -68,7 +68,7 @@ def test_row_27_an_export_to_a_full_disk_keeps_the_old_file(tmp_path, suffix):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_row_28_many_writers_to_one_target_leave_one_complete_file(tmp_path):
+def test_many_writers_to_one_target_leave_one_complete_file(tmp_path):
     target = tmp_path / "model.onnx"
     contents = [bytes([number]) * (1 << 18) for number in range(8)]
     with ThreadPoolExecutor(len(contents)) as pool:
@@ -78,7 +78,7 @@ def test_row_28_many_writers_to_one_target_leave_one_complete_file(tmp_path):
 
 
 @pytest.mark.parametrize("attempt", range(3))
-def test_row_28_a_reader_sees_only_complete_files(tmp_path, attempt):
+def test_a_reader_sees_only_complete_files(tmp_path, attempt):
     target = tmp_path / "model.onnx"
     contents = [bytes([number]) * (1 << 18) for number in range(4)]
     write_atomically(target, contents[0])

@@ -1,4 +1,4 @@
-"""Rows 27 to 29 of the fault matrix, of engines: what becomes of the files of a build."""
+"""What becomes of the files of an engine build."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.faults.builds import RTX, assert_untouched, build_command
 from tests.onnx_models import detector_spec, write_tiny
 
 
-def test_row_27_a_full_disk_keeps_the_old_engine(model, engine):
+def test_a_full_disk_keeps_the_old_engine(model, engine):
     """A limit on the size of files fails a write as a full disk does."""
     done = subprocess.run(
         build_command(model, engine, "--backend", "tensorrt-rtx"),
@@ -39,7 +39,7 @@ def test_row_27_a_full_disk_keeps_the_old_engine(model, engine):
     assert_untouched(engine, model)
 
 
-def test_row_28_two_builds_to_one_target_leave_one_complete_result(tmp_path):
+def test_two_builds_to_one_target_leave_one_complete_result(tmp_path):
     target = tmp_path / "tiny.engine"
     models = [
         write_tiny(tmp_path / "one.onnx"),
@@ -72,7 +72,7 @@ def test_row_28_two_builds_to_one_target_leave_one_complete_result(tmp_path):
         (b"odd", "not JSON", "its note 'timings.bin.json' is damaged"),
     ],
 )
-def test_row_29_a_bad_timing_cache_is_discarded_and_made_anew(
+def test_a_bad_timing_cache_is_discarded_and_made_anew(
     content, note, reason, model, tmp_path, use_double
 ):
     log = use_double("")
@@ -98,7 +98,7 @@ def _write_note(cache, note):
     cache.with_name(cache.name + ".json").write_text(text)
 
 
-def test_row_29_a_cache_that_tensorrt_refuses_is_discarded(model, tmp_path, use_double):
+def test_a_cache_that_tensorrt_refuses_is_discarded(model, tmp_path, use_double):
     use_double("timing cache of another GPU")
     cache = tmp_path / "timings.bin"
     cache.write_bytes(b"timings of the double")

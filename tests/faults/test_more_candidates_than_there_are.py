@@ -1,3 +1,5 @@
+"""More candidates than a picture has anchors, or than one TopK of TensorRT takes."""
+
 from __future__ import annotations
 
 import pytest
@@ -15,7 +17,7 @@ from tests.networks import conditioned
 ANCHORS_AT_128 = 9 * (16 * 16 + 8 * 8 + 4 * 4 + 2 * 2 + 1)
 
 
-def test_row_11_candidates_are_clamped_to_the_pairs_there_are_and_recorded() -> None:
+def test_candidates_are_clamped_to_the_pairs_there_are_and_recorded() -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=1)
     spec = describe(network.config, network.config, class_specs(1), OutputSpec(candidates=5000))
     assert spec.output.candidates == ANCHORS_AT_128
@@ -26,7 +28,7 @@ def test_row_11_candidates_are_clamped_to_the_pairs_there_are_and_recorded() -> 
     assert 0 <= count.item() <= 100
 
 
-def test_row_11_detections_are_clamped_with_the_candidates() -> None:
+def test_detections_are_clamped_with_the_candidates() -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=1)
     asked = OutputSpec(candidates=5000, max_detections=4000)
     spec = describe(network.config, network.config, class_specs(1), asked)
@@ -34,7 +36,7 @@ def test_row_11_detections_are_clamped_with_the_candidates() -> None:
 
 
 @pytest.mark.parametrize(("suffix", "target"), [(".onnx", "tensorrt"), (".engine", None)])
-def test_row_12_more_candidates_than_one_topk_of_tensorrt_takes_fit_it(
+def test_more_candidates_than_one_topk_of_tensorrt_takes_fit_it(
     suffix: str, target: Target | None
 ) -> None:
     """They are chosen in two rounds; the graph is looked at in tests/pytorch/graph."""
@@ -42,6 +44,6 @@ def test_row_12_more_candidates_than_one_topk_of_tensorrt_takes_fit_it(
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1e3", "all", "²"])
-def test_row_12_candidates_are_auto_or_a_number(text: str) -> None:
+def test_candidates_are_auto_or_a_number(text: str) -> None:
     with pytest.raises(UsageError, match="auto or a whole number"):
         parse_candidates(text)

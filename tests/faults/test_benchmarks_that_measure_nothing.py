@@ -1,4 +1,4 @@
-"""Row 49: a benchmark with 0 runs, or on another device than asked, is refused.
+"""A benchmark with no runs, or on another device than asked, is refused.
 
 And a machine that is busy with something else gets no number.
 """

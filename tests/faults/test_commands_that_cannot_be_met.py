@@ -51,7 +51,7 @@ def assert_refused(
     ],
     ids=["variant", "suffix", "flag", "choice"],
 )
-def test_row_01_unknown_names_are_refused_with_the_nearest(
+def test_unknown_names_are_refused_with_the_nearest(
     arguments: list[str],
     words: list[str],
     tmp_path: Path,
@@ -80,26 +80,26 @@ def test_row_01_unknown_names_are_refused_with_the_nearest(
     ],
     ids=lambda value: "-".join(value[1:3]) if isinstance(value, list) else None,
 )
-def test_row_02_contradictions_are_refused_before_torch_is_imported(
+def test_contradictions_are_refused_before_torch_is_imported(
     arguments: list[str], words: list[str], tmp_path: Path
 ) -> None:
     result = run_without_torch(*arguments, "--variant", "d0", "--weights", "random", cwd=tmp_path)
     assert_refused(result, 2, *words, directory=tmp_path)
 
 
-def test_row_03_a_missing_package_is_named_with_its_extra(tmp_path: Path) -> None:
+def test_a_missing_package_is_named_with_its_extra(tmp_path: Path) -> None:
     result = run_without_torch("m.onnx", "--variant", "d0", "--weights", "random", cwd=tmp_path)
     assert_refused(result, 4, "torch", "effdet-deploy[export]", directory=tmp_path)
 
 
-def test_row_04_an_absent_directory_is_refused_before_the_model_is_built(tmp_path: Path) -> None:
+def test_an_absent_directory_is_refused_before_the_model_is_built(tmp_path: Path) -> None:
     result = run_without_torch(
         "no/where/m.onnx", "--variant", "d0", "--weights", "random", cwd=tmp_path
     )
     assert_refused(result, 2, "no/where", "mkdir", directory=tmp_path)
 
 
-def test_row_04_a_directory_that_takes_no_files_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_takes_no_files_is_refused(tmp_path: Path) -> None:
     # Permission bits do not bind root, who runs CI; /proc takes files from nobody.
     result = run_without_torch(
         "/proc/m.onnx", "--variant", "d0", "--weights", "random", cwd=tmp_path
@@ -107,7 +107,7 @@ def test_row_04_a_directory_that_takes_no_files_is_refused(tmp_path: Path) -> No
     assert_refused(result, 2, "/proc", "written", directory=tmp_path)
 
 
-def test_row_04_a_directory_as_output_is_refused(tmp_path: Path) -> None:
+def test_a_directory_as_output_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").mkdir()
     result = run_without_torch("m.onnx", "--variant", "d0", "--weights", "random", cwd=tmp_path)
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""Rows 2, 3, 12 and 23 to 26: engines that cannot be built, or not as asked."""
+"""Engines that cannot be built, or not as they were asked for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.faults.builds import OLD, PATIENCE_S, RTX, assert_untouched, build_co
 from tests.onnx_models import tiny_model
 
 
-def test_row_3_no_tensorrt_names_the_extra(model, engine):
+def test_no_tensorrt_names_the_extra(model, engine):
     with pytest.raises(MissingPackageError, match=r"needs the package 'tensorrt'") as caught:
         build_engine(model, engine)
 
@@ -36,7 +36,7 @@ def test_row_3_no_tensorrt_names_the_extra(model, engine):
     assert_untouched(engine, model)
 
 
-def test_row_2_no_gpu_is_refused_and_never_replaced_by_another_backend(model, engine, use_double):
+def test_no_gpu_is_refused_and_never_replaced_by_another_backend(model, engine, use_double):
     use_double("no GPU")
 
     with pytest.raises(DeviceError, match="finds no usable GPU"):
@@ -45,7 +45,7 @@ def test_row_2_no_gpu_is_refused_and_never_replaced_by_another_backend(model, en
     assert_untouched(engine, model)
 
 
-def test_row_23_every_parser_error_is_reported_with_its_node(model, engine, use_double):
+def test_every_parser_error_is_reported_with_its_node(model, engine, use_double):
     use_double("parser errors")
 
     with pytest.raises(ModelFileError) as caught:
@@ -71,7 +71,7 @@ def custom(tmp_path):
 
 
 @pytest.mark.parametrize("options", [BuildOptions(), RTX], ids=["10.x", "RTX"])
-def test_row_23_what_a_release_lacks_is_refused_with_all_nodes_before_parsing(
+def test_what_a_release_lacks_is_refused_with_all_nodes_before_parsing(
     options, custom, engine, use_double
 ):
     log = use_double("")
@@ -88,9 +88,7 @@ def _calls(log):
     return recorded(log) if log.exists() else []
 
 
-def test_row_12_more_candidates_than_topk_takes_are_refused_before_parsing(
-    tmp_path, engine, use_double
-):
+def test_more_candidates_than_topk_takes_are_refused_before_parsing(tmp_path, engine, use_double):
     """In one TopK: our own files take them in rounds, whatever their spec says."""
     log = use_double("")
     other = tmp_path / "other.onnx"
@@ -118,7 +116,7 @@ def _with_topk(count: int) -> onnx.ModelProto:
     return model
 
 
-def test_row_3_a_build_without_onnx_names_that_package(model, engine, monkeypatch):
+def test_a_build_without_onnx_names_that_package(model, engine, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
 
     with pytest.raises(MissingPackageError, match="'onnx'") as caught:
@@ -128,7 +126,7 @@ def test_row_3_a_build_without_onnx_names_that_package(model, engine, monkeypatc
     assert_untouched(engine, model)
 
 
-def test_row_23_nvidias_own_parser_names_the_node(custom):
+def test_nvidias_own_parser_names_the_node(custom):
     trt = import_library("tensorrt-rtx")
     log = create_log(trt)
     builder = network.create_builder(trt, log)
@@ -140,7 +138,7 @@ def test_row_23_nvidias_own_parser_names_the_node(custom):
     assert any("(Foo)" in each for each in caught.value.messages)
 
 
-def test_row_24_none_is_a_build_error_with_tensorrts_reason(model, engine, use_double):
+def test_none_is_a_build_error_with_tensorrts_reason(model, engine, use_double):
     log = use_double("returns None")
 
     with pytest.raises(ModelFileError, match=r"could not build.*implementation for node stem"):
@@ -150,7 +148,7 @@ def test_row_24_none_is_a_build_error_with_tensorrts_reason(model, engine, use_d
     assert_untouched(engine, model, log)
 
 
-def test_row_24_nvidias_own_builder_returns_none(tmp_path):
+def test_nvidias_own_builder_returns_none(tmp_path):
     """TensorRT-RTX parses NonMaxSuppression and cannot build it."""
     path = tmp_path / "nms.onnx"
     path.write_bytes(_with_onnx_nms().SerializeToString())
@@ -192,7 +190,7 @@ def _with_onnx_nms() -> onnx.ModelProto:
     return model
 
 
-def test_row_24_out_of_memory_is_said_and_never_tried_smaller(model, engine, use_double):
+def test_out_of_memory_is_said_and_never_tried_smaller(model, engine, use_double):
     log = use_double("out of memory")
 
     with pytest.raises(ResourceError, match="The memory ran out while TensorRT built") as caught:
@@ -202,7 +200,7 @@ def test_row_24_out_of_memory_is_said_and_never_tried_smaller(model, engine, use
     assert len([each for each in recorded(log) if each[0] == "build_serialized_network"]) == 1
 
 
-def test_row_24_nvidias_own_builder_runs_out_of_memory(model, engine):
+def test_nvidias_own_builder_runs_out_of_memory(model, engine):
     """A workspace of a hundred bytes is too small for any network."""
     options = BuildOptions(backend="tensorrt-rtx", workspace=1e-7)
 
@@ -216,7 +214,7 @@ def test_row_24_nvidias_own_builder_runs_out_of_memory(model, engine):
     ("scenario", "error", "name"),
     [("killed", ResourceError, "SIGKILL"), ("crash", ModelFileError, "SIGSEGV")],
 )
-def test_row_25_the_signal_that_ended_the_builder_is_named(
+def test_the_signal_that_ended_the_builder_is_named(
     scenario, error, name, model, engine, use_double
 ):
     log = use_double(scenario)
@@ -227,7 +225,7 @@ def test_row_25_the_signal_that_ended_the_builder_is_named(
     assert_untouched(engine, model, log)
 
 
-def test_row_26_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
+def test_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
     process = _endless_build(model, engine, log)
 
@@ -240,7 +238,7 @@ def test_row_26_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_row_26_a_request_to_end_leaves_what_ctrl_c_leaves(model, engine, tmp_path, number):
+def test_a_request_to_end_leaves_what_ctrl_c_leaves(model, engine, tmp_path, number):
     log = tmp_path / "calls.jsonl"
     process = _endless_build(model, engine, log)
 
@@ -274,7 +272,7 @@ def _wait_for(log, call):
         threading.Event().wait(0.05)
 
 
-def test_row_26_a_builder_whose_parent_died_stops_too(model, engine, tmp_path):
+def test_a_builder_whose_parent_died_stops_too(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
     process = subprocess.Popen(
         build_command(model, engine), env=os.environ | with_double("endless", log=log)

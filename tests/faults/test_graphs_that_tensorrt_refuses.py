@@ -1,4 +1,4 @@
-"""Rows 12 and 23 as far as preflight goes: refused before any parser, every node named."""
+"""Graphs that a TensorRT refuses: said before any parser runs, with the name of every node."""
 
 from __future__ import annotations
 
@@ -22,9 +22,7 @@ def _no_parser(monkeypatch):
 @pytest.mark.usefixtures("_no_parser")
 @pytest.mark.parametrize("target", [each for each in target_names() if each != "tensorrt-rtx"])
 @pytest.mark.parametrize("count", [3841, 5000])
-def test_row_12_more_candidates_than_tensorrt_sorts_are_refused_before_parsing(
-    tmp_path, target, count
-):
+def test_more_candidates_than_tensorrt_sorts_are_refused_before_parsing(tmp_path, target, count):
     path = tmp_path / "m.onnx"
     path.write_bytes(top_k(count).SerializeToString())
     with pytest.raises(ModelFileError) as caught:
@@ -36,14 +34,14 @@ def test_row_12_more_candidates_than_tensorrt_sorts_are_refused_before_parsing(
 
 
 @pytest.mark.parametrize("target", target_names())
-def test_row_12_as_many_candidates_as_tensorrt_sorts_are_taken(tmp_path, target):
+def test_as_many_candidates_as_tensorrt_sorts_are_taken(tmp_path, target):
     path = tmp_path / "m.onnx"
     path.write_bytes(top_k(3840).SerializeToString())
     assert check_model(path, target) == ()
 
 
 @pytest.mark.parametrize("target", target_names())
-def test_row_23_every_refused_node_is_reported_by_name(tmp_path, target):
+def test_every_refused_node_is_reported_by_name(tmp_path, target):
     operators = ("Det", "Bernoulli", "Unique")
     nodes = [node(each, ["x"], [f"of_{each}"], name=f"layer.{each}") for each in operators]
     model = graph(nodes, [value(f"of_{each}", shape=None) for each in operators])

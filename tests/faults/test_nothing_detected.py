@@ -1,4 +1,4 @@
-"""Row 34 of the fault matrix: nothing detected on both sides proves nothing."""
+"""Nothing detected on both sides proves nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def verified(run_heads):
     return verify(StandInSide(SILENT, run_heads, silent), StandInReference(SILENT), IMAGES)
 
 
-def test_row_34_nothing_on_both_sides_is_inconclusive_and_said():
+def test_nothing_on_both_sides_is_inconclusive_and_said():
     report = verified(heads_of)
     assert report.inconclusive
     assert not report.passed
@@ -43,27 +43,27 @@ def test_row_34_nothing_on_both_sides_is_inconclusive_and_said():
     assert "[?] detections: nothing was detected on either side" in console.file.getvalue()
 
 
-def test_row_34_an_export_whose_heads_match_is_still_delivered():
+def test_an_export_whose_heads_match_is_still_delivered():
     assert verified(heads_of).deliverable
 
 
-def test_row_34_an_export_whose_heads_differ_is_not():
+def test_an_export_whose_heads_differ_is_not():
     def wrong(batch):
         return {name: np.zeros_like(each) for name, each in heads_of(batch).items()}
 
     assert not verified(wrong).deliverable
 
 
-def test_row_34_an_export_whose_heads_were_not_seen_is_not_delivered():
+def test_an_export_whose_heads_were_not_seen_is_not_delivered():
     assert not verified(None).deliverable
 
 
-def test_row_34_two_silent_artifacts_do_not_pass_a_comparison():
+def test_two_silent_artifacts_do_not_pass_a_comparison():
     one, other = (Detector(StandInRuntime(SILENT, silent)) for _ in range(2))
     assert compare(one, other, IMAGES).inconclusive
 
 
-def test_row_34_silence_on_one_side_alone_fails():
+def test_silence_on_one_side_alone_fails():
     loud = detector_spec()
     one, other = (Detector(StandInRuntime(loud, run)) for run in (silent, finished(heads_of, loud)))
     assert compare(one, other, IMAGES).status == "failed"

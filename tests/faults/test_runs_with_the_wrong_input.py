@@ -1,4 +1,4 @@
-"""Rows 40 to 45 of the fault matrix: what happens when a loaded model is run."""
+"""What happens when a loaded model is run with what does not fit it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("method", ["run", "run_timed"])
-def test_row_40_what_does_not_fit_is_refused_with_expected_and_got(runtime, case, method):
+def test_what_does_not_fit_is_refused_with_expected_and_got(runtime, case, method):
     feeds, said = WRONG[case]
     with pytest.raises(TensorError) as caught:
         getattr(runtime, method)(feeds)
@@ -68,13 +68,13 @@ def test_row_40_what_does_not_fit_is_refused_with_expected_and_got(runtime, case
 
 
 @pytest.mark.parametrize("value", [pictures().tolist(), "images", None, 3])
-def test_row_41_a_list_is_refused(runtime, value):
+def test_a_list_is_refused(runtime, value):
     with pytest.raises(TensorError, match=f"numpy array, not {type(value).__name__}"):
         runtime.run({"images": value})
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_row_41_nan_is_refused(float_runtime, poison):
+def test_nan_is_refused(float_runtime, poison):
     batch = np.zeros((1, 3, SIDE, SIDE), np.float32)
     float_runtime.run({"images": batch})
     batch[0, 1, 2, 3] = poison
@@ -91,7 +91,7 @@ def test_row_41_nan_is_refused(float_runtime, poison):
         lambda x: x.swapaxes(1, 2),
     ],
 )
-def test_row_42_a_non_contiguous_array_is_copied_first(runtime, view):
+def test_a_non_contiguous_array_is_copied_first(runtime, view):
     strided = view(pictures())
     assert not strided.flags.c_contiguous
     expected = runtime.run({"images": np.ascontiguousarray(strided)})
@@ -104,7 +104,7 @@ def test_row_42_a_non_contiguous_array_is_copied_first(runtime, view):
     reason="shows what an onnxruntime without CUDA answers",
 )
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_row_43_an_absent_provider_is_refused(tmp_path, device):
+def test_an_absent_provider_is_refused(tmp_path, device):
     with pytest.raises(DeviceError, match="CPUExecutionProvider") as caught:
         load_runtime(write_tiny(tmp_path / "model.onnx"), device=device)
     assert caught.value.exit_code == 4
@@ -112,7 +112,7 @@ def test_row_43_an_absent_provider_is_refused(tmp_path, device):
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_row_43_a_provider_that_does_not_start_is_refused_not_replaced(tmp_path, monkeypatch):
+def test_a_provider_that_does_not_start_is_refused_not_replaced(tmp_path, monkeypatch):
     path = write_tiny(tmp_path / "model.onnx")
     # An onnxruntime-gpu on a machine without a GPU lists CUDA and then gives a session on the CPU.
     both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -122,7 +122,7 @@ def test_row_43_a_provider_that_does_not_start_is_refused_not_replaced(tmp_path,
     assert "doctor" in caught.value.remedy
 
 
-def test_row_44_many_threads_get_what_one_gets(tmp_path):
+def test_many_threads_get_what_one_gets(tmp_path):
     with load(
         write_tiny(tmp_path / "model.onnx", detector_spec(batch=BatchSpec(1, 1, 2)))
     ) as model:
@@ -157,7 +157,7 @@ OUT_OF_MEMORY = [
 ]
 
 
-def test_row_45_an_allocation_that_cannot_be_met_is_a_typed_error(tmp_path):
+def test_an_allocation_that_cannot_be_met_is_a_typed_error(tmp_path):
     model = tiny_model()
     shape = np.array([2**40, 4], np.int64)
     model.graph.initializer.append(onnx.numpy_helper.from_array(shape, "huge"))
@@ -172,14 +172,14 @@ def test_row_45_an_allocation_that_cannot_be_met_is_a_typed_error(tmp_path):
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=str)
-def test_row_45_out_of_memory_is_a_typed_error(runtime, monkeypatch, error):
+def test_out_of_memory_is_a_typed_error(runtime, monkeypatch, error):
     monkeypatch.setattr(runtime, "_session", FailingSession(error))
     with pytest.raises(ResourceError, match="memory ran out") as caught:
         runtime.run({"images": pictures()})
     assert caught.value.exit_code == 4
 
 
-def test_row_45_any_other_failure_is_said_in_one_sentence(runtime, monkeypatch):
+def test_any_other_failure_is_said_in_one_sentence(runtime, monkeypatch):
     error = ort_errors.Fail("[ONNXRuntimeError] : 1 : FAIL : Non-zero status\ncode returned")
     monkeypatch.setattr(runtime, "_session", FailingSession(error))
     with pytest.raises(ModelFileError, match="Non-zero status code returned") as caught:
@@ -187,7 +187,7 @@ def test_row_45_any_other_failure_is_said_in_one_sentence(runtime, monkeypatch):
     assert "ONNXRuntimeError" not in str(caught.value)
 
 
-def test_row_45_closing_twice_is_harmless(tmp_path):
+def test_closing_twice_is_harmless(tmp_path):
     model = load(write_tiny(tmp_path / "model.onnx"))
     model.close()
     model.close()
@@ -196,13 +196,13 @@ def test_row_45_closing_twice_is_harmless(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["run", "run_timed"])
-def test_row_45_use_after_close_is_a_typed_error(runtime, method):
+def test_use_after_close_is_a_typed_error(runtime, method):
     runtime.close()
     with pytest.raises(UsageError, match="is closed"):
         getattr(runtime, method)({"images": pictures()})
 
 
-def test_row_45_a_detector_used_after_close_is_a_typed_error(tmp_path):
+def test_a_detector_used_after_close_is_a_typed_error(tmp_path):
     with load(write_tiny(tmp_path / "model.onnx")) as model:
         pass
     with pytest.raises(UsageError, match="is closed"):

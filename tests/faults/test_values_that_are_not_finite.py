@@ -1,4 +1,4 @@
-"""Row 33 of the fault matrix: NaN or infinity on either side of a comparison fails it."""
+"""NaN or infinity on either side of a comparison fails it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Poisoned(StandInReference):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("side", ["reference", "candidate", "both"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_row_33_one_element_of_a_head_fails_the_verification(name, value, side, precision):
+def test_one_element_of_a_head_fails_the_verification(name, value, side, precision):
     spec = detector_spec(precision)
     reference = StandInReference(spec) if side == "candidate" else Poisoned(spec, value, name)
     run_heads = heads_of if side == "reference" else poisoned(value, name)
@@ -54,7 +54,7 @@ def test_row_33_one_element_of_a_head_fails_the_verification(name, value, side, 
 
 @pytest.mark.parametrize("name", ["detection_boxes", "detection_scores"])
 @pytest.mark.parametrize("sides", [(True, False), (False, True), (True, True)])
-def test_row_33_one_detection_fails_the_comparison_of_artifacts(name, sides):
+def test_one_detection_fails_the_comparison_of_artifacts(name, sides):
     def spoiled(batch):
         outputs = finished(heads_of, SPEC)(batch)
         outputs[name][0, 3] = np.nan

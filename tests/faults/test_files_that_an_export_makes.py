@@ -33,7 +33,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     return export("lite0", directory / "größe;1.onnx", options)
 
 
-def test_row_05_paths_with_spaces_semicolons_and_unicode_work(artifact: Artifact) -> None:
+def test_paths_with_spaces_semicolons_and_unicode_work(artifact: Artifact) -> None:
     assert artifact.path.is_file()
     assert artifact.sidecar.is_file()
     with contextlib.closing(load_runtime(artifact.path)) as runtime:
@@ -42,7 +42,7 @@ def test_row_05_paths_with_spaces_semicolons_and_unicode_work(artifact: Artifact
     assert AWKWARD.encode() not in artifact.path.read_bytes()
 
 
-def test_row_50_the_same_export_in_another_process_gives_the_same_bytes(
+def test_the_same_export_in_another_process_gives_the_same_bytes(
     artifact: Artifact, tmp_path: Path
 ) -> None:
     program = (
@@ -79,7 +79,7 @@ def custom_operator(path: Path, spec: DetectorSpec) -> None:
     onnx.save(model, path)
 
 
-def test_row_13_a_graph_that_no_runtime_loads_is_not_delivered(
+def test_a_graph_that_no_runtime_loads_is_not_delivered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write(
@@ -135,7 +135,7 @@ onnx.save(model, sys.argv[2])
     ],
     ids=["crash", "error", "nothing", "hang", "numbers", "names", "garbage", "operator"],
 )
-def test_row_15_a_failing_simplifier_leaves_the_traced_graph_and_a_reason(
+def test_a_failing_simplifier_leaves_the_traced_graph_and_a_reason(
     artifact: Artifact, tmp_path: Path, program: str, reason: str
 ) -> None:
     target = tmp_path / "simplified.onnx"
@@ -149,7 +149,7 @@ def test_row_15_a_failing_simplifier_leaves_the_traced_graph_and_a_reason(
     assert target.read_bytes() == source.read_bytes()
 
 
-def test_row_16_a_large_model_keeps_its_weights_in_a_file_beside_it(
+def test_a_large_model_keeps_its_weights_in_a_file_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finishing, "EXTERNAL_DATA_ABOVE", 1_000_000)

@@ -1,4 +1,4 @@
-"""Rows 30 and 31 of the fault matrix: the calibration cache, and sets that cannot be used."""
+"""The calibration cache, and sets of pictures that cannot be used."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def kept(folder):
     return list(folder.glob("*.npz"))
 
 
-def test_row_30_the_same_weights_and_pictures_are_counted_once(tmp_path, counted):
+def test_the_same_weights_and_pictures_are_counted_once(tmp_path, counted):
     first = cached(tmp_path, tiny_network(), VALUES, BATCHES)
     again = cached(tmp_path, tiny_network(), VALUES, BATCHES)
     assert len(counted) == 1
@@ -70,7 +70,7 @@ def test_row_30_the_same_weights_and_pictures_are_counted_once(tmp_path, counted
     ],
     ids=["other weights", "other pictures", "other tensors"],
 )
-def test_row_30_a_cache_of_something_else_is_not_used(tmp_path, counted, model, values, batches):
+def test_a_cache_of_something_else_is_not_used(tmp_path, counted, model, values, batches):
     cached(tmp_path, tiny_network(), VALUES, BATCHES)
     cached(tmp_path, model, values, batches)
     assert len(counted) == 2
@@ -78,7 +78,7 @@ def test_row_30_a_cache_of_something_else_is_not_used(tmp_path, counted, model, 
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive"])
-def test_row_30_a_damaged_cache_is_made_again(tmp_path, counted, content):
+def test_a_damaged_cache_is_made_again(tmp_path, counted, content):
     cached(tmp_path, tiny_network(), VALUES, BATCHES)
     (path,) = kept(tmp_path)
     path.write_bytes(content)
@@ -143,25 +143,25 @@ def options(source):
     return ExportOptions(precision="int8", target="openvino", calibration=source)
 
 
-def test_row_31_an_empty_set_is_refused(tmp_path):
+def test_an_empty_set_is_refused(tmp_path):
     with pytest.raises(ImageError, match="no picture"):
         read_material(options(tmp_path))
 
 
-def test_row_31_a_set_of_too_few_pictures_is_refused_with_both_numbers(tmp_path):
+def test_a_set_of_too_few_pictures_is_refused_with_both_numbers(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
     with pytest.raises(DataError, match=f"at least {MIN_IMAGES} pictures; .* holds 1"):
         read_material(options(tmp_path))
 
 
-def test_row_31_an_unreadable_picture_is_named_before_the_graph_is_traced(tmp_path, tiny_export):
+def test_an_unreadable_picture_is_named_before_the_graph_is_traced(tmp_path, tiny_export):
     pictures = write_pictures(tmp_path / "pictures")
     (pictures / "5.png").write_bytes(b"\x89PNG\r\n\x1a\ntruncated")
     with pytest.raises(DataError, match=r"of 8 only 7 can be read; .*5\.png"):
         tiny_export(options(pictures))
 
 
-def test_row_31_truncated_pictures_are_left_out_with_a_count_where_enough_are_left(tmp_path):
+def test_truncated_pictures_are_left_out_with_a_count_where_enough_are_left(tmp_path):
     pictures = write_pictures(tmp_path / "pictures")
     Image.new("RGB", (8, 8)).save(pictures / "8.png")
     whole = (pictures / "5.png").read_bytes()
@@ -174,7 +174,7 @@ def test_row_31_truncated_pictures_are_left_out_with_a_count_where_enough_are_le
     assert "5.png" in said
 
 
-def test_row_31_pictures_and_annotations_are_opened_once(tmp_path, tiny_export, opened):
+def test_pictures_and_annotations_are_opened_once(tmp_path, tiny_export, opened):
     pictures = write_pictures(tmp_path / "pictures")
     annotations = write_set(tmp_path / "set", images=2)
     joined = tmp_path / "map.json"
@@ -187,7 +187,7 @@ def test_row_31_pictures_and_annotations_are_opened_once(tmp_path, tiny_export, 
     assert sorted(ours) == sorted([annotations, *pictures.iterdir()])
 
 
-def test_row_31_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch):
+def test_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch):
     def importing(name):
         assert name != EXPORTERS[".onnx"], "the exporter was imported"
         return importlib.import_module(name)
@@ -197,7 +197,7 @@ def test_row_31_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch)
         export("d0", tmp_path / "model.onnx", options(tmp_path / "absent"))
 
 
-def test_row_31_the_pictures_of_the_budget_may_stand_in_another_folder(tmp_path):
+def test_the_pictures_of_the_budget_may_stand_in_another_folder(tmp_path):
     annotations, pictures = coco_layout(tmp_path)
     given = {"precision": "int8", "calibration": pictures, "eval_data": annotations}
     with pytest.raises(DataError, match="--eval-images"):
@@ -250,18 +250,18 @@ def coco_layout(folder):
         ),
     ],
 )
-def test_row_31_options_without_what_they_need_are_refused(fields, said):
+def test_options_without_what_they_need_are_refused(fields, said):
     with pytest.raises(UsageError, match=said):
         ExportOptions(**fields)
 
 
-def test_row_30_keys_do_not_depend_on_the_run():
+def test_keys_do_not_depend_on_the_run():
     key = calibration.calibration_key(tiny_network(), VALUES, BATCHES)
     copy = onnx.ModelProto.FromString(tiny_network().SerializeToString())
     assert calibration.calibration_key(copy, VALUES, BATCHES) == key
 
 
-def test_row_30_a_file_damaged_inside_is_made_again(tmp_path, counted):
+def test_a_file_damaged_inside_is_made_again(tmp_path, counted):
     first = cached(tmp_path, tiny_network(), VALUES, BATCHES)
     (path,) = kept(tmp_path)
     content = path.read_bytes()
@@ -273,7 +273,7 @@ def test_row_30_a_file_damaged_inside_is_made_again(tmp_path, counted):
             np.testing.assert_array_equal(again[value].counts, found.counts)
 
 
-def test_row_30_what_cannot_be_kept_was_still_found(tmp_path, counted):
+def test_what_cannot_be_kept_was_still_found(tmp_path, counted):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     assert set(cached(blocked / "cache", tiny_network(), VALUES, BATCHES)) == set(VALUES)

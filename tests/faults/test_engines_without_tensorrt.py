@@ -1,4 +1,4 @@
-"""Row 2: an engine is wanted where there is no TensorRT: said first, never replaced by another."""
+"""An engine is wanted where there is no TensorRT: that is said first, and nothing replaces it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def names_in(directory):
     return {each.name for each in directory.iterdir()}
 
 
-def test_row_02_the_onnx_file_is_finished_and_the_rest_is_told(tmp_path, said_before, capsys):
+def test_the_onnx_file_is_finished_and_the_rest_is_told(tmp_path, said_before, capsys):
     assert export_main([*COMMAND, str(tmp_path / "d0.engine")]) == 4
     (announced,) = said_before
     assert "cannot be built here" in announced
@@ -46,9 +46,7 @@ def test_row_02_the_onnx_file_is_finished_and_the_rest_is_told(tmp_path, said_be
     assert names_in(tmp_path) == {"d0.onnx"}
 
 
-def test_row_02_another_file_in_the_onnx_files_place_is_a_usage_error(
-    tmp_path, said_before, capsys
-):
+def test_another_file_in_the_onnx_files_place_is_a_usage_error(tmp_path, said_before, capsys):
     (tmp_path / "d0.onnx").write_bytes(b"somebody's own")
     assert export_main([*COMMAND, str(tmp_path / "d0.engine")]) == 2
     assert "--keep-onnx" in capsys.readouterr().err
@@ -56,7 +54,7 @@ def test_row_02_another_file_in_the_onnx_files_place_is_a_usage_error(
     assert (tmp_path / "d0.onnx").read_bytes() == b"somebody's own"
 
 
-def test_row_02_keep_onnx_says_where_it_goes(tmp_path, said_before, capsys):
+def test_keep_onnx_says_where_it_goes(tmp_path, said_before, capsys):
     (tmp_path / "d0.onnx").write_bytes(b"somebody's own")
     kept = tmp_path / "kept.onnx"
     arguments = [*COMMAND, "--keep-onnx", str(kept), str(tmp_path / "d0.engine")]

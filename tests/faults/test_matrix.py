@@ -1,0 +1,33 @@
+"""docs/faults.md says what is tested: its tests exist, and no file of faults is missing in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parent / "docs" / "faults.md"
+CODES = re.compile(r"\| (?:[0-5]|130)[^|]* \| `([\w/]+\.py)::(test_\w+)` \|$")
+
+
+def rows():
+    return [
+        line
+        for line in PAGE.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and not line.startswith("| What was done")
+    ]
+
+
+def test_every_row_names_an_exit_code_and_a_test_that_exists():
+    assert len(rows()) > 80
+    for row in rows():
+        named = CODES.search(row)
+        assert named, row
+        text = (TESTS / named[1]).read_text(encoding="utf-8")
+        assert f"\ndef {named[2]}(" in text, row
+
+
+def test_every_file_of_faults_is_in_the_matrix():
+    files = {f"faults/{each.name}" for each in (TESTS / "faults").glob("test_*.py")}
+    named = {CODES.search(row)[1] for row in rows()}
+    assert files - named == {"faults/test_matrix.py"}

@@ -1,0 +1,86 @@
+"""Any bytes in a file give a value or an error of ours, soon and in little memory.
+
+Files are damaged from seeds: sixty of each parser in ``make test``, two thousand in
+``make test-all``; ``EFFDET_FUZZ`` sets another number. What was found is kept in ``found/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from effdet_deploy.errors import EffdetDeployError
+from tests.fuzz.mutations import damaged
+from tests.fuzz.parsers import PARSERS
+
+FEW, MANY = 60, 2000
+FOUND = Path(__file__).parent / "found"
+SECONDS = 5
+"""Of processor time for one file of a hundred kilobytes; most take milliseconds."""
+HANGS = 120
+MEMORY = 3 << 30
+"""What a parser may take on top of what the process has."""
+
+
+@contextlib.contextmanager
+def limited(memory):
+    """Let the process take only so many more bytes, and end it with a trace where it hangs."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, before[1]))
+    faulthandler.dump_traceback_later(HANGS, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def write(folder, name, content, beside):
+    for other, data in beside.items():
+        (folder / other).write_bytes(data)
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def judge(parser, path, what):
+    """Read one file; AssertionError with ``what`` where the answer is not one of ours."""
+    start = time.process_time()
+    try:
+        parser.read(path)
+    except EffdetDeployError:
+        pass
+    except BaseException as error:
+        raise AssertionError(f"{what}: {type(error).__name__}: {str(error)[:300]}") from error
+    spent = time.process_time() - start
+    assert spent < SECONDS, f"{what} took {spent:.1f} s"
+
+
+def fuzz(name, rounds, folder):
+    parser = PARSERS[name]
+    samples = parser.samples()
+    for place, sample in enumerate(samples):
+        path = write(folder, parser.file, b"", sample.beside)
+        for number in range(place, rounds, len(samples)):
+            seed = f"{name} {number}"
+            path.write_bytes(damaged(sample, samples, seed))
+            with limited(MEMORY):
+                judge(parser, path, seed)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_damaged_files_are_read_or_refused(name, tmp_path):
+    fuzz(name, FEW, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARSERS)
+def test_many_damaged_files_are_read_or_refused(name, tmp_path):
+    fuzz(name, int(os.environ.get("EFFDET_FUZZ", MANY)), tmp_path)
