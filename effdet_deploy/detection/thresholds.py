@@ -89,9 +89,9 @@ def read_thresholds(text: str) -> ScoreThreshold:
         return float(text)
     except ValueError:
         path = Path(text)
-    if reason := why_no_file(path):
+    if why_no_file(path):
         raise UsageError(
-            f"--score-threshold takes a number or a file, and '{text}' {reason}.",
+            f"--score-threshold takes a number or a file, and there is no file '{text}'.",
             "Try --score-threshold 0.3, or name a JSON or YAML file of thresholds by class.",
         )
     try:

@@ -80,6 +80,12 @@ def test_throughput_is_drawn_against_batch_for_every_model(benchmark):
     assert "![latency](bench-latency.svg)" in text
 
 
+def test_stages_are_told_with_the_batch_and_the_threads_that_they_are_of(benchmark):
+    lines = report.detail_lines(benchmark)
+    for batch in (1, 4):
+        assert any(each.startswith(f"boxes.onnx, batch {batch}, 1 threads: ") for each in lines)
+
+
 def test_what_a_model_takes_to_get_going_is_told(benchmark):
     for each in benchmark.results:
         assert each.footprint.peak_memory > each.file_size > 0

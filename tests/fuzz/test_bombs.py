@@ -58,8 +58,8 @@ def modules_within_modules() -> bytes:
 
 def objects_with_one_table() -> bytes:
     """Thousands of objects that share one table of thousands of entries."""
-    table = b"}(" + b"".join(text(f"k{n}") + b"]" for n in range(20_000)) + b"u" + put(0)
-    many = b"".join(b"ca\nB\n)R" + get(0) + b"b" for _ in range(20_000))
+    table = b"}(" + b"".join(text(f"k{n}") + b"]" for n in range(5_000)) + b"u" + put(0)
+    many = b"".join(b"ca\nB\n)R" + get(0) + b"b" for _ in range(5_000))
     return b"\x80\x02" + table + b"0](" + many + b"e."
 
 
@@ -173,11 +173,14 @@ BOMBS: dict[str, tuple[str, Callable[[Path], None]]] = {
         ),
     ),
     "a billion channels": ("config", config(in_chans=BILLION, mean=0.5)),
+    "channels with a point": ("config", config(in_chans=3.0, mean=0.5)),
     "a mean of no number": ("config", config(mean=float("nan"))),
     "an endless mean": ("config", config(mean=float("inf"))),
     "a huge scale": ("config", config(anchor_scale=10**400)),
     "a scale of no number": ("config", config(anchor_scale=float("nan"))),
     "a path of slashes": ("coco", written(annotations("a/" * 200_000 + "b.png"))),
+    "a journal without a bottom": ("search journal", written('{"a":' * 20_000)),
+    "a note without a bottom": ("timing cache note", written('{"origin":' * 20_000)),
     "a huge threshold": ("thresholds json", written(json.dumps({"a": 10**400}))),
     "modules within modules": ("torch zip", pickled(modules_within_modules())),
     "objects with one table": ("torch zip", pickled(objects_with_one_table())),

@@ -75,6 +75,15 @@ def fuzz(name, rounds, folder):
                 judge(parser, path, seed)
 
 
+@pytest.mark.parametrize("kept", sorted(each.name for each in FOUND.iterdir()))
+def test_what_was_found_is_read_or_refused(kept, tmp_path):
+    name = kept.partition("~")[0].replace("-", " ")
+    parser = PARSERS[name]
+    path = write(tmp_path, parser.file, (FOUND / kept).read_bytes(), parser.samples()[0].beside)
+    with limited(MEMORY):
+        judge(parser, path, kept)
+
+
 @pytest.mark.parametrize("name", PARSERS)
 def test_damaged_files_are_read_or_refused(name, tmp_path):
     fuzz(name, FEW, tmp_path)

@@ -205,8 +205,9 @@ class ModelConfig:
         given = {**_recast(fields, overrides), **overrides}
         channels = given.get("in_chans", self.in_chans)
         for name in _BY_CHANNEL:
+            # 3.0 is among them too, and is refused below.
             if _is_number(given.get(name)) and channels in (1, 3, 4):
-                given[name] = (given[name],) * channels
+                given[name] = (given[name],) * int(channels)
         coerced = {
             name: _coerce(name, value, fields[name])
             for name, value in given.items()
