@@ -139,7 +139,8 @@ def detect_there(wheel: Path) -> None:
 def list_materials(path: Path) -> None:
     """Write a list of the pinned packages in CycloneDX's form."""
     options = ("--pyproject", "pyproject.toml", "--output-reproducible", "--validate")
-    run(BIN / "cyclonedx-py", "requirements", *options, "-o", path, "constraints.txt")
+    tool = (sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements")
+    run(*tool, *options, "-o", path, "constraints.txt")
     document = json.loads(path.read_text(encoding="utf-8"))
     # The tool does not know versions that pyproject.toml leaves to another file.
     document["metadata"]["component"]["version"] = __version__
