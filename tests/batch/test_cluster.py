@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -112,9 +114,10 @@ def test_three_workers_and_the_driver_are_killed_on_two_nodes(tmp_path, short_tm
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=node | {"temp_dir": str(short_tmp)})
+    head = node | free_ports() | {"temp_dir": str(short_tmp)}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
-        nodes.add_node(**node)
+        nodes.add_node(**node | free_ports())
         nodes.wait_for_nodes()
         command += ["--address", nodes.address]
         begun = time.monotonic()
@@ -139,6 +142,16 @@ def test_three_workers_and_the_driver_are_killed_on_two_nodes(tmp_path, short_tm
     assert rows == expected_rows(model, sources)
     assert sum(each["error"] is not None for each in rows) == count // 100
     assert not [each for each in out.iterdir() if each.name.startswith(".")]
+
+
+def free_ports() -> dict[str, int]:
+    """Ports for a node's own processes: it waits 15 seconds for those that choose one."""
+    names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in names]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return {name: each.getsockname()[1] for name, each in zip(names, sockets, strict=True)}
 
 
 def start(command: list[object]) -> subprocess.Popen[bytes]:
