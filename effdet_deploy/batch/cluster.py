@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,15 +166,19 @@ def in_actors(
     context.execution_no_progress_timeout_s = -1
     items = [{"part": number} for number in numbers]
     # One part a block, which is what Ray hands out, retries and reports.
-    parts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-        Worker,
-        fn_constructor_args=(task,),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=actors),
-        num_cpus=cpus,
-        num_gpus=gpus or None,
-        max_task_retries=_RETRIES,
-    )
+    blocks = ray.data.from_items(items, override_num_blocks=len(items))
+    with warnings.catch_warnings():
+        # Ray 2.64 will take max_task_retries no more; the extra's requirement ends before that.
+        warnings.simplefilter("ignore")
+        parts = blocks.map_batches(
+            Worker,
+            fn_constructor_args=(task,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=actors),
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+            max_task_retries=_RETRIES,
+        )
     try:
         yield from parts.iter_rows()
     except RayError as error:

@@ -111,6 +111,7 @@ def test_three_workers_and_the_driver_are_killed_on_two_nodes(tmp_path, short_tm
     command += ["--part", str(max(1, count // 100)), "--json", tmp_path / "result.json"]
     for name, value in {**cluster.ENVIRONMENT, "RAY_TMPDIR": str(short_tmp)}.items():
         os.environ.setdefault(name, value)
+    (short_tmp / "ray").mkdir()
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 100 << 20, "include_dashboard": False}
