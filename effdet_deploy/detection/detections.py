@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import MissingPackageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -57,6 +58,13 @@ class Detections:
         counted = Counter(self.names[label] for label in self.labels)
         return ", ".join(
             f"{name} x{count}" if count > 1 else name for name, count in counted.most_common()
+        )
+
+    def only(self, labels: Collection[int]) -> Detections:
+        """Return the detections of these class indices, in their order."""
+        kept = np.isin(self.labels, list(labels))
+        return replace(
+            self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept]
         )
 
     def to_json(self) -> list[dict[str, Any]]:
