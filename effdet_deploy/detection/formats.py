@@ -15,7 +15,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -251,7 +251,7 @@ class Labelme:
             }
             for each in picture.detections.to_json()
         ]
-        document = {
+        document: dict[str, Any] = {
             "version": _LABELME,
             "flags": {},
             "shapes": shapes,
