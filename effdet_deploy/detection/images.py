@@ -18,13 +18,20 @@ from effdet_deploy.files import why_no_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from numpy.typing import NDArray
+
+    class ArrayLike(Protocol):
+        """A tensor, or a part of a picture or a stream that becomes an array when it is read."""
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+            """Return the pixels."""
 
     Needed = Callable[[int, int], tuple[int, int]]
     ImageSource = (
         str | os.PathLike[Any] | bytes | bytearray | memoryview | BinaryIO | NDArray[Any]
-        | Image.Image
+        | Image.Image | ArrayLike
     )  # fmt: skip
 
 MAX_PIXELS = 80_000_000

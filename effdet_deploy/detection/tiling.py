@@ -1,0 +1,299 @@
+"""Large pictures in tiles: objects that a resized picture would lose, each of them found once.
+
+Neighboring tiles overlap. What a tile shows of an object at its border, the neighbor shows in full,
+where the object is no longer than the overlap; so such boxes are dropped, whatever their class.
+Objects longer than that are found in the picture as a whole, which is run as well, and take the
+place of their parts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from effdet_deploy.detection.images import load_image, size_of
+from effdet_deploy.detection.pipeline import Outcome
+from effdet_deploy.detection.postprocess import iou_with
+from effdet_deploy.errors import EffdetDeployError, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from effdet_deploy.artifact.spec import OutputSpec
+    from effdet_deploy.detection.detections import Detections
+    from effdet_deploy.detection.detector import Detector
+    from effdet_deploy.detection.images import ImageSource
+    from effdet_deploy.detection.thresholds import ScoreThreshold
+
+    Box = tuple[int, int, int, int]
+    Floats = NDArray[np.float32]
+
+OVERLAP = 0.25
+_MOST_OVERLAP = 0.9
+_SMALLEST = 32
+_SLACK = 0.02
+"""The share of a tile's side within which a box touches the border: boxes are not exact."""
+_INSIDE = 0.7
+"""The share of a box at a border that lies in a fuller box of its class, of which it is a part."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How large pictures are cut.
+
+    Attributes:
+        side: of the square tiles, in pixels of the picture; each is resized to the network's input.
+        overlap: the share of a side that neighbors have in common, at least. Objects up to that
+            length are found by tiles alone.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    side: int
+    overlap: float = OVERLAP
+
+    def __post_init__(self) -> None:
+        choose = "Objects should be shorter than the overlap of neighboring tiles."
+        refuse(
+            (
+                f"Tiles of {self.side} pixels are too small.",
+                f"Choose {_SMALLEST} or more: --tile 1024.",
+                self.side < _SMALLEST,
+            ),
+            (
+                f"Tiles cannot overlap by {self.overlap}.",
+                f"Choose a share from 0 to {_MOST_OVERLAP}. {choose}",
+                not 0 <= self.overlap <= _MOST_OVERLAP,
+            ),
+        )
+
+    def starts(self, length: int) -> list[int]:
+        """Return where tiles begin along a side of a picture, evenly spread."""
+        if length <= self.side:
+            return [0]
+        step = self.side * (1 - self.overlap)
+        count = 1 + int(np.ceil((length - self.side) / step))
+        return [round(each) for each in np.linspace(0, length - self.side, count).tolist()]
+
+    def boxes(self, width: int, height: int) -> list[Box]:
+        """Return the tiles of a picture: left, top, right and bottom, row by row."""
+        return [
+            (left, top, min(left + self.side, width), min(top + self.side, height))
+            for top in self.starts(height)
+            for left in self.starts(width)
+        ]
+
+
+class _Sheet:
+    """A picture that tiles are cut from; decoded once, by the first thread that needs it."""
+
+    def __init__(self, read: Callable[[], NDArray[np.uint8]]) -> None:
+        self._read = read
+        self._lock = threading.Lock()
+        self._found: NDArray[np.uint8] | EffdetDeployError | None = None
+
+    def pixels(self) -> NDArray[np.uint8]:
+        with self._lock:
+            if self._found is None:
+                try:
+                    self._found = self._read()
+                except EffdetDeployError as error:
+                    self._found = error
+        if isinstance(self._found, EffdetDeployError):
+            raise self._found
+        return self._found
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of a picture, as a picture of its own.
+
+    Attributes:
+        source: the picture, as it was passed.
+        size: (width, height) of the picture; None where it cannot be read.
+        box: left, top, right and bottom of the part.
+        is_last: whether the next region is of another picture.
+    """
+
+    source: Any
+    size: tuple[int, int] | None
+    box: Box
+    is_last: bool
+    sheet: _Sheet
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Return its pixels, which are decoded when they are first needed."""
+        left, top, right, bottom = self.box
+        pixels = self.sheet.pixels()
+        return np.asarray(pixels if self.size is None else pixels[top:bottom, left:right], dtype)
+
+
+def stream_tiled(
+    detector: Detector,
+    sources: Iterable[ImageSource],
+    tiles: Tiles,
+    *,
+    score_threshold: ScoreThreshold | None = None,
+    keep_image: bool = False,
+) -> Generator[Outcome]:
+    """Detect in any number of pictures, tile by tile; see :meth:`Detector.stream`.
+
+    A picture no larger than a tile is run as it is. Of others all tiles are run and the picture as
+    a whole; boxes are in pixels of the picture, and NMS is that of the model, over all of them. So
+    a picture may have more detections than the model gives at once.
+
+    Args:
+        detector: the model.
+        sources: pictures, as :meth:`Detector.stream` takes them.
+        tiles: how they are cut.
+        score_threshold: as :meth:`Detector.stream` takes it.
+        keep_image: whether outcomes hold the decoded pictures.
+    """
+    regions = _regions(sources, tiles, detector.spec.input.channels)
+    stream = detector.stream(regions, score_threshold=score_threshold)
+    parts: list[Outcome] = []
+    index = 0
+    with contextlib.closing(stream) as outcomes:
+        for each in outcomes:
+            parts.append(each)
+            if each.source.is_last:
+                yield _joined(index, parts, tiles, detector.spec.output, keep_image)
+                index, parts = index + 1, []
+
+
+def _regions(sources: Iterable[ImageSource], tiles: Tiles, channels: int) -> Iterator[Region]:
+    for source in sources:
+        sheet, size = _opened(source, channels)
+        width, height = size or (0, 0)
+        boxes = tiles.boxes(width, height)
+        whole = (0, 0, width, height)
+        if len(boxes) > 1:
+            boxes.append(whole)
+        for number, box in enumerate(boxes, start=1):
+            yield Region(source, size, box, number == len(boxes), sheet)
+
+
+def _opened(source: ImageSource, channels: int) -> tuple[_Sheet, tuple[int, int] | None]:
+    """Return a picture that is read when it is needed, and its size; None for an unreadable one."""
+    if isinstance(source, str | os.PathLike):
+        opened = size_of(Path(os.fsdecode(source)))
+        return _Sheet(lambda: load_image(source, channels)), opened and opened[0]
+    sheet = _Sheet(lambda: load_image(source, channels))
+    try:
+        height, width = sheet.pixels().shape[:2]
+    except EffdetDeployError:
+        return sheet, None
+    return sheet, (width, height)
+
+
+def _joined(
+    index: int, parts: Sequence[Outcome], tiles: Tiles, output: OutputSpec, keep_image: bool
+) -> Outcome:
+    last: Region = parts[-1].source
+    error = next((each.error for each in parts if each.error is not None), None)
+    if error is not None or last.size is None:
+        return Outcome(index, last.source, error=error)
+    pixels = last.sheet.pixels() if keep_image else None
+    found = [(each.source.box, each.detections) for each in parts if each.detections is not None]
+    if len(found) == 1:
+        merged = found[0][1]
+    else:
+        merged = merge(found[:-1], found[-1][1], last.size, tiles, output)
+    return Outcome(index, last.source, merged, image=pixels, size=last.size)
+
+
+def merge(
+    found: Sequence[tuple[Box, Detections]],
+    whole: Detections,
+    size: tuple[int, int],
+    tiles: Tiles,
+    output: OutputSpec,
+) -> Detections:
+    """Merge what was found in the tiles of a picture and in the picture as a whole.
+
+    Args:
+        found: each tile with its detections, whose boxes are in pixels of the tile.
+        whole: the detections of the picture; those that fit into an overlap are left out.
+        size: (width, height) of the picture.
+        tiles: how it was cut.
+        output: the model's, which says by what NMS boxes are merged.
+    """
+    # Evenly spread tiles have more in common than was asked for.
+    shared = [tiles.side - max(np.diff(tiles.starts(each)).tolist(), default=0) for each in size]
+    sides = whole.boxes[:, 2:] - whole.boxes[:, :2]
+    long = np.any(sides > np.array(shared), axis=1)
+    rows = [(whole.boxes[long], whole.scores[long], whole.labels[long], np.zeros(long.sum(), bool))]
+    for box, each in found:
+        boxes = each.boxes + np.array(box[:2] * 2, np.float32)
+        is_cut, is_in_neighbor = _at_borders(boxes, box, size, shared, tiles.side)
+        kept = ~is_in_neighbor
+        rows.append((boxes[kept], each.scores[kept], each.labels[kept], is_cut[kept]))
+    boxes, scores, labels, is_cut = (np.concatenate(each) for each in zip(*rows, strict=True))
+    order = np.lexsort((-scores, is_cut))
+    boxes, scores, labels, is_cut = boxes[order], scores[order], labels[order], is_cut[order]
+    groups = np.zeros_like(labels) if output.class_agnostic else labels
+    kept_rows = _without_parts(boxes, groups, is_cut, output.iou_threshold)
+    kept_rows = kept_rows[np.argsort(-scores[kept_rows], kind="stable")]
+    return dataclasses.replace(
+        max((whole, *(each for _, each in found)), key=lambda each: len(each.names)),
+        boxes=boxes[kept_rows],
+        scores=scores[kept_rows],
+        labels=labels[kept_rows],
+    )
+
+
+def _at_borders(
+    boxes: Floats, tile: Box, size: tuple[int, int], shared: Sequence[int], side: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which boxes touch a border inside the picture, and which of them a neighbor shows too.
+
+    Args:
+        boxes: ``[n,4]`` in pixels of the picture.
+        tile: left, top, right and bottom.
+        size: (width, height) of the picture.
+        shared: how many columns, and rows, neighbors have in common.
+        side: of a tile.
+    """
+    slack = _SLACK * side
+    is_cut = np.zeros(len(boxes), bool)
+    is_in_neighbor = np.zeros(len(boxes), bool)
+    for axis in (0, 1):
+        low, high = boxes[:, axis], boxes[:, axis + 2]
+        for border, depth, is_inner in (
+            (low - tile[axis], high - tile[axis], tile[axis] > 0),
+            (tile[axis + 2] - high, tile[axis + 2] - low, tile[axis + 2] < size[axis]),
+        ):
+            touches = is_inner & (border <= slack)
+            is_cut |= touches
+            is_in_neighbor |= touches & (depth <= shared[axis])
+    return is_cut, is_in_neighbor
+
+
+def _without_parts(
+    boxes: Floats, groups: NDArray[np.int64], is_cut: NDArray[np.bool_], iou_threshold: float
+) -> NDArray[np.int64]:
+    """Greedy NMS in which a box at a border also gives way to a box that it is a part of."""
+    kept: list[int] = []
+    alive = np.ones(len(boxes), bool)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    for row in range(len(boxes)):
+        if not alive[row]:
+            continue
+        kept.append(row)
+        rivals = row + 1 + np.flatnonzero(alive[row + 1 :] & (groups[row + 1 :] == groups[row]))
+        low = np.maximum(boxes[row, :2], boxes[rivals, :2])
+        high = np.minimum(boxes[row, 2:], boxes[rivals, 2:])
+        inner = np.prod(np.maximum(high - low, np.float32(0)), axis=1)
+        is_part = is_cut[rivals] & (inner > _INSIDE * areas[rivals])
+        alive[rivals[is_part | (iou_with(boxes[row], boxes[rivals]) > iou_threshold)]] = False
+    return np.array(kept, np.int64)
