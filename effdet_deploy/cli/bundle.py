@@ -77,7 +77,7 @@ def run(
     console.require_results(
         {"--json": json_file}, apart_from=(*console.with_sidecars(model), labels)
     )
-    asked = None if score_threshold is None else read_thresholds(score_threshold)
+    asked = read_thresholds(score_threshold)
     options = BundleOptions(name, labels, labels_by, batch, asked, single_output)
     made = bundle(system, model, folder, options)
     console.write_json(json_file, made.to_dict())

@@ -36,6 +36,8 @@ _OBEYED = (
 )
 _SHOWN = dict.fromkeys(_OBEYED, "\N{REPLACEMENT CHARACTER}")
 _WIDTH_OF_NO_TERMINAL = 80
+_FAST = 100
+"""Of a second, from which on a rate needs no decimals."""
 _RESULTS = ("--json", "--html", "--markdown")
 
 
@@ -74,8 +76,9 @@ def mute(stream: IO[str]) -> None:
 
 
 def note(text: str) -> None:
-    """Print a note for the user on stderr."""
-    stderr().print(text, markup=False, style="yellow")
+    """Print a note for the user on stderr; an empty text prints nothing."""
+    if text:
+        stderr().print(text, markup=False, style="yellow")
 
 
 def report_error(cause: str, remedy: str) -> None:
@@ -196,13 +199,26 @@ def stages() -> Iterator[Callable[[str], None]]:
 
 @contextlib.contextmanager
 def counted(total: int) -> Iterator[Callable[[str, int], None]]:
-    """Give a function ``(name, done)`` that shows a progress bar per name on a terminal."""
-    from rich.markup import escape
-    from rich.progress import Progress, TaskID
+    """Give a function ``(name, done)`` that shows a progress bar per name on a terminal.
 
+    Beside the bar stand the rate and the remaining time.
+    """
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            """Show the rate of late, and that of all at the end."""
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:.{1 if speed < _FAST else 0}f}/s" if speed else "", "cyan")
+
+    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, Rate(), Remaining())
     screen = stderr()
     tasks: dict[str, TaskID] = {}
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
 
         def tell(name: str, done: int) -> None:
             if name not in tasks:

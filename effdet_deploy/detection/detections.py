@@ -16,7 +16,7 @@ from effdet_deploy.detection.images import load_image
 from effdet_deploy.errors import MissingPackageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -66,6 +66,11 @@ class Detections:
         return replace(
             self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept]
         )
+
+    def resized(self, before: Sequence[int], after: Sequence[int]) -> Detections:
+        """Return the same detections in a picture that was resized; both are (height, width)."""
+        down, across = (new / old for new, old in zip(after, before, strict=True))
+        return replace(self, boxes=self.boxes * np.array([across, down] * 2, np.float32))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one plain dict a detection: box (xyxy), score, label, name and category_id."""

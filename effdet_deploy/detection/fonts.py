@@ -90,9 +90,10 @@ class Lettering:
         )
 
 
-def require_font(chosen: Path) -> None:
+def require_font(chosen: Path | None) -> None:
     """Check that a font file can be used, before any work; raises DataError."""
-    Lettering(_TRIED, chosen)
+    if chosen is not None:
+        Lettering(_TRIED, chosen)
 
 
 def unwritten(names: Iterable[str], chosen: Path | None = None) -> list[str]:

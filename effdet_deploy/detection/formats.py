@@ -1,4 +1,4 @@
-"""What was found, in the forms that other tools read: COCO, YOLO, CSV, labelme; and crops.
+"""The forms in which results are written for other tools: COCO, YOLO, CSV, labelme; and crops.
 
 Each form is written while pictures are detected in, and nothing is held. A form of one file is
 written beside its place and moved there at the end. A form of a file for each picture fills a
@@ -8,312 +8,44 @@ folder of its own, which must be empty: labels are corrected by hand, and no run
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
-import json
-import os
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from effdet_deploy.artifact.spec import ClassSpec
-from effdet_deploy.detection.naming import Names, safe_name
+from effdet_deploy.detection.writers import Coco, Crops, Csv, Labelme, Yolo
 from effdet_deploy.errors import EffdetDeployError, UnknownNameError, UsageError
-from effdet_deploy.files import deliver, staging
+from effdet_deploy.files import staging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from effdet_deploy.detection.detections import Detections
-    from effdet_deploy.detection.naming import Place
-
-BY = "effdet-deploy detect"
-"""Who wrote a file, where its form has room for that."""
-JPEG_QUALITY = 92
-CSV_COLUMNS = (
-    *("file", "width", "height", "name", "label", "category_id", "score"),
-    *("x1", "y1", "x2", "y2"),
-)
-_LABELME = "5.5.0"
-"""The version of labelme's form that is written; labelme reads it and does not compare it."""
-_DECIMALS = 3
-
-
-@dataclass(frozen=True, eq=False)
-class Labeled:
-    """A picture with what was found in it.
-
-    Attributes:
-        path: its file, as the user named it.
-        place: what it is called in the set.
-        size: (width, height) as it is shown.
-        detections: what was found.
-        image: its pixels, uint8 ``[H,W,C]``; crops alone need them.
-    """
-
-    path: Path
-    place: Place
-    size: tuple[int, int]
-    detections: Detections
-    image: NDArray[np.uint8] | None = None
-
-
-class Writer(Protocol):
-    """Writes one form."""
-
-    def add(self, picture: Labeled) -> None:
-        """Write a picture."""
-
-    def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Write what comes at the end, and deliver what has been written."""
-
-
-class _File:
-    """A text file in the making."""
-
-    def __init__(self, target: Path, scratch: Path) -> None:
-        self.target = target
-        self.staged = scratch / target.name
-        self.stream = _opened(self.staged)
-
-    def deliver(self) -> None:
-        self.stream.close()
-        deliver(self.staged, self.target)
-
-
-class _Rows:
-    """A JSON list in the making, one entry a line."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self.stream = stream
-        self.count = 0
-
-    def add(self, row: object) -> None:
-        # In one step: Ctrl-C comes before it or after it.
-        text = json.dumps(row, ensure_ascii=False)
-        self.stream.write(f"{',' if self.count else '['}\n{text}")
-        self.count += 1
-
-    def end(self) -> None:
-        self.stream.write("\n]" if self.count else "[]")
-
-
-class Csv:
-    """One row a detection, under a header; what holds commas, quotes or lines is quoted."""
-
-    def __init__(self, output: Path, scratch: Path) -> None:
-        self._file = _File(output / "detections.csv", scratch)
-        self._rows = csv.writer(self._file.stream)
-        self._rows.writerow(CSV_COLUMNS)
-
-    def add(self, picture: Labeled) -> None:
-        """Write a picture's rows; one in which nothing was found has none."""
-        for each in picture.detections.to_json():
-            box = [round(side, _DECIMALS) for side in each["box"]]
-            named = [each[column] for column in ("name", "label", "category_id", "score")]
-            self._rows.writerow([picture.path, *picture.size, *named, *box])
-
-    def finish(self, classes: Sequence[ClassSpec]) -> None:  # noqa: ARG002
-        """Deliver the file."""
-        self._file.deliver()
-
-
-class Coco:
-    """COCO twice: a set that tools import, and the list of results that ``loadRes`` takes.
-
-    Annotations of the set have the key ``score`` beside COCO's own. File names are paths from the
-    folder that all pictures lie in.
-    """
-
-    def __init__(self, output: Path, scratch: Path) -> None:
-        self._dataset = _File(output / "detections.coco.json", scratch)
-        self._results = _File(output / "detections.coco-results.json", scratch)
-        # Pictures and annotations are two lists of one file, and grow together.
-        self._later = _opened(scratch / "annotations", "w+")
-        self._images = _Rows(self._dataset.stream)
-        self._annotations = _Rows(self._later)
-        self._found = _Rows(self._results.stream)
-        self._dataset.stream.write(f'{{"info": {json.dumps({"description": BY})},\n"images": ')
-
-    def add(self, picture: Labeled) -> None:
-        """Write a picture, its annotations and its results."""
-        width, height = picture.size
-        number = picture.place.number
-        self._images.add(
-            {"id": number, "file_name": picture.place.file, "width": width, "height": height}
-        )
-        for row in picture.detections.to_coco(number):
-            self._found.add(row)
-            area = round(row["bbox"][2] * row["bbox"][3], _DECIMALS)
-            extra = {"area": area, "iscrowd": 0, "segmentation": []}
-            self._annotations.add({"id": self._annotations.count + 1, **row, **extra})
-
-    def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Join the lists and deliver both files."""
-        for each in (self._images, self._annotations, self._found):
-            each.end()
-        stream = self._dataset.stream
-        stream.write(',\n"annotations": ')
-        self._later.seek(0)
-        shutil.copyfileobj(self._later, stream)
-        self._later.close()
-        named = [
-            {"id": each.category_id, "name": each.name, "supercategory": ""} for each in classes
-        ]
-        categories = json.dumps(named, ensure_ascii=False)
-        stream.write(f',\n"categories": {categories},\n"licenses": []}}\n')
-        self._dataset.deliver()
-        self._results.deliver()
-
-
-class _Folder:
-    """A folder with a file for each picture, each of them whole when it appears."""
-
-    def __init__(self, output: Path, scratch: Path, name: str) -> None:
-        self.home = output / name
-        self._scratch = scratch
-        self.home.mkdir(parents=True, exist_ok=True)
-
-    def write(self, place: str, text: str) -> None:
-        staged = self._scratch / "staged"
-        with _opened(staged) as stream:
-            stream.write(text)
-        self.take(staged, place)
-
-    def take(self, staged: Path, place: str) -> None:
-        target = self.home / place
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # A new file in a folder of ours: nothing is lost that must be on disk first.
-        staged.replace(target)
-
-
-class Yolo:
-    """``labels/PICTURE.txt`` for each picture and ``data.yaml`` with the names of the classes.
-
-    A line is the class index, then center, width and height as fractions of the picture, and the
-    score where it is asked for. A picture without detections has an empty file.
-    """
-
-    def __init__(self, output: Path, scratch: Path, *, scores: bool = False) -> None:
-        self._folder = _Folder(output, scratch, "yolo-conf" if scores else "yolo")
-        self._scores = scores
-
-    def add(self, picture: Labeled) -> None:
-        """Write a picture's file."""
-        found = picture.detections
-        corners = found.boxes.astype(np.float64) / np.array(picture.size * 2)
-        low, high = corners[:, :2], corners[:, 2:]
-        columns = [(low + high) / 2, high - low]
-        if self._scores:
-            columns.append(found.scores[:, None])
-        lines = [
-            f"{label} {' '.join(f'{each:.6f}' for each in row)}\n"
-            for label, row in zip(found.labels, np.hstack(columns), strict=True)
-        ]
-        self._folder.write(f"labels/{picture.place.stem}.txt", "".join(lines))
-
-    def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Write ``data.yaml``, which takes the pictures from ``images`` beside ``labels``."""
-        names = [f"  {index}: {_yaml_text(each.name)}\n" for index, each in enumerate(classes)]
-        head = f"# Written by {BY}.\ntrain: images\nval: images\nnc: {len(classes)}\nnames:"
-        self._folder.write("data.yaml", "".join([head, "\n" if names else " {}\n", *names]))
-
-
-class Labelme:
-    """``labelme/PICTURE.json`` for each picture: rectangles, with their ``score``.
-
-    Each names its picture by the way that leads there from the file.
-    """
-
-    def __init__(self, output: Path, scratch: Path) -> None:
-        self._folder = _Folder(output, scratch, "labelme")
-
-    def add(self, picture: Labeled) -> None:
-        """Write a picture's file."""
-        place = f"{picture.place.stem}.json"
-        width, height = picture.size
-        shapes = [
-            {
-                "label": each["name"],
-                "points": [each["box"][:2], each["box"][2:]],
-                "group_id": None,
-                "description": "",
-                "shape_type": "rectangle",
-                "flags": {},
-                "mask": None,
-                "score": each["score"],
-            }
-            for each in picture.detections.to_json()
-        ]
-        document: dict[str, Any] = {
-            "version": _LABELME,
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": _way(picture.path, (self._folder.home / place).parent),
-            "imageData": None,
-            "imageHeight": height,
-            "imageWidth": width,
-        }
-        self._folder.write(place, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
-
-    def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Every file is written already."""
-
-
-class Crops:
-    """``crops/CLASS/PICTURE_N.jpg``: what is inside each box; N counts the boxes of a picture."""
-
-    def __init__(self, output: Path, scratch: Path) -> None:
-        self._folder = _Folder(output, scratch, "crops")
-        self._staged = scratch / "crop.jpg"
-        self._names = Names()
-        self._folders: dict[str, str] = {}
-
-    def add(self, picture: Labeled) -> None:
-        """Cut out and write what was found in a picture."""
-        if picture.image is None:
-            return
-        for count, each in enumerate(picture.detections.to_json(), start=1):
-            (x1, y1), (x2, y2) = np.floor(each["box"][:2]), np.ceil(each["box"][2:])
-            cut = picture.image[int(y1) : int(y2), int(x1) : int(x2)]
-            pixels = cut[..., 0] if cut.shape[2] == 1 else cut
-            name = each["name"]
-            if name not in self._folders:
-                self._folders[name] = self._names.free(safe_name(name))
-            Image.fromarray(pixels).convert("RGB").save(self._staged, quality=JPEG_QUALITY)
-            self._folder.take(
-                self._staged, f"{self._folders[name]}/{picture.place.stem}_{count}.jpg"
-            )
-
-    def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Every file is written already."""
+    from effdet_deploy.detection.writers import Labeled, Writer
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a form is opened, and which files, or which folder, it writes within the output."""
+    """How a form is opened, what it is called, and its files, or its folder, in the output."""
 
     open: Callable[[Path, Path], Writer]
+    title: str
     files: tuple[str, ...] = ()
     folder: str = ""
 
 
 CROPS = "crops"
 FORMS = {
-    "coco": Form(Coco, ("detections.coco.json", "detections.coco-results.json")),
-    "yolo": Form(Yolo, folder="yolo"),
-    "yolo-conf": Form(lambda *places: Yolo(*places, scores=True), folder="yolo-conf"),
-    "csv": Form(Csv, ("detections.csv",)),
-    "labelme": Form(Labelme, folder="labelme"),
+    "coco": Form(Coco, "COCO", ("detections.coco.json", "detections.coco-results.json")),
+    "yolo": Form(Yolo, "YOLO labels", folder="yolo"),
+    "yolo-conf": Form(
+        lambda *places: Yolo(*places, scores=True), "YOLO labels with scores", folder="yolo-conf"
+    ),
+    "csv": Form(Csv, "CSV", ("detections.csv",)),
+    "labelme": Form(Labelme, "labelme's files", folder="labelme"),
 }
 """The forms that are asked for by name. The tool's own JSON is written with its other results."""
-_ALL = FORMS | {CROPS: Form(Crops, folder="crops")}
+_ALL = FORMS | {CROPS: Form(Crops, "crops", folder="crops")}
 JSON = "json"
 
 
@@ -350,6 +82,12 @@ def require_free(names: Sequence[str], output: Path) -> None:
 def result_files(names: Sequence[str], output: Path) -> list[Path]:
     """Return the files, not in folders of their own, that forms write."""
     return [output / file for each in names if each in _ALL for file in _ALL[each].files]
+
+
+def places_said(names: Sequence[str], output: Path) -> list[str]:
+    """Return for a sentence where each form is."""
+    forms = [_ALL[each] for each in names if each in _ALL]
+    return [f"{each.title} in {output / (each.folder or each.files[0])}" for each in forms]
 
 
 @contextlib.contextmanager
@@ -396,20 +134,3 @@ def writing(
 def _finish(writers: Sequence[Writer], classes: Sequence[ClassSpec]) -> None:
     for each in writers:
         each.finish(classes)
-
-
-def _opened(path: Path, mode: str = "w") -> IO[str]:
-    # Bytes of a name that are no UTF-8 are escaped, as JSON escapes them. CSV ends its own lines.
-    return path.open(mode, encoding="utf-8", errors="backslashreplace", newline="")
-
-
-def _yaml_text(text: str) -> str:
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
-
-
-def _way(path: Path, start: Path) -> str:
-    try:
-        return Path(os.path.relpath(path.absolute(), start.resolve())).as_posix()
-    except ValueError:  # Windows: on another drive
-        return path.absolute().as_posix()

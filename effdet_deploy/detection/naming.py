@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+MOST_BYTES = 255
+"""Of a name, on every file system that is in use."""
 LONGEST = 240
-"""Bytes of a name, which leave room for a number and a suffix within the 255 of file systems."""
+"""Bytes of a name, which leave room for a number and a suffix."""
 _RESERVED = {
     *("con", "prn", "aux", "nul"),
     *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),

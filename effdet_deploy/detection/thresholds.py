@@ -77,14 +77,18 @@ def thresholds_by_class(
     return thresholds
 
 
-def read_thresholds(text: str) -> ScoreThreshold:
+def read_thresholds(text: str | None) -> ScoreThreshold | None:
     """Read what an option says: a number, or a JSON or YAML file of numbers by class.
+
+    None stays None.
 
     Raises:
         UsageError: it is neither a number nor a file.
         DataError: the file does not hold numbers by class.
         MissingPackageError: PyYAML is not installed, for a file that is not JSON.
     """
+    if text is None:
+        return None
     try:
         return float(text)
     except ValueError:

@@ -94,6 +94,19 @@ class Tiles:
         ]
 
 
+def tiles_of(side: int | None, overlap: float | None) -> Tiles | None:
+    """Return the tiles that options ask for; None where they ask for none.
+
+    Raises:
+        UsageError: a value is out of range, or there is an overlap and no tile.
+    """
+    if side is None:
+        said = "--overlap says how far tiles overlap, and there are none."
+        refuse((said, "Add --tile N.", overlap is not None))
+        return None
+    return Tiles(side, OVERLAP if overlap is None else overlap)
+
+
 class _Sheet:
     """A picture that tiles are cut from; decoded once, by the first thread that needs it."""
 

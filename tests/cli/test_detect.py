@@ -3,13 +3,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from effdet_deploy.artifact.spec import BatchSpec
+from effdet_deploy.artifact.spec import BatchSpec, ClassSpec
 from effdet_deploy.cli import main
 from tests.onnx_models import SIDE, detector_spec, write_tiny
 
@@ -286,3 +287,151 @@ def test_fast_decode_draws_smaller_copies_and_writes_boxes_of_whole_pictures(mod
     # Its left side is drawn there, on white.
     assert small[(y1 + y2) // 2, x1 : x1 + 2].max() < 240
     assert small[(y1 + y2) // 2, (x1 + x2) // 2] > 240
+
+
+def rows(path: Path) -> list[dict]:
+    return json.loads(path.read_text(encoding="utf-8"))["images"]
+
+
+def test_every_format_is_written_of_one_run_and_said(model, here, capsys):
+    save(here / "in" / "a.png")
+    (here / "in" / "b.png").write_bytes(b"no picture")
+    save(here / "in" / "c.png", level=0)
+    asked = ["--format", "json,coco,yolo,yolo-conf,csv,labelme", "--save-crops"]
+    assert main(["detect", str(model), "in", "-o", "out", *asked]) == 5
+    assert sorted(each.name for each in (here / "out").iterdir()) == [
+        *("a.png", "c.png", "crops", "detections.coco-results.json", "detections.coco.json"),
+        *("detections.csv", "detections.json", "labelme", "yolo", "yolo-conf"),
+    ]
+    said = capsys.readouterr().err
+    assert "; annotated copies in out, JSON in out/detections.json, COCO in out/" in said
+    assert "YOLO labels in out/yolo," in said
+    coco = json.loads((here / "out" / "detections.coco.json").read_text())
+    # A picture that cannot be read has no size: it is in the JSON alone.
+    assert [each["file_name"] for each in coco["images"]] == ["a.png", "c.png"]
+    assert [each["image_id"] for each in coco["annotations"]] == [1, 1, 1, 1]
+    assert (here / "out" / "yolo" / "labels" / "c.txt").read_text() == ""
+    assert len(list((here / "out" / "crops").rglob("*.jpg"))) == 4
+
+
+def test_results_alone_are_written_where_nothing_is_to_be_drawn(model, here, capsys):
+    save(here / "in" / "a.png")
+    assert main(["detect", str(model), "in", "-o", "out", "--no-annotate", "--format", "csv"]) == 0
+    assert [each.name for each in (here / "out").iterdir()] == ["detections.csv"]
+    assert "4 detections in 1 picture; CSV in out/detections.csv." in capsys.readouterr().err
+    (here / "in" / "b.png").write_bytes(b"no picture")
+    assert main(["detect", str(model), "in", "-o", "out", "--no-annotate", "--format", "csv"]) == 5
+    assert "The others were done.\n" in capsys.readouterr().err
+    asked = ["--no-annotate", "--format", "csv", "--json", "r.json"]
+    assert main(["detect", str(model), "in/a.png", "-o", "out", *asked]) == 0
+    assert "annotated" not in rows(here / "r.json")[0]
+
+
+def test_labels_of_an_earlier_run_are_not_replaced(model, here, capsys):
+    save(here / "in" / "a.png")
+    arguments = ["detect", str(model), "in", "-o", "out", "--format", "labelme"]
+    assert main(arguments) == 0
+    mine = here / "out" / "labelme" / "a.json"
+    mine.write_text("corrected by hand")
+    assert main(arguments) == 2
+    assert "'out/labelme' holds files already" in capsys.readouterr().err
+    assert mine.read_text() == "corrected by hand"
+
+
+def test_a_picture_that_exif_turns_is_labeled_as_it_is_shown(model, here):
+    mark = Image.Exif()
+    mark[0x0112] = 6
+    Image.fromarray(np.full((60, 120, 3), 255, np.uint8)).save(here / "t.jpg", exif=mark)
+    assert main(["detect", str(model), "t.jpg", "-o", "out", "--format", "json,coco,labelme"]) == 0
+    (shown,) = rows(here / "out" / "detections.json")
+    assert (shown["width"], shown["height"]) == (60, 120)
+    coco = json.loads((here / "out" / "detections.coco.json").read_text())
+    assert (coco["images"][0]["width"], coco["images"][0]["height"]) == (60, 120)
+    labelme = json.loads((here / "out" / "labelme" / "t.json").read_text())
+    assert (labelme["imageWidth"], labelme["imageHeight"]) == (60, 120)
+    for each in coco["annotations"]:
+        x, y, width, height = each["bbox"]
+        assert x + width <= 60
+        assert y + height <= 120
+
+
+def test_only_the_classes_that_are_named_are_shown_written_and_saved(model, picture, here):
+    asked = ["--classes", "circle, ring", "--format", "json,coco", "--save-crops"]
+    assert main(["detect", str(model), str(picture), "-o", "out", *asked]) == 0
+    document = json.loads((here / "out" / "detections.json").read_text())
+    assert [each["name"] for each in document["images"][0]["detections"]] == ["ring", "circle"]
+    assert document["classes"] == ["circle", "ring"]
+    coco = json.loads((here / "out" / "detections.coco.json").read_text())
+    assert len(coco["annotations"]) == 2
+    assert {each.parent.name for each in (here / "out").rglob("*.jpg")} == {"circle", "ring"}
+
+
+def test_an_unknown_class_is_told_with_the_nearest_and_leaves_nothing_behind(
+    model, picture, here, capsys
+):
+    assert main(["detect", str(model), str(picture), "-o", "out", "--classes", "cirkle"]) == 2
+    assert "no class named 'cirkle'.\nDid you mean circle?" in capsys.readouterr().err
+    assert not (here / "out").exists()
+
+
+def test_names_of_classes_may_hold_commas_and_quotes(here, picture):
+    names = ("a, b", 'say "x"', "c")
+    classes = tuple(ClassSpec(name, index) for index, name in enumerate(names))
+    model = write_tiny(here / "odd.onnx", replace(detector_spec(), classes=classes))
+    for asked, found in (("a, b", {names[0]}), ('"say ""x""",c', {names[1], "c"})):
+        arguments = ["-o", "out", "--no-annotate", "--classes", asked]
+        assert main(["detect", str(model), str(picture), *arguments]) == 0
+        (row,) = rows(here / "out" / "detections.json")
+        assert {each["name"] for each in row["detections"]} == found
+
+
+def test_inputs_come_from_a_list_and_what_is_gone_since_is_an_error_in_its_place(
+    model, here, capsys
+):
+    save(here / "in" / "a.png")
+    save(here / "more" / "[b].png")
+    (here / "list.txt").write_text("in\n\ngone.png\r\nmore/[b].png\n")
+    assert main(["detect", str(model), "--from", "list.txt", "-o", "out"]) == 5
+    found = rows(here / "out" / "detections.json")
+    assert [each["file"] for each in found] == ["in/a.png", "gone.png", "more/[b].png"]
+    assert "'gone.png' does not exist" in found[1]["error"]
+    (here / "list.txt").write_text("\n")
+    assert main(["detect", str(model), "--from", "list.txt"]) == 5
+    assert "list.txt' is empty" in capsys.readouterr().err
+    assert main(["detect", str(model), "--from", "absent.txt"]) == 5
+    assert main(["detect", str(model)]) == 2
+    assert "No picture is named." in capsys.readouterr().err
+
+
+def test_inputs_come_from_standard_input_as_find_print0_gives_them(run_tool, model, here):
+    save(here / "in" / "two\nlines.png")
+    done = run_tool("detect", model, "--from", "-", "-o", "out", input="in/two\nlines.png\0")
+    assert done.returncode == 0, done.stderr
+    assert rows(here / "out" / "detections.json")[0]["file"] == "in/two\nlines.png"
+
+
+def test_what_is_done_is_written_when_the_work_is_interrupted(model, here, monkeypatch, capsys):
+    for name in ("a.png", "b.png", "c.png"):
+        save(here / "in" / name)
+    from effdet_deploy.detection import formats
+
+    add = formats.Csv.add
+
+    def interrupted(self, picture):
+        if picture.place.stem == "c":
+            raise KeyboardInterrupt
+        add(self, picture)
+
+    monkeypatch.setattr(formats.Csv, "add", interrupted)
+    asked = ["--format", "json,csv,coco", "--no-annotate"]
+    assert main(["detect", str(model), "in", "-o", "out", *asked]) == 130
+    document = json.loads((here / "out" / "detections.json").read_text())
+    assert document["stopped"] is True
+    assert [each["file"] for each in document["images"]] == ["in/a.png", "in/b.png"]
+    assert len((here / "out" / "detections.csv").read_text().splitlines()) == 1 + 8
+    assert (here / "out" / "detections.coco.json").is_file()
+
+
+def test_an_unknown_format_is_refused_before_anything_is_read(here, capsys):
+    assert main(["detect", "absent.onnx", "x.png", "--format", "cocoo"]) == 2
+    assert "no format named 'cocoo'.\nDid you mean coco" in capsys.readouterr().err

@@ -13,15 +13,9 @@ from PIL import Image
 
 from effdet_deploy.artifact.spec import ClassSpec
 from effdet_deploy.detection.detections import Detections
-from effdet_deploy.detection.formats import (
-    CSV_COLUMNS,
-    FORMS,
-    Labeled,
-    read_formats,
-    require_free,
-    writing,
-)
+from effdet_deploy.detection.formats import FORMS, read_formats, require_free, writing
 from effdet_deploy.detection.naming import places_of
+from effdet_deploy.detection.writers import CSV_COLUMNS, Labeled
 from effdet_deploy.errors import ModelFileError, UnknownNameError, UsageError
 
 NAMES = ("square", 'a, "quoted"\nname', "größe 像 \x85\U0001f600: -")
