@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from effdet_deploy.detection.letterbox import letterbox, prepare_batch, to_input
 from effdet_deploy.detection.pipeline import Prepared, Stages, outcomes
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.detection.thresholds import thresholds_by_class
+from effdet_deploy.detection.tiling import OVERLAP, Tiles, stream_tiled
 from effdet_deploy.errors import ImageError, ModelFileError, UsageError, limit, refuse
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import SideBySideRuntime
@@ -236,6 +238,40 @@ class Detector:
         )
         # As many are gathered as are computed.
         return outcomes(sources, stages, count, ahead=count + 2 * together * runs)
+
+    def detect_tiled(
+        self,
+        images: Iterable[ImageSource],
+        tile: int,
+        overlap: float = OVERLAP,
+        score_threshold: ScoreThreshold | None = None,
+    ) -> list[Detections]:
+        """Detect in large pictures, each in tiles and as a whole; every object is found once.
+
+        :func:`effdet_deploy.detection.tiling.stream_tiled` does it for any number of pictures.
+
+        Args:
+            images: pictures, as :meth:`detect` takes several.
+            tile: the side of the tiles in pixels of the picture.
+            overlap: the share of a side that neighboring tiles have in common; objects should be
+                shorter than that.
+            score_threshold: as :meth:`detect` takes it.
+
+        Returns:
+            As :meth:`detect`; a picture may have more detections than the model gives at once.
+
+        Raises:
+            ImageError: a picture is unusable.
+            UsageError: the tile or the overlap is out of range, or the threshold.
+        """
+        found = []
+        stream = stream_tiled(self, images, Tiles(tile, overlap), score_threshold=score_threshold)
+        with contextlib.closing(stream) as outcomes:
+            for each in outcomes:
+                if each.detections is None:
+                    raise each.error or ImageError("A picture cannot be read.")
+                found.append(each.detections)
+        return found
 
     def close(self) -> None:
         """Release the engine; closing twice is harmless."""

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from effdet_deploy.detection.fonts import unwritten
@@ -283,7 +282,9 @@ def _annotated(wanted: Wanted, outcome: Outcome) -> tuple[Outcome, dict[str, Any
     row: dict[str, Any] = {"file": str(outcome.source), "width": width, "height": height}
     copy = wanted.copies.get(outcome.source)
     if copy is not None and outcome.image is not None:
-        drawn = found.resized(outcome.size, outcome.image.shape[:2]).draw(outcome.image, wanted.font)
+        drawn = found.resized(outcome.size, outcome.image.shape[:2]).draw(
+            outcome.image, wanted.font
+        )
         mark = Image.Exif()
         mark[_SOFTWARE] = BY
         with staging(copy) as directory:

@@ -2,6 +2,7 @@
 
 Neighboring tiles overlap. What a tile shows of an object at its border, the neighbor shows in full,
 where the object is no longer than the overlap; so such boxes are dropped, whatever their class.
+Of an object that several tiles show in full the boxes are averaged.
 Objects longer than that are found in the picture as a whole, which is run as well, and take the
 place of their parts.
 """
@@ -94,16 +95,18 @@ class Tiles:
         ]
 
 
-def tiles_of(side: int | None, overlap: float | None) -> Tiles | None:
+def tiles_of(side: int | None, overlap: float | None, *, fast_decode: bool = False) -> Tiles | None:
     """Return the tiles that options ask for; None where they ask for none.
 
     Raises:
-        UsageError: a value is out of range, or there is an overlap and no tile.
+        UsageError: a value is out of range, or options contradict each other.
     """
     if side is None:
         said = "--overlap says how far tiles overlap, and there are none."
         refuse((said, "Add --tile N.", overlap is not None))
         return None
+    said = "--fast-decode reads pictures smaller than they are, and tiles need all of their pixels."
+    refuse((said, "Leave one of the two out.", fast_decode))
     return Tiles(side, OVERLAP if overlap is None else overlap)
 
 
@@ -222,7 +225,7 @@ def _joined(
         merged = found[0][1]
     else:
         merged = merge(found[:-1], found[-1][1], last.size, tiles, output)
-    return Outcome(index, last.source, merged, image=pixels, size=last.size)
+    return Outcome(index, last.source, merged, image=pixels, size=last.size[::-1])
 
 
 def merge(
@@ -249,19 +252,18 @@ def merge(
     for box, each in found:
         boxes = each.boxes + np.array(box[:2] * 2, np.float32)
         is_cut, is_in_neighbor = _at_borders(boxes, box, size, shared, tiles.side)
-        kept = ~is_in_neighbor
-        rows.append((boxes[kept], each.scores[kept], each.labels[kept], is_cut[kept]))
+        own = ~is_in_neighbor
+        rows.append((boxes[own], each.scores[own], each.labels[own], is_cut[own]))
     boxes, scores, labels, is_cut = (np.concatenate(each) for each in zip(*rows, strict=True))
     order = np.lexsort((-scores, is_cut))
     boxes, scores, labels, is_cut = boxes[order], scores[order], labels[order], is_cut[order]
     groups = np.zeros_like(labels) if output.class_agnostic else labels
-    kept_rows = _without_parts(boxes, groups, is_cut, output.iou_threshold)
-    kept_rows = kept_rows[np.argsort(-scores[kept_rows], kind="stable")]
+    kept, boxes = _fused(boxes, scores, groups, is_cut, output.iou_threshold)
+    best = np.argsort(-scores[kept], kind="stable")
+    # A model that names no classes has as many as were found.
+    longest = max((whole, *(each for _, each in found)), key=lambda each: len(each.names))
     return dataclasses.replace(
-        max((whole, *(each for _, each in found)), key=lambda each: len(each.names)),
-        boxes=boxes[kept_rows],
-        scores=scores[kept_rows],
-        labels=labels[kept_rows],
+        longest, boxes=boxes[best], scores=scores[kept][best], labels=labels[kept][best]
     )
 
 
@@ -292,21 +294,36 @@ def _at_borders(
     return is_cut, is_in_neighbor
 
 
-def _without_parts(
-    boxes: Floats, groups: NDArray[np.int64], is_cut: NDArray[np.bool_], iou_threshold: float
-) -> NDArray[np.int64]:
-    """Greedy NMS in which a box at a border also gives way to a box that it is a part of."""
+def _fused(
+    boxes: Floats,
+    scores: Floats,
+    groups: NDArray[np.int64],
+    is_cut: NDArray[np.bool_],
+    iou_threshold: float,
+) -> tuple[NDArray[np.int64], Floats]:
+    """Greedy NMS over boxes that several tiles gave; complete boxes stand before cut ones.
+
+    A complete box becomes the mean, weighted by the scores, of those that it suppresses and itself,
+    which all are views of one object (Solovyev et al. 2021). A cut box also gives way to a box that
+    it is a part of.
+
+    Returns:
+        The rows that are kept, and their boxes.
+    """
     kept: list[int] = []
+    fused: list[Floats] = []
     alive = np.ones(len(boxes), bool)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     for row in range(len(boxes)):
         if not alive[row]:
             continue
-        kept.append(row)
-        rivals = row + 1 + np.flatnonzero(alive[row + 1 :] & (groups[row + 1 :] == groups[row]))
+        rivals = row + np.flatnonzero(alive[row:] & (groups[row:] == groups[row]))
         low = np.maximum(boxes[row, :2], boxes[rivals, :2])
         high = np.minimum(boxes[row, 2:], boxes[rivals, 2:])
         inner = np.prod(np.maximum(high - low, np.float32(0)), axis=1)
-        is_part = is_cut[rivals] & (inner > _INSIDE * areas[rivals])
-        alive[rivals[is_part | (iou_with(boxes[row], boxes[rivals]) > iou_threshold)]] = False
-    return np.array(kept, np.int64)
+        is_same = iou_with(boxes[row], boxes[rivals]) > iou_threshold
+        alive[rivals[is_same | (is_cut[rivals] & (inner > _INSIDE * areas[rivals]))]] = False
+        views = rivals[is_same & (is_cut[rivals] == is_cut[row])]
+        kept.append(row)
+        fused.append(np.average(boxes[views], axis=0, weights=scores[views].astype(np.float64)))
+    return np.array(kept, np.int64), np.array(fused, np.float32).reshape(-1, 4)
