@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from effdet_deploy.batch.places import joined, names_in, opened, write
-from effdet_deploy.batch.sources import Listing
+from effdet_deploy.batch.sources import Listing, translated
 from effdet_deploy.errors import DataError, UsageError
+from effdet_deploy.files import BROKEN_DOCUMENT
 
 if TYPE_CHECKING:
     from effdet_deploy.detection.thresholds import ScoreThreshold
@@ -136,12 +137,15 @@ def read_plan(output: str) -> Plan | None:
         counts = tuple(footer.row_group(each).num_rows for each in range(footer.num_row_groups))
         said = json.loads(footer.metadata[METADATA])
         settings = Settings(**said.pop("settings"))
-        return Plan(**said | {"settings": settings, "counts": counts})
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        plan = Plan(**said | {"settings": settings, "counts": counts})
+        if not all(isinstance(each, str) for each in (plan.root, plan.column, plan.digest)):
+            raise TypeError("its entries are no text")
+    except (pa.ArrowException, *BROKEN_DOCUMENT) as error:
         raise DataError(
             f"The plan '{joined(output, NAME)}' cannot be read: {error}.",
             "Begin a new run in another OUTPUT.",
         ) from error
+    return plan
 
 
 def require_same(plan: Plan, settings: Settings) -> None:
@@ -176,12 +180,14 @@ class PlanReader:
     def __init__(self, output: str, plan: Plan) -> None:
         import pyarrow.parquet as pq
 
-        self._plan = plan
-        self._file = pq.ParquetFile(opened(joined(output, NAME)))
+        self._plan, self._output = plan, output
+        with translated(joined(output, NAME)):
+            self._file = pq.ParquetFile(opened(joined(output, NAME)))
 
     def part(self, number: int) -> Listing:
         """Return the keys of a part, with root and column of the source."""
-        keys = self._file.read_row_group(number).column("key").to_pylist()
+        with translated(joined(self._output, NAME)):
+            keys = self._file.read_row_group(number).column("key").to_pylist()
         return Listing(keys, self._plan.root, self._plan.column)
 
 
@@ -209,7 +215,7 @@ def _finished(address: str, plan: Plan, number: int) -> Finished | None:
             footer = pq.read_metadata(stream)
         said = json.loads(footer.metadata[METADATA])
         is_ours = (said["plan"], said["part"]) == (plan.digest, number)
-        done = Finished(footer.num_rows, said["errors"], said["detections"])
-    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError):
+        done = Finished(footer.num_rows, int(said["errors"]), int(said["detections"]))
+    except (pa.ArrowException, *BROKEN_DOCUMENT):
         return None
     return done if is_ours and done.pictures == plan.counts[number] else None

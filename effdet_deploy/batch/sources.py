@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 from dataclasses import dataclass
@@ -129,13 +130,20 @@ def _columns(parquet: Any) -> dict[str, str]:
 
 def _reading(file: str, read: Callable[[Any], Any]) -> Any:
     """Return what ``read`` makes of the Parquet file at an address."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    with translated(file), opened(file) as stream, pq.ParquetFile(stream) as parquet:
+        return read(parquet)
+
+
+@contextlib.contextmanager
+def translated(file: str) -> Iterator[None]:
+    """Turn what a damaged Parquet file raises into a DataError that names the file."""
+    import pyarrow as pa
+
     try:
-        with opened(file) as stream, pq.ParquetFile(stream) as parquet:
-            return read(parquet)
-    except (pa.ArrowException, OSError) as error:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"The Parquet file '{file}' cannot be read: {error}.", "Write or copy it again."
         ) from error
@@ -151,7 +159,7 @@ def _paths(files: list[str], column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     for file in files:
-        with opened(file) as stream, pq.ParquetFile(stream) as parquet:
+        with translated(file), opened(file) as stream, pq.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(_ROWS, columns=[column]):
                 yield from (each or "" for each in _leaf(batch, column).to_pylist())
 
@@ -169,37 +177,31 @@ def _rows_of(
     file: str, rows: list[int], listing: Listing, key_column: str | None
 ) -> Iterator[tuple[str, Any]]:
     """Read the row groups that hold ``rows``, which ascend, and give those rows."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = [listing.column, *([key_column] if key_column else [])]
     wanted = set(rows)
     given = 0
-    try:
-        with opened(file) as stream, pq.ParquetFile(stream) as parquet:
-            sizes = [
-                parquet.metadata.row_group(each).num_rows for each in range(parquet.num_row_groups)
-            ]
-            ends = list(itertools.accumulate(sizes, initial=0))
-            groups = [
-                each
-                for each in range(len(sizes))
-                if ends[each] <= rows[-1] and ends[each + 1] > rows[0]
-            ]
-            place = ends[groups[0]] if groups else 0
-            for batch in parquet.iter_batches(16, row_groups=groups, columns=columns):
-                pictures = _leaf(batch, listing.column)
-                names = _leaf(batch, key_column) if key_column else None
-                for offset in range(len(batch)):
-                    if place + offset in wanted:
-                        key = f"{file}#{place + offset}" if names is None else names[offset].as_py()
-                        given += 1
-                        yield str(key), pictures[offset].as_py() or b""
-                place += len(batch)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"The Parquet file '{file}' cannot be read: {error}.", "Write or copy it again."
-        ) from error
+    with translated(file), opened(file) as stream, pq.ParquetFile(stream) as parquet:
+        sizes = [
+            parquet.metadata.row_group(each).num_rows for each in range(parquet.num_row_groups)
+        ]
+        ends = list(itertools.accumulate(sizes, initial=0))
+        groups = [
+            each
+            for each in range(len(sizes))
+            if ends[each] <= rows[-1] and ends[each + 1] > rows[0]
+        ]
+        place = ends[groups[0]] if groups else 0
+        for batch in parquet.iter_batches(16, row_groups=groups, columns=columns):
+            pictures = _leaf(batch, listing.column)
+            names = _leaf(batch, key_column) if key_column else None
+            for offset in range(len(batch)):
+                if place + offset in wanted:
+                    key = f"{file}#{place + offset}" if names is None else names[offset].as_py()
+                    given += 1
+                    yield str(key), pictures[offset].as_py() or b""
+            place += len(batch)
     if given != len(rows):
         raise DataError(
             f"The Parquet file '{file}' has lost rows since the run began.",

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import json
 import struct
 import tempfile
@@ -24,6 +25,8 @@ from unittest import mock
 import h5py
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import yaml
 from PIL import Image
@@ -36,6 +39,8 @@ from effdet_deploy.artifact.labels import read_labels
 from effdet_deploy.artifact.modelfile import check_external_files, warn_if_changed
 from effdet_deploy.artifact.spec import METADATA_KEY, DetectorSpec
 from effdet_deploy.artifact.tensors import spec_tensors
+from effdet_deploy.batch import plan
+from effdet_deploy.batch.sources import Listing, list_pictures, read_pictures
 from effdet_deploy.bundles.options import BundleOptions
 from effdet_deploy.bundles.source import read_source
 from effdet_deploy.detection.images import load_image, size_of
@@ -492,6 +497,78 @@ def _read_picture(path: Path) -> None:
             assert load_image(path, channels).shape[2] == channels
 
 
+# --- runs of batch -----------------------------------------------------------------------------
+
+KEYS = ("a.png", "b.png", "c.png")
+SETTINGS = plan.Settings("pictures", None, None, "0" * 64, {"cat": 0.5, "*": 0.3})
+
+
+def _with_note(content: bytes) -> Sample:
+    """Take a Parquet file apart, into its rows and what is written about them."""
+    table = pq.read_table(io.BytesIO(content))
+
+    def pack(parts: Parts) -> bytes:
+        stream = io.BytesIO()
+        noted = table.replace_schema_metadata({plan.METADATA: parts["note"]})
+        pq.write_table(noted, stream, row_group_size=2)
+        return stream.getvalue()
+
+    note = pq.read_metadata(io.BytesIO(content)).metadata[plan.METADATA]
+    return Sample({"note": note}, pack)
+
+
+def _plan_samples() -> list[Sample]:
+    with tempfile.TemporaryDirectory() as folder:
+        plan.make_plan(folder, Listing(KEYS, "pictures"), SETTINGS, 2)
+        content = (Path(folder) / plan.NAME).read_bytes()
+    return [whole(content), _with_note(content)]
+
+
+def _part_samples() -> list[Sample]:
+    plan_file = _plan_samples()[0].parts[""]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / plan.NAME).write_bytes(plan_file)
+        digest = plan.read_plan(folder).digest
+    stream = io.BytesIO()
+    note = json.dumps({"plan": digest, "part": 0, "errors": 0, "detections": 5})
+    table = pa.table({"key": ["a.png", "b.png"]}).replace_schema_metadata({plan.METADATA: note})
+    pq.write_table(table, stream)
+    content = stream.getvalue()
+    beside = {plan.NAME: plan_file}
+    return [
+        dataclasses.replace(each, beside=beside) for each in (whole(content), _with_note(content))
+    ]
+
+
+def _read_plan(path: Path) -> None:
+    found = plan.read_plan(str(path.parent))
+    if found is not None:
+        done = plan.finished_parts(str(path.parent), found)
+        assert sum(each.pictures + each.errors + each.detections for each in done.values()) >= 0
+        with contextlib.suppress(EffdetDeployError):
+            plan.require_same(found, SETTINGS)
+        reader = plan.PlanReader(str(path.parent), found)
+        for number in range(len(found.counts)):
+            assert all(isinstance(each, str) for each in reader.part(number).keys)
+
+
+def _parquet_samples() -> list[Sample]:
+    samples = []
+    for values in ([b"one", b"two"], ["a.png", "b.png"], [{"bytes": b"x", "path": "a"}] * 2):
+        stream = io.BytesIO()
+        pq.write_table(pa.table({"picture": values, "name": ["x", "y"]}), stream)
+        samples.append(whole(stream.getvalue()))
+    return samples
+
+
+def _read_parquet(path: Path) -> None:
+    listing = list_pictures(str(path), "picture")
+    keys = list(itertools.islice(listing.keys, 10))
+    for key, picture in read_pictures(dataclasses.replace(listing, keys=keys), None):
+        assert isinstance(key, str)
+        assert picture is not None
+
+
 def _texts(*texts: str | bytes) -> Callable[[], list[Sample]]:
     return lambda: [whole(each) for each in texts]
 
@@ -536,6 +613,9 @@ PARSERS: dict[str, Parser] = {
     "timing cache note": Parser("timing.cache.json", _note_samples, _read_note),
     "search journal": Parser("journal.json", _texts('{"a": 0.5, "b": 1e-3}'), _journal),
     "histograms": Parser("key.npz", _histogram_samples, _histograms),
+    "batch plan": Parser(plan.NAME, _plan_samples, _read_plan),
+    "batch part": Parser("part-00000.parquet", _part_samples, _read_plan),
+    "batch source": Parser("source.parquet", _parquet_samples, _read_parquet),
     "torch zip": Parser("w.pth", _torch_samples, _weights),
     "torch legacy": Parser("w.pth", _legacy_samples, _weights),
     "safetensors": Parser("w.safetensors", _safetensors_samples, _weights),
