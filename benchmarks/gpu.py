@@ -187,21 +187,24 @@ def compare_digits(files: Path, device: str) -> dict[str, Any]:
     from gpu_graphs import write_archive
 
     from effdet_deploy import ExportOptions
+    from effdet_deploy.artifact.modelfile import read_spec
     from effdet_deploy.detection.detector import Detector
     from effdet_deploy.parity.comparison import compare as compare_detectors
 
     pictures = sorted((files / "scenes" / "images").iterdir())
-    archive = files / "digits.torchscript"
-    found = {}
-    with Detector.load(archive, "torchscript", "cpu") as known:
-        options = ExportOptions(
-            weights=str(DIGITS / "digits_d0.safetensors"),
-            candidates=known.spec.output.candidates,
-        )
-        half = write_archive(files / "digits-fp16.torchscript", None, options, "fp16")
+    carried, found = files / "digits.torchscript", {}
+    options = ExportOptions(
+        weights=str(DIGITS / "digits_d0.safetensors"),
+        candidates=read_spec(carried, "torchscript").output.candidates,
+    )
+    # Another PyTorch may have written the archive that was carried here; these are this one's.
+    full = write_archive(files / "digits-fp32.torchscript", None, options)
+    half = write_archive(files / "digits-fp16.torchscript", None, options, "fp16")
+    with Detector.load(full, "torchscript", "cpu") as known:
         for name, path, backend in (
-            ("TorchScript FP32", archive, "torchscript"),
-            ("TorchScript FP16", half, "torchscript"),
+            ("TorchScript FP32, as exported", carried, "torchscript"),
+            ("TorchScript FP32, scripted there", full, "torchscript"),
+            ("TorchScript FP16, scripted there", half, "torchscript"),
             ("ONNX Runtime FP32", files / "digits.onnx", "onnxruntime"),
         ):
             try:
@@ -371,9 +374,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             here = circumstances() | {"card": card(plan), "dry": plan.is_dry}
             empty = {"steps": {}, "results": {}}
             record = Record.open(options.folder / RESULT, here, empty)
-        except (EffdetDeployError, subprocess.CalledProcessError) as error:
+        except EffdetDeployError as error:
             tell(f"error: {error}")
-            return 1
+            return error.exit_code
         todo = list(steps(plan, files))
         # Who gives the whole more time gives it to each step.
         patience = max(1.0, options.seconds / SECONDS)

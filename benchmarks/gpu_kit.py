@@ -106,7 +106,7 @@ def unpack(kit: Path, scratch: Path) -> Path:
         The folder of the exported files.
 
     Raises:
-        MissingError: there is no kit.
+        MissingError: there is no kit, or it has no wheels for this Python.
     """
     if not (kit / FILES).is_file():
         raise MissingError(
@@ -116,10 +116,16 @@ def unpack(kit: Path, scratch: Path) -> Path:
     missing = [name for name in WHEELS if not _is_installed(name)]
     if missing:
         site = scratch / "site"
-        _pip(
-            *("install", "--no-index", "--no-deps", "--no-compile", "--target", str(site)),
-            *("--find-links", str(kit / "wheels"), *missing),
-        )
+        try:
+            _pip(
+                *("install", "--no-index", "--no-deps", "--no-compile", "--target", str(site)),
+                *("--find-links", str(kit / "wheels"), *missing),
+            )
+        except subprocess.CalledProcessError as error:
+            raise MissingError(
+                f"This Python lacks {', '.join(missing)}, and pip could not install it from the kit.",
+                f"Use Python {', '.join(PYTHONS)} with pip on x86-64 Linux, or install it yourself.",
+            ) from error
         sys.path.append(str(site))
         importlib.invalidate_caches()
         # For the processes that run the tests, and for those that compile.

@@ -22,7 +22,7 @@ from graphs import CANDIDATES, Case
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.detection.letterbox import to_input
-from effdet_deploy.errors import UsageError
+from effdet_deploy.errors import ModelFileError, UsageError
 from effdet_deploy.exporters.options import ExportOptions
 
 if TYPE_CHECKING:
@@ -130,7 +130,13 @@ class Subject:
         backend: str = "torchscript",
     ) -> Run:
         path = self.file(suffix, precision)
-        detector = stack.enter_context(Detector.load(path, backend, self.device))
+        try:
+            detector = Detector.load(path, backend, self.device)
+        except ModelFileError:
+            # An older PyTorch than the one that wrote the archive writes its own.
+            path.unlink()
+            detector = Detector.load(self.file(suffix, precision), backend, self.device)
+        stack.enter_context(detector)
         return partial(detector.detect_prepared, to_input(pictures, detector.spec.input))
 
     def _recorded(self, pictures: NDArray[np.uint8], precision: Precision) -> Run:

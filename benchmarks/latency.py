@@ -21,6 +21,7 @@ import peers
 # Loaded before anything is timed: an hour later, an edited file would not fit the rest.
 import scaling
 from document import markdown, write_plots
+from gpu_section import gpu_section
 from graphs import NETWORK, PARTS, WHOLE, Case
 from own_costs import batch_costs, outside_shares
 from startup import measure_starts, starts
@@ -86,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.prepare:
                 prepare(options, directory)
                 return measure_scaling(options, directory)
+            if options.gpu and options.gpu.is_file():
+                # A record that cannot be shown is refused before hours of work.
+                gpu_section(json.loads(options.gpu.read_text(encoding="utf-8")))
             if options.scaling:
                 Record.open(options.scaling, circumstances(), {}, resume=options.resume)
             document = run(options, directory)
