@@ -123,8 +123,8 @@ def unpack(kit: Path, scratch: Path) -> Path:
             )
         except subprocess.CalledProcessError as error:
             raise MissingError(
-                f"This Python lacks {', '.join(missing)}, and pip could not install it from the kit.",
-                f"Use Python {', '.join(PYTHONS)} with pip on x86-64 Linux, or install it yourself.",
+                f"This Python lacks {', '.join(missing)}, and the kit has nothing that fits it.",
+                f"Use Python {' or '.join(PYTHONS)} with pip on x86-64 Linux, or install it first.",
             ) from error
         sys.path.append(str(site))
         importlib.invalidate_caches()
