@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from files_section import files_section
 from gpu_section import faster_by, gpu_section
 from headline import headline
 from own_charts import point_chart, share_chart
@@ -94,6 +95,7 @@ def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> s
         parts += picture("accuracy", "latency against accuracy")
     if candidates := document.get("candidates"):
         parts += _candidates_section(candidates)
+    parts += files_section(document.get("pictures"))
     parts += scaling_section(document.get("scaling"), plots)
     parts.append(gpu_section(document.get("gpu")))
     return "\n".join(parts)

@@ -70,6 +70,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--accuracy", type=Path, help="what accuracy.py --json wrote")
     parser.add_argument("--scaling", type=Path, help="the JSON of scaling.py, which fills it in")
     parser.add_argument("--candidates", type=Path, help="what candidates.py --json wrote")
+    parser.add_argument("--pictures", type=Path, help="what files.py --json wrote")
     parser.add_argument("--gpu", type=Path, help="what `make gpu` wrote")
     parser.add_argument("--at-most", type=int, help="so many new tables, then end")
     parser.add_argument("--document", type=Path, help="write Markdown, and charts beside it")
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EffdetDeployError as error:
         tell(f"error: {error}")
         return error.exit_code
-    for name in ("accuracy", "candidates", "scaling", "gpu"):
+    for name in ("accuracy", "candidates", "scaling", "pictures", "gpu"):
         path = getattr(options, name)
         if path and path.is_file():
             document[name] = json.loads(path.read_text(encoding="utf-8"))

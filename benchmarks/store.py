@@ -137,6 +137,6 @@ def measured_quietly(measure: Callable[[], dict[str, Any]], *, under_load: bool)
     if under_load:
         return found
     raise ResourceError(
-        f"No number measured here can be trusted: {' and '.join(reasons)}.",
+        f"The numbers measured here are not reliable: {' and '.join(reasons)}.",
         "Stop the other programs and run it again with --resume, or pass --under-load.",
     )

@@ -1,0 +1,67 @@
+"""What ``files.py`` measured, as a section of the document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from effdet_deploy.reports.benchmark import markdown_table
+
+TEXT = """JPEGs of 1080p on disk become boxes, with D0 at 512x512; all networks have random weights.
+All ways take turns on the same files. The bound is what the processor's time of decoding, of the
+letterbox and of the network allows, each measured alone on one thread in the same turns. For the
+stand-in, which waits as for a GPU, the bound is what decoding and the letterbox allow.
+"""
+HEADING, NEXT = "## From files to boxes\n", "## Scaling\n"
+COLUMNS = ("", "files a second", "middle half of the turns", "share of the bound")
+
+
+def files_section(document: dict[str, Any] | None) -> list[str]:
+    """Return the section, or nothing if nothing was measured."""
+    parts = [HEADING] if document else []
+    if document and (measured := document["pictures"]):
+        cost = ", ".join(f"{name} {each:.1f} ms" for name, each in measured["cost_ms"].items())
+        rows = {
+            **measured["rows"],
+            "bound: decoding, letterbox and network": measured["bound"],
+            "bound: decoding and letterbox": measured["reading_bound"],
+        }
+        cells = [
+            (
+                name,
+                f"{each['median']:.1f}",
+                f"{each['low']:.1f}-{each['high']:.1f}",
+                "" if name.startswith("bound") else f"{each['of_bound']:.2f}",
+            )
+            for name, each in rows.items()
+        ]
+        reasons = measured["load"]["reasons"]
+        verdict = f"**Do not trust these numbers: {' and '.join(reasons)}.**\n" if reasons else ""
+        parts += [
+            TEXT,
+            f"Command: `python benchmarks/files.py {document['command']}`\n",
+            markdown_table(COLUMNS, cells),
+            (
+                f"{measured['files']} files, {measured['files_a_turn']} in a turn. "
+                f"A file takes, on one thread: {cost}.\n"
+            ),
+            *([verdict] if verdict else []),
+        ]
+    if document and (cost := document["accuracy"]):
+        parts.append(
+            f"`--fast-decode` on {cost['scenes']} scenes of the digits detector, enlarged to "
+            f"{cost['side']}x{cost['side']} and saved as JPEG: mAP "
+            f"{100 * cost['fast_ap']:.2f} in place of {100 * cost['whole_ap']:.2f}, a difference "
+            f"of {cost['points']:+.2f} points [{cost['low']:+.2f}, {cost['high']:+.2f}].\n"
+        )
+    return parts
+
+
+def filled(page: str, document: dict[str, Any]) -> str:
+    """Return the page of all benchmarks with this section in its place."""
+    before, heading, old = page.partition(HEADING)
+    if heading:
+        after = old[old.index("\n## ") + 1 :]
+    else:
+        before, _, rest = page.partition(NEXT)
+        after = NEXT + rest
+    return before + "\n".join(files_section(document)) + "\n" + after
