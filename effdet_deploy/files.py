@@ -37,7 +37,7 @@ _CHUNK = 1 << 20
 _LONGEST_NAME = 255
 """The longest file name in bytes that the usual file systems allow."""
 _SCRATCH = ".effdet-{}.tmp"
-_MAX_YAML_VALUES = 1_000_000
+_MAX_YAML_VALUES = 400_000
 # Some builds of Python have no lzma; their zipfile refuses such an entry by itself.
 _LZMA = getattr(zipfile, "lzma", None)
 BROKEN_ARCHIVE: tuple[type[Exception], ...] = (

@@ -58,8 +58,8 @@ def modules_within_modules() -> bytes:
 
 def objects_with_one_table() -> bytes:
     """Thousands of objects that share one table of thousands of entries."""
-    table = b"}(" + b"".join(text(f"k{n}") + b"]" for n in range(5_000)) + b"u" + put(0)
-    many = b"".join(b"ca\nB\n)R" + get(0) + b"b" for _ in range(5_000))
+    table = b"}(" + b"".join(text(f"k{n}") + b"]" for n in range(2_000)) + b"u" + put(0)
+    many = b"".join(b"ca\nB\n)R" + get(0) + b"b" for _ in range(2_000))
     return b"\x80\x02" + table + b"0](" + many + b"e."
 
 
@@ -109,15 +109,15 @@ def config(**fields: object) -> Callable[[Path], None]:
 
 
 def zeros(path: Path) -> None:
-    """Hundreds of megabytes of zeros in a few hundred kilobytes."""
+    """A hundred megabytes and more of zeros in a few hundred kilobytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(
-            header, {"descr": "<f4", "fortran_order": False, "shape": (96 << 20,)}
+            header, {"descr": "<f4", "fortran_order": False, "shape": (48 << 20,)}
         )
         with archive.open("a.npy", "w", force_zip64=True) as stream:
             stream.write(header.getvalue())
-            for _ in range(384):
+            for _ in range(192):
                 stream.write(bytes(1 << 20))
 
 

@@ -1,6 +1,6 @@
 """Any bytes in a file give a value or an error of ours, soon and in little memory.
 
-Files are damaged from seeds: sixty of each parser in ``make test``, two thousand in
+Files are damaged from seeds: forty of each parser in ``make test``, two thousand in
 ``make test-all``; ``EFFDET_FUZZ`` sets another number. What was found is kept in ``found/``.
 """
 
@@ -19,7 +19,7 @@ from effdet_deploy.errors import EffdetDeployError
 from tests.fuzz.mutations import damaged
 from tests.fuzz.parsers import PARSERS
 
-FEW, MANY = 60, 2000
+FEW, MANY = 40, 2000
 FOUND = Path(__file__).parent / "found"
 SECONDS = 5
 """Of processor time for one file of a hundred kilobytes; most take milliseconds."""

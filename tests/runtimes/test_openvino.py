@@ -5,7 +5,13 @@ import onnx
 import pytest
 
 from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, BatchSpec
-from effdet_deploy.errors import DeviceError, ModelFileError, TensorError, UsageError
+from effdet_deploy.errors import (
+    DeviceError,
+    ModelFileError,
+    ResourceError,
+    TensorError,
+    UsageError,
+)
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import TimedRuntime
 from tests.onnx_models import SIDE, detector_spec, write_tiny
@@ -92,3 +98,18 @@ def test_an_operator_that_openvino_lacks_is_a_model_file_error(tmp_path):
     onnx.save(model, tmp_path / "tiny.onnx")
     with pytest.raises(ModelFileError, match="Unheard"):
         opened(tmp_path / "tiny.onnx")
+
+
+@pytest.mark.parametrize(
+    "said", ["std::bad_alloc", "could not create a memory object: can't alloc"]
+)
+def test_too_little_memory_is_a_typed_error(tmp_path, batch, monkeypatch, said):
+    class Failing:
+        def run(self, _feeds):
+            raise RuntimeError(said)
+
+    runtime = opened(write_tiny(tmp_path / "tiny.onnx"))
+    monkeypatch.setattr(runtime, "_compiled_for", lambda _batch: Failing())
+    with pytest.raises(ResourceError, match="memory ran out") as caught:
+        runtime.run({"images": batch})
+    assert caught.value.exit_code == 4
