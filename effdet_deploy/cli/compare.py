@@ -34,7 +34,9 @@ Images = Annotated[
 Coco = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="COCO annotations: measure mAP and the difference in mAP as well."
+        metavar="FILE|DIR",
+        help="COCO annotations, YOLO's data.yaml or a Pascal VOC folder: measure mAP and the "
+        "difference in mAP as well.",
     ),
 ]
 Layers = Annotated[
@@ -79,7 +81,7 @@ def run(
     from effdet_deploy.diagnosis.bisecting import parse_kind
     from effdet_deploy.diagnosis.comparing_files import compare_files
     from effdet_deploy.diagnosis.open_reference import Engine
-    from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
+    from effdet_deploy.evaluation.sets import read_pictures, read_set
     from effdet_deploy.reports.comparison import render_comparison
 
     candidates = list(dict.fromkeys(candidates))
@@ -93,8 +95,8 @@ def run(
         raise UsageError("--class-map only works together with --coco.", "Pass both.")
     if limit is not None and coco is None and images is None:
         raise UsageError("--limit needs pictures to choose from.", "Pass --images or --coco.")
-    dataset = None if coco is None else read_coco(coco, images, limit, class_map)
-    pictures = None if dataset or images is None else find_pictures(images, limit)
+    dataset = None if coco is None else read_set(coco, images, limit, class_map)
+    pictures = None if dataset or images is None else read_pictures(images, limit)
     engine = Engine(backend, device, threads, trust, allow_saturation)
     with console.stages() as begin:
         result = compare_files(

@@ -20,7 +20,13 @@ def run(
         typer.Argument(metavar="MODEL...", help="Exported models; the first is the baseline."),
     ],
     coco: Annotated[
-        Path, typer.Option("--coco", metavar="FILE", help="COCO annotations to measure on.")
+        Path,
+        typer.Option(
+            "--data",
+            "--coco",
+            metavar="FILE|DIR",
+            help="What to measure on: COCO annotations, YOLO's data.yaml or a Pascal VOC folder.",
+        ),
     ],
     images: Annotated[
         Path | None,
@@ -57,15 +63,15 @@ def run(
     from effdet_deploy.detection.detector import load
     from effdet_deploy.diagnosis.open_reference import eager_detector
     from effdet_deploy.evaluation.accuracy import require_pycocotools
-    from effdet_deploy.evaluation.cocoset import read_coco
     from effdet_deploy.evaluation.evaluating import evaluate
+    from effdet_deploy.evaluation.sets import read_set
     from effdet_deploy.reports.listings import render_evaluation
 
     models = list(dict.fromkeys(models))
     read = (coco, class_map, Path(weights) if weights else None, *console.with_sidecars(*models))
     console.require_results({"--json": json_file}, apart_from=read)
     require_pycocotools()
-    dataset = read_coco(coco, images, limit, class_map)
+    dataset = read_set(coco, images, limit, class_map)
     with contextlib.ExitStack() as stack:
         detectors = {
             str(model): stack.enter_context(

@@ -209,9 +209,9 @@ EXPORT: Table = {
     ),
     "calibration": _option(
         _FILE,
-        "DIR|JSON",
-        "Pictures like those that the detector will see; INT8 and FP16 measure the ranges of "
-        "values on them.",
+        "DIR|FILE",
+        "Pictures like those that the detector will see, or a set of them as for --eval-data; INT8 "
+        "and FP16 measure the ranges of values on them.",
     ),
     "max_map_drop": _option(
         float | None,
@@ -219,7 +219,10 @@ EXPORT: Table = {
         "With --int8: leave layers in higher precision until the loss in mAP is below this.",
     ),
     "eval_data": _option(
-        _FILE, "FILE", "COCO annotations on which --max-map-drop measures the mAP."
+        _FILE,
+        "FILE|DIR",
+        "What --max-map-drop measures the mAP on: COCO annotations, YOLO's data.yaml or a Pascal "
+        "VOC folder.",
     ),
     "eval_images": _option(
         _FILE,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
 
 BY_NAME, BY_ID = "by-name", "by-id"
+NAMES_ALONE = "names-alone"
+"""As by name, for a set whose ids mean nothing: they are not spoken of, nor taken instead."""
 _UNNAMED = re.compile(r"(class|unused) \d+")
 """What classes are called that nobody named."""
 _SHOWN = 6
@@ -73,7 +75,7 @@ def join_classes(
         UsageError: another rule.
     """
     rule = None if rule is None else str(rule)
-    if rule is not None and rule not in (BY_NAME, BY_ID):
+    if rule is not None and rule not in (BY_NAME, BY_ID, NAMES_ALONE):
         return _from_file(spec, categories, rule)
     ours = {each.category_id: each.name for each in spec.classes}
     if not ours:
@@ -88,12 +90,14 @@ def join_classes(
         if count > 1
     ]
     by_name = {number: ids_of[name] for number, name in named.items() if name in ids_of}
-    if rule == BY_ID or not named:
+    if rule == BY_ID or (not named and rule != NAMES_ALONE):
         found, note = same_ids, ""
         if not named:
             note = "The model's classes have no names: they were joined to the set's by their ids."
     elif rule == BY_NAME:
         found, note = by_name, _moved(by_name)
+    elif rule == NAMES_ALONE:
+        found, note = by_name, ""
     else:
         contradicting = [
             number

@@ -50,7 +50,7 @@ class CocoSet:
     @property
     def pictures(self) -> Pictures:
         """Its pictures, in its order."""
-        return _as_pictures(self.paths.values())
+        return as_pictures(self.paths.values())
 
     def named(self, categories: Sequence[int]) -> str:
         """Return the names of categories for a sentence, the first few of many."""
@@ -89,6 +89,27 @@ def read_coco(
     document = _decoded(annotations, _REQUIRED)
     with _translated(annotations):
         paths = _paths(document, annotations, images, limit)
+    return dataset_of(document, paths, annotations, class_map)
+
+
+def dataset_of(
+    document: dict[str, Any],
+    paths: dict[int, Path],
+    annotations: Path,
+    class_map: str | Path | None = None,
+) -> CocoSet:
+    """Complete annotations in COCO form, as :func:`read_coco` does.
+
+    Args:
+        document: the annotations.
+        paths: the file of each picture that is used, by its id.
+        annotations: where they were read, for messages.
+        class_map: see :class:`CocoSet`.
+
+    Raises:
+        DataError: an entry is unusable, or no box is left.
+    """
+    with _translated(annotations):
         boxes = [each for each in document["annotations"] if number_of(each["image_id"]) in paths]
         is_empty = [_is_empty(each) for each in boxes]
         empty = [each for each, nothing in zip(boxes, is_empty, strict=True) if nothing]
@@ -144,13 +165,14 @@ def find_pictures(source: str | Path | None, limit: int | None = None) -> Pictur
         return Pictures()
     annotations = Path(source)
     if annotations.suffix.lower() != ".json":
-        return _as_pictures(find_images(source)[:limit])
+        return as_pictures(find_images(source)[:limit])
     document = _decoded(annotations, ("images",))
     with _translated(annotations):
-        return _as_pictures(list(_paths(document, annotations).values())[:limit])
+        return as_pictures(list(_paths(document, annotations).values())[:limit])
 
 
-def _as_pictures(paths: Iterable[Path]) -> Pictures:
+def as_pictures(paths: Iterable[Path]) -> Pictures:
+    """Return files as pictures that are called by their names."""
     found = tuple(paths)
     return Pictures(tuple(path.name for path in found), found)
 

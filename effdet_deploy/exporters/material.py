@@ -9,8 +9,8 @@ from effdet_deploy.artifact.labels import Labels, read_labels
 from effdet_deploy.detection.pictures import Pictures
 from effdet_deploy.errors import DataError
 from effdet_deploy.evaluation.accuracy import require_pycocotools
-from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
 from effdet_deploy.evaluation.predictions import joined_to, notes_on
+from effdet_deploy.evaluation.sets import read_pictures, read_set
 from effdet_deploy.evaluation.soundness import doubts_about
 from effdet_deploy.precision.int8.calibration import MIN_IMAGES, calibration_pictures
 from effdet_deploy.precision.precisionfile import require_precision_file
@@ -91,14 +91,14 @@ def read_material(options: ExportOptions) -> Material:
         MissingPackageError: an mAP budget needs pycocotools, which is not installed.
     """
     least = MIN_IMAGES if options.precision == "int8" else 1
-    ranges = verification = find_pictures(options.verify_images)
+    ranges = verification = read_pictures(options.verify_images)
     if options.calibration is not None:
-        find = calibration_pictures if options.precision == "int8" else find_pictures
+        find = calibration_pictures if options.precision == "int8" else read_pictures
         ranges = find(options.calibration)
     evaluation = None
     if options.eval_data is not None:
         require_pycocotools()
-        evaluation = read_coco(options.eval_data, options.eval_images, None, options.class_map)
+        evaluation = read_set(options.eval_data, options.eval_images, None, options.class_map)
     if options.precision_file is not None:
         require_precision_file(options.precision_file)
     labels = None if options.labels is None else read_labels(options.labels)

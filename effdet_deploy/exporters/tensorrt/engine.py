@@ -15,7 +15,7 @@ from effdet_deploy.artifact.modelfile import (
 )
 from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.errors import ModelFileError, UsageError
-from effdet_deploy.evaluation.cocoset import find_pictures
+from effdet_deploy.evaluation.sets import read_pictures
 from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.delivery import Artifact, deliver_artifact, precision_file_path
 from effdet_deploy.exporters.options import require_batch, require_use_of_pictures
@@ -87,7 +87,7 @@ def build_engine(
     spec = _buildable_spec(onnx_path, options, batch)
     recorded = read_sidecar(onnx_path)
     digest = sha256_file(onnx_path)
-    pictures = verification_images(spec.input, find_pictures(images), spec.batch) if verify else []
+    pictures = verification_images(spec.input, read_pictures(images), spec.batch) if verify else []
     require_ready(options, verify=verify)
     with staging(engine_path) as directory:
         staged = directory / engine_path.name

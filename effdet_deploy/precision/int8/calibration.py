@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from effdet_deploy.errors import DataError, EffdetDeployError
-from effdet_deploy.evaluation.cocoset import find_pictures
+from effdet_deploy.evaluation.sets import read_pictures
 from effdet_deploy.files import BROKEN_ARCHIVE, deliver, staging
 from effdet_deploy.onnxgraph.running import Range, run_graph, scan_ranges
 from effdet_deploy.progress import silent
@@ -74,7 +74,7 @@ def calibration_pictures(source: Path) -> Pictures:
             unusable.
         ImageError: the folder does not exist or holds no pictures.
     """
-    found = find_pictures(source)
+    found = read_pictures(source)
     if len(found) < MIN_IMAGES:
         raise DataError(
             f"Calibration needs at least {MIN_IMAGES} pictures, but '{source}' holds {len(found)}.",
