@@ -44,6 +44,7 @@ class BatchOptions:
         column: of Parquet files, which holds pictures or their paths.
         key: of Parquet files, the column that names a picture in the output.
         score_threshold: as :meth:`Detector.detect` takes it.
+        fast_decode: decode large JPEGs at a smaller size; see :meth:`Detector.stream`.
         part: pictures in one file of the output.
         resume: go on with the run that is in the output.
         address: of a Ray cluster; None starts Ray on this machine.
@@ -57,6 +58,7 @@ class BatchOptions:
     column: str | None = None
     key: str | None = None
     score_threshold: ScoreThreshold | None = None
+    fast_decode: bool = False
     part: int = PART
     resume: bool = False
     address: str | None = None
@@ -125,7 +127,12 @@ def detect_in_all(
     require_package("pyarrow", "detecting in many pictures", "batch")
     spec = _checked(model, options)
     settings = Settings(
-        source, options.column, options.key, sha256_file(model), options.score_threshold
+        source=source,
+        column=options.column,
+        key=options.key,
+        model=sha256_file(model),
+        score_threshold=options.score_threshold,
+        fast_decode=options.fast_decode,
     )
     require_folder(output)
     plan = _begun(output, settings, options.resume)

@@ -13,8 +13,6 @@ from effdet_deploy.batch.plan import METADATA, Finished
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
     from effdet_deploy.detection.detections import Detections
 
 _NUMBERS = ("score", "x1", "y1", "x2", "y2")
@@ -49,20 +47,20 @@ class Rows:
 
     Attributes:
         keys: of the pictures.
-        sizes: width and height of each; None where it could not be read.
+        sizes: height and width of each; None where it could not be read.
         errors: what was wrong with each; None where it was read.
         found: what was detected in each; None where it could not be read.
     """
 
     keys: list[str] = field(default_factory=list)
-    sizes: list[tuple[int, int] | tuple[None, None]] = field(default_factory=list)
+    sizes: list[tuple[int, int] | None] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
     found: list[Detections | None] = field(default_factory=list)
 
-    def add(self, key: str, image: NDArray[np.uint8] | None, found: Detections | None) -> None:
-        """Add a picture ``[H,W,C]`` and what was found in it."""
+    def add(self, key: str, size: tuple[int, int] | None, found: Detections | None) -> None:
+        """Add a picture of a size (height, width), and what was found in it."""
         self.keys.append(key)
-        self.sizes.append((image.shape[1], image.shape[0]) if image is not None else (None, None))
+        self.sizes.append(size)
         self.errors.append(None)
         self.found.append(found)
 
@@ -89,8 +87,10 @@ class Rows:
         table = pa.table(
             [
                 pa.array(self.keys, pa.string()),
-                pa.array([width for width, _ in self.sizes], pa.int32()),
-                pa.array([height for _, height in self.sizes], pa.int32()),
+                *(
+                    pa.array([each and each[side] for each in self.sizes], pa.int32())
+                    for side in (1, 0)
+                ),
                 pa.array(self.errors, pa.string()),
                 self._detections(form.field("detections").type),
             ],

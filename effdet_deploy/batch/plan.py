@@ -35,6 +35,7 @@ class Settings:
         key: the column that names the picture; None where not named.
         model: the SHA-256 of the model file.
         score_threshold: as asked; None keeps all that the model gives.
+        fast_decode: whether large JPEGs are decoded at a smaller size.
     """
 
     source: str
@@ -42,6 +43,7 @@ class Settings:
     key: str | None
     model: str
     score_threshold: ScoreThreshold | None
+    fast_decode: bool = False
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ def require_same(plan: Plan, settings: Settings) -> None:
         ("key", "--key"),
         ("model", "a model whose SHA-256 is"),
         ("score_threshold", "--score-threshold"),
+        ("fast_decode", "--fast-decode"),
     ):
         if begun[name] != now[name]:
             raise UsageError(

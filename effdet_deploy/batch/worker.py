@@ -100,10 +100,10 @@ class Worker:
             score_threshold=task.plan.settings.score_threshold,
             decoders=task.threads,
             batch=task.batch,
-            keep_image=True,
+            fast_decode=task.plan.settings.fast_decode,
         ):
             if outcome.error is None:
-                rows.add(keys[outcome.index], outcome.image, outcome.detections)
+                rows.add(keys[outcome.index], outcome.size, outcome.detections)
             else:
                 rows.add_error(keys[outcome.index], str(outcome.error))
         about = {
@@ -111,6 +111,7 @@ class Worker:
             "part": number,
             "model": task.plan.settings.model,
             "score_threshold": task.plan.settings.score_threshold,
+            "fast_decode": task.plan.settings.fast_decode,
             "effdet-deploy": __version__,
         }
         write(joined(task.output, task.plan.part_name(number)), rows.encoded(about))

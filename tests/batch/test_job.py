@@ -7,10 +7,12 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from pyarrow import dataset
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.batch.plan import METADATA, read_plan
+from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import (
     DataError,
     ImageError,
@@ -94,6 +96,20 @@ def test_relative_pictures_are_found_wherever_a_worker_stands(
         str(each.relative_to(tmp_path)) for each in found_in(pictures).values()
     ]
     assert sum(each["error"] is None for each in rows) == 40
+
+
+def test_fast_decode_is_part_of_a_run_and_keeps_the_size_of_pictures(monkeypatch, model, tmp_path):
+    inline(monkeypatch)
+    colors = np.random.default_rng(5).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(colors).resize((1200, 900)).save(tmp_path / "large.jpg")
+    run(model, tmp_path / "large.jpg", tmp_path / "out", fast_decode=True)
+    (row,) = rows_of(tmp_path / "out")
+    with Detector.load(model, threads=1) as detector:
+        (fast,) = detector.stream([tmp_path / "large.jpg"], fast_decode=True)
+    assert (row["width"], row["height"]) == (1200, 900)
+    assert [each["score"] for each in row["detections"]] == fast.detections.scores.tolist()
+    with pytest.raises(UsageError, match="--fast-decode True, not False"):
+        run(model, tmp_path / "large.jpg", tmp_path / "out", resume=True)
 
 
 class Killed(BaseException):
