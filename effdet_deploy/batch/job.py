@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from effdet_deploy.artifact.modelfile import check_external_files, read_spec, recognise
 from effdet_deploy.batch.cluster import actors_here, connected, in_actors
+from effdet_deploy.batch.coco import write_coco
 from effdet_deploy.batch.places import as_given, names_in, require_folder
 from effdet_deploy.batch.plan import (
     Settings,
@@ -20,6 +21,7 @@ from effdet_deploy.batch.plan import (
 )
 from effdet_deploy.batch.sources import list_pictures
 from effdet_deploy.batch.worker import Task, shipped
+from effdet_deploy.detection.outputs import require_directory
 from effdet_deploy.detection.thresholds import thresholds_by_class
 from effdet_deploy.errors import MissingError, UsageError, limit, refuse, require_package
 from effdet_deploy.files import sha256_file
@@ -44,6 +46,7 @@ class BatchOptions:
         column: of Parquet files, which holds pictures or their paths.
         key: of Parquet files, the column that names a picture in the output.
         score_threshold: as :meth:`Detector.detect` takes it.
+        coco: a folder for the rows in COCO's form; None for no such form.
         fast_decode: decode large JPEGs at a smaller size; see :meth:`Detector.stream`.
         part: pictures in one file of the output.
         resume: go on with the run that is in the output.
@@ -58,6 +61,7 @@ class BatchOptions:
     column: str | None = None
     key: str | None = None
     score_threshold: ScoreThreshold | None = None
+    coco: Path | None = None
     fast_decode: bool = False
     part: int = PART
     resume: bool = False
@@ -134,6 +138,8 @@ def detect_in_all(
         score_threshold=options.score_threshold,
         fast_decode=options.fast_decode,
     )
+    if options.coco is not None:
+        require_directory(options.coco)
     require_folder(output)
     plan = _begun(output, settings, options.resume)
     if plan is None:
@@ -149,13 +155,16 @@ def detect_in_all(
         require_folder(output)
         done = finished_parts(output, plan)
         _require_all(plan, output, len(done))
+    seconds = time.monotonic() - start if missing else 0.0
+    if options.coco is not None:
+        write_coco(output, plan, options.coco, spec.classes)
     return Statistics(
         pictures=plan.pictures,
         errors=sum(each.errors for each in done.values()),
         detections=sum(each.detections for each in done.values()),
         parts=len(done),
         done_now=sum(plan.counts[number] for number in missing),
-        seconds=time.monotonic() - start if missing else 0.0,
+        seconds=seconds,
         workers=workers,
     )
 

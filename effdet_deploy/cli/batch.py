@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,6 +43,10 @@ def run(
         typer.Option(
             metavar="N|FILE", help="Leave out detections below it; default: the model's own."
         ),
+    ] = None,
+    coco: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the rows as COCO JSON too, into this folder."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that was stopped in OUTPUT.")
@@ -84,7 +89,8 @@ def run(
     options = BatchOptions(
         column=column,
         key=key,
-        score_threshold=None if score_threshold is None else read_thresholds(score_threshold),
+        score_threshold=read_thresholds(score_threshold),
+        coco=coco,
         fast_decode=fast_decode,
         part=part,
         resume=resume,

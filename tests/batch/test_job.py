@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyarrow import dataset
+from pycocotools.coco import COCO
 
 from effdet_deploy.artifact.spec import BatchSpec
 from effdet_deploy.batch.plan import METADATA, read_plan
@@ -110,6 +111,33 @@ def test_fast_decode_is_part_of_a_run_and_keeps_the_size_of_pictures(monkeypatch
     assert [each["score"] for each in row["detections"]] == fast.detections.scores.tolist()
     with pytest.raises(UsageError, match="--fast-decode True, not False"):
         run(model, tmp_path / "large.jpg", tmp_path / "out", resume=True)
+
+
+def test_pycocotools_reads_the_rows_that_a_finished_run_is_turned_into(
+    monkeypatch, model, pictures, tmp_path
+):
+    inline(monkeypatch)
+    run(model, pictures, tmp_path / "out")
+    done = run(model, pictures, tmp_path / "out", resume=True, coco=tmp_path / "coco")
+    assert done.done_now == 0
+    dataset = COCO(tmp_path / "coco" / "detections.coco.json")
+    results = dataset.loadRes(str(tmp_path / "coco" / "detections.coco-results.json"))
+    rows = rows_of(tmp_path / "out")
+    read = {number: row for number, row in enumerate(rows, start=1) if row["error"] is None}
+    assert {each["id"]: each["file_name"] for each in dataset.loadImgs(dataset.getImgIds())} == {
+        number: row["key"] for number, row in read.items()
+    }
+    for number, row in read.items():
+        for held in (dataset, results):
+            found = held.loadAnns(held.getAnnIds(imgIds=[number]))
+            assert [(each["category_id"], each["score"]) for each in found] == [
+                (each["category_id"], each["score"]) for each in row["detections"]
+            ]
+            corners = [
+                [each["x1"], each["y1"], each["x2"], each["y2"]] for each in row["detections"]
+            ]
+            boxes = [[x, y, x + w, y + h] for x, y, w, h in (each["bbox"] for each in found)]
+            np.testing.assert_allclose(boxes, corners, atol=0.002)
 
 
 class Killed(BaseException):
