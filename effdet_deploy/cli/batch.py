@@ -114,23 +114,23 @@ def _told() -> Iterator[Callable[[int, int], None]]:
 
     screen = console.stderr()
     columns = BarColumn(), TextColumn("{task.description}", markup=False)
-    shown = said = time.monotonic()
-    first: int | None = None
+    said = time.monotonic()
+    given: list[tuple[float, int]] = []
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def tell(done: int, total: int) -> None:
-            nonlocal first, said, shown
-            now = time.monotonic()
-            if first is None:
-                first, shown = done, now
+            nonlocal said
+            given.append((time.monotonic(), done))
             text = f"{done:,} of {total:,} pictures"
-            if done > first:
-                rate = (done - first) / (now - shown)
+            # Of the first two, one came before Ray was there, the other when it had just begun.
+            if len(given) > 2:
+                (start, first), (now, _) = given[1], given.pop()
+                rate = (done - first) / (now - start)
                 text += f", {rate:,.1f} a second, {(total - done) / rate / 60:,.0f} minutes left"
             bar.update(task, completed=done, total=total, description=text)
-            if not screen.is_terminal and now - said > _SILENCE:
-                said = now
+            if not screen.is_terminal and time.monotonic() - said > _SILENCE:
+                said = time.monotonic()
                 console.note(text)
 
         yield tell
