@@ -198,13 +198,14 @@ def stages() -> Iterator[Callable[[str], None]]:
 
 
 @contextlib.contextmanager
-def counted(total: int) -> Iterator[Callable[[str, int], None]]:
+def counted(total: int | None) -> Iterator[Callable[[str, int], None]]:
     """Give a function ``(name, done)`` that shows a progress bar per name on a terminal.
 
-    Beside the bar stand the rate and the remaining time.
+    Beside the bar stand the rate and the remaining time; a ``total`` of None is unknown.
     """
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+    from rich.progress import MofNCompleteColumn as Count
     from rich.progress import TimeRemainingColumn as Remaining
     from rich.text import Text
 
@@ -214,8 +215,7 @@ def counted(total: int) -> Iterator[Callable[[str, int], None]]:
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.{1 if speed < _FAST else 0}f}/s" if speed else "", "cyan")
 
-    count = TextColumn("{task.completed:.0f}/{task.total:.0f}")
-    columns = (TextColumn("{task.description}"), BarColumn(), count, Rate(), Remaining())
+    columns = (TextColumn("{task.description}"), BarColumn(), Count(), Rate(), Remaining())
     screen = stderr()
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:

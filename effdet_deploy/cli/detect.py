@@ -1,21 +1,33 @@
-"""``effdet-deploy detect``: pictures in, annotated pictures and JSON out."""
+"""``effdet-deploy detect``: pictures or videos in, annotated copies and results out."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
-from effdet_deploy.errors import EffdetDeployError
+from effdet_deploy.errors import EffdetDeployError, UsageError
+
+if TYPE_CHECKING:
+    from effdet_deploy.detection.detector import Detector
+    from effdet_deploy.detection.outputs import Wanted
+    from effdet_deploy.detection.thresholds import ScoreThreshold
+    from effdet_deploy.detection.video import Video
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[INPUT...]", help="Pictures, folders or glob patterns."),
+    typer.Argument(
+        metavar="[INPUT...]",
+        help="Pictures, folders or glob patterns; or videos: files, addresses of streams "
+        "(rtsp://...) or numbers of cameras.",
+    ),
 ]
 Listed = Annotated[
     str | None,
@@ -45,7 +57,7 @@ Classes = Annotated[
     str | None,
     typer.Option(metavar="NAMES", help="Only these classes, by name, separated by commas."),
 ]
-ScoreThreshold = Annotated[
+Threshold = Annotated[
     str | None,
     typer.Option(
         metavar="N|FILE",
@@ -60,6 +72,17 @@ Tile = Annotated[
 Overlap = Annotated[
     float | None,
     typer.Option(metavar="F", help="The share of a tile that its neighbors show too; 0.25."),
+]
+Stride = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Videos: use every Nth frame.")
+]
+MaxFps = Annotated[
+    float | None,
+    typer.Option("--max-fps", metavar="F", help="Videos: use at most F frames a second."),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="Videos: wait S seconds for a stream to answer; default 10."),
 ]
 Font = Annotated[
     Path | None,
@@ -80,9 +103,12 @@ def run(
     annotate: Annotate = True,
     save_crops: Crops = False,
     classes: Classes = None,
-    score_threshold: ScoreThreshold = None,
+    score_threshold: Threshold = None,
     tile: Tile = None,
     overlap: Overlap = None,
+    stride: Stride = None,
+    max_fps: MaxFps = None,
+    timeout: Timeout = None,
     font: Font = None,
     backend: option.Backend = "auto",
     device: option.Device = "auto",
@@ -92,41 +118,100 @@ def run(
     fast_decode: option.FastDecode = False,
     json_file: Result = None,
 ) -> None:
-    """Detect in pictures with an exported model; annotated pictures, and results in files."""
+    """Detect in pictures or videos; annotated copies, and results in files."""
     from effdet_deploy.detection import formats as form
-    from effdet_deploy.detection import outputs
     from effdet_deploy.detection.detector import load
     from effdet_deploy.detection.fonts import require_font
+    from effdet_deploy.detection.outputs import Wanted, read_list, require_directory
     from effdet_deploy.detection.thresholds import read_thresholds
     from effdet_deploy.detection.tiling import tiles_of
-    from effdet_deploy.reports.listings import render_detections
+    from effdet_deploy.detection.video import TIMEOUT, Video, is_video
 
     require_font(font)
-    asked = read_thresholds(score_threshold)
     tiles = tiles_of(tile, overlap, fast_decode=fast_decode)
     forms = (*form.read_formats(formats), *([form.CROPS] if save_crops else []))
-    pictures = outputs.pictures_of(inputs or [], output, outputs.read_list(listed))
-    copies = outputs.copies_of(pictures, output) if annotate else {}
-    result = json_file or (output / "detections.json" if form.JSON in forms else None)
-    outputs.require_directory(output)
+    task = _Task(
+        model,
+        partial(load, model, backend, device, threads, trust, allow_saturation),
+        read_thresholds(score_threshold),
+        classes,
+        Wanted(output, forms, tiles=tiles, font=font, fast_decode=fast_decode),
+        annotate,
+        json_file or (output / "detections.json" if form.JSON in forms else None),
+    )
+    require_directory(output)
+    named = inputs or []
+    if any(map(is_video, named)):
+        for_pictures = {"--format": formats != form.JSON, "--from": listed}
+        for_pictures |= {"--save-crops": save_crops, "--fast-decode": fast_decode}
+        _refuse_options(for_pictures, "pictures, not for videos")
+        reading = partial(Video, stride=stride or 1, max_fps=max_fps, timeout=timeout or TIMEOUT)
+        _in_videos(task, named, reading)
+    else:
+        for_videos = {"--stride": stride, "--max-fps": max_fps, "--timeout": timeout}
+        _refuse_options(for_videos, "videos, not for pictures")
+        _in_pictures(task, named, read_list(listed))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a command line asks for, whether its inputs are pictures or videos."""
+
+    model: Path
+    load: Callable[[], Detector]
+    threshold: ScoreThreshold | None
+    classes: str | None
+    wanted: Wanted
+    annotate: bool
+    result: Path | None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[tuple[Detector, ScoreThreshold, Wanted]]:
+        """Load the model and make the directory, once all files were found to be in order."""
+        from effdet_deploy.detection import outputs
+
+        with self.load() as detector:
+            threshold = outputs.shown_threshold(detector, self.threshold)
+            chosen = outputs.chosen_classes(self.classes, detector)
+            self.wanted.output.mkdir(parents=True, exist_ok=True)
+            console.note(outputs.about_precision(detector, self.model.name))
+            yield detector, threshold, replace(self.wanted, classes=chosen)
+
+    def require_results(self, *others: Path) -> None:
+        """Refuse files that cannot be written or would replace what the command reads."""
+        taken = (self.wanted.font, *console.with_sidecars(self.model), *others)
+        console.require_distinct("--json", self.result, *taken)
+
+
+def _refuse_options(given: Mapping[str, object], kind: str) -> None:
+    """Refuse every option of ``given`` that has a value, since it is for another ``kind``."""
+    for name, value in given.items():
+        if value not in (None, False):
+            raise UsageError(f"{name} is for {kind}.", "Leave it out.")
+
+
+def _in_pictures(task: _Task, named: list[str], listed: list[str]) -> None:
+    from effdet_deploy.detection import formats as form
+    from effdet_deploy.detection import outputs
+    from effdet_deploy.reports.listings import render_detections
+
+    output, forms, result = task.wanted.output, task.wanted.forms, task.result
+    pictures = outputs.pictures_of(named, output, listed)
+    copies = outputs.copies_of(pictures, output) if task.annotate else {}
     form.require_free(forms, output)
     files = form.result_files(forms, output)
     _require_results(output, result, *files)
-    taken = (font, *console.with_sidecars(model), *pictures, *copies.values(), *files)
-    console.require_distinct("--json", result, *taken)
-    with load(model, backend, device, threads, trust, allow_saturation) as detector:
-        threshold = outputs.shown_threshold(detector, asked)
-        chosen = outputs.chosen_classes(classes, detector)
-        wanted = outputs.Wanted(output, forms, copies, chosen, tiles, font, fast_decode)
-        output.mkdir(parents=True, exist_ok=True)
-        console.note(outputs.about_precision(detector, model.name))
-        images: list[dict[str, Any]] = []
-        document = {"model": model.name} | outputs.describe(detector, threshold, wanted, images)
+    task.require_results(*pictures, *copies.values(), *files)
+    images: list[dict[str, Any]] = []
+    with task.opened() as (detector, threshold, chosen):
+        wanted = replace(chosen, copies=copies)
+        document = {"model": task.model.name}
+        document |= outputs.describe(detector, threshold, wanted) | {"images": images}
         with _counting(images, len(pictures), result, document) as tell:
             outputs.detect_files(detector, pictures, threshold, wanted, tell)
     console.write_json(result, document)
     console.stdout().print(render_detections(images))
-    console.note(outputs.about_letters(images, font) if copies else "")
+    console.note(outputs.about_letters(images, wanted.font) if copies else "")
     places = [f"annotated copies in {output}"] if copies else []
     places += ([f"JSON in {result}"] if result else []) + form.places_said(forms, output)
     said = "; ".join(filter(None, (outputs.summarize(images), ", ".join(places))))
@@ -134,26 +219,55 @@ def run(
     outputs.require_all_read(images, in_json=result is not None)
 
 
+def _in_videos(task: _Task, named: list[str], reading: Callable[[str], Video]) -> None:
+    from effdet_deploy.detection import outputs
+    from effdet_deploy.detection.recording import detect_video, recorded
+    from effdet_deploy.reports.listings import render_videos
+
+    output, result = task.wanted.output, task.result
+    files = recorded(named, output, annotate=task.annotate)
+    written = [each for pair in files.values() for each in (pair.lines, pair.annotated) if each]
+    _require_results(output, result, *written)
+    task.require_results(*map(Path, named), *written)
+    rows: list[dict[str, Any]] = []
+    with task.opened() as (detector, threshold, wanted):
+        document = {"model": task.model.name} | outputs.describe(detector, threshold, wanted)
+        document["videos"] = rows
+        with _kept(result, document, rows):
+            for source, pair in files.items():
+                video = reading(source)
+                with console.counted(video.expected) as progress:
+                    tell = partial(progress, video.source)
+                    detect_video(detector, video, pair, threshold, wanted, tell, rows)
+    console.write_json(result, document)
+    console.stdout().print(render_videos(rows))
+    places = [str(each) for each in (*written, result) if each]
+    console.stderr().print(f"Written: {', '.join(places)}.", markup=False)
+
+
 @contextlib.contextmanager
 def _counting(
     images: list[dict[str, Any]], total: int, result: Path | None, document: dict[str, Any]
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give what adds a row to ``images`` and shows how many there are.
-
-    Where the work stops half-way, what is done is in the result.
-    """
-    with console.counted(total) as progress:
+    """Give what adds a row to ``images`` and shows how many there are."""
+    with console.counted(total) as progress, _kept(result, document, images):
 
         def tell(row: dict[str, Any]) -> None:
             images.append(row)
             progress("Detecting", len(images))
 
-        try:
-            yield tell
-        except (KeyboardInterrupt, EffdetDeployError):
-            if images:
-                console.write_json(result, document | {"stopped": True})
-            raise
+        yield tell
+
+
+@contextlib.contextmanager
+def _kept(result: Path | None, document: dict[str, Any], rows: list[Any]) -> Iterator[None]:
+    """Write the document where the work stops half-way, so that the rows that are done stay."""
+    try:
+        yield
+    except (KeyboardInterrupt, EffdetDeployError):
+        if rows:
+            console.write_json(result, document | {"stopped": True})
+        raise
 
 
 def _require_results(output: Path, *files: Path | None) -> None:

@@ -215,10 +215,8 @@ class Wanted:
     fast_decode: bool = False
 
 
-def describe(
-    detector: Detector, threshold: ScoreThreshold, wanted: Wanted, images: Sequence[Any]
-) -> dict[str, Any]:
-    """Return the document for JSON; ``images`` are the rows of :func:`detect_files`."""
+def describe(detector: Detector, threshold: ScoreThreshold, wanted: Wanted) -> dict[str, Any]:
+    """Return what the document for JSON says beside the rows of its pictures or videos."""
     runtime = detector.runtime
     return {
         "backend": runtime.backend,
@@ -227,7 +225,6 @@ def describe(
         "score_threshold": threshold,
         **({"classes": list(wanted.classes)} if wanted.classes else {}),
         **({"tiles": asdict(wanted.tiles)} if wanted.tiles else {}),
-        "images": images,
     }
 
 

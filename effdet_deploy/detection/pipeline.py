@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from effdet_deploy.errors import EffdetDeployError, ImageError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -257,7 +257,7 @@ class _Line:
 
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Yield what ``function`` returns for every item, in order, computed ahead by threads.
 
     ``items`` are taken by the caller's thread, twice as many as there are threads.

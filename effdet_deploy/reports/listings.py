@@ -48,6 +48,14 @@ PICTURES: tuple[Column[Document], ...] = (
     ),
     Column("found", lambda each: each.get("found") or f"error: {each['error']}", "words"),
 )
+VIDEOS: tuple[Column[Document], ...] = (
+    Column("video", lambda each: each["file"], "words"),
+    Column("size", lambda each: "{width}x{height}".format(**each), "words"),
+    Column("frames", lambda each: f"{each['frames']:,} of {each['decoded']:,}"),
+    Column("dropped", lambda each: f"{each['dropped']:,}"),
+    Column("broken", lambda each: f"{each['broken']:,}"),
+    Column("detections", lambda each: f"{each['found']:,}"),
+)
 SCORES: tuple[Column[tuple[str, Evaluated]], ...] = (
     Column("model", lambda row: row[0], "words"),
     Column("mAP", lambda row: f"{_PERCENT * row[1].accuracy.ap:.2f}"),
@@ -86,6 +94,11 @@ def render_detections(images: Sequence[Document]) -> RenderableType:
     if len(images) == 1 and "error" not in images[0]:
         return grid(Table(BOXES, [images[0]["detections"]]))
     return grid(Table(PICTURES, [images]))
+
+
+def render_videos(videos: Sequence[Document]) -> RenderableType:
+    """Return one line per video: its frames, and how many objects were detected in them."""
+    return grid(Table(VIDEOS, [videos]))
 
 
 def render_evaluation(result: Evaluation, *, by_class: bool = False) -> RenderableType:

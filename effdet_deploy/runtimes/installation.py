@@ -23,6 +23,7 @@ PURPOSES = {
     "openvino": "run on OpenVINO",
     "eval": "measure mAP",
     "report": "draw reports and charts",
+    "video": "detect in videos",
     "batch": "detect in many pictures on Ray",
     "keras": "read weights that Keras saved as .h5",
     "tensorrt": "build TensorRT engines",

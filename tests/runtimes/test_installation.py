@@ -32,7 +32,7 @@ def distribution(requirement: str) -> str:
 
 
 def test_every_extra_but_the_developers_has_a_purpose():
-    extras = {"", *PROJECT["optional-dependencies"]} - {"dev"}
+    extras = {"", *PROJECT["optional-dependencies"]} - {"dev", "docs", "release"}
     assert extras == installation.PURPOSES.keys()
 
 
