@@ -200,7 +200,7 @@ def test_a_part_that_was_compiled_is_taken_as_it_was(network: nn.Module) -> None
     ("wrap", "said"),
     [
         (Scaled, "Its network alone, 'detector', is right: .* what the Scaled does"),
-        (Training, "cannot be run on pictures of 128x128 .* Pass what is in it: its 'model'"),
+        (Training, "cannot be run on pictures of 128x128 .* Pass its 'model' instead"),
         (lambda each: nn.ModuleList([each, copy.deepcopy(each)]), "holds 2 networks: 0, 1"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_head_of_other_classes_is_taken_over_and_said(network: nn.Module) -> N
     network.class_net = other.class_net
     spec, said = accepted(network)
     assert spec.num_classes == 5
-    assert "num_classes is 5: the heads say so, not 3" in said
+    assert "num_classes is 5, by the heads, and not 3" in said
 
 
 def test_a_network_of_gray_pictures_is_taken_over_and_said() -> None:
@@ -237,7 +237,7 @@ def test_a_network_of_gray_pictures_is_taken_over_and_said() -> None:
     )
     spec, said = accepted(gray)
     assert spec.input.channels == 1
-    assert "in_chans is 1: the first layer says so, not 3." in said
+    assert "in_chans is 1, by the first layer, and not 3." in said
 
 
 # Benches: their anchors and settings are taken over, and their rows are compared.

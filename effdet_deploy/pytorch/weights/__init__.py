@@ -1,1 +1,1 @@
-"""From what the user names to a network with weights in it."""
+"""From a variant and weights, as the user names them, to a network with weights."""

@@ -1,4 +1,4 @@
-"""From a module in memory to our network: what its configuration and its bench say."""
+"""From a module in memory to our network, by its configuration, its weights and its bench."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.weights.given import GivenModule
 
 _READ_OTHERWISE = ("name", "url", "fpn_name", "head_act_type", "aspect_ratios", "fill_color")
-"""Fields of ours whose namesakes in effdet's config have another form, or stay the variant's."""
+"""Fields of ours that effdet's config has in another form, or that are taken from the variant."""
 _COMPILED = "_orig_mod."
-"""What ``torch.compile`` puts before the names of a part's weights."""
+"""The prefix that ``torch.compile`` puts before the names of weights."""
 _QUANTIZED = (".quantized", ".qat", "torchao")
-"""In the names of the modules that quantized layers are of."""
+"""Parts of the names of Python modules that define quantized layers."""
 NAME = "a model in memory"
-_UNDO = "Undo what was changed in it, or build it from a configuration that says so."
+_UNDO = "Undo the change, or build the model from a configuration that describes it."
 
 
 def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:
-    """Return our network with the weights of a module, which is not changed.
+    """Make our network with the weights of a module; the module is not changed.
 
-    What ours cannot do is refused where the module's parts tell it; where only what it gives tells
-    it, it has to be run.
+    Changes that our network cannot have are refused if the module's parts show them; other changes
+    only show when the module is run.
 
     Returns:
-        The network, and a sentence for each thing that was taken from the module and is not in its
-        configuration.
+        The network, and a sentence per value that was taken from the module's weights and not from
+        its configuration.
 
     Raises:
-        UsageError: the module has parts that ours has not.
-        WeightsError: its weights do not fit its configuration; or its bench's anchors are those of
-            none.
+        UsageError: the module has parts that our network lacks.
+        WeightsError: its weights do not fit its configuration, or no configuration has its bench's
+            anchors.
     """
     network = given.network
     _refuse_quantized(network)
@@ -55,10 +55,10 @@ def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:
     state = {key.replace(_COMPILED, ""): each for key, each in network.state_dict().items()}
     notes = [given.note] if given.note else []
     if config.in_chans != (usual := get_config(config.name).in_chans):
-        notes.append(f"in_chans is {config.in_chans}: the first layer says so, not {usual}.")
+        notes.append(f"in_chans is {config.in_chans}, by the first layer, and not {usual}.")
     classes = infer_num_classes(state)
     if classes is not None and classes != config.num_classes:
-        notes.append(f"num_classes is {classes}: the heads say so, not {config.num_classes}.")
+        notes.append(f"num_classes is {classes}, by the heads, and not {config.num_classes}.")
         config = config.replace({"num_classes": classes})
     if given.bench is not None:
         boxes = given.bench.anchors.boxes.detach().cpu().numpy()
@@ -84,16 +84,16 @@ def _refuse_quantized(network: nn.Module) -> None:
         name, kind = found[0]
         raise UsageError(
             f"The model in memory is quantized: {name} is a {kind}.",
-            "Export it as it was before, and ask for INT8 in the graph: precision='int8'.",
+            "Export the model before quantization, with precision='int8'.",
         )
 
 
 def _config_of(network: Any) -> ModelConfig:
-    """Translate an effdet config; what ours lacks (loss, labels) matters in training only."""
+    """Translate an effdet config; fields that ours lacks (loss, labels) only matter in training."""
     theirs = network.config
     if theirs.get("fpn_config"):
         raise UsageError(
-            "This effdet model has an fpn_config of its own, which effdet-deploy does not know.",
+            "This effdet model has its own fpn_config, which effdet-deploy does not know.",
             "Build it with an fpn_name, such as bifpn_fa.",
         )
     fields = {
@@ -102,7 +102,7 @@ def _config_of(network: Any) -> ModelConfig:
         if each.name not in _READ_OTHERWISE and theirs.get(each.name) is not None
     }
     fields |= {name: theirs[name] for name in ("fpn_name", "head_act_type") if theirs.get(name)}
-    # effdet's config has no such field; what it says of RGB is nothing to other pictures.
+    # effdet's config lacks in_chans; its mean and std for RGB do not apply to other pictures.
     channels = infer_in_chans(network.state_dict()) or 3
     if channels != 3:
         fields = {name: each for name, each in fields.items() if name not in ("mean", "std")}

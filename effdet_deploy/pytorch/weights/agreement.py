@@ -1,4 +1,4 @@
-"""What a checkpoint, or a file beside it, says of the configuration, against what was asked for."""
+"""Settling differences between the requested configuration and what a checkpoint states."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 _RELATIVE, _ABSOLUTE = 1e-5, 1e-6
-"""What is lost where one file writes √2 and another 1.4142135."""
+"""Rounding errors, as when one file holds √2 and another holds 1.4142135."""
 
 
 def settle(
     config: ModelConfig, said: Mapping[str, Any], chosen: Collection[str], where: str
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Bring ``config`` to what is said elsewhere.
+    """Change ``config`` to the values that a checkpoint states.
 
     Args:
-        config: what options, metadata and the variant make.
-        said: fields and their values, in any form that a config takes.
-        chosen: the fields that the user named. An image size that was named is kept, because
-            weights do not depend on it; anything else that was named must agree.
-        where: what says so, in the plural: ``the anchors in 'last.pth'``.
+        config: the configuration by options, metadata and the variant.
+        said: the stated fields and their values, in any form that a config accepts.
+        chosen: the fields that the user named. A named image size is kept, because weights do not
+            depend on it; other named fields must agree.
+        where: the source of the values, in the plural: ``the anchors in 'last.pth'``.
 
     Returns:
-        The configuration, and a sentence for each field that differs from what was there.
+        The configuration, and a sentence for every field that was changed.
 
     Raises:
-        WeightsError: an option says something else.
+        WeightsError: a value contradicts an option.
         UsageError: a value is out of its range.
     """
     stated = config.replace(said)
@@ -44,15 +44,15 @@ def settle(
             continue
         if name not in chosen:
             taken[name] = theirs
-            notes.append(f"{name} is {theirs}: {where} say so, not {ours}.")
+            notes.append(f"{name} is {theirs}, by {where}, and not {ours}.")
         elif name == "image_size":
-            notes.append(f"image_size is {ours} as asked; {where} are of {theirs}.")
+            notes.append(f"image_size is {ours}, as requested; {where} are for {theirs}.")
         else:
             raise WeightsError(
-                f"{name} is {ours} by the config overrides, and {theirs} by {where}.",
-                f"Leave {name} out to take the checkpoint's.",
+                f"{name} is {ours} by the config overrides, but {theirs} by {where}.",
+                f"Leave {name} out to take the checkpoint's value.",
             )
-    # A fill that was chosen does not follow a mean that is said.
+    # A fill that the user named does not follow a mean that the checkpoint states.
     kept = {"fill_color": config.fill_color} if "fill_color" in chosen else {}
     return config.replace({**taken, **kept}), tuple(notes)
 

@@ -1,8 +1,8 @@
-"""What a bench's anchors say of the configuration that a checkpoint was trained with.
+"""The configuration of a training, as far as it follows from the anchors in a checkpoint.
 
 effdet's benches (``DetBenchPredict``, ``DetBenchTrain``) keep their anchors beside the weights.
-They are determined by image size, anchor scale, octave scales and aspect ratios, and can be solved
-for them: an export that dropped them would find everything in another place, without a word.
+They follow from image size, anchor scale, octave scales and aspect ratios, and can be solved for
+these: an export without them would silently find all boxes in other places.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 _PIXELS = 1e-2
-"""How far anchors of one configuration may lie apart: float16 benches round to some of it."""
+"""The largest distance between anchors of one configuration: float16 benches round that much."""
 _RELATIVE = 1e-3
 _WHOLE = 0.1
-"""How far from whole pixels an image size may come out."""
+"""How far a computed image size may lie from whole pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AnchorEvidence:
-    """The configuration fields that a table of anchors determines."""
+    """The configuration fields that follow from a table of anchors."""
 
     image_size: tuple[int, int]
     anchor_scale: float
@@ -49,22 +49,22 @@ def with_anchors(
     name: str,
     heads: tuple[int, int] | None = None,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Bring ``config`` to what a checkpoint's anchors say.
+    """Change ``config`` to the values that follow from a checkpoint's anchors.
 
     Args:
-        config: what options, metadata and the variant make.
+        config: the configuration by options, metadata and the variant.
         boxes: the anchors, ``[A,4]`` yxyx pixels.
         chosen: the fields that the user named; see :func:`settle`.
-        name: of the checkpoint.
-        heads: how many anchors at a place, and how many levels, its heads were made for; None
-            where they are those of ``config``.
+        name: the name of the checkpoint.
+        heads: the number of anchors at a place and of levels that its heads have; None if they are
+            those of ``config``.
 
     Returns:
-        The configuration, and a sentence for each field that differs from what was there.
+        The configuration, and a sentence for every field that was changed.
 
     Raises:
-        WeightsError: the anchors and an option contradict one another, or no configuration of
-            these levels has such anchors.
+        WeightsError: the anchors contradict an option, or no configuration with these levels has
+            such anchors.
     """
     per_place, levels = heads or (config.num_anchors, config.num_levels)
     for each in _splits(config, per_place, levels):
@@ -78,16 +78,16 @@ def with_anchors(
                 said.pop("octave_scales")
             return settle(config, said, chosen, f"the anchors in '{name}'")
     raise WeightsError(
-        f"'{name}' holds {len(boxes)} anchors that are no grid of {per_place} at each place of "
-        f"levels {config.min_level} to {config.min_level + levels - 1}, as its heads are.",
-        "Give the network without its bench, with the config fields that it was trained with.",
+        f"The {len(boxes)} anchors in '{name}' are not a grid of {per_place} anchors at the places "
+        f"of levels {config.min_level} to {config.min_level + levels - 1}, as its heads need.",
+        "Pass the network without its bench, with the config fields that it was trained with.",
     )
 
 
 def _splits(config: ModelConfig, per_place: int, levels: int) -> Iterator[ModelConfig]:
-    """Yield configurations with so many anchors: octave scales times aspects, likeliest first.
+    """Yield the splits of ``per_place`` into octave scales times aspects, likeliest first.
 
-    However they are split, the anchors are the same.
+    The anchors do not depend on the split.
     """
     deepest = config.min_level + levels - 1
     if (per_place, deepest) == (config.num_anchors, config.max_level):
@@ -108,14 +108,14 @@ def _splits(config: ModelConfig, per_place: int, levels: int) -> Iterator[ModelC
 
 
 def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | None:
-    """Solve ``boxes`` ``[A,4]`` (yxyx, pixels) for what made them.
+    """Find the fields that made the anchors ``boxes`` ``[A,4]`` (yxyx, pixels).
 
     Args:
         boxes: levels fine to coarse, then rows, columns, octave scales and aspect ratios.
-        config: says how many levels there are, and how many octave scales.
+        config: a configuration with the number of levels and of octave scales.
 
     Returns:
-        What made them, or None where the boxes are no such grid.
+        The fields, or None if the boxes are not such a grid.
     """
     boxes = np.asarray(boxes, np.float64)
     per_place = config.num_anchors
@@ -150,7 +150,7 @@ def _image_size(centers: NDArray[np.float64]) -> tuple[int, int] | None:
     """Return (height, width) from the centers ``[places,2]``: the finest level comes first."""
     lower = np.flatnonzero(np.abs(centers[:, 0] - centers[0, 0]) > _PIXELS)
     columns = int(lower[0]) if len(lower) else len(centers)
-    # Down the first column a step is one stride; the next level begins where it is another.
+    # Down the first column, steps are one stride; a new level begins where the step changes.
     steps = np.diff(centers[::columns, 0])
     next_level = np.flatnonzero(np.abs(steps - 2 * centers[0, 0]) > _PIXELS)
     rows = int(next_level[0] if len(next_level) else len(steps)) + 1
@@ -175,8 +175,8 @@ def _shapes(
     scales = (
         even if np.allclose(octaves[:, 0], even, rtol=_RELATIVE) else tuple(octaves[:, 0].tolist())
     )
-    # Scale and aspects are known only as products: a square among the aspects is 1 by 1, and
-    # without one the configuration's own scale is taken.
+    # Only products of scale and aspects are known: if an aspect is square, it is taken as 1 by 1;
+    # if none is, the configuration's own scale is taken.
     first = per_octave[0]
     squares = first[np.abs(first[:, 0] - first[:, 1]) < _RELATIVE * first[:, 0]]
     scale = float(squares[0, 0]) if len(squares) else config.anchor_scale

@@ -1,4 +1,4 @@
-"""Checkpoints: recognized by content, read without running anything that is in them."""
+"""Reading of checkpoints, which are recognized by content and whose code is never run."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.weights.searching import Candidate, Found
 
 NESTED_UNDER = ("state_dict_ema", "state_dict", "model_state_dict")
-"""Where training loops keep the weights of a network that is not recognized, best first."""
+"""Keys under which training loops keep the weights of unknown networks, best first."""
 WRAPPERS = ("module.", "_orig_mod.", "model.")
 """Prefixes of DataParallel, ``torch.compile`` and effdet's benches around such a network."""
 
@@ -62,12 +62,12 @@ _MOST_NUMBERS = 1 << 29
 """Tensors may share their bytes, and in float32 each has its own."""
 _NETWORK = ("backbone.", "fpn.", "class_net.", "box_net.")
 _NO_LAYERS = ("anchors.", "anchor_labeler.", "loss_fn.")
-"""What effdet's benches hold beside the network."""
+"""Prefixes of tensors that effdet's benches hold beside the network."""
 
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a file says about its weights; None where it says nothing."""
+    """What a file states about its weights; fields that it does not state are None."""
 
     variant: str | None = None
     labels: tuple[str, ...] | None = None
@@ -77,20 +77,20 @@ class CheckpointMetadata:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: float32 weights under plain names, without prefixes and anchors.
+    """The content of a checkpoint: float32 weights with plain names, without prefixes and anchors.
 
     Attributes:
-        name: of the file.
+        name: the file's name.
         state_dict: the weights.
         container: the kind of file.
         nested_under: the keys that lead to the weights, such as ``state_dict_ema``, joined by dots;
-            empty where they were not nested.
-        metadata: what the file says about them.
-        anchors: ``[A,4]`` yxyx pixels, where a bench of effdet left its anchors beside them.
-        ignored: names of tensors beside the weights that were not taken.
-        settings: what stands beside the weights, of their network; None where nothing does.
-        class_names: those that a training tool left beside the weights; maybe of more classes
-            than the network has, as where the background counts.
+            empty if they were not nested.
+        metadata: what the file states about the weights.
+        anchors: ``[A,4]`` yxyx pixels, if an effdet bench stored its anchors beside the weights.
+        ignored: names of tensors beside the weights that were not used.
+        settings: settings of the network beside the weights; None without any.
+        class_names: class names that a training tool stored beside the weights; there may be more
+            than the network has classes, for example if the background counts.
     """
 
     name: str
@@ -105,12 +105,13 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint of torch, safetensors, numpy, Keras or TensorFlow, whatever its suffix.
+    """Read a checkpoint of torch, safetensors, numpy, Keras or TensorFlow, whatever its suffix is.
 
-    The network is taken from wherever it is in the file, averaged weights first.
+    The network may be anywhere in the file; averaged weights are preferred.
 
     Raises:
-        WeightsError: absent, damaged, unsafe, not finite, of another framework, or no weights.
+        WeightsError: the file is absent, damaged, unsafe, of another framework, has no weights, or
+            has values that are not finite.
     """
     prefix = find_tensorbundle(path)
     if prefix is None:
@@ -134,8 +135,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except ForbiddenNameError as error:
         raise WeightsError(
             f"The checkpoint '{path.name}' holds '{error.name}', which could run code when it is "
-            "loaded; nothing of it was run.",
-            "Save only the weights where you trust the file: torch.save(model.state_dict(), ...).",
+            "loaded; no part of the file was run.",
+            "If you trust the file, load it in torch and save only the weights: "
+            "torch.save(model.state_dict(), ...).",
         ) from error
     except _BROKEN_FILE as error:
         raise damaged(path, error) from error
@@ -207,13 +209,13 @@ _METADATA: dict[str, tuple[str, Callable[[str], tuple[Any, ...]]]] = {
     "category_ids": ("a JSON list of int", partial(_json_list, int)),
     "image_size": ("HEIGHTxWIDTH", _height_and_width),
 }
-"""The metadata of a safetensors file that is not plain text: its form, and what reads it."""
+"""Metadata of a safetensors file that is not plain text: its form, and the function to read it."""
 
 
 def _chosen(
     networks: list[Candidate], name: str
 ) -> tuple[str, dict[str, Found], dict[str, Found]] | None:
-    """Return place, weights and tensors beside them of the network to take, if there is one."""
+    """Return place, weights and other tensors of the network to take, or None without a network."""
     if not networks:
         return None
     best = networks[0]
@@ -224,11 +226,11 @@ def _chosen(
     ]
     if len(rivals) > 1:
         raise WeightsError(
-            f"The checkpoint '{name}' holds {len(rivals)} networks beside one another, under "
+            f"The checkpoint '{name}' holds {len(rivals)} networks side by side, under "
             f"{', '.join(rivals)}.",
-            "Save the one to export on its own: torch.save(model.state_dict(), ...).",
+            "Save only the network to export: torch.save(model.state_dict(), ...).",
         )
-    # What has no dot is a number of the training; a bench's anchors and loss are no layers.
+    # Names without a dot are numbers of the training; a bench's anchors and loss are not layers.
     layers = {
         key: value
         for key, value in best.tensors.items()
@@ -239,7 +241,7 @@ def _chosen(
 
 
 def _unrecognized(loaded: object, name: str) -> tuple[str, dict[str, Found], dict[str, Found]]:
-    """Take the weights of a network that is not known, so that it can be said what does not fit."""
+    """Take the weights of an unknown network, so that a message can say what does not fit."""
     entries = entries_of(loaded) if isinstance(loaded, StandIn | dict) else {}
     for nested in (*NESTED_UNDER, ""):
         table = entries.get(nested) if nested else loaded
@@ -249,7 +251,7 @@ def _unrecognized(loaded: object, name: str) -> tuple[str, dict[str, Found], dic
     else:
         shown = ", ".join(list(entries)[:_SHOWN]) or type(loaded).__name__
         raise WeightsError(
-            f"The checkpoint '{name}' holds no weights; found: {shown}.",
+            f"The checkpoint '{name}' holds no weights. It holds: {shown}.",
             f"Save the weights themselves, or under one of {', '.join(NESTED_UNDER)}.",
         )
     anchors = {key: value for key, value in tensors.items() if key.endswith("anchors.boxes")}
@@ -266,28 +268,28 @@ def _as_float32(key: str, value: Found, name: str) -> Tensor:
         kind = value.kind if isinstance(value, Unusable) else "of complex numbers"
         raise WeightsError(
             f"The tensor '{key}' of '{name}' is {kind}.",
-            "Save the network as it was trained: dense, in floating point, on the CPU.",
+            "Save the network as dense floating-point tensors on the CPU.",
         )
     value = value.detach()
     return value.float() if value.is_floating_point() else value.clone()
 
 
 def require_finite(state_dict: Mapping[str, Tensor], name: str) -> None:
-    """Refuse weights that training has ruined; raises WeightsError."""
+    """Refuse weights with NaN or infinite values; raises WeightsError."""
     bad = [key for key, value in state_dict.items() if not bool(torch.isfinite(value).all())]
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise WeightsError(
             f"The checkpoint '{name}' holds NaN or infinite values in "
             f"{', '.join(bad[:_SHOWN])}{more}.",
-            "The training diverged: take an earlier checkpoint.",
+            "The training has diverged: take an earlier checkpoint.",
         )
 
 
 def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:
     """Hash weights by name, dtype, shape and bytes: the same for every container.
 
-    BatchNorm's ``num_batches_tracked`` is left out: it is no weight, and some files lack it.
+    BatchNorm's ``num_batches_tracked`` is left out: it is not a weight, and some files lack it.
     """
     digest = hashlib.sha256()
     for key in sorted(state_dict):

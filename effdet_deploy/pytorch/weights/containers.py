@@ -1,7 +1,7 @@
-"""The files that torch writes, taken apart: a pickle and the storages that it names.
+"""Reading of torch's files: a pickle, and the storages that it refers to.
 
-Since version 1.6 ``torch.save`` writes a zip archive: ``NAME/data.pkl`` and one entry a storage,
-``NAME/data/KEY``. Before, it wrote pickles one after another, with the storages behind them.
+Since version 1.6 ``torch.save`` writes a zip archive with ``NAME/data.pkl`` and an entry
+``NAME/data/KEY`` per storage. Before, it wrote several pickles, followed by the storages.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ _DTYPES = {
 }
 _MOST_UNPACKED, _SMALL = 100, 1 << 24
 _LEGACY_HEADER = 3
-"""Pickles ahead of the object: a magic number, a version, and facts of the machine."""
+"""Number of pickles before the object: a magic number, a version, and facts about the machine."""
 
 
 @dataclass(slots=True)
 class Storage:
-    """The bytes behind tensors; ``dtype`` is None for elements that no weight has."""
+    """The bytes of tensors; ``dtype`` is None for element types that no weight has."""
 
     dtype: torch.dtype | None
     data: bytearray
 
 
 def read_zip(path: Path) -> object:
-    """Read what ``torch.save`` wrote as a zip archive.
+    """Read a zip archive that ``torch.save`` wrote.
 
     Raises:
-        ForbiddenNameError: its pickle names something that could act.
-        Exception: it is damaged; :data:`effdet_deploy.pytorch.weights.checkpoint` lists what
-            comes out.
+        ForbiddenNameError: its pickle names something that could act on the machine.
+        Exception: the file is damaged; :mod:`effdet_deploy.pytorch.weights.checkpoint` lists the
+            possible errors.
     """
     with zipfile.ZipFile(path) as archive:
         pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -76,7 +76,7 @@ def read_zip(path: Path) -> object:
             key, dtype = _key_and_dtype(pid)
             if key not in storages:
                 entry = archive.getinfo(f"{root}data/{key}")
-                # torch stores without compression; an entry that grows was made by someone else.
+                # torch stores without compression, so another program wrote a compressed entry.
                 if entry.file_size != entry.compress_size:
                     raise pickle.UnpicklingError("its tensors are compressed")
                 if entry.file_size + sum(len(each.data) for each in storages.values()) > size:
@@ -88,12 +88,12 @@ def read_zip(path: Path) -> object:
 
 
 def read_legacy(path: Path) -> object:
-    """Read what ``torch.save`` wrote before version 1.6; raises as :func:`read_zip`."""
+    """Read a file of ``torch.save`` before version 1.6; raises as :func:`read_zip`."""
     storages: dict[str, Storage] = {}
 
     def load_storage(pid: Any) -> object:
         if isinstance(pid, tuple) and pid and pid[0] == "module":
-            return pid[1]  # A class with its source: the class is a stand-in already.
+            return pid[1]  # a class and its source; the class is already a stand-in
         key, dtype = _key_and_dtype(pid)
         return storages.setdefault(key, Storage(dtype, bytearray()))
 
@@ -119,7 +119,7 @@ def _key_and_dtype(pid: Any) -> tuple[str, torch.dtype | None]:
 def _fill(storage: Storage, file: BinaryIO) -> None:
     (elements,) = struct.unpack("<q", file.read(8))
     if storage.dtype is None:
-        raise pickle.UnpicklingError("it holds storages of a type that no weight has")
+        raise pickle.UnpicklingError("it holds storages of a type that weights cannot have")
     size = elements * storage.dtype.itemsize
     left = os.fstat(file.fileno()).st_size - file.tell()
     if not 0 <= size <= left:
@@ -142,11 +142,11 @@ def _require_plausible(path: Path, declared: int) -> None:
 
 
 def read_hdf5(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Read every array of numbers of an HDF5 file under its full name, as Keras saves weights.
+    """Read all arrays of numbers in an HDF5 file under their full names, as Keras saves weights.
 
     Raises:
         MissingPackageError: h5py is not installed.
-        OSError: it is damaged.
+        OSError: the file is damaged.
     """
     try:
         import h5py

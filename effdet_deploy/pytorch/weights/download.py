@@ -1,4 +1,4 @@
-"""Published weights: downloaded once, resumed where it stopped, checked against their name."""
+"""Download of published weights: done once, resumed if it stopped, checked against the hash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes there so far and the bytes in all, or None where the server hides it."""
+"""Called with the number of bytes received and of all bytes, or None if that is unknown."""
 
 _TIMEOUT_S = 30.0
 _CHUNK = 1 << 18
@@ -35,15 +35,15 @@ _HANDLERS = (
     urllib.request.HTTPRedirectHandler,
     urllib.request.HTTPErrorProcessor,
 )
-"""Those for http(s) alone, so that no redirect leads to a local file."""
+"""Handlers for http(s) only, so that no redirect leads to a local file."""
 _NAMED_HASH = re.compile(r"-(?=\d*[a-f]|08676892\.)([0-9a-f]{8,64})\.\w+$")
-"""Digits alone are a date, a time or a number of steps, but for those of one published file."""
+"""Digits alone are not a hash but a date or a number of steps, except for one published file."""
 
 
 def cached_path(url: str) -> Path:
-    """Return where the file of ``url`` stands in the cache, there or not.
+    """Return the path for the file of ``url`` in the cache, whether it is there or not.
 
-    A name that carries its own hash is enough. Any other is kept apart by its URL.
+    A name with a hash in it is used as it is; other names get a hash of the URL.
     """
     last = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rpartition("/")[2]
     name = re.sub(r"[^\w.+-]", "_", last).lstrip(".") or "weights"
@@ -53,15 +53,15 @@ def cached_path(url: str) -> Path:
 
 
 def fetch(url: str, progress: Progress | None = None) -> Path:
-    """Return the file of an http(s) ``url``, from the cache where its name carries its hash.
+    """Return the file of an http(s) ``url``, from the cache if its name contains its hash.
 
-    A hash is eight or more hexadecimal digits before the suffix, the start of the SHA-256, as in
-    ``tf_efficientdet_d2_43-8107aa99.pth``. Without one there is nothing to tell an old copy by,
-    so the file is downloaded each time.
+    Such a hash is eight or more hexadecimal digits before the suffix, the start of the SHA-256, as
+    in ``tf_efficientdet_d2_43-8107aa99.pth``. Without it, an old copy could not be recognized, so
+    the file is downloaded every time.
 
     Raises:
-        UsageError: not an http(s) URL.
-        DownloadError: the transfer failed, or delivered another file than the name says.
+        UsageError: the address is not an http(s) URL.
+        DownloadError: the transfer failed, or delivered a file with another hash.
         ResourceError: the disk is full or the cache cannot be written.
     """
     try:
@@ -70,7 +70,7 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
         scheme = ""
     if scheme not in ("http", "https"):
         raise UsageError(
-            f"'{url}' is not an http or https URL.", "Download it, then give the path."
+            f"'{url}' is not an http or https URL.", "Download the file and pass its path."
         )
     target = cached_path(url)
     named = _NAMED_HASH.search(target.name)
@@ -82,7 +82,7 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
             _fetch_afresh(url, target, progress or _silent)
             return target
         with one_at_a_time(target.parent):
-            # Another process may have brought it in the meantime.
+            # Another process may have downloaded it in the meantime.
             if not _is_whole(target, named[1]):
                 part = target.with_name(f"{target.name}.part")
                 _receive(url, part, progress or _silent)
@@ -90,9 +90,9 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
                 if not actual.startswith(named[1]):
                     part.unlink()
                     raise DownloadError(
-                        f"What came from {url} has SHA-256 {actual[:16]}, not {named[1]}; it was "
+                        f"The file from {url} has SHA-256 {actual[:16]}, not {named[1]}; it was "
                         "removed.",
-                        "Run the same command again; if it stays so, get the file elsewhere and "
+                        "Run the same command again; if this repeats, get the file elsewhere and "
                         "pass --weights PATH.",
                     )
                 deliver(part, target)
@@ -102,13 +102,13 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
 
 
 def _fetch_afresh(url: str, target: Path, progress: Progress) -> None:
-    """Download what has no hash in its name: there is nothing to tell a part of it by."""
+    """Download a file without a hash in its name; a part of such a file cannot be resumed."""
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         _receive(url, part, progress)
         deliver(part, target)
     finally:
-        # What went wrong before says more than that there is nothing to remove.
+        # An earlier error is more useful than the error that there is no file to remove.
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
 
@@ -118,13 +118,13 @@ def _is_whole(target: Path, named_hash: str) -> bool:
 
 
 def _silent(received: int, total: int | None) -> None:
-    """Report to nobody."""
+    """Report no progress."""
 
 
 def _receive(url: str, part: Path, progress: Progress) -> None:
-    """Download to ``part``, going on where an earlier transfer stopped."""
+    """Download to ``part``; continue if an earlier transfer has stopped."""
     have = part.stat().st_size if part.exists() else 0
-    # What is not ASCII is written as a browser sends it; what is escaped already stays.
+    # Characters that are not ASCII are escaped, as a browser does; escaped ones stay.
     address = urllib.parse.quote(url, safe=string.punctuation)
     request = urllib.request.Request(address, headers={"User-Agent": "effdet-deploy"})  # noqa: S310 - the scheme is checked
     if have:
@@ -142,7 +142,7 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
         part.unlink()
         _receive(url, part, progress)
         return
-    # A server may ignore that only the rest was asked for.
+    # A server may ignore the request for the rest and send the whole file.
     resumed = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     length = response.headers.get("Content-Length", "")
     received, total = 0, int(length) if length.isdigit() else None
@@ -157,35 +157,35 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
     if total is not None and received < total:
         raise DownloadError(
             f"The download of {url} stopped after {received} of {total} bytes.",
-            "Run the same command again: it goes on from there.",
+            "Run the same command again: it continues from there.",
         )
 
 
 def _translated(
     error: OSError | http.client.HTTPException, url: str, target: Path
 ) -> DownloadError | ResourceError:
-    """Turn what the network or the disk says into ours."""
+    """Turn an error of the network or the disk into one of ours."""
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return ResourceError(
             f"The disk was full while downloading {url} to '{target.parent}'.",
-            f"Free some space, or set {CACHE_VARIABLE} to a directory that has some.",
+            f"Free some space, or set {CACHE_VARIABLE} to a directory with free space.",
         )
     if isinstance(error, FileExistsError | NotADirectoryError):
         places = (target.parent, *target.parent.parents)
         file = next((each for each in places if each.is_file()), target.parent)
         return ResourceError(
-            f"The cache '{target.parent}' cannot be made: '{file}' is a file.",
-            f"Move that away, or set {CACHE_VARIABLE} to a directory that can be written to.",
+            f"The cache '{target.parent}' cannot be created: '{file}' is a file.",
+            f"Move that file away, or set {CACHE_VARIABLE} to a writable directory.",
         )
     if isinstance(error, PermissionError):
         return ResourceError(
             f"The cache '{target.parent}' cannot be written to ({error.strerror}).",
-            f"Set {CACHE_VARIABLE} to a directory that can be written to.",
+            f"Set {CACHE_VARIABLE} to a writable directory.",
         )
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     status = f"HTTP {error.code}: " if isinstance(error, urllib.error.HTTPError) else ""
     return DownloadError(
         f"{url} could not be downloaded ({status}{reason}).",
-        f"Where there is a network, download it to '{target}', or pass --weights PATH to a file "
-        "that you have.",
+        f"On a machine with a network, download the file to '{target}', or pass --weights PATH "
+        "with a file that you have.",
     )

@@ -1,4 +1,4 @@
-"""Does a checkpoint fit a model, and if not, what does it fit?"""
+"""Does a checkpoint fit a model, and if not, which variant does it fit?"""
 
 from __future__ import annotations
 
@@ -26,46 +26,46 @@ if TYPE_CHECKING:
 _SHOWN = 10
 _BOX_CODES = 4
 _STEM = re.compile(r"backbone\.(conv1|conv_stem|stem)\b.*weight$")
-"""The names of a backbone's first layers; of several, the first takes the picture."""
+"""The names of a backbone's first layers; if there are several, the first reads the picture."""
 _COUNTER = ".num_batches_tracked"
-"""A training counter that old checkpoints lack and that nothing here reads."""
+"""A training counter that old checkpoints lack, and that is never read here."""
 
 
 def load_state(
     model: EfficientDet, state_dict: Mapping[str, Tensor], name: str, remedy: str = ""
 ) -> None:
-    """Load weights into ``model``; every name and shape must be there and fit.
+    """Load weights into ``model``; all names and shapes must fit.
 
     Args:
-        model: where to.
-        state_dict: the weights under plain names.
-        name: how to call what they are from in an error, quoted where it is a file's.
-        remedy: what to do where they do not fit; default the class count or the variants that they
-            look like, where that can be told.
+        model: the model to load them into.
+        state_dict: the weights with plain names.
+        name: the source of the weights, for error messages.
+        remedy: what to do if they do not fit; by default, the message suggests the number of
+            classes or the variants that the weights look like.
 
     Raises:
-        WeightsError: they are for pictures of other channels; or missing, unexpected and misshapen
-            names, ten of each and their counts.
+        WeightsError: the weights are for pictures with other channels, or names are missing,
+            unexpected or have other shapes; the message lists ten of each kind and their number.
     """
     config = model.config
     current = model.state_dict()
     wanted, given = _shapes(current), _shapes(state_dict)
-    # A backbone's first convolution is the one that takes the picture.
+    # A backbone's first convolution is the one that reads the picture.
     stem = next(key for key in wanted if len(wanted[key]) == 4)
     channels, of_config = given.get(stem, ())[1:2], wanted[stem][1:2]
     if channels and channels != of_config:
         raise WeightsError(
-            f"The network of '{name}' takes pictures of {channels[0]} channels, and the "
-            f"configuration of {config.name} pictures of {of_config[0]}.",
-            f"Train it with in_chans={of_config[0]}.",
+            f"The network of '{name}' takes pictures with {channels[0]} channels, but the "
+            f"configuration of {config.name} pictures with {of_config[0]}.",
+            f"Train the network with in_chans={of_config[0]}.",
         )
     grid, of_config = head_grid(state_dict), (config.num_anchors, config.num_levels)
     if grid is not None and grid != of_config:
         raise WeightsError(
-            f"The heads of '{name}' are for {grid[0]} anchors at each place of {grid[1]} levels, "
-            f"and those of {config.name} for {of_config[0]} of {of_config[1]}.",
+            f"The heads of '{name}' are for {grid[0]} anchors per place on {grid[1]} levels, but "
+            f"those of {config.name} are for {of_config[0]} anchors on {of_config[1]} levels.",
             remedy
-            or "State num_scales, aspect_ratios, min_level and max_level in --config FILE.json.",
+            or "Set num_scales, aspect_ratios, min_level and max_level in --config FILE.json.",
         )
     problems = {
         "missing": [key for key in wanted if key not in given and not key.endswith(_COUNTER)],
@@ -105,12 +105,12 @@ def _remedy(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> str:
     classes = infer_num_classes(state_dict)
     if config.name in variants and classes != config.num_classes:
         return (
-            f"The checkpoint has {classes} classes, the model {config.num_classes}: "
+            f"The checkpoint has {classes} classes, but the model has {config.num_classes}: "
             f"pass --num-classes {classes}."
         )
     if config.name in variants:
         own = config.overrides_of(get_config(config.name)).keys() - {"num_classes", "image_size"}
-        return f"They are those of {config.name} as it is: leave {', '.join(sorted(own))} out."
+        return f"They fit {config.name} without changes: leave {', '.join(sorted(own))} out."
     if variants:
         more = f" --num-classes {classes}" if classes != config.num_classes else ""
         return (
@@ -121,9 +121,9 @@ def _remedy(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> str:
 
 
 def infer_num_classes(state_dict: Mapping[str, Tensor]) -> int | None:
-    """Return how many classes the heads of ``state_dict`` score, or None where it has none.
+    """Return the number of classes in the heads of ``state_dict``, or None without heads.
 
-    Both predict layers have one group of outputs an anchor, and a box is always four of them.
+    Both predict layers have one group of outputs per anchor, and a box always has four outputs.
     """
     classes, boxes = (_predict_shape(state_dict, net) for net in ("class_net", "box_net"))
     if not classes or not boxes or boxes[0] % _BOX_CODES:
@@ -132,13 +132,13 @@ def infer_num_classes(state_dict: Mapping[str, Tensor]) -> int | None:
 
 
 def infer_in_chans(state_dict: Mapping[str, Tensor]) -> int | None:
-    """Return how many channels the pictures of these weights have, or None where no stem is."""
+    """Return the number of channels of the pictures for these weights, or None without a stem."""
     stems = (each for name, each in state_dict.items() if _STEM.match(name) and each.dim() == 4)
     return next((int(each.shape[1]) for each in stems), None)
 
 
 def head_grid(state_dict: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Return how many anchors at a place and how many levels heads are for; None without heads."""
+    """Return the number of anchors per place and of levels in the heads; None without heads."""
     boxes = _predict_shape(state_dict, "box_net")
     levels = _level_count(state_dict)
     if not boxes or boxes[0] % _BOX_CODES or not levels:
@@ -153,7 +153,7 @@ def _level_count(state_dict: Mapping[str, Tensor]) -> int:
 
 
 def _predict_shape(state_dict: Mapping[str, Tensor], net: str) -> tuple[int, ...]:
-    """Return the shape of a head's last convolution; empty where there is no such head."""
+    """Return the shape of a head's last convolution; empty without such a head."""
     convs = (state_dict.get(f"{net}.predict.{each}.weight") for each in ("conv_pw", "conv"))
     found = (tuple(conv.shape) for conv in convs if conv is not None)
     # What is named like one and is no convolution is refused with all that does not fit.
@@ -163,8 +163,8 @@ def _predict_shape(state_dict: Mapping[str, Tensor], net: str) -> tuple[int, ...
 def guess_variants(state_dict: Mapping[str, Tensor]) -> list[str]:
     """Return the registered variants whose weights have exactly these names and shapes.
 
-    Several variants differ only in image size, anchors or normalization. Candidates are chosen by
-    their configurations, and only those few are built, without memory for their weights.
+    Some variants differ only in image size, anchors or normalization. Likely ones are chosen by
+    their configurations, and only these are built, without memory for their weights.
     """
     classes = infer_num_classes(state_dict)
     if not classes:
@@ -198,7 +198,7 @@ def _facts_of_config(config: ModelConfig) -> tuple[int, ...]:
 
 
 def _facts_of_weights(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Read the same facts, in the same order, off the names and shapes of weights."""
+    """Read the same facts in the same order from the names and shapes of weights."""
     level_first = "box_net.bn_rep.0.0.weight" in state_dict
 
     def count(pattern: str) -> int:
@@ -219,13 +219,13 @@ def _facts_of_weights(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
 def written_variant(
     checkpoint: Checkpoint, settings: Settings | None, variant: str | None
 ) -> tuple[str | None, tuple[str, ...]]:
-    """Return the variant that is written in a checkpoint or beside it.
+    """Return the variant that is stated in a checkpoint or beside it.
 
-    Settings inside of the checkpoint are passed over where its weights are of the ``variant`` that
-    was asked for and not of theirs.
+    Settings inside the checkpoint are ignored if its weights fit the requested ``variant`` and do
+    not fit the one in the settings.
 
     Returns:
-        The variant, if there is one, and a sentence for what was passed over.
+        The variant or None, and a sentence if settings were ignored.
     """
     written = checkpoint.metadata.variant
     named = settings.variant if settings else None
@@ -233,37 +233,37 @@ def written_variant(
         looks = guess_variants(checkpoint.state_dict)
         if resolve_name(variant) in looks and named not in looks:
             where = f"The settings in '{settings.source}'"
-            return written, (f"{where} name {named}, of which the weights are not.",)
+            return written, (f"{where} name {named}, which the weights do not fit.",)
     return written or named, ()
 
 
 def agreed_variant(
     checkpoint: Checkpoint, written: str | None, settings: Settings | None, variant: str | None
 ) -> str:
-    """Return the one variant that the option and what is ``written`` agree on.
+    """Return the variant on which the option and the ``written`` variant agree.
 
     Raises:
-        WeightsError: they do not, or the settings contradict themselves.
-        UsageError: neither names one.
+        WeightsError: they disagree, or the settings contradict themselves.
+        UsageError: neither names a variant.
     """
     both = settings.contradictions.get("variant") if settings else None
     if both and variant is None:
         raise WeightsError(
             f"The variant is {both} by the settings in '{checkpoint.name}'.",
-            "Say which holds, with --variant.",
+            "Choose one of them with --variant.",
         )
     if variant is None and written is None:
         looks = " or ".join(guess_variants(checkpoint.state_dict))
         raise UsageError(
-            f"'{checkpoint.name}' does not say which variant it is of.",
+            f"'{checkpoint.name}' does not say which variant it belongs to.",
             f"It looks like {looks}: pass --variant." if looks else "Pass --variant.",
         )
     names = {resolve_name(each) for each in (written, variant) if each is not None}
     if len(names) > 1:
         said = f"'{settings.source}' is" if settings else f"'{checkpoint.name}' holds weights"
         raise WeightsError(
-            f"{said} of {resolve_name(written or '')}, and the variant asked for is "
+            f"{said} of {resolve_name(written or '')}, but the requested variant is "
             f"{resolve_name(variant or '')}.",
-            "Leave --variant out, or give weights of that variant.",
+            "Leave --variant out, or pass weights of that variant.",
         )
     return names.pop()

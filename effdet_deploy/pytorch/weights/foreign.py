@@ -1,4 +1,4 @@
-"""Files that are not checkpoints of ours, told apart by their first bytes, names and keys."""
+"""Recognition of files that are not checkpoints of ours, by first bytes, names and keys."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 _FIRST_BYTES = (
-    # offset, bytes, what it is, what to do
+    # offset, bytes, kind of file, remedy
     (
         4,
         b"TFL3",
         "a TensorFlow Lite model",
-        "Give the checkpoint that it was converted from: automl's or the Object Detection API's.",
+        "Pass the checkpoint that it was converted from: automl's or the Object Detection API's.",
     ),
     (
         0,
         b"version https://git-lfs",
-        "a Git LFS pointer, not the file it stands for",
-        "Fetch it with: git lfs pull.",
+        "a Git LFS pointer, not the file itself",
+        "Fetch the file with: git lfs pull.",
     ),
     (
         0,
@@ -39,17 +39,17 @@ _FIRST_BYTES = (
     ),
 )
 _SUFFIXES = {
-    # of a path, what the file is, what to do
+    # suffix of a path, kind of file, remedy
     ".etlt": ("an encrypted model of NVIDIA TAO", "Export ONNX with TAO itself: tao model export."),
     ".tlt": ("an encrypted model of NVIDIA TAO", "Export ONNX with TAO itself: tao model export."),
     ".pb": (
         "a frozen graph of TensorFlow",
-        "Give the checkpoint, or the SavedModel's folder with its variables.",
+        "Pass the checkpoint, or the SavedModel's folder with its variables.",
     ),
     ".keras": ("a Keras 3 archive", "Save the weights with automl's own save_weights."),
 }
 _KEYS = (
-    # of any weight, what the file is, what to do
+    # pattern of a weight's name, kind of file, remedy
     (
         re.compile(r"^(regressor|classifier)\.layers\."),
         "is a checkpoint of signatrix/efficientdet, which is another network",
@@ -57,36 +57,36 @@ _KEYS = (
     ),
     (
         re.compile(r"^(bbox_head|neck)\."),
-        "is a checkpoint of MMDetection, whose EfficientDet is not mapped",
+        "is a checkpoint of MMDetection, whose EfficientDet is not supported",
         "Export it with MMDeploy, or train with effdet, zylo117 or automl.",
     ),
 )
 
 
 def refuse_foreign_path(path: Path) -> None:
-    """Check that ``path`` is a file, and not one that is known by its name alone.
+    """Check that ``path`` is a file, and not of a kind that is known by its name.
 
     Raises:
-        WeightsError: it is not; what it is and what to do are named.
+        WeightsError: it is; the message names the kind of file and a remedy.
     """
     if path.suffix in _SUFFIXES:
         raise _refusal(path, *_SUFFIXES[path.suffix])
     if path.is_dir():
         raise _refusal(path, "a directory", "Name the checkpoint file inside it.")
     if path.exists() and not path.is_file():
-        raise _refusal(path, "not an ordinary file", "Copy it into a file first.")
+        raise _refusal(path, "not an ordinary file", "Copy its content into a file first.")
     if not path.is_file():
         raise WeightsError(
             f"There is no weights file '{path}'.",
-            "Give a path, a URL, or one of: pretrained, random.",
+            "Pass a path, a URL, or one of: pretrained, random.",
         )
 
 
 def sniff(path: Path) -> str:
-    """Return a file's container: torch zip, torch legacy, safetensors, numpy archive or HDF5.
+    """Return the kind of a file: torch zip, torch legacy, safetensors, numpy archive or HDF5.
 
     Raises:
-        WeightsError: it is none of them; what it is and what to do are named where known.
+        WeightsError: the file is of another kind; the message names it and a remedy, if known.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -110,7 +110,9 @@ def sniff(path: Path) -> str:
             "a pickle that torch did not write, which could run code when it is loaded",
             "Save the weights with torch.save(model.state_dict(), ...) or as safetensors.",
         )
-    raise _refusal(path, "neither a torch nor a safetensors file", "Check that it is whole.")
+    raise _refusal(
+        path, "neither a torch nor a safetensors file", "Check that the file is complete."
+    )
 
 
 def _sniff_zip(path: Path) -> str:
@@ -123,7 +125,7 @@ def _sniff_zip(path: Path) -> str:
         raise _refusal(
             path,
             "a TorchScript archive: an exported model, not a checkpoint",
-            "Give the checkpoint that it was made from.",
+            "Pass the checkpoint that it was made from.",
         )
     if any(name.endswith(".weights.h5") for name in names):
         raise _refusal(path, *_SUFFIXES[".keras"])
@@ -131,16 +133,16 @@ def _sniff_zip(path: Path) -> str:
         return "numpy archive"
     if not any(name.endswith("/data.pkl") for name in names):
         raise _refusal(
-            path, "a zip archive without torch weights", "Unpack it and give the checkpoint."
+            path, "a zip archive without torch weights", "Unpack it and pass the checkpoint."
         )
     return "torch zip"
 
 
 def refuse_foreign_keys(keys: Collection[str], name: str) -> None:
-    """Check that names of weights are not those of another EfficientDet implementation.
+    """Check that the names of weights do not belong to an unsupported implementation.
 
     Raises:
-        WeightsError: they are of a network that is not effdet's.
+        WeightsError: they belong to a network that is not effdet's.
     """
     for pattern, what, remedy in _KEYS:
         if any(pattern.search(key) for key in keys):
@@ -148,7 +150,7 @@ def refuse_foreign_keys(keys: Collection[str], name: str) -> None:
 
 
 def damaged(path: Path, error: BaseException) -> WeightsError:
-    """Return what to say of a checkpoint that ends early or makes no sense."""
+    """Return the error for a checkpoint that ends early or cannot be parsed."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return WeightsError(
         f"The checkpoint '{path.name}' is damaged or incomplete ({first_line}).",

@@ -1,7 +1,7 @@
-"""A module that is already in memory, run as it is: whatever was done to it is in what it gives.
+"""A module that is already in memory, and how it is run with all changes that were made to it.
 
-Weights can be copied and hooks, wrappers and changed layers cannot. So the module itself is run
-beside our copy, and an artifact is compared with what the module gives.
+Weights can be copied, but hooks, wrappers and changed layers cannot. Therefore the module itself is
+run beside our copy, and an artifact is compared with the module's results.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     Levels = list[Tensor]
 
 _PARTS = {"backbone", "fpn", "class_net", "box_net"}
-"""What effdet's and our networks are made of."""
+"""The parts of effdet's and our networks."""
 _PASSING_ON = (
     *("DataParallel", "DistributedDataParallel", "OptimizedModule"),
     *("AveragedModel", "ModelEmaV2", "ModelEmaV3"),
 )
-"""Wrappers of torch and timm around one module, which matter in training or to speed alone."""
+"""Wrappers of torch and timm around one module, which only matter in training or for speed."""
 _OF_OTHERS = (
     *(RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
     *(AssertionError, NotImplementedError, OSError),
 )
-"""What the code of a wrapper may raise where it is run on pictures alone."""
+"""The exceptions that a wrapper's code may raise when it gets only pictures."""
 _ROW = 6
-"""What effdet's benches give of a detection: x1, y1, x2, y2, score, class from 1."""
+"""The number of values in a detection of effdet's benches: x1, y1, x2, y2, score, class from 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class GivenModule:
-    """A module, and the network in it.
+    """A module, and the network inside it.
 
     Attributes:
-        module: what is run; without wrappers that only pass on what they are given.
-        path: where in ``module`` the network is; empty where it is the module.
-        bench: effdet's bench in ``module``, which holds anchors; None where there is none.
-        note: what was changed to run it; empty where nothing was.
+        module: the module to run, without wrappers that only pass on their inputs.
+        path: the path of the network in ``module``; empty if it is the module itself.
+        bench: effdet's bench in ``module``, which holds anchors; None without a bench.
+        note: what was changed to run it; empty without changes.
     """
 
     module: nn.Module
@@ -56,20 +56,20 @@ class GivenModule:
 
     @property
     def network(self) -> Any:
-        """The network of effdet, or ours."""
+        """The network inside the module: effdet's or ours."""
         return self.module.get_submodule(self.path)
 
     def run(self, pixels: Tensor) -> tuple[Levels, Levels, Tensor | None]:
-        """Run the module in evaluation mode, without gradients; it is left as it was.
+        """Run the module in evaluation mode, without gradients, and restore its state.
 
         Args:
             pixels: normalized images ``[N,3,H,W]``.
 
         Returns:
-            Class logits and box codes of every level, and the rows ``[N,D,6]`` of a bench.
+            Class logits and box codes of every level, and the rows ``[N,D,6]`` if it has a bench.
 
         Raises:
-            UsageError: it cannot be run on pictures alone, or gives something else.
+            UsageError: the module needs other inputs than pictures, or returns something else.
         """
         seen: list[Any] = []
         watched = self.network.register_forward_hook(lambda *call: seen.append(call[-1]))
@@ -107,13 +107,13 @@ class GivenModule:
     @property
     def _instead(self) -> str:
         inner = self.path.partition(".")[0]
-        return f"Pass what is in it: its '{inner}'." if inner else "See that it can be run first."
+        return f"Pass its '{inner}' instead." if inner else "Make sure that it can be run."
 
     def _predict(self, pixels: Tensor) -> Any:
         bench: Any = type(self.module)
         for kind in bench.__mro__:
             if kind.__name__ == "DetBenchTrain" and bench.forward is kind.forward:
-                # It wants true boxes, for its loss; all that effdet's prediction reads is in it.
+                # It needs true boxes, for its loss; but it has all that effdet's prediction needs.
                 predicting = vars(sys.modules[kind.__module__])["DetBenchPredict"]
                 return predicting.forward(self.module, pixels)
         return self.module(pixels)
@@ -123,7 +123,7 @@ def find_network(module: nn.Module) -> GivenModule:
     """Find the one network in ``module``.
 
     Raises:
-        UsageError: there is none, or there are several.
+        UsageError: there is no network, or there are several.
     """
     outer = module
     while type(outer).__name__ in _PASSING_ON and not hooks_of(outer):
@@ -142,7 +142,7 @@ def find_network(module: nn.Module) -> GivenModule:
         raise UsageError(
             f"The {type(module).__name__} in memory holds {len(networks)} networks: "
             f"{', '.join(networks)}.",
-            "Pass the one to export.",
+            "Pass only the network to export.",
         )
     benches = (each for each in outer.modules() if hasattr(each, "max_det_per_image"))
     bench = next((each for each in benches if hasattr(each, "anchors")), None)
@@ -156,14 +156,14 @@ def find_network(module: nn.Module) -> GivenModule:
 
 
 def hooks_of(module: nn.Module) -> tuple[str, ...]:
-    """Return the kinds of hooks that a module's forward run calls."""
+    """Return the kinds of hooks that run in a module's forward call."""
     kinds = {"_forward_pre_hooks": "forward pre-hook", "_forward_hooks": "forward hook"}
     return tuple(kind for name, kind in kinds.items() if getattr(module, name))
 
 
 @contextlib.contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while; parts of it may be in another one."""
+    """Put a module into evaluation mode for a while, and then restore the mode of all its parts."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:

@@ -1,7 +1,7 @@
-"""What a training wrote about its network beside the weights: arguments and hyperparameters.
+"""Arguments and hyperparameters that a training stored beside the weights of its network.
 
-Lightning keeps ``hyper_parameters``, timm ``args``, loops of one's own a config or two numbers.
-They are read as weights are: nothing of them is run.
+Lightning keeps ``hyper_parameters``, timm keeps ``args``, other loops keep a config or two numbers.
+They are read like weights: no code in them is run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PLACES = (
     *("hyper_parameters", "hparams", "hyperparameters", "args", "config", "cfg", "opt", "params"),
     *("settings", "model_args", "model_config", "train_config"),
 )
-"""Where trainings keep what they were told."""
+"""Keys under which trainings keep their arguments."""
 _DEPTH = 3
 _VARIANT = ("model_name", "model", "arch", "architecture", "variant", "name", "config_name")
 _OTHER_NAMES = {
@@ -37,28 +37,28 @@ _OF_OTHERS = {
     *("name", "url", "backbone_name", "drop_path_rate", "norm_momentum", "feature_location"),
     *("backbone_indices", "interpolation", "resize"),
 }
-"""Fields that mean nothing here, or whose namesakes elsewhere mean something else."""
+"""Fields that have no meaning here, or that mean something else in other projects."""
 _FIELDS = {each.name for each in dataclasses.fields(ModelConfig)} - _OF_OTHERS
 _ANY = ModelConfig("", "", (512, 512))
-"""What values are tried on for their form."""
+"""A configuration with which the form of values is checked."""
 _MAX_ENTRIES = 10_000
-"""Of one table: what has more holds no arguments."""
+"""The most entries of a table of arguments."""
 _LONGEST = 64
-"""Letters of a name and numbers of a list: what has more is no field of a configuration."""
+"""The most letters of a name and numbers of a list in a configuration."""
 _LARGEST = 1e6
 
 
 def hyperparameters_in(loaded: Any, name: str) -> Settings | None:
-    """Return what a checkpoint says of its network beside the weights; None where it says nothing.
+    """Return what a checkpoint states about its network beside the weights, or None.
 
     Args:
-        loaded: what was read.
-        name: of the file.
+        loaded: the content of the checkpoint.
+        name: the file's name.
     """
     stated: dict[str, dict[str, tuple[Any, str]]] = {}
     for place, table in _tables(loaded, "", 0, set()):
         for key, value in table.items():
-            # Elsewhere than in effdet's own configuration, a name is the run's.
+            # Except in effdet's own configuration, "name" is the name of the run.
             if key == "name" and "backbone_name" not in table:
                 continue
             for field, form in _read(key, value):
@@ -79,7 +79,7 @@ def hyperparameters_in(loaded: Any, name: str) -> Settings | None:
 def _tables(
     node: Any, place: str, depth: int, seen: set[int]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the tables of arguments in ``node``, each once, under the keys that lead to them."""
+    """Yield every table of arguments in ``node`` once, with the keys that lead to it."""
     if depth > _DEPTH or id(node) in seen:
         return
     seen.add(id(node))
@@ -101,7 +101,7 @@ def _plain_table(node: Any) -> dict[str, Any]:
     if not isinstance(node, StandIn | dict):
         return {}
     attributes = attributes_of(node)
-    # OmegaConf keeps its entries in an attribute, each in an object of its own.
+    # OmegaConf keeps its entries in an attribute, inside an object of its own.
     if isinstance(content := attributes.get("_content"), StandIn | dict):
         return entries_of(content)
     return {**attributes, **entries_of(node)}
@@ -127,7 +127,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _read(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the field of a configuration that an argument states, in its form there."""
+    """Yield the configuration field that an argument states, in the form of the configuration."""
     field = _OTHER_NAMES.get(key, key)
     if key not in _VARIANT and field not in _FIELDS:
         return
@@ -139,12 +139,12 @@ def _read(key: str, value: Any) -> Iterator[tuple[str, Any]]:
             return
     if field not in _FIELDS or value is None:
         return
-    # One number is no mean of three channels; and a fill of 'mean' is what follows from the mean.
+    # One number is not a mean of three channels; and a fill of 'mean' follows from the mean.
     if (field in ("mean", "std") and not isinstance(value, tuple)) or value == "mean":
         return
     if field == "image_size":
         sides = value[-2:] if isinstance(value, tuple) else (value, value)
-        # Only effdet's own field says which of two sides is the height.
+        # Only effdet's own field defines which of two sides is the height.
         if len(sides) != 2 or (sides[0] != sides[1] and key != "image_size"):
             return
         value = sides
@@ -154,6 +154,6 @@ def _read(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         stated = getattr(_ANY.replace({field: value}), field)
     except UsageError:
         return
-    # On the scale of 0 to 255 they are of another preprocessing.
+    # Values on the scale of 0 to 255 belong to another preprocessing.
     if field not in ("mean", "std") or max(stated) <= 1:
         yield field, stated

@@ -1,4 +1,4 @@
-"""From what the user names to a model with weights in it."""
+"""From a variant and weights, as the user names them, to a model with its weights."""
 
 from __future__ import annotations
 
@@ -53,15 +53,16 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, and what is known about its weights.
+    """A model in evaluation mode, and the facts about its weights.
 
-    ``config`` is the model's own, ``base_config`` the registered one of its variant. ``labels``
-    and ``category_ids`` have one entry a class, or are None where the checkpoint has none.
-    ``weights_sha256`` is over the weights as loaded, the same for every container. ``source``
-    says in a few words where they came from, without directories. ``origin`` is the project whose
-    network they are; ``assumed`` what the file does not say, ``notes`` what was taken from it: a
-    sentence each. ``given`` is the module in memory that the model was made from, and
-    ``max_detections`` how many rows its bench gives; ``soft_nms`` whether it lowers scores.
+    ``config`` is the model's own, ``base_config`` the registered one of its variant. ``labels`` and
+    ``category_ids`` have one entry per class, or are None if the checkpoint has none.
+    ``weights_sha256`` is the hash of the loaded weights, which does not depend on the container.
+    ``source`` says in a few words where they came from, without directories. ``origin`` is the
+    project that made the network. ``assumed`` are sentences about what the file does not say, and
+    ``notes`` are sentences about what was taken from it. ``given`` is the module in memory that the
+    model was made from, ``max_detections`` is how many rows its bench gives, and ``soft_nms``
+    whether the bench uses soft-NMS.
     """
 
     model: EfficientDet
@@ -93,25 +94,25 @@ def build_model(
 ) -> LoadedModel:
     """Build the model that the options and the checkpoint describe together.
 
-    What an option leaves open, the checkpoint's metadata and its tensors decide, then the
-    variant. What they say differently is an error; only the image size may be chosen freely,
-    because weights do not depend on it.
+    Fields that no option sets come from the checkpoint's metadata and tensors, and then from the
+    variant. Contradictions are an error; only the image size may be chosen freely, because weights
+    do not depend on it.
 
     Args:
-        variant: a full or short name; may be None where the checkpoint names it.
+        variant: a full or short name; may be None if the checkpoint names it.
         weights: ``pretrained``, ``random``, a path, or an http(s) URL.
-        num_classes: classes without background.
+        num_classes: the number of classes without background.
         image_size: (height, width) or one number for a square.
         overrides: any other config fields.
-        preprocessing: those among them that were chosen by options of their own.
-        seed: of ``random``.
-        origin: the project that a checkpoint is of; None recognizes it by its names.
-        progress: told about a download.
+        preprocessing: the overrides among them that have an option of their own.
+        seed: the seed of ``random``.
+        origin: the project that made the checkpoint; None recognizes it by its names.
+        progress: called during a download.
 
     Raises:
-        UsageError: an unknown variant or field, a value out of range, contradicting options, or
-            no published weights.
-        WeightsError: the checkpoint is unusable or of another model.
+        UsageError: a variant or field is unknown, a value is out of range, options contradict each
+            other, or the variant has no published weights.
+        WeightsError: the checkpoint is unusable or belongs to another model.
         DownloadError: the weights could not be downloaded.
     """
     chosen = {"num_classes": num_classes, "image_size": image_size, **(preprocessing or {})}
@@ -135,18 +136,18 @@ def build_model(
             )
     path = fetch(weights, progress) if "://" in weights else Path(weights)
     loaded = _from_checkpoint(read_checkpoint(path), path, variant, options, origin)
-    # What was published is the variant's own: nothing about it is assumed.
+    # Published weights belong to the variant, so nothing about them is assumed.
     return dataclasses.replace(loaded, assumed=()) if is_published else loaded
 
 
 def loaded_module(module: nn.Module, preprocessing: Mapping[str, Any] | None = None) -> LoadedModel:
     """Take a model in memory, ours or effdet's, alone or in a bench or another wrapper.
 
-    ``preprocessing`` are config fields that say how it was trained, which leave the network alone.
+    ``preprocessing`` are config fields about its training, which do not change the network.
 
     Raises:
-        UsageError: it is something else, or has parts that ours has not.
-        WeightsError: its weights are not finite, or its anchors those of no configuration.
+        UsageError: it is something else, or has parts that our network lacks.
+        WeightsError: its weights are not finite, or no configuration has its anchors.
     """
     given = find_network(module)
     model, notes = adopt_module(given)
@@ -159,15 +160,15 @@ def loaded_module(module: nn.Module, preprocessing: Mapping[str, Any] | None = N
 
 
 def _about_scale(config: ModelConfig) -> tuple[str, ...]:
-    """Say what a coefficient came to, which no name tells."""
+    """Describe the network that a coefficient such as ``phi:2.5`` stands for."""
     if not config.name.startswith(SCALED):
         return ()
     height, width = config.image_size
     said = (
         f"{config.name} is {config.fpn_channels} channels in {config.fpn_cell_repeats} pyramid "
         f"cells, {config.box_class_repeats} repeats in the heads and {height}x{width} pixels, by "
-        f"EfficientDet's equations; its backbone is the nearest there is, {config.backbone_name}. "
-        "There are no trained weights of it: these are random."
+        f"EfficientDet's equations; its backbone is the nearest one, {config.backbone_name}. "
+        "It has no trained weights: these are random."
     )
     return (said,)
 
@@ -176,34 +177,34 @@ def published_url(config: ModelConfig) -> str:
     """Return the URL of the published weights of ``config``.
 
     Raises:
-        UsageError: there are none; the variants that have some are named.
+        UsageError: the variant has none; the message names those that have.
     """
     if not config.url:
         published = ", ".join(name for name in list_models() if get_config(name).url)
         raise UsageError(
-            f"No weights were ever published for {config.name}.",
+            f"There are no published weights for {config.name}.",
             f"Pass --weights PATH or --weights random, or choose one of: {published}.",
         )
     return config.url
 
 
 def _joined(chosen: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Join the config fields that were chosen; one chosen twice must have one value."""
+    """Merge the config fields that were chosen; a field chosen twice must have one value."""
     options = dict(overrides)
     for field, value in chosen.items():
         if value is None:
             continue
         if field in options and _as_tuple(options[field]) != _as_tuple(value):
             raise UsageError(
-                f"{field} is {value} by option and {options[field]} by the config overrides.",
-                "Give it once.",
+                f"{field} is {value} by option, but {options[field]} by the config overrides.",
+                "Set it only once.",
             )
         options[field] = value
     return options
 
 
 def _as_tuple(value: Any) -> Any:
-    """Return one number as the two that it means for an image size."""
+    """Return an image size as two numbers if it is one."""
     return tuple(value) if isinstance(value, list | tuple) else (value, value)
 
 
@@ -214,7 +215,7 @@ def _from_checkpoint(
     options: Mapping[str, Any],
     origin: str | None,
 ) -> LoadedModel:
-    """Build the model of a checkpoint; what an option leaves open, the checkpoint decides."""
+    """Build the model of a checkpoint, which decides all fields that no option sets."""
     project = origin_of(checkpoint.state_dict, origin)
     beside = project.settings.beside(path) if project and project.settings else None
     settings = beside or checkpoint.settings
@@ -260,16 +261,16 @@ def _from_checkpoint(
 def _with_names(
     checkpoint: Checkpoint, settings: Settings | None, num_classes: int
 ) -> CheckpointMetadata:
-    """Return the metadata with the names of classes that stand beside the weights, if they fit."""
+    """Return the metadata with the class names that are stored beside the weights, if they fit."""
     metadata, names = checkpoint.metadata, checkpoint.class_names
     if settings is not None and not metadata.labels:
         metadata = dataclasses.replace(metadata, labels=settings.labels)
     for key, values in (("labels", metadata.labels), ("category_ids", metadata.category_ids)):
         if values is not None and len(values) != num_classes:
             raise WeightsError(
-                f"'{checkpoint.name}' has {num_classes} classes and {len(values)} {key} in "
+                f"'{checkpoint.name}' has {num_classes} classes but {len(values)} {key} in "
                 "its metadata.",
-                "Write the file again with one entry for each class.",
+                "Write the file again with one entry per class.",
             )
     if len(names) == num_classes + 1 and names[0] == "background":
         names = names[1:]
@@ -281,7 +282,7 @@ def _with_names(
 def _assumed_preprocessing(
     config: ModelConfig, whose: str, stated: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Say what is taken from the project or the variant because nothing that is read states it."""
+    """Say which fields are taken from the project or variant because nothing else states them."""
     colors = "gray" if config.in_chans == 1 else config.trained_on.upper()
     fields = {
         "resize": f"{config.resize} of {colors} pictures",
@@ -308,10 +309,10 @@ def _with_evidence(
     options: Mapping[str, Any],
     checkpoint: Checkpoint,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Bring ``config`` to what a checkpoint says beside its weights; ``fields`` are in it already.
+    """Change ``config`` to what a checkpoint states beside its weights; it has ``fields`` already.
 
     Raises:
-        WeightsError: what it says contradicts itself, its weights or an option.
+        WeightsError: the statements contradict each other, the weights or an option.
     """
     notes: tuple[str, ...] = ()
     said = dict(fields)
@@ -319,8 +320,8 @@ def _with_evidence(
         config, notes = _with_settings(config, settings, fields, options, checkpoint)
         said |= settings.fields
     if (size := fields.get("image_size")) is not None and config.image_size != size:
-        asked = f"image_size is {config.image_size} as asked"
-        notes += (f"{asked}; the metadata in '{checkpoint.name}' are of {size}.",)
+        asked = f"image_size is {config.image_size}, as requested"
+        notes += (f"{asked}; the metadata in '{checkpoint.name}' are for {size}.",)
     if checkpoint.anchors is None:
         return config, notes
     before = config
@@ -330,18 +331,18 @@ def _with_evidence(
         one, other = getattr(before, field), getattr(config, field)
         if one != other:
             raise WeightsError(
-                f"'{checkpoint.name}' contradicts itself: its {field} is {one} by what is written "
-                f"beside the weights, and {other} by its anchors.",
+                f"'{checkpoint.name}' contradicts itself: its {field} is {one} by the settings "
+                f"beside the weights, but {other} by its anchors.",
                 _state(field),
             )
     return config, (*notes, *more)
 
 
 def _state(field: str) -> str:
-    """Return how the user says which value of a field holds."""
+    """Return a remedy that says how the user can choose the value of a field."""
     if field in ("image_size", "num_classes"):
-        return f"Say which holds, with --{field.replace('_', '-')}."
-    return f"Say which holds, as {field} in --config FILE.json."
+        return f"Choose one of them with --{field.replace('_', '-')}."
+    return f"Choose one of them as {field} in --config FILE.json."
 
 
 def _with_settings(
@@ -351,25 +352,25 @@ def _with_settings(
     options: Mapping[str, Any],
     checkpoint: Checkpoint,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Bring ``config`` to what stands beside the weights, and see that the heads agree."""
+    """Change ``config`` to the settings beside the weights, and check that the heads agree."""
     where = f"the settings in '{settings.source}'"
     decided = {**fields, **options}
     for field, both in settings.contradictions.items():
         if field in ModelConfig.__dataclass_fields__ and field not in decided:
-            raise WeightsError(f"{field} is {both} by {where}.", _state(field))
+            raise WeightsError(f"{field} has the values {both} in {where}.", _state(field))
     scored = infer_num_classes(checkpoint.state_dict)
     classes = settings.fields.get("num_classes", scored)
     possible, stated = {scored}, dict(settings.fields)
-    remedy = "Put the file that belongs to the weights beside them, or move this one away."
+    remedy = "Put the file that belongs to the weights beside them, or move this file away."
     if settings.is_inside and scored is not None:
-        # Some trainings count the background; and what the user says, the heads confirm.
+        # Some trainings count the background, and the heads confirm what the user says.
         possible |= {scored + 1} | ({classes} if "num_classes" in options else set())
         remedy = f"If the heads are right, pass --num-classes {scored}."
         stated.pop("num_classes", None)
     if scored is not None and classes not in possible:
         raise WeightsError(
-            f"{where[0].upper()}{where[1:]} say {classes} classes, and the heads of "
-            f"'{checkpoint.name}' score {scored}.",
+            f"{where[0].upper()}{where[1:]} say {classes} classes, but the heads of "
+            f"'{checkpoint.name}' have {scored}.",
             remedy,
         )
     config, notes = settle(config, stated, decided, where)

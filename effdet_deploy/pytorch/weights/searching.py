@@ -1,8 +1,8 @@
-"""Where in a checkpoint the network is: nested, wrapped, averaged, or a whole module.
+"""Finding the network in a checkpoint: nested, wrapped, averaged, or a whole module.
 
-Training loops put weights under keys of their own and before names of their own. The walk here goes
-through everything that was read, looks for tables of tensors that hold the layers of a network that
-is known, and prefers averaged weights, because those are the ones worth deploying.
+Training loops store weights under their own keys and with their own prefixes. This search goes
+through the whole content, looks for tables of tensors with the layers of a known network, and
+prefers averaged weights, because those are usually the best.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _MAX_NODES = 400_000
-"""Objects looked at in one file: a D7x checkpoint with optimizer and averages has some 20,000."""
+"""The most objects that are visited: a D7x checkpoint with optimizer and averages has 20,000."""
 _MAX_MODULES = 20_000
-"""In one network: D7x has 3,000. A pickle can hold one module twice in another, and so on."""
+"""The most modules of a network: D7x has 3,000. In a pickle, a module can hold another one twice,
+which holds a third one twice, and so on."""
 _MAX_NETWORKS = 100
 _MAX_DEPTH = 64
 _AVERAGED = re.compile(r"(^|[._])(ema|averaged?|swa|shadow|teacher|polyak)", re.IGNORECASE)
@@ -33,11 +34,11 @@ _LANDMARKS = (
     re.compile(r"^(.*?)class_net\.predict\."),
     re.compile(r"^(.*?)(?:classifier|regressor)\.header\.(?:depthwise|pointwise)_conv\."),
 )
-"""Layers that every network of effdet and of zylo117 has, behind whatever prefix."""
+"""Layers that every network of effdet or zylo117 has, after any prefix."""
 _AROUND_PARTS = re.compile(
     r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
-"""What torch puts into the names of a part that was compiled, sharded or checkpointed alone."""
+"""Parts of names that torch adds when a module is compiled, sharded or checkpointed alone."""
 _CLASS_NAMES = (
     *(("meta", "classes"), ("meta", "CLASSES")),
     *(("meta", "dataset_meta", "classes"), ("meta", "dataset_meta", "CLASSES")),
@@ -55,15 +56,15 @@ _UNUSABLE = {
     "torch._utils._rebuild_sparse_tensor": "sparse",
     "torch._utils._rebuild_sparse_csr_tensor": "sparse",
     "torch._utils._rebuild_meta_tensor_no_storage": "without values (on the meta device)",
-    "torch._utils._rebuild_wrapper_subclass": "of a class of its own",
+    "torch._utils._rebuild_wrapper_subclass": "of a special class",
     "torch._utils._rebuild_nested_tensor": "nested",
-    "torch._tensor._rebuild_from_type_v2": "of a class of its own",
+    "torch._tensor._rebuild_from_type_v2": "of a special class",
 }
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """A tensor that cannot be a weight; ``kind`` says why, after "is"."""
+    """A tensor that cannot be a weight; ``kind`` gives the reason, as the end of "it is …"."""
 
     kind: str
 
@@ -77,9 +78,9 @@ class Candidate:
 
     Attributes:
         place: the keys that lead to its table, joined by dots; empty at the top.
-        prefix: what stands before every name in that table, such as ``model.``.
-        tensors: the network's tensors under their names without the prefix.
-        beside: tensors in the same table that are not the network's.
+        prefix: the prefix of every name in that table, such as ``model.``.
+        tensors: the network's tensors by their names without the prefix.
+        beside: tensors in the same table that do not belong to the network.
     """
 
     place: str
@@ -89,18 +90,18 @@ class Candidate:
 
     @property
     def is_averaged(self) -> bool:
-        """Tell whether the names say that these are averaged weights."""
+        """Whether the names say that these are averaged weights."""
         return bool(_AVERAGED.search(f"{self.place}.{self.prefix}"))
 
 
 def entries_of(node: Any) -> dict[str, Any]:
-    """Return what was set by key in a dict, or in an object that is one."""
+    """Return the items of a dict, or of an object that is a dict."""
     pairs = node.entries if isinstance(node, StandIn) else node.items()
     return {str(key): value for key, value in pairs if isinstance(key, str | int)}
 
 
 def attributes_of(node: Any) -> dict[str, Any]:
-    """Return the attributes that an object would have been restored with."""
+    """Return the attributes that unpickling would have given to an object."""
     state = node.state if isinstance(node, StandIn) else None
     # The state of a class with slots is a pair of tables.
     parts = state if isinstance(state, tuple) else (state,)
@@ -113,7 +114,7 @@ def attributes_of(node: Any) -> dict[str, Any]:
 
 
 def _inside(node: Any) -> Iterator[tuple[str, Any]]:
-    """Yield all that a value holds, under its key, its attribute's name or its index."""
+    """Yield all values inside a value, with their keys, attribute names or indices."""
     members: Iterable[Any] = ()
     if isinstance(node, StandIn):
         yield from attributes_of(node).items()
@@ -128,9 +129,9 @@ def _inside(node: Any) -> Iterator[tuple[str, Any]]:
 
 
 def tensor_of(node: Any) -> Found | None:
-    """Return the tensor that an object stands for, or None where it stands for something else.
+    """Return the tensor that an object stands for, or None if it is not a tensor.
 
-    A tensor shares the bytes of its storage.
+    The tensor shares memory with its storage.
     """
     if isinstance(node, torch.Tensor):
         return node
@@ -154,7 +155,7 @@ def _dense(
 ) -> Found:
     dtype = dtype or (storage.dtype if isinstance(storage, Storage) else None)
     if not isinstance(dtype, torch.dtype):
-        return Unusable("of a type that no weight has")
+        return Unusable("of a type that weights cannot have")
     size, stride = _whole_numbers(size), _whole_numbers(stride)
     if size is None or stride is None or len(size) != len(stride) or type(offset) is not int:
         return Unusable("of no valid shape")
@@ -181,7 +182,7 @@ def _is_module(attributes: Mapping[str, Any]) -> bool:
 
 
 def table_of(node: Any) -> dict[str, Found]:
-    """Return the tensors of a table of tensors, or of a module with all modules inside it."""
+    """Return the tensors of a table of tensors, or of a module and all modules inside it."""
     if not isinstance(node, StandIn | dict):
         return {}
     attributes = attributes_of(node)
@@ -207,9 +208,9 @@ def table_of(node: Any) -> dict[str, Found]:
 
 
 def class_names_in(loaded: Any) -> tuple[str, ...]:
-    """Return the class names that a training tool left beside the weights; empty without any.
+    """Return the class names that a training tool stored beside the weights; empty without any.
 
-    IceVision and mmengine keep them under ``meta``, some loops at the top.
+    IceVision and mmengine store them under ``meta``, some loops at the top.
     """
     for place in _CLASS_NAMES:
         node = loaded
@@ -224,9 +225,9 @@ def class_names_in(loaded: Any) -> tuple[str, ...]:
 
 
 def find_networks(loaded: Any) -> list[Candidate]:
-    """Return the networks in what was read, the one to take first.
+    """Return the networks in a checkpoint, best one first.
 
-    Averaged weights come before others, then those nearest to the top.
+    Averaged weights come first, then those nearest to the top.
     """
     candidates: list[Candidate] = []
     seen: set[int] = set()
@@ -239,12 +240,12 @@ def find_networks(loaded: Any) -> list[Candidate]:
         seen.add(id(node))
         table = table_of(node)
         plain = {_AROUND_PARTS.sub("", name): tensor for name, tensor in table.items()}
-        # Two copies of one network, wrapped and not, stay apart.
+        # Two copies of a network, one of them wrapped, stay separate.
         found = _in_table(path, plain if len(plain) == len(table) else table)
         candidates += found
         left -= len(table) + 1
         if found and _is_module(attributes_of(node)):
-            continue  # A module: its parts are that network again.
+            continue  # a module, whose parts are the same network again
         if len(path) < _MAX_DEPTH:
             # Objects may share one large table, which is walked through for each of them.
             inside = list(itertools.islice(_inside(node), max(left, 0)))
@@ -261,7 +262,7 @@ def _in_table(path: tuple[str, ...], table: Mapping[str, Found]) -> list[Candida
         raise ValueError(f"it holds {len(prefixes):,} networks beside one another")
     candidates = []
     for prefix in prefixes:
-        # Where one prefix begins another, the longer one is a network of its own.
+        # If a prefix begins with another prefix, the longer one is a separate network.
         inner = [other for other in prefixes if other != prefix and other.startswith(prefix)]
         mine = {
             name.removeprefix(prefix): tensor

@@ -1,4 +1,4 @@
-"""A checkpoint of another project under our names, for the variant that it fits."""
+"""Translation of another project's checkpoint to our names, for the variant that it fits."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def in_our_names(
     """Translate a checkpoint for ``variant``, or for the one variant of its project that it fits.
 
     Raises:
-        WeightsError: it fits none; or it has no place in ``variant``.
-        UsageError: it fits several, which only the user can tell apart.
+        WeightsError: it fits no variant, or it does not fit ``variant``.
+        UsageError: it fits several variants, so the user must choose.
     """
     arrays = {name: value.numpy() for name, value in checkpoint.state_dict.items()}
     heads = {name: value for name, value in arrays.items() if _HEADS.search(name)}
@@ -71,12 +71,12 @@ def in_our_names(
     if not found:
         of = f"{resolve_name(variant)}" if variant else "any variant that the project has"
         raise WeightsError(
-            f"The weights of {origin.name} in '{checkpoint.name}' are not those of {of}.",
+            f"The weights of {origin.name} in '{checkpoint.name}' do not fit {of}.",
             "Pass --variant with the network that was trained, or export from the project itself.",
         )
     if len(found) > 1:
         raise UsageError(
-            f"'{checkpoint.name}' does not say which variant it is of.",
+            f"'{checkpoint.name}' does not say which variant it belongs to.",
             f"It looks like {' or '.join(found)}: pass --variant.",
         )
     ((name, translated_checkpoint),) = found.items()

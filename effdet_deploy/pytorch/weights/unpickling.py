@@ -1,10 +1,10 @@
-"""Pickles read without running anything that is in them.
+"""Reading of pickles without running any code in them.
 
-A pickle is a program: it names functions and classes, and calls them. Here it is given none. Each
-name becomes an inert stand-in, whose call remembers its arguments and does nothing else; so weights
-are found beside and inside objects of any class, and what a stand-in means (a tensor, an array, a
-module) is read off it afterwards, by code of ours. Names that exist to act are refused, because a
-file that holds them was made to do something.
+A pickle is a program that names functions and classes and calls them. Here, every name becomes an
+inert stand-in, whose call remembers its arguments and does nothing else. So weights are found
+beside and inside objects of any class, and our own code finds out afterwards what a stand-in means
+(a tensor, an array, a module). Names that can act on the machine are refused, because a file with
+such names was made to do something.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 MAX_PICKLE_BYTES = 256 << 20
-"""The largest pickle that is read; the bytes of tensors are not part of it."""
+"""The largest pickle that is read, in bytes; the bytes of tensors are not part of it."""
 
 _ACTING_BUILTINS = frozenset(
     {
@@ -35,7 +35,7 @@ _ACTING = frozenset(
         *("tempfile", "timeit", "urllib", "webbrowser", "zipimport"),
     }
 )
-"""Modules that do something to the machine; no checkpoint needs one."""
+"""Modules that act on the machine; no checkpoint needs them."""
 _LOADERS = frozenset(
     {
         *("torch.load", "torch.hub.load", "torch.jit.load", "torch.serialization.load"),
@@ -48,7 +48,7 @@ _LOADERS = frozenset(
 
 
 class ForbiddenNameError(pickle.UnpicklingError):
-    """A pickle names something that could act; ``name`` says what."""
+    """A pickle names something that could act on the machine; ``name`` says what."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -56,21 +56,21 @@ class ForbiddenNameError(pickle.UnpicklingError):
 
 
 class _Frozen(type):
-    """A class of which a pickle cannot set attributes, as its BUILD instruction would."""
+    """A class whose attributes a pickle cannot set, as its BUILD instruction would."""
 
     def __setattr__(cls, name: str, value: object) -> NoReturn:
         raise pickle.UnpicklingError(f"it sets an attribute of {cls.__qualname__}")
 
 
 class StandIn(metaclass=_Frozen):
-    """What stands for an object that is not made.
+    """The replacement for an object that is not created.
 
     Attributes:
         qualified_name: module and name of its class, or of the function that would have made it.
-        arguments: what it was called with.
-        state: what it would have been restored from; usually a dict of its attributes.
-        members: what was appended to it.
-        entries: what was set in it by key, as pairs.
+        arguments: the arguments of the call.
+        state: the state to restore, usually a dict of its attributes.
+        members: the values appended to it.
+        entries: the values set in it by key, as pairs.
     """
 
     __slots__ = ("arguments", "entries", "members", "state")
@@ -81,14 +81,14 @@ class StandIn(metaclass=_Frozen):
     entries: list[tuple[Any, Any]]
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
-        """Take whatever the class would have been called with."""
+        """Accept any arguments that the class would have been called with."""
         made = super().__new__(cls)
         made.arguments = (*arguments, *named.values())
         made.state, made.members, made.entries = None, [], []
         return made
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        """Nothing is left to do."""
+        """Do nothing more."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -97,23 +97,23 @@ class StandIn(metaclass=_Frozen):
         self.entries.append((key, value))
 
     def append(self, value: Any) -> None:
-        """Take a member of a list."""
+        """Append a member of a list."""
         self.members.append(value)
 
     def extend(self, values: Any) -> None:
-        """Take members of a list."""
+        """Append members of a list."""
         self.members.extend(values)
 
     def add(self, value: Any) -> None:
-        """Take a member of a set."""
+        """Add a member of a set."""
         self.members.append(value)
 
 
 class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in C takes memory by the memo's numbers
-    """The unpickler of the standard library, which is given stand-ins for all that is named.
+    """The standard library's unpickler, which gets stand-ins for all names.
 
-    Dicts and sets become stand-ins as well: a key that is nested a million times over would
-    overflow the stack when it is hashed.
+    Dicts and sets become stand-ins too: hashing a key that is nested a million times would overflow
+    the stack.
     """
 
     append: Callable[[Any], None]
@@ -126,9 +126,9 @@ class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in C takes memory by
         self._known: dict[str, type[StandIn]] = {}
 
     def find_class(self, module: str, name: str) -> type[StandIn]:
-        """Return the stand-in of a name; nothing is imported."""
+        """Return the stand-in for a name; nothing is imported."""
         full = f"{module}.{name}"
-        # A dotted name reaches through modules, as in torch.os.system.
+        # A dotted name can reach through modules, as in torch.os.system.
         parts = full.split(".")
         acts = full in _LOADERS or not _ACTING.isdisjoint((parts[0], *name.split(".")[:-1]))
         if acts or (parts[0] in ("builtins", "__builtin__") and name in _ACTING_BUILTINS):
@@ -141,7 +141,7 @@ class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in C takes memory by
         return self._known[full]
 
     def persistent_load(self, pid: Any) -> object:
-        """Return what a persistent id stands for; torch keeps its storages so."""
+        """Return the object for a persistent id; torch refers to its storages in this way."""
         return self._load_storage(pid)
 
     def _empty_dict(self) -> None:
@@ -170,12 +170,12 @@ def unpickle(file: BinaryIO, load_storage: Callable[[Any], object]) -> object:
     """Read one pickle from ``file``: numbers, strings, lists, tuples and :class:`StandIn` objects.
 
     Args:
-        file: positioned at the pickle's first byte, and after it at the byte behind.
-        load_storage: given a persistent id, returns what stands for it.
+        file: positioned at the pickle's first byte; afterwards it is behind the pickle.
+        load_storage: returns the object for a persistent id.
 
     Raises:
-        ForbiddenNameError: it names something that could act.
-        pickle.UnpicklingError: it is damaged, or tries what no checkpoint does; and whatever else
-            ``pickle`` lets out for damaged files.
+        ForbiddenNameError: it names something that could act on the machine.
+        pickle.UnpicklingError: it is damaged, or does what no checkpoint does; ``pickle`` may also
+            raise other errors for damaged files.
     """
     return _Reader(file, load_storage).load()

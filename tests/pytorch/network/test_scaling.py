@@ -83,7 +83,7 @@ def test_only_random_weights_are_to_be_had_and_that_is_said():
     assert "72 channels" in note
     assert "tf_efficientnet_b1" in note
     assert "random" in note
-    with pytest.raises(UsageError, match=r"No weights were ever published for phi:0\.5"):
+    with pytest.raises(UsageError, match=r"There are no published weights for phi:0\.5"):
         build_model("phi:0.5")
 
 

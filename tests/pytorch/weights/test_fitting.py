@@ -46,7 +46,9 @@ def test_another_class_count_says_which_option_to_pass(d0_weights):
     error = refusal(small_d0(num_classes=90), d0_weights)
     assert "2 of another shape" in error.cause
     assert "class_net.predict.conv_pw.bias [27] instead of [810]" in error.cause
-    assert error.remedy == "The checkpoint has 3 classes, the model 90: pass --num-classes 3."
+    assert (
+        error.remedy == "The checkpoint has 3 classes, but the model has 90: pass --num-classes 3."
+    )
 
 
 def test_another_variant_is_named(d0_weights):

@@ -69,7 +69,7 @@ def test_an_image_size_beside_the_weights_is_taken_over_and_said(
     loaded = build_model("d0", path)
     assert loaded.config.image_size == (256, 256)
     assert loaded.notes == (
-        "image_size is (256, 256): the settings in 'last.pth' say so, not (512, 512).",
+        "image_size is (256, 256), by the settings in 'last.pth', and not (512, 512).",
     )
     asked = build_model("d0", path, image_size=384)
     assert asked.config.image_size == (384, 384)
@@ -123,7 +123,7 @@ def test_a_name_that_the_weights_contradict_is_passed_over_and_said(
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, args={"model": "tf_efficientdet_d1"})
     assert (
-        "name tf_efficientdet_d1, of which the weights are not" in build_model("d0", path).notes[0]
+        "name tf_efficientdet_d1, which the weights do not fit" in build_model("d0", path).notes[0]
     )
 
 
@@ -132,7 +132,7 @@ def test_a_name_that_the_weights_contradict_is_passed_over_and_said(
     [
         (
             {"args": {"num_classes": 7}},
-            "say 7 classes, and the heads .* score 3",
+            "say 7 classes, but the heads .* have 3",
             "--num-classes 3",
         ),
         (

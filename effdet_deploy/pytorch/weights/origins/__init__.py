@@ -1,7 +1,7 @@
-"""Whose network a checkpoint holds: one file for each project that trains EfficientDets.
+"""The projects that train EfficientDets and whose checkpoints can be read, one file per project.
 
-A project's file states the names of its variables as rules, what its network has that effdet's has
-not, and what its training does that no checkpoint says.
+A project's file maps the names of its variables by rules, and states how its network differs from
+effdet's and which facts about its training no checkpoint contains.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ ORIGINS = {each.name: each for each in (zylo117.ORIGIN, automl.ORIGIN, tf_object
 
 
 def origin_of(names: Collection[str], chosen: str | None = None) -> Origin | None:
-    """Return the project that variables of these ``names`` are of, or None for effdet.
+    """Return the project whose variables have these ``names``, or None for effdet.
 
     Args:
-        names: of the weights, without prefixes.
-        chosen: a name of :data:`ORIGINS` or ``effdet``, which is taken whatever the names are.
+        names: the names of the weights, without prefixes.
+        chosen: a name of :data:`ORIGINS` or ``effdet``, which decides regardless of the names.
 
     Raises:
-        UnknownNameError: there is no such project.
+        UnknownNameError: the project is unknown.
     """
     if chosen is not None:
         if chosen not in (EFFDET, *ORIGINS):

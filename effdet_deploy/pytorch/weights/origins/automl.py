@@ -1,4 +1,4 @@
-"""google/automl's EfficientDet, lite models included: TF1 and Keras names of the same network."""
+"""google/automl's EfficientDet and its lite models, with their variable names in TF1 and Keras."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ RULES: tuple[Rule, ...] = (
     (r"fpn_cells/cell_(\d+)/fnode(\d+)/resample_\d+_(\d+)_\d+/(conv2d|bn)/(\w+)", _fused_part),
     (
         r"fpn_cells/cell_(\d+)/fnode(\d+)/WSM(?:_(\d))?",
-        # The place in the vector follows the name; :func:`translate` joins them.
+        # The index in the vector follows the name; :func:`translate` joins the parts.
         lambda _, cell, node, place: (
             f"fpn.cell.{cell}.fnode.{node}.combine.edge_weights/{place or 0}"
         ),
@@ -98,14 +98,14 @@ RULES: tuple[Rule, ...] = (
 
 
 def recognizes(names: Collection[str]) -> bool:
-    """Tell whether these are the names of an automl checkpoint."""
+    """Return whether these are the names of an automl checkpoint."""
     return any("fpn_cells/cell_" in each for each in names)
 
 
 def translate(
     tensors: Mapping[str, NDArray[np.generic]], layout: Layout
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
-    """Return the tensors under our names, averages first; and the names that have no place."""
+    """Return the tensors with our names, averages first, and the names that were not mapped."""
     averages = {each.removesuffix(_AVERAGE): each for each in tensors if each.endswith(_AVERAGE)}
     sources = {
         _plain(each): averages.get(each, each) for each in tensors if each not in averages.values()
@@ -128,7 +128,7 @@ def translate(
 
 
 def _plain(name: str) -> str:
-    """Drop what wrappers put before a variable's name, and a repeated scope of Keras's .h5."""
+    """Remove the prefixes of wrappers, and a scope that Keras's .h5 repeats, from a name."""
     roots = [match.start() for match in _ROOTS.finditer(name)]
     return name[roots[-1] :].removesuffix(":0") if roots else name
 
@@ -141,8 +141,10 @@ ORIGIN = Origin(
         *(f"tf_efficientdet_d{size}" for size in (*range(8), "7x")),
         *(f"tf_efficientdet_lite{size}" for size in (*range(5), "3x")),
     ),
-    # It normalizes, resizes without antialiasing, and pads with zeros, which are the mean.
+    # automl normalizes, resizes without antialiasing, and then pads with zeros: the mean.
     overrides={"resize": "letterbox", "interpolation": "linear", "fill_color": "mean"},
-    assumed=("The anchors of the variant: no hparams.yaml is beside the weights.",),
+    assumed=(
+        "The anchors are the variant's, because there is no hparams.yaml beside the weights.",
+    ),
     settings=SETTINGS,
 )

@@ -1,4 +1,4 @@
-"""automl's ``hparams.yaml`` (what a user overrides) and ``config.yaml`` (all that a training had).
+"""Settings of automl: ``hparams.yaml`` (a user's changes) and ``config.yaml`` (all settings).
 
 The keys are those of ``hparams_config.py`` in google/automl.
 """
@@ -20,7 +20,7 @@ _UNLIKE = {
     "conv_after_downsample": "convolves after it has made a level coarser",
     "survival_prob": "adds shortcuts to the repeats of its heads",
 }
-"""What makes another network of the same variables."""
+"""Settings that make another network with the same variables."""
 
 
 def _whole(value: Any) -> int:
@@ -32,7 +32,7 @@ def _flag(value: str) -> bool:
 
 
 def _size(value: Any) -> tuple[int, int]:
-    """Read a side, text WIDTHxHEIGHT, or a list of height and width; return (height, width)."""
+    """Read a side, a text WIDTHxHEIGHT, or a list [height, width]; return (height, width)."""
     if isinstance(value, list):
         height, width = map(int, value)
         return height, width
@@ -47,7 +47,7 @@ def _aspects(value: Any) -> tuple[float | tuple[float, ...], ...]:
 
 
 def _colors(value: Any) -> tuple[float, ...]:
-    """Read one number or three on the 0-255 scale; return three on the 0-1 scale."""
+    """Read one number or three on the 0-255 scale, and return three on the 0-1 scale."""
     three = value if isinstance(value, list) else [value] * 3
     return tuple(round(float(each) / 255, 6) for each in three)
 
@@ -70,11 +70,11 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "mean_rgb": ("mean", _colors),
     "stddev_rgb": ("std", _colors),
 }
-"""automl's key → our field, and what reads its value, whose scalars are text."""
+"""automl's key, our field, and the function that reads its value, whose scalars are text."""
 
 
 def read_hparams(source: str, text: str) -> Settings:
-    """Read the settings of a training of automl; raises as :class:`SettingsFile` says."""
+    """Read the settings of an automl training; raises as :class:`SettingsFile` says."""
     document = parse_yaml(text, "reading the settings beside the weights")
     if not isinstance(document, dict):
         raise TypeError("it holds no keys")
@@ -86,8 +86,8 @@ def read_hparams(source: str, text: str) -> Settings:
     for key, what in _UNLIKE.items():
         if str(stated.get(key, "false")).lower() not in ("false", "0", "0.0"):
             raise WeightsError(
-                f"By {key} in '{source}', the network {what}, which effdet's does not.",
-                "Export it with automl itself, or train without it.",
+                f"According to {key} in '{source}', the network {what}, but effdet's does not.",
+                "Export it with automl itself, or train without this setting.",
             )
     fields = {}
     for key, (field, read) in _FIELDS.items():
@@ -106,7 +106,7 @@ def read_hparams(source: str, text: str) -> Settings:
 
 
 def _labels(names: dict[str, Any], num_classes: int) -> tuple[str, ...]:
-    """Return a name for each class: automl numbers them from 1, and 0 is its background."""
+    """Return one name per class: automl numbers classes from 1, and 0 is the background."""
     if not 0 < num_classes <= MAX_CLASSES:
         raise ValueError(f"num_classes is {num_classes}")
     named = {int(number): str(name) for number, name in names.items()}

@@ -1,4 +1,4 @@
-"""The TensorFlow Object Detection API's ``pipeline.config``: what a training was told.
+"""The TensorFlow Object Detection API's ``pipeline.config``, with the settings of a training.
 
 Fields and their defaults are those of ``object_detection/protos``: ssd.proto, image_resizer.proto,
 anchor_generator's multiscale_anchor_generator.proto and faster_rcnn_box_coder.proto.
@@ -14,9 +14,9 @@ from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.weights.origins.settings import Settings, SettingsFile
 
 SCALES, ASPECTS = 3, 3
-"""Octave scales and aspect ratios of a place, as :mod:`tf_object_detection` reorders them."""
+"""Octave scales and aspect ratios per place, as :mod:`tf_object_detection` reorders them."""
 _BACKBONE = re.compile(r"ssd_efficientnet-b([0-5])_bifpn_keras")
-"""B6 is the backbone of D6 and of D7."""
+"""B6 is the backbone of both D6 and D7."""
 _CODES = {"y_scale": 10.0, "x_scale": 10.0, "height_scale": 5.0, "width_scale": 5.0}
 _SSD: dict[str, Any] = {
     "num_classes": int,
@@ -45,11 +45,11 @@ _SSD: dict[str, Any] = {
 
 
 def read_pipeline_config(source: str, text: str) -> Settings:
-    """Read the settings of a training of the API; raises as :class:`SettingsFile` says."""
+    """Read the settings of an API training; raises as :class:`SettingsFile` says."""
     config = read_text_proto(text, {"model": {"ssd": _SSD}})
     ssd = _only(_only(config, "model"), "ssd")
     if not ssd:
-        raise ValueError("it describes no SSD model, as EfficientDet is there")
+        raise ValueError("it describes no SSD model, but EfficientDet is one in this API")
     coder = _only(_only(ssd, "box_coder"), "faster_rcnn_box_coder")
     codes = [_last(coder, name, default) for name, default in _CODES.items()]
     anchors = _only(_only(ssd, "anchor_generator"), "multiscale_anchor_generator")
@@ -57,13 +57,13 @@ def read_pipeline_config(source: str, text: str) -> Settings:
     for what, holds in (
         (f"scales its box codes by {', '.join(f'{each:g}' for each in codes)}", set(codes) == {1}),
         (
-            f"has {scales} octave scales and {len(aspects)} aspect ratios, not {SCALES} each",
+            f"has {scales} octave scales and {len(aspects)} aspect ratios, not {SCALES} of both",
             (scales, len(aspects)) == (SCALES, ASPECTS),
         ),
     ):
         if not holds:
             raise WeightsError(
-                f"By '{source}', the network {what}, which is not mapped.",
+                f"According to '{source}', the network {what}, which is not supported.",
                 "Export it with the API itself, or train from its EfficientDet configurations.",
             )
     extractor = _only(ssd, "feature_extractor")
@@ -89,35 +89,37 @@ def read_pipeline_config(source: str, text: str) -> Settings:
 
 
 def _resizing(resizer: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the fields that the way to the input size decides, and what is done otherwise here."""
+    """Return the fields that the resizer decides, and sentences on what is different here."""
     fixed = _only(resizer, "fixed_shape_resizer")
     if fixed:
         size = (_last(fixed, "height", 300), _last(fixed, "width", 300))
         return {"image_size": size, "resize": "stretch"}, ()
     kept = _only(resizer, "keep_aspect_ratio_resizer")
     if not kept:
-        return {}, ("The image size of the variant.",)
+        return {}, ("The image size is the variant's.",)
     shortest, longest = _last(kept, "min_dimension", 600), _last(kept, "max_dimension", 1024)
     fields: dict[str, Any] = {}
     assumed: tuple[str, ...] = ()
     if fill := kept["per_channel_pad_value"]:
         fields["fill_color"] = tuple(round(each) for each in fill)
     if not _last(kept, "pad_to_max_dimension", False):
-        assumed = ("It was trained on pictures of any size; here they have one.",)
+        assumed = ("The network was trained on pictures of any size; here they have one size.",)
     elif shortest != longest:
         short = f"a short side of {shortest} and a long one within {longest}"
-        assumed = (f"It was trained on pictures of {short}; here the long one always is that.",)
+        assumed = (
+            f"The network was trained on pictures with {short}; here the long side is always that.",
+        )
     return {"image_size": (longest, longest), **fields}, assumed
 
 
 def _only(message: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the message ``name`` in another; an empty one where it is absent."""
+    """Return the message ``name`` inside another; an empty one if it is absent."""
     found: list[dict[str, Any]] = message.get(name) or [{}]
     return found[-1]
 
 
 def _last(message: dict[str, Any], name: str, default: Any) -> Any:
-    """Return a scalar; of several the last, as protobuf does."""
+    """Return a scalar; if there are several, the last, as protobuf does."""
     return (message.get(name) or [default])[-1]
 
 

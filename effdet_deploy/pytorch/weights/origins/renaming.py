@@ -1,4 +1,4 @@
-"""Names of other projects turned into ours: ordered rules, and what they know of our network."""
+"""Renaming of other projects' variables to ours: ordered rules, and facts about our network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _MIN_LEVEL = 3
 
 @dataclass(frozen=True)
 class Layout:
-    """What a map must know of our network, read off the names of its state dict.
+    """Facts about our network that rules need, taken from the names of its state dict.
 
     Attributes:
-        blocks: the prefix of each backbone block in running order, such as
+        blocks: the prefixes of the backbone's blocks in running order, such as
             ``backbone.blocks.1.0``; other projects number the blocks straight through.
-        nodes: how many nodes a cell of the pyramid has: one down and one up for each step
-            between two levels.
+        nodes: how many nodes a cell of the pyramid has: one down and one up per step between two
+            levels.
     """
 
     blocks: tuple[str, ...]
@@ -33,7 +33,7 @@ class Layout:
 
     @classmethod
     def of(cls, names: Iterable[str]) -> Layout:
-        """Read it off the names of one of our state dicts."""
+        """Read the layout from the names of our state dict."""
         listed = list(names)
         blocks = {
             tuple(map(int, match.groups())) for each in listed if (match := _BLOCK.match(each))
@@ -62,19 +62,19 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Origin:
-    """A project that trains EfficientDets, and how its checkpoints become ours.
+    """A project that trains EfficientDets, and how its checkpoints are converted.
 
     Attributes:
-        name: as ``--origin`` and the spec have it.
-        recognizes: tells whether variables of these names are the project's.
-        translate: given tensors and the layout of our network, returns the tensors under our
-            names, and the names that have no place there.
-        variants: our names of the networks that the project has.
+        name: the name for ``--origin`` and the spec.
+        recognizes: returns whether variables with these names are the project's.
+        translate: takes tensors and the layout of our network; returns the tensors with our names,
+            and the names that were not mapped.
+        variants: our names of the project's networks.
         overrides: the config fields in which its networks differ from those variants.
         optional: a regular expression for names of ours that the project's files have and our
             network may lack, because nothing reads them.
-        assumed: a sentence each on what a checkpoint of the project does not say.
-        settings: the file that its trainings leave beside their weights, where there is one.
+        assumed: sentences about what a checkpoint of the project does not say.
+        settings: the file that its trainings leave beside their weights, if there is one.
     """
 
     name: str
@@ -90,16 +90,16 @@ class Origin:
 Target = str | Callable[..., str]
 Rule = tuple[str, Target]
 """A regular expression for a whole name, and ours: a template for ``Match.expand``, or a function
-of the layout and the groups, numbers as int."""
+of the layout and the groups, with numbers as int."""
 
 
 def renamed(
     names: Iterable[str], rules: Sequence[Rule], layout: Layout
 ) -> tuple[dict[str, str], list[str]]:
-    """Apply to each name the first rule that matches it.
+    """Apply the first matching rule to every name.
 
     Returns:
-        Our name of each name that a rule knows; and the names that none does.
+        Our names by the names that a rule matches, and the names that no rule matches.
 
     Raises:
         IndexError: a name counts a block that the layout does not have.

@@ -1,4 +1,4 @@
-"""The file of settings that a training leaves beside its weights, and where to look for it."""
+"""The settings file that a training leaves beside its weights, and where to look for it."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _INNER = ("checkpoint", "checkpoints", "variables", "saved_model")
-"""Folders of weights alone: the settings lie above them."""
+"""Folders that only hold weights: the settings lie in the folder above."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a file of settings, or a checkpoint beside its weights, says of the network.
+    """What a settings file, or a checkpoint beside its weights, states about the network.
 
     Attributes:
         source: the file's name.
-        fields: config fields that it states.
-        variant: our short name of the network, where the file names it.
-        labels: a name for each class, where the file has names.
-        assumed: a sentence each on what the project's files do not say.
-        is_inside: they stand in the checkpoint itself.
-        contradictions: fields that they state twice, differently, and what they say of each.
+        fields: the config fields that it states.
+        variant: our short name of the network, if the file names it.
+        labels: one name per class, if the file has names.
+        assumed: sentences about what the project's files do not say.
+        is_inside: whether the settings are in the checkpoint itself.
+        contradictions: fields that they state twice, differently, and the two values.
     """
 
     source: str
@@ -41,20 +41,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """The settings of one project: what its files are called, and what reads one.
+    """The settings of a project: the names of its files, and the function that reads one.
 
-    ``read`` takes name and text. It raises one of :data:`BROKEN_DOCUMENT` for what is no such file,
-    and WeightsError for a network that the names of its weights do not tell from effdet's.
+    ``read`` takes name and text. It raises one of :data:`BROKEN_DOCUMENT` if the text is not such a
+    file, and WeightsError for a network that differs from effdet's despite equal names.
     """
 
     names: tuple[str, ...]
     read: Callable[[str, str], Settings]
 
     def beside(self, weights: Path) -> Settings | None:
-        """Read the settings beside a file or folder of ``weights``; None where there are none.
+        """Read the settings beside a file or folder of ``weights``; None without settings.
 
         Raises:
-            WeightsError: they cannot be read, or are of a network that is not effdet's.
+            WeightsError: they cannot be read, or belong to a network that is not effdet's.
         """
         folder = (weights if weights.is_dir() else weights.parent).absolute()
         while folder.name in _INNER:
@@ -68,5 +68,5 @@ class SettingsFile:
             raise WeightsError(
                 f"The settings '{path.name}' beside the weights cannot be read: "
                 f"{str(error).rstrip('.')}.",
-                "Mend the file, or move it away and state its values as options.",
+                "Repair the file, or move it away and pass its values as options.",
             ) from error

@@ -1,10 +1,10 @@
-"""TensorFlow checkpoints without TensorFlow: the TensorBundle form, read with numpy.
+"""Reading of TensorFlow checkpoints (TensorBundle) with numpy, without TensorFlow.
 
-A checkpoint ``PREFIX`` is a table ``PREFIX.index`` of names and places, and raw values in
-``PREFIX.data-00000-of-00001`` and so on. The table is LevelDB's
+A checkpoint ``PREFIX`` consists of a table ``PREFIX.index`` of names and places, and raw values in
+``PREFIX.data-00000-of-00001`` and so on. The table has LevelDB's format
 (https://github.com/google/leveldb/blob/main/doc/table_format.md); the messages in it are
-TensorFlow's ``tensor_bundle.proto`` and ``trackable_object_graph.proto``, of which the few fields
-that are read here are declared below. Every block and every tensor carries a masked CRC-32C.
+TensorFlow's ``tensor_bundle.proto`` and ``trackable_object_graph.proto``; the few fields that are
+read here are declared below. Every block and every tensor has a masked CRC-32C.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PART = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})$")
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER_BYTES = 48
 _TRAILER_BYTES = 5
-"""After each block: a byte for its compression, and its checksum."""
+"""Bytes after a block: its kind of compression, and its checksum."""
 _MASK_DELTA = 0xA282EAD8
 _LONGEST_KEY = 4096
 """Bytes; a name repeats the beginning of the one before it at no cost in the file."""
@@ -52,7 +52,7 @@ _DTYPES: dict[int, str] = {
     22: "<u4",
     23: "<u8",
 }
-"""numpy's type for each number of TensorFlow's ``types.proto`` that a weight or a counter has."""
+"""numpy's types by the numbers in TensorFlow's ``types.proto``, for weights and counters."""
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 _MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
@@ -82,13 +82,13 @@ _MESSAGES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
 
 
 def find_tensorbundle(path: Path) -> Path | None:
-    """Return the prefix of the TensorFlow checkpoint that ``path`` means, or None.
+    """Return the prefix of the TensorFlow checkpoint that ``path`` stands for, or None.
 
-    It may be the prefix itself, one of its files, a folder with one checkpoint or with a file
-    ``checkpoint`` that names the newest, or the folder of a SavedModel.
+    ``path`` may be the prefix, one of its files, a folder with one checkpoint or with a file
+    ``checkpoint`` that names the newest one, or the folder of a SavedModel.
 
     Raises:
-        WeightsError: a folder with several checkpoints and nothing that names one.
+        WeightsError: a folder holds several checkpoints, and no file names one of them.
     """
     name = _PART.sub("", path.name)
     prefix = path.with_name(name)
@@ -107,7 +107,7 @@ def find_tensorbundle(path: Path) -> Path | None:
             names = ", ".join(each.name.removesuffix(INDEX_SUFFIX) for each in found[:5])
             raise WeightsError(
                 f"The folder '{path.name}' holds {len(found)} TensorFlow checkpoints: {names}.",
-                "Give the path of one, without .index.",
+                "Pass the path of one of them, without .index.",
             )
         if found:
             return found[0].with_name(found[0].name.removesuffix(INDEX_SUFFIX))
@@ -115,16 +115,16 @@ def find_tensorbundle(path: Path) -> Path | None:
 
 
 def read_tensorbundle(prefix: Path) -> dict[str, NDArray[Any]]:
-    """Read the numbers of a checkpoint under the names of its variables.
+    """Read the arrays of a checkpoint, by the names of its variables.
 
-    A checkpoint of objects keeps tensors by their place among the objects; the variables' own
-    names stand in its object graph and are taken from there.
+    A checkpoint of objects stores tensors by their place among the objects; the names of the
+    variables are in its object graph.
 
     Args:
         prefix: the path without ``.index``.
 
     Raises:
-        WeightsError: a file is missing, truncated, damaged or of an unknown form.
+        WeightsError: a file is missing, truncated, damaged or has an unknown form.
     """
     try:
         return _read(prefix)
@@ -177,7 +177,7 @@ def _read(prefix: Path) -> dict[str, NDArray[Any]]:
 def _variable_names(raw: bytes) -> dict[str, str]:
     """Map the keys of an object-based checkpoint to the names of the variables."""
     length, start = _varint(raw, 0)
-    # A string tensor: the lengths, their checksum, then the bytes.
+    # A string tensor holds the lengths, their checksum, and then the bytes.
     start += 4
     graph = _message("ObjectGraph").FromString(raw[start : start + length])
     return {each.checkpoint_key: each.full_name for node in graph.nodes for each in node.attributes}
@@ -187,8 +187,8 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the keys and values of a LevelDB table, in order."""
     footer = data[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
-        raise ValueError("its .index file is no table")
-    # Before the index's place stands that of the metaindex, which is empty here.
+        raise ValueError("its .index file is not a table")
+    # The place of the metaindex, which is empty here, comes before that of the index.
     _, after = _handle(footer, 0)
     index, _ = _handle(footer, after)
     left = len(data)
@@ -222,7 +222,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Read the place of a block: its offset and its size; and where that ends."""
+    """Read the place of a block, which is its offset and size, and return where that ends."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return (offset, size), position
@@ -250,7 +250,7 @@ def _require_checksum(data: bytes, masked: int, what: str) -> None:
 
 @functools.cache
 def _message(name: str) -> Any:
-    """Return the class of one of :data:`_MESSAGES`."""
+    """Return the class of a message in :data:`_MESSAGES`."""
     file = descriptor_pb2.FileDescriptorProto(
         name="effdet_deploy_tensorbundle.proto", package="tensorbundle", syntax="proto3"
     )

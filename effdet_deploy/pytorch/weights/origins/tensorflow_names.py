@@ -1,4 +1,4 @@
-"""What the two TensorFlow families share: leaves of a layer, and the layout of kernels."""
+"""Common parts of the two TensorFlow families: names in a layer, and the layout of kernels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _AXES = {"kernel": (3, 2, 0, 1), "pointwise_kernel": (3, 2, 0, 1), "depthwise_ke
 
 
 def as_torch(leaf: str, value: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Bring a kernel from HWIO (depthwise: HWC1) to OIHW; anything else stays as it is."""
+    """Convert a kernel from HWIO (depthwise: HWC1) to OIHW; other values stay as they are."""
     return value.transpose(_AXES[leaf]) if leaf in _AXES and value.ndim == 4 else value
 
 
 def separable(leaf: str) -> str:
-    """Return layer and leaf of ours for a leaf of a separable convolution."""
+    """Return our layer and parameter for a parameter of a separable convolution."""
     layer = "conv_dw" if leaf == "depthwise_kernel" else "conv_pw"
     return f"{layer}.{LEAVES[leaf]}"

@@ -1,7 +1,7 @@
 """The TensorFlow Object Detection API's EfficientDet, D0 to D7.
 
-Two things differ from effdet's network. The backbone's features leave after fixed blocks, whatever
-the depth; and the anchors of a place are ordered by aspect ratio first.
+Two things differ from effdet's network: the backbone's features come from fixed blocks, whatever
+its depth; and the anchors of a place are ordered by aspect ratio first.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def recognizes(names: Collection[str]) -> bool:
-    """Tell whether these are the names of a checkpoint of the Object Detection API."""
+    """Return whether these are the names of a checkpoint of the Object Detection API."""
     return any(f"{_PREDICTOR}/" in each for each in names) and any(
         "/bifpn/" in each for each in names
     )
@@ -109,7 +109,7 @@ def recognizes(names: Collection[str]) -> bool:
 def translate(
     tensors: Mapping[str, NDArray[np.generic]], layout: Layout
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
-    """Return the tensors under our names and in our order; and the names that have no place."""
+    """Return the tensors with our names and in our order, and the names that were not mapped."""
     known, unknown = renamed(tensors, RULES, layout)
     found = {ours: as_torch(name.rpartition("/")[2], tensors[name]) for name, ours in known.items()}
     for ours, value in found.items():
@@ -134,15 +134,15 @@ ORIGIN = Origin(
     {
         "feature_blocks": ((2, 1), (4, 2), (6, 0)),
         "aspect_ratios": ((1.0, 1.0), (_ROOT, 1 / _ROOT), (1 / _ROOT, _ROOT)),
-        # Its resizer pads with black, ahead of the normalization.
+        # Its resizer pads with black before the normalization.
         "fill_color": 0,
         "resize": "letterbox",
         "interpolation": "linear",
         "mean": IMAGENET_MEAN,
         "std": IMAGENET_STD,
     },
-    # Blocks behind the last feature map are part of the classifier that the file came from.
+    # Blocks after the last feature map belong to the classifier that the file came from.
     r"backbone\.blocks\.6\..*",
-    ("Anchors of the API's default: there is no pipeline.config beside the weights.",),
+    ("The anchors are the API's default, because there is no pipeline.config beside the weights.",),
     SETTINGS,
 )

@@ -1,8 +1,8 @@
 """zylo117/Yet-Another-EfficientDet-Pytorch, and its many copies.
 
-The project is LGPL: nothing of its code is here, only the names of its variables. Its network is
-effdet's but for one thing: its max pooling pads with zeros where TensorFlow, and effdet after it,
-pads with minus infinity.
+The project is LGPL: only the names of its variables are here, none of its code. Its network is
+effdet's with one difference: its max pooling pads with zeros, where TensorFlow and effdet pad with
+minus infinity.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BLOCK_LAYERS = {
     "_bn2": "bn3",
 }
 _FIRST_STAGE = {"_bn1": "bn1", "_bn2": "bn2", "_project_conv.conv": "conv_pw"}
-"""Blocks of stage 0 do not expand, so their layers are numbered from one earlier."""
+"""Blocks of stage 0 do not expand, so the numbers of their layers are smaller by one."""
 
 
 def _block(layout: Layout, index: int, layer: str, leaf: str) -> str:
@@ -66,7 +66,7 @@ RULES: tuple[Rule, ...] = (
     (r"bifpn\.0\.p5_to_p6\.1\.(\w+)", r"fpn.resample.3.conv.bn.\1"),
     (r"bifpn\.0\.p(\d)_down_channel(_2)?\.(0\.conv|1)\.(\w+)", _resampled),
     (
-        # p4_w1 weighs the node on the way down, p4_w2 the one on the way up.
+        # p4_w1 holds the weights of the node on the way down, p4_w2 those on the way up.
         r"bifpn\.(\d+)\.p(\d)_w([12])",
         lambda layout, cell, level, way: _node(
             layout, cell, level, str(way), "combine.edge_weights"
@@ -91,14 +91,14 @@ RULES: tuple[Rule, ...] = (
 
 
 def recognizes(names: Collection[str]) -> bool:
-    """Tell whether these are the names of a zylo117 checkpoint, without prefixes."""
+    """Return whether these are the names of a zylo117 checkpoint, without prefixes."""
     return any(each.startswith("backbone_net.model._blocks.") for each in names)
 
 
 def translate(
     tensors: Mapping[str, NDArray[np.generic]], layout: Layout
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
-    """Return the tensors under our names, and the names that have no place in our network."""
+    """Return the tensors with our names, and the names that were not mapped."""
     known, unknown = renamed(tensors, RULES, layout)
     return {ours: tensors[name] for name, ours in known.items()}, unknown
 
@@ -114,7 +114,7 @@ ORIGIN = Origin(
         "interpolation": "linear",
         "fill_color": "mean",
     },
-    # The networks from D6 on add without weights; their files hold weights all the same.
+    # The networks from D6 on add without weights, but their files contain weights.
     r".*\.combine\.edge_weights",
-    ("Anchors of the variant: zylo117's anchors_scales and anchors_ratios are in its .yml.",),
+    ("The anchors are the variant's: anchors_scales and anchors_ratios are in zylo117's .yml.",),
 )
