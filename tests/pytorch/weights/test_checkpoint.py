@@ -201,7 +201,7 @@ def test_metadata_in_another_form_is_refused_and_named(tmp_path, key, value):
 )
 def test_a_file_without_weights_says_what_was_found(tmp_path, loaded):
     torch.save(loaded, tmp_path / "empty.pth")
-    with pytest.raises(WeightsError, match="holds no weights. It holds") as caught:
+    with pytest.raises(WeightsError, match=r"holds no weights\. It holds") as caught:
         read_checkpoint(tmp_path / "empty.pth")
     assert caught.value.remedy
 
