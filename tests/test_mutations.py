@@ -420,8 +420,8 @@ def turned_by_exif(document: dict[str, Any], folder: Path) -> None:
     ("mutate", "code", "points", "said"),
     [
         (None, 0, 100, ""),
-        (ids_from_0, 0, 100, "joined by their names"),
-        (ids_reversed, 0, 100, "joined by their names"),
+        (ids_from_0, 0, 100, "matched by name"),
+        (ids_reversed, 0, 100, "matched by name"),
         (foreign_names, 5, None, "--class-map by-name, by-id"),
         (one_category_more, 0, 100 * 2 / 3, "has no class for star; .* its mAP is 100.00"),
         (corners, 0, None, "The mAP means nothing .* look like corners"),
@@ -450,4 +450,4 @@ def test_of_a_set_the_map_is_right_or_doubted_aloud(
         assert 100 * json.loads(result.read_text())["models"][0]["ap"] == pytest.approx(points)
     if mutate is None:
         assert "mAP means nothing" not in shown
-        assert "joined by" not in shown
+        assert "matched by" not in shown

@@ -1,6 +1,6 @@
-"""Millions of pictures on Ray: a plan of parts, workers that write them, Parquet files.
+"""Detection in millions of pictures on Ray: a plan of parts, workers, and Parquet files.
 
 The plan is written once, before the work. A part is a Parquet file whose name and rows follow from
-the plan, and which appears whole or not at all: whoever writes it, and however often, it is the
-same. What is done is decided by the files that are there.
+the plan; it appears whole or not at all, and is the same whichever worker writes it and however
+often. The files that exist show which parts are done.
 """

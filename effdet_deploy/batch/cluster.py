@@ -1,4 +1,4 @@
-"""Ray, as a run needs it: on this machine for as long as the run takes, or a cluster that is there.
+"""Ray for a run: started on this machine until the run ends, or an existing cluster.
 
 Pictures never go through Ray's object store: workers read and write them themselves.
 """
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from effdet_deploy.batch.worker import Task
 
 _OBJECTS = 100 << 20
-"""Bytes of Ray's object store on this machine: numbers of parts and reports lie in it."""
+"""Size in bytes of Ray's object store on this machine, which holds part numbers and reports."""
 _RETRIES = 8
-"""How often a part is begun again whose worker was lost. A picture that ends every process that
-reads it would otherwise keep a run busy for ever."""
+"""How often a part is repeated if its worker is lost. Without a limit, a picture that kills every
+process that reads it would keep a run busy forever."""
 _LONGEST_HOME = 13
-"""Characters of the folder that Ray's is made in: paths of its sockets may have 107 in all."""
+"""The most characters of the path of Ray's folder: paths of its sockets may have 107 in all."""
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # Hints for developers of Ray, which its native code prints as errors.
+    # These are hints for developers of Ray, which its native code prints as errors.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
-    # Without a GPU of its own a worker sees none, which is what is meant.
+    # A worker that was given no GPU must not see any.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
 }
 
@@ -45,11 +45,11 @@ ENVIRONMENT = {
 def connected(address: str | None) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at ``address``; leave it at the end.
 
-    Nothing stays behind: no process, no file, and no statistics are sent. A Ray that the caller has
+    No process and no file stays behind, and no statistics are sent. A Ray that the caller has
     started is used and stays.
 
     Raises:
-        MissingError: Ray is not installed, does not start, or there is no cluster.
+        MissingError: Ray is not installed or does not start, or there is no cluster.
     """
     require_package("ray", "detecting in many pictures", "batch")
     for name, value in ENVIRONMENT.items():
@@ -83,22 +83,22 @@ def _start(options: dict[str, Any]) -> None:
         try:
             with _own_signals(), _native_silence():
                 ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-        # A bare Exception says that one of its processes took more than 15 seconds to begin, as
-        # on a busy machine, which may do it the next time.
+        # A bare Exception means that a process of Ray took more than 15 seconds to start, as on a
+        # busy machine; the next attempt may succeed.
         except Exception as error:
             if not last and options["address"] == "local":
                 continue
             what = "start" if options["address"] == "local" else f"reach '{options['address']}'"
             raise MissingError(
                 f"Ray cannot {what}: {' '.join(str(error).split())}.",
-                "Free some memory, or check the cluster with: ray status.",
+                "Close other programs, or check the cluster with: ray status.",
             ) from error
         return
 
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep our way of ending: Ray installs handlers of its own."""
+    """Restore our signal handlers: Ray installs its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -112,7 +112,7 @@ def _own_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _native_silence() -> Iterator[None]:
-    """Drop what native code writes to stderr: Ray's tells which log level it was given."""
+    """Discard what native code writes to stderr: Ray prints its log level."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
@@ -128,7 +128,7 @@ def actors_here(cpus: int, gpus: float, most: int) -> int:
     """Return how many actors the cluster has room for, at most ``most``.
 
     Raises:
-        MissingError: it has no room for one.
+        MissingError: it has no room for one actor.
     """
     import ray
 
@@ -137,9 +137,9 @@ def actors_here(cpus: int, gpus: float, most: int) -> int:
     if room < 1:
         wanted = f"{gpus:g} GPUs" if gpus else f"{cpus} processors"
         raise MissingError(
-            f"Ray has {there.get('GPU', 0):g} GPUs and {there.get('CPU', 0):g} processors, and an "
+            f"Ray has {there.get('GPU', 0):g} GPUs and {there.get('CPU', 0):g} processors, but an "
             f"actor needs {wanted}.",
-            "Ask for less with --gpus-per-actor or --cpus-per-actor.",
+            "Request less with --gpus-per-actor or --cpus-per-actor.",
         )
     return min(room, most)
 
@@ -147,10 +147,10 @@ def actors_here(cpus: int, gpus: float, most: int) -> int:
 def in_actors(
     task: Task, numbers: list[int], actors: int, cpus: int, gpus: float
 ) -> Iterator[dict[str, Any]]:
-    """Have actors write the parts of ``numbers``; give the report of each when it is written.
+    """Make actors write the parts ``numbers``, and yield a report whenever a part is written.
 
     Raises:
-        UsageError: a part was given up: its workers died.
+        UsageError: a part was given up because its workers died.
     """
     import ray
     import ray.data
@@ -162,13 +162,13 @@ def in_actors(
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # A part may take longer than Ray waits for a sign of life.
+    # A part may take longer than Ray waits for a sign of progress.
     context.execution_no_progress_timeout_s = -1
     items = [{"part": number} for number in numbers]
-    # One part a block, which is what Ray hands out, retries and reports.
+    # A block holds one part, because Ray distributes, retries and reports blocks.
     blocks = ray.data.from_items(items, override_num_blocks=len(items))
     with warnings.catch_warnings():
-        # Ray 2.64 will take max_task_retries no more; the extra's requirement ends before that.
+        # Ray 2.64 will not accept max_task_retries; the extra requires an older release.
         warnings.simplefilter("ignore")
         parts = blocks.map_batches(
             Worker,
@@ -183,7 +183,7 @@ def in_actors(
         yield from parts.iter_rows()
     except RayError as error:
         raise UsageError(
-            f"The run was given up: {' '.join(str(error).split())}.",
-            "Run the command again with --resume. A picture that ends every process that reads it "
-            "has to be taken out first.",
+            f"The run was ended: {' '.join(str(error).split())}.",
+            "Run the command again with --resume. Remove a picture that kills every process that "
+            "reads it.",
         ) from error

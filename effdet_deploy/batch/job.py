@@ -1,4 +1,4 @@
-"""The course of a run: plan, look what is done, detect in the rest on Ray, look again."""
+"""The course of a run: plan, find finished parts, detect in the rest on Ray, check the result."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.thresholds import ScoreThreshold
 
 PART = 1000
-"""Pictures in a file: what is lost with a worker is at most one part of work."""
+"""Pictures in a file: with a lost worker, at most one part of work is lost."""
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """How a run is done.
+    """The options of a run.
 
     Attributes:
-        column: of Parquet files, which holds pictures or their paths.
-        key: of Parquet files, the column that names a picture in the output.
-        score_threshold: as :meth:`Detector.detect` takes it.
-        coco: a folder for the rows in COCO's form; None for no such form.
+        column: for Parquet files, the column that holds pictures or their paths.
+        key: for Parquet files, the column that names a picture in the output.
+        score_threshold: the argument of :meth:`Detector.detect`.
+        coco: a folder for the rows in COCO's form; None for no such files.
         fast_decode: decode large JPEGs at a smaller size; see :meth:`Detector.stream`.
-        part: pictures in one file of the output.
-        resume: go on with the run that is in the output.
-        address: of a Ray cluster; None starts Ray on this machine.
-        actors: how many; None for as many as there is room for.
-        cpus: processors of an actor: decoding threads, and the engine's on a CPU.
-        gpus: of an actor; a fraction lets several share one.
-        batch: pictures in one run of the model at most; None for what the model takes.
+        part: the number of pictures in a file of the output.
+        resume: continue the run in the output.
+        address: the address of a Ray cluster; None starts Ray on this machine.
+        actors: the number of actors; None for as many as there is room for.
+        cpus: processors of an actor: decoding threads, and the engine's threads on a CPU.
+        gpus: GPUs of an actor; a fraction lets several actors share a GPU.
+        batch: the most pictures in one run of the model; None for the model's largest batch.
         loading: further arguments of :meth:`Detector.load`.
     """
 
@@ -75,17 +75,17 @@ class BatchOptions:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a run came to.
+    """The figures of a run.
 
     Attributes:
-        pictures: rows in the output, with those of earlier runs.
+        pictures: rows in the output, including those of earlier runs.
         errors: rows of pictures that could not be read.
-        detections: in all rows.
-        parts: files.
+        detections: detections in all rows.
+        parts: the number of files.
         done_now: pictures of this run alone.
-        seconds: that this run took, from Ray's start to the last part.
-        workers: by machine and process: pictures a second while it worked. A worker that was lost
-            and its successor are two.
+        seconds: the time of this run, from Ray's start to the last part.
+        workers: by machine and process, pictures per second while it worked. A lost worker and its
+            successor are two workers.
     """
 
     pictures: int
@@ -98,7 +98,7 @@ class Statistics:
 
     @property
     def rate(self) -> float:
-        """Pictures a second in this run."""
+        """Pictures per second in this run."""
         return self.done_now / self.seconds if self.seconds else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,19 +113,19 @@ def detect_in_all(
     options: BatchOptions,
     progress: Callable[[int, int], None],
 ) -> Statistics:
-    """Detect in all pictures of ``source``; each is one row in the Parquet files of ``output``.
+    """Detect in all pictures of ``source``; the Parquet files of ``output`` have a row per picture.
 
     Args:
         model: an exported model on this machine.
         source: see :func:`effdet_deploy.batch.sources.list_pictures`.
         output: a folder, or an address of an object store.
-        options: how.
-        progress: told how many pictures are done, and of how many.
+        options: the options of the run.
+        progress: called with the number of pictures done and of all pictures.
 
     Raises:
         UsageError: an option does not fit, or ``output`` holds a run and ``resume`` is not set.
         InputError: the model, the source or the plan is unusable.
-        MissingError: a package, a device or a cluster is not there.
+        MissingError: a package, a device or a cluster is missing.
     """
     source, output = as_given(source), as_given(output)
     require_package("pyarrow", "detecting in many pictures", "batch")
@@ -170,7 +170,7 @@ def detect_in_all(
 
 
 def _checked(model: Path, options: BatchOptions) -> DetectorSpec:
-    """Check what can be checked without an engine: a cluster's may be on other machines."""
+    """Check what needs no engine: a cluster's engines may be on other machines."""
     spec = read_spec(model, recognise(model))
     if spec.external_files:
         check_external_files(model, spec)
@@ -190,16 +190,16 @@ def _checked(model: Path, options: BatchOptions) -> DetectorSpec:
 
 
 def _begun(output: str, settings: Settings, resume: bool) -> Plan | None:
-    """Return the plan of the run that goes on in ``output``; None where one begins.
+    """Return the plan of the run that is continued in ``output``; None if a new run begins.
 
     Raises:
-        UsageError: there are results of another run, or of the same one without ``resume``.
+        UsageError: there are results of another run, or of the same run without ``resume``.
     """
     plan = read_plan(output)
     if plan is None:
         if any(each.endswith(".parquet") for each in names_in(output)):
             raise UsageError(
-                f"OUTPUT '{output}' has Parquet files, and no plan that they belong to.",
+                f"OUTPUT '{output}' has Parquet files but no plan that they belong to.",
                 "Name a new folder.",
             )
         return None
@@ -209,7 +209,7 @@ def _begun(output: str, settings: Settings, resume: bool) -> Plan | None:
     if finished_parts(output, plan):
         raise UsageError(
             f"OUTPUT '{output}' holds the results of a run.",
-            "Add --resume to go on with it, or name a new folder.",
+            "Add --resume to continue it, or name a new folder.",
         )
     return None
 
@@ -221,7 +221,7 @@ def _detect(
     options: BatchOptions,
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """Have the missing parts written; return how many pictures a second each worker did."""
+    """Write the missing parts, and return how many pictures per second every worker did."""
     counts = task.plan.counts
     told = task.plan.pictures - sum(counts[number] for number in missing)
     pictures: Counter[str] = Counter()
@@ -234,7 +234,7 @@ def _detect(
         actors = min(options.actors or actors, len(missing))
         for report in in_actors(task, missing, actors, options.cpus, options.gpus):
             if report["failure"]:
-                # Only our own workers write there.
+                # Only our own workers write these reports.
                 raise pickle.loads(report["failure"])  # noqa: S301
             pictures[report["worker"]] += report["pictures"]
             seconds[report["worker"]] += report["seconds"]
@@ -244,7 +244,7 @@ def _detect(
 
 
 def _require_all(plan: Plan, output: str, parts: int) -> None:
-    """Check that what workers wrote is there: a folder may be another one on another machine."""
+    """Check that all parts are there: on another machine, the same path may be another folder."""
     if parts < len(plan.counts):
         raise MissingError(
             f"{len(plan.counts) - parts} of {len(plan.counts)} parts are not in OUTPUT '{output}', "

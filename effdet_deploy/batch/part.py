@@ -1,4 +1,4 @@
-"""One part of a run: a row for each picture, as Parquet."""
+"""One part of a run: a Parquet file with one row per picture."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def schema() -> Any:
 
 @dataclass
 class Rows:
-    """The rows of a part, as they come.
+    """The rows of a part, collected picture by picture.
 
     Attributes:
-        keys: of the pictures.
-        sizes: height and width of each; None where it could not be read.
-        errors: what was wrong with each; None where it was read.
-        found: what was detected in each; None where it could not be read.
+        keys: the keys of the pictures.
+        sizes: height and width of the pictures; None for an unreadable picture.
+        errors: why a picture could not be read; None if it was read.
+        found: the detections in the pictures; None for an unreadable picture.
     """
 
     keys: list[str] = field(default_factory=list)
@@ -58,14 +58,14 @@ class Rows:
     found: list[Detections | None] = field(default_factory=list)
 
     def add(self, key: str, size: tuple[int, int] | None, found: Detections | None) -> None:
-        """Add a picture of a size (height, width), and what was found in it."""
+        """Add a picture of a size (height, width) and its detections."""
         self.keys.append(key)
         self.sizes.append(size)
         self.errors.append(None)
         self.found.append(found)
 
     def add_error(self, key: str, error: str) -> None:
-        """Add a picture that could not be read, and why."""
+        """Add a picture that could not be read, with the reason."""
         self.add(key, None, None)
         self.errors[-1] = error
 

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 _FILE = "file://"
 _WAITS = (1.0, 4.0, 16.0)
-"""Seconds before each further try to read: a picture that a network dropped is not broken."""
+"""Seconds before every further attempt to read: a network fault does not mean a broken picture."""
 _FINAL = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
 
 
 def as_given(address: str) -> str:
-    """Return an address, of a file on this machine as its path."""
+    """Return an address; that of a file on this machine as a path."""
     return address.removeprefix(_FILE)
 
 
 def is_remote(address: str) -> bool:
-    """Tell whether ``address`` names an object store, such as ``s3://bucket/pictures``."""
+    """Return whether ``address`` names an object store, such as ``s3://bucket/pictures``."""
     return "://" in address
 
 
 def joined(folder: str, name: str) -> str:
-    """Return the address of ``name`` in ``folder``; a name that stands alone stays as it is."""
+    """Return the address of ``name`` in ``folder``; a complete address stays as it is."""
     if is_remote(name) or not folder:
         return name
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
@@ -40,7 +40,7 @@ def file_system(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of ``address``, and its path there.
 
     Raises:
-        MissingError: the package for this kind of address is not installed, or there is none.
+        MissingError: the package for this kind of address is missing or unknown.
     """
     require_package("fsspec", "reading object stores", "batch")
     import fsspec
@@ -55,10 +55,10 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def opened(address: str) -> BinaryIO:
-    """Open a file for reading, as bytes; its end can be read without the rest.
+    """Open a file for reading bytes; its end can be read without the rest.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: the file cannot be opened.
         MissingError: see :func:`file_system`.
     """
     files, path = file_system(address)
@@ -66,9 +66,9 @@ def opened(address: str) -> BinaryIO:
 
 
 def names_in(folder: str) -> set[str]:
-    """Return the names of the files in ``folder``; nothing where it does not exist."""
+    """Return the names of the files in ``folder``; empty if it does not exist."""
     files, path = file_system(folder)
-    # Another machine may have written there since the last look.
+    # Another machine may have written files since the last call.
     files.invalidate_cache(path)
     try:
         return {each["name"].rsplit("/", 1)[-1] for each in files.ls(path, detail=True)}
@@ -77,21 +77,21 @@ def names_in(folder: str) -> set[str]:
 
 
 def write(address: str, content: bytes) -> None:
-    """Write a file that is seen whole or not at all, and replaces what stood there.
+    """Write a file, which is seen whole or not at all, and replaces an old one.
 
     Raises:
         ResourceError: the disk is full.
     """
     if is_remote(address):
         files, path = file_system(address)
-        # One request: an object store shows an object when the last byte has arrived.
+        # One request is enough: an object store shows an object when its last byte has arrived.
         files.pipe_file(path, content)
     else:
         write_atomically(Path(address), content)
 
 
 def require_folder(folder: str) -> None:
-    """Make ``folder`` where it is missing, and remove what killed workers left in it.
+    """Create ``folder`` if it is missing, and remove files that killed workers left in it.
 
     Raises:
         UsageError: it is a file, or cannot be written to.
@@ -102,20 +102,20 @@ def require_folder(folder: str) -> None:
 
 
 class RemotePicture:
-    """A picture in an object store, read when it is asked for: a thread that decodes reads it.
+    """A picture in an object store, which is read only when needed, by the decoding thread.
 
     Args:
-        address: of the picture.
+        address: the address of the picture.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
 
     def read(self) -> bytes:
-        """Return the encoded picture; a fault of the network is tried again.
+        """Return the encoded picture; the read is repeated after a network fault.
 
         Raises:
-            OSError: it is not there, may not be read, or the network stays away.
+            OSError: it is missing or unreadable, or the network fault lasts.
         """
         files, path = file_system(self._address)
         for wait in _WAITS:

@@ -1,4 +1,4 @@
-"""The plan of a run: which pictures make which part, fixed before the work and kept in OUTPUT."""
+"""The plan of a run: which pictures belong to which part; written before the work, into OUTPUT."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.thresholds import ScoreThreshold
 
 NAME = "_plan"
-"""Without a suffix, so that no reader of ``*.parquet`` takes it for a part."""
+"""The name has no suffix, so that no reader of ``*.parquet`` takes the file for a part."""
 METADATA = b"effdet.batch"
 _LOOKS = 32
-"""How many files are looked at together; an object store answers each after a while."""
+"""How many files are examined at once, because an object store answers slowly."""
 _DIGITS = 5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the rows of a run depend on; a run that goes on must have the same.
+    """The settings that the rows of a run depend on; a resumed run must have the same.
 
     Attributes:
-        source: as the user named it.
-        column: of Parquet files, as the user named it; None where not named.
-        key: the column that names the picture; None where not named.
+        source: SOURCE as the user named it.
+        column: the column of Parquet files that the user named; None if not named.
+        key: the column that names the picture; None if not named.
         model: the SHA-256 of the model file.
-        score_threshold: as asked; None keeps all that the model gives.
+        score_threshold: the requested threshold; None keeps everything that the model gives.
         fast_decode: whether large JPEGs are decoded at a smaller size.
     """
 
@@ -51,11 +51,11 @@ class Plan:
     """The parts of a run.
 
     Attributes:
-        settings: of the run.
-        root: the folder that relative keys lie in.
-        column: the column of encoded pictures; empty where the keys are paths.
-        digest: the SHA-256 of the settings and of all keys, by which a part knows its plan.
-        counts: how many pictures each part has.
+        settings: the settings of the run.
+        root: the folder that relative keys refer to.
+        column: the column of encoded pictures; empty if the keys are paths.
+        digest: the SHA-256 of the settings and all keys, which connects a part with its plan.
+        counts: the number of pictures in every part.
     """
 
     settings: Settings
@@ -66,23 +66,23 @@ class Plan:
 
     @property
     def pictures(self) -> int:
-        """How many pictures there are in all parts."""
+        """The number of pictures in all parts."""
         return sum(self.counts)
 
     def part_name(self, number: int) -> str:
-        """Return the name of the file of a part; the order of names is that of the pictures."""
+        """Return the file name of a part; names sort in the order of the pictures."""
         digits = max(_DIGITS, len(str(len(self.counts) - 1)))
         return f"part-{number:0{digits}}.parquet"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a part that is done says about itself.
+    """What a finished part states about itself.
 
     Attributes:
-        pictures: its rows.
-        errors: rows of pictures that could not be read.
-        detections: in all rows.
+        pictures: the number of its rows.
+        errors: the number of rows of unreadable pictures.
+        detections: the number of detections in all rows.
     """
 
     pictures: int = 0
@@ -93,8 +93,8 @@ class Finished:
 def make_plan(output: str, listing: Listing, settings: Settings, size: int) -> Plan:
     """Divide the pictures into parts of ``size`` and write the plan to ``output``.
 
-    A plan is a Parquet file with the keys of one part in each row group, so that a worker reads the
-    keys of its part alone.
+    The plan is a Parquet file whose row groups hold the keys of one part, so that a worker reads
+    only the keys of its part.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -104,13 +104,13 @@ def make_plan(output: str, listing: Listing, settings: Settings, size: int) -> P
     sink = pa.BufferOutputStream()
     schema = pa.schema([pa.field("key", pa.string(), nullable=False)])
     keys = iter(listing.keys)
-    # Sorted paths share their beginnings, which this encoding leaves out.
+    # Sorted paths have common beginnings, which this encoding stores only once.
     form = {"key": "DELTA_BYTE_ARRAY"}
     with pq.ParquetWriter(
         sink, schema, compression="zstd", use_dictionary=False, column_encoding=form
     ) as writer:
         while part := list(itertools.islice(keys, size)):
-            # A name in another encoding than UTF-8 stays readable, and is no picture to any worker.
+            # A file name in another encoding than UTF-8 stays readable, but cannot be opened.
             part = [each.encode("utf-8", "backslashreplace").decode() for each in part]
             for each in part:
                 digest.update(each.encode() + b"\0")
@@ -123,7 +123,7 @@ def make_plan(output: str, listing: Listing, settings: Settings, size: int) -> P
 
 
 def read_plan(output: str) -> Plan | None:
-    """Read the plan of the run in ``output``; None where none was begun.
+    """Read the plan of the run in ``output``; None if there is no run.
 
     Raises:
         DataError: the plan cannot be read.
@@ -151,10 +151,10 @@ def read_plan(output: str) -> Plan | None:
 
 
 def require_same(plan: Plan, settings: Settings) -> None:
-    """Check that the run in an output goes on with what it was begun with.
+    """Check that a resumed run has the settings that it began with.
 
     Raises:
-        UsageError: it was begun with another source, model or threshold.
+        UsageError: it began with another source, model or threshold.
     """
     begun, now = asdict(plan.settings), asdict(settings)
     for name, what in (
@@ -167,17 +167,17 @@ def require_same(plan: Plan, settings: Settings) -> None:
     ):
         if begun[name] != now[name]:
             raise UsageError(
-                f"The run in OUTPUT was begun with {what} {begun[name]}, not {now[name]}.",
-                "Run it again with what it was begun with, or begin another in another OUTPUT.",
+                f"The run in OUTPUT began with {what} {begun[name]}, not {now[name]}.",
+                "Continue it with the same settings, or begin a new run in another OUTPUT.",
             )
 
 
 class PlanReader:
-    """Gives the pictures of each part of a plan; it stays open for the next part.
+    """Reads the pictures of parts from a plan, which stays open between parts.
 
     Args:
-        output: where the plan is.
-        plan: as it was read.
+        output: the folder or address of the plan.
+        plan: the plan.
     """
 
     def __init__(self, output: str, plan: Plan) -> None:
@@ -188,14 +188,14 @@ class PlanReader:
             self._file = pq.ParquetFile(opened(joined(output, NAME)))
 
     def part(self, number: int) -> Listing:
-        """Return the keys of a part, with root and column of the source."""
+        """Return the keys of a part, with the root and column of the source."""
         with translated(joined(self._output, NAME)):
             keys = self._file.read_row_group(number).column("key").to_pylist()
         return Listing(keys, self._plan.root, self._plan.column)
 
 
 def finished_parts(output: str, plan: Plan) -> dict[int, Finished]:
-    """Look which parts of ``plan`` are in ``output``, whole and of this plan."""
+    """Return the parts of ``plan`` that are complete in ``output``."""
     present = names_in(output)
     names = [plan.part_name(number) for number in range(len(plan.counts))]
     there = [number for number, name in enumerate(names) if name in present]
@@ -209,7 +209,7 @@ def finished_parts(output: str, plan: Plan) -> dict[int, Finished]:
 
 
 def _finished(address: str, plan: Plan, number: int) -> Finished | None:
-    """Read what a part says about itself; None where it is cut off, or of another plan."""
+    """Read what a part states about itself; None if it is cut off or belongs to another plan."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""What SOURCE names: pictures in folders, patterns and object stores, or rows of Parquet files."""
+"""The pictures of SOURCE: from folders, patterns and object stores, or rows of Parquet files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PARQUET = frozenset({".parquet", ".pq"})
 _ROWS = 10_000
-"""Paths of a column that are in memory at a time."""
+"""The most paths of a column that are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Listing:
     """The pictures of a source, in order.
 
     Attributes:
-        keys: of each picture its path or address, or ``FILE#ROW`` in a Parquet file.
-        root: the folder that relative keys lie in.
-        column: the column of encoded pictures, where they lie in Parquet files; else empty.
+        keys: path or address of the pictures, or ``FILE#ROW`` in a Parquet file.
+        root: the folder that relative keys refer to.
+        column: the column of encoded pictures in Parquet files; otherwise empty.
     """
 
     keys: Iterable[str]
@@ -37,27 +37,27 @@ class Listing:
 
 
 def list_pictures(source: str, column: str | None, key: str | None = None) -> Listing:
-    """Find the pictures of ``source``; see :data:`SUFFIXES` for what is one in a folder.
+    """Find the pictures of ``source``; :data:`SUFFIXES` says what is a picture in a folder.
 
     Args:
         source: a folder, a pattern, an object store's address, or Parquet files.
-        column: of Parquet files, which holds encoded pictures or paths.
-        key: of Parquet files, the column that names each picture.
+        column: for Parquet files, the column that holds encoded pictures or paths.
+        key: for Parquet files, the column that names the pictures.
 
     Raises:
-        ImageError: there is no picture.
-        UsageError: a column is not there, or not given.
+        ImageError: there are no pictures.
+        UsageError: a column does not exist, or was not named.
         DataError: a Parquet file cannot be read.
     """
     if column is not None or PurePosixPath(source).suffix.lower() in _PARQUET:
         return _in_parquet(source, column, key)
     if key is not None:
         raise UsageError(
-            "--key names a column of Parquet files, and SOURCE has pictures.",
-            "Leave it out: the path of a picture is its key.",
+            "--key names a column of Parquet files, but SOURCE has pictures.",
+            "Leave --key out: the path of a picture is its key.",
         )
     if not is_remote(source):
-        # Relative keys are the caller's; a worker may stand elsewhere.
+        # Relative keys refer to the caller's folder; a worker may have another current folder.
         return Listing(map(str, find_images(source)), str(Path.cwd()))
     found = _found(source, SUFFIXES)
     if not found:
@@ -66,11 +66,11 @@ def list_pictures(source: str, column: str | None, key: str | None = None) -> Li
 
 
 def read_pictures(listing: Listing, key_column: str | None) -> Iterator[tuple[str, Any]]:
-    """Give the key and the picture of each, as :meth:`Detector.stream` takes it.
+    """Yield key and picture for all pictures, as :meth:`Detector.stream` takes them.
 
     Args:
-        listing: the keys of one part, with root and column of the source.
-        key_column: of Parquet files, the column that names the picture; None for ``FILE#ROW``.
+        listing: the keys of one part, with the root and column of the source.
+        key_column: for Parquet files, the column that names a picture; None for ``FILE#ROW``.
 
     Raises:
         DataError: a Parquet file cannot be read, or has lost rows since it was listed.
@@ -87,7 +87,7 @@ def read_pictures(listing: Listing, key_column: str | None) -> Iterator[tuple[st
 
 
 def _found(source: str, suffixes: frozenset[str]) -> list[str]:
-    """Return the addresses of the files with these suffixes below a folder, or of a pattern."""
+    """Return the addresses of files with these suffixes below a folder, or of a pattern."""
     files, path = file_system(source)
     names = files.glob(path) if glob.has_magic(path) else files.find(path)
     kept = [each for each in names if PurePosixPath(each).suffix.lower() in suffixes]
@@ -99,7 +99,7 @@ def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
     if not files:
         raise ImageError(f"There is no Parquet file at '{source}'.", "Check the address.")
     kinds = _reading(files[0], _columns)
-    # Hugging Face's sets hold pictures as a struct of bytes and path.
+    # Datasets of Hugging Face store pictures as a struct of bytes and path.
     chosen = f"{column}.bytes" if f"{column}.bytes" in kinds else str(column)
     if "binary" in kinds.get(chosen, "") and (key is None or key in kinds):
         return Listing(_numbered(files), "", chosen)
@@ -118,7 +118,7 @@ def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
 
 
 def _columns(parquet: Any) -> dict[str, str]:
-    """Return the type of each column by its name, and of each field of a struct by its path."""
+    """Return the types of columns by name, and of the fields of structs by their path."""
     kinds: dict[str, str] = {}
     for each in parquet.schema_arrow:
         if str(each.type).startswith("struct"):
@@ -129,7 +129,7 @@ def _columns(parquet: Any) -> dict[str, str]:
 
 
 def _reading(file: str, read: Callable[[Any], Any]) -> Any:
-    """Return what ``read`` makes of the Parquet file at an address."""
+    """Call ``read`` on the Parquet file at an address, and translate its errors."""
     import pyarrow.parquet as pq
 
     with translated(file), opened(file) as stream, pq.ParquetFile(stream) as parquet:
@@ -165,7 +165,7 @@ def _paths(files: list[str], column: str) -> Iterator[str]:
 
 
 def _leaf(batch: Any, column: str) -> Any:
-    """Return the array of a column, or of a field in a struct, of an Arrow batch."""
+    """Return the array of a column, or of a field in a struct, from an Arrow batch."""
     first, *fields = column.split(".") if column not in batch.schema.names else [column]
     array = batch.column(first)
     for each in fields:
@@ -176,7 +176,7 @@ def _leaf(batch: Any, column: str) -> Any:
 def _rows_of(
     file: str, rows: list[int], listing: Listing, key_column: str | None
 ) -> Iterator[tuple[str, Any]]:
-    """Read the row groups that hold ``rows``, which ascend, and give those rows."""
+    """Read the row groups with the ascending ``rows``, and yield these rows."""
     import pyarrow.parquet as pq
 
     columns = [listing.column, *([key_column] if key_column else [])]

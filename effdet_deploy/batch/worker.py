@@ -1,4 +1,4 @@
-"""What runs in an actor of Ray: the model, loaded once, and one part of the plan after another."""
+"""The code in a Ray actor: it loads the model once and detects in one part after the other."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What every worker of a run does.
+    """The common task of all workers in a run.
 
     Attributes:
-        output: where plan and parts are.
-        plan: of the run.
+        output: the folder or address of the plan and the parts.
+        plan: the plan of the run.
         model: the path of the model.
-        shipped: a reference in Ray's object store to the model's files by name, where ``model`` is
-            a path of another machine; else None.
+        shipped: if ``model`` is a path of another machine, a reference in Ray's object store to the
+            model's files by name; otherwise None.
         loading: further arguments of :meth:`Detector.load`.
-        threads: of the decoders, and of the engine on a CPU.
-        batch: pictures in one run at most; None for what the model takes.
+        threads: decoding threads, and threads of the engine on a CPU.
+        batch: the most pictures in one run; None for the model's largest batch.
     """
 
     output: str
@@ -52,9 +52,9 @@ class Task:
 
 
 class Worker:
-    """An actor; Ray Data calls it with the number of one part at a time.
+    """An actor, which Ray Data calls with the number of one part at a time.
 
-    What this package's errors say goes back in the row: Ray would wrap them in its own.
+    Errors of this package are returned in the row, since Ray would wrap them in its own.
     """
 
     def __init__(self, task: Task) -> None:
@@ -63,7 +63,7 @@ class Worker:
         self._keys: PlanReader | None = None
 
     def __call__(self, numbers: dict[str, Any]) -> dict[str, list[Any]]:
-        """Detect in the pictures of a part, write it, and return one row about it."""
+        """Detect in the pictures of a part, write the part, and return one row about it."""
         (number,) = numbers["part"]
         begun = time.monotonic()
         report: dict[str, Any] = {
@@ -119,14 +119,14 @@ class Worker:
 
 
 def _load(task: Task) -> Detector:
-    """Load the model from its path, or from files that came through Ray's object store."""
+    """Load the model from its path, or from files in Ray's object store."""
     arguments = {"threads": task.threads, **task.loading}
     if task.shipped is None:
         return Detector.load(task.model, **arguments)
     import ray
 
     home = Path(tempfile.gettempdir(), "model")
-    # What killed workers left there goes; the files go when the engine has read them.
+    # Files of killed workers are removed; our own are removed when the engine has read them.
     require_writable_target(home)
     with staging(home) as directory:
         for name, content in ray.get(task.shipped).items():

@@ -1,7 +1,7 @@
-"""A folder that another system loads: an exported model with what that system wants beside it.
+"""Bundles: a folder with an exported model and the files that another system needs to load it.
 
-Each module of :data:`BUNDLES` has a function ``bundle(model, folder, options) -> Bundle``. A folder
-appears whole or not at all, and what is wrong with the model is said before anything is written.
+A module of :data:`BUNDLES` has a function ``bundle(model, folder, options) -> Bundle``. Problems
+with the model are reported before anything is written, and a folder appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ BUNDLES = {
     "deepstream": "effdet_deploy.bundles.deepstream",
     "triton": "effdet_deploy.bundles.triton",
 }
-"""Who loads the folder → the module that makes it."""
+"""The system that loads the folder, and the module that makes it."""
 
 
 def bundle(system: str, model: Path, folder: Path, options: BundleOptions | None = None) -> Bundle:
-    """Make a folder of an exported model that ``system`` loads.
+    """Make a folder with an exported model that ``system`` loads.
 
     Args:
         system: a key of :data:`BUNDLES`.
         model: an ONNX file or an engine, with its sidecar.
-        folder: of Triton the model repository, which may hold other models; else a new folder.
+        folder: for Triton the model repository, which may hold other models; otherwise a new
+            folder.
         options: see :class:`BundleOptions`.
 
     Raises:
-        UsageError: the folder has something in it, or an option does not fit the system.
+        UsageError: the folder is not empty, or an option does not fit the system.
         ModelFileError: the model is damaged, or is not one that the system can use.
-        DataError: the labels are missing, or are not as many as the model's classes.
+        DataError: the labels are missing, or their number is not that of the model's classes.
     """
     if system not in BUNDLES:
         raise UnknownNameError("bundle", system, BUNDLES)

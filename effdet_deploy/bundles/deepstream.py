@@ -1,7 +1,8 @@
 """``bundle deepstream``: a folder for nvinfer, NVIDIA DeepStream's inference plugin.
 
-Keys of the configuration: "Gst-nvinfer" in DeepStream's developer guide. DeepStream scales frames
-itself, over black; an export for it (``--target deepstream``) refills that and clips the boxes.
+The keys of the configuration are in "Gst-nvinfer" of DeepStream's developer guide. DeepStream
+scales frames over black; an export for it (``--target deepstream``) refills that part with the fill
+color and clips the boxes.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ _YOLO_PARSER = (
 
 
 def bundle(model: Path, folder: Path, options: BundleOptions) -> Bundle:
-    """Write what nvinfer takes of ``model``; see :func:`effdet_deploy.bundles.bundle`."""
+    """Write the files that nvinfer needs; see :func:`effdet_deploy.bundles.bundle`."""
     source = read_source(model, options)
     _require_frames(source)
     batch = _batch(source, options)
     thresholds = _thresholds(source.spec, options)
     if options.single_output and source.content != "onnx":
         raise UsageError(
-            "--single-output changes a graph, and an engine's is compiled.",
-            "Bundle the ONNX file, and build the engine from the one in the bundle.",
+            "--single-output changes the graph, but an engine is already compiled.",
+            "Bundle the ONNX file, and build the engine from the ONNX file in the bundle.",
         )
     with new_folder(folder) as staged:
         file = staged / f"{source.name}.{'onnx' if source.content == 'onnx' else 'engine'}"
@@ -58,7 +59,7 @@ def bundle(model: Path, folder: Path, options: BundleOptions) -> Bundle:
             write_single_output(source, file)
         else:
             source.copy_to(file)
-            # A build on the target tells from it what was verified.
+            # A build on the target machine reads from it what was verified.
             if sidecar_path(source.path).is_file():
                 shutil.copyfile(sidecar_path(source.path), sidecar_path(file))
             shutil.copyfile(PARSER, staged / PARSER.name)
@@ -80,15 +81,15 @@ def configuration(
 
     Args:
         source: the model.
-        batch: how many frames nvinfer joins, at most.
-        thresholds: for each class the score below which its objects are dropped.
-        single: whether the graph has the one output of DeepStream-Yolo's parser.
+        batch: the most frames in a batch of nvinfer.
+        thresholds: scores by class; objects with lower scores are dropped.
+        single: whether the graph has the single output for DeepStream-Yolo's parser.
     """
     spec = source.spec
     taken = spec.input
     function, library = _YOLO_PARSER if single else _OUR_PARSER
     rows, columns = taken.frame_size or (0, 0)
-    # nvinfer would build FP16 and INT8 by its own flags; only an engine keeps the file's precision.
+    # nvinfer builds FP16 and INT8 with its own flags; only an engine keeps the file's precision.
     builds = source.content == "onnx" and spec.precision.kind == "fp32"
     properties = {
         "gpu-id": 0,
@@ -163,18 +164,18 @@ def _require_frames(source: Source) -> None:
     taken, batch = source.spec.input, source.spec.batch
     if taken.frame_size is None or taken.kind != "float255":
         raise ModelFileError(
-            f"'{source.path}' is not laid out for DeepStream, which pads frames with black and "
+            f"'{source.path}' was not exported for DeepStream, which pads frames with black and "
             "gives float pictures.",
             "Export it with --target deepstream --frame-size 1080x1920 (the size of nvstreammux).",
         )
     if taken.channels != 3:
         raise ModelFileError(
-            f"'{source.path}' takes {taken.channels} channels, and nvinfer gives three.",
+            f"'{source.path}' takes {taken.channels} channels, but nvinfer gives three.",
             "Bundle a model of RGB or BGR pictures.",
         )
     if batch.maximum > 1 and batch.minimum > 1:
         raise ModelFileError(
-            f"'{source.path}' takes a batch of {batch}, and nvinfer also runs batches that are not "
+            f"'{source.path}' takes a batch of {batch}, but nvinfer also runs batches that are not "
             "full.",
             f"Export it with --batch 1..{batch.maximum}.",
         )
@@ -185,14 +186,14 @@ def _batch(source: Source, options: BundleOptions) -> int:
     asked = batch.maximum if options.batch is None else options.batch
     if not batch.minimum <= asked <= batch.maximum:
         raise UsageError(
-            f"--batch {asked} was asked for, and '{source.path}' takes a batch of {batch}.",
-            f"Export it with --batch 1..{max(asked, 1)}, or choose a smaller one.",
+            f"--batch {asked} was asked for, but '{source.path}' takes a batch of {batch}.",
+            f"Export it with --batch 1..{max(asked, 1)}, or choose a smaller batch.",
         )
     return asked
 
 
 def _thresholds(spec: DetectorSpec, options: BundleOptions) -> list[float]:
-    """Return the threshold of each class, as ``effdet-deploy detect`` takes it."""
+    """Return the thresholds of all classes, as ``effdet-deploy detect`` would use them."""
     floor = spec.output.score_threshold
     shown = shown_thresholds(options.score_threshold, floor)
     names = [each.name for each in spec.classes]
@@ -202,7 +203,7 @@ def _thresholds(spec: DetectorSpec, options: BundleOptions) -> list[float]:
 def _notes(source: Source) -> tuple[str, ...]:
     rows, columns = source.spec.input.frame_size or (0, 0)
     notes = [
-        f"the padding is refilled for frames of {columns}x{rows}: nvstreammux must give that size"
+        f"the model is for frames of {columns}x{rows}: nvstreammux must give frames of that size"
     ]
     if source.content == "onnx":
         notes.append("build the engine with the TensorRT that DeepStream uses, on its GPU")

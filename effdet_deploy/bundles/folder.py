@@ -1,4 +1,4 @@
-"""A new folder that appears whole or not at all."""
+"""Writing a new folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Give a private folder that becomes ``target`` at the end; a failure leaves nothing behind.
+    """Yield a private folder that becomes ``target`` at the end; a failure leaves nothing behind.
 
     Raises:
-        UsageError: ``target`` is a file, has something in it, or cannot be made.
+        UsageError: ``target`` is a file, is not empty, or cannot be created.
         ResourceError: the disk is full.
     """
     require_directory(target)
     if target.is_dir() and any(target.iterdir()):
         raise UsageError(
             f"The folder '{target}' exists and is not empty.",
-            "Name a new folder, or remove that one first.",
+            "Name a new folder, or remove this folder first.",
         )
-    # Folders above that are still missing are made at the end, when nothing can fail any more.
+    # Missing parent folders are created at the end, when nothing can fail any more.
     home = next(each for each in target.absolute().parents if each.is_dir())
     with staging(home / target.name) as directory:
         folder = directory / target.name

@@ -1,4 +1,4 @@
-"""What a bundle can be told, and what it says of itself."""
+"""The options of a bundle, and its description afterwards."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """The command line's options of the same name; None leaves it to the model.
+    """The command line's options of the same name; None takes the value from the model.
 
     Attributes:
-        name: what the system calls the model; default the file's name without its suffix.
-        labels: a file of class names, in place of those that the model has.
-        labels_by: ``rank`` or ``id``: which output an id in that file is of.
-        batch: how many frames DeepStream joins at most; default all that the model takes.
-        score_threshold: below which DeepStream drops objects, for all classes or by name;
-            default 0.3.
-        single_output: one output ``[N,D,6]`` for the parser of DeepStream-Yolo.
+        name: the model's name in the system; default: the file's name without its suffix.
+        labels: a file of class names that replace the model's own.
+        labels_by: ``rank`` or ``id``: how ids in that file number the outputs.
+        batch: the most frames in a batch of DeepStream; default: the model's largest batch.
+        score_threshold: DeepStream drops objects with lower scores; one number, or numbers by class
+            name; default: 0.3.
+        single_output: give one output ``[N,D,6]`` for the parser of DeepStream-Yolo.
     """
 
     name: str | None = None
@@ -40,10 +40,10 @@ class Bundle:
     """A folder that was written.
 
     Attributes:
-        folder: that the system is pointed at.
-        files: what was written, relative to ``folder``.
-        next: the commands that use it, in order.
-        notes: what the user should know, a sentence each.
+        folder: the folder that the system is given.
+        files: the written files, relative to ``folder``.
+        next: the commands that use the folder, in order.
+        notes: sentences that the user should read.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Bundle:
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything about the bundle in a form that JSON can hold."""
+        """Return everything about the bundle as a document for JSON."""
         return {
             "folder": str(self.folder),
             "files": list(self.files),
@@ -62,10 +62,10 @@ class Bundle:
 
 
 def refuse_others(options: BundleOptions, system: str, fields: tuple[str, ...]) -> None:
-    """Refuse options of another system; raises UsageError."""
+    """Refuse options that belong to another system; raises UsageError."""
     for field in fields:
         if getattr(options, field) != getattr(BundleOptions(), field):
             raise UsageError(
                 f"--{field.replace('_', '-')} is not for {system}.",
-                "Leave it out.",
+                "Leave this option out.",
             )

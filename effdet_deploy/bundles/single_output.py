@@ -1,6 +1,6 @@
-"""One output ``[N,D,6]`` in place of four: x1, y1, x2, y2, score, class, as parsers of YOLO want.
+"""Joining the four outputs into one ``[N,D,6]``: x1, y1, x2, y2, score, class, as in YOLO.
 
-Rows that hold no detection are zero, so any threshold above zero drops them.
+Unused rows are zero, so any threshold above zero drops them.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _SEED = 18
 
 
 def write_single_output(source: Source, target: Path) -> None:
-    """Write the model to ``target`` with one output, and check that it says the same.
+    """Write the model to ``target`` with one output, and check that its results are the same.
 
-    The file has no spec of ours any more, since nothing else of the package runs it.
+    The file has no spec, since no other part of this package runs it.
 
     Raises:
         MissingPackageError: the package ``onnx`` is not installed.
-        VerificationError: its rows are not those of the model.
+        VerificationError: its rows differ from the model's.
     """
     require_package("onnx", "joining the outputs of a model", "export")
     import onnx
@@ -66,6 +66,6 @@ def _require_same(source: Source, joined: Path) -> None:
     expected = np.concatenate([boxes, scores[..., None], classes[..., None]], axis=2)
     if not np.array_equal(found, expected.astype(np.float32)):
         raise VerificationError(
-            f"The single output does not say what '{source.path}' says.",
+            f"The single output differs from the outputs of '{source.path}'.",
             "Report this to effdet-deploy.",
         )

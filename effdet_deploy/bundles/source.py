@@ -1,4 +1,4 @@
-"""The model that a bundle is made of: read and checked before anything is written."""
+"""The model of a bundle, which is read and checked before anything is written."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Source:
-    """A model that detects, complete.
+    """A complete model that gives detections.
 
     Attributes:
-        path: of the file.
-        name: that it goes by in the bundle.
+        path: the model file.
+        name: its name in the bundle.
         content: ``onnx`` or ``tensorrt``.
-        spec: with the class names that the bundle has.
+        spec: its spec, with the class names of the bundle.
     """
 
     path: Path
@@ -47,28 +47,28 @@ class Source:
 
     @property
     def labels(self) -> str:
-        """The class names, one a line, in the order of the model's outputs."""
+        """The class names, one per line, in the order of the model's outputs."""
         return "".join(f"{each.name}\n" for each in self.spec.classes)
 
     def copy_to(self, target: Path) -> None:
-        """Copy the model to ``target``, and its data files beside it under their own names."""
+        """Copy the model to ``target``, and its data files beside it with their own names."""
         shutil.copyfile(self.path, target)
         for each in self.spec.external_files:
             shutil.copyfile(self.path.with_name(each.name), target.with_name(each.name))
 
 
 def read_source(model: Path, options: BundleOptions) -> Source:
-    """Read ``model`` with its labels.
+    """Read ``model`` and its labels.
 
     Raises:
-        ModelFileError: no ONNX file or engine, damaged, or without detections.
-        DataError: the labels are missing, or are not one line for each class.
-        UsageError: the name cannot be one of a folder.
+        ModelFileError: the file is not an ONNX file or engine, is damaged, or gives no detections.
+        DataError: the labels are missing, or a class name is not a single line.
+        UsageError: the name is not valid for a folder.
     """
     content = recognise(model)
     if content == "torchscript":
         raise ModelFileError(
-            f"'{model}' is TorchScript, and a bundle holds an ONNX file or an engine.",
+            f"'{model}' is TorchScript, but a bundle needs an ONNX file or an engine.",
             "Export the model again as .onnx or .engine.",
         )
     spec = read_spec(model, content)
@@ -78,7 +78,7 @@ def read_source(model: Path, options: BundleOptions) -> Source:
         _require_engine(model, spec)
     if spec.output.nms == "none":
         raise ModelFileError(
-            f"'{model}' gives raw heads, and a bundle is of a model that detects.",
+            f"'{model}' gives raw heads, but a bundle needs a model that gives detections.",
             "Export it again with --nms static.",
         )
     if spec.output.nms == "plugin" and content == "onnx":
@@ -89,14 +89,14 @@ def read_source(model: Path, options: BundleOptions) -> Source:
     name = model.stem if options.name is None else options.name
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"A model cannot be called '{name}' in a bundle.",
+            f"A model in a bundle cannot be called '{name}'.",
             "Pass --name with letters, digits, '_', '-' and '.'.",
         )
     if options.labels is not None:
         labels = read_labels(options.labels)
         classes, _ = labels.classes(spec.num_classes, options.labels_by)
         if labels.ids is None:
-            # A list of names says nothing of category ids: those of the model stay.
+            # A list of names has no category ids, so the model's own stay.
             classes = tuple(
                 dataclasses.replace(each, category_id=known.category_id)
                 for each, known in zip(classes, spec.classes, strict=True)
@@ -107,7 +107,7 @@ def read_source(model: Path, options: BundleOptions) -> Source:
 
 
 def _require_engine(engine: Path, spec: DetectorSpec) -> None:
-    """Check that an engine is the one of its sidecar, and one that TensorRT itself can run."""
+    """Check that an engine is the one of its sidecar, and that TensorRT itself can run it."""
     require_engine_of(read_sidecar(engine), engine, sha256_file(engine))
     if spec.engine is not None and spec.engine.backend == "tensorrt-rtx":
         raise ModelFileError(
@@ -122,10 +122,10 @@ def _require_engine(engine: Path, spec: DetectorSpec) -> None:
 
 
 def _require_lines(spec: DetectorSpec) -> None:
-    """Check that each class name is a line of its own; ``;`` parts a line in DeepStream."""
+    """Check that every class name is a single line; in DeepStream ``;`` ends a line too."""
     for each in spec.classes:
         if not each.name.strip() or any(sign in each.name for sign in "\n\r;"):
             raise DataError(
-                f"The class name {each.name!r} cannot stand on a line of a label file.",
+                f"The class name {each.name!r} cannot be a line of a label file.",
                 "Pass other names with --labels.",
             )

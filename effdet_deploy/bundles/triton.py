@@ -1,7 +1,7 @@
-"""``bundle triton``: a model in a repository of NVIDIA's Triton Inference Server.
+"""``bundle triton``: a model in a repository for NVIDIA's Triton Inference Server.
 
-The layout is Triton's own (docs/user_guide/model_repository.md of triton-inference-server/server),
-the configuration its ModelConfig (model_config.proto of triton-inference-server/common).
+The layout is Triton's (docs/user_guide/model_repository.md in triton-inference-server/server),
+the configuration is its ModelConfig (model_config.proto in triton-inference-server/common).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 CLIENT = Path(__file__).parent / "files" / "client.py"
 SPEC_PARAMETER = "effdet.spec"
-"""Where a client finds the model's spec, in the configuration that the server gives it."""
+"""The parameter of the configuration in which a client finds the model's spec."""
 _TYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32", "int32": "TYPE_INT32"}
 _BACKENDS = {
     "tensorrt": ('platform: "tensorrt_plan"', "model.plan"),
     "openvino": ('backend: "openvino"\ndefault_model_filename: "model.onnx"', "model.onnx"),
     "onnxruntime": ('platform: "onnxruntime_onnx"', "model.onnx"),
 }
-"""Engine → what the configuration says of it, and the name that it wants for the model's file."""
+"""The engine, its entry in the configuration, and the name that it needs for the model's file."""
 
 
 def bundle(model: Path, repository: Path, options: BundleOptions) -> Bundle:
@@ -65,7 +65,7 @@ def configuration(source: Source, engine: str) -> str:
     batches = not spec.batch.is_static
     sizes = {spec.batch.minimum, spec.batch.optimum, spec.batch.maximum}
     warmed = sorted(sizes) if batches else [1]
-    # Triton leaves the batch out of the dimensions where it makes batches itself.
+    # Where Triton makes batches itself, dimensions leave out the batch.
     parts = [
         f'name: "{source.name}"',
         _BACKENDS[engine][0],
@@ -73,9 +73,9 @@ def configuration(source: Source, engine: str) -> str:
         *(f"input [ {{ {_tensor(each, batches)} }} ]" for each in inputs),
         *(f"output [ {{ {_tensor(each, batches)} }} ]" for each in outputs),
         f"instance_group [ {{ count: 1 kind: {_place(spec, engine)} }} ]",
-        # Add max_queue_delay_microseconds to let requests wait for company.
+        # Add max_queue_delay_microseconds to make requests wait for others.
         *(["dynamic_batching { }"] if batches else []),
-        # The first run of an engine at each batch size takes many times as long as the next.
+        # The first run of an engine at a batch size takes many times as long as the next ones.
         *(_warm_up(inputs, size, batches) for size in warmed),
         f'parameters {{ key: "{SPEC_PARAMETER}" value {{ string_value: {_quoted(spec)} }} }}',
     ]
@@ -115,12 +115,12 @@ def _require_pictures(source: Source) -> None:
     batch = source.spec.batch
     if source.spec.input.frame_size is not None:
         raise ModelFileError(
-            f"'{source.path}' is laid out for the frames that DeepStream scales.",
+            f"'{source.path}' was exported for DeepStream, which scales frames itself.",
             "Export it again without --target deepstream.",
         )
     if not batch.is_static and batch.minimum > 1:
         raise ModelFileError(
-            f"'{source.path}' takes batches of {batch.minimum} to {batch.maximum}, and Triton "
+            f"'{source.path}' takes batches of {batch.minimum} to {batch.maximum}, but Triton "
             "sends single pictures as well.",
             f"Export it again with --batch 1..{batch.maximum}, or with one fixed size.",
         )
@@ -130,21 +130,24 @@ def _notes(source: Source, engine: str) -> tuple[str, ...]:
     precision, notes = source.spec.precision, []
     if source.spec.batch.is_static:
         notes.append(
-            f"the batch is fixed at {source.spec.batch}, so Triton joins no requests: export with "
+            f"the batch size is fixed at {source.spec.batch}, so Triton joins no requests: export "
+            "with "
             "--batch 1..8 for that"
         )
     if source.spec.input.interpolation == "linear":
         notes.append(
-            "it was trained on pictures that OpenCV scaled; the client scales as Pillow does"
+            "the model was trained on pictures that OpenCV scaled, but the client scales with "
+            "Pillow"
         )
     if engine == "onnxruntime" and precision.target == "tensorrt":
         notes.append(
-            "the file is laid out for TensorRT, and ONNX Runtime computes it in float: build an "
-            "engine with effdet-deploy build and bundle that"
+            "the file is laid out for TensorRT, but ONNX Runtime computes it in float: build an "
+            "engine with effdet-deploy build and bundle the engine"
         )
     if precision.instruction is not None:
         notes.append(
-            f"it is right only on processors with {precision.instruction.upper()}, and Triton does "
+            f"the model is right only on processors with {precision.instruction.upper()}, but "
+            "Triton does "
             "not check that"
         )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""``effdet-deploy batch``: millions of pictures in, Parquet out, on Ray."""
+"""``effdet-deploy batch``: detect in millions of pictures on Ray, into Parquet files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from effdet_deploy.cli import console
 from effdet_deploy.cli import options as option
 
 _SILENCE = 30.0
-"""Seconds between two lines of progress where there is no terminal, such as in a cluster's log."""
+"""Seconds between two lines of progress without a terminal, such as in a cluster's log."""
 
 
 def run(
@@ -23,25 +23,37 @@ def run(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder, a pattern, an address such as s3://bucket/pictures, or Parquet files.",
+            help="The pictures: a folder, a pattern, an address such as s3://bucket/pictures, or "
+            "Parquet files.",
         ),
     ],
     output: Annotated[
         str,
-        typer.Argument(metavar="OUTPUT", help="A folder or an address for the Parquet files."),
+        typer.Argument(
+            metavar="OUTPUT", help="The folder or address that the Parquet files are written to."
+        ),
     ],
     column: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The column of a Parquet SOURCE: pictures, or paths."),
+        typer.Option(
+            metavar="NAME",
+            help="With Parquet files as SOURCE: the column that holds pictures or paths.",
+        ),
     ] = None,
     key: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The column that names each picture; default FILE#ROW."),
+        typer.Option(
+            metavar="NAME",
+            help="With Parquet files as SOURCE: the column that names a picture; default: "
+            "FILE#ROW.",
+        ),
     ] = None,
     score_threshold: Annotated[
         str | None,
         typer.Option(
-            metavar="N|FILE", help="Leave out detections below it; default: the model's own."
+            metavar="N|FILE",
+            help="Leave out detections with a lower score; default: the model's own threshold. A "
+            "JSON or YAML FILE gives one threshold per class, as for detect.",
         ),
     ] = None,
     coco: Annotated[
@@ -49,26 +61,40 @@ def run(
         typer.Option(metavar="DIR", help="Write the rows as COCO JSON too, into this folder."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that was stopped in OUTPUT.")
+        bool,
+        typer.Option("--resume", help="Continue the run in OUTPUT that was stopped earlier."),
     ] = False,
-    part: Annotated[int, typer.Option(metavar="N", help="Pictures in one Parquet file.")] = 1000,
+    part: Annotated[
+        int, typer.Option(metavar="N", help="Number of pictures in one Parquet file.")
+    ] = 1000,
     address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT|auto", help="A Ray cluster; default: this machine alone."),
+        typer.Option(
+            metavar="HOST:PORT|auto",
+            help="Address of a Ray cluster; default: run on this machine alone.",
+        ),
     ] = None,
     actors: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Copies of the model; default: as many as there is room."),
+        typer.Option(
+            metavar="N",
+            help="Number of actors, which are processes with one copy of the model; default: as "
+            "many as there is room for.",
+        ),
     ] = None,
     cpus_per_actor: Annotated[
-        int, typer.Option(metavar="N", help="Processors of each, which decode and compute.")
+        int,
+        typer.Option(metavar="N", help="Processors of an actor, which decode and compute."),
     ] = 1,
     gpus_per_actor: Annotated[
-        float, typer.Option(metavar="N", help="GPUs of each; 0.5 lets two share one.")
+        float, typer.Option(metavar="N", help="GPUs of an actor; 0.5 lets two actors share one.")
     ] = 0.0,
     batch: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Pictures in one run of the model; default: its most."),
+        typer.Option(
+            metavar="N",
+            help="Most pictures in one run of the model; default: the model's largest batch.",
+        ),
     ] = None,
     fast_decode: option.FastDecode = False,
     backend: option.Backend = "auto",
@@ -76,10 +102,10 @@ def run(
     allow_saturation: option.AllowSaturation = False,
     json_file: option.JsonFile = None,
 ) -> None:
-    """Detect in any number of pictures on Ray; every picture is a row in Parquet files.
+    """Detect objects in any number of pictures on Ray, into Parquet files with a row per picture.
 
-    A picture that cannot be read is a row with its error. A run that was stopped goes on with
-    --resume. docs/batch.md describes the rows and what to expect of a cluster.
+    A picture that cannot be read becomes a row with its error. A stopped run continues with
+    --resume. docs/batch.md describes the rows and how a cluster is used.
     """
     from effdet_deploy.batch.job import BatchOptions, detect_in_all
     from effdet_deploy.detection.thresholds import read_thresholds
@@ -109,7 +135,7 @@ def run(
 
 @contextlib.contextmanager
 def _told() -> Iterator[Callable[[int, int], None]]:
-    """Give a function that says how far a run is, how fast, and how long it still takes."""
+    """Give a function that shows how far a run is, how fast, and how much time is left."""
     from rich.progress import BarColumn, Progress, TextColumn
 
     screen = console.stderr()

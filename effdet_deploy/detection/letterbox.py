@@ -1,4 +1,4 @@
-"""Pictures of any size brought into what a graph takes."""
+"""Bringing pictures of any size into the form that a graph takes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def letterbox(
 ) -> tuple[NDArray[np.uint8], Placement]:
     """Scale an RGB ``image`` ``[h,w,C]`` into the network's input, as ``spec`` says.
 
-    What the picture leaves free is filled with the color ``spec.fill``.
+    The part that the picture leaves free gets the color ``spec.fill``.
 
     Args:
         image: the picture, or a smaller copy of it.

@@ -1,7 +1,7 @@
-"""From raw heads to detections in numpy: box decoding and greedy NMS.
+"""Postprocessing of raw heads in numpy: box decoding and greedy NMS.
 
-It finishes artifacts that were exported with ``--nms none`` and is the oracle that the static NMS
-of the graph is tested against.
+It is used for artifacts that were exported with ``--nms none``, and to test the static NMS of the
+graph.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def iou_with(box: Floats, others: Floats) -> Floats:
 def greedy_nms(
     boxes: Floats, classes: Integers, iou_threshold: float, limit: int | None = None
 ) -> Integers:
-    """Keep every box that no kept box of its class before it overlaps by more than the threshold.
+    """Keep every box that no kept box of its class before it overlaps above the threshold.
 
     Args:
         boxes: ``[n,4]`` corners (either order), best score first.
         classes: ``[n]``; only boxes of equal class suppress each other.
-        iou_threshold: an IoU above it suppresses.
-        limit: stop after so many kept boxes.
+        iou_threshold: a box suppresses boxes that overlap it by more than this IoU.
+        limit: the largest number of kept boxes; None for any.
 
     Returns:
         The kept rows, ascending.
@@ -83,17 +83,17 @@ def greedy_nms(
 def soft_nms(
     boxes: Floats, scores: Floats, classes: Integers, soft: SoftNmsSpec, limit: int | None = None
 ) -> tuple[Integers, Floats]:
-    """Let each box lower the scores of those of its class that it overlaps, the best box first.
+    """Lower the scores of boxes that a better box of their class overlaps, best box first.
 
     Args:
         boxes: ``[n,4]`` corners (either order).
         scores: ``[n]``.
-        classes: ``[n]``; only boxes of equal class lower each other's scores.
-        soft: how.
-        limit: stop after so many boxes.
+        classes: ``[n]``; only boxes of the same class lower each other's scores.
+        soft: the settings.
+        limit: the largest number of boxes; None for any.
 
     Returns:
-        The rows that are left, best lowered score first, and their lowered scores.
+        The remaining rows, best lowered score first, and their lowered scores.
     """
     left = np.array(scores, np.float32)
     alive = np.ones(len(left), dtype=bool)
@@ -116,19 +116,20 @@ def top_candidates(class_logits: Floats, count: int) -> tuple[Integers, Integers
     """Pick the ``count`` best (anchor, class) pairs of ``class_logits`` ``[A,C]``.
 
     Returns:
-        Anchor and class indices ``[K]``, best first, ties by anchor and then class; K is ``count``
+        Anchor and class indices ``[K]``, best first, ties ordered by anchor and then class; K is
+        ``count``
         or the number of pairs if that is smaller.
     """
     classes = class_logits.shape[1]
     # A pair among the best K belongs to one of the K anchors with the best single class, ties
-    # included: each anchor ahead of it brings one pair ahead of it.
+    # included: every anchor ahead of it has a pair ahead of it.
     anchors = np.sort(_best(class_logits.max(axis=1), count))
     pairs = _best(class_logits[anchors].reshape(-1), count)
     return anchors[pairs // classes], pairs % classes
 
 
 def _best(values: Floats, count: int) -> Integers:
-    """Indices of the ``count`` largest values, largest first, ties by index."""
+    """Return the indices of the ``count`` largest values, largest first, ties by index."""
     if count < len(values):
         border = np.partition(values, len(values) - count)[len(values) - count]
         chosen = np.flatnonzero(values >= border)
@@ -147,7 +148,7 @@ def sigmoid(logits: Floats) -> Floats:
 def finish_heads(
     class_logits: Floats, box_regression: Floats, spec: DetectorSpec
 ) -> dict[str, NDArray[Any]]:
-    """Turn raw heads into the four detection outputs, exactly as the graph defines them.
+    """Turn raw heads into the four detection outputs, as the graph defines them.
 
     Args:
         class_logits: ``[N,A,C]``.
@@ -186,7 +187,7 @@ def _finish_image(
     rows, classes, scores = rows[strong], classes[strong], scores[strong]
     boxes = decode_boxes(regression[rows], anchors[rows], output.box_format)
     groups = np.zeros_like(classes) if output.class_agnostic else classes
-    # Boxes outside of a frame take no row.
+    # Boxes outside of a frame must not take a row.
     limit = output.max_detections if frame is None else None
     if output.soft_nms is None:
         kept = greedy_nms(boxes, groups, output.iou_threshold, limit)

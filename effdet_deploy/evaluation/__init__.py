@@ -1,1 +1,1 @@
-"""Accuracy: COCO sets, mAP by pycocotools, and paired differences with their uncertainty."""
+"""Accuracy: COCO sets, mAP by pycocotools, and paired differences with intervals."""

@@ -1,4 +1,4 @@
-"""mAP as COCO defines it, and how certain a difference of two mAPs is."""
+"""mAP as COCO defines it, and the confidence interval of a difference of two mAPs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Accuracy:
-    """COCO box metrics as fractions: mAP@[.5:.95], AP50, AP75; and AP by category id.
+    """COCO box metrics as fractions: mAP@[.5:.95], AP50, AP75, and AP by category id.
 
     A category without true boxes has no AP and is left out.
     """
@@ -39,14 +39,14 @@ class Accuracy:
     evidence: tuple[_CategoryEvidence, ...] = ()
 
     def ap_without(self, lacking: Collection[int]) -> float | None:
-        """Return the mAP over all categories but those; None where none is left."""
+        """Return the mAP without the categories ``lacking``; None if none remains."""
         others = [ap for category, ap in self.by_category.items() if category not in lacking]
         return sum(others) / len(others) if others else None
 
 
 @dataclass(frozen=True, eq=False)
 class _CategoryEvidence:
-    """Every detection of a category, best score first, and how many true boxes each image has.
+    """All detections of a category, best score first, and the number of true boxes per image.
 
     ``hits`` and ``ignored`` are bool ``[T,n]`` at the T IoU thresholds, ``image`` int ``[n]`` is
     the position of the image in the set, ``truths`` int ``[images]``.
@@ -71,10 +71,10 @@ class Difference:
 
 
 def measure(results: Results, dataset: CocoSet) -> Accuracy:
-    """Score COCO results against the set with pycocotools.
+    """Measure COCO results against the set with pycocotools.
 
     Raises:
-        DataError: no true box of the set counts.
+        DataError: the set has no true box that counts.
         MissingPackageError: pycocotools is not installed.
     """
     require_pycocotools()
@@ -82,7 +82,7 @@ def measure(results: Results, dataset: CocoSet) -> Accuracy:
 
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _indexed(dataset.document)
-        # loadRes takes no empty list.
+        # loadRes does not accept an empty list.
         nothing = {**dataset.document, "annotations": []}
         found = truth.loadRes(results) if results else _indexed(nothing)
         metric = COCOeval(truth, found, "bbox")
@@ -92,8 +92,8 @@ def measure(results: Results, dataset: CocoSet) -> Accuracy:
     evidence = tuple(_evidence(metric))
     if not evidence:
         raise DataError(
-            "No box of the annotations counts: all of them are crowds.",
-            "Accuracy needs boxes of single objects.",
+            "The annotations have no boxes of single objects: all of them are crowds.",
+            "Annotate single objects.",
         )
     precision = metric.eval["precision"][:, :, :, 0, -1]
     by_category = {}
@@ -106,7 +106,7 @@ def measure(results: Results, dataset: CocoSet) -> Accuracy:
 
 
 def require_pycocotools() -> None:
-    """Check for pycocotools before anything is run.
+    """Check that pycocotools is installed, before any work.
 
     Raises:
         MissingPackageError: it is not installed.
@@ -118,14 +118,14 @@ def _indexed(document: dict[str, Any]) -> Any:
     from pycocotools.coco import COCO
 
     index = COCO()
-    # loadRes and createIndex write into the document and copy what is optional in it.
+    # loadRes and createIndex write into the document, and need its optional parts.
     index.dataset = {"info": {}, **document}
     index.createIndex()
     return index
 
 
 def _evidence(metric: Any) -> list[_CategoryEvidence]:
-    """Collect what pycocotools matched, over all areas, per category."""
+    """Collect pycocotools' matches over all areas, per category."""
     images = len(metric.params.imgIds)
     areas = len(metric.params.areaRng)
     found = []
@@ -160,7 +160,7 @@ def weighted_ap(accuracy: Accuracy, weights: NDArray[np.int64]) -> float:
 
 
 def _category_ap(each: _CategoryEvidence, weight: NDArray[np.int64], truths: int) -> float:
-    """101-point interpolated AP, averaged over IoU thresholds (Lin et al. 2014, COCO)."""
+    """Return the 101-point interpolated AP, averaged over IoU thresholds (Lin et al. 2014)."""
     if not len(weight):
         return 0.0
     counted = np.where(each.ignored, 0, weight)
@@ -177,9 +177,9 @@ def _category_ap(each: _CategoryEvidence, weight: NDArray[np.int64], truths: int
 
 
 def difference(mine: Accuracy, reference: Accuracy, resamples: int = RESAMPLES) -> Difference:
-    """Return how far ``mine`` lies above ``reference``, measured on the same pictures.
+    """Return by how much ``mine`` exceeds ``reference``, measured on the same pictures.
 
-    The interval is the bootstrap's over pictures (Efron 1979), both sides resampled together.
+    The interval is a bootstrap's over pictures (Efron 1979), with both sides resampled together.
     """
     images = len(mine.evidence[0].truths) if mine.evidence else 0
     points = 100 * (mine.ap - reference.ap)

@@ -1,9 +1,9 @@
-"""How a model's classes stand for the categories of a set: by name, then by id, never by luck.
+"""Matching of a model's classes with the categories of a set: by name, then by id.
 
-A model numbers its classes as the set that it was trained on; another set may start from 0, leave
-gaps, or use another order. Taken by number alone, a detector of mAP 72 reaches 1.6, and nothing
-tells. So names decide where both sides have them, and where names and numbers contradict one
-another the user is asked.
+A model numbers its classes like the set that it was trained on; another set may start from 0, leave
+gaps, or use another order. Matched by number alone, a detector of mAP 72 reaches 1.6 without any
+error. So names decide if both sides have names, and if names and numbers contradict each other, the
+user is asked.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ BY_NAME, BY_ID = "by-name", "by-id"
 NAMES_ALONE = "names-alone"
 """As by name, for a set whose ids mean nothing: they are not spoken of, nor taken instead."""
 _UNNAMED = re.compile(r"(class|unused) \d+")
-"""What classes are called that nobody named."""
+"""Names of classes that have no name of their own."""
 _SHOWN = 6
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """The category that each class of a model stands for.
+    """The categories that a model's classes stand for.
 
     Attributes:
-        category_of: from the model's category ids to the set's; a class that the set lacks is not
-            there. None where the model names no classes: ids are taken as they are.
-        lacking: ids of the set's categories that no class of the model stands for.
-        note: what the user should know of it; empty where names and ids agree.
+        category_of: the set's category ids by the model's ids, without classes that the set lacks.
+            None if the model's classes have no names: then ids are used as they are.
+        lacking: ids of the set's categories for which the model has no class.
+        note: a sentence that the user should read; empty if names and ids agree.
     """
 
     category_of: dict[int, int] | None
@@ -47,7 +47,7 @@ class ClassMap:
     note: str = ""
 
     def of_results(self, results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return COCO results of the model under the set's ids, without classes it lacks."""
+        """Return COCO results with the set's ids, without classes that the set lacks."""
         joined = self.category_of
         if joined is None:
             return results
@@ -61,18 +61,18 @@ class ClassMap:
 def join_classes(
     spec: DetectorSpec, categories: Mapping[int, str], rule: str | Path | None = None
 ) -> ClassMap:
-    """Find the category of each class.
+    """Find the categories of a model's classes.
 
     Args:
-        spec: of the model.
+        spec: the spec of the model.
         categories: the set's names by id.
-        rule: ``by-name`` or ``by-id`` decides where names and ids contradict one another; a JSON
-            file maps each class name to a category id; None asks the user.
+        rule: ``by-name`` or ``by-id`` decides if names and ids contradict each other; a JSON file
+            maps class names to category ids; None asks the user.
 
     Raises:
-        DataError: names and ids contradict one another; or they have nothing in common; or the
-            file is unreadable or names what is not there.
-        UsageError: another rule.
+        DataError: names and ids contradict each other, or have nothing in common; or the file is
+            unreadable or names an unknown class or category.
+        UsageError: the rule is unknown.
     """
     rule = None if rule is None else str(rule)
     if rule is not None and rule not in (BY_NAME, BY_ID, NAMES_ALONE):
@@ -93,7 +93,7 @@ def join_classes(
     if rule == BY_ID or (not named and rule != NAMES_ALONE):
         found, note = same_ids, ""
         if not named:
-            note = "The model's classes have no names: they were joined to the set's by their ids."
+            note = "The model's classes have no names, so they were matched with the set's by id."
     elif rule == BY_NAME:
         found, note = by_name, _moved(by_name)
     elif rule == NAMES_ALONE:
@@ -106,17 +106,17 @@ def join_classes(
         ]
         if contradicting or (twice and by_name != same_ids):
             raise DataError(
-                "The model's classes and the annotations' categories have ids in common and "
-                f"other names: {_table(ours, categories, contradicting or list(same_ids))}.",
-                "Say which of them decides: --class-map by-name, by-id, or a JSON file that maps "
-                "each class name to a category id.",
+                "Some ids of the model's classes and the annotations' categories are the same but "
+                f"have other names: {_table(ours, categories, contradicting or list(same_ids))}.",
+                "Choose what decides: --class-map by-name, by-id, or a JSON file that maps class "
+                "names to category ids.",
             )
         found, note = by_name, _moved(by_name)
     if not found:
         raise DataError(
             f"The model's classes ({_some(ours)}) and the annotations' categories "
             f"({_some(categories)}) have nothing in common.",
-            "Export the model with --labels ANNOTATIONS.json, or join them with --class-map FILE.",
+            "Export the model with --labels ANNOTATIONS.json, or match them with --class-map FILE.",
         )
     return ClassMap(found, tuple(sorted(categories.keys() - set(found.values()))), note)
 
@@ -130,7 +130,7 @@ def _moved(found: Mapping[int, int]) -> str:
     if not moved:
         return ""
     return (
-        f"The classes were joined by their names: {moved} of {len(found)} have other ids in the "
+        f"The classes were matched by name: {moved} of {len(found)} have other ids in the "
         "annotations than in the model."
     )
 
@@ -159,7 +159,7 @@ def _from_file(spec: DetectorSpec, categories: Mapping[int, str], rule: str) -> 
     try:
         given = {name: number_of(value) for name, value in given.items()}
     except ValueError as error:
-        raise DataError(f"In the class map '{path}' {error}.", "Correct that entry.") from error
+        raise DataError(f"In the class map '{path}' {error}.", "Correct this entry.") from error
     unknown = [name for name in given if name not in names]
     absent = [number for number in given.values() if number not in categories]
     if unknown or absent:

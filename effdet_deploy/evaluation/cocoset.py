@@ -1,4 +1,4 @@
-"""An evaluation set: COCO annotations and the folder that their pictures stand in."""
+"""Evaluation sets: COCO annotations and the folder with their pictures."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class CocoSet:
     """Pictures with their true boxes.
 
     Attributes:
-        document: the annotations in COCO form, restricted to the pictures of ``paths``.
-        paths: the file of each picture by its COCO image id, in the order of the annotations.
-        remarks: a sentence each on what was left out.
-        class_map: what decides where names and ids of a model's classes contradict the set's; see
+        document: the annotations in COCO form, limited to the pictures of ``paths``.
+        paths: the picture files by COCO image id, in the order of the annotations.
+        remarks: sentences about what was left out.
+        class_map: what decides if names and ids of a model's classes contradict the set's; see
             :func:`~effdet_deploy.evaluation.classmap.join_classes`.
     """
 
@@ -44,16 +44,16 @@ class CocoSet:
 
     @property
     def categories(self) -> dict[int, str]:
-        """The name of every category by its id."""
+        """The names of all categories by id."""
         return {each["id"]: each["name"] for each in self.document["categories"]}
 
     @property
     def pictures(self) -> Pictures:
-        """Its pictures, in its order."""
+        """The pictures of the set, in its order."""
         return as_pictures(self.paths.values())
 
     def named(self, categories: Sequence[int]) -> str:
-        """Return the names of categories for a sentence, the first few of many."""
+        """Return the names of categories for a sentence, at most the first few."""
         shown = ", ".join(self.categories[each] for each in categories[:_SHOWN])
         more = len(categories) - _SHOWN
         return f"{shown} and {more} more" if more > 0 else shown
@@ -70,20 +70,20 @@ def read_coco(
 ) -> CocoSet:
     """Read a COCO set.
 
-    What COCO files often lack is added: a box without ``iscrowd`` is no crowd, one without ``area``
-    has its width times its height. Annotations are numbered anew from 1, since pycocotools takes a
-    match with number 0 for none; ``source_id`` is their own. A category that only groups the others
-    and owns no box, as Roboflow writes one, is left out.
+    Values that COCO files often lack are added: a box without ``iscrowd`` is not a crowd, and one
+    without ``area`` has the area width times height. Annotations are numbered anew from 1, since
+    pycocotools treats a match with number 0 as no match; ``source_id`` is their own number. A
+    category that only groups the others and owns no box, as Roboflow writes one, is left out.
 
     Args:
         annotations: the JSON file.
-        images: the folder that its file names are relative to; default the folder ``images``
-            beside ``annotations`` where there is one, else the folder of ``annotations``.
-        limit: use only the first so many pictures.
+        images: the folder that file names refer to; default: the folder ``images`` beside
+            ``annotations`` if it exists, else the folder of ``annotations``.
+        limit: use only the first ``limit`` pictures.
         class_map: see :class:`CocoSet`.
 
     Raises:
-        DataError: the file is unreadable, of another form or without pictures or boxes, or a
+        DataError: the file is unreadable, has another form, or has no pictures or boxes; or a
             picture is missing or outside of its folder.
     """
     document = _decoded(annotations, _REQUIRED)
@@ -127,14 +127,14 @@ def dataset_of(
         unknown = {each["category_id"] for each in kept} - set(dataset.categories)
     if not kept:
         raise DataError(
-            f"The annotations '{annotations}' hold no boxes for {len(paths)} pictures.",
-            "Accuracy needs pictures with annotated boxes.",
+            f"The annotations '{annotations}' have no boxes for {len(paths)} pictures.",
+            "Use pictures with annotated boxes.",
         )
     if unknown:
         raise DataError(
             f"The annotations '{annotations}' hold boxes of category {min(unknown)}, which their "
             "categories do not name.",
-            "Add it to the categories.",
+            "Add this category to the categories.",
         )
     return dataset
 
@@ -149,17 +149,17 @@ def _said_of(empty: list[dict[str, Any]], total: int) -> tuple[str, ...]:
 
 
 def find_pictures(source: str | Path | None, limit: int | None = None) -> Pictures:
-    """Return the pictures of a folder, by name, or those that COCO annotations list.
+    """Return the pictures of a folder by name, or those that COCO annotations list.
 
     Args:
         source: a folder, a picture, a pattern or a JSON file, which needs no boxes; None for no
             pictures.
-        limit: take only the first so many.
+        limit: use only the first ``limit`` pictures.
 
     Raises:
-        DataError: the annotations are unreadable, of another form or without pictures, or one is
-            missing.
-        ImageError: no picture is there.
+        DataError: the annotations are unreadable, have another form or no pictures, or a picture
+            is missing.
+        ImageError: there are no pictures.
     """
     if source is None:
         return Pictures()
@@ -188,7 +188,7 @@ def _decoded(path: Path, required: tuple[str, ...]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _translated(path: Path) -> Iterator[None]:
-    """Say what an entry lacks or has wrong."""
+    """Turn errors about an entry of the annotations into a DataError that says what is wrong."""
     try:
         yield
     except KeyError as error:
@@ -211,36 +211,37 @@ def _paths(
     paths = {number_of(each["id"]): _place_in(folder, each["file_name"]) for each in named}
     if len(paths) < len(named):
         raise DataError(
-            f"{len(named)} pictures of '{annotations}' have {len(paths)} ids between them.",
-            "Give every picture an id of its own.",
+            f"{len(named)} pictures of '{annotations}' have only {len(paths)} different ids.",
+            "Give every picture its own id.",
         )
     missing = [path for path in paths.values() if not _is_there(path)]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} pictures of '{annotations}' are missing, the first "
             f"is '{missing[0]}'.",
-            "Put them into 'images' beside the annotations, or name their folder: --images DIR for "
+            "Put them into 'images' beside the annotations, or name their folder with --images "
+            "DIR for "
             "eval and compare, --eval-images DIR for export.",
         )
     if len(set(paths.values())) < len(paths):
         twice = next(path for path, count in Counter(paths.values()).items() if count > 1)
         raise DataError(
             f"Several pictures of '{annotations}' are the same file, '{twice}'.",
-            "Keep pictures of one name in the folders that their file_name says, and pass the "
-            "folder above with --images DIR, or --eval-images DIR for export.",
+            "Keep pictures with the same name in the folders that their file_name states, and pass "
+            "the folder above with --images DIR, or --eval-images DIR for export.",
         )
     return paths
 
 
 def _place_in(folder: Path, name: object) -> Path:
-    r"""Return where a picture stands: where it says, else where the end of its name is found.
+    r"""Return the path of a picture: where its name says, or where the end of its name is found.
 
-    Annotations are made on other machines: ``C:\set\images\1.jpg`` or ``/home/me/images/1.jpg``
-    may stand here as ``1.jpg``. Nothing outside of ``folder`` is looked for.
+    Annotations come from other machines: ``C:\set\images\1.jpg`` or ``/home/me/images/1.jpg`` may
+    be ``1.jpg`` here. The search stays inside ``folder``.
 
     Raises:
-        DataError: it says that it is elsewhere, and is not here.
-        TypeError: it is no name.
+        DataError: the name points elsewhere, and the picture is not in ``folder``.
+        TypeError: the name is not a text.
     """
     if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_PATH:
         raise TypeError(f"a file_name is {name!r:.200}")
@@ -252,7 +253,7 @@ def _place_in(folder: Path, name: object) -> Path:
     if found is None and (found := _inside(folder, name)) is None:
         raise DataError(
             f"The annotations name the picture '{name}', which is not in '{folder}'.",
-            "Name the folder that it is in: --images DIR for eval and compare, --eval-images DIR "
+            "Name the folder of the picture: --images DIR for eval and compare, --eval-images DIR "
             "for export.",
         )
     return found
@@ -271,13 +272,13 @@ def _is_there(path: Path) -> bool:
 
 
 def _is_empty(annotation: dict[str, Any]) -> bool:
-    """Tell whether a box covers nothing: no width or height, or a negative one."""
+    """Return whether a box has no width or height, or a negative one."""
     _, _, width, height = (float(each) for each in annotation["bbox"])
     return math.isfinite(width + height) and (width <= 0 or height <= 0)
 
 
 def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:
-    """Return an annotation with what pycocotools needs; raises ValueError on a box that is none."""
+    """Add the values that pycocotools needs; raises ValueError on an invalid box."""
     left, top, width, height = (float(each) for each in annotation["bbox"])
     if not (math.isfinite(left + top + width + height) and width >= 0 <= height):
         said = f"annotation {annotation.get('id', '?')} has the box {annotation['bbox']}"

@@ -1,7 +1,7 @@
-"""Whether annotations are of these pictures: what would make an accuracy mean nothing.
+"""Signs that annotations do not belong to the pictures, which would make a measured mAP useless.
 
-Boxes that were turned with EXIF, scaled with the picture, or written in another form give a mAP
-near zero that looks as if it had been measured.
+Boxes that were turned with EXIF, scaled with the picture, or written in another form give an mAP
+near zero that looks like a real result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Size = tuple[int, int]
 
 _BULK = 0.05
-"""The share of boxes from which an oddity is a property of the set."""
+"""The share of boxes from which an oddity counts as a property of the whole set."""
 _MOST = 0.95
 _FRACTION_SLACK = 1e-3
 _SLACK = 1.0
@@ -30,7 +30,7 @@ _EXAMPLE = "for example"
 
 
 def doubts_about(dataset: CocoSet) -> tuple[str, ...]:
-    """Return a sentence for each sign that boxes and pictures do not belong together.
+    """Return a sentence per sign that boxes and pictures do not belong together.
 
     Pictures are opened for their size and orientation; their pixels are not decoded.
     """
@@ -67,7 +67,7 @@ def _about_sizes(dataset: CocoSet, sizes: dict[int, Size], turned: set[int]) -> 
 
 
 def _side(said: object) -> int:
-    """Return a width or height; 0 where the annotations say none."""
+    """Return a width or height; 0 if the annotations do not state it."""
     try:
         return max(0, number_of(said))
     except ValueError:
@@ -92,7 +92,7 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
         return [
             (
                 f"The boxes of {len(fractions)} of {share} annotations lie within 0 to 1: they are "
-                f"fractions of the picture, where COCO has pixels; {_EXAMPLE} {_named(fractions)}."
+                f"fractions of the picture, but COCO uses pixels;  {_EXAMPLE} {_named(fractions)}."
             )
         ]
     outside = found(_reaches_out)
@@ -105,7 +105,7 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
     said = []
     if len(outside) > _BULK * share:
         if len(corners) > _MOST * share:
-            what = "look like corners (x1, y1, x2, y2), where COCO has x, y, width and height"
+            what = "look like corners (x1, y1, x2, y2), but COCO uses x, y, width and height"
         else:
             what = "reach out of their pictures"
         said.append(f"{len(outside)} of {share} boxes {what}; {_EXAMPLE} {_named(outside)}.")

@@ -335,7 +335,7 @@ def test_one_output_holds_what_four_held(make, tmp_path, box_format, batch):
 
 
 def test_an_engine_cannot_have_its_outputs_joined(make, write_engine, nothing_left):
-    with pytest.raises(UsageError, match="an engine's is compiled"):
+    with pytest.raises(UsageError, match="an engine is already compiled"):
         make(model=write_engine(framed()), single_output=True)
     nothing_left()
 

@@ -135,7 +135,7 @@ def test_what_the_user_should_know_is_noted(tmp_path):
     precision = PrecisionSpec("int8", "onnxruntime", int8_range="full", instruction="vnni")
     spec = dataclasses.replace(detector_spec(), precision=precision)
     made = bundle("triton", write_tiny(tmp_path / "a.onnx", spec), tmp_path / "models")
-    assert any("the batch is fixed at 1" in each for each in made.notes)
+    assert any("the batch size is fixed at 1" in each for each in made.notes)
     assert any("VNNI" in each for each in made.notes)
     spec = dataclasses.replace(spec, precision=PrecisionSpec("fp16", "tensorrt"))
     made = bundle("triton", write_tiny(tmp_path / "b.onnx", spec), tmp_path / "models")
@@ -175,7 +175,7 @@ def test_labels_that_are_missing_or_not_as_many_as_classes_are_refused(
 @pytest.mark.parametrize("name", ["two\nlines", "a;b", " "])
 def test_a_class_name_that_is_no_line_is_refused(tmp_path, nothing_left, name):
     spec = dataclasses.replace(detector_spec(), classes=(ClassSpec(name, 1),) * 3)
-    with pytest.raises(DataError, match="cannot stand on a line"):
+    with pytest.raises(DataError, match="cannot be a line"):
         bundle("triton", write_tiny(tmp_path / "tiny.onnx", spec), tmp_path / "models")
     nothing_left()
 

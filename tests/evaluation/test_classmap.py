@@ -41,7 +41,7 @@ def test_names_decide_where_ids_differ_and_it_is_said(categories):
     joined = join_classes(model_of(), categories)
     for index, name in enumerate(NAMES):
         assert categories[joined.category_of[index + 1]].strip().casefold() == name
-    assert "joined by their names" in joined.note
+    assert "matched by name" in joined.note
 
 
 def test_foreign_names_under_the_same_ids_are_refused_with_both_and_the_option():

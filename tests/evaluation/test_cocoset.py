@@ -53,7 +53,7 @@ def test_annotations_of_another_form_are_refused(tmp_path, content, said):
 def test_a_set_without_boxes_is_refused(annotations):
     document = json.loads(annotations.read_text())
     annotations.write_text(json.dumps(document | {"annotations": []}))
-    with pytest.raises(DataError, match="hold no boxes"):
+    with pytest.raises(DataError, match="have no boxes"):
         read_coco(annotations)
 
 
@@ -98,7 +98,7 @@ def test_a_box_of_another_form_is_refused(annotations, box):
 
 def test_pictures_that_share_an_id_are_refused(annotations):
     changed(annotations, "images", lambda each: each.update(id=1))
-    with pytest.raises(DataError, match="ids between them"):
+    with pytest.raises(DataError, match="different ids"):
         read_coco(annotations)
 
 

@@ -85,7 +85,7 @@ def test_a_sound_set_gives_the_whole_map_and_nothing_to_say(truth, measured):
 def test_other_ids_under_the_same_names_change_nothing_and_are_said(truth, measured, new):
     result = measured(renumbered(truth, new))
     assert result.models[0].accuracy.ap == pytest.approx(1)
-    assert "joined by their names" in result.notes[0]
+    assert "matched by name" in result.notes[0]
 
 
 def test_foreign_names_are_refused_and_asked_about(truth, measured):

@@ -54,7 +54,7 @@ def test_a_budget_joins_classes_by_name_and_says_so(annotations):
         annotations, "annotations", lambda each: each.update(category_id=each["category_id"] + 5)
     )
     (said,) = read_material(options(annotations)).notes_for(detector_spec())
-    assert "joined by their names" in said
+    assert "matched by name" in said
 
 
 def test_a_budget_on_foreign_names_is_refused_before_the_work(annotations):

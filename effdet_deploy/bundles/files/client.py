@@ -1,6 +1,6 @@
-"""Ask a detector that Triton serves: python client.py localhost:8000 MODEL PICTURE...
+"""A client for a detector that Triton serves: python client.py localhost:8000 MODEL PICTURE...
 
-It needs ``pip install "tritonclient[http]" pillow``; all else it learns from the server.
+It needs ``pip install "tritonclient[http]" pillow``; the server tells it everything else.
 """
 
 import json
