@@ -67,7 +67,7 @@ class Material:
             if lacking := joined_to(spec, self.evaluation).lacking:
                 names = self.evaluation.named(lacking)
                 said.append(f"The model has no class for {names}: the budget leaves them out.")
-            said += [f"The mAP means nothing: {each}" for each in doubts_about(self.evaluation)]
+            said += [f"The mAP is not meaningful: {each}" for each in doubts_about(self.evaluation)]
         return tuple(said)
 
 

@@ -72,7 +72,7 @@ def test_a_budget_on_boxes_that_are_not_of_the_pictures_is_said_to_mean_nothing(
 
     change(annotations, "annotations", corners)
     (said,) = read_material(options(annotations)).notes_for(detector_spec())
-    assert "The mAP means nothing" in said
+    assert "The mAP is not meaningful" in said
     assert "look like corners" in said
 
 
