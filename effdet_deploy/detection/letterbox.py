@@ -27,8 +27,8 @@ def letterbox(
 
     Args:
         image: the picture, or a smaller copy of it.
-        spec: of the input.
-        placed: where the whole picture lies; None if ``image`` is that.
+        spec: the description of the input.
+        placed: where the whole picture lies; None if ``image`` is the whole picture.
 
     Returns:
         uint8 ``[height,width,C]``, and where the picture lies in it.
@@ -46,11 +46,11 @@ def letterbox(
 def prepare_batch(
     images: Sequence[NDArray[np.uint8]], spec: InputSpec
 ) -> tuple[NDArray[Any], list[Placement]]:
-    """Bring RGB ``images`` into the array that a graph with the input ``spec`` takes.
+    """Convert RGB ``images`` to the array that a graph with the input ``spec`` takes.
 
     Returns:
         ``[N,H,W,C]`` uint8, or ``[N,C,H,W]`` float32 for ``float255`` and ``normalized``, in the
-        spec's channel order; and the place of each image in it.
+        spec's channel order; and the place of every image in it.
     """
     taken = taken_input(spec)
     fitted = [letterbox(image, taken) for image in images]

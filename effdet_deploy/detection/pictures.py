@@ -1,4 +1,4 @@
-"""The pictures that a detector is verified, calibrated and compared on: found, or made."""
+"""The pictures on which a detector is verified, calibrated and compared: found or generated."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.images import ImageSource
 
 SEED = 20_260
-"""Of the pictures that are made; no example that a graph is traced with may use it."""
+"""Seed of generated pictures; no example that a graph is traced with may use it."""
 COUNT = 4
 MAX_COUNT = 8
-"""A larger batch repeats its pictures: eager PyTorch takes its time."""
+"""A larger batch repeats its pictures, because eager PyTorch is slow."""
 MAX_FOUND = 64
-"""Of pictures that are found, the first so many are verified on."""
+"""The most pictures of the user that are used for verification."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Pictures, which are read when they are needed.
+    """Pictures that are read when they are needed.
 
     Attributes:
-        names: what each picture is called in a report.
-        sources: whatever :func:`effdet_deploy.detection.images.load_image` reads.
-        unreadable: a sentence on each that was left out.
+        names: the names of the pictures in a report.
+        sources: anything that :func:`effdet_deploy.detection.images.load_image` reads.
+        unreadable: sentences about pictures that were left out.
     """
 
     names: tuple[str, ...] = ()
@@ -48,18 +48,18 @@ class Pictures:
         return len(self.sources)
 
     def letterboxed(self, spec: InputSpec, count: int | None = None) -> list[NDArray[np.uint8]]:
-        """Read all, or the first ``count``, as RGB uint8 ``[H,W,C]``, resized as ``spec`` says.
+        """Read all pictures, or the first ``count``, as RGB uint8 ``[H,W,C]``, resized by ``spec``.
 
         Raises:
-            ImageError: one cannot be read.
+            ImageError: a picture cannot be read.
         """
         read = partial(_letterboxed, spec=taken_input(spec))
         return list(in_threads(read, self.sources[:count], len(usable_cpus())))
 
     def decoded(self, spec: InputSpec) -> Pictures:
-        """Return the first :data:`MAX_FOUND` of them, letterboxed; to read those costs nothing.
+        """Return the first :data:`MAX_FOUND` pictures, decoded and letterboxed once.
 
-        What cannot be read is left out.
+        Pictures that cannot be read are left out.
         """
         canvases: dict[int, NDArray[np.uint8]] = {}
         unreadable = []
@@ -82,7 +82,7 @@ class Pictures:
         return Pictures(names, tuple(canvases.values()), tuple(unreadable))
 
     def spread(self, count: int) -> Pictures:
-        """Return at most ``count`` of them, evenly spread."""
+        """Return at most ``count`` of the pictures, evenly spread."""
         step = max(1.0, len(self) / count)
         chosen = [int(index * step) for index in range(min(len(self), count))]
         names, sources = self.names, self.sources
@@ -94,7 +94,7 @@ def _letterboxed(source: ImageSource, spec: InputSpec) -> NDArray[np.uint8]:
 
 
 def own_pictures(spec: InputSpec, count: int = COUNT) -> Pictures:
-    """Return ``count`` structured pictures in the size of ``spec``, the same ones every time."""
+    """Generate ``count`` structured pictures in the size of ``spec``, always the same ones."""
     made = structured_pictures(count, *spec.taken_size, SEED, spec.channels)
     return Pictures(tuple(f"structured picture {index}" for index in range(count)), tuple(made))
 
@@ -102,11 +102,11 @@ def own_pictures(spec: InputSpec, count: int = COUNT) -> Pictures:
 def verification_images(
     spec: InputSpec, pictures: Pictures | None = None, batch: BatchSpec | None = None
 ) -> list[NDArray[np.uint8]]:
-    """Return the letterboxed RGB images uint8 ``[H,W,C]`` that an export is verified on.
+    """Return the letterboxed RGB images uint8 ``[H,W,C]`` on which an export is verified.
 
-    They are the first :data:`MAX_FOUND` of ``pictures``; where there are none, four structured
-    ones, up to :data:`MAX_COUNT` for a larger batch. One image alone cannot show that a graph
-    depends on its input at all, so a picture joins it.
+    They are the first :data:`MAX_FOUND` of ``pictures``; without pictures they are four generated
+    ones, or up to :data:`MAX_COUNT` for a larger batch. A single image gets a second one, because
+    one image cannot show that a graph depends on its input at all.
 
     Raises:
         ImageError: a picture cannot be read.

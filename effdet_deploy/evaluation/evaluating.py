@@ -1,4 +1,4 @@
-"""The accuracy of several detectors on one set, each against the first."""
+"""The accuracy of several detectors on one set, and their differences from the first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WRITTEN = ("ap", "ap50", "ap75", "by_category")
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A detector's accuracy, and how far it lies above the first one's; None for that one.
+    """A detector's accuracy, and its difference from the first detector's, which has None.
 
     ``lacking`` are the ids of categories that the model has no class for; ``ap_common`` is the mAP
     over the others.
@@ -41,13 +41,13 @@ class Evaluation:
     """What several detectors reach on one set.
 
     Attributes:
-        pictures: how many there are.
-        categories: the name of every category of the set by its id.
-        models: in the order in which they were given.
-        notes: what was left out of the set, and how classes were joined to categories, where that
-            is not plain.
-        doubts: signs that the annotations are not of these pictures, a sentence each; an accuracy
-            means nothing without them.
+        pictures: the number of pictures.
+        categories: the names of all categories of the set by id.
+        models: the results in the order of the detectors.
+        notes: what was left out of the set, and how classes were matched with categories, unless it
+            is obvious.
+        doubts: sentences about signs that the annotations do not belong to these pictures; then the
+            accuracy is not meaningful.
     """
 
     pictures: int
@@ -57,7 +57,7 @@ class Evaluation:
     doubts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything for JSON; accuracies as fractions, differences in points."""
+        """Return everything for JSON, with accuracies as fractions and differences in points."""
         return {
             "pictures": self.pictures,
             "models": [
@@ -88,13 +88,13 @@ def evaluate(
     """Measure detectors on a set, one after the other; differences are paired.
 
     Args:
-        detectors: by name, or by path; the first is the baseline.
+        detectors: the detectors by name or path; the first is the baseline.
         dataset: the pictures with their true boxes.
-        progress: told a detector's name and how many pictures it has seen.
-        fast_decode: JPEGs are decoded no larger than needed; see :meth:`Detector.stream`.
+        progress: called with a detector's name and the number of pictures it has seen.
+        fast_decode: decode JPEGs no larger than needed; see :meth:`Detector.stream`.
 
     Raises:
-        DataError: a detector's classes are no categories of the set; none was run then.
+        DataError: a detector's classes are not categories of the set; no detector has run.
         ImageError: a picture is unreadable.
     """
     joined = {name: joined_to(detector.spec, dataset) for name, detector in detectors.items()}

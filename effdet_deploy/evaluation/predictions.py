@@ -22,16 +22,16 @@ def joined_to(spec: DetectorSpec, dataset: CocoSet) -> ClassMap:
     """Return the category of each class of a model, as the set's own rule decides.
 
     Raises:
-        DataError: the classes and the categories cannot be joined.
+        DataError: the classes and the categories cannot be matched.
     """
     return join_classes(spec, dataset.categories, dataset.class_map)
 
 
 def notes_on(dataset: CocoSet, specs: Iterable[DetectorSpec]) -> tuple[str, ...]:
-    """Say what was left out of a set, and how the classes of models were joined to it.
+    """Return notes on what was left out of a set, and how models' classes were matched with it.
 
     Raises:
-        DataError: the classes of one and the categories cannot be joined.
+        DataError: the classes of a model and the categories cannot be matched.
     """
     joined = (joined_to(spec, dataset).note for spec in specs)
     return tuple(dict.fromkeys(filter(None, (*dataset.remarks, *joined))))
@@ -45,17 +45,17 @@ def predict(
     *,
     fast_decode: bool = False,
 ) -> Results:
-    """Return the COCO results of ``detector`` on every picture; ``progress`` is told the count.
+    """Return the COCO results of ``detector`` on every picture.
 
     Args:
-        detector: whose rows are taken.
+        detector: the detector to run.
         dataset: the pictures.
-        progress: told how many pictures are done.
-        classes: the category of each class; None joins them by name and id.
-        fast_decode: see :meth:`Detector.stream`.
+        progress: called with the number of pictures done.
+        classes: the categories of the classes; None matches them by name and id.
+        fast_decode: decode JPEGs no larger than needed; see :meth:`Detector.stream`.
 
     Raises:
-        DataError: the detector's classes and the set's categories cannot be joined.
+        DataError: the detector's classes and the set's categories cannot be matched.
         ImageError: a picture is unreadable.
     """
     joined = classes or joined_to(detector.spec, dataset)

@@ -1,4 +1,4 @@
-"""What every engine looks like from outside, and the checks that all of them share."""
+"""The interface that all engines have in common, and the checks that they share."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class TimedRun:
 class Runtime(Protocol):
     """A loaded model.
 
-    ``device`` is where it really runs (``"cpu"``, ``"cuda:0"``, ``"tensorrt:0"`` for TensorRT in
-    ONNX Runtime), ``precision`` what it really computes in, which may be higher than what the file
-    says. ``run`` may be called from several threads at once; after ``close`` it raises UsageError.
+    ``device`` is where it really runs (``"cpu"``, ``"cuda:0"``, or ``"tensorrt:0"`` for TensorRT in
+    ONNX Runtime). ``precision`` is the one that it really computes in, which may be higher than the
+    file's. Several threads may call ``run`` at once; after ``close`` it raises UsageError.
     ``close`` may be called again.
     """
 
@@ -44,23 +44,23 @@ class Runtime(Protocol):
 
     @property
     def spec(self) -> DetectorSpec:
-        """What the artifact says about itself."""
+        """The artifact's description of itself."""
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """The tensors it takes."""
+        """The tensors that the model reads."""
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """The tensors it gives, which may be more than the spec promises."""
+        """The tensors that the model gives, which may be more than the spec lists."""
 
     @property
     def device(self) -> str:
-        """Where it really runs."""
+        """The device on which it really runs."""
 
     @property
     def precision(self) -> str:
-        """What it really computes in."""
+        """The precision in which it really computes."""
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run on named arrays and return every output by name; raises TensorError."""
@@ -71,37 +71,37 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class TimedRuntime(Protocol):
-    """A runtime that can tell copying from computing."""
+    """A runtime that can measure copying and computing separately."""
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
-        """Run as ``run`` does, and measure; every stage is complete before the next is timed."""
+        """Run as ``run`` does and measure; a stage is complete before the next one is timed."""
 
 
 @runtime_checkable
 class SideBySideRuntime(Protocol):
-    """A runtime that can compute images side by side, each on one thread of the processor."""
+    """A runtime that can compute images side by side, every image on one thread."""
 
     @property
     def lanes(self) -> Lanes:
         """How many images are computed side by side, and how many of them together."""
 
     def divides(self, batch: int) -> bool:
-        """Say whether the images of such a batch are computed side by side."""
+        """Return whether the images of such a batch are computed side by side."""
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Return what ``run`` returns; a batch is run in one piece where nothing would be won."""
+        """Run as ``run`` does; a batch is run in one piece if that is as fast."""
 
     def run_on_one_thread(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Return what ``run`` returns, computed on the thread that calls, beside other calls.
+        """Run as ``run`` does, on the calling thread, beside other calls.
 
-        At most ``lanes.most`` images; only where ``lanes.count`` is above 1.
+        This takes at most ``lanes.most`` images, and only works if ``lanes.count`` is above 1.
         """
 
 
 def require_spec_fits(path: Path, runtime: Runtime) -> None:
     """Check that a loaded graph is the one that its spec describes.
 
-    The graph may have more outputs than the spec promises, never fewer.
+    The graph may have more outputs than the spec lists, but not fewer.
 
     Raises:
         ModelFileError: the spec belongs to another file.
@@ -113,7 +113,7 @@ def require_spec_fits(path: Path, runtime: Runtime) -> None:
     if not fits or missing:
         have = ", ".join(map(str, (*runtime.inputs, *runtime.outputs)))
         raise ModelFileError(
-            f"The graph of '{path}' does not fit its spec: it has {have}, and the spec says "
+            f"The graph of '{path}' does not fit its spec: it has {have}, but the spec says "
             f"{list(wanted)} in and {', '.join(runtime.spec.output.names)} out.",
             "Export the model again; its spec belongs to another file.",
         )
@@ -123,7 +123,7 @@ def require_no_plugin(path: Path, spec: DetectorSpec, engine: str) -> None:
     """Check that the graph does not end in the NMS plugin of TensorRT.
 
     Raises:
-        ModelFileError: it does, and ``engine`` does not have that.
+        ModelFileError: it does, and ``engine`` lacks this plugin.
     """
     if spec.output.nms == "plugin":
         raise ModelFileError(
@@ -134,7 +134,7 @@ def require_no_plugin(path: Path, spec: DetectorSpec, engine: str) -> None:
 
 
 def run_images(runtime: Runtime, batch: NDArray[Any]) -> Tensors:
-    """Run on one prepared batch of images; raises as :meth:`Runtime.run` does."""
+    """Run a prepared batch of images; raises as :meth:`Runtime.run` does."""
     return runtime.run({INPUT_NAME: batch})
 
 

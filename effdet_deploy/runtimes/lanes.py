@@ -1,9 +1,9 @@
-"""Computing images side by side, each on one thread of the processor.
+"""Computing images side by side, every image on one thread of the processor.
 
-An engine that computes a batch on all threads waits after every node for the slowest of them, and
-what it computes on large images passes through memory on its way to the next node. Images side by
-side wait for nothing and stay in the caches. Beside threads that decode pictures, an engine's
-threads wait for each other most of the time, and keep the processor busy with it.
+If an engine computes a batch on all threads, it waits after every node for the slowest thread, and
+large images pass through memory between two nodes. Images that are computed side by side do not
+wait and stay in the caches. Beside threads that decode pictures, an engine's threads would wait for
+each other most of the time and keep the processor busy.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     Compute = Callable[[Tensors], Tensors]
 
 CACHED_PIXELS = 512 * 512
-"""Smaller images are computed together, as many as have this many pixels, in one run: what they
-take in the caches is no more, and each run costs the same to begin."""
+"""Smaller images are run together, as many as have this many pixels in all: that fits the caches
+equally well, and starting a run costs the same for any number of images."""
 
 
 def usable_cpus() -> set[int]:
@@ -38,24 +38,24 @@ def usable_cpus() -> set[int]:
 
 
 def lane_count(threads: int | None, spec: DetectorSpec) -> int:
-    """Return how many images may be computed at once: 1 where none can be computed alone."""
+    """Return how many images may be computed at once: 1 if they cannot be computed separately."""
     return (threads or len(usable_cpus())) if spec.batch.minimum == 1 else 1
 
 
 def images_in_cache(spec: DetectorSpec) -> int:
-    """Return how many of the model's images a lane computes together."""
+    """Return how many of the model's images a thread computes together."""
     return max(1, CACHED_PIXELS // (spec.input.height * spec.input.width))
 
 
 class Lanes:
-    """Threads that share the images of a batch, or any that compute images of their own.
+    """Threads that share the images of a batch, or that compute images for several callers.
 
     Args:
-        name: of the model, for errors.
-        count: threads.
-        create: makes what each of them runs, when the first images come; it computes a group of
-            them on the thread that calls it, and may be called by several at once.
-        most: images in a group.
+        name: the model's name, for errors.
+        count: the number of threads.
+        create: called for the first images, returns the function that computes a group of images on
+            the calling thread, for several callers at once.
+        most: the most images in a group.
     """
 
     def __init__(self, name: str, count: int, create: Callable[[], Compute], most: int = 1) -> None:
@@ -66,7 +66,7 @@ class Lanes:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
     def pays(self, batch: int) -> bool:
-        """Say whether every lane would have an image to compute."""
+        """Return whether every thread would have an image to compute."""
         return batch >= self.count > 1
 
     def run(self, feeds: Tensors) -> Tensors:
@@ -81,7 +81,7 @@ class Lanes:
         return {name: np.concatenate([each[name] for each in found]) for name in found[0]}
 
     def run_here(self, feeds: Tensors) -> Tensors:
-        """Return the outputs for a group of images, computed on the thread that calls."""
+        """Return the outputs for a group of images, computed on the calling thread."""
         with self._lock:
             compute = self._created()
         return compute(feeds)
@@ -90,12 +90,12 @@ class Lanes:
         if self._create is None:
             raise closed_error(self._name)
         compute = self._create()
-        # What was made is kept, and with it no longer what it took to make it.
+        # The function is kept; what was needed to make it can be freed.
         self._create = lambda: compute
         return compute
 
     def close(self) -> None:
-        """Let go of what they run, and let the threads end; runs that are under way finish."""
+        """Release the model and end the threads; runs that are under way finish first."""
         with self._lock:
             self._create = None
             self._pool.shutdown(wait=False)

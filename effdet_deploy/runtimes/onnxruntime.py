@@ -48,7 +48,7 @@ _GPU_PROVIDERS = {"cuda": _CUDA, "tensorrt": "TensorrtExecutionProvider"}
 _DEVICE = re.compile(r"auto|cpu|(cuda|tensorrt)(?::(\d+))?")
 _KNOWN_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt:1")
 _FATAL = 4
-# Its own exceptions have no common base but Exception.
+# ONNX Runtime's exceptions have no common base class but Exception.
 _RAISED: tuple[type[Exception], ...] = (
     RuntimeError,
     *(
@@ -58,17 +58,17 @@ _RAISED: tuple[type[Exception], ...] = (
     ),
 )
 _UPGRADE = "Upgrade it with: pip install -U onnxruntime; or export with a lower --opset."
-_CUSTOM = "Export the model without custom operators, or run it on the engine it was made for."
-# What ONNX Runtime says, what that means to a user, and what to do about it.
+_CUSTOM = "Export the model without custom operators, or run it on the engine that it was made for."
+# ONNX Runtime's message, its meaning for the user, and the remedy.
 _LOAD_MESSAGES = (
     (
         re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
-        "it has IR version {0}, and this onnxruntime reads up to {1}",
+        "it has IR version {0}, but this onnxruntime reads only up to {1}",
         _UPGRADE,
     ),
     (
         re.compile(r"[Oo]pset (\d+) is under development.*?till opset (\d+)", re.DOTALL),
-        "it has opset {0}, and this onnxruntime knows up to {1}",
+        "it has opset {0}, but this onnxruntime knows only up to {1}",
         _UPGRADE,
     ),
     (
@@ -119,7 +119,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OnnxRu
 
 
 def _chosen_device(asked: str) -> str:
-    """Return ``cpu``, or a GPU with its number; ``auto`` is CUDA where this onnxruntime has it."""
+    """Return ``cpu`` or a GPU with its number; ``auto`` is CUDA if this onnxruntime has it."""
     match = _DEVICE.fullmatch(asked)
     if match is None:
         raise UnknownDeviceError(asked, _KNOWN_DEVICES)
@@ -138,7 +138,7 @@ def _chosen_device(asked: str) -> str:
 
 
 def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> ort.InferenceSession:
-    """Open the file on ``device`` and nowhere else.
+    """Open the file on ``device`` only, without falling back to another device.
 
     Raises:
         DeviceError: the device does not start.
@@ -149,8 +149,8 @@ def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> or
     provider = _GPU_PROVIDERS.get(kind, _CPU)
     options: dict[str, dict[str, str]] = {provider: {}}
     if kind == "tensorrt":
-        # TensorRT's provider tells its cached engines apart by names and shapes, and would take
-        # that of a model with other weights: the folder's name holds the model's hash.
+        # TensorRT's provider knows its cached engines by names and shapes, and would use that of a
+        # model with other weights: therefore the folder's name contains the model's hash.
         cache = path.with_name(f"{path.name}.{sha256_file(path)[:12]}.trt-cache")
         options[provider] = {
             "device_id": index,
@@ -158,8 +158,8 @@ def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> or
             "trt_engine_cache_path": str(cache.resolve()),
         }
     if kind != "cpu":
-        # CUDA computes what TensorRT leaves. FP32 is FP32: its default is TF32, with 10 bits of
-        # mantissa.
+        # CUDA computes what TensorRT does not. Its default for FP32 is TF32, with 10 bits of
+        # mantissa, so it is switched off.
         options[_CUDA] = {"device_id": index, "use_tf32": "0"}
     with translated(path, "loaded", (*_RAISED, ValueError), partial(_refused, path, provider)):
         session = ort.InferenceSession(
@@ -168,7 +168,7 @@ def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> or
     session.disable_fallback()
     if session.get_providers()[0] != provider:
         raise DeviceError(
-            f"onnxruntime could not start {provider} and offers {session.get_providers()[0]}.",
+            f"onnxruntime could not start {provider}, only {session.get_providers()[0]}.",
             "Run 'effdet-deploy doctor', or use --device cpu.",
         )
     return session
@@ -176,14 +176,14 @@ def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> or
 
 def _settings(threads: int | None, spec: DetectorSpec) -> ort.SessionOptions:
     settings = ort.SessionOptions()
-    # What goes wrong is raised; its log on stderr would only repeat it in ONNX Runtime's words.
+    # Errors are raised; the log on stderr would only repeat them in ONNX Runtime's words.
     settings.log_severity_level = _FATAL
-    # Looking for a tensor of the same shape whose memory is free compares all tensors with all
-    # others, which is much of the time to load. Runs are as fast without, in the same memory.
+    # To reuse memory, ONNX Runtime compares all tensors with all others, which takes much of the
+    # loading time. Without that, runs are as fast and use the same memory.
     settings.enable_mem_reuse = False
     if spec.precision.kind == "int8" and spec.precision.target != "onnxruntime":
-        # What is laid out for another engine is computed as it is written, in float: INT8 kernels
-        # for it are slower here than float ones, and saturate on processors without VNNI.
+        # A file that is laid out for another engine is computed in float: INT8 kernels are slower
+        # for it than float kernels, and saturate on processors without VNNI.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         settings.intra_op_num_threads = threads
@@ -192,7 +192,7 @@ def _settings(threads: int | None, spec: DetectorSpec) -> ort.SessionOptions:
 
 
 def _refused(path: Path, provider: str, text: str) -> EffdetDeployError:
-    """Return what it means that ONNX Runtime does not load the file on ``provider``."""
+    """Return the error for a file that ONNX Runtime does not load on ``provider``."""
     for pattern, cause, remedy in _LOAD_MESSAGES:
         if match := pattern.search(text):
             return ModelFileError(
@@ -210,7 +210,7 @@ def _refused(path: Path, provider: str, text: str) -> EffdetDeployError:
 
 
 def _essence(text: str) -> str:
-    """Return ONNX Runtime's message without its code prefix and its C++ source positions."""
+    """Return ONNX Runtime's message without its code prefix and C++ source positions."""
     text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"/\S+\.(?:cc|h|cpp):\d+ .*?\) (?=\S)", "", text)
     return " ".join(text.split())[:LONGEST].rstrip(".")
@@ -236,14 +236,14 @@ class OnnxRuntime:
         self._path = path
         self._session: ort.InferenceSession | None = session
         require_spec_fits(path, self)
-        # A graph with external data is more than its file, and stays in one piece.
+        # A graph with external data is more than one file, so its images are not computed apart.
         on_cpu = device == "cpu" and not spec.external_files
         count = lane_count(threads, spec) if on_cpu else 1
         loaded = _identity(path)
 
         def create() -> Callable[[Tensors], Tensors]:
             graph = path.read_bytes() if _identity(path) == loaded else None
-            # The file may be another one when the first images come: its session is then run.
+            # The file may have been replaced before the first images: then the session is run.
             if graph is None or _identity(path) != loaded:
                 return partial(_run, session, self.outputs)
             alone = ort.InferenceSession(graph, _settings(1, spec), providers=[_CPU])
@@ -253,7 +253,7 @@ class OnnxRuntime:
 
     @property
     def precision(self) -> str:
-        """What is computed in: an x86 CPU has no FP16 kernels and computes FP16 files in FP32."""
+        """The precision of the computation: an x86 CPU computes FP16 files in FP32."""
         kind = self.spec.precision.kind
         emulated = self.device == "cpu" and platform.machine().lower() in ("x86_64", "amd64")
         return "fp32" if emulated and kind == "fp16" else kind
@@ -264,11 +264,11 @@ class OnnxRuntime:
             return _run(session, self.outputs, checked)
 
     def divides(self, batch: int) -> bool:
-        """Say whether :meth:`run_side_by_side` divides such a batch."""
+        """Return whether :meth:`run_side_by_side` divides such a batch."""
         return self.lanes.pays(batch)
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
+        """Run as :meth:`run`, but compute images side by side if there is one per CPU."""
         with self._ready(feeds) as (session, checked):
             if self.divides(len(checked[INPUT_NAME])):
                 return self.lanes.run(checked)
@@ -280,7 +280,7 @@ class OnnxRuntime:
             return self.lanes.run_here(checked)
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
-        """Run as :meth:`run`, timing the copies; on the CPU nothing is copied."""
+        """Run as :meth:`run` and time the copies; on the CPU there are none."""
         with self._ready(feeds) as (session, checked):
             if self.device != "cpu":
                 return self._run_bound(session, checked)
@@ -290,7 +290,7 @@ class OnnxRuntime:
 
     def _run_bound(self, session: ort.InferenceSession, feeds: Tensors) -> TimedRun:
         kind, _, index = self.device.partition(":")
-        # TensorRT's provider computes in the memory of CUDA.
+        # TensorRT's provider computes in CUDA's memory.
         place = ("cuda" if kind == "tensorrt" else kind, int(index or 0))
         binding = session.io_binding()
         start = time.perf_counter()
@@ -310,7 +310,7 @@ class OnnxRuntime:
         return TimedRun(outputs, copied - start, computed - copied, end - computed)
 
     def close(self) -> None:
-        """Release the session; runs that are under way finish."""
+        """Release the session; runs that are under way finish first."""
         self._session = None
         self.lanes.close()
 
@@ -329,7 +329,7 @@ class OnnxRuntime:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return what is another where the file is; zeros where there is none."""
+    """Return values that change if the file is replaced; zeros if there is no file."""
     try:
         state = path.stat()
     except OSError:
@@ -343,7 +343,7 @@ def _run(session: ort.InferenceSession, outputs: Sequence[TensorInfo], feeds: Te
 
 
 def _tensor_info(node: Any) -> TensorInfo:
-    """Describe an end of the graph; what numpy has no type for is an object."""
+    """Describe an input or output; types that numpy lacks become object."""
     shape = tuple(side if isinstance(side, int) else None for side in node.shape)
     kind = node.type.removeprefix("tensor(").removesuffix(")")
     known = np.sctypeDict.get("float32" if kind == "float" else kind, np.object_)

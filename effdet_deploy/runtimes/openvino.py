@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.tensors import Tensors
 
 _NEWEST_OPSET, _NEWEST_IR_VERSION = 28, 14
-"""Of ONNX 1.23."""
+"""The newest versions that are known here, those of ONNX 1.23."""
 
 
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVinoRuntime:  # noqa: ARG001
@@ -48,7 +48,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
     _require_known_version(path)
     if device.partition(":")[0] == "cuda":
         raise DeviceError(
-            f"The device '{device}' was asked for, and OpenVINO runs on the CPU here.",
+            f"The device '{device}' was asked for, but OpenVINO runs only on the CPU here.",
             "Use --device cpu, or --backend onnxruntime.",
         )
     if device not in ("auto", "cpu"):
@@ -58,7 +58,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
 
 
 def _require_known_version(path: Path) -> None:
-    """OpenVINO reads versions that it cannot know as if they were the last one that it does."""
+    """Refuse versions that are too new: OpenVINO reads them as the newest that it knows."""
     model = read_onnx(path)
     opset = max((model.opsets.get(each, 0) for each in ("", "ai.onnx")), default=0)
     for what, found, newest in (
@@ -67,14 +67,14 @@ def _require_known_version(path: Path) -> None:
     ):
         if found > newest:
             raise ModelFileError(
-                f"'{path}' is of {what} {found}, and the newest known here is {newest}.",
+                f"'{path}' has {what} {found}, but the newest that is known here is {newest}.",
                 "Export it again with --opset 20, or update effdet-deploy and openvino.",
             )
 
 
 @functools.cache
 def _core() -> ov.Core:
-    """Return the one core: models and errors outlive a core whose libraries they come from."""
+    """Return the single core: models and errors need the libraries that a core holds."""
     return ov.Core()
 
 
@@ -92,8 +92,8 @@ def _translated(path: Path, doing: str) -> contextlib.AbstractContextManager[Non
 class OpenVinoRuntime:
     """A compiled model; see :class:`effdet_deploy.runtimes.adapter.Runtime`.
 
-    OpenVINO computes faster in shapes that it knows. A model for a range of batches that begins
-    at one is compiled for one image, and for any number of them once a batch comes.
+    OpenVINO is faster for shapes that it knows. A model whose batch range begins at one is compiled
+    for one image, and for any number of images when a larger batch comes.
     """
 
     backend = "openvino"
@@ -116,7 +116,7 @@ class OpenVinoRuntime:
 
     @property
     def precision(self) -> str:
-        """What is computed in: FP16 files are computed in FP32."""
+        """The precision of the computation: FP16 files are computed in FP32."""
         return "int8" if self.spec.precision.kind == "int8" else "fp32"
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
@@ -124,16 +124,16 @@ class OpenVinoRuntime:
         return self.run_timed(feeds).outputs
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
-        """Run as :meth:`run`; on the CPU the input is used where it stands."""
+        """Run as :meth:`run`; on the CPU the input is not copied."""
         with self._ready(feeds) as checked:
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked)
 
     def divides(self, batch: int) -> bool:
-        """Say whether :meth:`run_side_by_side` divides such a batch."""
+        """Return whether :meth:`run_side_by_side` divides such a batch."""
         return self.lanes.pays(batch)
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run as :meth:`run`, the images of a batch side by side where every CPU has one."""
+        """Run as :meth:`run`, but compute images side by side if there is one per CPU."""
         with self._ready(feeds) as checked:
             if self.divides(len(checked[INPUT_NAME])):
                 return self.lanes.run(checked)
@@ -145,7 +145,7 @@ class OpenVinoRuntime:
             return self.lanes.run_here(checked)
 
     def close(self) -> None:
-        """Release the model; runs that are under way finish."""
+        """Release the model; runs that are under way finish first."""
         with self._lock:
             self._model = None
             self._compiled = {}
@@ -160,7 +160,7 @@ class OpenVinoRuntime:
             yield checked
 
     def _compiled_for(self, batch: int) -> _Compiled:
-        """Return the model compiled for one image, where that is what it is to compute."""
+        """Return the model compiled for one image if the batch is one image."""
         one = batch == 1
         with self._lock:
             if one not in self._compiled:
@@ -184,7 +184,7 @@ class OpenVinoRuntime:
             model = model.clone()
             _, *sides = self.inputs[0].shape
             model.reshape({model.input(0): [1, *sides]})
-        # OpenVINO's default is BF16 wherever the CPU has it, whatever the file says.
+        # OpenVINO's default is BF16 wherever the CPU has it, regardless of the file.
         settings = {**hints, ov_hints.inference_precision: ov.Type.f32}
         return _Compiled(_core().compile_model(model, "CPU", settings))
 
@@ -195,7 +195,7 @@ def _tensor_info(port: Any) -> TensorInfo:
 
 
 class _Compiled:
-    """A compiled model, with its requests: one serves one run at a time."""
+    """A compiled model with its inference requests; a request serves one run at a time."""
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._compiled = compiled
@@ -203,7 +203,7 @@ class _Compiled:
         self._idle: list[ov.InferRequest] = []
 
     def run(self, feeds: Tensors) -> TimedRun:
-        # Taking the last of a list is one step for all threads; a failed request is not used again.
+        # Popping from a list is atomic for threads; a failed request is not used again.
         try:
             request = self._idle.pop()
         except IndexError:
@@ -211,7 +211,7 @@ class _Compiled:
         start = time.perf_counter()
         request.infer(feeds, share_inputs=True, share_outputs=True)
         computed = time.perf_counter()
-        # The request's own memory is written again by its next run.
+        # The request's next run overwrites its memory.
         outputs = {name: np.array(request.get_tensor(name).data) for name in self._names}
         end = time.perf_counter()
         self._idle.append(request)
