@@ -27,7 +27,7 @@ def stderr() -> Console:
 
 
 # Characters that a terminal would obey instead of showing: control characters other than line feed
-# and tab, marks that change the direction of text, and surrogates, which are no valid text.
+# and tab, marks that change the direction of text, and surrogates, which are not valid text.
 _OBEYED = (
     *(each for each in range(0x20) if chr(each) not in "\n\t"),
     *range(0x7F, 0xA0),

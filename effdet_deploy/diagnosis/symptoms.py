@@ -161,7 +161,7 @@ def find_causes(
 
 
 def _swapped_channels(mine: Answer, swapped: Answer, known: Answer) -> str:
-    """Say whether the candidate agrees with red and blue swapped; by heads if they are known."""
+    """Say if the candidate agrees with red and blue swapped; by heads if they are known."""
     if mine.heads is not None and swapped.heads is not None and known.heads is not None:
         logits = known.heads[HEAD_OUTPUTS[0]]
         before, after = (

@@ -149,7 +149,7 @@ def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArr
             shared *= np.maximum(high - low, 0.0)
         area, other = (np.prod(each[:, 2:] - each[:, :2], axis=1) for each in (first, second))
         ratio: NDArray[np.float64] = shared / (area[:, None] + other[None, :] - shared)
-    # Points give 0/0, NaN boxes give NaN, and inf/inf is no meaningful overlap.
+    # Points give 0/0, NaN boxes give NaN, and inf/inf has no meaning as an overlap.
     row, column = np.nonzero(~np.isfinite(ratio))
     ratio[row, column] = (first[row] == second[column]).all(axis=1)
     return ratio

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network import EfficientDet
 
 EXAMPLE_SEED = 7
-"""Of the images a graph is traced with; verification uses others."""
+"""Seed of the images a graph is traced with; verification uses others."""
 
 
 def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
-    """Trace the whole pipeline of ``spec``; each node's metadata says of which module it is."""
+    """Trace the whole pipeline of ``spec``; the metadata of a node says which module it belongs to."""
     pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
     for name, module in list(pipeline.named_modules()):
         if isinstance(module, GreedyNms):
@@ -39,7 +39,7 @@ def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.O
     )
     logger = logging.getLogger("torch.onnx")
     with contextlib.ExitStack() as stack:
-        # The exporter's remarks on its own internals do not belong on the user's terminal.
+        # The exporter's remarks on its internals are not for the user's terminal.
         stack.callback(logger.setLevel, logger.level)
         logger.setLevel(logging.ERROR)
         stack.enter_context(warnings.catch_warnings())
@@ -63,17 +63,17 @@ def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.O
 
 
 def example_input(spec: DetectorSpec) -> torch.Tensor:
-    """Return a seeded input: a ranged batch needs two images or more, or it is taken as fixed."""
+    """Return a seeded input; with a ranged batch, two images or more, or the size becomes fixed."""
     size = spec.batch.minimum if spec.batch.is_static else max(2, spec.batch.minimum)
     pixels = np.random.default_rng(EXAMPLE_SEED).integers(0, 256, spec.input.shape(size))
     return torch.from_numpy(pixels.astype(np.uint8 if spec.input.kind == "uint8" else np.float32))
 
 
 def _fold(model: onnx_ir.Model) -> None:
-    """Fold constants and merge what is computed twice.
+    """Fold constants and merge nodes that compute the same.
 
     The exporter's own optimization also tries its rewrite rules at every node, which takes longer
-    than all the rest and leaves, once the graph is simplified, the same nodes.
+    than everything else; after simplification the nodes are the same.
     """
     passes.InlinePass()(model)
     fold_constants_ir(model)

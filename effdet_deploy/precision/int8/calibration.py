@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MIN_IMAGES = 8
 """Fewer pictures do not show the ranges reliably."""
 MAX_IMAGES = 64
-"""Of more pictures, this many are used, evenly spread over the sorted names."""
+"""If there are more pictures, this many are used, evenly spread over the sorted names."""
 BINS = 2048
 LEVELS = 255
 _SHARES = np.linspace(1.0, 0.2, 41)

@@ -101,7 +101,7 @@ class ExpansionBlock(nn.Sequential):
     It holds the block's own layers under their own names, in the order in which they run.
 
     Raises:
-        UsageError: the block is of another kind.
+        UsageError: the block has another kind.
     """
 
     def __init__(self, block: nn.Module) -> None:

@@ -86,7 +86,7 @@ def sniff(path: Path) -> str:
     """Return the kind of a file: torch zip, torch legacy, safetensors, numpy archive or HDF5.
 
     Raises:
-        WeightsError: the file is of another kind; the message names it and a remedy, if known.
+        WeightsError: the file has another kind; the message names it and a remedy, if known.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

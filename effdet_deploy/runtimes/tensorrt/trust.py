@@ -109,7 +109,7 @@ def spec_without_sidecar(
     The boxes are taken to be xyxy. The tensors do not tell the classes, so the spec has no classes.
 
     Raises:
-        ModelFileError: the engine is of another kind, which cannot be interpreted without sidecar.
+        ModelFileError: the engine has another kind, which cannot be interpreted without sidecar.
     """
     shape = inputs[0].shape if len(inputs) == 1 else ()
     whole_job = len(shape) == _PICTURE_RANK and inputs[0].dtype == np.dtype(np.uint8)

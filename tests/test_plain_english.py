@@ -1,0 +1,83 @@
+"""Texts that people read avoid turns of phrase that had to be read twice.
+
+They are docstrings (also the strings under constants), help, messages and comments of the package.
+A pattern stands here because a reader who had not seen the code stumbled over it.
+"""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import effdet_deploy
+
+PACKAGE = Path(effdet_deploy.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+BANNED = {
+    r"\bis none\b": "say what it is not: 'is not a picture'",
+    r"\bless one\b": "write the number or the formula",
+    r"\bso many\b": "name the number: 'this many', 'at most N'",
+    r"\bwithout a word\b": "write 'silently'",
+    r"\bof none\b": "say 'if there are none'",
+    r"\b(?:is|are) of another\b": "write 'has another' or 'belongs to another'",
+    r"\b(?:Tell|Say) whether\b": "write 'Return whether'",
+    r"\btold (?:what|of|how|a)\b": "write 'called with'",
+    r"\bis no [a-z]": "write 'is not a'",
+    r"\bare no [a-z]": "write 'are not' or 'there are no'",
+    r"\bone an? [a-z]": "write 'one per'",
+    r"\beach of (?:them|it)\b": "name the things",
+    r"\bwhat is (?:asked|wanted|to be)\b": "use a noun",
+}
+ALLOWED = ("there is no", "There is no", "there are no", "There are no", "no longer")
+BEGINS_WITH_OF = re.compile(r"\s*Of\b")
+
+
+def texts_of(path: Path) -> list[tuple[int, str, bool]]:
+    """Return line, text and whether it is a docstring, for docstrings, sentences and comments."""
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    docs = {
+        id(each.value)
+        for each in ast.walk(tree)
+        if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)
+    }
+    parts = {
+        id(value)
+        for each in ast.walk(tree)
+        if isinstance(each, ast.JoinedStr)
+        for value in each.values
+    }
+    found = []
+    for each in ast.walk(tree):
+        if isinstance(each, ast.JoinedStr):
+            text = "".join(
+                str(value.value) if isinstance(value, ast.Constant) else "…"
+                for value in each.values
+            )
+            found.append((each.lineno, text, False))
+        elif isinstance(each, ast.Constant) and isinstance(each.value, str):
+            if id(each) not in parts:
+                found.append((each.lineno, each.value, id(each) in docs))
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            found.append((token.start[0], token.string.lstrip("# "), False))
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda each: str(each.relative_to(PACKAGE)))
+def test_texts_avoid_what_readers_stumbled_over(path):
+    wrong = []
+    for line, text, is_doc in texts_of(path):
+        plain = " ".join(text.split())
+        for words in ALLOWED:
+            plain = plain.replace(words, "…")
+        if is_doc and BEGINS_WITH_OF.match(text):
+            wrong.append(f"{path.name}:{line} begins with 'Of': {plain[:90]}")
+        for pattern, advice in BANNED.items():
+            if hit := re.search(pattern, plain):
+                near = plain[max(0, hit.start() - 40) : hit.end() + 40]
+                wrong.append(f"{path.name}:{line} '{hit[0]}' in '{near}': {advice}")
+    assert not wrong, "\n".join(wrong)
