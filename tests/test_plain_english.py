@@ -58,13 +58,13 @@ def texts_of(path: Path) -> list[tuple[int, str, bool]]:
                 for value in each.values
             )
             found.append((each.lineno, text, False))
-        elif isinstance(each, ast.Constant) and isinstance(each.value, str):
-            if id(each) not in parts:
-                found.append((each.lineno, each.value, id(each) in docs))
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            found.append((token.start[0], token.string.lstrip("# "), False))
-    return found
+        elif (
+            isinstance(each, ast.Constant) and isinstance(each.value, str) and id(each) not in parts
+        ):
+            found.append((each.lineno, each.value, id(each) in docs))
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = [each for each in tokens if each.type == tokenize.COMMENT]
+    return found + [(each.start[0], each.string.lstrip("# "), False) for each in comments]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda each: str(each.relative_to(PACKAGE)))

@@ -27,7 +27,7 @@ EXAMPLE_SEED = 7
 
 
 def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
-    """Trace the whole pipeline of ``spec``; the metadata of a node says which module it belongs to."""
+    """Trace the whole pipeline of ``spec``; a node's metadata names its module."""
     pipeline = create_pipeline(fold_for_inference(network, spec.input), spec).eval()
     for name, module in list(pipeline.named_modules()):
         if isinstance(module, GreedyNms):
