@@ -38,7 +38,7 @@ _LONGEST_NAME = 255
 """The longest file name in bytes that the usual file systems allow."""
 _SCRATCH = ".effdet-{}.tmp"
 _MAX_YAML_VALUES = 400_000
-# Some builds of Python have no lzma; their zipfile refuses such an entry by itself.
+# Some builds of Python have no lzma; their zipfile refuses such an entry itself.
 _LZMA = getattr(zipfile, "lzma", None)
 BROKEN_ARCHIVE: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError),
@@ -46,14 +46,14 @@ BROKEN_ARCHIVE: tuple[type[Exception], ...] = (
     *(OSError, EOFError, RuntimeError, ValueError, LookupError, AttributeError, TypeError),
     *(OverflowError, MemoryError),
 )
-"""What damaged zip archives, and numpy arrays in them, let out of ``zipfile`` and numpy."""
+"""The errors of ``zipfile`` and numpy for damaged archives and arrays in them."""
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 BROKEN_DOCUMENT = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
 )
-"""What reading text, JSON or YAML raises where the file is damaged or says something else."""
+"""The errors of reading text, JSON or YAML that is damaged or has another form."""
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -125,7 +125,7 @@ def parse_yaml(text: str, doing: str) -> Any:
         document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
-    # Ten lines of aliases, each of ten others, are 10^10 values to whoever prints them.
+    # Ten lines of aliases, every one of ten others, stand for 10^10 values.
     waiting, count = [document], 0
     while waiting:
         each = waiting.pop()

@@ -86,7 +86,7 @@ def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
 
 @contextlib.contextmanager
 def walking_through(path: Path) -> Iterator[Walk]:
-    """Open an ONNX file to be walked through; what is wrong inside becomes a ModelFileError."""
+    """Open an ONNX file for reading; errors inside it become a ModelFileError."""
     try:
         with (
             path.open("rb") as stream,

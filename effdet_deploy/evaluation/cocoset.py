@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _REQUIRED = ("images", "annotations", "categories")
 _SHOWN = 5
 _LONGEST_PATH = 4096
-"""No system opens a longer one, and every end of a name is looked for."""
+"""The longest path that a system opens; the search for a picture tries every end of a name."""
 _FORM = "COCO annotations hold images, annotations and categories."
 
 

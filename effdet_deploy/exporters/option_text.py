@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 Number = TypeVar("Number", int, float)
 _MOST_DIGITS = 18
-"""Python refuses to read thousands of them, with an error of its own."""
+"""The most digits of a number: Python refuses thousands of digits with an error of its own."""
 
 
 def whole_number(text: str) -> int | None:
-    """Return the whole number that digits alone write; None for any other text."""
+    """Return the whole number if the text consists of digits; None for any other text."""
     is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
     return int(text) if is_number else None
 

@@ -34,7 +34,7 @@ _UNREADABLE = (
     *(ValueError, RuntimeError, DecodeError),
     *(onnx.shape_inference.InferenceError, onnx.checker.ValidationError),
 )
-"""What onnx raises on a model that is damaged."""
+"""The errors of onnx for a damaged model."""
 # The results of these depend on a tensor's shape only, not on its values.
 _SHAPE_ONLY = ("Shape", "Size")
 

@@ -185,7 +185,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], None]]] = {
     "modules within modules": ("torch zip", pickled(modules_within_modules())),
     "objects with one table": ("torch zip", pickled(objects_with_one_table())),
     "lists of one list": ("torch zip", pickled(lists_of_one_list())),
-    "networks beside one another": ("torch zip", pickled(networks_beside_one_another())),
+    "networks side by side": ("torch zip", pickled(networks_beside_one_another())),
     "long keys": ("torch zip", pickled(long_keys())),
     "one half, many names": ("torch zip", one_half_many_names),
     "anchors far away": ("torch zip", anchors(FAR)),

@@ -205,7 +205,7 @@ class ModelConfig:
         given = {**_recast(fields, overrides), **overrides}
         channels = given.get("in_chans", self.in_chans)
         for name in _BY_CHANNEL:
-            # 3.0 is among them too, and is refused below.
+            # This accepts 3.0 too, which is refused below.
             if _is_number(given.get(name)) and channels in (1, 3, 4):
                 given[name] = (given[name],) * int(channels)
         coerced = {
@@ -256,7 +256,7 @@ def _require_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """Tell whether a value is a number that any field could hold: NaN lies in no range."""
+    """Return whether a value is a number in the range of all fields, which NaN is not."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and -_LARGEST <= value <= _LARGEST
 

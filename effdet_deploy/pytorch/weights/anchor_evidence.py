@@ -137,7 +137,7 @@ def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | N
         return None
     scale, octaves, aspects = made
     spec = AnchorSpec(config.min_level, config.max_level, octaves, aspects, scale)
-    # Boxes far from the picture speak of pictures whose grid no memory holds.
+    # Boxes far from the picture would need a grid that exceeds all memory.
     if anchor_count(spec, *size) != len(boxes):
         return None
     rebuilt = anchor_boxes(spec, *size)
@@ -168,7 +168,7 @@ def _shapes(
     """Split the sides (h, w) of a place's anchors into scale, octave scales, aspects (w, h)."""
     per_octave = sides.reshape(config.num_scales, -1, 2)
     octaves = per_octave[:, 0] / per_octave[0, 0]
-    # NaN is no small difference.
+    # Written this way, NaN does not pass as a small difference.
     if not np.abs(octaves[:, 0] - octaves[:, 1]).max() <= _RELATIVE:
         return None
     even = even_octaves(config.num_scales)

@@ -59,7 +59,7 @@ _BROKEN_FILE: tuple[type[Exception], ...] = (
 )
 _SHOWN = 5
 _MOST_NUMBERS = 1 << 29
-"""Tensors may share their bytes, and in float32 each has its own."""
+"""The most numbers in a network: tensors may share their bytes in a file, but not in float32."""
 _NETWORK = ("backbone.", "fpn.", "class_net.", "box_net.")
 _NO_LAYERS = ("anchors.", "anchor_labeler.", "loss_fn.")
 """Prefixes of tensors that effdet's benches hold beside the network."""
@@ -145,8 +145,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     numbers = sum(each.numel() for each in tensors.values() if isinstance(each, Tensor))
     if numbers > _MOST_NUMBERS:
         raise WeightsError(
-            f"The network in '{path.name}' has {numbers:,} numbers; {_MOST_NUMBERS:,} are read.",
-            "Save the weights of an EfficientDet: D7x has 77 million.",
+            f"The network in '{path.name}' has {numbers:,} numbers, more than {_MOST_NUMBERS:,}.",
+            "Save only the weights of an EfficientDet; D7x has 77 million.",
         )
     state_dict = {key: _as_float32(key, value, path.name) for key, value in tensors.items()}
     require_finite(state_dict, path.name)

@@ -136,9 +136,9 @@ def read_numpy(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _require_plausible(path: Path, declared: int) -> None:
-    """Check how much a file unpacks to: zeros shrink to a thousandth, and weights do not."""
+    """Check how much a file unpacks to: zeros compress a thousandfold, but weights do not."""
     if declared > _MOST_UNPACKED * path.stat().st_size + _SMALL:
-        raise ValueError(f"it unpacks to {declared:,} bytes, more than weights of its size do")
+        raise ValueError(f"it unpacks to {declared:,} bytes, more than weights of its size can")
 
 
 def read_hdf5(path: Path) -> dict[str, np.ndarray[Any, Any]]:

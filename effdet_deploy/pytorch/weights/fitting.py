@@ -156,7 +156,7 @@ def _predict_shape(state_dict: Mapping[str, Tensor], net: str) -> tuple[int, ...
     """Return the shape of a head's last convolution; empty without such a head."""
     convs = (state_dict.get(f"{net}.predict.{each}.weight") for each in ("conv_pw", "conv"))
     found = (tuple(conv.shape) for conv in convs if conv is not None)
-    # What is named like one and is no convolution is refused with all that does not fit.
+    # Other tensors with these names are refused later, like all that do not fit.
     return next((shape for shape in found if len(shape) == 4 and all(shape)), ())
 
 

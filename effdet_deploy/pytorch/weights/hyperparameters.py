@@ -117,7 +117,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
             return _plain(attributes["_val"], depth + 1)
         inside = attributes.get("_content", value.members)
         value = inside.members if isinstance(inside, StandIn) else inside
-    # Lists may hold one list many times over: the deeper, the shorter.
+    # A list may hold another list many times: deeper lists are limited to fewer values.
     if isinstance(value, list | tuple) and 0 < len(value) <= _LONGEST >> 2 * depth:
         return tuple(_plain(each, depth + 1) for each in value)
     if isinstance(value, str):

@@ -247,7 +247,7 @@ def find_networks(loaded: Any) -> list[Candidate]:
         if found and _is_module(attributes_of(node)):
             continue  # a module, whose parts are the same network again
         if len(path) < _MAX_DEPTH:
-            # Objects may share one large table, which is walked through for each of them.
+            # Objects may share one large table, which is then visited for every object.
             inside = list(itertools.islice(_inside(node), max(left, 0)))
             left -= len(inside)
             waiting.extend(((*path, key), value) for key, value in inside)
@@ -259,7 +259,7 @@ def _in_table(path: tuple[str, ...], table: Mapping[str, Found]) -> list[Candida
         match[1]: None for name in table for mark in _LANDMARKS if (match := mark.match(name))
     }
     if len(prefixes) > _MAX_NETWORKS:
-        raise ValueError(f"it holds {len(prefixes):,} networks beside one another")
+        raise ValueError(f"it holds {len(prefixes):,} networks side by side")
     candidates = []
     for prefix in prefixes:
         # If a prefix begins with another prefix, the longer one is a separate network.

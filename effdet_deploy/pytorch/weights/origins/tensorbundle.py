@@ -36,7 +36,7 @@ _TRAILER_BYTES = 5
 """Bytes after a block: its kind of compression, and its checksum."""
 _MASK_DELTA = 0xA282EAD8
 _LONGEST_KEY = 4096
-"""Bytes; a name repeats the beginning of the one before it at no cost in the file."""
+"""The most bytes of a name; a file can repeat the beginning of the previous name at no cost."""
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STRING = 7
 _DTYPES: dict[int, str] = {
