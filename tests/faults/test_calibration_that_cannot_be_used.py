@@ -246,7 +246,7 @@ def coco_layout(folder):
                 "eval_data": "e",
                 "precision_file": "p",
             },
-            "would search for it",
+            "would search for them",
         ),
     ],
 )

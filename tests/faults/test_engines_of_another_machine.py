@@ -212,7 +212,7 @@ def test_no_gpu_is_refused(engine, use_double):
 def test_an_engine_is_never_run_on_the_cpu(engine, use_double):
     use_double()
 
-    with pytest.raises(DeviceError, match="runs on an NVIDIA GPU only"):
+    with pytest.raises(DeviceError, match="runs only on an NVIDIA GPU"):
         load_runtime(engine, device="cpu")
 
 

@@ -160,7 +160,7 @@ def test_the_json_form_is_strict_json_with_every_figure():
     [
         (report(output_parity(5e-4)), ["[✓] class_logits: largest error 5.00e-04, allowed"]),
         (report(output_parity(5e-3)), ["[✗] verification failed", "[✗] class_logits"]),
-        (report(output_parity(math.nan)), ["0 elements of the reference and 1 here"]),
+        (report(output_parity(math.nan)), ["0 elements of the reference and 1 of the candidate"]),
         (report(output_parity(own_error=1.0)), ["own float32 error is 1.0e+00"]),
         (report(output_parity(tolerance=None)), ["measured, not judged"]),
         (

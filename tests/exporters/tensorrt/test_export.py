@@ -114,7 +114,7 @@ def test_without_tensorrt_another_onnx_file_is_not_replaced(spec, exported, tmp_
     write_tiny(other, spec)
     content = other.read_bytes()
 
-    with pytest.raises(UsageError, match="is another file") as caught:
+    with pytest.raises(UsageError, match="another file has the name") as caught:
         export("d0", tmp_path / "model.engine", NOWHERE)
 
     assert "--keep-onnx" in caught.value.remedy
@@ -126,7 +126,7 @@ def test_without_tensorrt_another_onnx_file_is_not_replaced(spec, exported, tmp_
 def test_without_tensorrt_a_file_of_another_kind_is_not_replaced(content, exported, tmp_path):
     (tmp_path / "model.onnx").write_bytes(content)
 
-    with pytest.raises(UsageError, match="is another file"):
+    with pytest.raises(UsageError, match="another file has the name"):
         export("d0", tmp_path / "model.engine", NOWHERE)
 
 

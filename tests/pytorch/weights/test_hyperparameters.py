@@ -74,7 +74,7 @@ def test_an_image_size_beside_the_weights_is_taken_over_and_said(
     asked = build_model("d0", path, image_size=384)
     assert asked.config.image_size == (384, 384)
     assert asked.notes == (
-        "image_size is (384, 384) as asked; the settings in 'last.pth' are of (256, 256).",
+        "image_size is (384, 384), as requested; the settings in 'last.pth' are for (256, 256).",
     )
 
 
