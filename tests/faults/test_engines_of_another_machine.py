@@ -85,7 +85,7 @@ def test_another_release_is_named_before_deserialising(tmp_path, use_double, log
     engine = write_engine(tmp_path / "tiny.engine", version="10.9.0.34")
 
     with pytest.raises(
-        ModelFileError, match=r"built for TensorRT 10\.9\.0\.34, and this is TensorRT 10\.16"
+        ModelFileError, match=r"built for TensorRT 10\.9\.0\.34, but this is TensorRT 10\.16"
     ):
         load_runtime(engine)
 

@@ -73,7 +73,7 @@ def test_an_image_size_that_was_asked_for_is_kept_and_the_other_is_said():
 def test_an_option_that_the_anchors_contradict_is_an_error_that_names_both():
     config = get_config("d0").replace({"anchor_scale": 3.0})
     boxes = anchors_of(config.name, (512, 512))
-    with pytest.raises(WeightsError, match=r"anchor_scale is 3\.0 .* and 4\.0"):
+    with pytest.raises(WeightsError, match=r"anchor_scale is 3\.0 .* but 4\.0"):
         with_anchors(config, boxes, ["anchor_scale"], "bench.pth")
 
 

@@ -105,7 +105,7 @@ def test_metadata_of_safetensors_is_read_likewise(tmp_path: Path, d0_weights: We
     loaded = build_model("d0", str(path), image_size=128)
     assert loaded.config.mean == (0.5, 0.5, 0.5)
     assert loaded.config.anchor_scale == 3.0
-    assert "the metadata in 'last.safetensors' are of (256, 256)" in " ".join(loaded.notes)
+    assert "the metadata in 'last.safetensors' are for (256, 256)" in " ".join(loaded.notes)
 
 
 def test_the_variant_is_taken_from_timm_s_arguments(tmp_path: Path, d0_weights: Weights) -> None:
@@ -114,7 +114,7 @@ def test_the_variant_is_taken_from_timm_s_arguments(tmp_path: Path, d0_weights: 
     loaded = build_model(None, path)
     assert loaded.config.name == "tf_efficientdet_d0"
     assert loaded.notes == ()
-    with pytest.raises(WeightsError, match=r"tf_efficientdet_d0, and .* tf_efficientdet_d0_ap"):
+    with pytest.raises(WeightsError, match=r"tf_efficientdet_d0, but .* tf_efficientdet_d0_ap"):
         build_model("tf_efficientdet_d0_ap", path)
 
 
@@ -178,7 +178,7 @@ def test_an_option_against_it_is_refused_with_both_values(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, config=effdet_config(anchor_scale=3.0))
-    with pytest.raises(WeightsError, match=r"anchor_scale is 5.0 .* and 3.0 by the settings"):
+    with pytest.raises(WeightsError, match=r"anchor_scale is 5.0 .* but 3.0 by the settings"):
         build_model("d0", path, overrides={"anchor_scale": 5.0})
 
 
@@ -189,7 +189,7 @@ def test_anchors_against_it_are_refused_with_both_values(
         effdet.EfficientDet(effdet_config(image_size=(256, 256)), pretrained_backbone=False)
     )
     path = saved(tmp_path / "last.pth", bench.state_dict(), args={"img_size": 384})
-    with pytest.raises(WeightsError, match=r"is \(384, 384\) .* and \(256, 256\) by its anchors"):
+    with pytest.raises(WeightsError, match=r"is \(384, 384\) .* but \(256, 256\) by its anchors"):
         build_model("d0", path)
     assert build_model("d0", path, image_size=256).config.image_size == (256, 256)
 
