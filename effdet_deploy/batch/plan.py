@@ -141,7 +141,7 @@ def read_plan(output: str) -> Plan | None:
         settings = Settings(**said.pop("settings"))
         plan = Plan(**said | {"settings": settings, "counts": counts})
         if not all(isinstance(each, str) for each in (plan.root, plan.column, plan.digest)):
-            raise TypeError("its entries are no text")
+            raise TypeError("its entries are not text")
     except (pa.ArrowException, *BROKEN_DOCUMENT) as error:
         raise DataError(
             f"The plan '{joined(output, NAME)}' cannot be read: {error}.",

@@ -37,7 +37,7 @@ _OBEYED = (
 _SHOWN = dict.fromkeys(_OBEYED, "\N{REPLACEMENT CHARACTER}")
 _WIDTH_OF_NO_TERMINAL = 80
 _FAST = 100
-"""Of a second, from which on a rate needs no decimals."""
+"""Pictures per second from which a rate is shown without decimals."""
 _RESULTS = ("--json", "--html", "--markdown")
 
 
