@@ -1,1 +1,1 @@
-"""Pictures in, detections out."""
+"""Detection: pictures go in, detections come out."""

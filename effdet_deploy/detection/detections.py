@@ -1,4 +1,4 @@
-"""What a detector found in one picture, and the forms that other tools want it in."""
+"""The detections in a picture, and their conversion to other tools' forms."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Color = tuple[int, int, int]
 
-# The golden ratio spreads the hues of neighboring classes as far apart as any number of them can.
+# Steps by the golden ratio spread the hues of neighboring classes as far apart as possible.
 _HUE_STEP = 0.61803398875
 _COCO_DECIMALS = 3
 
@@ -61,19 +61,19 @@ class Detections:
         )
 
     def only(self, labels: Collection[int]) -> Detections:
-        """Return the detections of these class indices, in their order."""
+        """Return only the detections of these class indices, in their order."""
         kept = np.isin(self.labels, list(labels))
         return replace(
             self, boxes=self.boxes[kept], scores=self.scores[kept], labels=self.labels[kept]
         )
 
     def resized(self, before: Sequence[int], after: Sequence[int]) -> Detections:
-        """Return the same detections in a picture that was resized; both are (height, width)."""
+        """Map the detections to a resized picture; both sizes are (height, width)."""
         down, across = (new / old for new, old in zip(after, before, strict=True))
         return replace(self, boxes=self.boxes * np.array([across, down] * 2, np.float32))
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return one plain dict a detection: box (xyxy), score, label, name and category_id."""
+        """Return one plain dict per detection: box (xyxy), score, label, name, category_id."""
         return [
             {
                 "box": box,
@@ -117,19 +117,19 @@ class Detections:
     def draw(self, image: ImageSource, font: Path | None = None) -> Image.Image:
         """Draw the boxes with class, score and a color per class on a copy of ``image``.
 
-        Lines and letters grow with the picture. ``image`` is whatever ``load_image`` reads;
-        ``font`` is a file that comes before Pillow's own font and the installed ones. What none of
-        them can write is escaped.
+        Lines and letters grow with the picture. ``image`` is anything that ``load_image`` reads;
+        ``font`` is a file that is tried before Pillow's own font and the installed ones. Characters
+        that no font has are escaped.
 
         Raises:
-            DataError: ``font`` is no font.
+            DataError: ``font`` is not a font.
         """
         canvas = Image.fromarray(load_image(image))
         draw = ImageDraw.Draw(canvas)
         extent = max(canvas.size)
         line = max(2, round(extent / 320))
         lettering = Lettering(max(11, round(extent / 45)), font)
-        # The best detection comes last and lies on top; labels lie above all boxes.
+        # The best detection is drawn last, on top; labels are drawn above all boxes.
         rows = [row for row in self._rows() if row[0][0] < row[0][2] and row[0][1] < row[0][3]]
         for box, _, label in reversed(rows):
             draw.rounded_rectangle(box, radius=2 * line, outline=class_color(label), width=line)
@@ -147,7 +147,7 @@ class Detections:
 def class_color(label: int) -> Color:
     """Return the RGB color of a class: bright, and far from that of neighboring classes."""
     turn = (0.6 + label * _HUE_STEP) % 1
-    # Three bands of brightness tell classes apart whose hues meet again.
+    # Three levels of brightness distinguish classes with the same hue.
     red, green, blue = colorsys.hsv_to_rgb(turn, 0.85, (0.95, 0.8, 0.65)[label % 3])
     return round(red * 255), round(green * 255), round(blue * 255)
 
@@ -155,23 +155,23 @@ def class_color(label: int) -> Color:
 def _draw_chip(
     draw: ImageDraw.ImageDraw, box: list[float], text: str, color: Color, lettering: Lettering
 ) -> None:
-    """Draw the label above the box; inside it where there is no room, and never off the picture."""
+    """Draw the label above the box, or inside if there is no room, but always in the picture."""
     runs = lettering.runs(text)
     starts = [0.0, *itertools.accumulate(font.getlength(part) for part, font in runs)]
     left = draw.textbbox((0, 0), runs[0][0], font=runs[0][1])[0]
     right = draw.textbbox((starts[-2], 0), runs[-1][0], font=runs[-1][1])[2]
-    # Capitals and descenders in every label: all chips of a picture have one height.
+    # Every label's height includes capitals and descenders, so that all labels are equally high.
     _, top, _, bottom = draw.textbbox((0, 0), "Ay", font=lettering.main)
     pad = max(2, round((bottom - top) * 0.25))
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
     x = max(0, min(box[0], draw.im.size[0] - width))
     y = box[1] - height if box[1] >= height else box[1]
     draw.rounded_rectangle((x, y, x + width, y + height), radius=pad, fill=color)
-    # Perceived brightness: the weights of Rec. 709.
+    # Perceived brightness, with the weights of Rec. 709.
     brightness = np.dot(color, (0.2126, 0.7152, 0.0722)) / 255
     ink = (0, 0, 0) if brightness > 0.45 else (255, 255, 255)
     for start, (part, font) in zip(starts, runs, strict=False):
-        # Fonts stand on one line: each begins at its own ascent above it.
+        # Fonts share a baseline, so a text starts at its own font's ascent above it.
         rise = _ascent(lettering.main) - _ascent(font)
         draw.text((x + pad - left + start, y + pad - top + rise), part, fill=ink, font=font)
 

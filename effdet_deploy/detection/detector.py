@@ -1,4 +1,4 @@
-"""Detector: an exported model, with pictures in and detections in original pixels out."""
+"""Detector: an exported model that takes pictures and gives detections in original pixels."""
 
 from __future__ import annotations
 
@@ -43,23 +43,24 @@ if TYPE_CHECKING:
 
 
 _FORKED = ("onnxruntime", "openvino")
-"""Engines that load a model in a process that was forked from one that ran them. OpenMP, which
-torch computes with, waits there for threads that only the parent has; so does CUDA."""
+"""Engines that can load a model again in a forked process. OpenMP, which torch uses, would wait
+there for threads that only the parent has; so would CUDA."""
 _MOST_PIXELS_APART = 896 * 896
-"""Of larger images than D3's one is computed at a time in a stream: runs take 0.5 GB and more."""
+"""Images of more pixels, larger than D3's, are computed one at a time in a stream: a run takes
+0.5 GB or more."""
 MOST_UNNAMED = 10_000
-"""A spec that names no classes (an engine without a sidecar) takes any number below this one."""
+"""A spec without class names (of an engine without a sidecar) allows class numbers below this."""
 
 
 class Detector:
-    """A loaded model that detects in pictures; may be used by several threads at once.
+    """A loaded model that detects in pictures; several threads may use it at once.
 
-    One that :meth:`load` made goes to other processes as what it was loaded with: a pickle is
-    opened anew where it arrives, and what a fork took over when it is first used there.
+    A detector that :meth:`load` made can go to other processes: when it is unpickled, or first used
+    after a fork, the model is loaded again there.
 
     Args:
         runtime: the engine; :meth:`load` makes one from a file.
-        loaded_with: the arguments of :meth:`load`, where it was made so.
+        loaded_with: the arguments of :meth:`load`, if that made the detector.
     """
 
     def __init__(self, runtime: Runtime, loaded_with: Mapping[str, Any] | None = None) -> None:
@@ -92,10 +93,11 @@ class Detector:
 
     @property
     def runtime(self) -> Runtime:
-        """The engine.
+        """The engine that runs the model.
 
         Raises:
-            UsageError: this process was forked from the one that loaded it, and it cannot be loaded
+            UsageError: this process was forked from the one that loaded the model, which cannot be
+                loaded
                 again here.
         """
         if os.getpid() != self._process and not self._is_closed:
@@ -103,17 +105,17 @@ class Detector:
         return self._runtime
 
     def _reopen(self) -> None:
-        """Load the model again: an engine's threads are not there after a fork."""
+        """Load the model again: after a fork, an engine's threads do not exist."""
         inherited = self._runtime
         can_be_again = inherited.device == "cpu" and inherited.backend in _FORKED
         if self._loaded_with is None or not can_be_again:
             raise UsageError(
                 f"A detector of {inherited.backend} on {inherited.device} does not survive the "
                 "fork of its process.",
-                "Start workers with multiprocessing's spawn, or load the model inside each.",
+                "Start workers with multiprocessing's spawn, or load the model in every worker.",
             )
         self._runtime = load_runtime(**self._loaded_with)
-        # Releasing it would wait for threads that only the parent has.
+        # The old engine is kept: releasing it would wait for threads that only the parent has.
         self._left_behind = inherited
         self._process = os.getpid()
 
@@ -127,7 +129,7 @@ class Detector:
 
     @property
     def spec(self) -> DetectorSpec:
-        """What the model says about itself."""
+        """The model's description of itself."""
         return self.runtime.spec
 
     def detect(
@@ -141,12 +143,12 @@ class Detector:
             images: a path, encoded bytes, an open file, an array (uint8 RGB ``[H,W,3]``), a PIL
                 image, or several of them, in a list or any iterable;
                 :func:`effdet_deploy.detection.images.load_image` states the conversions.
-            score_threshold: drop detections below it; None keeps all that the model gives. A dict
-                has one for each class by its name, and ``*`` for all that it does not name.
+            score_threshold: drop detections with lower scores; None keeps all that the model gives.
+                A dict has scores by class name, and ``*`` for all other classes.
 
         Returns:
-            One :class:`Detections` a picture, boxes xyxy in pixels of the picture as it is seen
-            (EXIF orientation applied), clipped to it; boxes with no area inside are dropped.
+            One :class:`Detections` per picture, boxes xyxy in pixels of the picture as it is shown
+            (EXIF orientation applied), clipped to it; boxes without area inside are dropped.
 
         Raises:
             ImageError: a picture is unusable.
@@ -163,7 +165,7 @@ class Detector:
                 "Pass a path, encoded bytes, an open file, an array, a PIL image, or a list of "
                 "them.",
             )
-        # As many pictures as one run takes are decoded, and no more at a time.
+        # Only as many pictures as one run takes are decoded at a time.
         decoded = (load_image(each, self.spec.input.channels) for each in sources)
         found: list[Detections] = []
         while chunk := list(itertools.islice(decoded, self.spec.batch.maximum)):
@@ -180,27 +182,27 @@ class Detector:
         batch: int | None = None,
         fast_decode: bool = False,
     ) -> Generator[Outcome]:
-        """Detect in any number of pictures: the next ones are decoded while the engine runs.
+        """Detect in any number of pictures; the next ones are decoded while the engine runs.
 
-        Rows are those of :meth:`detect`. A batch is filled with the pictures that are ready, up to
-        the largest that the model takes; nothing waits for a full one. Memory does not grow with
-        the number of pictures: few are taken from ``sources`` before their outcomes are. Closing
-        the iterator ends its threads.
+        The results are those of :meth:`detect`. A batch consists of the pictures that are ready, up
+        to the largest size that the model takes; it does not wait to be full. Memory does not grow
+        with the number of pictures, because only a few are taken from ``sources`` in advance.
+        Closing the iterator ends its threads.
 
         Args:
-            sources: pictures, as :meth:`detect` takes them; an iterable without an end is welcome.
-                Another thread iterates over it.
-            score_threshold: as :meth:`detect` takes it.
-            decoders: how many pictures are decoded at once; None is one for each processor.
+            sources: pictures, as for :meth:`detect`; the iterable may be endless. Another thread
+                iterates over it.
+            score_threshold: as for :meth:`detect`.
+            decoders: how many pictures are decoded at once; None for one per processor.
             keep_image: whether outcomes hold the decoded pictures.
-            batch: how many pictures are run together at most; None is as many as the model takes.
-            fast_decode: JPEGs are decoded at a half, a quarter or an eighth of their size where
-                that is at least what the model takes. That is faster, and the pixels are not quite
-                those of :meth:`detect`; boxes are in pixels of the whole picture all the same.
+            batch: the most pictures in a run; None for as many as the model takes.
+            fast_decode: decode JPEGs at a half, a quarter or an eighth of their size if that is at
+                least the size that the model takes. That is faster, but pixels differ slightly from
+                those of :meth:`detect`; boxes are still in pixels of the whole picture.
 
         Returns:
-            The outcome of every picture, in order. A picture that is unusable has its error in its
-            place; what else goes wrong, with the model or in ``sources``, is raised there.
+            The outcomes of all pictures, in order. The outcome of an unusable picture holds its
+            error; other errors, of the model or of ``sources``, are raised.
 
         Raises:
             UsageError: the threshold is below the model's own floor, a number is not positive, or
@@ -211,7 +213,7 @@ class Detector:
         if is_image_source(sources) or isinstance(sources, Mapping):
             raise ImageError(
                 f"A stream of pictures cannot be a {type(sources).__name__}.",
-                "Pass a list of pictures, or anything that gives one after the other.",
+                "Pass a list of pictures, or another iterable of pictures.",
             )
         most = self.spec.batch.maximum
         refuse(
@@ -224,7 +226,7 @@ class Detector:
         pixels = self.spec.input.height * self.spec.input.width
         is_small = pixels <= _MOST_PIXELS_APART
         if isinstance(runtime, SideBySideRuntime) and is_small and runtime.lanes.count > 1:
-            # Threads that share one image wait for each other, the more so beside decoders.
+            # Threads that share one image wait for each other, even more so beside decoders.
             runs, together = runtime.lanes.count, min(together, runtime.lanes.most)
             compute = runtime.run_on_one_thread
         stages = Stages(
@@ -236,7 +238,7 @@ class Detector:
             batch=together,
             runs=runs,
         )
-        # As many are gathered as are computed.
+        # As many pictures are gathered as are computed.
         return outcomes(sources, stages, count, ahead=count + 2 * together * runs)
 
     def detect_tiled(
@@ -246,23 +248,23 @@ class Detector:
         overlap: float = OVERLAP,
         score_threshold: ScoreThreshold | None = None,
     ) -> list[Detections]:
-        """Detect in large pictures, each in tiles and as a whole; every object is found once.
+        """Detect in large pictures, in tiles and in the whole; every object is found once.
 
-        :func:`effdet_deploy.detection.tiling.stream_tiled` does it for any number of pictures.
+        :func:`effdet_deploy.detection.tiling.stream_tiled` does this for any number of pictures.
 
         Args:
-            images: pictures, as :meth:`detect` takes several.
+            images: several pictures, as for :meth:`detect`.
             tile: the side of the tiles in pixels of the picture.
             overlap: the share of a side that neighboring tiles have in common; objects should be
-                shorter than that.
-            score_threshold: as :meth:`detect` takes it.
+                shorter than this overlap.
+            score_threshold: as for :meth:`detect`.
 
         Returns:
-            As :meth:`detect`; a picture may have more detections than the model gives at once.
+            The same as :meth:`detect`, but a picture may have more detections than the model gives.
 
         Raises:
             ImageError: a picture is unusable.
-            UsageError: the tile or the overlap is out of range, or the threshold.
+            UsageError: the tile, the overlap or the threshold is out of range.
         """
         found = []
         stream = stream_tiled(self, images, Tiles(tile, overlap), score_threshold=score_threshold)
@@ -298,12 +300,12 @@ class Detector:
         )
 
     def checked_threshold(self, asked: ScoreThreshold | None) -> float | NDArray[np.float32]:
-        """Return the threshold that holds: ``asked``, or the model's own floor for None.
+        """Return the threshold to use: ``asked``, or the model's own floor for None.
 
-        A threshold for each class becomes float32 ``[classes]``.
+        Thresholds by class become float32 ``[classes]``.
 
         Raises:
-            UsageError: below the model's floor, or not within 0-1; or the model has no such class.
+            UsageError: it is below the model's floor or not within 0-1, or a class is unknown.
         """
         floor = self.spec.output.score_threshold
         if asked is None:
@@ -330,7 +332,7 @@ class Detector:
         return Prepared(to_input(canvas[None], spec), placed, image if keep_image else None)
 
     def _run(self, batch: NDArray[Any], compute: Callable[[Tensors], Tensors]) -> Tensors:
-        # The last picture is repeated until the batch is as large as the model asks.
+        # The last picture is repeated until the batch has the model's smallest size.
         missing = max(0, self.spec.batch.minimum - len(batch))
         padded = np.concatenate([batch, *[batch[-1:]] * missing]) if missing else batch
         return self._detected(compute({INPUT_NAME: padded}))
@@ -394,7 +396,7 @@ class Detector:
                 f"{self.spec.num_classes} classes.",
                 "Export the model again; its spec belongs to another file.",
             )
-        # Classes that the spec does not name go by their numbers.
+        # Classes without a name in the spec get their numbers as names.
         numbers = range(int(labels.max(initial=-1)) + 1)
         classes = self.spec.classes or [ClassSpec(str(each), each + 1) for each in numbers]
         inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])

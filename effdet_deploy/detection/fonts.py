@@ -1,7 +1,7 @@
-"""Letters for class names of any script: Pillow's own font, then those that are installed.
+"""Fonts for class names in any script: Pillow's own font, then installed fonts.
 
-A font draws what it lacks as a square. So each character is looked for: in the font that the user
-named, in Pillow's, in the installed ones; and what none of them has is written as an escape.
+A font draws a missing character as a square. So every character is looked up: in the font that the
+user named, in Pillow's font, and in installed fonts; characters that no font has are escaped.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
     Run = tuple[str, Font]
     Face = Path | None
-    """A font file; None is the font that Pillow brings."""
+    """A font file; None is the font inside Pillow."""
 
 _SUFFIXES = {".otf", ".ttc", ".ttf"}
 _STYLES = ("bold", "black", "condensed", "italic", "light", "mono", "oblique", "serif", "thin")
-"""In a file's name, what stands behind a plain upright font without serifs."""
+"""Words in a file's name that mark fonts to use after plain upright ones without serifs."""
 _PLACEHOLDERS = "lastresort"
-"""Fonts of Apple's and Unicode's that have a box with the script's name for every character."""
+"""Fonts of Apple and Unicode that show a box with the script's name for every character."""
 _TRIED = 16
 """The size, in pixels, at which fonts are searched for characters."""
 _NO_FACE = Path()
-"""In place of a font where none has the letters."""
+"""Stands for a font if no font has the letters."""
 _NO_CHARACTER = "\U0010ffff"
 _INVISIBLE = {"Cf", "Zs"}
 _UNDRAWABLE = {"Cc", "Cn", "Co", "Cs"}
@@ -46,10 +46,10 @@ class Lettering:
 
     Args:
         size: in pixels.
-        chosen: a font file that comes first.
+        chosen: a font file that is tried first.
 
     Raises:
-        DataError: ``chosen`` is no font.
+        DataError: ``chosen`` is not a font.
     """
 
     def __init__(self, size: int, chosen: Path | None = None) -> None:
@@ -63,9 +63,9 @@ class Lettering:
             ) from error
 
     def runs(self, text: str) -> list[Run]:
-        """Split a line of text into parts that one font each draws without a square.
+        """Split a line of text into parts, so that one font draws a part without squares.
 
-        What no font has is taken apart (an accent goes, a ligature becomes letters), else escaped.
+        Characters that no font has are simplified (without accents, ligatures split) or escaped.
         """
         line = " ".join(text.split()) or " "
         letters = "".join(sorted(set(line)))
@@ -80,7 +80,7 @@ class Lettering:
         ]
 
     def written(self, text: str) -> str:
-        """Return ``text`` as it is drawn."""
+        """Return ``text`` as it will be drawn."""
         return "".join(part for part, _ in self.runs(text))
 
     def _face(self, letters: str) -> Face:
@@ -97,7 +97,7 @@ def require_font(chosen: Path | None) -> None:
 
 
 def unwritten(names: Iterable[str], chosen: Path | None = None) -> list[str]:
-    """Return which of ``names`` no font here draws as they are; raises DataError as Lettering."""
+    """Return the ``names`` that no font here can draw unchanged; raises as :class:`Lettering`."""
     lettering = Lettering(_TRIED, chosen)
     return [name for name in names if lettering.written(name) != " ".join(name.split())]
 
@@ -119,7 +119,7 @@ def _draws(face: Face, letters: str) -> bool:
 
 @cache
 def _has(face: Face, letter: str) -> bool:
-    """Tell whether a font has a sign of its own for a letter."""
+    """Return whether a font has its own sign for a letter."""
     kind = unicodedata.category(letter)
     if kind in _UNDRAWABLE:
         return False
@@ -146,7 +146,7 @@ def _escaped(letter: str, face: Face) -> str:
 def _installed_with(letters: str) -> Face:
     """Return the plainest installed font that has all ``letters``."""
     for path in _installed():
-        # A font may be damaged, or one of bitmaps in another size.
+        # A font may be damaged, or have bitmaps in other sizes only.
         with contextlib.suppress(OSError, ValueError):
             if _draws(path, letters):
                 return path
@@ -170,7 +170,7 @@ def _installed() -> tuple[Path, ...]:
 
 
 def font_folders() -> tuple[Path, ...]:
-    """Return where this platform keeps its fonts and the user's own."""
+    """Return the folders in which this platform keeps its fonts and the user's own."""
     home = Path.home()
     if sys.platform == "win32":
         system = os.environ.get("SYSTEMROOT", "C:/Windows")

@@ -1,8 +1,9 @@
-"""The forms in which results are written for other tools: COCO, YOLO, CSV, labelme; and crops.
+"""The formats in which results are written for other tools: COCO, YOLO, CSV, labelme; and crops.
 
-Each form is written while pictures are detected in, and nothing is held. A form of one file is
-written beside its place and moved there at the end. A form of a file for each picture fills a
-folder of its own, which must be empty: labels are corrected by hand, and no run may replace those.
+Every format is written while pictures are processed, without holding results in memory. A format
+with one file is written beside its place and moved there at the end. A format with one file per
+picture fills its own folder, which must be empty: people correct labels by hand, and no run may
+replace them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Form:
-    """How a form is opened, what it is called, and its files, or its folder, in the output."""
+    """How a format is opened, its title, and its files or its folder in the output."""
 
     open: Callable[[Path, Path], Writer]
     title: str
@@ -44,16 +45,16 @@ FORMS = {
     "csv": Form(Csv, "CSV", ("detections.csv",)),
     "labelme": Form(Labelme, "labelme's files", folder="labelme"),
 }
-"""The forms that are asked for by name. The tool's own JSON is written with its other results."""
+"""The formats by name. The tool's own JSON is written with its other results."""
 _ALL = FORMS | {CROPS: Form(Crops, "crops", folder="crops")}
 JSON = "json"
 
 
 def read_formats(text: str) -> tuple[str, ...]:
-    """Read a list of forms such as ``json,coco``, each once.
+    """Read a list of formats such as ``json,coco``, without repetitions.
 
     Raises:
-        UnknownNameError: there is no such form.
+        UnknownNameError: a format is unknown.
     """
     names = tuple(dict.fromkeys(each.strip().lower() for each in text.split(",")))
     for each in names:
@@ -63,10 +64,10 @@ def read_formats(text: str) -> tuple[str, ...]:
 
 
 def require_free(names: Sequence[str], output: Path) -> None:
-    """Check that the folders of forms are absent or empty, before any work.
+    """Check that the folders of formats are absent or empty, before any work.
 
     Raises:
-        UsageError: one holds files, which may be labels that were corrected by hand.
+        UsageError: a folder has files, which may be labels that were corrected by hand.
     """
     for each in names:
         folder = output / _ALL[each].folder if each in _ALL and _ALL[each].folder else None
@@ -74,18 +75,18 @@ def require_free(names: Sequence[str], output: Path) -> None:
             continue
         if not folder.is_dir() or any(folder.iterdir()):
             raise UsageError(
-                f"The folder '{folder}' holds files already, and none of them is replaced.",
-                "Name another directory with --output, or remove that folder.",
+                f"The folder '{folder}' already has files, which are never replaced.",
+                "Name another directory with --output, or remove this folder.",
             )
 
 
 def result_files(names: Sequence[str], output: Path) -> list[Path]:
-    """Return the files, not in folders of their own, that forms write."""
+    """Return the files that formats write outside of their own folders."""
     return [output / file for each in names if each in _ALL for file in _ALL[each].files]
 
 
 def places_said(names: Sequence[str], output: Path) -> list[str]:
-    """Return for a sentence where each form is."""
+    """Return for a sentence where the formats are written."""
     forms = [_ALL[each] for each in names if each in _ALL]
     return [f"{each.title} in {output / (each.folder or each.files[0])}" for each in forms]
 
@@ -94,15 +95,14 @@ def places_said(names: Sequence[str], output: Path) -> list[str]:
 def writing(
     names: Sequence[str], output: Path, classes: Sequence[ClassSpec]
 ) -> Iterator[Callable[[Labeled], None]]:
-    """Give a function that writes a picture in all forms; at the end they are completed.
+    """Give a function that writes a picture in all formats; at the end they are completed.
 
-    They are completed as well where the work is interrupted, or fails half-way: what is done is
-    delivered.
+    Formats are also completed if the work is interrupted or fails: finished results are kept.
 
     Args:
-        names: of :data:`FORMS`, and :data:`CROPS`; others are left to the caller.
-        output: the directory to write in.
-        classes: of the model; where it names none, those that were found are taken.
+        names: names of :data:`FORMS`, and :data:`CROPS`; other names are the caller's.
+        output: the directory to write to.
+        classes: the model's classes; if it names none, the classes that were found.
     """
     wanted = [_ALL[each] for each in names if each in _ALL]
     if not wanted:

@@ -1,4 +1,4 @@
-"""Pictures in: finding, decoding and converting them to uint8 RGB."""
+"""Finding, decoding and converting pictures to uint8 RGB."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     class ArrayLike(Protocol):
-        """A tensor, or a part of a picture or a stream that becomes an array when it is read."""
+        """A tensor, or a part of a picture or stream, that becomes an array when it is read."""
 
         def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
             """Return the pixels."""
@@ -35,31 +35,32 @@ if TYPE_CHECKING:
     )  # fmt: skip
 
 MAX_PIXELS = 80_000_000
-"""The largest picture that is decoded: 80 megapixels, below the 89 where Pillow starts to warn."""
+"""The largest picture that is decoded: 80 megapixels, less than the 89 at which Pillow warns."""
 
-# EPS is left out on purpose: Pillow would start Ghostscript on it. The first five stand first
-# because Pillow has them loaded; reaching any other makes it import all of its plugins. Formats
-# without a signature, such as TGA, are left out: any bytes can pass for one.
+# EPS is left out on purpose: Pillow would start Ghostscript for it. The first five come first
+# because Pillow has them loaded; any other makes it import all of its plugins. Formats without a
+# signature, such as TGA, are left out, because any bytes can pass for them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
 SUFFIXES = frozenset(
     {".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx"}
     | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
-"""The suffixes by which pictures are found in a folder; a file that is named may have any."""
+"""The suffixes of pictures in a folder; a file that is named explicitly may have any suffix."""
 
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 _FROM_BELOW, _FROM_RIGHT = (3, 4, 6, 7), (2, 3, 7, 8)
-"""EXIF orientations whose rows, and whose columns, are stored from the other end."""
+"""EXIF orientations whose rows are stored from below, and whose columns from the right."""
 _STRIP_PIXELS = 1 << 19
-"""How many pixels are converted at a time: beside picture and result, a small copy is held."""
+"""How many pixels are converted at a time, so that only a small extra copy is in memory."""
 _DEEP = 16
 _DEPTHS = (8, 10, 12, 14)
-"""Bits of which cameras and scanners write 16-bit files that leave the others zero."""
+"""Numbers of bits that cameras and scanners use in 16-bit files; the other bits are zero."""
 _FEWEST_LEVELS = 16
-"""Of 16-bit color Pillow keeps the high byte alone; what is left of 12 bits is no picture."""
+"""The fewest levels of 16-bit color: Pillow keeps only the high byte, which of 12 bits holds too
+little."""
 _BACKDROP = (255, 255, 255)
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -79,18 +80,18 @@ UNDECODABLE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-"""What Pillow's decoders raise on damaged files."""
+"""The errors of Pillow's decoders for damaged files."""
 
 
 def find_images(source: str | Path) -> list[Path]:
-    """Return the pictures that a file, a folder (searched to the bottom) or a glob pattern names.
+    """Return the pictures of a file, a folder (with all folders in it) or a glob pattern.
 
-    Links to folders are followed, each folder once. A pattern that leaves the suffix open means
-    pictures and folders of them. ``._name``, in which macOS keeps what a file system has no room
-    for, is no picture.
+    Links to folders are followed, every folder once. A pattern without a suffix matches pictures
+    and folders of pictures. Files ``._name``, in which macOS stores extra attributes, are not
+    pictures.
 
     Raises:
-        ImageError: nothing is there.
+        ImageError: there are no pictures.
     """
     path = Path(source)
     if path.is_dir():
@@ -98,7 +99,7 @@ def find_images(source: str | Path) -> list[Path]:
     elif path.exists():
         return [path]
     else:
-        # Path.glob takes no absolute patterns.
+        # Path.glob does not accept absolute patterns.
         named = [Path(each) for each in glob.glob(str(source), recursive=True)]  # noqa: PTH207
         is_open = glob.has_magic(path.suffix) or not path.suffix
         within = [each for folder in named if folder.is_dir() for each in _files_under(folder)]
@@ -114,7 +115,7 @@ def _files_under(folder: Path) -> list[Path]:
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
     links = [folder]
-    # What is linked comes last: a folder that is here itself keeps its own name.
+    # Links come last, so that a folder that is also here itself keeps its own name.
     while links:
         for here, folders, names in os.walk(links.pop()):
             state = Path(here).stat()
@@ -130,7 +131,7 @@ def _files_under(folder: Path) -> list[Path]:
 def size_of(path: Path) -> tuple[tuple[int, int], bool] | None:
     """Return (width, height) of a picture file as it is shown, and whether EXIF turns it.
 
-    Its pixels are not decoded. None where it cannot be opened.
+    Its pixels are not decoded. The result is None if the file cannot be opened.
     """
     try:
         with Image.open(path, formats=FORMATS) as picture:
@@ -145,29 +146,29 @@ def load_image(
 ) -> NDArray[np.uint8]:
     """Read a picture as uint8 RGB ``[H,W,3]``, as gray ``[H,W,1]`` or as RGBA ``[H,W,4]``.
 
-    Files, encoded bytes and PIL images: the EXIF orientation is applied, the first frame of an
-    animation is taken, transparency is composited over white, and palette, CMYK, YCbCr and HSV
-    become RGB by Pillow's own conversion, without color profiles. A file that is open is read from
-    where it stands. Arrays: uint8 or uint16, ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or
+    For files, encoded bytes and PIL images: the EXIF orientation is applied, the first frame of an
+    animation is used, transparency is composited over white, and palette, CMYK, YCbCr and HSV
+    become RGB by Pillow's own conversion, without color profiles. An open file is read from its
+    current position. Arrays are uint8 or uint16, ``[H,W]`` or ``[H,W,1]`` gray, ``[H,W,3]`` RGB or
     ``[H,W,4]`` RGBA; tensors of torch have the channels last or, as torchvision reads them, first.
-    OpenCV's arrays are BGR: pass ``array[..., ::-1]``. Gray of a color is Pillow's; RGBA keeps the
-    transparency.
+    OpenCV's arrays are BGR: pass ``array[..., ::-1]``. Gray is made from color as Pillow does;
+    RGBA keeps the transparency.
 
-    Of 16 bits the highest eight are kept that the picture uses: of 8, 10, 12, 14 and 16 bits the
-    fewest that hold its largest value. So a camera's 12 bits in a 16-bit file are no black picture.
-    Of color in a 16-bit file only the high byte can be read; what has fewer than five bits in it is
-    refused.
+    Of 16 bits, the highest eight that the picture uses are kept: it is taken to use 8, 10, 12, 14
+    or 16 bits, the fewest that hold its largest value. So a 16-bit file with a camera's 12 bits
+    does not become black. Of 16-bit color, only the high byte can be read; a picture with fewer
+    than five bits in it is refused.
 
     Args:
         source: the picture.
         channels: 1, 3 or 4.
-        needed: given the height and width of a JPEG, returns those that are needed: it is decoded
-            at an eighth, a quarter or a half of its size where that is as large. Other pictures
-            are decoded whole.
+        needed: returns the height and width that are needed, given those of a JPEG: it is decoded
+            at an eighth, a quarter or a half of its size if that is large enough. Other pictures
+            are always decoded whole.
 
     Raises:
-        ImageError: unreadable, truncated, above :data:`MAX_PIXELS`, or of a mode, dtype or shape
-            that has no conversion.
+        ImageError: the picture is unreadable, truncated, above :data:`MAX_PIXELS`, or has a mode,
+            dtype or shape without a conversion.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, channels)
@@ -188,7 +189,7 @@ def load_image(
 
 
 def is_image_source(value: object) -> bool:
-    """Tell whether a value is one picture, or may be several."""
+    """Return whether a value is a single picture."""
     kinds = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, Image.Image)
     return isinstance(value, kinds) or hasattr(value, "read") or hasattr(value, "__array__")
 
@@ -216,7 +217,7 @@ def _as_array(value: Any) -> NDArray[Any]:
     kind = type(value)
     try:
         array = np.asarray(value)
-    # Of torch: on another device, or part of a graph.
+    # Such a tensor of torch is on another device or part of a graph.
     except (TypeError, ValueError, RuntimeError) as error:
         raise ImageError(
             f"A picture of type {kind.__name__} cannot be read as an array: {error}",
@@ -243,12 +244,12 @@ def _decode(
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"{what} is {width}x{height}, {width * height / 1e6:.0f} megapixels; "
-            f"at most {MAX_PIXELS / 1e6:.0f} are decoded.",
+            f"at most {MAX_PIXELS / 1e6:.0f} are allowed.",
             "Scale it down first.",
         )
     if width == 0 or height == 0:
         raise ImageError(f"{what} is empty ({width}x{height}).", "Pass a picture with pixels.")
-    # Loading forgets it.
+    # Pillow forgets this when it loads the picture.
     is_deep = any(";16" in str(each.args) for each in getattr(image, "tile", ()))
     try:
         if needed is not None and image.format == "JPEG":
@@ -265,7 +266,7 @@ def _decode(
 
 
 def _pixels(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
-    """Convert strip by strip into the upright picture, so that no second copy is ever whole."""
+    """Convert the picture in strips, already upright, so that no second copy is needed."""
     width, height = image.size
     orientation = image.getexif().get(_ORIENTATION, 1)
     is_turned = orientation in _ON_ITS_SIDE
@@ -275,7 +276,7 @@ def _pixels(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
     stored = stored[::-1] if orientation in _FROM_BELOW else stored
     stored = stored[:, ::-1] if orientation in _FROM_RIGHT else stored
     shift = _DEEP - 8
-    # Pillow has scaled what a .pgm says of its range.
+    # Pillow has already scaled values to the range that a .pgm states.
     if image.mode in _DEEP_GRAY_MODES and image.format != "PPM":
         shift = _spare_bits(int(image.getextrema()[1]))  # type: ignore[arg-type]
     rows = max(1, _STRIP_PIXELS // width)
@@ -286,17 +287,18 @@ def _pixels(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
 
 
 def _spare_bits(largest: int) -> int:
-    """Return how far values up to ``largest`` must be shifted so that eight bits hold them."""
+    """Return by how many bits values up to ``largest`` must be shifted to fit eight bits."""
     return next((bits for bits in _DEPTHS if largest < 1 << bits), _DEEP) - 8
 
 
 def _require_levels(image: Image.Image, what: str) -> None:
-    """Refuse color of which the high byte holds next to nothing."""
+    """Refuse 16-bit color whose high byte holds almost no information."""
     bands = image.getextrema()[: 3 if "A" not in image.mode else -1]
     largest = max(int(high) for _, high in bands)  # type: ignore[misc]
     if 0 < largest < _FEWEST_LEVELS:
         raise ImageError(
-            f"{what} is 16-bit color that uses its low {largest.bit_length() + 8} bits, of which "
+            f"{what} is 16-bit color but uses only the low {largest.bit_length() + 8} bits, of "
+            "which "
             f"only {largest.bit_length()} can be read.",
             "Scale it to 8 bits first, as OpenCV does with cv2.normalize.",
         )
@@ -305,7 +307,7 @@ def _require_levels(image: Image.Image, what: str) -> None:
 def _unreadable(what: str, error: BaseException) -> ImageError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(
-            f"{what} has more than the {MAX_PIXELS / 1e6:.0f} megapixels that are decoded.",
+            f"{what} has more than the {MAX_PIXELS / 1e6:.0f} megapixels that are allowed.",
             "Scale it down first.",
         )
     if isinstance(error, UnidentifiedImageError):
@@ -318,7 +320,7 @@ def _unreadable(what: str, error: BaseException) -> ImageError:
 
 
 def _strip(image: Image.Image, what: str, shift: int, channels: int) -> NDArray[np.uint8]:
-    """Return the pixels of ``image`` as RGB, gray or RGBA, which alone keeps transparency."""
+    """Return the pixels of ``image`` as RGB, gray or RGBA; only RGBA keeps transparency."""
     if channels == 4 and _is_transparent(image):
         return np.asarray(image.convert("RGBA"))
     colors = _to_rgb(image, what, shift)
@@ -335,7 +337,7 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image, what: str, shift: int) -> NDArray[np.uint8]:
-    """Return the RGB pixels of ``image``; ``shift`` is what deep gray has beyond eight bits."""
+    """Return the RGB pixels of ``image``; deep gray is shifted down by ``shift`` bits."""
     if image.mode in _DEEP_GRAY_MODES:
         levels = np.clip(np.asarray(image), 0, (1 << _DEEP) - 1) >> shift
         return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""What files are called that are made of pictures and classes, so that none replaces another."""
+"""File names that are made from pictures and classes, so that no file replaces another."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 MOST_BYTES = 255
-"""Of a name, on every file system that is in use."""
+"""The longest name in bytes that the usual file systems allow."""
 LONGEST = 240
-"""Bytes of a name, which leave room for a number and a suffix."""
+"""The longest name in bytes that leaves room for a number and a suffix."""
 _RESERVED = {
     *("con", "prn", "aux", "nul"),
     *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
 }
-"""Names that are devices on Windows, whatever their suffix."""
+"""Names of devices on Windows, with any suffix."""
 _UNSAFE = frozenset('<>:"/\\|?*')
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a picture is called in a set of pictures.
+    """The names of a picture within a set of pictures.
 
     Attributes:
-        file: its path from the folder that all pictures of the set lie in, with slashes.
-        stem: the same without a suffix, for a file that belongs to it; no two pictures share one.
+        file: its path from the common folder of all pictures, with slashes.
+        stem: this path without a suffix, for files that belong to the picture; always distinct.
         number: its COCO image id.
     """
 
@@ -39,20 +39,20 @@ class Place:
 
 
 def places_of(pictures: Sequence[Path]) -> dict[Path, Place]:
-    """Return what each picture is called in the set that they are together.
+    """Return the names of pictures within the set that they form.
 
-    Image ids are the numbers that the pictures are named by, as COCO's own are, where all names are
-    numbers and differ; otherwise they count from 1.
+    If all file names are different numbers, as in COCO, these are the image ids; otherwise the ids
+    count from 1.
     """
     files = [each.absolute().as_posix() for each in pictures]
-    # Only a path that goes up somewhere needs to be looked at again.
+    # Only paths that go up somewhere have to be resolved.
     files = [
         os.path.normpath(each).replace(os.sep, "/") if ".." in each else each for each in files
     ]
     try:
         home = os.path.commonpath([PurePosixPath(each).parent for each in files]) if files else ""
         files = [PurePosixPath(each).relative_to(PurePosixPath(home)).as_posix() for each in files]
-    except ValueError:  # Windows: they lie on several drives
+    except ValueError:  # Windows: the pictures lie on several drives
         files = [PurePosixPath(each).name for each in files]
     names = Names()
     stems = [names.free(PurePosixPath(each).with_suffix("").as_posix()) for each in files]
@@ -73,21 +73,21 @@ def _numbers(stems: Iterable[str]) -> Sequence[int]:
 
 
 class Names:
-    """Names that are given once: one that is taken gets a number."""
+    """Gives every name only once: a name that is taken gets a number."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
         self._again: Counter[str] = Counter()
 
     def free(self, wanted: str, suffix: str = "", longest: int = LONGEST) -> str:
-        """Return ``wanted`` with ``suffix``; where that is taken, with ``-2``, ``-3``, … before it.
+        """Return ``wanted`` with ``suffix``; if that is taken, with ``-2``, ``-3``, … before it.
 
-        The last part of a path is shortened to ``longest`` bytes first.
+        The last part of a path is first shortened to ``longest`` bytes.
         """
         wanted = shortened(wanted, longest)
         name = wanted + suffix
         key = name.casefold()
-        # Names that differ in case alone are one file on macOS and Windows.
+        # Names that differ only in case are the same file on macOS and Windows.
         while name.casefold() in self._taken:
             self._again[key] += 1
             name = f"{wanted}-{self._again[key] + 1}{suffix}"
@@ -96,7 +96,7 @@ class Names:
 
 
 def shortened(path: str, longest: int = LONGEST) -> str:
-    """Return ``path`` with the last of its names cut to ``longest`` bytes, between characters."""
+    """Return ``path`` with its last part cut to ``longest`` bytes, between characters."""
     folder, slash, name = path.rpartition("/")
     while len(os.fsencode(name)) > longest:
         name = name[:-1]
@@ -104,9 +104,9 @@ def shortened(path: str, longest: int = LONGEST) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Return ``name`` as one that every file system takes for a file or a folder.
+    """Return ``name`` in a form that every file system accepts for a file or folder.
 
-    Characters that are not printable or that Windows refuses become ``_``.
+    Unprintable characters, and those that Windows refuses, become ``_``.
     """
     kept = "".join("_" if each in _UNSAFE or not each.isprintable() else each for each in name)
     kept = shortened(kept.strip().rstrip(".") or "_")

@@ -1,4 +1,4 @@
-"""What becomes of pictures in files: annotated copies, and a document of what was found."""
+"""Results of ``detect`` in files: annotated copies, and a document with the detections."""
 
 from __future__ import annotations
 
@@ -33,28 +33,29 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.tiling import Tiles
 
 _SAVED_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-"""Of formats that have room for the mark, by which a later run knows a copy from a picture."""
+"""Formats that can store a mark, by which a later run recognizes a copy."""
 _SOFTWARE = 0x0131
 """The EXIF tag of the program that wrote a picture."""
 
 
 def pictures_of(inputs: Sequence[str], output: Path, listed: Sequence[str] = ()) -> list[Path]:
-    """Return the pictures that inputs name, each once.
+    """Return the pictures that inputs name, without repetitions.
 
     Args:
         inputs: pictures, folders or patterns.
-        output: the folder of the results. What an earlier run wrote there is left out where it lies
+        output: the folder of the results. Copies of an earlier run in it are left out, if they are
             inside a folder that is searched.
-        listed: the same, out of a list; what is not there is a picture that cannot be read, since
-            lists outlive files.
+        listed: inputs from a list; a missing one is reported as an unreadable picture, since lists
+            may be older than files.
 
     Raises:
-        ImageError: an input names no picture.
-        UsageError: there is no input.
+        ImageError: an input does not name a picture.
+        UsageError: there are no inputs.
     """
     if not inputs and not listed:
         raise UsageError(
-            "No picture is named.", "Name pictures or folders, or a list of them with --from FILE."
+            "No pictures were named.",
+            "Name pictures or folders, or a list of them with --from FILE.",
         )
     home = output.resolve()
     found: dict[Path, None] = {}
@@ -73,13 +74,13 @@ def pictures_of(inputs: Sequence[str], output: Path, listed: Sequence[str] = ())
 
 
 def read_list(source: str | None) -> list[str]:
-    """Return the inputs that a file lists, one a line; between zero bytes where it has any.
+    """Return the inputs in a list file: one per line, or separated by zero bytes if it has any.
 
     Args:
-        source: a file, or ``-`` for standard input; None for no list.
+        source: a file, or ``-`` for standard input; None without a list.
 
     Raises:
-        DataError: it cannot be read, or lists nothing.
+        DataError: the list is unreadable or empty.
     """
     if source is None:
         return []
@@ -88,25 +89,25 @@ def read_list(source: str | None) -> list[str]:
     except OSError as error:
         raise DataError(
             f"The list '{source}' cannot be read: {error.strerror}.",
-            "Name a text file with one picture a line, or - for standard input.",
+            "Name a text file with one picture per line, or - for standard input.",
         ) from error
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     listed = [os.fsdecode(each) for each in lines if each.strip()]
     if not listed:
-        raise DataError(f"The list '{source}' is empty.", "It has one picture a line.")
+        raise DataError(f"The list '{source}' is empty.", "Write one picture per line.")
     return listed
 
 
 def copies_of(pictures: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Pair each picture with the file its annotated copy goes to; no copy is a picture given.
+    """Pair every picture with the file for its annotated copy, which replaces no given picture.
 
     Args:
         pictures: the files.
         output: the folder of the copies.
 
     Raises:
-        UsageError: an annotated copy would replace a picture that was given, or another file that
-            is no copy of an earlier run.
+        UsageError: an annotated copy would replace a given picture, or a file that an earlier run
+            did not write.
     """
     names = Names()
     copies: dict[Path, Path] = {}
@@ -118,13 +119,13 @@ def copies_of(pictures: Sequence[Path], output: Path) -> dict[Path, Path]:
         if copy.resolve() in given or not _is_free(copy):
             raise UsageError(
                 f"The annotated copy of '{picture}' would replace the picture '{copy}'.",
-                "Choose another directory with --output, or make none with --no-annotate.",
+                "Choose another directory with --output, or make no copies with --no-annotate.",
             )
     return copies
 
 
 def _is_free(copy: Path) -> bool:
-    """Tell whether nothing stands at ``copy``, or what an earlier run wrote there."""
+    """Return whether ``copy`` does not exist, or was written by an earlier run."""
     try:
         with Image.open(copy) as picture:
             return picture.getexif().get(_SOFTWARE) == BY
@@ -135,24 +136,24 @@ def _is_free(copy: Path) -> bool:
 
 
 def require_directory(output: Path) -> None:
-    """Check that ``output`` is a directory that can be written to, or can be made.
+    """Check that ``output`` is a directory that is writable, or can be created.
 
     Raises:
-        UsageError: it is a file, or stands where nothing can be written.
+        UsageError: it is a file, or cannot be created or written.
     """
     existing = next(each for each in (output, *output.parents) if each.exists())
     if not existing.is_dir():
         raise UsageError(
-            f"The output '{output}' is no directory: '{existing}' is a file.", "Choose another."
+            f"The output '{output}' is not a directory: '{existing}' is a file.", "Choose another."
         )
     require_writable_target(existing / "detections.json")
 
 
 def shown_threshold(detector: Detector, asked: ScoreThreshold | None) -> ScoreThreshold:
-    """Return the score below which nothing is shown: ``asked``, else 0.3 or the model's floor.
+    """Return the score below which detections are left out: ``asked``, else 0.3 or the floor.
 
     Raises:
-        UsageError: below the model's floor, or not within 0-1; or the model has no such class.
+        UsageError: it is below the model's floor or not within 0-1, or a class is unknown.
     """
     shown = shown_thresholds(asked, detector.spec.output.score_threshold)
     detector.checked_threshold(shown)
@@ -160,23 +161,23 @@ def shown_threshold(detector: Detector, asked: ScoreThreshold | None) -> ScoreTh
 
 
 def about_precision(detector: Detector, name: str) -> str:
-    """Say that a model of this name is computed otherwise than in its own precision; else empty."""
+    """Say that a model is computed in another precision than its own; empty if it is not."""
     said, computed = detector.spec.precision.kind, detector.runtime.precision
     if said == computed:
         return ""
     return (
-        f"{name} is an {said.upper()} file; this {detector.runtime.device} computes it in "
+        f"{name} is an {said.upper()} file, but this {detector.runtime.device} computes it in "
         f"{computed.upper()}."
     )
 
 
 def chosen_classes(text: str | None, detector: Detector) -> tuple[str, ...]:
-    """Read names of classes, separated by commas; a name with a comma stands in double quotes.
+    """Read class names, separated by commas; a name with a comma stands in double quotes.
 
-    None names no class.
+    None means no names.
 
     Raises:
-        UnknownNameError: the model has no class of that name.
+        UnknownNameError: the model has no class with this name.
     """
     if text is None:
         return ()
@@ -185,7 +186,7 @@ def chosen_classes(text: str | None, detector: Detector) -> tuple[str, ...]:
         return (text,)
     asked = [each.strip() for each in next(csv.reader([text], skipinitialspace=True))]
     for each in asked:
-        # An engine without a sidecar counts its classes.
+        # An engine without a sidecar has numbers instead of class names.
         if each not in known and (known or not each.isdecimal()):
             raise UnknownNameError("class", each, known)
     return tuple(dict.fromkeys(asked))
@@ -193,17 +194,17 @@ def chosen_classes(text: str | None, detector: Detector) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is made of pictures that are detected in.
+    """The results that are requested for the pictures.
 
     Attributes:
-        output: the directory of everything.
-        forms: of :data:`effdet_deploy.detection.formats.FORMS`, and crops.
-        copies: where the annotated copy of each picture goes; of others there is none.
-        classes: the names of those that count; all where there is none.
-        tiles: how large pictures are cut; None to resize each as a whole.
-        font: what class names are drawn with before any other.
-        fast_decode: see :meth:`Detector.stream`; copies and crops have the size that JPEGs are
-            decoded at.
+        output: the directory of all results.
+        forms: names of :data:`effdet_deploy.detection.formats.FORMS`, and crops.
+        copies: the files for annotated copies, by picture; other pictures get no copy.
+        classes: the names of the classes to keep; all if empty.
+        tiles: how large pictures are cut; None to resize them as a whole.
+        font: a font file that is tried first for class names.
+        fast_decode: see :meth:`Detector.stream`; copies and crops then have the size at which JPEGs
+            were decoded.
     """
 
     output: Path
@@ -235,14 +236,14 @@ def detect_files(
     wanted: Wanted,
     tell: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Detect in picture files and write what is wanted.
+    """Detect in picture files and write the requested results.
 
     Args:
         detector: the model.
         pictures: the files.
-        threshold: drop detections below it; see :meth:`Detector.detect`.
-        wanted: what is written.
-        tell: given a row for JSON of every picture that is done.
+        threshold: drop detections with lower scores; see :meth:`Detector.detect`.
+        wanted: the requested results.
+        tell: called with a row for JSON when a picture is done.
     """
     keep = bool(wanted.copies) or CROPS in wanted.forms
     if wanted.tiles:
@@ -269,7 +270,7 @@ def detect_files(
 
 
 def _annotated(wanted: Wanted, outcome: Outcome) -> tuple[Outcome, dict[str, Any]]:
-    """Write the annotated copy and say what is on it, or what was wrong with the picture."""
+    """Write the annotated copy, and return its row or the error of the picture."""
     found = outcome.detections
     if found is None or outcome.size is None:
         return outcome, {"file": str(outcome.source), "error": str(outcome.error)}
@@ -294,36 +295,37 @@ def _annotated(wanted: Wanted, outcome: Outcome) -> tuple[Outcome, dict[str, Any
 
 
 def summarize(images: Sequence[Mapping[str, Any]]) -> str:
-    """Return how much was found, of the ``images`` of :func:`detect_files`."""
+    """Summarize how much was found in the ``images`` of :func:`detect_files`."""
     done = [each for each in images if "error" not in each]
     count = sum(len(each["detections"]) for each in done)
     return f"Found {_counted(count, 'detection')} in {_counted(len(done), 'picture')}"
 
 
 def about_letters(images: Sequence[Mapping[str, Any]], font: Path | None) -> str:
-    """Say which class names on ``images`` had to be escaped; empty where none had."""
+    """Say which class names on ``images`` were escaped; empty if none were."""
     found = sorted({each["name"] for image in images for each in image.get("detections", ())})
     odd = unwritten(found, font)
     if not odd:
         return ""
     more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
     return (
-        f"No font here has all letters of '{odd[0]}'{more}: they are escaped on the pictures. "
-        "Name a font that has them with --font FILE."
+        f"No font on this machine has all letters of '{odd[0]}'{more}: they are escaped on the "
+        "pictures. "
+        "Name a font with these letters with --font FILE."
     )
 
 
 def require_all_read(images: Sequence[Mapping[str, Any]], *, in_json: bool = True) -> None:
-    """Check that no picture of :func:`detect_files` was unusable; ``in_json`` lists each that was.
+    """Check that all pictures of :func:`detect_files` were usable; ``in_json``: JSON is written.
 
     Raises:
-        ImageError: one was.
+        ImageError: a picture was unusable.
     """
     errors = [each["error"] for each in images if "error" in each]
     if errors:
         raise ImageError(
             f"{len(errors)} of {_counted(len(images), 'picture')} could not be read: {errors[0]}",
-            "The others were done" + ("; the JSON lists every failure." if in_json else "."),
+            "All others are done" + ("; the JSON lists every error." if in_json else "."),
         )
 
 

@@ -1,8 +1,8 @@
-"""Pictures decoded ahead of the engine, so that it never waits: files in, outcomes out, in order.
+"""Pictures decoded ahead of the engine, so that it never waits; outcomes come out in order.
 
-A reader takes pictures from the source, decoders read and resize them, runners compute batches of
-what is ready and turn them into detections. All are threads: Pillow and the engines let go of the
-interpreter's lock while they work.
+A reader takes pictures from the source, decoders read and resize them, and runners compute batches
+of the pictures that are ready and turn the results into detections. All of them are threads: Pillow
+and the engines release the interpreter's lock while they work.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _SOURCE_PATIENCE = 0.5
-"""Seconds that a closed stream waits for its source. One that waits for a camera cannot be
+"""Seconds that a closed stream waits for its source. A source that waits for a camera cannot be
 interrupted: its thread ends with the next picture."""
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What became of one picture: its detections, or the error that stopped it.
+    """The result for one picture: its detections, or the error that stopped it.
 
     Attributes:
         index: the place of the picture in the sequence, from 0.
         source: the picture as it was passed: a path, bytes, an array, any object.
-        detections: what was found; None where ``error`` is set.
-        error: what was wrong with this picture.
-        image: the decoded picture, uint8 ``[H,W,C]``; None where it was not asked for.
-        size: (height, width) of the picture; None where ``error`` is set.
+        detections: the detections; None if ``error`` is set.
+        error: why this picture failed.
+        image: the decoded picture, uint8 ``[H,W,C]``; None if it was not requested.
+        size: (height, width) of the picture; None if ``error`` is set.
     """
 
     index: int
@@ -57,7 +57,7 @@ class Outcome:
     size: tuple[int, int] | None = None
 
     def required(self) -> Detections:
-        """Return the detections; raises ``error`` where there are none."""
+        """Return the detections, or raise ``error`` if there are none."""
         if self.detections is None:
             raise self.error or ImageError("The picture has no detections.", "Detect in it first.")
         return self.detections
@@ -65,7 +65,7 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture that can be run: ``tensor`` ``[1,…]`` as the graph takes it, and where it lies."""
+    """A picture that is ready to run: the graph's input ``tensor`` ``[1,…]``, and its placement."""
 
     tensor: NDArray[Any]
     placement: Placement
@@ -74,14 +74,13 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Stages:
-    """What is done with pictures; each function is called by several threads at once.
+    """The stages of the work on pictures; several threads call these functions at once.
 
     Attributes:
-        prepare: decodes and resizes one picture; what it raises of this package's errors is wrong
-            with that picture alone.
-        run: computes a batch; anything that it raises ends the stream.
+        prepare: decodes and resizes one picture; errors of this package concern only this picture.
+        run: computes a batch; any error ends the stream.
         finish: turns the outputs of a batch into the detections of its pictures.
-        batch: how many pictures ``run`` takes at most.
+        batch: the most pictures in a batch.
         runs: how many batches are computed at once.
     """
 
@@ -93,23 +92,23 @@ class Stages:
 
 
 _Job = tuple[int, Any]
-"""The place of a picture, and the picture as it was passed."""
+"""The place of a picture in the sequence, and the picture as it was passed."""
 _Ready = tuple[int, Any, Prepared]
 
 
 def outcomes(
     sources: Iterable[Any], stages: Stages, decoders: int, ahead: int
 ) -> Generator[Outcome]:
-    """Yield the outcome of every picture, in order.
+    """Yield the outcomes of all pictures, in order.
 
-    Threads start with the first outcome that is asked for, and end with the iterator. What the
-    iterable itself raises is raised after the outcomes of the pictures that came before.
+    Threads start when the first outcome is requested, and end with the iterator. Errors of the
+    iterable itself are raised after the outcomes of the pictures before.
 
     Args:
         sources: pictures; another thread iterates over it.
-        stages: what is done with them.
-        decoders: how many are decoded at once.
-        ahead: how many may be under way before the first of them is taken.
+        stages: the stages of the work.
+        decoders: how many pictures are decoded at once.
+        ahead: the most pictures under way before the first outcome is taken.
 
     Raises:
         UsageError: the process was forked since the first outcome.
@@ -132,21 +131,21 @@ class _Line:
         self._is_closed = False
         self._places = threading.Semaphore(ahead)
         self._engine = threading.Semaphore(stages.runs)
-        # None ends the thread that takes it.
+        # None ends the thread that receives it.
         self._waiting: SimpleQueue[_Job | None] = SimpleQueue()
         self._ready: SimpleQueue[_Ready | None] = SimpleQueue()
-        # An exception lies where the outcome of the picture would; None lies after the last one.
+        # An exception takes the place of a picture's outcome; None comes after the last outcome.
         self._done: SimpleQueue[tuple[int, Outcome | BaseException | None]] = SimpleQueue()
         self._reader = self._thread(self._read)
         self._decoders = [self._thread(self._decode) for _ in range(decoders)]
-        # While one of them finishes a batch, the next one is computed.
+        # While one runner finishes a batch, another one computes the next batch.
         self._runners = [self._thread(self._run) for _ in range(stages.runs + 1)]
 
     def _thread(self, work: Callable[[], None]) -> threading.Thread:
         return threading.Thread(target=work, name=f"stream{work.__name__}", daemon=True)
 
     def start(self) -> None:
-        # Threads that are in native code when the interpreter ends can abort the process.
+        # Threads in native code can abort the process when the interpreter ends.
         atexit.register(self.close)
         for thread in (self._reader, *self._decoders, *self._runners):
             thread.start()
@@ -173,10 +172,10 @@ class _Line:
             self._places.release()
 
     def close(self) -> None:
-        """End all threads; each finishes the picture or the batch that it is at."""
+        """End all threads, after the picture or batch that they are working on."""
         atexit.unregister(self.close)
         self._is_closed = True
-        # The threads of a parent are not there after a fork.
+        # After a fork, the threads of the parent do not exist.
         if os.getpid() != self._process or self._reader.ident is None:
             return
         self._places.release()
@@ -228,7 +227,7 @@ class _Line:
                 self._done.put((outcome.index, outcome))
 
     def _computed(self) -> tuple[list[_Ready], Tensors] | None:
-        """Run what is ready, once the engine is free; None at the end."""
+        """Run the pictures that are ready once the engine is free; None at the end."""
         with self._engine:
             while jobs := self._gathered():
                 try:
@@ -238,7 +237,7 @@ class _Line:
         return None
 
     def _gathered(self) -> list[_Ready]:
-        """Wait for a picture, and take with it what else is ready; nothing at the end."""
+        """Wait for a picture, and take all others that are ready; an empty list at the end."""
         jobs: list[_Ready] = []
         while len(jobs) < self._stages.batch:
             try:
@@ -258,9 +257,9 @@ class _Line:
 def in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Generator[Result]:
-    """Yield what ``function`` returns for every item, in order, computed ahead by threads.
+    """Yield the results of ``function`` for all items, in order, computed ahead by threads.
 
-    ``items`` are taken by the caller's thread, twice as many as there are threads.
+    The caller's thread takes ``items``, up to twice as many as there are threads in advance.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="ahead") as pool:
         under_way: deque[Any] = deque()

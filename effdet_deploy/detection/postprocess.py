@@ -117,8 +117,7 @@ def top_candidates(class_logits: Floats, count: int) -> tuple[Integers, Integers
 
     Returns:
         Anchor and class indices ``[K]``, best first, ties ordered by anchor and then class; K is
-        ``count``
-        or the number of pairs if that is smaller.
+        ``count`` or the number of pairs if that is smaller.
     """
     classes = class_logits.shape[1]
     # A pair among the best K belongs to one of the K anchors with the best single class, ties

@@ -1,4 +1,4 @@
-"""From which score on a detection counts: one number, or one for each class."""
+"""Score thresholds: one number for all classes, or one per class."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ScoreThreshold: TypeAlias = float | Mapping[str, float]
-"""A number for all classes, or by the name of a class; ``*`` stands for all that are not named."""
+"""A number for all classes, or numbers by class name; ``*`` stands for all other classes."""
 OTHERS = "*"
 SHOWN = 0.3
-"""The score of a detection that is worth a look, where the user says nothing."""
+"""The lowest score that is shown to people by default."""
 
 
 def shown_thresholds(asked: ScoreThreshold | None, floor: float) -> ScoreThreshold:
-    """Return from which score on detections are shown to people.
+    """Return the lowest scores of detections that are shown to people.
 
     Args:
-        asked: what the user said; classes that it does not name have the default.
-        floor: below which the model gives nothing.
+        asked: the user's thresholds; classes without one get the default.
+        floor: the lowest score that the model gives.
 
     Returns:
         ``asked``, or :data:`SHOWN` or the model's floor, whichever is higher.
@@ -43,20 +43,20 @@ def shown_thresholds(asked: ScoreThreshold | None, floor: float) -> ScoreThresho
 def thresholds_by_class(
     asked: ScoreThreshold, names: Sequence[str], floor: float
 ) -> NDArray[np.float32]:
-    """Return the threshold of each class.
+    """Return the thresholds of all classes.
 
     Args:
-        asked: where it names classes and has no ``*``, the others keep the model's floor.
-        names: of the classes, in order.
-        floor: below which the model gives nothing.
+        asked: if it has class names but no ``*``, other classes get the model's floor.
+        names: the class names, in order.
+        floor: the lowest score that the model gives.
 
     Raises:
         UsageError: a threshold is below the floor, or not within 0-1.
-        UnknownNameError: the model has no class of that name.
+        UnknownNameError: the model has no class with this name.
     """
     given = asked if isinstance(asked, Mapping) else {OTHERS: asked}
     thresholds = np.full(len(names), floor, np.float32)
-    # Those that are named come after those that are not.
+    # Named classes are set after ``*``.
     for name in sorted(given, key=lambda name: name != OTHERS):
         value = given[name]
         of = "" if name == OTHERS else f" of '{name}'"
@@ -64,26 +64,26 @@ def thresholds_by_class(
             raise UnknownNameError("class", name, names)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise UsageError(
-                f"The score threshold{of} must lie between 0 and 1, not at {value}.",
+                f"The score threshold{of} must be between 0 and 1, not {value}.",
                 "Scores are probabilities: 0.3 is a common choice.",
             )
         if value < floor:
             raise UsageError(
-                f"The model drops scores below {floor}, so a threshold{of} of {value} cannot be "
-                "met.",
-                f"Ask for {floor} or more, or export with --score-threshold {value}.",
+                f"The model gives no scores below {floor}, so a threshold{of} of {value} is not "
+                "possible.",
+                f"Choose {floor} or more, or export the model with --score-threshold {value}.",
             )
         thresholds[[name in (OTHERS, each) for each in names]] = value
     return thresholds
 
 
 def read_thresholds(text: str | None) -> ScoreThreshold | None:
-    """Read what an option says: a number, or a JSON or YAML file of numbers by class.
+    """Read the value of an option: a number, or a JSON or YAML file of numbers by class.
 
     None stays None.
 
     Raises:
-        UsageError: it is neither a number nor a file.
+        UsageError: the text is neither a number nor a file.
         DataError: the file does not hold numbers by class.
         MissingPackageError: PyYAML is not installed, for a file that is not JSON.
     """
@@ -95,7 +95,7 @@ def read_thresholds(text: str | None) -> ScoreThreshold | None:
         path = Path(text)
     if why_no_file(path):
         raise UsageError(
-            f"--score-threshold takes a number or a file, and there is no file '{text}'.",
+            f"--score-threshold takes a number or a file, but there is no file '{text}'.",
             "Try --score-threshold 0.3, or name a JSON or YAML file of thresholds by class.",
         )
     try:
@@ -106,7 +106,7 @@ def read_thresholds(text: str | None) -> ScoreThreshold | None:
     except BROKEN_DOCUMENT as error:
         raise DataError(
             f"The file of thresholds '{path}' cannot be read: {error}.",
-            'Give one threshold a class, as {"person": 0.5, "*": 0.3}.',
+            'Give thresholds by class, such as {"person": 0.5, "*": 0.3}.',
         ) from error
 
 
@@ -114,4 +114,4 @@ def _parse(path: Path) -> Any:
     text = path.read_text(encoding="utf-8-sig")
     if path.suffix.lower() == ".json":
         return json.loads(text)
-    return parse_yaml(text, "reading a .yaml of thresholds")
+    return parse_yaml(text, "reading thresholds from YAML")

@@ -1,10 +1,9 @@
-"""Large pictures in tiles: objects that a resized picture would lose, each of them found once.
+"""Large pictures cut into tiles, for objects that would be lost in a resized picture.
 
-Neighboring tiles overlap. What a tile shows of an object at its border, the neighbor shows in full,
-where the object is no longer than the overlap; so such boxes are dropped, whatever their class.
-Of an object that several tiles show in full the boxes are averaged.
-Objects longer than that are found in the picture as a whole, which is run as well, and take the
-place of their parts.
+Neighboring tiles overlap. If a tile shows a part of an object at its border, and the object is
+shorter than the overlap, the neighbor shows all of it; therefore boxes at such borders are dropped,
+whatever their class. If several tiles show all of an object, its boxes are averaged. Longer objects
+are found in the whole picture, which is run too, and replace their parts.
 """
 
 from __future__ import annotations
@@ -44,17 +43,18 @@ _SMALLEST = 32
 _SLACK = 0.02
 """The share of a tile's side within which a box touches the border: boxes are not exact."""
 _INSIDE = 0.7
-"""The share of a box at a border that lies in a fuller box of its class, of which it is a part."""
+"""A box at a border is part of a fuller box of its class if this share of it lies inside."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How large pictures are cut.
+    """How large pictures are cut into tiles.
 
     Attributes:
-        side: of the square tiles, in pixels of the picture; each is resized to the network's input.
-        overlap: the share of a side that neighbors have in common, at least. Objects up to that
-            length are found by tiles alone.
+        side: the side of the square tiles, in pixels of the picture; tiles are resized to the
+            network's input.
+        overlap: the least share of a side that neighbors have in common. Tiles alone find objects
+            up to this length.
 
     Raises:
         UsageError: a value is out of range.
@@ -79,7 +79,7 @@ class Tiles:
         )
 
     def starts(self, length: int) -> list[int]:
-        """Return where tiles begin along a side of a picture, evenly spread."""
+        """Return where tiles begin along a side of a picture; they are evenly spread."""
         if length <= self.side:
             return [0]
         step = self.side * (1 - self.overlap)
@@ -96,22 +96,22 @@ class Tiles:
 
 
 def tiles_of(side: int | None, overlap: float | None, *, fast_decode: bool = False) -> Tiles | None:
-    """Return the tiles that options ask for; None where they ask for none.
+    """Return the tiles that options describe; None if the options are not used.
 
     Raises:
         UsageError: a value is out of range, or options contradict each other.
     """
     if side is None:
-        said = "--overlap says how far tiles overlap, and there are none."
+        said = "--overlap is the overlap of tiles, but --tile is missing."
         refuse((said, "Add --tile N.", overlap is not None))
         return None
-    said = "--fast-decode reads pictures smaller than they are, and tiles need all of their pixels."
-    refuse((said, "Leave one of the two out.", fast_decode))
+    said = "--fast-decode reads pictures at a smaller size, but tiles need all pixels."
+    refuse((said, "Leave one of them out.", fast_decode))
     return Tiles(side, OVERLAP if overlap is None else overlap)
 
 
 class _Sheet:
-    """A picture that tiles are cut from; decoded once, by the first thread that needs it."""
+    """A picture that is cut into tiles; the first thread that needs it decodes it, once."""
 
     def __init__(self, read: Callable[[], NDArray[np.uint8]]) -> None:
         self._read = read
@@ -132,13 +132,13 @@ class _Sheet:
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """A part of a picture, as a picture of its own.
+    """A part of a picture that is used like a picture.
 
     Attributes:
         source: the picture, as it was passed.
-        size: (width, height) of the picture; None where it cannot be read.
+        size: (width, height) of the whole picture; None if it cannot be read.
         box: left, top, right and bottom of the part.
-        is_last: whether the next region is of another picture.
+        is_last: whether the next region belongs to another picture.
     """
 
     source: Any
@@ -148,7 +148,7 @@ class Region:
     sheet: _Sheet
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Return its pixels, which are decoded when they are first needed."""
+        """Return the pixels of the part; the picture is decoded when they are first needed."""
         left, top, right, bottom = self.box
         pixels = self.sheet.pixels()
         return np.asarray(pixels if self.size is None else pixels[top:bottom, left:right], dtype)
@@ -164,15 +164,15 @@ def stream_tiled(
 ) -> Generator[Outcome]:
     """Detect in any number of pictures, tile by tile; see :meth:`Detector.stream`.
 
-    A picture no larger than a tile is run as it is. Of others all tiles are run and the picture as
-    a whole; boxes are in pixels of the picture, and NMS is that of the model, over all of them. So
-    a picture may have more detections than the model gives at once.
+    A picture no larger than a tile is run as it is. Of larger pictures, all tiles and the whole
+    picture are run; boxes are in pixels of the picture, and the model's NMS settings apply to all
+    of them together. So a picture may have more detections than the model gives at once.
 
     Args:
         detector: the model.
-        sources: pictures, as :meth:`Detector.stream` takes them.
-        tiles: how they are cut.
-        score_threshold: as :meth:`Detector.stream` takes it.
+        sources: pictures, as for :meth:`Detector.stream`.
+        tiles: how pictures are cut.
+        score_threshold: as for :meth:`Detector.stream`.
         keep_image: whether outcomes hold the decoded pictures.
     """
     regions = _regions(sources, tiles, detector.spec.input.channels)
@@ -200,7 +200,7 @@ def _regions(sources: Iterable[ImageSource], tiles: Tiles, channels: int) -> Ite
 
 
 def _opened(source: ImageSource, channels: int) -> tuple[_Sheet, tuple[int, int] | None]:
-    """Return a picture that is read when it is needed, and its size; None for an unreadable one."""
+    """Return a picture that is read when it is needed, and its size; None if it is unreadable."""
     if isinstance(source, str | os.PathLike):
         opened = size_of(Path(os.fsdecode(source)))
         return _Sheet(lambda: load_image(source, channels)), opened and opened[0]
@@ -235,16 +235,16 @@ def merge(
     tiles: Tiles,
     output: OutputSpec,
 ) -> Detections:
-    """Merge what was found in the tiles of a picture and in the picture as a whole.
+    """Merge the detections in the tiles of a picture with those in the whole picture.
 
     Args:
-        found: each tile with its detections, whose boxes are in pixels of the tile.
-        whole: the detections of the picture; those that fit into an overlap are left out.
+        found: the tiles and their detections, with boxes in pixels of the tile.
+        whole: the detections of the whole picture; those that fit into an overlap are left out.
         size: (width, height) of the picture.
-        tiles: how it was cut.
-        output: the model's, which says by what NMS boxes are merged.
+        tiles: how the picture was cut.
+        output: the model's output settings, which define the NMS.
     """
-    # Evenly spread tiles have more in common than was asked for.
+    # Evenly spread tiles may overlap more than requested.
     shared = [tiles.side - max(np.diff(tiles.starts(each)).tolist(), default=0) for each in size]
     sides = whole.boxes[:, 2:] - whole.boxes[:, :2]
     long = np.any(sides > np.array(shared), axis=1)
@@ -260,7 +260,7 @@ def merge(
     groups = np.zeros_like(labels) if output.class_agnostic else labels
     kept, boxes = _fused(boxes, scores, groups, is_cut, output.iou_threshold)
     best = np.argsort(-scores[kept], kind="stable")
-    # A model that names no classes has as many as were found.
+    # A model without class names has as many classes as were found.
     longest = max((whole, *(each for _, each in found)), key=lambda each: len(each.names))
     return dataclasses.replace(
         longest, boxes=boxes[best], scores=scores[kept][best], labels=labels[kept][best]
@@ -270,14 +270,14 @@ def merge(
 def _at_borders(
     boxes: Floats, tile: Box, size: tuple[int, int], shared: Sequence[int], side: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell which boxes touch a border inside the picture, and which of them a neighbor shows too.
+    """Return which boxes touch a border inside the picture, and which of them a neighbor shows too.
 
     Args:
         boxes: ``[n,4]`` in pixels of the picture.
         tile: left, top, right and bottom.
         size: (width, height) of the picture.
         shared: how many columns, and rows, neighbors have in common.
-        side: of a tile.
+        side: the side of a tile.
     """
     slack = _SLACK * side
     is_cut = np.zeros(len(boxes), bool)
@@ -301,11 +301,11 @@ def _fused(
     is_cut: NDArray[np.bool_],
     iou_threshold: float,
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Greedy NMS over boxes that several tiles gave; complete boxes stand before cut ones.
+    """Greedy NMS over the boxes of several tiles; complete boxes come before cut ones.
 
-    A complete box becomes the mean, weighted by the scores, of those that it suppresses and itself,
-    which all are views of one object (Solovyev et al. 2021). A cut box also gives way to a box that
-    it is a part of.
+    A complete box becomes the mean, weighted by the scores, of itself and the boxes that it
+    suppresses, which are views of the same object (Solovyev et al. 2021). A cut box is also removed
+    if it is a part of another box.
 
     Returns:
         The rows that are kept, and their boxes.

@@ -1,4 +1,4 @@
-"""Writers of single forms; :mod:`effdet_deploy.detection.formats` opens them by name."""
+"""Writers of single formats; :mod:`effdet_deploy.detection.formats` opens them by name."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.naming import Place
 
 BY = "effdet-deploy detect"
-"""Who wrote a file, where its form has room for that."""
+"""The author of a file, if its format has room for that."""
 JPEG_QUALITY = 92
 CSV_COLUMNS = (
     *("file", "width", "height", "name", "label", "category_id", "score"),
     *("x1", "y1", "x2", "y2"),
 )
 _LABELME = "5.5.0"
-"""The version of labelme's form that is written; labelme reads it and does not compare it."""
+"""The version of labelme's format that is written; labelme reads it but does not check it."""
 _DECIMALS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Labeled:
-    """A picture with what was found in it.
+    """A picture with its detections.
 
     Attributes:
         path: its file, as the user named it.
-        place: what it is called in the set.
+        place: its names in the set.
         size: (width, height) as it is shown.
-        detections: what was found.
-        image: its pixels, uint8 ``[H,W,C]``; crops alone need them.
+        detections: the detections in it.
+        image: its pixels, uint8 ``[H,W,C]``; only crops need them.
     """
 
     path: Path
@@ -57,17 +57,17 @@ class Labeled:
 
 
 class Writer(Protocol):
-    """Writes one form."""
+    """Writes results in one format."""
 
     def add(self, picture: Labeled) -> None:
         """Write a picture."""
 
     def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Write what comes at the end, and deliver what has been written."""
+        """Write the end of the files, and move them to their places."""
 
 
 class _File:
-    """A text file in the making."""
+    """A text file that is being written."""
 
     def __init__(self, target: Path, scratch: Path) -> None:
         self.target = target
@@ -80,14 +80,14 @@ class _File:
 
 
 class _Rows:
-    """A JSON list in the making, one entry a line."""
+    """A JSON list that is being written, with one entry per line."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
         self.count = 0
 
     def add(self, row: object) -> None:
-        # In one step: Ctrl-C comes before it or after it.
+        # This is one step, so that Ctrl-C comes before or after it.
         text = json.dumps(row, ensure_ascii=False)
         self.stream.write(f"{',' if self.count else '['}\n{text}")
         self.count += 1
@@ -97,7 +97,7 @@ class _Rows:
 
 
 class Csv:
-    """One row a detection, under a header; what holds commas, quotes or lines is quoted."""
+    """One row per detection, below a header; values with commas, quotes or lines are quoted."""
 
     def __init__(self, output: Path, scratch: Path) -> None:
         self._file = _File(output / "detections.csv", scratch)
@@ -105,28 +105,28 @@ class Csv:
         self._rows.writerow(CSV_COLUMNS)
 
     def add(self, picture: Labeled) -> None:
-        """Write a picture's rows; one in which nothing was found has none."""
+        """Write a picture's rows; a picture without detections has no rows."""
         for each in picture.detections.to_json():
             box = [round(side, _DECIMALS) for side in each["box"]]
             named = [each[column] for column in ("name", "label", "category_id", "score")]
             self._rows.writerow([picture.path, *picture.size, *named, *box])
 
     def finish(self, classes: Sequence[ClassSpec]) -> None:  # noqa: ARG002
-        """Deliver the file."""
+        """Move the file to its place."""
         self._file.deliver()
 
 
 class Coco:
-    """COCO twice: a set that tools import, and the list of results that ``loadRes`` takes.
+    """COCO in two files: a dataset for other tools, and the list of results for ``loadRes``.
 
-    Annotations of the set have the key ``score`` beside COCO's own. File names are paths from the
-    folder that all pictures lie in.
+    Annotations of the dataset have a key ``score`` beside COCO's own. File names are paths from the
+    common folder of all pictures.
     """
 
     def __init__(self, output: Path, scratch: Path) -> None:
         self._dataset = _File(output / "detections.coco.json", scratch)
         self._results = _File(output / "detections.coco-results.json", scratch)
-        # Pictures and annotations are two lists of one file, and grow together.
+        # Pictures and annotations are two lists of one file, which grow together.
         self._later = _opened(scratch / "annotations", "w+")
         self._images = _Rows(self._dataset.stream)
         self._annotations = _Rows(self._later)
@@ -147,7 +147,7 @@ class Coco:
             self._annotations.add({"id": self._annotations.count + 1, **row, **extra})
 
     def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Join the lists and deliver both files."""
+        """Join the lists and move both files to their places."""
         for each in (self._images, self._annotations, self._found):
             each.end()
         stream = self._dataset.stream
@@ -165,7 +165,7 @@ class Coco:
 
 
 class _Folder:
-    """A folder with a file for each picture, each of them whole when it appears."""
+    """A folder with one file per picture, which is complete when it appears."""
 
     def __init__(self, output: Path, scratch: Path, name: str) -> None:
         self.home = output / name
@@ -181,15 +181,15 @@ class _Folder:
     def take(self, staged: Path, place: str) -> None:
         target = self.home / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A new file in a folder of ours: nothing is lost that must be on disk first.
+        # The file is new in a folder of ours, so no old file could be lost.
         staged.replace(target)
 
 
 class Yolo:
-    """``labels/PICTURE.txt`` for each picture and ``data.yaml`` with the names of the classes.
+    """``labels/PICTURE.txt`` per picture, and ``data.yaml`` with the class names.
 
     A line is the class index, then center, width and height as fractions of the picture, and the
-    score where it is asked for. A picture without detections has an empty file.
+    score if requested. A picture without detections has an empty file.
     """
 
     def __init__(self, output: Path, scratch: Path, *, scores: bool = False) -> None:
@@ -211,16 +211,16 @@ class Yolo:
         self._folder.write(f"labels/{picture.place.stem}.txt", "".join(lines))
 
     def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Write ``data.yaml``, which takes the pictures from ``images`` beside ``labels``."""
+        """Write ``data.yaml``, which looks for pictures in ``images`` beside ``labels``."""
         names = [f"  {index}: {_yaml_text(each.name)}\n" for index, each in enumerate(classes)]
         head = f"# Written by {BY}.\ntrain: images\nval: images\nnc: {len(classes)}\nnames:"
         self._folder.write("data.yaml", "".join([head, "\n" if names else " {}\n", *names]))
 
 
 class Labelme:
-    """``labelme/PICTURE.json`` for each picture: rectangles, with their ``score``.
+    """``labelme/PICTURE.json`` per picture: rectangles with their ``score``.
 
-    Each names its picture by the way that leads there from the file.
+    A file names its picture by the path that leads there from the file.
     """
 
     def __init__(self, output: Path, scratch: Path) -> None:
@@ -255,11 +255,11 @@ class Labelme:
         self._folder.write(place, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
     def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Every file is written already."""
+        """Do nothing: every file is already written."""
 
 
 class Crops:
-    """``crops/CLASS/PICTURE_N.jpg``: what is inside each box; N counts the boxes of a picture."""
+    """``crops/CLASS/PICTURE_N.jpg``: the part inside a box; N counts the boxes of a picture."""
 
     def __init__(self, output: Path, scratch: Path) -> None:
         self._folder = _Folder(output, scratch, "crops")
@@ -268,10 +268,10 @@ class Crops:
         self._folders: dict[str, str] = {}
 
     def add(self, picture: Labeled) -> None:
-        """Cut out and write what was found in a picture."""
+        """Cut out and write the detections of a picture."""
         if picture.image is None:
             return
-        # A picture that was decoded smaller gives smaller crops.
+        # A picture that was decoded at a smaller size gives smaller crops.
         found = picture.detections.resized(picture.size[::-1], picture.image.shape[:2])
         for count, each in enumerate(found.to_json(), start=1):
             (x1, y1), (x2, y2) = np.floor(each["box"][:2]), np.ceil(each["box"][2:])
@@ -286,11 +286,11 @@ class Crops:
             )
 
     def finish(self, classes: Sequence[ClassSpec]) -> None:
-        """Every file is written already."""
+        """Do nothing: every file is already written."""
 
 
 def _opened(path: Path, mode: str = "w") -> IO[str]:
-    # Bytes of a name that are no UTF-8 are escaped, as JSON escapes them. CSV ends its own lines.
+    # Bytes of a name that are not UTF-8 are escaped, as in JSON. CSV ends its own lines.
     return path.open(mode, encoding="utf-8", errors="backslashreplace", newline="")
 
 

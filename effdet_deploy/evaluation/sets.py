@@ -1,4 +1,4 @@
-"""Annotated sets of any form: COCO, YOLO and Pascal VOC, all of them as COCO's evaluation needs."""
+"""Reading of annotated sets in COCO, YOLO and Pascal VOC form, for COCO's evaluation."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def read_set(
 
     Args:
         source: the file or folder.
-        images: the folder of the pictures, where they are not in their place.
-        limit: use only the first so many pictures.
+        images: the folder of the pictures, if they are not in their usual place.
+        limit: use only the first ``limit`` pictures.
         class_map: see :class:`~effdet_deploy.evaluation.cocoset.CocoSet`. VOC has no ids, so its
-            classes are joined by their names.
+            classes are matched by name.
 
     Raises:
-        DataError: the set is unreadable, of another form or without pictures or boxes.
+        DataError: the set is unreadable, has another form, or has no pictures or boxes.
         MissingPackageError: PyYAML is not installed, for a YOLO set.
     """
     if source.suffix.lower() in SUFFIXES:
@@ -42,16 +42,16 @@ def read_set(
 
 
 def read_pictures(source: str | Path | None, limit: int | None = None) -> Pictures:
-    """Return the pictures of a folder, or of an annotated set, whose boxes are not looked at.
+    """Return the pictures of a folder or of an annotated set, without reading its boxes.
 
     Args:
         source: a folder, a picture, a pattern, COCO annotations, YOLO's data.yaml, a VOC root or
             list; None for no pictures.
-        limit: take only the first so many.
+        limit: use only the first ``limit`` pictures.
 
     Raises:
-        DataError: the set is unreadable, of another form or without pictures.
-        ImageError: no picture is there.
+        DataError: the set is unreadable, has another form or no pictures.
+        ImageError: there are no pictures.
     """
     path = Path(source or "")
     if path.suffix.lower() in SUFFIXES:

@@ -1,6 +1,6 @@
-"""Pascal VOC sets: a file of XML for each picture, as VOC itself, labelImg and CVAT write them.
+"""Pascal VOC sets: one XML file per picture, as VOC itself, labelImg and CVAT write them.
 
-Nothing in a file is expanded: one that declares an entity is refused.
+A file that declares an entity is refused, so no entity is ever expanded.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 ANNOTATIONS = "Annotations"
 _PICTURES = ("JPEGImages", "images")
 _SPLITS = "ImageSets"
-_FORM = "An annotation of VOC has objects, each with a name and a bndbox of four numbers."
+_FORM = "A VOC annotation has objects with a name and a bndbox of four numbers."
 
 
 def is_voc(source: Path) -> bool:
-    """Tell whether a path is a VOC set: its root, a list of a part, or a folder of XML alone."""
+    """Return whether a path is a VOC set: its root, a list file, or a folder of XML files only."""
     return is_voc_root(source) or (source.is_dir() and any(source.glob("*.xml")))
 
 
 def is_voc_root(source: Path) -> bool:
-    """Tell whether a path is the root of a VOC set, or a list in it."""
+    """Return whether a path is the root of a VOC set, or a list file in it."""
     if source.is_dir():
         return any((source / ANNOTATIONS).glob("*.xml"))
     return source.suffix == ".txt" and _SPLITS in source.parts
@@ -39,20 +39,20 @@ def is_voc_root(source: Path) -> bool:
 def read_voc(
     source: Path, images: Path | None = None, limit: int | None = None
 ) -> tuple[dict[str, Any], dict[int, Path]]:
-    """Read a VOC set as annotations in COCO form, and the file of each picture by its id.
+    """Read a VOC set as annotations in COCO form, and the picture files by id.
 
-    Objects that are marked as difficult count as crowds: finding them is neither right nor wrong.
-    Corners of VOC are pixels counted from 1, so a box begins one before its xmin and ymin and ends
+    Objects marked as difficult count as crowds: detecting them is neither right nor wrong. VOC's
+    corners are pixels counted from 1, so a box begins one pixel before its xmin and ymin and ends
     at its xmax and ymax. Categories are numbered in the order of their names.
 
     Args:
-        source: the root of the set, of which all annotations are taken; a list of it, such as
+        source: the root of the set, with all annotations; a list file in it, such as
             ``ImageSets/Main/val.txt``; or a folder of XML files.
-        images: the folder of pictures; default JPEGImages, images, or the folder of the XML.
-        limit: use only the first so many pictures.
+        images: the folder of pictures; default: JPEGImages, images, or the folder of the XML.
+        limit: use only the first ``limit`` pictures.
 
     Raises:
-        DataError: a file is unreadable or of another form, or a picture is missing.
+        DataError: a file is unreadable or has another form, or a picture is missing.
     """
     paths: dict[int, Path] = {}
     pictures, objects = [], []
@@ -75,14 +75,14 @@ def read_voc(
 
 
 def voc_pictures(source: Path) -> list[Path]:
-    """Return the pictures of a VOC set, whose objects are not looked at; raises as read_voc."""
+    """Return the pictures of a VOC set without reading its objects; raises as :func:`read_voc`."""
     return [path for _, _, path in _entries(source)]
 
 
 def _entries(
     source: Path, images: Path | None = None, limit: int | None = None
 ) -> Iterator[tuple[Path, Element, Path]]:
-    """Yield each annotation, what it holds, and its picture."""
+    """Yield the annotation files, their content, and their pictures."""
     files = _files(source)[:limit]
     folders = [images] if images else _folders(files[0])
     for file in files:
@@ -100,10 +100,12 @@ def _files(source: Path) -> list[Path]:
             lines = source.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise DataError(f"The list '{source}' cannot be read: {error}.", _FORM) from error
-        # A list of one class says behind the name whether the class is there.
+        # In the list of a class, a number after the name says whether the class is in the picture.
         files = [root / ANNOTATIONS / f"{each.split()[0]}.xml" for each in lines if each.strip()]
     if not files:
-        raise DataError(f"There are no annotations in '{source}'.", "VOC has one XML a picture.")
+        raise DataError(
+            f"There are no annotations in '{source}'.", "Name a folder with one XML per picture."
+        )
     return files
 
 
@@ -122,7 +124,7 @@ def _parsed(file: Path) -> Element:
 
 
 def _refuse_entity(name: str, *_others: object) -> None:
-    raise ValueError(f"it declares the entity '{name}', and none is expanded")
+    raise ValueError(f"it declares the entity '{name}', which is not allowed")
 
 
 def _folders(file: Path) -> list[Path]:
@@ -131,8 +133,8 @@ def _folders(file: Path) -> list[Path]:
 
 
 def _picture_of(file: Path, named: str, folders: list[Path]) -> Path:
-    """Return the picture of an annotation: as it is named, or of its own name with any suffix."""
-    # What the file names may be a path of another machine.
+    """Return the picture of an annotation: the named file, or one with the annotation's name."""
+    # The named file may be a path of another machine.
     names = [PureWindowsPath(named).name] if named else []
     names += [file.stem + suffix for suffix in sorted(SUFFIXES)]
     ways = (folder / name for folder in folders for name in names)
@@ -140,13 +142,13 @@ def _picture_of(file: Path, named: str, folders: list[Path]) -> Path:
     if found is None:
         raise DataError(
             f"The picture of '{file}' is not in '{folders[0]}'.",
-            "Name the folder of pictures with --images DIR.",
+            "Name the folder of the pictures with --images DIR.",
         )
     return found
 
 
 def _object(tree: Element) -> dict[str, Any]:
-    """Return an object as an annotation without ids; raises ValueError for what is none."""
+    """Return an object as an annotation without ids; raises ValueError if it is not valid."""
     name = tree.findtext("name", "").strip()
     if not name:
         raise ValueError("an object has no name")

@@ -1,7 +1,7 @@
-"""YOLO sets, as Ultralytics and Roboflow write them: data.yaml, pictures, a text file for each.
+"""YOLO sets of Ultralytics and Roboflow: data.yaml, pictures, and one text file per picture.
 
-The parser is our own: supervision's reads one folder of pictures at a time, decodes each for its
-size, and needs OpenCV, Matplotlib and SciPy.
+The parser is our own, because supervision's reads only one folder of pictures at a time, decodes
+every picture for its size, and needs OpenCV, Matplotlib and SciPy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yaml", ".yml")
 MEASURED, CALIBRATED = ("val", "test", "train"), ("train", "val", "test")
-"""Of the parts that a set may have, the first that it has is measured, or calibrated, on."""
+"""The parts of a set in order of preference, for measuring and for calibrating."""
 _BOX = 5
 _SLACK = 0.01
 """How far Ultralytics lets a fraction lie outside of the picture."""
@@ -30,19 +30,19 @@ _FORM = "YOLO's data.yaml names train or val, and the names of the classes."
 def read_yolo(
     source: Path, images: Path | None = None, limit: int | None = None
 ) -> tuple[dict[str, Any], dict[int, Path]]:
-    """Read a YOLO set as annotations in COCO form, and the file of each picture by its id.
+    """Read a YOLO set as annotations in COCO form, and the picture files by id.
 
-    The labels of ``images/a.jpg`` are in ``labels/a.txt``; a picture without that file has no
-    objects. A row is a class and a box, or a class and a polygon, of which the box is taken. The
+    The labels of ``images/a.jpg`` are in ``labels/a.txt``; a picture without such a file has no
+    objects. A row is a class and a box, or a class and a polygon, which is replaced by its box. The
     category id of a class is its index plus one.
 
     Args:
-        source: data.yaml. Its part val is taken, or else test, or else train.
-        images: a folder of pictures to take instead.
-        limit: use only the first so many pictures.
+        source: data.yaml. The part val is used if there is one, else test, else train.
+        images: a folder of pictures to use instead.
+        limit: use only the first ``limit`` pictures.
 
     Raises:
-        DataError: a file is unreadable or of another form, or a part is missing.
+        DataError: a file is unreadable or has another form, or a part is missing.
     """
     names = read_labels(source).names
     with_points = "kpt_shape" in _document(source)
@@ -66,7 +66,7 @@ def read_yolo(
 
 
 def yolo_pictures(source: Path) -> list[Path]:
-    """Return the pictures that a YOLO set trains with; raises as :func:`read_yolo`."""
+    """Return the pictures that a YOLO set trains on; raises as :func:`read_yolo`."""
     return _pictures(source, CALIBRATED)
 
 
@@ -76,7 +76,7 @@ def _document(source: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"The data file '{source}' cannot be read: {error}.", _FORM) from error
     if not isinstance(document, dict):
-        raise DataError(f"The data file '{source}' holds no names and values.", _FORM)
+        raise DataError(f"The data file '{source}' does not hold names with values.", _FORM)
     return document
 
 
@@ -91,13 +91,13 @@ def _pictures(source: Path, parts: Sequence[str]) -> list[Path]:
     roots = [home / str(document.get("path") or ""), home]
     found: dict[Path, None] = {}
     for each in map(str, entries):
-        # Roboflow writes ../train/images for what lies in train/images beside data.yaml.
+        # Roboflow writes ../train/images although train/images lies beside data.yaml.
         ways = [root / way for root in roots for way in (each, each.removeprefix("../"))]
         place = next((way for way in ways if way.exists()), None)
         if place is None:
             raise DataError(
-                f"The part {part} of '{source}' is not there: '{ways[0]}'.",
-                "Correct path or the part in it, or name the folder of pictures with --images.",
+                f"The part {part} of '{source}' does not exist: '{ways[0]}'.",
+                "Correct the path in the file, or name the folder of the pictures with --images.",
             )
         found |= dict.fromkeys(_listed(place, roots) if place.is_file() else _within(place))
     return list(found)
@@ -111,7 +111,7 @@ def _within(folder: Path) -> list[Path]:
 
 
 def _listed(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
-    """Yield the pictures that a text file names, one a line, from its own folder or the set's."""
+    """Yield the pictures in a text file, one per line, relative to its own folder or the set's."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
@@ -121,13 +121,13 @@ def _listed(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
         found = next((way for way in ways if way.is_file()), None)
         if found is None:
             raise DataError(
-                f"The list '{file}' names '{line}', which is not there.", "Correct that line."
+                f"The list '{file}' names '{line}', which does not exist.", "Correct this line."
             )
         yield found
 
 
 def _labels_of(picture: Path) -> Path:
-    """Return where the labels of a picture are: the last folder ``images`` becomes ``labels``."""
+    """Return the path of a picture's labels: the last folder ``images`` becomes ``labels``."""
     parts = list(picture.parts)
     for place in range(len(parts) - 2, -1, -1):
         if parts[place] == "images":
@@ -139,7 +139,7 @@ def _labels_of(picture: Path) -> Path:
 def _boxes(
     file: Path, classes: int, with_points: bool
 ) -> Iterator[tuple[str, int, tuple[float, float, float, float]]]:
-    """Yield where a row stands, its class, and the corners of its box as fractions."""
+    """Yield the line of every row, its class, and the corners of its box as fractions."""
     if not file.is_file():
         return
     try:
@@ -153,7 +153,7 @@ def _boxes(
             label, corners = _row(line, classes, with_points)
         except ValueError as error:
             raise DataError(
-                f"Line {number} of the labels '{file}' is not YOLO's: {error}.",
+                f"Line {number} of the labels '{file}' is not in YOLO form: {error}.",
                 "A line is a class and four fractions (center, width, height), or a polygon.",
             ) from error
         yield f"{file.name}:{number}", label, corners
@@ -162,14 +162,14 @@ def _boxes(
 def _row(
     line: str, classes: int, with_points: bool
 ) -> tuple[int, tuple[float, float, float, float]]:
-    """Return the class and the corners of a row; raises ValueError for what is none."""
+    """Return the class and the corners of a row; raises ValueError if it is not valid."""
     label, *values = (float(each) for each in line.split())
     if not label.is_integer() or not 0 <= label < classes:
-        raise ValueError(f"the class is {label:g}, and there are {classes}")
+        raise ValueError(f"the class is {label:g}, but there are {classes}")
     if with_points:
         values = values[: _BOX - 1]
     if not all(math.isfinite(each) and -_SLACK <= each <= 1 + _SLACK for each in values):
-        raise ValueError("a number is no fraction from 0 to 1")
+        raise ValueError("a number is not a fraction from 0 to 1")
     if len(values) == _BOX - 1:
         x, y, width, height = values
         return int(label), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)

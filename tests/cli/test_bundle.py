@@ -23,7 +23,7 @@ def test_a_bundle_that_cannot_be_made_exits_as_every_command_does(run_tool, mode
         (("tritan", model, "models"), 2, "Did you mean triton"),
         (("triton", "none.onnx", "models"), 5, "does not exist"),
         (("triton", model, "models", "--labels", "none.txt"), 5, "cannot be read"),
-        (("triton", model, model), 2, "no directory"),
+        (("triton", model, model), 2, "not a directory"),
     ):
         done = run_tool("bundle", *arguments)
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr

@@ -189,7 +189,7 @@ def test_an_output_that_is_a_file_is_a_usage_error(model, picture, here, capsys)
     (here / "out").write_text("mine")
     for output in ("out", "out/deeper"):
         assert main(["detect", str(model), str(picture), "-o", output]) == 2
-        assert "is no directory" in capsys.readouterr().err
+        assert "is not a directory" in capsys.readouterr().err
     assert (here / "out").read_text() == "mine"
 
 
@@ -321,7 +321,7 @@ def test_results_alone_are_written_where_nothing_is_to_be_drawn(model, here, cap
     assert "4 detections in 1 picture; CSV in out/detections.csv." in capsys.readouterr().err
     (here / "in" / "b.png").write_bytes(b"no picture")
     assert main(["detect", str(model), "in", "-o", "out", "--no-annotate", "--format", "csv"]) == 5
-    assert "The others were done.\n" in capsys.readouterr().err
+    assert "All others are done.\n" in capsys.readouterr().err
     asked = ["--no-annotate", "--format", "csv", "--json", "r.json"]
     assert main(["detect", str(model), "in/a.png", "-o", "out", *asked]) == 0
     assert "annotated" not in rows(here / "r.json")[0]
@@ -334,7 +334,7 @@ def test_labels_of_an_earlier_run_are_not_replaced(model, here, capsys):
     mine = here / "out" / "labelme" / "a.json"
     mine.write_text("corrected by hand")
     assert main(arguments) == 2
-    assert "'out/labelme' holds files already" in capsys.readouterr().err
+    assert "'out/labelme' already has files" in capsys.readouterr().err
     assert mine.read_text() == "corrected by hand"
 
 
@@ -400,7 +400,7 @@ def test_inputs_come_from_a_list_and_what_is_gone_since_is_an_error_in_its_place
     assert "list.txt' is empty" in capsys.readouterr().err
     assert main(["detect", str(model), "--from", "absent.txt"]) == 5
     assert main(["detect", str(model)]) == 2
-    assert "No picture is named." in capsys.readouterr().err
+    assert "No pictures were named." in capsys.readouterr().err
 
 
 def test_inputs_come_from_standard_input_as_find_print0_gives_them(run_tool, model, here):

@@ -277,7 +277,7 @@ def test_a_failure_of_ours_delivers_no_half_file(tmp_path):
 
 def test_labels_that_are_there_already_are_not_replaced(written, tmp_path):
     for form in ("yolo", "yolo-conf", "labelme"):
-        with pytest.raises(UsageError, match=f"{form}' holds files already"):
+        with pytest.raises(UsageError, match=f"{form}' already has files"):
             require_free((form,), written)
     require_free(("json", "csv", "coco"), written)
     (tmp_path / "new" / "yolo").mkdir(parents=True)

@@ -59,8 +59,8 @@ def test_raw_heads_are_finished_the_same_way(tmp_path):
     ("threshold", "error", "said"),
     [
         ({"squar": 0.5}, UnknownNameError, "square"),
-        ({"square": 0.001}, UsageError, "of 'square' of 0.001 cannot be met"),
-        ({"square": 1.5}, UsageError, "of 'square' must lie between 0 and 1"),
+        ({"square": 0.001}, UsageError, "of 'square' of 0.001 is not possible"),
+        ({"square": 1.5}, UsageError, "of 'square' must be between 0 and 1"),
         ({"*": float("nan")}, UsageError, "between 0 and 1"),
         ({"square": "0.5"}, UsageError, "between 0 and 1"),
     ],

@@ -181,9 +181,9 @@ def test_a_picture_without_labels_has_no_objects(yolo):
     [
         ("0 0.5 0.5 0.2", "it has 4 numbers"),
         ("0 0.5 0.5 0.2 0.2 0.9", "it has 6 numbers"),
-        ("3 0.5 0.5 0.2 0.2", "the class is 3, and there are 3"),
-        ("0 48 48 20 20", "no fraction"),
-        ("0 nan 0.5 0.2 0.2", "no fraction"),
+        ("3 0.5 0.5 0.2 0.2", "the class is 3, but there are 3"),
+        ("0 48 48 20 20", "not a fraction"),
+        ("0 nan 0.5 0.2 0.2", "not a fraction"),
         ("cat 0.5 0.5 0.2 0.2", "could not convert"),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_row_that_is_none_is_named_with_its_line(yolo, row, said):
     ("text", "said"),
     [
         ("names: [a]", "names no val, test, train"),
-        ("val: absent\nnames: [a]", "is not there"),
+        ("val: absent\nnames: [a]", "does not exist"),
         ("val: images", "names"),
         ("- 1", "cannot be read|no names"),
         ("val: [", "cannot be read"),
