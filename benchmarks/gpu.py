@@ -239,9 +239,9 @@ def time_table(plan: Plan, subject: Any, names: Sequence[str], batch: int) -> di
     Raises:
         NotHereError: there is nothing to compare ours with.
     """
-    from gpu_peers import OURS, lacking
+    from gpu_peers import OURS
 
-    if missing := lacking(names, plan.device):
+    if missing := subject.lacking(names):
         raise NotHereError(missing)
     with contextlib.ExitStack() as stack:
         runs, left_out = subject.runs(names, batch, stack)

@@ -81,6 +81,21 @@ class Subject:
             raise UsageError(f"'{path.name}' was not carried here.", "See benchmarks/gpu_kit.py.")
         return write_archive(path, self.case.weights.ours, self.options, precision)
 
+    def lacking(self, names: Sequence[str]) -> str:
+        """Return what this machine lacks for the engines in ``names``, or nothing."""
+        modules = {ONNXRUNTIME: "onnxruntime", TENSORRT: "tensorrt"}
+        for module in (modules[name] for name in names if name in modules):
+            if importlib.util.find_spec(module) is None:
+                return f"{module} is not installed there"
+            if not (self.case.directory / f"{self.case.variant}.onnx").exists():
+                return f"the ONNX file of {self.case.variant} is not in the kit"
+        if ONNXRUNTIME in names and self.device == "cuda":
+            import onnxruntime
+
+            if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+                return "its onnxruntime has no CUDA, which onnxruntime-gpu has"
+        return ""
+
     def runs(
         self, names: Sequence[str], batch: int, stack: contextlib.ExitStack
     ) -> tuple[dict[str, Run], dict[str, str]]:
@@ -180,20 +195,6 @@ class Subject:
         if not engine.exists():
             build_engine(model, engine, BuildOptions())
         return self._loaded(pictures, stack, ".engine", precision, "tensorrt")
-
-
-def lacking(names: Sequence[str], device: str) -> str:
-    """Return what this machine lacks of the engines in ``names``, or nothing."""
-    modules = {ONNXRUNTIME: "onnxruntime", TENSORRT: "tensorrt"}
-    for module in (modules[name] for name in names if name in modules):
-        if importlib.util.find_spec(module) is None:
-            return f"{module} is not installed there"
-    if ONNXRUNTIME in names and device == "cuda":
-        import onnxruntime
-
-        if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-            return "its onnxruntime has no CUDA, which onnxruntime-gpu has"
-    return ""
 
 
 def best_scores(found: Any) -> NDArray[np.float32]:

@@ -102,6 +102,16 @@ def test_a_dry_run_times_the_peers_of_a_table_and_is_never_shown(tmp_path, recor
         gpu_section(saved)
 
 
+def test_an_engine_that_is_not_there_costs_no_time(tmp_path, record):
+    import gpu
+
+    absent = [each for each in gpu.steps(gpu.DRY, tmp_path) if "ONNX Runtime" in each.name]
+    assert gpu.run(absent, record, HOUR)
+    for each in record.document["steps"].values():
+        assert each["state"] == "not run"
+        assert "is not in the kit" in each["why"]
+
+
 def test_every_step_is_accounted_for(record):
     import gpu
 
