@@ -1,7 +1,7 @@
 """The commands that the pages show, run one after another as a reader would type them.
 
-The reader's own files are stood in for by the digits detector and its scenes, published weights by
-random ones, so that nothing is fetched. What needs a GPU is not run here.
+The digits detector and its scenes stand in for the reader's own files and for the published weights of
+D0, random weights for other published ones, so that nothing is fetched. What needs a GPU is not run.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ STAND_INS = (
     # The digits detector has ten classes, and brings their names.
     ("--num-classes 20 --labels train.json", ""),
     (r', labels=Path\("train.json"\), num_classes=20', ", image_size=(128, 128)"),
+    (r"^(effdet-export --variant d0(?!.*--weights).*)", r"\1 --weights W"),
     (r"^(effdet-export(?!.*--weights).*)", r"\1 --weights random --image-size 128"),
     (r"^(effdet-export .*--weights (?:W|m\w+\.pth).*)", r"\1 --image-size 128"),
     # A busy machine would give no times.
