@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from effdet_deploy.detection.pictures import verification_images
@@ -97,5 +98,8 @@ def write_graph(
     program = trace(network, spec, opset)
     prepare_graph(program.model.graph)
     program.save(traced)
+    # It holds a copy of the weights, in circles of references that would stay until the end.
+    del program
+    gc.collect()
     progress("simplifying the graph")
     return finish_traced(traced, spec, path, example_input(spec).numpy())
