@@ -46,12 +46,12 @@ def files_section(document: dict[str, Any] | None) -> list[str]:
             ),
             *([verdict] if verdict else []),
         ]
-    if document and (cost := document["accuracy"]):
+    for each in (document or {}).get("accuracy") or ():
         parts.append(
-            f"`--fast-decode` on {cost['scenes']} scenes of the digits detector, enlarged to "
-            f"{cost['side']}x{cost['side']} and saved as JPEG: mAP "
-            f"{100 * cost['fast_ap']:.2f} in place of {100 * cost['whole_ap']:.2f}, a difference "
-            f"of {cost['points']:+.2f} points [{cost['low']:+.2f}, {cost['high']:+.2f}].\n"
+            f"`--fast-decode` on {each['scenes']} scenes of the digits detector, enlarged to "
+            f"{each['side']}x{each['side']} and saved as JPEG: mAP "
+            f"{100 * each['fast_ap']:.2f} in place of {100 * each['whole_ap']:.2f}, a difference "
+            f"of {each['points']:+.2f} points [{each['low']:+.2f}, {each['high']:+.2f}].\n"
         )
     return parts
 

@@ -21,15 +21,17 @@ def measured():
             "rows": {"ours": rate, "effdet eager": rate | {"median": 4.0, "of_bound": 0.2}},
             "load": {"reasons": []},
         },
-        "accuracy": {
-            "scenes": 500,
-            "side": 1024,
-            "whole_ap": 0.74,
-            "fast_ap": 0.739,
-            "points": -0.1,
-            "low": -0.2,
-            "high": 0.0,
-        },
+        "accuracy": [
+            {
+                "scenes": 500,
+                "side": 1024,
+                "whole_ap": 0.74,
+                "fast_ap": 0.739,
+                "points": -0.1,
+                "low": -0.2,
+                "high": 0.0,
+            }
+        ],
     }
 
 
