@@ -20,7 +20,7 @@ from effdet_deploy.detection.detector import load
 from effdet_deploy.detection.pipeline import Outcome, Prepared, Stages, in_threads, outcomes
 from effdet_deploy.errors import ImageError, ModelFileError, UsageError
 from effdet_deploy.synthetic import structured_pictures
-from tests.onnx_models import SIDE, detector_spec, write_tiny
+from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
 
 PATIENCE = 60
 """Seconds after which a test that waits for another thread has failed."""
@@ -144,6 +144,22 @@ def test_a_real_detector_gives_the_rows_of_detect(tmp_path):
     for one, other in zip(found, expected, strict=True):
         assert len(other) > 20
         assert one.detections.to_json() == other.to_json()
+
+
+@pytest.mark.parametrize(
+    ("threads", "side", "together"), [(2, SIDE, 2), (2, 1024, 1), (1, SIDE, 1)]
+)
+def test_small_pictures_are_computed_at_once_each_on_one_thread(
+    tmp_path, monkeypatch, threads, side, together
+):
+    spec = with_input(detector_spec(), height=side, width=side)
+    # Each run waits until there are as many.
+    runs = threading.Barrier(together, timeout=PATIENCE)
+    with load(write_tiny(tmp_path / "tiny.onnx", spec), threads=threads) as detector:
+        compute = "run_on_one_thread" if together > 1 else "run_side_by_side"
+        run = getattr(detector.runtime, compute)
+        monkeypatch.setattr(detector.runtime, compute, lambda feeds: (runs.wait(), run(feeds))[1])
+        assert len(list(detector.stream([picture(level) for level in range(100, 106)]))) == 6
 
 
 def test_what_cannot_be_streamed_is_refused_before_any_thread_starts(detector):

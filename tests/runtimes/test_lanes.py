@@ -104,6 +104,29 @@ def test_many_threads_get_the_results_of_their_own_batches(opened):
         np.testing.assert_allclose(mine, scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("batch", [BatchSpec(), RANGED])
+def test_images_of_their_own_on_threads_of_the_callers_give_what_a_run_gives(opened, batch):
+    runtime = opened(batch=batch)
+    assert runtime.lanes.count == 2
+    alone = [pictures(6)[[each]] for each in range(6)]
+    expected = [runtime.run({"images": each})["detection_scores"] for each in alone]
+    found = scores_on_threads(runtime.run_on_one_thread, alone, times=10)
+    for mine, scores in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, scores, atol=1e-6)
+    runtime.close()
+    with pytest.raises(UsageError, match="is closed"):
+        runtime.run_on_one_thread({"images": alone[0]})
+
+
+def test_a_file_that_changes_after_loading_changes_nothing_on_one_thread(opened, tmp_path):
+    runtime = opened(batch=BatchSpec())
+    expected = runtime.run({"images": pictures(1)})["detection_scores"]
+    (tmp_path / "tiny.onnx").unlink()
+    write_tiny(tmp_path / "tiny.onnx", detector_spec(max_detections=2))
+    found = runtime.run_on_one_thread({"images": pictures(1)})["detection_scores"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_after_close_it_refuses_to_run(opened):
     runtime = opened()
     runtime.run_side_by_side({"images": pictures(4)})
