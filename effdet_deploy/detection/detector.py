@@ -266,14 +266,9 @@ class Detector:
             ImageError: a picture is unusable.
             UsageError: the tile, the overlap or the threshold is out of range.
         """
-        found = []
         stream = stream_tiled(self, images, Tiles(tile, overlap), score_threshold=score_threshold)
         with contextlib.closing(stream) as outcomes:
-            for each in outcomes:
-                if each.detections is None:
-                    raise each.error or ImageError("A picture cannot be read.")
-                found.append(each.detections)
-        return found
+            return [each.required() for each in outcomes]
 
     def close(self) -> None:
         """Release the engine; closing twice is harmless."""

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 80_000_000
 """The largest picture that is decoded: 80 megapixels, less than the 89 at which Pillow warns."""
 
+_TOO_LARGE = "Scale it down first, or save it as a tiled TIFF and detect in tiles (--tile N)."
+
 # EPS is left out on purpose: Pillow would start Ghostscript for it. The first five come first
 # because Pillow has them loaded; any other makes it import all of its plugins. Formats without a
 # signature, such as TGA, are left out, because any bytes can pass for them.
@@ -245,7 +247,7 @@ def _decode(
         raise ImageError(
             f"{what} is {width}x{height}, {width * height / 1e6:.0f} megapixels; "
             f"at most {MAX_PIXELS / 1e6:.0f} are allowed.",
-            "Scale it down first.",
+            _TOO_LARGE,
         )
     if width == 0 or height == 0:
         raise ImageError(f"{what} is empty ({width}x{height}).", "Pass a picture with pixels.")
@@ -308,7 +310,7 @@ def _unreadable(what: str, error: BaseException) -> ImageError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return ImageError(
             f"{what} has more than the {MAX_PIXELS / 1e6:.0f} megapixels that are allowed.",
-            "Scale it down first.",
+            _TOO_LARGE,
         )
     if isinstance(error, UnidentifiedImageError):
         return ImageError(

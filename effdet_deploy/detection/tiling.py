@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+import math
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from effdet_deploy.detection.images import load_image, size_of
+from effdet_deploy.detection.images import MAX_PIXELS, load_image, size_of
+from effdet_deploy.detection.largetiff import LargeTiff
 from effdet_deploy.detection.pipeline import Outcome
 from effdet_deploy.detection.postprocess import iou_with
-from effdet_deploy.errors import EffdetDeployError, refuse
+from effdet_deploy.errors import EffdetDeployError, ImageError, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 
 OVERLAP = 0.25
 _MOST_OVERLAP = 0.9
+_TIFF = (".tif", ".tiff")
 _SMALLEST = 32
 _SLACK = 0.02
 """The share of a tile's side within which a box touches the border: boxes are not exact."""
@@ -137,21 +142,24 @@ class Region:
     Attributes:
         source: the picture, as it was passed.
         size: (width, height) of the whole picture; None if it cannot be read.
-        box: left, top, right and bottom of the part.
-        is_last: whether the next region belongs to another picture.
+        box: left, top, right and bottom of the part; None for the whole picture.
+        sheet: the pixels that the part is cut from.
+        top: the row of the picture that the sheet begins with.
     """
 
     source: Any
     size: tuple[int, int] | None
-    box: Box
-    is_last: bool
+    box: Box | None
     sheet: _Sheet
+    top: int = 0
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Return the pixels of the part; the picture is decoded when they are first needed."""
-        left, top, right, bottom = self.box
         pixels = self.sheet.pixels()
-        return np.asarray(pixels if self.size is None else pixels[top:bottom, left:right], dtype)
+        if self.box is not None:
+            left, top, right, bottom = self.box
+            pixels = pixels[top - self.top : bottom - self.top, left:right]
+        return np.asarray(pixels, dtype)
 
 
 def stream_tiled(
@@ -168,64 +176,89 @@ def stream_tiled(
     picture are run; boxes are in pixels of the picture, and the model's NMS settings apply to all
     of them together. So a picture may have more detections than the model gives at once.
 
+    A TIFF of more than 80 megapixels is read band by band; other formats are decoded as a whole and
+    refused beyond that.
+
     Args:
         detector: the model.
         sources: pictures, as for :meth:`Detector.stream`.
         tiles: how pictures are cut.
         score_threshold: as for :meth:`Detector.stream`.
-        keep_image: whether outcomes hold the decoded pictures.
+        keep_image: whether outcomes hold the decoded pictures; those that are read in bands are
+            reduced.
     """
     regions = _regions(sources, tiles, detector.spec.input.channels)
     stream = detector.stream(regions, score_threshold=score_threshold)
-    parts: list[Outcome] = []
+    found: list[tuple[Box, Detections]] = []
+    error: EffdetDeployError | None = None
     index = 0
     with contextlib.closing(stream) as outcomes:
         for each in outcomes:
-            parts.append(each)
-            if each.source.is_last:
-                yield _joined(index, parts, tiles, detector.spec.output, keep_image)
-                index, parts = index + 1, []
+            region: Region = each.source
+            error = error or each.error
+            if region.box is not None:
+                # The region is not kept: it holds pixels.
+                found += [(region.box, each.detections)] if each.detections else []
+                continue
+            if error is not None or region.size is None:
+                yield Outcome(index, region.source, error=error)
+            else:
+                size = region.size[::-1]
+                merged = each.required().resized(each.size or size, size)
+                if found:
+                    merged = merge(found, merged, region.size, tiles, detector.spec.output)
+                pixels = region.sheet.pixels() if keep_image else None
+                yield Outcome(index, region.source, merged, image=pixels, size=size)
+            found, error, index = [], None, index + 1
 
 
 def _regions(sources: Iterable[ImageSource], tiles: Tiles, channels: int) -> Iterator[Region]:
+    """Yield the tiles of every picture, and the picture as a whole after them."""
     for source in sources:
-        sheet, size = _opened(source, channels)
-        width, height = size or (0, 0)
-        boxes = tiles.boxes(width, height)
-        whole = (0, 0, width, height)
+        large, sheet, size = _opened(source, channels)
+        boxes = tiles.boxes(*size) if size else []
         if len(boxes) > 1:
-            boxes.append(whole)
-        for number, box in enumerate(boxes, start=1):
-            yield Region(source, size, box, number == len(boxes), sheet)
+            for top, row in itertools.groupby(boxes, key=lambda box: box[1]):
+                band = sheet
+                if large is not None and size is not None:
+                    bottom = min(top + tiles.side, size[1])
+                    band = _Sheet(partial(large.region, 0, top, size[0], bottom))
+                for box in row:
+                    yield Region(source, size, box, band, top if large else 0)
+        yield Region(source, size, None, sheet)
 
 
-def _opened(source: ImageSource, channels: int) -> tuple[_Sheet, tuple[int, int] | None]:
-    """Return a picture that is read when it is needed, and its size; None if it is unreadable."""
+def _opened(
+    source: ImageSource, channels: int
+) -> tuple[LargeTiff | None, _Sheet, tuple[int, int] | None]:
+    """Return a picture that is read when it is needed, and its size; None for an unreadable one.
+
+    What is too large to be decoded at once is read in parts, where its format can be; then its
+    sheet is a reduced one.
+    """
+    sheet = _Sheet(partial(load_image, source, channels))
     if isinstance(source, str | os.PathLike):
-        opened = size_of(Path(os.fsdecode(source)))
-        return _Sheet(lambda: load_image(source, channels)), opened and opened[0]
-    sheet = _Sheet(lambda: load_image(source, channels))
+        path = Path(os.fsdecode(source))
+        opened = size_of(path)
+        if opened is not None and math.prod(opened[0]) <= MAX_PIXELS:
+            return None, sheet, opened[0]
+        if path.suffix.lower() in _TIFF and path.is_file():
+            try:
+                large = LargeTiff(path, channels)
+            except ImageError as error:
+                return None, _Sheet(partial(_raise, error)), None
+            if large.width * large.height > MAX_PIXELS:
+                return large, _Sheet(large.reduced), (large.width, large.height)
+        return None, sheet, None
     try:
         height, width = sheet.pixels().shape[:2]
     except EffdetDeployError:
-        return sheet, None
-    return sheet, (width, height)
+        return None, sheet, None
+    return None, sheet, (width, height)
 
 
-def _joined(
-    index: int, parts: Sequence[Outcome], tiles: Tiles, output: OutputSpec, keep_image: bool
-) -> Outcome:
-    last: Region = parts[-1].source
-    error = next((each.error for each in parts if each.error is not None), None)
-    if error is not None or last.size is None:
-        return Outcome(index, last.source, error=error)
-    pixels = last.sheet.pixels() if keep_image else None
-    found = [(each.source.box, each.detections) for each in parts if each.detections is not None]
-    if len(found) == 1:
-        merged = found[0][1]
-    else:
-        merged = merge(found[:-1], found[-1][1], last.size, tiles, output)
-    return Outcome(index, last.source, merged, image=pixels, size=last.size[::-1])
+def _raise(error: EffdetDeployError) -> NDArray[np.uint8]:
+    raise error
 
 
 def merge(

@@ -94,10 +94,8 @@ def join_classes(
         found, note = same_ids, ""
         if not named:
             note = "The model's classes have no names, so they were matched with the set's by id."
-    elif rule == BY_NAME:
-        found, note = by_name, _moved(by_name)
-    elif rule == NAMES_ALONE:
-        found, note = by_name, ""
+    elif rule in (BY_NAME, NAMES_ALONE):
+        found, note = by_name, "" if rule == NAMES_ALONE else _moved(by_name)
     else:
         contradicting = [
             number

@@ -1,0 +1,159 @@
+"""TIFF files of any size, read part by part: of tiles or strips only those that a part touches.
+
+Pillow decodes a file as a whole, and so do its JPEG, PNG and WebP decoders. The blocks of a TIFF
+stand on their own: each is given to Pillow as a small TIFF with the tags of the large one.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin
+
+from effdet_deploy.detection.images import MAX_PIXELS, UNDECODABLE, load_image
+from effdet_deploy.errors import ImageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_WIDTH, _HEIGHT, _ORIENTATION, _PLANAR, _DEPTH = 256, 257, 274, 284, 258
+_ROWS_PER_STRIP, _STRIPS, _STRIP_BYTES = 278, 273, 279
+_TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
+_COPIED = (258, 259, 262, 266, 277, 317, 320, 338, 339, 347, 530, 532)
+"""Tags that say how a block is decoded: depth, compression, colors, predictor, JPEG's tables."""
+_LONGEST_SIDE = 4096
+"""Pixels of the reduced picture: beyond what any network takes."""
+
+
+class LargeTiff:
+    """A TIFF that is read by its blocks.
+
+    Args:
+        path: the file.
+        channels: as :func:`~effdet_deploy.detection.images.load_image` takes it.
+
+    Raises:
+        ImageError: it is no TIFF, or of a form that is not read in parts.
+    """
+
+    def __init__(self, path: Path, channels: int) -> None:
+        self._path = path
+        self._channels = channels
+        try:
+            with path.open("rb") as file:
+                self._tags = dict(TiffImagePlugin.TiffImageFile(file).tag_v2)
+                file.seek(0)
+                self._prefix = file.read(2)
+            self._read_layout()
+        except UNDECODABLE as error:
+            raise ImageError(
+                f"The picture '{path}' is too large to be decoded at once, and no TIFF.",
+                "Save it as a tiled TIFF, which is read in parts, or scale it down.",
+            ) from error
+        self._require_parts()
+
+    def _read_layout(self) -> None:
+        tags = self._tags
+        self.width, self.height = int(tags[_WIDTH]), int(tags[_HEIGHT])
+        self._is_tiled = _TILES in tags
+        if self._is_tiled:
+            offsets, lengths = tags[_TILES], tags[_TILE_BYTES]
+            self._block = int(tags[_TILE_WIDTH]), int(tags[_TILE_HEIGHT])
+        else:
+            offsets, lengths = tags[_STRIPS], tags[_STRIP_BYTES]
+            self._block = self.width, min(int(tags.get(_ROWS_PER_STRIP, self.height)), self.height)
+        self._offsets, self._lengths = (tuple(map(int, each)) for each in (offsets, lengths))
+        self._across = -(-self.width // self._block[0])
+        self._blocks = self._across * -(-self.height // self._block[1])
+        self._depths = set(tags.get(_DEPTH, (1,)))
+
+    def _require_parts(self) -> None:
+        """Check that the blocks of the file can be read on their own; raises ImageError."""
+        counts = {len(self._offsets), len(self._lengths), self._blocks}
+        oddities = {
+            "its orientation is turned": self._tags.get(_ORIENTATION, 1) != 1,
+            "its colors lie in planes of their own": self._tags.get(_PLANAR, 1) != 1,
+            "its samples do not have 8 bits": self._depths != {8},
+            "it is one block": math.prod(self._block) > MAX_PIXELS,
+            "its blocks are not all listed": len(counts) > 1 or self._blocks < 1,
+        }
+        for said in (said for said, is_so in oddities.items() if is_so):
+            raise ImageError(
+                f"The picture '{self._path}' is {self.width}x{self.height} and cannot be read in "
+                f"parts: {said}.",
+                "Save it upright as a tiled TIFF of 8 bits, or scale it down.",
+            )
+
+    def region(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
+        """Return a part as uint8 ``[bottom - top, right - left, C]``; raises ImageError."""
+        area = (bottom - top) * (right - left)
+        if area > MAX_PIXELS:
+            raise ImageError(
+                f"A row of tiles of '{self._path}' has {area / 1e6:.0f} megapixels; at most "
+                f"{MAX_PIXELS / 1e6:.0f} are held.",
+                "Choose smaller tiles.",
+            )
+        return self._part(left, top, right, bottom)
+
+    def _part(self, left: int, top: int, right: int, bottom: int) -> NDArray[np.uint8]:
+        pixels = np.empty((bottom - top, right - left, self._channels), np.uint8)
+        wide, high = self._block
+        with self._path.open("rb") as file:
+            for row in range(top // high, -(-bottom // high)):
+                for column in range(left // wide, -(-right // wide)):
+                    x, y = column * wide, row * high
+                    block = self._decoded(file, row * self._across + column, self.height - y)
+                    x1, y1 = max(left, x), max(top, y)
+                    x2 = min(right, x + block.shape[1])
+                    y2 = min(bottom, y + block.shape[0])
+                    pixels[y1 - top : y2 - top, x1 - left : x2 - left] = block[
+                        y1 - y : y2 - y, x1 - x : x2 - x
+                    ]
+        return pixels
+
+    def reduced(self) -> NDArray[np.uint8]:
+        """Return the whole picture, reduced by a whole number; raises ImageError."""
+        factor = -(-max(self.width, self.height) // _LONGEST_SIDE)
+        step = factor * -(-self._block[1] // factor)
+        bands = []
+        for top in range(0, self.height, step):
+            band = self._part(0, top, self.width, min(self.height, top + step))
+            plain = band[..., 0] if self._channels == 1 else band
+            small = np.asarray(Image.fromarray(plain).reduce(factor))
+            bands.append(small.reshape(*small.shape[:2], self._channels))
+        return np.concatenate(bands)
+
+    def _decoded(self, file: Any, index: int, rows_left: int) -> NDArray[np.uint8]:
+        wide, high = self._block
+        # A tile is whole where it reaches over the border; the last strip is not.
+        rows = high if self._is_tiled else min(high, rows_left)
+        try:
+            file.seek(self._offsets[index])
+            # A damaged length may mean more than there is memory.
+            content = file.read(min(self._lengths[index], os.fstat(file.fileno()).st_size))
+            tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=self._prefix)
+            for tag in _COPIED:
+                if tag in self._tags:
+                    tags[tag] = self._tags[tag]
+            tags[_WIDTH], tags[_HEIGHT], tags[_ROWS_PER_STRIP] = wide, rows, rows
+            tags[_STRIPS], tags[_STRIP_BYTES] = 0, len(content)
+            block = io.BytesIO()
+            tags.save(block)
+        except UNDECODABLE as error:
+            raise ImageError(
+                f"Block {index} of the picture '{self._path}' cannot be read: {error}.",
+                "Save or download it again.",
+            ) from error
+        pixels = load_image(block.getvalue() + content, self._channels)
+        if pixels.shape[:2] != (rows, wide):
+            raise ImageError(
+                f"Block {index} of the picture '{self._path}' is no {wide}x{rows}.",
+                "Save or download it again.",
+            )
+        return pixels
