@@ -77,6 +77,7 @@ UNDECODABLE = (
     ArithmeticError,
     AttributeError,
     RuntimeError,
+    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -316,6 +317,11 @@ def _unreadable(what: str, error: BaseException) -> ImageError:
         return ImageError(
             f"{what} is not an image of a known format ({', '.join(FORMATS)}).",
             "Convert it to JPEG or PNG.",
+        )
+    if isinstance(error, MemoryError):
+        # A damaged length asks for gigabytes as well.
+        return ImageError(
+            f"{what} needs more memory than there is.", "Save it again, smaller, or free some."
         )
     reason = str(error) or type(error).__name__
     return ImageError(f"{what} cannot be decoded: {reason}.", "Save or download it again.")

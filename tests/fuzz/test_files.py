@@ -24,7 +24,7 @@ FOUND = Path(__file__).parent / "found"
 SECONDS = 5
 """Of processor time for one file of a hundred kilobytes; most take milliseconds."""
 HANGS = 120
-MEMORY = 3 << 30
+MEMORY = 1 << 30
 """What a parser may take on top of what the process has."""
 
 
