@@ -1,4 +1,4 @@
-"""``effdet-deploy detect``: pictures or videos in, annotated copies and results out."""
+"""``effdet-deploy detect``: pictures or videos in, annotated copies and detections out."""
 
 from __future__ import annotations
 
@@ -25,72 +25,98 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[INPUT...]",
-        help="Pictures, folders or glob patterns; or videos: files, addresses of streams "
-        "(rtsp://...) or numbers of cameras.",
+        help="The inputs: pictures, folders or glob patterns; or videos: files, addresses of "
+        "streams (rtsp://...) or numbers of cameras.",
     ),
 ]
 Listed = Annotated[
     str | None,
     typer.Option(
-        "--from", metavar="FILE", help="Inputs from a file, one a line; - is standard input."
+        "--from",
+        metavar="FILE",
+        help="Read the inputs from FILE, one per line; - reads standard input.",
     ),
 ]
 Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Where everything is written.")
+    Path,
+    typer.Option("--output", "-o", metavar="DIR", help="Folder that all results are written to."),
 ]
 Formats = Annotated[
     str,
     typer.Option(
         "--format",
         metavar="NAMES",
-        help="Results in DIR, separated by commas: json, coco, yolo, yolo-conf (with scores), csv, "
-        "labelme.",
+        help="Formats of the results in DIR, separated by commas: json, coco, yolo, yolo-conf "
+        "(with scores), csv, labelme.",
     ),
 ]
 Annotate = Annotated[
-    bool, typer.Option("--annotate/--no-annotate", help="Draw the boxes on copies of the pictures.")
+    bool,
+    typer.Option("--annotate/--no-annotate", help="Write copies of pictures or videos with boxes."),
 ]
 Crops = Annotated[
-    bool, typer.Option("--save-crops", help="Save what is in each box: DIR/crops/CLASS.")
+    bool,
+    typer.Option(
+        "--save-crops", help="Save the part of a picture inside every box, in DIR/crops/CLASS."
+    ),
 ]
 Classes = Annotated[
     str | None,
-    typer.Option(metavar="NAMES", help="Only these classes, by name, separated by commas."),
+    typer.Option(
+        metavar="NAMES", help="Keep only these classes: names, separated by commas; default: all."
+    ),
 ]
 Threshold = Annotated[
     str | None,
     typer.Option(
         metavar="N|FILE",
-        help="Leave out detections below it; default 0.3, or the model's if higher. A JSON or "
-        "YAML file has one a class by its name, and * for all others.",
+        help="Leave out detections with a lower score; default: 0.3, or the model's own threshold "
+        "if that is higher. A JSON or YAML FILE gives one threshold per class name, and * for all "
+        "other classes.",
     ),
 ]
 Tile = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Run larger pictures in tiles of N x N pixels, and whole."),
+    typer.Option(
+        metavar="N",
+        help="Cut larger pictures into tiles of N x N pixels, which finds small objects; the whole "
+        "picture is run too.",
+    ),
 ]
 Overlap = Annotated[
     float | None,
-    typer.Option(metavar="F", help="The share of a tile that its neighbors show too; 0.25."),
+    typer.Option(
+        metavar="F", help="Overlap of neighboring tiles, as a share of a tile; default: 0.25."
+    ),
 ]
 Stride = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Videos: use every Nth frame.")
+    int | None,
+    typer.Option(metavar="N", min=1, help="For videos: use only every Nth frame; default: all."),
 ]
 MaxFps = Annotated[
     float | None,
-    typer.Option("--max-fps", metavar="F", help="Videos: use at most F frames a second."),
+    typer.Option(
+        "--max-fps", metavar="F", help="For videos: use at most F frames per second; default: all."
+    ),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option(metavar="S", help="Videos: wait S seconds for a stream to answer; default 10."),
+    typer.Option(
+        metavar="S",
+        help="For videos: how many seconds a stream may take to answer; default: 10.",
+    ),
 ]
 Font = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Draw class names with it before installed fonts."),
+    typer.Option(metavar="FILE", help="Font file for class names; default: Pillow's own font."),
 ]
 Result = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="The result; default DIR/detections.json."),
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Write the result as JSON to FILE; default: DIR/detections.json.",
+    ),
 ]
 
 
@@ -118,7 +144,7 @@ def run(
     fast_decode: option.FastDecode = False,
     json_file: Result = None,
 ) -> None:
-    """Detect in pictures or videos; annotated copies, and results in files."""
+    """Detect objects in pictures or videos; write annotated copies and the detections."""
     from effdet_deploy.detection import formats as form
     from effdet_deploy.detection.detector import load
     from effdet_deploy.detection.fonts import require_font
@@ -155,7 +181,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Task:
-    """What a command line asks for, whether its inputs are pictures or videos."""
+    """A checked command line, for pictures or videos."""
 
     model: Path
     load: Callable[[], Detector]
@@ -167,7 +193,7 @@ class _Task:
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[Detector, ScoreThreshold, Wanted]]:
-        """Load the model and make the directory, once all files were found to be in order."""
+        """Load the model and create the directory, after all files were checked."""
         from effdet_deploy.detection import outputs
 
         with self.load() as detector:
@@ -184,10 +210,10 @@ class _Task:
 
 
 def _refuse_options(given: Mapping[str, object], kind: str) -> None:
-    """Refuse every option of ``given`` that has a value, since it is for another ``kind``."""
+    """Refuse all options of ``given`` that have a value, since they are for another ``kind``."""
     for name, value in given.items():
         if value not in (None, False):
-            raise UsageError(f"{name} is for {kind}.", "Leave it out.")
+            raise UsageError(f"{name} is for {kind}.", f"Leave {name} out.")
 
 
 def _in_pictures(task: _Task, named: list[str], listed: list[str]) -> None:
@@ -249,7 +275,7 @@ def _in_videos(task: _Task, named: list[str], reading: Callable[[str], Video]) -
 def _counting(
     images: list[dict[str, Any]], total: int, result: Path | None, document: dict[str, Any]
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give what adds a row to ``images`` and shows how many there are."""
+    """Give a function that adds a row to ``images`` and shows how many there are."""
     with console.counted(total) as progress, _kept(result, document, images):
 
         def tell(row: dict[str, Any]) -> None:
@@ -261,7 +287,7 @@ def _counting(
 
 @contextlib.contextmanager
 def _kept(result: Path | None, document: dict[str, Any], rows: list[Any]) -> Iterator[None]:
-    """Write the document where the work stops half-way, so that the rows that are done stay."""
+    """Write the document if the work stops half-way, so that finished rows are kept."""
     try:
         yield
     except (KeyboardInterrupt, EffdetDeployError):
@@ -271,7 +297,7 @@ def _kept(result: Path | None, document: dict[str, Any], rows: list[Any]) -> Ite
 
 
 def _require_results(output: Path, *files: Path | None) -> None:
-    """Refuse files that could not be written; those in a directory that will be made can be."""
+    """Refuse files that cannot be written, unless they are in a directory that will be created."""
     made = {each.resolve() for each in (output, *output.parents)}
     for each in filter(None, files):
         if each.parent.is_dir() or each.parent.resolve() not in made:

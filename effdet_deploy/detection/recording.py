@@ -1,4 +1,4 @@
-"""What becomes of a video: a row of JSON for every frame, and an annotated video."""
+"""The results of a video: a row of JSON per frame, and an annotated video."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.video import Frame, Video
 
 _ENCODERS = ("libx264", "mpeg4")
-"""The first one that FFmpeg was built with is used."""
+"""Encoders in order of preference; the first one that FFmpeg was built with is used."""
 _CLOCK = Fraction(1, 90_000)
-"""The unit of time in annotated videos, which every usual frame rate is a multiple of."""
+"""The unit of time in annotated videos: all usual frame rates are whole numbers of it."""
 _USUAL_RATE = 25
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Where the results of one video go.
+    """The files with the results of one video.
 
     Attributes:
-        lines: a JSON object a line for every frame.
-        annotated: the video with boxes; None where it is not wanted.
+        lines: the file with one JSON object per line and frame.
+        annotated: the video with boxes; None if it was not requested.
     """
 
     lines: Path
@@ -55,7 +55,7 @@ def recorded(sources: Sequence[str], output: Path, *, annotate: bool) -> dict[st
     """Pair every video with the files of its results in ``output``.
 
     Raises:
-        UsageError: an input is no video, or a result would replace a video that was given.
+        UsageError: an input is not a video, or a result would replace a given video.
     """
     names = Names()
     given = {Path(each).resolve() for each in sources}
@@ -63,7 +63,7 @@ def recorded(sources: Sequence[str], output: Path, *, annotate: bool) -> dict[st
     for source in sources:
         if not is_video(source):
             raise UsageError(
-                f"A command takes either videos or pictures, and '{source}' is not a video.",
+                f"A command takes either videos or pictures, but '{source}' is not a video.",
                 "Name only videos, or only pictures.",
             )
         stem = names.free(safe_name(name_of(source)))
@@ -86,19 +86,19 @@ def detect_video(
     tell: Callable[[int], None],
     rows: list[dict[str, Any]],
 ) -> None:
-    """Detect in every frame of a video and write what is wanted.
+    """Detect in every frame of a video and write the requested results.
 
-    Lines are written as frames are done, so that a run that is stopped keeps them; the annotated
-    video is complete up to where the run was stopped.
+    Lines are written while frames are processed, so that a stopped run keeps them; the annotated
+    video is complete up to that point.
 
     Args:
         detector: the model.
         video: the frames; it is closed at the end.
-        files: where results go.
-        threshold: drop detections below it; see :meth:`Detector.detect`.
+        files: the files for the results.
+        threshold: drop detections with lower scores; see :meth:`Detector.detect`.
         wanted: the classes, the tiles and the font.
-        tell: told how many frames are done.
-        rows: given the row of the video for JSON, however the work ends: how many frames were used,
+        tell: called with the number of frames done.
+        rows: gets the row of the video for JSON, however the work ends: how many frames were used,
             decoded, dropped and broken, and how many detections they have.
     """
     width, height = video.size
@@ -134,13 +134,13 @@ def _stream(
         return stream_tiled(
             detector, video, wanted.tiles, score_threshold=threshold, keep_image=keep
         )
-    # A live video has few frames under way: its boxes are to be those of what is seen now.
+    # Only few frames of a live video are under way, so that its boxes fit what is seen now.
     decoders = 1 if video.is_live else None
     return detector.stream(video, score_threshold=threshold, keep_image=keep, decoders=decoders)
 
 
 def _line(wanted: Wanted, film: Film | None, outcome: Outcome) -> dict[str, Any]:
-    """Draw a frame into the annotated video and return its row for JSON."""
+    """Draw a frame into the annotated video, and return its row for JSON."""
     frame: Frame = outcome.source
     line: dict[str, Any] = {"frame": frame.index, "seconds": round(frame.seconds, 6)}
     found = outcome.detections
@@ -154,18 +154,18 @@ def _line(wanted: Wanted, film: Film | None, outcome: Outcome) -> dict[str, Any]
 
 
 class Film:
-    """An annotated video that is being written: MP4, with the times of the frames that it shows.
+    """An annotated video that is being written: MP4, with the times of its frames.
 
-    What was added can be played whatever ends the work. Sides that are odd get one more row or
-    column, because the usual encoding of colors needs even ones.
+    The frames so far can be played, however the work ends. Odd sides get one more row or column,
+    because the usual encoding of colors needs even sides.
 
     Args:
-        path: the file; it is put in its place at the end.
+        path: the file; it is moved to its place at the end.
         size: width and height in pixels.
-        rate: frames a second that the file states; None for 25.
+        rate: frames per second that the file states; None for 25.
 
     Raises:
-        ResourceError: FFmpeg was built without an encoder that is known here.
+        ResourceError: FFmpeg was built without the encoders that are known here.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], rate: Fraction | None) -> None:
@@ -200,7 +200,7 @@ class Film:
         frame = av.VideoFrame.from_ndarray(np.pad(pixels, pad, mode="edge"), format="rgb24")
         if self._first is None:
             self._first = seconds
-        # Players refuse times that do not grow, which a stream that starts anew can have.
+        # Players refuse times that do not increase, as a restarted stream can have.
         self._last = max(self._last + 1, round((seconds - self._first) / _CLOCK))
         frame.pts, frame.time_base = self._last, _CLOCK
         self._container.mux(self._stream.encode(frame))

@@ -1,6 +1,6 @@
-"""Video in: the frames of a file, of a network stream or of a camera, in order, with their times.
+"""Frames of a video file, a network stream or a camera, in order, with their times.
 
-FFmpeg reads them, through the package PyAV (``pip install 'effdet-deploy[video]'``).
+FFmpeg reads them through the package PyAV (``pip install 'effdet-deploy[video]'``).
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ SUFFIXES = frozenset(
     {".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts"}
     | {".ogv", ".ts", ".webm", ".wmv"}
 )
-"""The suffixes by which a file is taken for a video."""
+"""The suffixes of files that are recognized as videos."""
 _ADDRESS = re.compile(r"(https?|rtmps?|rtp|rtsps?|srt|tcp|udp)://", re.IGNORECASE)
 _CAMERA = re.compile(r"\d+|/dev/video\d+")
 _SECRET = re.compile(r"(?<=://)[^/@]*@")
-"""The user and the password in an address, which no message shows."""
+"""User and password in an address, which messages must not show."""
 
 TIMEOUT = 10.0
 """Seconds that an address or a camera may take to answer, and later to send the next frame."""
 _PATIENCE = 1.0
 """Seconds that closing waits for a thread that is reading."""
 _STEP = 0.01
-"""Seconds between two looks whether the last frame of a live video was taken."""
+"""Seconds between two checks whether the last frame of a live video was taken."""
 _CLOCK = 0.002
-"""Seconds by which a frame may be early: containers round times to their clock."""
+"""Seconds by which a frame may be early, because containers round times to their clock."""
 _QUARTER_TURN = 90
 
 
@@ -55,7 +55,7 @@ class Frame:
     """One frame of a video; numpy and :meth:`Detector.stream` take it as a picture.
 
     Attributes:
-        index: its number among all frames of the video, from 0, whether they are used or not.
+        index: its number among all frames of the video, from 0, including unused frames.
         seconds: when it is shown, by the video's own clock.
         pixels: uint8 RGB ``[H,W,3]``, upright.
     """
@@ -69,7 +69,7 @@ class Frame:
 
 
 def is_video(source: str) -> bool:
-    """Tell whether ``source`` is a video file, the address of a stream or a camera's number."""
+    """Return whether ``source`` is a video file, a stream's address or a camera's number."""
     if _ADDRESS.match(source):
         return True
     path = Path(source)
@@ -87,29 +87,28 @@ def name_of(source: str) -> str:
 
 
 class Video:
-    """The frames of a video, which are iterated over once.
+    """The frames of a video, which can be iterated over once.
 
-    A file gives all of its frames. A live source, which is a camera or a stream without an end,
-    gives the newest frame whenever one is asked for: frames that come while nobody asks are dropped
-    and counted.
+    A file gives all of its frames. A live source, which is a camera or an endless stream, gives the
+    newest frame whenever one is requested: frames in between are dropped and counted.
 
     Args:
         source: a file, the address of a stream, or a camera (``0`` or ``/dev/video0``).
-        stride: use every frame whose number is divisible by it.
-        max_fps: use at most this many frames a second, by the video's own clock.
+        stride: use only frames whose number is divisible by it.
+        max_fps: use at most this many frames per second, by the video's own clock.
         timeout: how many seconds a stream or a camera may take to answer.
 
     Attributes:
         is_live: whether frames are dropped when they are not read in time.
-        size: width and height in pixels, as the video is shown; of a turned video the upright ones.
-        rate: frames a second, as the video says; None where it does not.
+        size: width and height in pixels, as the video is shown; a turned video's upright ones.
+        rate: frames per second that the video states; None if it states none.
         decoded: how many frames were decoded so far.
-        dropped: how many frames of a live source came while nobody asked for one.
+        dropped: how many frames of a live source were dropped.
         broken: how many parts of the video could not be decoded.
 
     Raises:
         MissingPackageError: PyAV is not installed.
-        ImageError: the file or the device is no video that FFmpeg reads.
+        ImageError: the file or the device is not a video that FFmpeg reads.
         DownloadError: the address does not answer.
         UsageError: ``stride``, ``max_fps`` or ``timeout`` is not positive.
     """
@@ -125,7 +124,9 @@ class Video:
         require_package("av", "reading videos", "video")
         for name, value in (("stride", stride), ("max_fps", max_fps), ("timeout", timeout)):
             if value is not None and not value > 0:
-                raise UsageError(f"{name} must be more than 0, not {value}.", "Name a larger one.")
+                raise UsageError(
+                    f"{name} must be more than 0, not {value}.", "Choose a larger number."
+                )
         self.source = _SECRET.sub("", str(source))
         self._stride = stride
         self._pause = 1 / max_fps if max_fps else 0.0
@@ -167,7 +168,7 @@ class Video:
                 ) from error
             what = f"The camera '{place}'" if is_camera else f"'{source}'"
             raise ImageError(
-                f"{what} is not a video that FFmpeg reads: {reason}.", "Name another one."
+                f"{what} is not a video that FFmpeg reads: {reason}.", "Name another video."
             ) from error
         if not container.streams.video:
             container.close()
@@ -178,7 +179,7 @@ class Video:
 
     @property
     def expected(self) -> int | None:
-        """About how many frames there will be; None for a live source or an unknown length."""
+        """The expected number of frames; None for a live source or an unknown length."""
         seconds = (self._container.duration or 0) / 1e6
         frames = self._stream.frames or (round(seconds * self.rate) if self.rate else 0)
         if self.is_live or not frames:
@@ -210,8 +211,8 @@ class Video:
                     continue
                 except av.FFmpegError as error:
                     raise DownloadError(
-                        f"'{self.source}' broke off after {self.decoded} frames: {error.strerror}.",
-                        "Start again; what was done is on disk.",
+                        f"'{self.source}' stopped after {self.decoded} frames: {error.strerror}.",
+                        "Start again; the results so far are on disk.",
                     ) from error
             if packet is None:
                 return
@@ -221,12 +222,12 @@ class Video:
                 yield frame
 
     def _wanted(self) -> Iterator[tuple[int, float, VideoFrame]]:
-        """Yield the frames that ``stride`` and ``max_fps`` leave."""
+        """Yield the frames that ``stride`` and ``max_fps`` let pass."""
         due: float | None = None
         for index, frame in enumerate(self._decoded()):
             rate = self.rate or 1
             seconds = float(index / rate) if frame.time is None else frame.time
-            # Times are rounded to the clock of the container, often a millisecond.
+            # Times are rounded to the container's clock, often to a millisecond.
             if index % self._stride or (due is not None and seconds < due - _CLOCK):
                 continue
             if self._pause:
@@ -239,7 +240,7 @@ class Video:
             yield Frame(index, seconds, _upright(frame))
 
     def _newest(self) -> Generator[Frame]:
-        """Read in another thread, and yield the newest frame that it has."""
+        """Read in another thread, and yield the newest frame that it has read."""
         newest: deque[tuple[int, float, VideoFrame] | BaseException | None] = deque(maxlen=1)
         news = threading.Condition()
 
@@ -254,7 +255,7 @@ class Video:
             except BaseException as error:  # noqa: BLE001 - it is raised where frames are asked for
                 end = error
             with news:
-                # The last frame is still taken.
+                # The last frame is still given.
                 while newest and not self._is_closed.is_set():
                     news.wait(_STEP)
                 newest.append(end)
@@ -276,7 +277,7 @@ class Video:
     def close(self) -> None:
         """Release the file, the connection or the camera; closing twice is harmless."""
         self._is_closed.set()
-        # A thread that still waits for a frame keeps the connection until it comes.
+        # A thread that is waiting for a frame keeps the connection until the frame comes.
         if self._using.acquire(timeout=_PATIENCE):
             with contextlib.closing(self._container):
                 self._using.release()
@@ -294,7 +295,7 @@ class Video:
 
 
 def _upright(frame: VideoFrame) -> NDArray[np.uint8]:
-    """Return the pixels of a frame as it is shown: phones record turned."""
+    """Return the pixels of a frame as it is shown: phones record turned videos."""
     pixels: NDArray[np.uint8] = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
     turns = round(frame.rotation / _QUARTER_TURN) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

@@ -50,7 +50,7 @@ def test_classes_stride_and_results_alone(here):
 @pytest.mark.parametrize(
     ("options", "cause"),
     [
-        (["clip.mp4", "photo.png"], "either videos or pictures, and 'photo.png' is not a video"),
+        (["clip.mp4", "photo.png"], "either videos or pictures, but 'photo.png' is not a video"),
         (["clip.mp4", "--save-crops"], "--save-crops is for pictures, not for videos"),
         (["clip.mp4", "--format", "coco"], "--format is for pictures, not for videos"),
         (["clip.mp4", "--fast-decode"], "--fast-decode is for pictures, not for videos"),

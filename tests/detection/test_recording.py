@@ -125,7 +125,7 @@ def test_a_source_that_is_faster_than_the_engine_drops_and_keeps_the_order(detec
 
     with serving(served):
         video = Video(served.url("live.ts"))
-        with pytest.raises(DownloadError, match="broke off"):
+        with pytest.raises(DownloadError, match="stopped"):
             detect_video(detector, video, files, 0.05, Wanted(tmp_path), slow, rows)
     (row,) = rows
     lines = [json.loads(each) for each in files.lines.read_text().splitlines()]

@@ -107,7 +107,7 @@ def test_a_stream_gives_the_newest_frame_and_counts_those_that_were_dropped(tmp_
                 time.sleep(0.01)
 
         # FFmpeg cannot tell the end of what has no length from a connection that broke.
-        with pytest.raises(DownloadError, match=r"broke off after .* frames"):
+        with pytest.raises(DownloadError, match=r"stopped after .* frames"):
             read()
     assert found == sorted(set(found))
     assert found[-1] == video.decoded - 1 > 150
