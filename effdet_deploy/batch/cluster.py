@@ -16,7 +16,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.errors import MissingError, UsageError, require_package
+from effdet_deploy.errors import MissingError, ResourceError, require_package
 from effdet_deploy.files import require_writable_target, staging
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def in_actors(
     """Make actors write the parts ``numbers``, and yield a report whenever a part is written.
 
     Raises:
-        UsageError: a part was given up because its workers died.
+        ResourceError: Ray gave a part up because its workers died.
     """
     import ray
     import ray.data
@@ -179,11 +179,16 @@ def in_actors(
             num_gpus=gpus or None,
             max_task_retries=_RETRIES,
         )
+    left = set(numbers)
     try:
-        yield from parts.iter_rows()
+        for report in parts.iter_rows():
+            left.discard(report["part"])
+            yield report
     except RayError as error:
-        raise UsageError(
-            f"The run was ended: {' '.join(str(error).split())}.",
-            "Run the command again with --resume. Remove a picture that kills every process that "
-            "reads it.",
+        said = " ".join(str(error).split()).rstrip(".")
+        raise ResourceError(
+            f"Ray ended the run: {said}. The first part that is missing is "
+            f"'{task.plan.part_name(min(left))}'.",
+            "Run the command again with --resume, and with fewer --actors if the memory ran out. "
+            "Remove a picture that kills every process that reads it.",
         ) from error

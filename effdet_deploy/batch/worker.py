@@ -67,6 +67,7 @@ class Worker:
         (number,) = numbers["part"]
         begun = time.monotonic()
         report: dict[str, Any] = {
+            "part": int(number),
             "worker": f"{platform.node()}:{os.getpid()}",
             "pictures": 0,
             "failure": b"",
