@@ -166,7 +166,6 @@ def test_ten_minutes_come_in_order_and_take_no_more_memory(detector, tmp_path, r
     assert [each["frame"] for each in lines] == list(range(FRAMES_OF_TEN_MINUTES))
     assert lines[-1]["seconds"] == pytest.approx(600 - 1 / 25)
     assert all(later > sooner for sooner, later in itertools.pairwise(x["seconds"] for x in lines))
-    record_property("MB at each tenth", [round(each / 1e6) for each in sizes])
     assert max(sizes[2:]) - sizes[1] < MOST_GROWTH
     stream, _ = played(row["annotated"])
     assert stream.frames == FRAMES_OF_TEN_MINUTES
