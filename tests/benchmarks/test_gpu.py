@@ -88,7 +88,8 @@ def test_a_dry_run_times_the_peers_of_a_table_and_is_never_shown(tmp_path, recor
         each for each in gpu.steps(gpu.DRY, tmp_path) if each.name.startswith("lite0, batch 1")
     ][:1]
     record.document["dry"] = gpu.DRY.is_dry
-    assert gpu.run(chosen, record, HOUR), record.document["steps"]
+    # However slow this machine is.
+    assert gpu.run(chosen, record, HOUR, patience=30), record.document["steps"]
 
     saved = json.loads((tmp_path / "gpu.json").read_text())
     (table,) = saved["results"].values()
@@ -126,14 +127,14 @@ def test_every_step_is_accounted_for(record):
             time.sleep(0.01)
 
     todo = [
-        gpu.Step("good", 1, lambda: {"found": {}}),
-        gpu.Step("broken", 1, broken),
-        gpu.Step("refused", 1, lambda: {"failed": "2 tests failed"}),
-        gpu.Step("absent", 1, absent),
+        gpu.Step("good", 100, lambda: {"found": {}}),
+        gpu.Step("broken", 100, broken),
+        gpu.Step("refused", 100, lambda: {"failed": "2 tests failed"}),
+        gpu.Step("absent", 100, absent),
         gpu.Step("endless", 0.1, endless),
-        gpu.Step("long", 2 * HOUR, broken),
+        gpu.Step("long", 3 * HOUR, broken),
     ]
-    assert not gpu.run(todo, record, 60)
+    assert not gpu.run(todo, record, HOUR)
     steps = record.document["steps"]
     assert {name: each["state"] for name, each in steps.items()} == {
         "good": "done",
@@ -146,7 +147,7 @@ def test_every_step_is_accounted_for(record):
     assert "ValueError: wrong" in steps["broken"]["why"]
     assert steps["refused"]["why"] == "2 tests failed"
     assert "did not end within" in steps["endless"]["why"]
-    assert "it may take 7200" in steps["long"]["why"]
+    assert "it may take 10800" in steps["long"]["why"]
 
 
 def test_a_run_that_was_cut_off_goes_on_and_repeats_nothing(record):
@@ -155,17 +156,17 @@ def test_a_run_that_was_cut_off_goes_on_and_repeats_nothing(record):
     seen = []
 
     def step(name):
-        return gpu.Step(name, 1, lambda: {"found": seen.append(name)})
+        return gpu.Step(name, 100, lambda: {"found": seen.append(name)})
 
     def cut_off():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        gpu.run([step("one"), gpu.Step("two", 1, cut_off), step("three")], record, 60)
+        gpu.run([step("one"), gpu.Step("two", 100, cut_off), step("three")], record, HOUR)
     left = json.loads(record.path.read_text())["steps"]
     assert [each["state"] for each in left.values()] == ["done", "cut off", "not run"]
 
-    assert gpu.run([step("one"), step("two"), step("three")], record, 60)
+    assert gpu.run([step("one"), step("two"), step("three")], record, HOUR)
     assert seen == ["one", "two", "three"]
 
 
