@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -239,6 +242,24 @@ def test_a_kit_brings_what_the_machine_lacks_and_no_more(tmp_path, monkeypatch):
     assert last == "timm"
     assert gpu_kit.sys.path == [str(tmp_path / "scratch" / "site")]
     assert gpu_kit.os.environ["PYTHONPATH"].startswith("/somewhere")
+
+
+def test_the_kit_is_enough_beside_pytorch():
+    """What neither the kit nor PyTorch brings cannot be imported in this process."""
+    others = (
+        *("onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxsim", "openvino", "rich", "typer"),
+        *("click", "huggingface_hub", "hypothesis", "scipy", "sklearn", "matplotlib", "tqdm"),
+        *("requests", "supervision", "tensorrt", "cuda", "h5py", "av", "ray", "tests.onnx_models"),
+    )
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({others}));"
+        "import gpu, gpu_peers, gpu_graphs, effdet_deploy.parity.comparison;"
+        "import effdet_deploy.pytorch.weights.loading, effdet_deploy.runtimes.torchscript;"
+        "import tests.networks, tests.runtimes.conftest, tests.runtimes.test_gpu;"
+        "import tests.benchmarks.test_gpu_graphs"
+    )
+    paths = os.pathsep.join(map(str, (DOCS.parent, DOCS.parent / "benchmarks")))
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": paths})
 
 
 def test_the_section_names_the_card_and_what_was_not_run(shown):
