@@ -71,6 +71,9 @@ class LargeTiff:
         self._offsets, self._lengths = (tuple(map(int, each)) for each in (offsets, lengths))
         self._across = -(-self.width // self._block[0])
         self._blocks = self._across * -(-self.height // self._block[1])
+        # Bands of whole blocks that are a whole number of reduced rows.
+        self._factor = -(-max(self.width, self.height) // _LONGEST_SIDE)
+        self._step = self._factor * -(-self._block[1] // self._factor)
         self._depths = set(tags.get(_DEPTH, (1,)))
 
     def _require_parts(self) -> None:
@@ -81,6 +84,7 @@ class LargeTiff:
             "its colors lie in planes of their own": self._tags.get(_PLANAR, 1) != 1,
             "its samples do not have 8 bits": self._depths != {8},
             "it is one block": math.prod(self._block) > MAX_PIXELS,
+            "its rows are too long": self.width * self._step > 2 * MAX_PIXELS,
             "its blocks are not all listed": len(counts) > 1 or self._blocks < 1,
         }
         for said in (said for said, is_so in oddities.items() if is_so):
@@ -119,13 +123,11 @@ class LargeTiff:
 
     def reduced(self) -> NDArray[np.uint8]:
         """Return the whole picture, reduced by a whole number; raises ImageError."""
-        factor = -(-max(self.width, self.height) // _LONGEST_SIDE)
-        step = factor * -(-self._block[1] // factor)
         bands = []
-        for top in range(0, self.height, step):
-            band = self._part(0, top, self.width, min(self.height, top + step))
+        for top in range(0, self.height, self._step):
+            band = self._part(0, top, self.width, min(self.height, top + self._step))
             plain = band[..., 0] if self._channels == 1 else band
-            small = np.asarray(Image.fromarray(plain).reduce(factor))
+            small = np.asarray(Image.fromarray(plain).reduce(self._factor))
             bands.append(small.reshape(*small.shape[:2], self._channels))
         return np.concatenate(bands)
 

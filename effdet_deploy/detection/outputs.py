@@ -60,10 +60,12 @@ def pictures_of(inputs: Sequence[str], output: Path, listed: Sequence[str] = ())
     home = output.resolve()
     found: dict[Path, None] = {}
     for place, each in enumerate((*inputs, *listed)):
-        has_copies = Path(each).is_dir() and Path(each).resolve() != home
+        has_copies = False
         try:
+            has_copies = Path(each).is_dir() and Path(each).resolve() != home
             pictures = find_images(each)
-        except ImageError:
+        # A line of a list may be longer than any name.
+        except (ImageError, OSError, ValueError):
             if place < len(inputs):
                 raise
             pictures = [Path(each)]
@@ -113,7 +115,7 @@ def copies_of(pictures: Sequence[Path], output: Path) -> dict[Path, Path]:
     copies: dict[Path, Path] = {}
     for each in pictures:
         suffix = each.suffix if each.suffix.lower() in _SAVED_SUFFIXES else ".png"
-        copies[each] = output / names.free(each.stem, suffix, MOST_BYTES)
+        copies[each] = output / names.free(each.stem, suffix, MOST_BYTES - len(suffix))
     given = {picture.resolve() for picture in copies}
     for picture, copy in copies.items():
         if copy.resolve() in given or not _is_free(copy):

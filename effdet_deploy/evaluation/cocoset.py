@@ -214,7 +214,7 @@ def _paths(
             f"{len(named)} pictures of '{annotations}' have only {len(paths)} different ids.",
             "Give every picture its own id.",
         )
-    missing = [path for path in paths.values() if not _is_there(path)]
+    missing = [path for path in paths.values() if not is_there(path)]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(paths)} pictures of '{annotations}' are missing, the first "
@@ -245,11 +245,11 @@ def _place_in(folder: Path, name: object) -> Path:
     """
     if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_PATH:
         raise TypeError(f"a file_name is {name!r:.200}")
-    if "\\" not in name and (inside := _inside(folder, name)) and _is_there(inside):
+    if "\\" not in name and (inside := _inside(folder, name)) and is_there(inside):
         return inside
     parts = PurePosixPath(name.replace("\\", "/")).parts
     ends = (_inside(folder, "/".join(parts[start:])) for start in range(len(parts)))
-    found = next((each for each in ends if each and _is_there(each)), None)
+    found = next((each for each in ends if each and is_there(each)), None)
     if found is None and (found := _inside(folder, name)) is None:
         raise DataError(
             f"The annotations name the picture '{name}', which is not in '{folder}'.",
@@ -264,10 +264,11 @@ def _inside(folder: Path, name: str) -> Path | None:
     return None if path.is_absolute() or ".." in path.parts else folder / name
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path, *, or_folder: bool = False) -> bool:
+    """Tell whether a file that annotations name is there."""
     # A name may be too long for the system.
     with contextlib.suppress(OSError):
-        return path.is_file()
+        return path.is_file() or (or_folder and path.is_dir())
     return False
 
 

@@ -13,6 +13,7 @@ from xml.parsers import expat
 
 from effdet_deploy.detection.images import SUFFIXES
 from effdet_deploy.errors import DataError
+from effdet_deploy.evaluation.cocoset import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +139,7 @@ def _picture_of(file: Path, named: str, folders: list[Path]) -> Path:
     names = [PureWindowsPath(named).name] if named else []
     names += [file.stem + suffix for suffix in sorted(SUFFIXES)]
     ways = (folder / name for folder in folders for name in names)
-    found = next((way for way in ways if way.is_file()), None)
+    found = next((way for way in ways if is_there(way)), None)
     if found is None:
         raise DataError(
             f"The picture of '{file}' is not in '{folders[0]}'.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from effdet_deploy.artifact.labels import read_labels
 from effdet_deploy.detection.images import find_images, size_of
 from effdet_deploy.errors import DataError, ImageError
+from effdet_deploy.evaluation.cocoset import is_there
 from effdet_deploy.files import parse_yaml
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _pictures(source: Path, parts: Sequence[str]) -> list[Path]:
     for each in map(str, entries):
         # Roboflow writes ../train/images although train/images lies beside data.yaml.
         ways = [root / way for root in roots for way in (each, each.removeprefix("../"))]
-        place = next((way for way in ways if way.exists()), None)
+        place = next((way for way in ways if is_there(way, or_folder=True)), None)
         if place is None:
             raise DataError(
                 f"The part {part} of '{source}' does not exist: '{ways[0]}'.",
@@ -118,7 +119,7 @@ def _listed(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
         raise DataError(f"The list '{file}' cannot be read: {error}.", _FORM) from error
     for line in filter(None, map(str.strip, lines)):
         ways = [root / line for root in (file.parent, *roots)]
-        found = next((way for way in ways if way.is_file()), None)
+        found = next((way for way in ways if is_there(way)), None)
         if found is None:
             raise DataError(
                 f"The list '{file}' names '{line}', which does not exist.", "Correct this line."

@@ -395,6 +395,9 @@ def test_inputs_come_from_a_list_and_what_is_gone_since_is_an_error_in_its_place
     found = rows(here / "out" / "detections.json")
     assert [each["file"] for each in found] == ["in/a.png", "gone.png", "more/[b].png"]
     assert "'gone.png' does not exist" in found[1]["error"]
+    (here / "list.txt").write_text("in\n" + "x" * 5000)
+    assert main(["detect", str(model), "--from", "list.txt", "-o", "out"]) == 5
+    assert ["error" in each for each in rows(here / "out" / "detections.json")] == [False, True]
     (here / "list.txt").write_text("\n")
     assert main(["detect", str(model), "--from", "list.txt"]) == 5
     assert "list.txt' is empty" in capsys.readouterr().err

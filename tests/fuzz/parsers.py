@@ -11,6 +11,7 @@ import functools
 import io
 import itertools
 import json
+import shutil
 import struct
 import tempfile
 import types
@@ -44,10 +45,12 @@ from effdet_deploy.batch.sources import Listing, list_pictures, read_pictures
 from effdet_deploy.bundles.options import BundleOptions
 from effdet_deploy.bundles.source import read_source
 from effdet_deploy.detection.images import load_image, size_of
+from effdet_deploy.detection.largetiff import LargeTiff
 from effdet_deploy.detection.thresholds import read_thresholds, thresholds_by_class
 from effdet_deploy.errors import EffdetDeployError, EffdetDeployWarning, WeightsError
 from effdet_deploy.evaluation.classmap import join_classes
 from effdet_deploy.evaluation.cocoset import find_pictures, read_coco
+from effdet_deploy.evaluation.sets import read_set
 from effdet_deploy.evaluation.soundness import doubts_about
 from effdet_deploy.exporters.tensorrt import timing_cache
 from effdet_deploy.files import read_json_object, sha256_bytes
@@ -238,6 +241,61 @@ def _read_coco(path: Path) -> None:
     dataset = read_coco(path, _picture_folder())
     doubts_about(dataset)
     join_classes(SPECS[0], dataset.categories)
+
+
+def _read_voc(path: Path) -> None:
+    """Read a folder of annotations whose pictures lie elsewhere."""
+    assert len(read_set(path.parent, _picture_folder())) > 0
+
+
+def _read_data(path: Path) -> None:
+    """Read data.yaml beside a picture and its labels."""
+    for folder in ("images", "labels"):
+        path.with_name(folder).mkdir(exist_ok=True)
+    shutil.copy(_picture_folder() / "001.png", path.with_name("images"))
+    (path.with_name("labels") / "001.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    path.with_name("list.txt").write_text("./images/001.png\nimages/001.png\n")
+    assert len(read_set(path)) == 1
+    assert len(read_set(path, _picture_folder())) > 0
+
+
+def _read_rows(path: Path) -> None:
+    """Read the rows of a picture that lies beside them."""
+    shutil.copy(_picture_folder() / "001.png", path.with_suffix(".png"))
+    data = path.with_name("data.yaml")
+    data.write_text("val: .\nnames: [a, b, c]\n")
+    read_set(data)
+
+
+def _voc_samples() -> list[Sample]:
+    corners = "".join(f"<{side}>{n}</{side}>" for n, side in enumerate(VOC_SIDES, start=1))
+    head = "<filename>001.png</filename><size><width>96</width><height>96</height></size>"
+    item = f"<object><name>a</name><difficult>0</difficult><bndbox>{corners}</bndbox></object>"
+    declared = '<!DOCTYPE a [<!ENTITY x "y">]>'
+    plain = f"<annotation>{head}{item}{item}</annotation>"
+    return [whole(each) for each in (plain, f'<?xml version="1.0"?>{plain}', declared + plain)]
+
+
+def _read_large(path: Path) -> None:
+    with warnings.catch_warnings():
+        # Pillow's own, of damaged tags.
+        warnings.simplefilter("ignore", UserWarning)
+        large = LargeTiff(path, 3)
+    sides = min(large.width, 64), min(large.height, 64)
+    assert large.region(0, 0, *sides).shape == (sides[1], sides[0], 3)
+    assert max(large.reduced().shape[:2]) <= 4096
+
+
+def _strips() -> list[Sample]:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 20, 3)).astype(np.uint8)
+    found = []
+    for compression in ("raw", "tiff_lzw", "tiff_deflate", "jpeg", "packbits"):
+        for mode in ("RGB", "L"):
+            stream = io.BytesIO()
+            picture = Image.fromarray(pixels).convert(mode)
+            picture.save(stream, "TIFF", compression=compression, strip_size=256)
+            found.append(whole(stream.getvalue()))
+    return found
 
 
 def _labels(path: Path) -> None:
@@ -573,6 +631,8 @@ def _texts(*texts: str | bytes) -> Callable[[], list[Sample]]:
     return lambda: [whole(each) for each in texts]
 
 
+YOLO_PARTS = ("val: images", "test: [images]", "train: ../images", "val: list.txt")
+VOC_SIDES = ("xmin", "ymin", "xmax", "ymax")
 DATA_YAML = "path: ../set\ntrain: images\nnc: 3\nnames:\n  0: a\n  1: 'no'\n  2: c\n"
 LABEL_MAP = "".join(f"item {{\n id: {n}\n name: 'n{n}'\n display_name: '{n}'\n}}\n" for n in (1, 2))
 CONFIG = {"image_size": [256, 320], "num_classes": 3, "mean": 0.5, "aspect_ratios": [1, [2, 0.5]]}
@@ -593,6 +653,16 @@ PARSERS: dict[str, Parser] = {
     "sidecar": Parser("model.engine.json", _sidecar_samples, _read_sidecar),
     "bundle": Parser("model.onnx", _bundle_samples, _read_bundle),
     "coco": Parser("set.json", lambda: [whole(_coco())], _read_coco),
+    "yolo data": Parser(
+        "data.yaml",
+        _texts(*(f"path: .\n{part}\nnames: [a, b]\n" for part in YOLO_PARTS)),
+        _read_data,
+    ),
+    "yolo rows": Parser(
+        "001.txt", _texts("0 0.5 0.5 0.2 0.2\n2 0.1 0.1 0.2 0.1 0.2 0.3\n"), _read_rows
+    ),
+    "voc": Parser("001.xml", _voc_samples, _read_voc),
+    "large tiff": Parser("large.tif", _strips, _read_large),
     "class map": Parser("map.json", _texts('{"square": 10, "circle": 12}'), _class_map),
     "labels json": Parser("labels.json", lambda: [whole(_coco()), whole('["a", "b"]')], _labels),
     "labels yaml": Parser(
