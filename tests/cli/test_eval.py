@@ -28,6 +28,17 @@ def test_models_stand_side_by_side_with_the_difference(annotations, tmp_path, ca
     assert "ring" in shown
 
 
+def test_fast_decode_changes_nothing_of_pictures_that_are_not_large_jpegs(annotations, tmp_path):
+    model = write_tiny(tmp_path / "model.onnx")
+    documents = []
+    for more in ([], ["--fast-decode"]):
+        result = tmp_path / "result.json"
+        arguments = ["eval", str(model), "--coco", str(annotations), "--json", str(result)]
+        assert main([*arguments, *more]) == 0
+        documents.append(json.loads(result.read_text()))
+    assert documents[0] == documents[1]
+
+
 def test_a_model_of_other_categories_is_refused(tmp_path, capsys):
     path = write_set(tmp_path / "set", images=1)
     document = json.loads(path.read_text())
