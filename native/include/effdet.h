@@ -5,9 +5,9 @@
  *         fprintf(stderr, "%s\n", effdet_last_error());
  *     }
  *
- * Nothing here throws, prints or ends the process. Every function that can fail returns a status;
- * the sentence that belongs to it is in effdet_last_error(), for each thread its own. A detector may
- * be used by several threads at once; only effdet_close must come last and alone.
+ * No function throws, prints or ends the process. Every function that can fail returns a status;
+ * effdet_last_error() gives the sentence that explains it, separately for every thread. Several
+ * threads may use a detector at once; only effdet_close must be called last and alone.
  *
  * A structure that begins with struct_size may grow in later releases. Set it to the size of the
  * structure, and the rest to zero, which is the default of every field.
@@ -34,9 +34,9 @@ extern "C" {
 
 typedef enum effdet_status {
     EFFDET_OK = 0,
-    EFFDET_INVALID_ARGUMENT = 1, /* a call that cannot be right: see the message */
-    EFFDET_BAD_MODEL = 2,        /* the model file or its sidecar is damaged or something else */
-    EFFDET_MISSING = 3,          /* an engine's library or a device is not on this machine */
+    EFFDET_INVALID_ARGUMENT = 1, /* an argument is not valid: see the message */
+    EFFDET_BAD_MODEL = 2,        /* the model file or its sidecar is damaged or of another kind */
+    EFFDET_MISSING = 3,          /* an engine's library or a device is missing on this machine */
     EFFDET_NO_MEMORY = 4,        /* memory ran out, on the host or on the device */
     EFFDET_RUN_FAILED = 5,       /* the engine failed, or computed NaN or infinity */
     EFFDET_INTERNAL = 6          /* a bug in libeffdet: please report it */
@@ -63,32 +63,32 @@ typedef struct effdet_detector effdet_detector;
 
 typedef struct effdet_open_options {
     size_t struct_size;
-    const char *backend; /* "onnxruntime", "openvino" or "tensorrt"; NULL goes by the file */
-    const char *library; /* the engine's shared library; NULL: see effdet_open */
-    const char *device;  /* "cpu", "cuda" or "cuda:1"; NULL takes a GPU where the engine has one */
-    int32_t threads;     /* of the CPU; 0 lets the engine choose */
-    int32_t trust;       /* 1 takes a TensorRT engine with no hash to check: it is native code */
+    const char *backend; /* "onnxruntime", "openvino" or "tensorrt"; NULL chooses by the file */
+    const char *library; /* path of the engine's shared library; NULL: see effdet_open */
+    const char *device;  /* "cpu", "cuda" or "cuda:1"; NULL takes a GPU if the engine can */
+    int32_t threads;     /* number of CPU threads; 0 lets the engine choose */
+    int32_t trust;       /* 1 loads a TensorRT engine, which is native code, without a hash */
 } effdet_open_options;
 
-/* What the network takes and gives. Pictures of any size are taken unless source_width is set. */
+/* The inputs and outputs of a model. It takes pictures of any size unless source_width is set. */
 typedef struct effdet_info {
     size_t struct_size;
-    int32_t input_height, input_width;   /* of the network */
+    int32_t input_height, input_width;   /* size of the network's input */
     int32_t source_height, source_width; /* the only size of pictures, or 0 */
     int32_t class_count;
-    int32_t max_detections; /* the most rows that a picture can have */
-    int32_t batch_minimum, batch_optimum, batch_maximum; /* of one run of the engine */
-    float score_threshold;   /* the model's floor: lower scores do not come out */
+    int32_t max_detections; /* the most rows of a picture */
+    int32_t batch_minimum, batch_optimum, batch_maximum; /* batch sizes of an engine run */
+    float score_threshold;   /* the model's floor: it gives no lower scores */
     const char *input_kind;  /* "uint8", "float255" or "normalized" */
-    const char *channels;    /* "rgb" or "bgr": what the network takes, not what you must pass */
+    const char *channels;    /* "rgb" or "bgr": the network's order, not the one you must pass */
     const char *resize;      /* "letterbox", "center" or "stretch" */
     const char *nms;         /* "static", "onnx", "plugin", or "none": finished in libeffdet */
-    const char *backend;     /* what runs it, and where */
+    const char *backend;     /* the engine, and its device */
     const char *device;
 } effdet_info;
 
-/* A picture in the caller's memory, read only. `data` is its first row; the next row begins `stride`
- * bytes further, or before it where stride is negative; 0 means rows without a gap. */
+/* A picture in the caller's memory, read only. `data` is its first row; the next row begins
+ * `stride` bytes later, or earlier if stride is negative; 0 means rows without a gap. */
 typedef struct effdet_image {
     const void *data;
     int32_t width, height;
@@ -108,49 +108,49 @@ typedef struct effdet_detect_options {
     size_t struct_size;
     float score_threshold; /* 0 means the model's own floor */
     int32_t reserved;
-    void *cuda_stream; /* TensorRT: work is queued on this stream; NULL takes one of its own */
+    void *cuda_stream; /* TensorRT: work is queued on this stream; NULL uses an own stream */
 } effdet_detect_options;
 
 /* The version of this interface that the library was built with, and the library's own version. */
 EFFDET_API int32_t effdet_abi_version(void);
 EFFDET_API const char *effdet_version(void);
 
-/* What went wrong in this thread's last call; "" where nothing did. The text stays until this thread
- * calls again; effdet_close leaves it. */
+/* The error of this thread's last call, or "" if it succeeded. The text is valid until the next
+ * call of this thread; effdet_close does not change it. */
 EFFDET_API const char *effdet_last_error(void);
 
 /* "ok", "invalid argument", ... */
 EFFDET_API const char *effdet_status_name(effdet_status status);
 
-/* Opens an exported model, in UTF-8. options may be NULL.
+/* Opens an exported model; the path is in UTF-8. options may be NULL.
  *
- * The engine's library is looked for under options->library, then under the environment variable
- * EFFDET_ONNXRUNTIME_LIBRARY, EFFDET_OPENVINO_LIBRARY or EFFDET_TENSORRT_LIBRARY, then where the
- * system finds libraries. */
+ * The engine's library is searched in options->library, then in the environment variable
+ * EFFDET_ONNXRUNTIME_LIBRARY, EFFDET_OPENVINO_LIBRARY or EFFDET_TENSORRT_LIBRARY, then in the
+ * system's library path. */
 EFFDET_API effdet_status effdet_open(const char *path, const effdet_open_options *options,
                                      effdet_detector **detector);
 
 /* Releases a detector; NULL is harmless. */
 EFFDET_API void effdet_close(effdet_detector *detector);
 
-/* Fills `info`; its texts live as long as the detector. */
+/* Fills `info`; its texts are valid as long as the detector. */
 EFFDET_API effdet_status effdet_get_info(const effdet_detector *detector, effdet_info *info);
 
-/* The detector as one JSON object: backend, device, and the spec that travels with the model. It
- * lives as long as the detector. NULL where detector is NULL. */
+/* A JSON object with backend, device, and the spec that is stored with the model. It is valid as
+ * long as the detector; NULL if detector is NULL. */
 EFFDET_API const char *effdet_describe(const effdet_detector *detector);
 
-/* The name and the COCO category_id of a class. NULL and -1 where there is no such class. */
+/* The name and the COCO category_id of a class; NULL and -1 for a class that does not exist. */
 EFFDET_API const char *effdet_class_name(const effdet_detector *detector, int32_t class_index);
 EFFDET_API int32_t effdet_class_category(const effdet_detector *detector, int32_t class_index);
 
 /* Detects in `image_count` pictures, which may differ in size and format.
  *
- * rows has room for image_count * rows_per_image rows: those of picture i begin at
- * rows[i * rows_per_image], best score first, and counts[i] says how many there are. Where a picture
- * has more than rows_per_image, the best are kept; info.max_detections is always enough. More
- * pictures than the engine takes at once are run in turn. After a failure rows and counts are
- * undefined. options may be NULL. */
+ * rows has room for image_count * rows_per_image rows: the rows of picture i begin at
+ * rows[i * rows_per_image], best score first, and counts[i] is their number. If a picture has more
+ * than rows_per_image, the best are kept; info.max_detections is always enough. If there are more
+ * pictures than the engine takes at once, it runs several times. After a failure rows and counts
+ * are undefined. options may be NULL. */
 EFFDET_API effdet_status effdet_detect(effdet_detector *detector, const effdet_image *images,
                                        size_t image_count, const effdet_detect_options *options,
                                        effdet_row *rows, size_t rows_per_image, size_t *counts);

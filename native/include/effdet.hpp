@@ -1,4 +1,4 @@
-// libeffdet for C++17: the C interface with owners, views and exceptions. Header only.
+// libeffdet for C++17: classes that own and view C objects, and exceptions. Header only.
 //
 //     effdet::Detector detector("digits.onnx");
 //     for (const auto& row : detector.detect(effdet::Image(pixels, width, height, EFFDET_BGR))) {
@@ -16,7 +16,7 @@
 
 namespace effdet {
 
-// Thrown where a call of the C interface fails; what() is its sentence.
+// Thrown when a call of the C interface fails; what() is its error message.
 class Error : public std::runtime_error {
 public:
     explicit Error(effdet_status status)
@@ -51,7 +51,7 @@ struct Image : effdet_image {
 
 using Row = effdet_row;
 
-// A loaded model; may be used by several threads at once.
+// A loaded model; several threads may use it at once.
 class Detector {
 public:
     explicit Detector(const std::string& path, const Options& options = {}) {

@@ -1,4 +1,4 @@
-// The C border. Arguments are checked here, and no exception passes.
+// The functions of effdet.h. They check arguments, and let no exception out.
 #include <effdet.h>
 
 #include <algorithm>
@@ -37,13 +37,13 @@ effdet_status guarded(Action action) noexcept {
         remember(failure.what());
         return failure.status;
     } catch (const std::bad_alloc&) {
-        remember("The memory ran out. Use a smaller batch or smaller pictures, or free some.");
+        remember("Memory ran out. Use a smaller batch or smaller pictures, or free some memory.");
         return EFFDET_NO_MEMORY;
     } catch (const std::exception& error) {
         remember(error.what());
         return EFFDET_INTERNAL;
     } catch (...) {
-        remember("Something unknown was thrown. Please report it.");
+        remember("An unknown exception was thrown. Please report it.");
         return EFFDET_INTERNAL;
     }
 }
@@ -54,7 +54,7 @@ void require(bool condition, const char* cause, const char* remedy) {
     }
 }
 
-// Copies a caller's options of whatever release: what is not known here must be zero.
+// Copies a caller's options of any release: fields that are unknown here must be zero.
 template <typename Options>
 Options read_options(const Options* given) {
     Options options{};
@@ -64,7 +64,7 @@ Options read_options(const Options* given) {
     require(given->struct_size >= sizeof(Options), "The options have a struct_size that is too small.",
             "Set struct_size to sizeof the structure.");
     const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-    // A caller that forgot to set it has left garbage there.
+    // A caller that forgot to set it may have garbage there.
     require(given->struct_size <= 4096, "The options have a struct_size that cannot be right.",
             "Set struct_size to sizeof the structure.");
     for (std::size_t at = sizeof(Options); at < given->struct_size; ++at) {
@@ -81,7 +81,7 @@ int checked_threads(std::int32_t threads) {
     constexpr int kAlways = 64;
     const int most = std::max(kAlways, 4 * static_cast<int>(std::thread::hardware_concurrency()));
     require(threads >= 0 && threads <= most, "The number of threads is out of range.",
-            "Take 0 to let the engine choose, or up to four times the number of CPUs.");
+            "Pass 0 to let the engine choose, or at most four times the number of CPUs.");
     return threads;
 }
 
@@ -150,7 +150,7 @@ const char* effdet_status_name(effdet_status status) {
 effdet_status effdet_open(const char* path, const effdet_open_options* options,
                           effdet_detector** detector) {
     return guarded([&] {
-        require(detector != nullptr, "There is no place for the detector: it is NULL.",
+        require(detector != nullptr, "The argument for the detector is NULL.",
                 "Pass the address of a pointer.");
         *detector = nullptr;
         require(path != nullptr && *path != '\0', "No model file was named.", "Pass its path.");
@@ -164,7 +164,7 @@ effdet_status effdet_open(const char* path, const effdet_open_options* options,
 }
 
 void effdet_close(effdet_detector* detector) {
-    // The message of a call that failed is often read after its things are released.
+    // The message of a failed call is often read after the detector is closed.
     delete detector;
 }
 
@@ -202,9 +202,9 @@ effdet_status effdet_detect(effdet_detector* detector, const effdet_image* image
             return;
         }
         require(images != nullptr, "The pictures are NULL.", "Pass an array of effdet_image.");
-        require(counts != nullptr, "The counts are NULL.", "Pass room for one a picture.");
+        require(counts != nullptr, "The counts are NULL.", "Pass room for one count per picture.");
         require(rows != nullptr && rows_per_image > 0, "There is no room for rows.",
-                "Pass room for info.max_detections rows a picture.");
+                "Pass room for info.max_detections rows per picture.");
         require(given.reserved == 0, "The field 'reserved' is not zero.", "Leave it at zero.");
         detector->detector.detect(images, image_count, given.score_threshold, given.cuda_stream,
                                   rows, rows_per_image, counts);

@@ -97,7 +97,7 @@ Cuda::Cuda(int index) : driver_(std::make_unique<CudaDriver>()) {
     if (index >= count) {
         throw Failure(EFFDET_MISSING,
                       "The device 'cuda:" + std::to_string(index) +
-                          "' was asked for, and the driver reports " + std::to_string(count) +
+                          "' was asked for, but the driver reports " + std::to_string(count) +
                           " GPUs.",
                       "Name another device, or run the ONNX file on the CPU.");
     }

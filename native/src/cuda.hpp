@@ -1,5 +1,5 @@
-// The little of CUDA that running an engine takes, from the driver itself: no CUDA toolkit is needed
-// to build or to run. A stream of the runtime interface (cudaStream_t) is one of the driver's.
+// The parts of CUDA that an engine needs, from the driver itself: the CUDA toolkit is needed neither
+// to build nor to run. A stream of the runtime interface (cudaStream_t) is one of the driver's.
 #pragma once
 
 #include <cstddef>

@@ -79,15 +79,15 @@ float Detector::checked_threshold(float asked) const {
     }
     if (!(asked > 0 && asked <= 1)) {
         throw Failure(EFFDET_INVALID_ARGUMENT,
-                      "The score threshold must lie between 0 and 1, not at " +
+                      "The score threshold must be between 0 and 1, not " +
                           std::to_string(asked) + ".",
                       "Scores are probabilities: 0.3 is a common choice.");
     }
     if (asked < floor) {
         throw Failure(EFFDET_INVALID_ARGUMENT,
-                      "The model drops scores below " + std::to_string(floor) +
-                          ", so a threshold of " + std::to_string(asked) + " cannot be met.",
-                      "Ask for more, or export with a lower --score-threshold.");
+                      "The model gives no scores below " + std::to_string(floor) +
+                          ", so a threshold of " + std::to_string(asked) + " is not possible.",
+                      "Choose a higher one, or export the model with a lower --score-threshold.");
     }
     return asked;
 }
@@ -110,8 +110,8 @@ void Detector::prepare(const effdet_image* images, std::size_t first, std::size_
         if ((image.memory == EFFDET_CUDA) != on_device) {
             throw Failure(EFFDET_INVALID_ARGUMENT,
                           "Picture " + std::to_string(number) +
-                              " lies in another memory than those before it.",
-                          "Pass pictures of one memory in one call.");
+                              " is in another kind of memory than the pictures before it.",
+                          "Pass only pictures in one kind of memory in one call.");
         }
         if (on_device) {
             prepare_device(image, number, run);
@@ -130,18 +130,18 @@ void Detector::prepare_host(const effdet_image& image, std::size_t number, std::
         (picture.width != input.source_width || picture.height != input.source_height)) {
         throw Failure(EFFDET_INVALID_ARGUMENT,
                       "Picture " + std::to_string(number) + " is " +
-                          size_text(picture.width, picture.height) + ", and the model takes only " +
+                          size_text(picture.width, picture.height) + ", but the model takes only " +
                           size_text(input.source_width, input.source_height) + ".",
-                      "Export it with --source-size for this size, or without for any.");
+                      "Export the model with --source-size for this size, or without it for any.");
     }
     if (input.frame_height > 0 &&
         (picture.width != input.frame_width || picture.height != input.frame_height)) {
         throw Failure(EFFDET_INVALID_ARGUMENT,
                       "Picture " + std::to_string(number) + " is " +
                           size_text(picture.width, picture.height) +
-                          ", and the model is for DeepStream's frames of " +
+                          ", but the model is for DeepStream's frames of " +
                           size_text(input.frame_width, input.frame_height) + ".",
-                      "Export it without --target deepstream for pictures of any size.");
+                      "Export the model without --target deepstream for any size.");
     }
     run.placements.push_back(place(input, picture.width, picture.height));
     fill_input(input, picture, run.placements.back(), target);
@@ -184,7 +184,7 @@ std::vector<Detection> Detector::detections(const Outputs& outputs, std::size_t 
     const auto depth = static_cast<std::size_t>(spec_.output.max_detections);
     const std::int32_t count = outputs.detected[image];
     if (count < 0 || static_cast<std::size_t>(count) > depth) {
-        refuse_outputs("The model found " + std::to_string(count) + " boxes, and has room for " +
+        refuse_outputs("The model found " + std::to_string(count) + " boxes, but has room for " +
                        std::to_string(depth) + ".");
     }
     const auto classes = static_cast<std::int32_t>(spec_.classes.size());
@@ -197,7 +197,7 @@ std::vector<Detection> Detector::detections(const Outputs& outputs, std::size_t 
         const std::int32_t label = outputs.classes[at];
         if (label < 0 || label >= classes) {
             refuse_outputs("The model found class " + std::to_string(label) +
-                           ", and its spec names " + std::to_string(classes) + " classes.");
+                           ", but its spec names " + std::to_string(classes) + " classes.");
         }
         found.push_back({box[x], box[1 - x], box[x + 2], box[3 - x], outputs.scores[at], label});
     }

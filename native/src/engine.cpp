@@ -11,7 +11,7 @@ namespace {
 
 using Open = std::unique_ptr<Engine> (*)(const ModelFile&, const EngineOptions&);
 
-// Of several engines for one kind of file, the first is the one that is taken where none is named.
+// If several engines run a kind of file, the first one is used unless another is named.
 struct Backend {
     const char* name;
     bool takes_engines;
@@ -48,7 +48,7 @@ const Backend& named_backend(const std::string& name) {
         known += (known.empty() ? "" : ", ") + std::string(each.name);
     }
     throw Failure(EFFDET_INVALID_ARGUMENT, "There is no backend '" + essence(name) + "'.",
-                  "Take one of " + known + ".");
+                  "Choose one of " + known + ".");
 }
 
 const Backend& choose_backend(const ModelFile& model, const std::string& name) {
@@ -129,12 +129,12 @@ std::unique_ptr<Engine> open_engine(const ModelFile& model, std::string& backend
                       "'" + model.path + "' holds " +
                           (model.is_engine ? "a TensorRT engine" : "an ONNX model") + ", which " +
                           chosen.name + " does not run.",
-                      "Name a file of the other kind, or another backend.");
+                      "Pass a file of the other kind, or another backend.");
     }
     if (chosen.open == nullptr) {
         throw Failure(EFFDET_MISSING,
                       "This libeffdet was built without " + std::string(chosen.name) + ".",
-                      "Build it where the headers of " + std::string(chosen.name) +
+                      "Build libeffdet where the headers of " + std::string(chosen.name) +
                           " are: docs/native.md says how.");
     }
     if (!model.is_engine && model.spec.output.nms == Nms::plugin) {
@@ -160,7 +160,7 @@ void require_shape(const ModelFile& model, const std::string& name,
         wanted.insert(wanted.end(), sides.begin(), sides.end());
         throw Failure(EFFDET_BAD_MODEL,
                       "The graph of '" + model.path + "' does not fit its spec: '" + name +
-                          "' has the shape " + shape_text(found) + ", and the spec says " +
+                          "' has the shape " + shape_text(found) + ", but the spec says " +
                           shape_text(wanted) + ".",
                       "Export the model again; its spec belongs to another file.");
     }
@@ -170,7 +170,7 @@ void require_type(const ModelFile& model, const std::string& name, bool fits) {
     if (!fits) {
         throw Failure(EFFDET_BAD_MODEL,
                       "The graph of '" + model.path + "' does not fit its spec: '" + name +
-                          "' is of another type.",
+                          "' has another type.",
                       "Export the model again; its spec belongs to another file.");
     }
 }

@@ -1,4 +1,4 @@
-// What runs a graph, seen from the rest of the library. Each engine is one source file.
+// The interface of engines, which run graphs; an engine is one source file.
 #pragma once
 
 #include <cstddef>

@@ -29,8 +29,8 @@ public:
         if (api_ == nullptr) {
             throw Failure(EFFDET_MISSING,
                           "'" + library_.path() + "' is ONNX Runtime " + version_ +
-                              ", and 1.18 is the oldest that is taken.",
-                          "Install a newer one.");
+                              ", but at least 1.18 is needed.",
+                          "Install a newer ONNX Runtime.");
         }
     }
 
@@ -139,14 +139,14 @@ private:
         if (!options.device.empty() && options.device != "cpu" && gpu < 0) {
             throw Failure(EFFDET_INVALID_ARGUMENT,
                           "ONNX Runtime has no device '" + essence(options.device) + "' here.",
-                          "Take 'cpu', 'cuda' or 'cuda:1'.");
+                          "Choose 'cpu', 'cuda' or 'cuda:1'.");
         }
         const bool offered = offers_cuda();
         if (gpu >= 0 && !offered) {
             throw Failure(EFFDET_MISSING,
                           "The device '" + options.device +
-                              "' was asked for, and this ONNX Runtime computes on the CPU only.",
-                          "Install its GPU build (onnxruntime-gpu), or take the device 'cpu'.");
+                              "' was asked for, but this ONNX Runtime runs only on the CPU.",
+                          "Install its GPU build (onnxruntime-gpu), or choose the device 'cpu'.");
         }
         if (gpu >= 0 || (options.device.empty() && offered)) {
             try {

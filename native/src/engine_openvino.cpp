@@ -13,7 +13,7 @@
 namespace effdet {
 namespace {
 
-// OpenVINO reads versions that it cannot know as if they were the last one that it does.
+// OpenVINO reads versions that are too new as if they were the newest one that it knows.
 constexpr std::uint64_t kNewestOpset = 28;
 constexpr std::uint64_t kNewestIrVersion = 14;
 
@@ -65,7 +65,7 @@ struct Api {
         throw Failure(kind,
                       "OpenVINO could not " + doing + ": " +
                           essence(said != nullptr ? said : "it gave no reason") + ".",
-                      "Run it with ONNX Runtime, or export it again.");
+                      "Run the model with ONNX Runtime, or export it again.");
     }
 };
 
@@ -238,15 +238,15 @@ private:
     static void require_known(const ModelFile& model, const std::string& device) {
         if (!device.empty() && device != "cpu") {
             throw Failure(cuda_index(device) >= 0 ? EFFDET_MISSING : EFFDET_INVALID_ARGUMENT,
-                          "OpenVINO runs on the CPU here, and not on '" + essence(device) + "'.",
-                          "Take the device 'cpu', or another backend.");
+                          "OpenVINO runs only on the CPU here, not on '" + essence(device) + "'.",
+                          "Choose the device 'cpu', or another backend.");
         }
         if (model.onnx.opset > kNewestOpset || model.onnx.ir_version > kNewestIrVersion) {
             throw Failure(EFFDET_BAD_MODEL,
-                          "'" + model.path + "' is of opset " + std::to_string(model.onnx.opset) +
+                          "'" + model.path + "' has opset " + std::to_string(model.onnx.opset) +
                               " and IR version " + std::to_string(model.onnx.ir_version) +
-                              ", which is newer than what is known here.",
-                          "Export it again with --opset 20.");
+                              ", which are newer than those known here.",
+                          "Export the model again with --opset 20.");
         }
     }
 

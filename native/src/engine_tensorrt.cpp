@@ -52,7 +52,7 @@ public:
         if (version_[0] != NV_TENSORRT_MAJOR) {
             throw Failure(EFFDET_MISSING,
                           "'" + library_.path() + "' is TensorRT " + text_of(version_) +
-                              ", and this libeffdet was built for TensorRT " +
+                              ", but this libeffdet was built for TensorRT " +
                               std::to_string(NV_TENSORRT_MAJOR) + ".",
                           "Build libeffdet with the headers of that release.");
         }
@@ -89,7 +89,7 @@ void require_same_library(const ModelFile& model, const Version& found) {
     if (built.backend != "tensorrt") {
         throw Failure(EFFDET_BAD_MODEL,
                       "'" + model.path + "' was built with " + essence(built.backend) +
-                          ", and libeffdet runs engines of TensorRT.",
+                          ", but libeffdet runs engines of TensorRT.",
                       "Build it with --backend tensorrt.");
     }
     const Version wanted = parse_version(built.version);
@@ -98,7 +98,7 @@ void require_same_library(const ModelFile& model, const Version& found) {
     if (found != wanted && !is_later) {
         throw Failure(EFFDET_BAD_MODEL,
                       "'" + model.path + "' was built for TensorRT " + essence(built.version) +
-                          ", and this is TensorRT " + text_of(found) + ".",
+                          ", but this is TensorRT " + text_of(found) + ".",
                       kRebuild);
     }
 }
@@ -117,7 +117,7 @@ void require_same_gpu(const ModelFile& model, const Cuda& cuda) {
         throw Failure(EFFDET_BAD_MODEL,
                       "'" + model.path + "' was built for " + essence(built.gpu) +
                           " (compute capability " + essence(built.compute_capability) +
-                          "), and this is " + cuda.name() + " (" + capability + ").",
+                          "), but this is " + cuda.name() + " (" + capability + ").",
                       kRebuild);
     }
 }
@@ -126,9 +126,9 @@ int device_of(const EngineOptions& options) {
     const int index = options.device.empty() ? 0 : cuda_index(options.device);
     if (index < 0) {
         throw Failure(options.device == "cpu" ? EFFDET_MISSING : EFFDET_INVALID_ARGUMENT,
-                      "A TensorRT engine runs on an NVIDIA GPU, and not on '" +
+                      "A TensorRT engine runs only on an NVIDIA GPU, not on '" +
                           essence(options.device) + "'.",
-                      "Take 'cuda' or 'cuda:1', or run the ONNX file.");
+                      "Choose 'cuda' or 'cuda:1', or run the ONNX file.");
     }
     return index;
 }

@@ -1,4 +1,4 @@
-// The one exception of the library: what the C border turns into a status and a sentence.
+// The library's only exception; the C functions turn it into a status and a message.
 #pragma once
 
 #include <effdet.h>

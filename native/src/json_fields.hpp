@@ -1,4 +1,4 @@
-// Reading fields of a JSON document that may hold anything: each with its type and its bounds.
+// Reading fields of an untrusted JSON document, with their types and bounds checked.
 #pragma once
 
 #include <nlohmann/json.hpp>

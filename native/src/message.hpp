@@ -1,5 +1,5 @@
-// Texts that leave the library in messages: they quote file names and what engines say of damaged
-// files, which may be anything.
+// Texts of messages, which quote file names and engines' messages about damaged files, and may
+// therefore hold any bytes.
 #pragma once
 
 #include <cstddef>

@@ -46,7 +46,7 @@ Sidecar read_sidecar(const std::string& path) {
     const MappedFile file(name);
     if (file.size() > kLargestDocument) {
         refuse("The sidecar '" + name + "' has " + std::to_string(file.size()) + " bytes.",
-               "Export the model again, or remove the sidecar.");
+               "Export the model again, or delete the sidecar.");
     }
     const auto* text = reinterpret_cast<const char*>(file.data());
     return parse_sidecar({text, file.size()}, "The sidecar '" + name + "'");
@@ -69,7 +69,7 @@ void read_engine_spec(ModelFile& model, bool trust) {
         sidecar.sha256 != sha256(model.bytes->data(), model.bytes->size())) {
         refuse("The engine '" + path +
                    "' is not the one that its sidecar is about: its SHA-256 differs.",
-               "It was edited, replaced or renamed: get the engine and its sidecar again, together.");
+               "It was edited, replaced or renamed: copy the engine and its sidecar again, together.");
     }
     model.spec = parse_spec(sidecar.spec, "The spec in '" + sidecar_of(path) + "'");
     if (model.spec.engine.has("strip-plan")) {
@@ -113,7 +113,7 @@ void check_external_file(const ModelFile& model, const std::string& name) {
                    remedy);
         }
         if (sha256(file.data(), file.size()) != recorded.sha256) {
-            refuse(which + "has another content than when it was exported.", remedy);
+            refuse(which + "has changed since the export.", remedy);
         }
     }
 }

@@ -1,4 +1,4 @@
-// A model file as it is opened: its bytes, what they are, and the spec that belongs to them.
+// Opening a model file: its bytes, its kind, and the spec that belongs to it.
 #pragma once
 
 #include <memory>

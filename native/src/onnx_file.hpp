@@ -1,4 +1,4 @@
-// What an ONNX file says about itself, read by walking the protobuf wire format: no graph is built.
+// The metadata of an ONNX file, read from the protobuf wire format without building a graph.
 #pragma once
 
 #include <cstddef>

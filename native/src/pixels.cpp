@@ -73,7 +73,7 @@ Picture checked_picture(const effdet_image& image, std::size_t number) {
     const int pixel = bytes_per_pixel(image.format);
     if (pixel == 0) {
         refuse(number, "has the pixel format " + std::to_string(image.format),
-               "Take one of effdet_pixel_format.");
+               "Pass a value of effdet_pixel_format.");
     }
     if (image.data == nullptr) {
         refuse(number, "has no data", "Point data at its first row.");
@@ -82,7 +82,7 @@ Picture checked_picture(const effdet_image& image, std::size_t number) {
         image.height > kLongestSide) {
         refuse(number,
                "is " + std::to_string(image.width) + "x" + std::to_string(image.height) + " pixels",
-               "Pass a picture with 1 to 1048576 pixels a side.");
+               "Pass a picture with 1 to 1048576 pixels per side.");
     }
     const std::ptrdiff_t tight = static_cast<std::ptrdiff_t>(image.width) * pixel;
     const std::ptrdiff_t stride = image.stride == 0 ? tight : image.stride;

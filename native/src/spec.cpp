@@ -90,8 +90,8 @@ InputSpec read_input(const Fields& fields) {
     input.bgr = choose(fields, "channel_order", "rgb", kChannels);
     if (fields.has("mean") && fields.list("mean", 1, 4).size() != 3) {
         throw Failure(EFFDET_BAD_MODEL,
-                      "The network takes gray or RGBA pictures, and libeffdet prepares RGB and BGR.",
-                      "Run it with effdet_deploy.load in Python.");
+                      "The network takes gray or RGBA pictures, but libeffdet prepares RGB and BGR.",
+                      "Run the model with effdet_deploy.load in Python.");
     }
     input.mean = triple<float>(fields, "mean", {0.485F, 0.456F, 0.406F}, -1e3, 1e3);
     input.deviation = triple<float>(fields, "std", {0.229F, 0.224F, 0.225F}, 1e-6, 1e3);

@@ -1,4 +1,4 @@
-// What a model file says about itself: the part of effdet-deploy's DetectorSpec that running needs.
+// The part of effdet-deploy's DetectorSpec that running a model needs.
 #pragma once
 
 #include <array>

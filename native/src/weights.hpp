@@ -1,4 +1,4 @@
-// Which pixels of an axis make one pixel of the scaled axis, and with what weights.
+// The pixels of an axis that make one pixel of the scaled axis, and their weights.
 #pragma once
 
 #include <cstddef>

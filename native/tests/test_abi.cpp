@@ -39,8 +39,8 @@ void refused(effdet_detector* detector, const char* part, Change change) {
 void pictures_that_cannot_be_are_refused(effdet_detector* detector) {
     refused(detector, "no data", [](Call& call) { call.image.data = nullptr; });
     for (const int side : {0, -1, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()}) {
-        refused(detector, "pixels a side", [side](Call& call) { call.image.width = side; });
-        refused(detector, "pixels a side", [side](Call& call) { call.image.height = side; });
+        refused(detector, "pixels per side", [side](Call& call) { call.image.width = side; });
+        refused(detector, "pixels per side", [side](Call& call) { call.image.height = side; });
     }
     for (const int stride : {1, 191, -1, -191}) {
         refused(detector, "stride", [stride](Call& call) { call.image.stride = stride; });
@@ -60,7 +60,7 @@ void options_that_cannot_be_are_refused(effdet_detector* detector) {
         refused(detector, "threshold",
                 [threshold](Call& call) { call.options.score_threshold = threshold; });
     }
-    refused(detector, "cannot be met", [](Call& call) { call.options.score_threshold = 0.001F; });
+    refused(detector, "is not possible", [](Call& call) { call.options.score_threshold = 0.001F; });
     refused(detector, "reserved", [](Call& call) { call.options.reserved = 1; });
 }
 

@@ -11,16 +11,17 @@ namespace {
 constexpr const char* kUsage =
     "usage: effdet-detect [options] MODEL PICTURE...\n"
     "\n"
-    "Prints for each detection: class, score, x1, y1, x2, y2 in pixels of the picture. With several\n"
-    "pictures the name of each stands before its rows. PNG, JPEG and PPM; EXIF is not applied.\n"
+    "Prints one line per detection: class, score, x1, y1, x2, y2 in pixels of the picture. With\n"
+    "several pictures, a picture's name comes before its lines. Reads PNG, JPEG and PPM; the EXIF\n"
+    "orientation is not applied.\n"
     "\n"
     "  --score-threshold S   leave out detections below S (default: the model's own floor)\n"
     "  --backend NAME        onnxruntime, openvino or tensorrt (default: by the file)\n"
     "  --library FILE        the engine's shared library (default: see effdet.h)\n"
     "  --device NAME         cpu, cuda or cuda:1\n"
-    "  --threads N           threads of the CPU\n"
-    "  --json                one JSON array a picture, with all digits\n"
-    "  --trust               load an engine whose sidecar holds no hash\n";
+    "  --threads N           number of CPU threads\n"
+    "  --json                print one JSON array per picture, with all digits\n"
+    "  --trust               load an engine whose sidecar has no hash\n";
 
 // Names come from the model file and from the command line: what a terminal would obey is replaced.
 std::string printable(const std::string& text) {

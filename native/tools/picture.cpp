@@ -171,7 +171,7 @@ LoadedPicture load_ppm(const std::string& path, std::FILE* file) {
     unsigned levels = 0;
     if (std::fscanf(file, "P6 %9u %9u %9u", &width, &height, &levels) != 3 || levels != 255 ||
         std::fgetc(file) == EOF) {
-        refuse(path, "is no PPM file of 8 bits");
+        refuse(path, "is not a PPM file with 8 bits");
     }
     make_room(picture, width, height, path);
     if (std::fread(picture.pixels.data(), 1, picture.pixels.size(), file) !=
@@ -203,5 +203,5 @@ LoadedPicture load_picture(const std::string& path) {
     if (std::memcmp(magic, "P6", 2) == 0) {
         return load_ppm(path, file.get());
     }
-    refuse(path, "is of a format that this program was built without");
+    refuse(path, "has a format that this program was built without");
 }
