@@ -12,7 +12,7 @@
 #include "message.hpp"
 
 struct effdet_detector {
-    effdet::Detector detector;
+    effdet::LoadedModel detector;
 };
 
 namespace effdet {
@@ -85,7 +85,7 @@ int checked_threads(std::int32_t threads) {
     return threads;
 }
 
-void fill_info(const Detector& detector, effdet_info& info) {
+void fill_info(const LoadedModel& detector, effdet_info& info) {
     const Spec& spec = detector.spec();
     info.input_height = spec.input.height;
     info.input_width = spec.input.width;
@@ -159,7 +159,7 @@ effdet_status effdet_open(const char* path, const effdet_open_options* options,
                                    checked_threads(given.threads)};
         const std::string backend = text_or_empty(given.backend);
         *detector = new effdet_detector{
-            Detector(path, backend == "auto" ? "" : backend, engine, given.trust != 0)};
+            LoadedModel(path, backend == "auto" ? "" : backend, engine, given.trust != 0)};
     });
 }
 

@@ -30,7 +30,7 @@ std::string size_text(int width, int height) {
 
 }  // namespace
 
-Detector::Detector(const std::string& path, std::string backend, const EngineOptions& options,
+LoadedModel::LoadedModel(const std::string& path, std::string backend, const EngineOptions& options,
                    bool trust)
     : backend_(std::move(backend)) {
     const ModelFile model = open_model_file(path, trust);
@@ -42,7 +42,7 @@ Detector::Detector(const std::string& path, std::string backend, const EngineOpt
     description_ = describe(spec_, backend_, engine_->library, engine_->device);
 }
 
-void Detector::detect(const effdet_image* images, std::size_t count, float threshold, void* stream,
+void LoadedModel::detect(const effdet_image* images, std::size_t count, float threshold, void* stream,
                       effdet_row* rows, std::size_t depth, std::size_t* counts) const {
     const float floor = checked_threshold(threshold);
     Run run;
@@ -72,7 +72,7 @@ void Detector::detect(const effdet_image* images, std::size_t count, float thres
     }
 }
 
-float Detector::checked_threshold(float asked) const {
+float LoadedModel::checked_threshold(float asked) const {
     const auto floor = static_cast<float>(spec_.output.score_threshold);
     if (asked == 0) {
         return floor;
@@ -92,7 +92,7 @@ float Detector::checked_threshold(float asked) const {
     return asked;
 }
 
-void Detector::prepare(const effdet_image* images, std::size_t first, std::size_t count,
+void LoadedModel::prepare(const effdet_image* images, std::size_t first, std::size_t count,
                        Run& run) const {
     run.placements.clear();
     run.batch.frames.clear();
@@ -122,7 +122,7 @@ void Detector::prepare(const effdet_image* images, std::size_t first, std::size_
     run.batch.pixels = on_device ? nullptr : run.pixels.data();
 }
 
-void Detector::prepare_host(const effdet_image& image, std::size_t number, std::uint8_t* target,
+void LoadedModel::prepare_host(const effdet_image& image, std::size_t number, std::uint8_t* target,
                             Run& run) const {
     const Picture picture = checked_picture(image, number);
     const InputSpec& input = spec_.input;
@@ -147,7 +147,7 @@ void Detector::prepare_host(const effdet_image& image, std::size_t number, std::
     fill_input(input, picture, run.placements.back(), target);
 }
 
-void Detector::prepare_device(const effdet_image& image, std::size_t number, Run& run) const {
+void LoadedModel::prepare_device(const effdet_image& image, std::size_t number, Run& run) const {
     const InputSpec& input = spec_.input;
     const auto refuse = [number](const std::string& cause, const char* remedy) {
         throw Failure(EFFDET_INVALID_ARGUMENT,
@@ -175,7 +175,7 @@ void Detector::prepare_device(const effdet_image& image, std::size_t number, Run
     run.batch.frames.push_back(image.data);
 }
 
-std::vector<Detection> Detector::detections(const Outputs& outputs, std::size_t image) const {
+std::vector<Detection> LoadedModel::detections(const Outputs& outputs, std::size_t image) const {
     if (spec_.output.nms == Nms::none) {
         const std::size_t anchors = anchors_.size();
         return finish_heads(outputs.logits.data() + image * anchors * spec_.classes.size(),

@@ -1,4 +1,4 @@
-// A loaded model: pictures in, rows out. Everything between the C border and the engine.
+// A loaded model: pictures in, rows out. It does everything between the C functions and the engine.
 #pragma once
 
 #include <effdet.h>
@@ -13,10 +13,12 @@
 
 namespace effdet {
 
-class Detector {
+// It is not called Detector: a program that links libeffdet.a and uses effdet.hpp, which has a class
+// of this name, would have two of them.
+class LoadedModel {
 public:
-    Detector(const std::string& path, std::string backend, const EngineOptions& options,
-             bool trust);
+    LoadedModel(const std::string& path, std::string backend, const EngineOptions& options,
+                bool trust);
 
     // May be called by several threads at once. `threshold` 0 is the model's own floor.
     void detect(const effdet_image* images, std::size_t count, float threshold, void* stream,
