@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -29,6 +30,8 @@ _OBJECTS = 100 << 20
 _RETRIES = 8
 """How often a part is repeated if its worker is lost. Without a limit, a picture that kills every
 process that reads it would keep a run busy forever."""
+_LONGEST_ANSWER = 10.0
+"""Seconds in which the head of a cluster accepts a connection."""
 _LONGEST_HOME = 13
 """The most characters of the path of Ray's folder: paths of its sockets may have 107 in all."""
 ENVIRONMENT = {
@@ -60,6 +63,7 @@ def connected(address: str | None) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
+        _require_listener(address)
         options: dict[str, Any] = {"address": address}
         if address is None:
             home = Path(tempfile.gettempdir())
@@ -74,6 +78,20 @@ def connected(address: str | None) -> Iterator[None]:
         stack.callback(ray.shutdown)
         _start(options)
         yield
+
+
+def _require_listener(address: str | None) -> None:
+    """Check that something answers at HOST:PORT: Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _LONGEST_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise MissingError(
+            f"There is no Ray cluster at '{address}': {error}.",
+            "Name the address that 'ray start --head' printed, or leave --address out.",
+        ) from error
 
 
 def _start(options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from effdet_deploy.detection.outputs import require_directory
 from effdet_deploy.errors import MissingError, require_package
 from effdet_deploy.files import require_writable_target, write_atomically
 
@@ -97,6 +98,7 @@ def require_folder(folder: str) -> None:
         UsageError: it is a file, or cannot be written to.
     """
     if not is_remote(folder):
+        require_directory(Path(folder))
         Path(folder).mkdir(parents=True, exist_ok=True)
         require_writable_target(Path(folder, "part"))
 

@@ -18,6 +18,7 @@ import pytest
 
 from effdet_deploy.batch import cluster
 from effdet_deploy.batch.job import BatchOptions, detect_in_all
+from effdet_deploy.errors import MissingError
 from tests.batch.runs import expected_rows, rows_of, tiny, write_pictures
 
 WORKER = b"ray::MapWorker"
@@ -66,6 +67,17 @@ def short_tmp(monkeypatch, tmp_path_factory):
     monkeypatch.setitem(sys.modules, "rfc3987_syntax", None)
     yield folder
     shutil.rmtree(folder)
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            pytest.raises(MissingError, match=f"no Ray cluster at '{address}'"),
+            cluster.connected(address),
+        ):
+            pytest.fail("there is no cluster")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of workers in /proc")

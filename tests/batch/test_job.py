@@ -287,6 +287,12 @@ def test_parts_that_workers_wrote_elsewhere_are_missed(monkeypatch, model, pictu
         run(model, pictures, out)
 
 
+def test_an_output_that_is_a_file_is_refused(monkeypatch, model, pictures):
+    inline(monkeypatch)
+    with pytest.raises(UsageError, match="director"):
+        run(model, pictures, model)
+
+
 def test_no_picture_leaves_no_plan(monkeypatch, model, tmp_path):
     inline(monkeypatch)
     (tmp_path / "empty").mkdir()
