@@ -123,7 +123,7 @@ def parse_yaml(text: str, doing: str) -> Any:
 
     try:
         document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
     # Ten lines of aliases, every one of ten others, stand for 10^10 values.
     waiting, count = [document], 0

@@ -143,7 +143,7 @@ def translated(file: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise DataError(
             f"The Parquet file '{file}' cannot be read: {error}.", "Write or copy it again."
         ) from error
