@@ -16,86 +16,97 @@ from effdet_deploy.cli import options as option
 _SILENCE = 30.0
 """Seconds between two lines of progress without a terminal, such as in a cluster's log."""
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="The pictures: a folder, a pattern, an address such as s3://bucket/pictures, or "
+        "Parquet files.",
+    ),
+]
+Output = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT", help="The folder or address that the Parquet files are written to."
+    ),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="With Parquet files as SOURCE: the column that holds pictures or paths.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="With Parquet files as SOURCE: the column that names a picture; default: FILE#ROW.",
+    ),
+]
+ScoreThreshold = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|FILE",
+        help="Leave out detections with a lower score; default: the model's own threshold. A "
+        "JSON or YAML FILE gives one threshold per class, as for detect.",
+    ),
+]
+Coco = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write the rows as COCO JSON too, into this folder."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Continue the run in OUTPUT that was stopped earlier."),
+]
+Part = Annotated[int, typer.Option(metavar="N", help="Number of pictures in one Parquet file.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST:PORT|auto",
+        help="Address of a Ray cluster; default: run on this machine alone.",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Number of actors, which are processes with one copy of the model; default: as "
+        "many as there is room for.",
+    ),
+]
+CpusPerActor = Annotated[
+    int,
+    typer.Option(metavar="N", help="Processors of an actor, which decode and compute."),
+]
+GpusPerActor = Annotated[
+    float, typer.Option(metavar="N", help="GPUs of an actor; 0.5 lets two actors share one.")
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Most pictures in one run of the model; default: the model's largest batch.",
+    ),
+]
+
 
 def run(
     model: option.Model,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="The pictures: a folder, a pattern, an address such as s3://bucket/pictures, or "
-            "Parquet files.",
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Argument(
-            metavar="OUTPUT", help="The folder or address that the Parquet files are written to."
-        ),
-    ],
-    column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="With Parquet files as SOURCE: the column that holds pictures or paths.",
-        ),
-    ] = None,
-    key: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="With Parquet files as SOURCE: the column that names a picture; default: "
-            "FILE#ROW.",
-        ),
-    ] = None,
-    score_threshold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|FILE",
-            help="Leave out detections with a lower score; default: the model's own threshold. A "
-            "JSON or YAML FILE gives one threshold per class, as for detect.",
-        ),
-    ] = None,
-    coco: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write the rows as COCO JSON too, into this folder."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue the run in OUTPUT that was stopped earlier."),
-    ] = False,
-    part: Annotated[
-        int, typer.Option(metavar="N", help="Number of pictures in one Parquet file.")
-    ] = 1000,
-    address: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT|auto",
-            help="Address of a Ray cluster; default: run on this machine alone.",
-        ),
-    ] = None,
-    actors: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Number of actors, which are processes with one copy of the model; default: as "
-            "many as there is room for.",
-        ),
-    ] = None,
-    cpus_per_actor: Annotated[
-        int,
-        typer.Option(metavar="N", help="Processors of an actor, which decode and compute."),
-    ] = 1,
-    gpus_per_actor: Annotated[
-        float, typer.Option(metavar="N", help="GPUs of an actor; 0.5 lets two actors share one.")
-    ] = 0.0,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Most pictures in one run of the model; default: the model's largest batch.",
-        ),
-    ] = None,
+    source: Source,
+    output: Output,
+    column: Column = None,
+    key: Key = None,
+    score_threshold: ScoreThreshold = None,
+    coco: Coco = None,
+    resume: Resume = False,
+    part: Part = 1000,
+    address: Address = None,
+    actors: Actors = None,
+    cpus_per_actor: CpusPerActor = 1,
+    gpus_per_actor: GpusPerActor = 0.0,
+    batch: Batch = None,
     fast_decode: option.FastDecode = False,
     backend: option.Backend = "auto",
     device: option.Device = "auto",

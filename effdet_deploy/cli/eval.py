@@ -13,41 +13,45 @@ from effdet_deploy.cli import options as option
 
 _EAGER = "PyTorch"
 
+Models = Annotated[
+    list[Path],
+    typer.Argument(metavar="MODEL...", help="Exported models; the first is the baseline."),
+]
+Coco = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        "--coco",
+        metavar="FILE|DIR",
+        help="What to measure on: COCO annotations, YOLO's data.yaml or a Pascal VOC folder.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Folder of the pictures; default: images/ beside the annotations, else their own "
+        "folder.",
+    ),
+]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="Measure these weights in eager PyTorch too and use them as the baseline: a path, "
+        "a URL, pretrained or random."
+    ),
+]
+PerClass = Annotated[bool, typer.Option("--per-class", help="Show the AP of every class as well.")]
+
 
 def run(
-    models: Annotated[
-        list[Path],
-        typer.Argument(metavar="MODEL...", help="Exported models; the first is the baseline."),
-    ],
-    coco: Annotated[
-        Path,
-        typer.Option(
-            "--data",
-            "--coco",
-            metavar="FILE|DIR",
-            help="What to measure on: COCO annotations, YOLO's data.yaml or a Pascal VOC folder.",
-        ),
-    ],
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of the pictures; default: images/ beside the annotations, else their own "
-            "folder.",
-        ),
-    ] = None,
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="Measure these weights in eager PyTorch too and use them as the baseline: a path, "
-            "a URL, pretrained or random."
-        ),
-    ] = "",
+    models: Models,
+    coco: Coco,
+    images: Images = None,
+    weights: Weights = "",
     limit: option.Limit = None,
     class_map: option.ClassMap = None,
-    per_class: Annotated[
-        bool, typer.Option("--per-class", help="Show the AP of every class as well.")
-    ] = False,
+    per_class: PerClass = False,
     backend: option.Backend = "auto",
     device: option.Device = "auto",
     threads: option.Threads = None,

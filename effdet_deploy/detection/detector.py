@@ -221,16 +221,27 @@ class Detector:
             limit("batch", f"from 1 to {most}", batch, batch is None or 1 <= batch <= most),
         )
         count = decoders or len(usable_cpus())
-        runtime, together, runs = self.runtime, batch or most, 1
+        prepare = partial(self._prepare, keep_image=keep_image, fast=fast_decode)
+        stages = self._stages(prepare, floor, batch or most)
+        # As many pictures are gathered as are computed.
+        return outcomes(sources, stages, count, ahead=count + 2 * stages.batch * stages.runs)
+
+    def _stages(
+        self,
+        prepare: Callable[[Any], Prepared],
+        floor: float | NDArray[np.float32],
+        together: int,
+    ) -> Stages:
+        """Choose how batches of up to ``together`` pictures are computed beside decoders."""
+        runtime, runs = self.runtime, 1
         compute: Callable[[Tensors], Tensors] = self._compute
-        pixels = self.spec.input.height * self.spec.input.width
-        is_small = pixels <= _MOST_PIXELS_APART
+        is_small = self.spec.input.height * self.spec.input.width <= _MOST_PIXELS_APART
         if isinstance(runtime, SideBySideRuntime) and is_small and runtime.lanes.count > 1:
             # Threads that share one image wait for each other, even more so beside decoders.
             runs, together = runtime.lanes.count, min(together, runtime.lanes.most)
             compute = runtime.run_on_one_thread
-        stages = Stages(
-            prepare=partial(self._prepare, keep_image=keep_image, fast=fast_decode),
+        return Stages(
+            prepare=prepare,
             run=lambda found: self._run(np.concatenate([each.tensor for each in found]), compute),
             finish=lambda outputs, found: self._finish(
                 floor, outputs, [each.placement for each in found]
@@ -238,8 +249,6 @@ class Detector:
             batch=together,
             runs=runs,
         )
-        # As many pictures are gathered as are computed.
-        return outcomes(sources, stages, count, ahead=count + 2 * together * runs)
 
     def detect_tiled(
         self,
