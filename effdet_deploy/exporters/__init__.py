@@ -38,10 +38,10 @@ EXPORTERS = {
 
 @contextlib.contextmanager
 def _collecting_rarely() -> Iterator[None]:
-    """Let Python look for garbage less often.
+    """Make Python's garbage collector run less often.
 
-    Imports and a graph that is built make millions of objects that stay, and Python would go
-    through them again and again: a tenth of an export's time.
+    Imports and building a graph create millions of lasting objects, and the collector would visit
+    them again and again, which takes a tenth of an export's time.
     """
     before = gc.get_threshold()
     gc.set_threshold(100_000, *before[1:])

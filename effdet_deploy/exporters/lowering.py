@@ -1,4 +1,4 @@
-"""From the FP32 graph to the precision that was asked for."""
+"""From the FP32 graph to the requested precision."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _NAMED = 3
 _SATURATION_IMAGES = 4
 _SYNTHETIC = (
-    "FP16's limits were checked on synthetic pictures; pass --calibration DIR with your own."
+    "FP16's limits were checked on generated pictures; pass --calibration DIR with your own."
 )
 
 
@@ -57,11 +57,11 @@ def lower_precision(
     """Rewrite the FP32 graph at ``path`` in the precision that ``spec`` states.
 
     Returns:
-        The spec as written, which names what stayed higher, and what the user should be told.
+        The spec as written, which names the layers in higher precision, and notes for the user.
 
     Raises:
         DataError: pictures, annotations or a precision file are unusable.
-        ImageError: a picture is.
+        ImageError: a picture is unusable.
         VerificationError: the mAP budget cannot be met.
     """
     if spec.precision.kind == "fp32":
@@ -80,14 +80,14 @@ def lower_precision(
 
 @dataclasses.dataclass(frozen=True)
 class _Unfit:
-    """Nodes that must stay FP32 where the rest is FP16, and what to say of them."""
+    """Nodes that must stay FP32 while the others become FP16, and notes on them."""
 
     nodes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def _unfit_nodes(model: ModelProto, batches: Iterable[NDArray[Any]], progress: Progress) -> _Unfit:
-    progress("looking for what FP16 cannot hold")
+    progress("looking for values that FP16 cannot hold")
     unfit = find_unfit(model, batches)
     kept = nodes_touching(model, [each.value for each in unfit])
     if not unfit:
@@ -122,7 +122,8 @@ def _lower_to_int8(
     kept = tuple(dict.fromkeys((*higher, *unfit.nodes)))
     drowned = quantizer.drowned if options.precision_file is None else {}
     spared = (
-        f"{name} is not made INT8: rounding its input would leave {snr:.0f} dB of it."
+        f"{name} stays out of INT8: with a rounded input its signal-to-noise ratio would be "
+        f"{snr:.0f} dB."
         for name, snr in drowned.items()
     )
     return lowered, kept, (*unfit.notes, *spared, *_summary(quantizer, names, found), *ranges)
@@ -141,14 +142,14 @@ def _chosen(
             options.precision_file, quantizer.convolutions, quantizer.layout
         )
         return [name for name in listed if name not in unfit], None
-    # What FP16 cannot hold is not cut down to INT8 either.
+    # Layers with values that FP16 cannot hold do not become INT8 either.
     allowed = [name for name in quantizer.default() if name not in unfit]
     if options.max_map_drop is None or evaluation is None:
         return allowed, None
     accuracy = BudgetedAccuracy(quantizer, evaluation, spec)
 
     def measure(model: ModelProto) -> float:
-        """Return the mAP of FP32, or of an INT8 graph as it would be delivered."""
+        """Return the mAP of the FP32 graph, or of an INT8 graph in its final form."""
         if model is not quantizer.model and quantizer.layout.half:
             to_half(model, unfit)
         return accuracy.measure(model)
@@ -166,27 +167,27 @@ def _chosen(
 def _said_of_ranges(
     lowered: ModelProto, precision: PrecisionSpec, batches: Inputs, progress: Progress
 ) -> tuple[str, ...]:
-    """Say where the file is right, and what it would lose elsewhere."""
+    """Say on which processors the file is right, and what it would lose on others."""
     if precision.int8_range == "portable":
-        return ("INT8 weights have the portable range: right on every processor.",)
+        return ("INT8 weights have the portable range: the file is right on every processor.",)
     if precision.instruction is None:
         return ()
-    progress("computing what it would lose without VNNI")
+    progress("computing the loss without VNNI")
     losses = losses_without_vnni(lowered, batches[:_SATURATION_IMAGES])
     if not losses:
-        return ("On these pictures no layer would lose anything without VNNI.",)
+        return ("On these pictures, no layer would lose precision without VNNI.",)
     worst = losses[0]
     text = (
         "INT8 weights have the full range, which needs a processor with VNNI: without it, "
-        f"{len(losses)} layers would be added up wrongly, worst of all {worst.name} "
-        f"({worst.changed:.0%} of its sums, {worst.snr_db:.1f} dB of signal left)."
+        f"{len(losses)} layers would be wrong, most of all {worst.name} "
+        f"({worst.changed:.0%} of its sums, signal-to-noise ratio {worst.snr_db:.1f} dB)."
     )
     return (text,)
 
 
 def _summary(quantizer: Quantizer, names: Collection[str], found: Search | None) -> tuple[str, ...]:
     share = int8_share(quantizer.convolutions, names)
-    text = f"INT8 does {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
+    text = f"INT8 has {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
     if found is None:
         return (f"{text}.",)
     kept = set(found.kept)
@@ -197,4 +198,4 @@ def _summary(quantizer: Quantizer, names: Collection[str], found: Search | None)
         for each in found.losses
     )
     measured = f"{found.drop:.2f} points of mAP lost, found in {found.evaluations} measurements"
-    return f"{text}; {measured}. Layers, dearest first:", *ranking
+    return f"{text}; {measured}. Layers, costliest first:", *ranking

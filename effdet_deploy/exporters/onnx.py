@@ -60,7 +60,7 @@ def export(
     with staging(output) as directory:
         staged = directory / output.name
         is_plugin = asked.output.nms == "plugin"
-        # The plugin is added at the end: what is traced, simplified and lowered ends in heads.
+        # The plugin is added at the end; until then the graph ends in its heads.
         traced = asked.of_heads if is_plugin else asked
         spec, notes = write_graph(source.model, traced, options.opset, staged, progress)
         notes = (*source.notes, *cost_notes(spec.input), *of_pictures, *settled, *notes)
@@ -76,7 +76,7 @@ def export(
             tolerance = tolerance_for(spec.precision.kind, has_budget=has_budget)
             report = verify_onnx(staged, spec, reference, images, tolerance)
         if is_precision_file_of(options.precision_file, output):
-            # It stays as its user wrote it, with all it says.
+            # The user's own precision file stays as it is.
             precision_file_path(staged).unlink()
         return deliver_artifact(staged, output, spec, report, notes)
 
@@ -89,7 +89,7 @@ def write_graph(
     The directory of ``path`` must be the caller's own: intermediate files stay in it.
 
     Returns:
-        The completed spec, and what the user should be told.
+        The completed spec, and notes for the user.
     """
     from effdet_deploy.pytorch.tracing import example_input, trace
 
@@ -98,7 +98,7 @@ def write_graph(
     program = trace(network, spec, opset)
     prepare_graph(program.model.graph)
     program.save(traced)
-    # It holds a copy of the weights, in circles of references that would stay until the end.
+    # It holds a copy of the weights, in reference cycles that would stay until the end.
     del program
     gc.collect()
     progress("simplifying the graph")

@@ -80,7 +80,7 @@ def test_where_openvino_is_missing_it_is_said_before_the_work_and_in_the_report(
 @pytest.mark.parametrize(
     ("int8_range", "instruction", "told"),
     [
-        ("portable", None, "portable range: right on every processor"),
+        ("portable", None, "portable range: the file is right on every processor"),
         ("full", "vnni", "needs a processor with VNNI"),
     ],
 )
