@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Cells = dict[str, dict[str, float]]
 
 IMAGES = 16
-"""Of the val split; no range was taken from them."""
+"""Number of pictures of the val split; they were not used for ranges."""
 NEAREST = RECIPES["least error, nearest"]
 
 
@@ -71,7 +71,7 @@ def _measured(setting: Setting, target: str, how: How, rows: dict[str, Take]) ->
 
 
 def _errors(exact: list[list[Any]], mine: list[list[Any]]) -> dict[str, float]:
-    """Return the ratio of each head in dB, over all pictures; a mean is no signal."""
+    """Return the signal-to-noise ratio of the heads in dB, over all pictures, without their means."""
     found = {}
     for head, name in enumerate(("class", "box")):
         mean = np.mean([each[head].mean() for each in exact])

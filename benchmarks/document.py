@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("", "median ms", "ms an image", "95% interval", "p90", "p99", "spread", "ours is")
 FOLDER = "benchmarks"
-"""Of the charts, beside the document."""
+"""The folder of the charts, beside the document."""
 PREFACE = """# Benchmarks
 
 Every program in a table runs the same weights (random, conditioned, seeded) on the same pictures,

@@ -231,7 +231,7 @@ def _detect(path: Path) -> int:
 
 
 class Predictor:
-    """Ultralytics' predictor in its own process: it is no dependency of this project."""
+    """Ultralytics' predictor in its own process: this project does not depend on it."""
 
     def __init__(self, installed: Path, threads: int) -> None:
         script = Path(__file__).with_name("yolo_files.py")

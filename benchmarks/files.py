@@ -60,8 +60,8 @@ HEIGHT, WIDTH = 1080, 1920
 QUALITY = 92
 SEED = 19
 SIDES = (1024, 896)
-"""Of the scenes for ``--accuracy``: a quarter of the first is what the digits detector takes, and
-half of the second is more than that."""
+"""Sides of the scenes for ``--accuracy``: a quarter of the first is the size that the digits detector
+takes, and half of the second is more than that."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -80,7 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is asked for, and keep it."""
+    """Measure what the options request, and store it."""
     options = parse_arguments(arguments)
     if hasattr(os, "sched_setaffinity"):
         # As many processors as are asked for, for every thread and process from here on.

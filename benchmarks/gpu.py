@@ -102,7 +102,7 @@ class Step:
 
 
 def steps(plan: Plan, files: Path) -> Iterator[Step]:
-    """Yield what is to be done, the most telling first; ``files`` has what was carried here."""
+    """Yield the steps, most informative first; ``files`` is the folder of files brought here."""
     # effdet is imported only now: the kit may have brought it.
     import gpu_peers as peers
     from graphs import Case

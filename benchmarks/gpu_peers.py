@@ -47,7 +47,7 @@ BESIDE_COMPILED = (OURS, COMPILED)
 BESIDE_RECORDED = (OURS, GRAPH, RECORDED)
 BESIDE_ONNXRUNTIME, BESIDE_TENSORRT = (OURS, ONNXRUNTIME), (OURS, TENSORRT)
 AGREEMENT: dict[Precision, float] = {"fp32": 1e-2, "fp16": 5e-2}
-"""Between the best scores of a peer and ours in FP32: who computes something else is no peer."""
+"""The largest difference of a peer's best scores from ours in FP32; others are not compared."""
 BEST = 10
 
 

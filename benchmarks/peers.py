@@ -61,7 +61,7 @@ COSTLY = (*COMPILED, INT8[-1], TORCHSCRIPT)
 ALONE = (*COSTLY, BF16, INT8[1])
 """Peers that are timed with one image at a time: what a batch does to the others says enough."""
 AGREEMENT = 1e-2
-"""Between the best scores of ours and of effdet: peers that compute something else are no peers."""
+"""The largest difference of a peer's best scores from effdet's; other peers are not compared."""
 
 
 def create_runs(

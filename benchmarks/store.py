@@ -27,7 +27,7 @@ _ROOMS = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
 """What decides what an export holds."""
 _TIMED = ("effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
 ATTEMPTS = 3
-"""What other programs disturbed is measured again, so many times in all."""
+"""A measurement that other programs disturbed is repeated, up to this many times in all."""
 
 
 def command_of(arguments: Sequence[str]) -> str:

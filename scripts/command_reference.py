@@ -23,7 +23,7 @@ IN_PYTHON_ALONE = {
     "build": "The options of an engine, a `BuildOptions`.",
     "command": "The command line to store in the spec.",
 }
-"""Fields of ExportOptions and BuildOptions that are no option of the command line."""
+"""Fields of ExportOptions and BuildOptions that are not options of the command line."""
 FIELDS = {*EXPORT, *IN_PYTHON_ALONE}
 
 

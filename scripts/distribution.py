@@ -99,7 +99,7 @@ def package_files() -> set[str]:
 
 
 def is_text(content: bytes) -> bool:
-    """Tell whether a file is UTF-8."""
+    """Return whether a file is UTF-8."""
     try:
         return "\0" not in content.decode("utf-8")
     except UnicodeDecodeError:

@@ -90,7 +90,7 @@ def write(name: str, source: Path) -> None:
 
 
 def linked(link: str, source: Path) -> str:
-    """Return where a link of ``source`` leads on the site; a file that is no page gets one."""
+    """Return where a link of ``source`` leads on the site; a file that is not a page gets one."""
     target = (source.parent / link).resolve()
     if urlsplit(link).scheme or not target.is_relative_to(ROOT):
         return link

@@ -187,7 +187,7 @@ def _said_of_ranges(
 
 def _summary(quantizer: Quantizer, names: Collection[str], found: Search | None) -> tuple[str, ...]:
     share = int8_share(quantizer.convolutions, names)
-    text = f"INT8 has {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
+    text = f"INT8 does {share:.0%} of the multiply-accumulates, in {len(names)} convolutions"
     if found is None:
         return (f"{text}.",)
     kept = set(found.kept)

@@ -60,7 +60,7 @@ class TrainingBatches(Dataset[Batch]):
 def batch_loader(
     batches: TrainingBatches, first: int, last: int, workers: int, worker_cpu: int | None = None
 ) -> DataLoader[Batch]:
-    """Yield batches ``first`` to ``last - 1`` in order; how many workers compose them is no matter.
+    """Yield batches ``first`` to ``last - 1`` in order; the number of workers does not matter.
 
     ``worker_cpu`` keeps the workers on one core, away from the network's.
     """
