@@ -71,7 +71,7 @@ def _measured(setting: Setting, target: str, how: How, rows: dict[str, Take]) ->
 
 
 def _errors(exact: list[list[Any]], mine: list[list[Any]]) -> dict[str, float]:
-    """Return the signal-to-noise ratio of the heads in dB, over all pictures, without their means."""
+    """Return the signal-to-noise ratio of the heads in dB, over all pictures, without means."""
     found = {}
     for head, name in enumerate(("class", "box")):
         mean = np.mean([each[head].mean() for each in exact])

@@ -60,8 +60,8 @@ HEIGHT, WIDTH = 1080, 1920
 QUALITY = 92
 SEED = 19
 SIDES = (1024, 896)
-"""Sides of the scenes for ``--accuracy``: a quarter of the first is the size that the digits detector
-takes, and half of the second is more than that."""
+"""Sides of the scenes for ``--accuracy``: a quarter of the first is the size that the digits
+detector takes, and half of the second is more than that."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
