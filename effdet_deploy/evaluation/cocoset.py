@@ -265,7 +265,7 @@ def _inside(folder: Path, name: str) -> Path | None:
 
 
 def is_there(path: Path, *, or_folder: bool = False) -> bool:
-    """Tell whether a file that annotations name is there."""
+    """Return whether a file that annotations name exists."""
     # A name may be too long for the system.
     with contextlib.suppress(OSError):
         return path.is_file() or (or_folder and path.is_dir())
