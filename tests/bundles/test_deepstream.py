@@ -197,7 +197,7 @@ def test_labels_that_are_missing_or_not_as_many_as_classes_are_refused(
 
 def test_triton_refuses_what_is_laid_out_for_deepstream_and_its_options(tmp_path):
     model = write_tiny(tmp_path / "shapes.onnx", framed())
-    with pytest.raises(ModelFileError, match="DeepStream scales"):
+    with pytest.raises(ModelFileError, match="was exported for DeepStream"):
         bundle("triton", model, tmp_path / "models")
     with pytest.raises(UsageError, match="--single-output is not for triton"):
         bundle("triton", model, tmp_path / "models", BundleOptions(single_output=True))
