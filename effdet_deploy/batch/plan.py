@@ -191,6 +191,8 @@ class PlanReader:
         """Return the keys of a part, with the root and column of the source."""
         with translated(joined(self._output, NAME)):
             keys = self._file.read_row_group(number).column("key").to_pylist()
+            if not all(isinstance(each, str) for each in keys):
+                raise ValueError("its keys are not text")
         return Listing(keys, self._plan.root, self._plan.column)
 
 
