@@ -91,6 +91,7 @@ def test_tiles_of_a_small_mosaic_find_what_its_scenes_hold(detector):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # about a thousand tiles and scenes in eager PyTorch
 def test_tiles_of_mosaics_of_12_megapixels_are_within_a_point_of_their_scenes(detector):
     mosaics = [Mosaic(15, 11, 4000, 3000, first=165 * each) for each in range(2)]
     assert points_lost(detector, mosaics) <= WITHIN_POINTS
