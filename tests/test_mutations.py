@@ -199,7 +199,7 @@ def test_a_part_that_was_compiled_is_taken_as_it_was(network: nn.Module) -> None
 @pytest.mark.parametrize(
     ("wrap", "said"),
     [
-        (Scaled, "Its network alone, 'detector', is right: .* what the Scaled does"),
+        (Scaled, "Its network alone, 'detector', is right: .* what Scaled does"),
         (Training, "cannot be run on pictures of 128x128 .* Pass its 'model' instead"),
         (lambda each: nn.ModuleList([each, copy.deepcopy(each)]), "holds 2 networks: 0, 1"),
     ],
@@ -265,7 +265,7 @@ def test_a_bench_s_number_of_rows_is_taken_over_and_said(network: nn.Module) -> 
     assert "The artifact gives up to 30 detections, like the bench." in said
     spec, said = accepted(bench, max_detections=50)
     assert spec.output.max_detections == 50
-    assert "The artifact gives 50 rows; the bench gives 30." in said
+    assert "The artifact gives up to 50 detections, but the bench gives 30." in said
 
 
 def test_a_bench_s_number_of_candidates_is_taken_over(network: nn.Module) -> None:
