@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import onnx
 
+from effdet_deploy.artifact.placement import taken_input
 from effdet_deploy.cache import cache_directory
+from effdet_deploy.detection.letterbox import letterbox
 from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.exporters.delivery import precision_file_path
 from effdet_deploy.onnxgraph.finishing import write_onnx
@@ -69,7 +71,9 @@ def lower_precision(
     model = onnx.load(path)
     if spec.precision.kind == "fp16":
         images = verification_images(spec.input, material.ranges)
-        unfit = _unfit_nodes(model, graph_inputs(images, spec), progress)
+        # DeepStream's frames lie inside the input, with black around them.
+        fitted = [letterbox(image, taken_input(spec.input))[0] for image in images]
+        unfit = _unfit_nodes(model, graph_inputs(fitted, spec), progress)
         to_half(model, unfit.nodes)
         kept, notes = unfit.nodes, (() if material.ranges else (_SYNTHETIC,)) + unfit.notes
     else:
