@@ -49,7 +49,7 @@ def test_a_checkpoint_of_a_bench_is_exported_right_without_being_told(
     options = ExportOptions(weights=str(tmp_path / "bench.pth"))
     artifact = export("d0", tmp_path / "model.onnx", options)
     assert (artifact.spec.input.height, artifact.spec.input.width) == (256, 256)
-    assert any("image_size is (256, 256): the anchors" in note for note in artifact.notes)
+    assert any("image_size is (256, 256), by the anchors" in note for note in artifact.notes)
     ours = accuracy_of(artifact.path, scenes)
     assert 100 * ours.ap == pytest.approx(100 * theirs.ap, abs=POINTS)
 
