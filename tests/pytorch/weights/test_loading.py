@@ -89,7 +89,7 @@ def test_metadata_with_another_number_of_classes_is_an_error(d0_weights, tmp_pat
     values = {"labels": '["zero"]', "category_ids": "[1]"}
     path = tmp_path / "mine.safetensors"
     save_file(d0_weights, path, metadata={"variant": "d0", key: values[key]})
-    with pytest.raises(WeightsError, match=f"3 classes and 1 {key}"):
+    with pytest.raises(WeightsError, match=f"3 classes but 1 {key}"):
         build_model(None, str(path), image_size=128)
 
 

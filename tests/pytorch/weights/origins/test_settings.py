@@ -218,7 +218,7 @@ def test_an_image_size_that_was_asked_for_is_kept_and_the_other_is_said(tmp_path
     name, text = FILES[origin]
     loaded = build_model("d0", beside(origin, name, text, tmp_path), image_size=2 * SIDE)
     assert loaded.config.image_size == (2 * SIDE, 2 * SIDE)
-    assert any("as asked" in each and name in each for each in loaded.notes)
+    assert any("as requested" in each and name in each for each in loaded.notes)
 
 
 @pytest.mark.parametrize("origin", FILES)
