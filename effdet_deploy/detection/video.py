@@ -267,10 +267,10 @@ class Video:
                 news.wait_for(lambda: newest)
                 item = newest.pop()
                 news.notify_all()
+            if item is None or self._is_closed.is_set():
+                return
             if isinstance(item, BaseException):
                 raise item
-            if item is None:
-                return
             index, seconds, frame = item
             yield Frame(index, seconds, _upright(frame))
 

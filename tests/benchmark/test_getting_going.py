@@ -40,7 +40,7 @@ def test_a_process_of_its_own_tells_time_and_memory(tmp_path):
 
 
 def test_a_model_that_cannot_be_started_has_no_footprint(tmp_path):
-    with pytest.raises(ResourceError, match=r"could not load 'absent\.onnx'"):
+    with pytest.raises(ResourceError, match=r"'absent\.onnx' could not be loaded"):
         measure_footprint(tmp_path / "absent.onnx")
 
 

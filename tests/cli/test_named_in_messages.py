@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "effdet_deploy"
 OF_OTHERS = (
+    "effdet_deploy/batch/cluster.py",
     "effdet_deploy/bundles/deepstream.py",
     "effdet_deploy/bundles/triton.py",
     "effdet_deploy/exporters/tensorrt/other_machine.py",
 )
-"""Files that write command lines of trtexec and tritonserver."""
+"""Files that write command lines of ray, trtexec and tritonserver."""
 
 
 def texts() -> Iterator[tuple[str, str]]:

@@ -338,7 +338,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(detector):
 
 
 SCRIPT = """
-import itertools, multiprocessing, os, sys, time
+import itertools, multiprocessing, os, signal, sys, time
 import numpy
 from effdet_deploy import load
 
@@ -352,6 +352,8 @@ if __name__ == "__main__":
     stream = detector.stream(itertools.repeat(white))
     next(stream)
     if sys.argv[2] == "interrupt":
+        # A shell has signals ignored in what it starts in the background.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         print("running", flush=True)
         for each in stream:
             pass
@@ -407,7 +409,10 @@ def test_ctrl_c_and_the_end_of_the_program_end_a_stream(tmp_path, model):
             assert process.stdout.readline() == "running\n"
             if action == "interrupt":
                 os.kill(process.pid, signal.SIGINT)
-            _, errors = process.communicate(timeout=PATIENCE)
+            try:
+                _, errors = process.communicate(timeout=PATIENCE)
+            finally:
+                process.kill()
         assert process.returncode == code, errors
         assert ("KeyboardInterrupt" in errors) == (action == "interrupt")
         assert "Fatal" not in errors

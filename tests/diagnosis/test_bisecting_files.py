@@ -88,7 +88,7 @@ def test_without_bisect_nothing_is_bisected(clipped, exact, tmp_path, capsys):
 def test_another_precision_than_the_candidates_is_refused(clipped, exact, capsys):
     code, said = refused(capsys, clipped, "--reference", exact, "--bisect", "fp16")
     assert code == 2
-    assert "'clipped.onnx' should be FP16 and is INT8" in said
+    assert "'clipped.onnx', which should be FP16, is INT8" in said
 
 
 def test_weights_as_the_reference_are_refused(clipped, capsys):

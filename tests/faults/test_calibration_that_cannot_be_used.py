@@ -150,14 +150,14 @@ def test_an_empty_set_is_refused(tmp_path):
 
 def test_a_set_of_too_few_pictures_is_refused_with_both_numbers(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "one.png")
-    with pytest.raises(DataError, match=f"at least {MIN_IMAGES} pictures; .* holds 1"):
+    with pytest.raises(DataError, match=f"at least {MIN_IMAGES} pictures, but .* holds 1"):
         read_material(options(tmp_path))
 
 
 def test_an_unreadable_picture_is_named_before_the_graph_is_traced(tmp_path, tiny_export):
     pictures = write_pictures(tmp_path / "pictures")
     (pictures / "5.png").write_bytes(b"\x89PNG\r\n\x1a\ntruncated")
-    with pytest.raises(DataError, match=r"of 8 only 7 can be read; .*5\.png"):
+    with pytest.raises(DataError, match=r"only 7 of 8 can be read; .*5\.png"):
         tiny_export(options(pictures))
 
 

@@ -64,7 +64,7 @@ def test_a_batch_that_was_baked_in_fails_at_the_other_size(traced):
     assert report.status == "failed"
     other = {1: 3, 3: 1}[traced]
     assert f"at batch {other}" in report.detections.broken
-    assert f"for {traced} images instead of {other}" in report.detections.broken
+    assert f"has {traced} images instead of {other}" in report.detections.broken
 
 
 def test_a_batch_whose_later_images_repeat_the_first_fails():

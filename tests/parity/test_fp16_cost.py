@@ -71,7 +71,10 @@ def test_fp16_that_costs_what_it_costs_the_network_passes_and_says_so():
     console = Console(file=io.StringIO(), width=200)
     console.print(render(report))
     said = console.file.getvalue()
-    assert f"class_logits: {logits.errors.snr_db:.1f} dB ({logits.fp16_snr_db:.1f} in FP16" in said
+    assert (
+        f"class_logits: {logits.errors.snr_db:.1f} dB (FP16 alone: {logits.fp16_snr_db:.1f} dB)"
+        in said
+    )
     document = report.to_dict()["outputs"][0]
     assert [each["level"] for each in document["levels"]] == [3, 4, 5, 6, 7]
     assert document["fp16_snr_db"] == logits.fp16_snr_db

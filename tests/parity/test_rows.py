@@ -85,7 +85,7 @@ def test_only_a_full_list_has_a_last_score():
 def test_an_impossible_count_is_refused(count):
     outputs = finished(heads_of, detector_spec())(PICTURE)
     outputs["num_detections"][0] = count
-    with pytest.raises(TensorError, match=f"is {count}; there are 50 rows"):
+    with pytest.raises(TensorError, match=f"is {count}, but the outputs have 50 rows"):
         rows_from_outputs(outputs, "xyxy")
 
 
