@@ -8,21 +8,26 @@ the network is the median over the turns.
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from candidates_section import filled
 from graphs import NETWORK, WHOLE, Case
 from peers import OPENVINO, OURS, bound_run, openvino_session
 from store import Record, add_keeping, circumstances, command_of, folder, tell
 
 from effdet_deploy.artifact.spec import CANDIDATE_CHOICES
+from effdet_deploy.benchmark import LoadWatch, describe_machine
+from effdet_deploy.benchmark.machine import environment
+from effdet_deploy.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 ROWS = (100, 300)
 WARM_UP = 3
@@ -35,6 +40,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.set_defaults(threads=1)
     parser.add_argument("--variant", default="d0")
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--latency", type=Path, help="what latency.py --json wrote, to keep too")
+    parser.add_argument("--document", type=Path, help="the page to write the section into")
     return parser.parse_args(arguments)
 
 
@@ -47,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     record.document["command"] = command_of(sys.argv[1:])
     shares = record.document["shares"]
     known = {(each["engine"], each["candidates"], each["rows"]) for each in shares}
-    with folder(options.files) as directory:
+    with folder(options.files) as directory, LoadWatch() as watch:
         case = Case(options.variant, None, 1, options.threads, directory)
         for candidates in CANDIDATE_CHOICES:
             for rows in ROWS:
@@ -59,7 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     found = {"engine": engine, "candidates": candidates, "rows": rows} | share
                     tell(str(found))
                     shares.append(found)
+                    load = environment(describe_machine(), watch.so_far())["load"]
+                    record.document["load"] = load
                     record.save()
+    if options.latency:
+        record.document["latency"] = json.loads(options.latency.read_text(encoding="utf-8"))
+        record.save()
+    if options.document:
+        page = options.document.read_text(encoding="utf-8")
+        write_atomically(options.document, filled(page, record.document))
     return 0
 
 

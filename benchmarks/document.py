@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from candidates_section import candidates_section
 from files_section import files_section
 from gpu_section import faster_by, gpu_section
 from headline import headline
 from own_charts import point_chart, share_chart
 from scaling_section import NAMES, scaling_charts, scaling_section
+from sections import disturbance, run_lines
 
 from effdet_deploy.benchmark.ceilings import Ceilings
 from effdet_deploy.benchmark.profile import LAYOUT, STAGES, Work
@@ -43,9 +45,6 @@ their own, so their share may pass 100%. *Bandwidth* is the bytes of float32 tha
 read and write at the least, as a share of the bandwidth of a copy. What stays in caches moves
 faster.
 """
-NO_BF16 = """This CPU has no BF16 instructions: the rows of BF16 show what converting to it costs,
-not what it gains.
-"""
 ACCURACY_TEXT = (
     "The chart shows the digits detector in each precision. `benchmarks/accuracy.py` measured "
     "mAP and latency on one and the same file, in the engine that runs it fastest.\n"
@@ -55,15 +54,6 @@ STARTUP_TEXT = (
     "the most host memory that the process ever held. Files are in the system's cache. "
     "torch.compile is left out, because it takes minutes to its first result."
 )
-CANDIDATES_TEXT = """The table shows which share of D0's time at 512x512 is not the network's but
-that of preprocessing, selection, decoding and NMS, on one thread. effdet's own post-processing
-has 5000 candidates and 100 rows. Above 1000 candidates the NMS is greedy and exact for any chain
-of suppressions.
-"""
-
-ALL_CANDIDATES_TEXT = """D0 with 1000 and with 5000 candidates beside the ways of effdet, in one
-run, end to end at batch 1. The aims are those of the first table.
-"""
 
 
 def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> str:
@@ -73,10 +63,10 @@ def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> s
     def picture(key: str, title: str) -> list[str]:
         return [f"![{title}]({plots[key]})\n"] if key in plots else []
 
-    parts = [PREFACE, *_circumstances(document), headline(document)]
+    parts = [PREFACE, *run_lines(document), headline(document)]
     for table in document["tables"]:
         cells = [_cells(row, table["batch"]) for row in table["rows"]]
-        turns = f"{table['rows'][0]['runs']} turns. {_disturbance(table['load'])}\n"
+        turns = f"{table['rows'][0]['runs']} turns. {disturbance(table['load'])}\n"
         parts.append(f"## {_title(table)}\n\n{markdown_table(COLUMNS, cells)}\n{turns}")
         parts += picture(_key(table), _title(table))
     pictures = [
@@ -97,46 +87,11 @@ def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> s
     if "accuracy" in plots:
         parts += ["## Latency against accuracy\n", ACCURACY_TEXT]
         parts += picture("accuracy", "latency against accuracy")
-    if candidates := document.get("candidates"):
-        parts += _candidates_section(candidates)
+    parts += candidates_section(document.get("candidates"))
     parts += files_section(document.get("pictures"))
     parts += scaling_section(document.get("scaling"), plots)
     parts.append(gpu_section(document.get("gpu")))
     return "\n".join(parts)
-
-
-def _candidates_section(document: dict[str, Any]) -> list[str]:
-    shares = document["shares"]
-    columns = list(dict.fromkeys((each["rows"], each["engine"]) for each in shares))
-    cells: dict[int, dict[tuple[int, str], str]] = {}
-    for each in shares:
-        text = f"{each['median']:.1%} ({each['low']:.1%}-{each['high']:.1%})"
-        cells.setdefault(each["candidates"], {})[each["rows"], each["engine"]] = text
-    table = markdown_table(
-        ("candidates", *(f"{rows} rows, {engine}" for rows, engine in columns)),
-        [
-            (str(count), *(found.get(column, "") for column in columns))
-            for count, found in cells.items()
-        ],
-    )
-    command = f"Command: `python benchmarks/candidates.py {document['command']}`\n"
-    parts = ["## Cost of candidates and rows\n", CANDIDATES_TEXT, command, table]
-    if timed := document.get("latency"):
-        lines = headline(timed).partition("\n\n")[2]
-        parts += [ALL_CANDIDATES_TEXT, *_circumstances(timed), lines]
-    return parts
-
-
-def _circumstances(document: dict[str, Any]) -> list[str]:
-    has_bf16 = any("bf16" in each for each in document["machine"].split())
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
-    return [
-        f"Command: `python benchmarks/latency.py {document['command']}`\n",
-        f"Machine: {document['machine']}.\n",
-        *([] if has_bf16 else [NO_BF16]),
-        f"Versions: {versions}.\n",
-        f"Ceilings, measured here: {Ceilings(**document['ceilings'])}.\n",
-    ]
 
 
 def _key(table: dict[str, Any]) -> str:
@@ -156,12 +111,6 @@ def _title(table: dict[str, Any]) -> str:
         f"{table['variant'].upper()} at {height}x{width}, batch {table['batch']}, "
         f"{table['threads']} threads: {table['part']}"
     )
-
-
-def _disturbance(load: dict[str, Any]) -> str:
-    if reasons := load["reasons"]:
-        return f"**Do not trust these numbers: {' and '.join(reasons)}.**"
-    return f"Other programs took {load['other_share']:.1%} of the processors' time."
 
 
 def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
@@ -242,7 +191,7 @@ def _startup_section(startup: dict[str, Any]) -> list[str]:
         (
             f"{STARTUP_TEXT} Ours in ONNX Runtime, which imports no torch, and effdet took turns "
             f"{sooner['pairs']} times: ours is ready {sooner['median']:.1f}x as soon "
-            f"({low:.1f}-{high:.1f}). {_disturbance(startup['load'])}\n"
+            f"({low:.1f}-{high:.1f}). {disturbance(startup['load'])}\n"
         ),
         markdown_table(columns, cells),
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sections import with_section
+
 from effdet_deploy.reports.benchmark import markdown_table
 
 TEXT = """JPEGs of 1080p on disk become boxes, with D0 at 512x512; all networks have random weights.
@@ -58,10 +60,4 @@ def files_section(document: dict[str, Any] | None) -> list[str]:
 
 def filled(page: str, document: dict[str, Any]) -> str:
     """Return the page of all benchmarks with this section in its place."""
-    before, heading, old = page.partition(HEADING)
-    if heading:
-        after = old[old.index("\n## ") + 1 :]
-    else:
-        before, _, rest = page.partition(NEXT)
-        after = NEXT + rest
-    return before + "\n".join(files_section(document)) + "\n" + after
+    return with_section(page, HEADING, "\n".join(files_section(document)), NEXT)

@@ -7,10 +7,11 @@ of ``docs/benchmarks.md`` anew; ``latency.py`` writes the same with the rest.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from sections import with_section
 
 from effdet_deploy.errors import UsageError
 from effdet_deploy.files import write_atomically
@@ -116,16 +117,6 @@ def faster_by(row: dict[str, Any]) -> str:
     return f"{ratio['median']:.2f}x ({low:.2f}-{high:.2f}), {ratio['verdict']}"
 
 
-def with_section(document: str, record: dict[str, Any] | None) -> str:
-    """Return ``document`` with this section in place of the one that it has, or at its end."""
-    section = gpu_section(record).rstrip("\n") + "\n"
-    pattern = rf"^{TITLE}.*?(?=^##? |\Z)"
-    if re.search(pattern, document, re.MULTILINE | re.DOTALL) is None:
-        return f"{document.rstrip()}\n\n{section}"
-    found = re.sub(pattern, lambda _: f"{section}\n", document, flags=re.MULTILINE | re.DOTALL)
-    return found.rstrip("\n") + "\n"
-
-
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return what ``make gpu`` wrote and the folder holds, or None."""
     path = folder / RECORD
@@ -137,7 +128,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(arguments[0])
     path = folder / DOCUMENT
     try:
-        text = with_section(path.read_text(encoding="utf-8"), read_record(folder))
+        section = gpu_section(read_record(folder))
+        text = with_section(path.read_text(encoding="utf-8"), TITLE, section)
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

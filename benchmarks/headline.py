@@ -22,7 +22,13 @@ Line = tuple[str, str, str]
 
 
 def headline(document: dict[str, Any]) -> str:
-    """Return the claims about the first variant, as far as they were measured."""
+    """Return the claims about the first variant below a heading, as far as they were measured."""
+    table = claims(document)
+    return f"## In short: {document['tables'][0]['variant'].upper()}\n\n{table}" if table else ""
+
+
+def claims(document: dict[str, Any]) -> str:
+    """Return the table of the claims about the first variant, as far as they were measured."""
     tables = document["tables"]
     if not tables:
         return ""
@@ -61,8 +67,7 @@ def headline(document: dict[str, Any]) -> str:
         low, high = ratio["interval"]
         measured = f"{ratio['median']:.1f}x ({low:.1f}-{high:.1f})"
         lines.append(("import to first detection, against effdet", measured, "6x"))
-    table = markdown_table(("", "measured", "aim"), lines)
-    return f"## In short: {tables[0]['variant'].upper()}\n\n{table}" if lines else ""
+    return markdown_table(("", "measured", "aim"), lines) if lines else ""
 
 
 class _Timings(dict[str, Timing]):

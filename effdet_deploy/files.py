@@ -50,8 +50,9 @@ BROKEN_ARCHIVE: tuple[type[Exception], ...] = (
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-BROKEN_DOCUMENT = (
-    *(OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError),
+BROKEN_DOCUMENT: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, LookupError, TypeError),
+    *(AttributeError, OverflowError, RecursionError),
 )
 """The errors of reading text, JSON or YAML that is damaged or has another form."""
 

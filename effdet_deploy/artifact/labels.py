@@ -131,7 +131,7 @@ class Labels:
         ids = [each.category_id for each in self._named(num_classes)]
         by = f", taken by {rule}," if rule else ""
         raise DataError(
-            f"There are {len(ids)} labels in '{self.source}', with ids {min(ids)} to {max(ids)},  "
+            f"There are {len(ids)} labels in '{self.source}', with ids {min(ids)} to {max(ids)}, "
             f"for a model of {num_classes} classes{by} and they do not fit.",
             "Pass the annotations that the model was trained on; with --labels-by id, no id may be "
             "higher than the number of classes.",

@@ -1,4 +1,4 @@
-"""The rows of a run as COCO JSON, written while they are read: they need not fit in memory."""
+"""Conversion of a run's rows to COCO JSON, part by part, so that they need not fit in memory."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def write_coco(output: str, plan: Plan, folder: Path, classes: Sequence[ClassSpe
 
     Args:
         output: where the parts are.
-        plan: of the run, which is complete.
-        folder: for ``detections.coco.json`` and ``detections.coco-results.json``.
-        classes: of the model.
+        plan: the plan of the run, which is complete.
+        folder: where ``detections.coco.json`` and ``detections.coco-results.json`` are written.
+        classes: the model's classes.
     """
     import pyarrow.parquet as pq
 

@@ -8,14 +8,11 @@ import re
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from effdet_deploy._version import __version__
 from effdet_deploy.errors import ResourceError
 from effdet_deploy.runtimes.lanes import usable_cpus
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _PROC, _SYS = Path("/proc"), Path("/sys")
 MAX_OTHER_SHARE = 0.05
@@ -198,12 +195,7 @@ class LoadWatch:
         self._begun = self._now()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.load = self.so_far()
 
     def so_far(self) -> Load:

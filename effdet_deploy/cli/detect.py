@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -203,10 +203,19 @@ class _Task:
             console.note(outputs.about_precision(detector, self.model.name))
             yield detector, threshold, replace(self.wanted, classes=chosen)
 
-    def require_results(self, *others: Path) -> None:
-        """Refuse files that cannot be written or would replace what the command reads."""
-        taken = (self.wanted.font, *console.with_sidecars(self.model), *others)
-        console.require_distinct("--json", self.result, *taken)
+    def require_results(self, read: Iterable[Path], written: Iterable[Path]) -> None:
+        """Refuse results that cannot be written, or would replace a file that the command uses.
+
+        Results in a directory that will be made can be written.
+        """
+        output = self.wanted.output
+        made = {each.resolve() for each in (output, *output.parents)}
+        results = [each for each in (self.result, *written) if each]
+        for each in results:
+            if each.parent.is_dir() or each.parent.resolve() not in made:
+                console.require_targets(each)
+        used = (self.wanted.font, *console.with_sidecars(self.model), *read, *written)
+        console.require_distinct("--json", self.result, *used)
 
 
 def _refuse_options(given: Mapping[str, object], kind: str) -> None:
@@ -226,8 +235,7 @@ def _in_pictures(task: _Task, named: list[str], listed: list[str]) -> None:
     copies = outputs.copies_of(pictures, output) if task.annotate else {}
     form.require_free(forms, output)
     files = form.result_files(forms, output)
-    _require_results(output, result, *files)
-    task.require_results(*pictures, *copies.values(), *files)
+    task.require_results((*pictures, *copies.values()), files)
     images: list[dict[str, Any]] = []
     with task.opened() as (detector, threshold, chosen):
         wanted = replace(chosen, copies=copies)
@@ -253,8 +261,7 @@ def _in_videos(task: _Task, named: list[str], reading: Callable[[str], Video]) -
     output, result = task.wanted.output, task.result
     files = recorded(named, output, annotate=task.annotate)
     written = [each for pair in files.values() for each in (pair.lines, pair.annotated) if each]
-    _require_results(output, result, *written)
-    task.require_results(*map(Path, named), *written)
+    task.require_results(map(Path, named), written)
     rows: list[dict[str, Any]] = []
     with task.opened() as (detector, threshold, wanted):
         document = {"model": task.model.name} | outputs.describe(detector, threshold, wanted)
@@ -294,11 +301,3 @@ def _kept(result: Path | None, document: dict[str, Any], rows: list[Any]) -> Ite
         if rows:
             console.write_json(result, document | {"stopped": True})
         raise
-
-
-def _require_results(output: Path, *files: Path | None) -> None:
-    """Refuse files that cannot be written, unless they are in a directory that will be created."""
-    made = {each.resolve() for each in (output, *output.parents)}
-    for each in filter(None, files):
-        if each.parent.is_dir() or each.parent.resolve() not in made:
-            console.require_targets(each)

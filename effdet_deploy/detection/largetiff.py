@@ -1,7 +1,7 @@
-"""TIFF files of any size, read part by part: of tiles or strips only those that a part touches.
+"""TIFF files of any size, read part by part: only the tiles or strips that a part needs.
 
-Pillow decodes a file as a whole, and so do its JPEG, PNG and WebP decoders. The blocks of a TIFF
-stand on their own: each is given to Pillow as a small TIFF with the tags of the large one.
+Pillow always decodes a whole file. The tiles and strips of a TIFF do not depend on each other, so
+every one is given to Pillow as a small TIFF with the tags of the large file.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _COPIED = (258, 259, 262, 266, 277, 317, 320, 338, 339, 347, 530, 532)
 """Tags that say how a block is decoded: depth, compression, colors, predictor, JPEG's tables."""
 _LONGEST_SIDE = 4096
-"""Pixels of the reduced picture: beyond what any network takes."""
+"""The longest side of the reduced picture in pixels; no network takes a longer one."""
 
 
 class LargeTiff:
-    """A TIFF that is read by its blocks.
+    """A TIFF file that is read block by block; a block is a tile or a strip.
 
     Args:
         path: the file.
         channels: as :func:`~effdet_deploy.detection.images.load_image` takes it.
 
     Raises:
-        ImageError: it is no TIFF, or of a form that is not read in parts.
+        ImageError: it is not a TIFF, or has a form that cannot be read in parts.
     """
 
     def __init__(self, path: Path, channels: int) -> None:
@@ -133,7 +133,7 @@ class LargeTiff:
 
     def _decoded(self, file: Any, index: int, rows_left: int) -> NDArray[np.uint8]:
         wide, high = self._block
-        # A tile is whole where it reaches over the border; the last strip is not.
+        # A tile that extends beyond the border is stored whole; the last strip is not.
         rows = high if self._is_tiled else min(high, rows_left)
         try:
             file.seek(self._offsets[index])

@@ -25,9 +25,11 @@ from effdet_deploy.errors import DataError, ImageError, UnknownNameError, UsageE
 from effdet_deploy.files import deliver, require_writable_target, staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
+    from effdet_deploy.detection.detections import Detections
     from effdet_deploy.detection.detector import Detector
+    from effdet_deploy.detection.images import ImageSource
     from effdet_deploy.detection.pipeline import Outcome
     from effdet_deploy.detection.thresholds import ScoreThreshold
     from effdet_deploy.detection.tiling import Tiles
@@ -217,6 +219,34 @@ class Wanted:
     font: Path | None = None
     fast_decode: bool = False
 
+    def kept(self, found: Detections) -> Detections:
+        """Return the detections of the classes that are kept."""
+        if not self.classes:
+            return found
+        return found.only([k for k, name in enumerate(found.names) if name in self.classes])
+
+    def stream(
+        self,
+        detector: Detector,
+        sources: Iterable[ImageSource],
+        threshold: ScoreThreshold,
+        *,
+        keep_image: bool,
+        decoders: int | None = None,
+    ) -> Generator[Outcome]:
+        """Detect in pictures or frames, in tiles if requested; see :meth:`Detector.stream`."""
+        if self.tiles:
+            return stream_tiled(
+                detector, sources, self.tiles, score_threshold=threshold, keep_image=keep_image
+            )
+        return detector.stream(
+            sources,
+            score_threshold=threshold,
+            decoders=decoders,
+            keep_image=keep_image,
+            fast_decode=self.fast_decode,
+        )
+
 
 def describe(detector: Detector, threshold: ScoreThreshold, wanted: Wanted) -> dict[str, Any]:
     """Return what the document for JSON says beside the rows of its pictures or videos."""
@@ -248,23 +278,15 @@ def detect_files(
         tell: called with a row for JSON when a picture is done.
     """
     keep = bool(wanted.copies) or CROPS in wanted.forms
-    if wanted.tiles:
-        stream = stream_tiled(
-            detector, pictures, wanted.tiles, score_threshold=threshold, keep_image=keep
-        )
-    else:
-        stream = detector.stream(
-            pictures,
-            score_threshold=threshold,
-            keep_image=keep,
-            fast_decode=wanted.fast_decode,
-        )
     places = places_of(pictures)
     with (
-        contextlib.closing(stream) as outcomes,
+        contextlib.closing(
+            wanted.stream(detector, pictures, threshold, keep_image=keep)
+        ) as outcomes,
         writing(wanted.forms, wanted.output, detector.spec.classes) as add,
+        contextlib.closing(in_threads(partial(_annotated, wanted), outcomes, 1)) as annotated,
     ):
-        for outcome, row in in_threads(partial(_annotated, wanted), outcomes, 1):
+        for outcome, row in annotated:
             source, found, size = outcome.source, outcome.detections, outcome.size
             if found is not None and size is not None:
                 add(Labeled(source, places[source], size[::-1], found, outcome.image))
@@ -276,8 +298,7 @@ def _annotated(wanted: Wanted, outcome: Outcome) -> tuple[Outcome, dict[str, Any
     found = outcome.detections
     if found is None or outcome.size is None:
         return outcome, {"file": str(outcome.source), "error": str(outcome.error)}
-    if wanted.classes:
-        found = found.only([k for k, name in enumerate(found.names) if name in wanted.classes])
+    found = wanted.kept(found)
     height, width = outcome.size
     row: dict[str, Any] = {"file": str(outcome.source), "width": width, "height": height}
     copy = wanted.copies.get(outcome.source)

@@ -14,14 +14,12 @@ import numpy as np
 
 from effdet_deploy.detection.naming import Names, safe_name
 from effdet_deploy.detection.pipeline import in_threads
-from effdet_deploy.detection.tiling import stream_tiled
 from effdet_deploy.detection.video import is_video, name_of
 from effdet_deploy.errors import ResourceError, UsageError
 from effdet_deploy.files import deliver, staging
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
-    from types import TracebackType
+    from collections.abc import Callable, Sequence
 
     from PIL import Image
 
@@ -110,7 +108,10 @@ def detect_video(
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(video)
-            outcomes = _stream(detector, video, threshold, wanted, keep=files.annotated is not None)
+            # A live video has few frames under way: its boxes are to be those of what is seen now.
+            decoders = 1 if video.is_live else None
+            keep = files.annotated is not None
+            outcomes = wanted.stream(detector, video, threshold, keep_image=keep, decoders=decoders)
             stack.enter_context(contextlib.closing(outcomes))
             lines = stack.enter_context(files.lines.open("w", encoding="utf-8", buffering=1))
             film = None
@@ -127,18 +128,6 @@ def detect_video(
         rows.append(row | {"frames": done, **counts, "found": found})
 
 
-def _stream(
-    detector: Detector, video: Video, threshold: ScoreThreshold, wanted: Wanted, *, keep: bool
-) -> Generator[Outcome]:
-    if wanted.tiles:
-        return stream_tiled(
-            detector, video, wanted.tiles, score_threshold=threshold, keep_image=keep
-        )
-    # Only few frames of a live video are under way, so that its boxes fit what is seen now.
-    decoders = 1 if video.is_live else None
-    return detector.stream(video, score_threshold=threshold, keep_image=keep, decoders=decoders)
-
-
 def _line(wanted: Wanted, film: Film | None, outcome: Outcome) -> dict[str, Any]:
     """Draw a frame into the annotated video, and return its row for JSON."""
     frame: Frame = outcome.source
@@ -146,8 +135,7 @@ def _line(wanted: Wanted, film: Film | None, outcome: Outcome) -> dict[str, Any]
     found = outcome.detections
     if found is None:
         return line | {"error": str(outcome.error)}
-    if wanted.classes:
-        found = found.only([k for k, name in enumerate(found.names) if name in wanted.classes])
+    found = wanted.kept(found)
     if film is not None and outcome.image is not None:
         film.add(frame.seconds, found.draw(outcome.image, wanted.font))
     return line | {"detections": found.to_json()}
@@ -208,12 +196,7 @@ class Film:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._stack:
             if self._first is not None:
                 self._container.mux(self._stream.encode(None))

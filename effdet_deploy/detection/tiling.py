@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from effdet_deploy.detection.images import MAX_PIXELS, load_image, size_of
-from effdet_deploy.detection.largetiff import LargeTiff
 from effdet_deploy.detection.pipeline import Outcome
 from effdet_deploy.detection.postprocess import iou_with
 from effdet_deploy.errors import EffdetDeployError, ImageError, refuse
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.detections import Detections
     from effdet_deploy.detection.detector import Detector
     from effdet_deploy.detection.images import ImageSource
+    from effdet_deploy.detection.largetiff import LargeTiff
     from effdet_deploy.detection.thresholds import ScoreThreshold
 
     Box = tuple[int, int, int, int]
@@ -243,6 +243,9 @@ def _opened(
         if opened is not None and math.prod(opened[0]) <= MAX_PIXELS:
             return None, sheet, opened[0]
         if path.suffix.lower() in _TIFF and path.is_file():
+            # Pillow's part for TIFF takes longer to import than all of this package's detection.
+            from effdet_deploy.detection.largetiff import LargeTiff
+
             try:
                 large = LargeTiff(path, channels)
             except ImageError as error:

@@ -21,7 +21,6 @@ from effdet_deploy.files import base_name, why_no_file
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from fractions import Fraction
-    from types import TracebackType
 
     from av.container import InputContainer
     from av.packet import Packet
@@ -285,12 +284,7 @@ class Video:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -17,7 +17,7 @@ from effdet_deploy.evaluation.cocoset import is_there
 from effdet_deploy.files import parse_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SUFFIXES = (".yaml", ".yml")
 MEASURED, CALIBRATED = ("val", "test", "train"), ("train", "val", "test")
@@ -46,8 +46,9 @@ def read_yolo(
         DataError: a file is unreadable or has another form, or a part is missing.
     """
     names = read_labels(source).names
-    with_points = "kpt_shape" in _document(source)
-    found = _pictures(source, MEASURED) if images is None else find_images(images)
+    document = _document(source)
+    with_points = "kpt_shape" in document
+    found = _pictures(source, document, MEASURED) if images is None else find_images(images)
     paths = dict(enumerate(found[:limit], start=1))
     pictures, annotations = [], []
     for number, path in paths.items():
@@ -62,13 +63,12 @@ def read_yolo(
                 {"id": place, "image_id": number, "category_id": label + 1, "bbox": box}
             )
     categories = [{"id": index, "name": name} for index, name in enumerate(names, start=1)]
-    document = {"images": pictures, "annotations": annotations, "categories": categories}
-    return document, paths
+    return {"images": pictures, "annotations": annotations, "categories": categories}, paths
 
 
 def yolo_pictures(source: Path) -> list[Path]:
     """Return the pictures that a YOLO set trains on; raises as :func:`read_yolo`."""
-    return _pictures(source, CALIBRATED)
+    return _pictures(source, _document(source), CALIBRATED)
 
 
 def _document(source: Path) -> dict[str, Any]:
@@ -81,8 +81,7 @@ def _document(source: Path) -> dict[str, Any]:
     return document
 
 
-def _pictures(source: Path, parts: Sequence[str]) -> list[Path]:
-    document = _document(source)
+def _pictures(source: Path, document: Mapping[str, Any], parts: Sequence[str]) -> list[Path]:
     part = next((each for each in parts if document.get(each)), None)
     if part is None:
         raise DataError(f"The data file '{source}' names no {', '.join(parts)}.", _FORM)

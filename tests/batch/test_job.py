@@ -144,11 +144,7 @@ class Killed(BaseException):
     pass
 
 
-def test_a_run_that_was_stopped_goes_on_with_the_parts_that_are_not_there(
-    monkeypatch, model, pictures, tmp_path
-):
-    out = tmp_path / "out"
-
+def run_until_the_third_part(monkeypatch, model, pictures, out):
     def stop(number, _worker):
         if number == 2:
             raise Killed
@@ -156,6 +152,13 @@ def test_a_run_that_was_stopped_goes_on_with_the_parts_that_are_not_there(
     inline(monkeypatch, stop)
     with pytest.raises(Killed):
         run(model, pictures, out)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_parts_that_are_not_there(
+    monkeypatch, model, pictures, tmp_path
+):
+    out = tmp_path / "out"
+    run_until_the_third_part(monkeypatch, model, pictures, out)
     parts = sorted(out.glob("*.parquet"))
     assert [each.name for each in parts] == ["part-00000.parquet", "part-00001.parquet"]
     times = {each: each.stat().st_mtime_ns for each in parts}
@@ -213,14 +216,7 @@ def test_a_late_worker_of_the_run_before_doubles_nothing(monkeypatch, model, pic
 def test_pictures_that_come_later_change_no_part(monkeypatch, model, pictures, tmp_path):
     out = tmp_path / "out"
     expected = expected_rows(model, found_in(pictures))
-
-    def stop(number, _worker):
-        if number == 2:
-            raise Killed
-
-    inline(monkeypatch, stop)
-    with pytest.raises(Killed):
-        run(model, pictures, out)
+    run_until_the_third_part(monkeypatch, model, pictures, out)
     (pictures / "000" / "0.jpg").write_bytes(picture(np.random.default_rng(0)))
     inline(monkeypatch)
     run(model, pictures, out, resume=True)

@@ -276,7 +276,11 @@ def test_the_section_names_the_card_and_what_was_not_run(shown):
 
 
 def test_the_section_takes_the_place_of_the_one_that_is_there(shown):
-    from gpu_section import gpu_section, with_section
+    from gpu_section import TITLE, gpu_section
+    from sections import with_section as placed
+
+    def with_section(page, record):
+        return placed(page, TITLE, gpu_section(record))
 
     bare = "# Benchmarks\n\n## One\n\ntext\n"
     without = with_section(bare, None)
@@ -291,7 +295,8 @@ def test_the_section_takes_the_place_of_the_one_that_is_there(shown):
 
 
 def test_the_document_says_what_the_record_beside_it_says():
-    from gpu_section import DOCUMENT, read_record, with_section
+    from gpu_section import DOCUMENT, TITLE, gpu_section, read_record
+    from sections import with_section
 
     text = (DOCS / DOCUMENT).read_text(encoding="utf-8")
-    assert with_section(text, read_record(DOCS)) == text
+    assert with_section(text, TITLE, gpu_section(read_record(DOCS))) == text

@@ -275,7 +275,8 @@ def test_fast_decode_draws_smaller_copies_and_writes_boxes_of_whole_pictures(mod
     save(here / "in" / "a.jpg", size=(4 * SIDE, 4 * SIDE))
     documents = []
     for index, more in enumerate(([], ["--fast-decode"])):
-        assert main(["detect", str(model), "in", "-o", f"out{index}", *more]) == 0
+        command = ["detect", str(model), "in", "-o", f"out{index}", "--save-crops", *more]
+        assert main(command) == 0
         documents.append(json.loads((here / f"out{index}" / "detections.json").read_text()))
     whole, fast = (document["images"][0] for document in documents)
     assert whole["detections"] == fast["detections"]
@@ -287,6 +288,12 @@ def test_fast_decode_draws_smaller_copies_and_writes_boxes_of_whole_pictures(mod
     # Its left side is drawn there, on white.
     assert small[(y1 + y2) // 2, x1 : x1 + 2].max() < 240
     assert small[(y1 + y2) // 2, (x1 + x2) // 2] > 240
+    # Crops are those of the same boxes, in the smaller picture.
+    crops = [sorted((here / f"out{index}" / "crops").rglob("*.jpg")) for index in (0, 1)]
+    assert [each.name for each in crops[0]] == [each.name for each in crops[1]]
+    for large, reduced in zip(*crops, strict=True):
+        sides = zip(Image.open(large).size, Image.open(reduced).size, strict=True)
+        assert all(abs(side - 4 * less) <= 4 for side, less in sides)
 
 
 def rows(path: Path) -> list[dict]:

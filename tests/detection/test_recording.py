@@ -13,6 +13,7 @@ import pytest
 import effdet_deploy
 from effdet_deploy.detection.outputs import Wanted
 from effdet_deploy.detection.recording import Film, Recorded, detect_video, recorded
+from effdet_deploy.detection.tiling import Tiles
 from effdet_deploy.detection.video import Video
 from effdet_deploy.errors import DownloadError, UsageError
 from tests.detection.clips import write_clip
@@ -33,10 +34,10 @@ def detector(tmp_path_factory):
         yield loaded
 
 
-def run(detector, video, output, tell=lambda done: None, *, annotate=True, threshold=0.05):
-    files = Recorded(output / "clip.jsonl", output / "clip.mp4" if annotate else None)
+def run(detector, video, output, tell=lambda done: None, **wanted):
+    files = Recorded(output / "clip.jsonl", output / "clip.mp4")
     rows = []
-    detect_video(detector, video, files, threshold, Wanted(output), tell, rows)
+    detect_video(detector, video, files, 0.05, Wanted(output, **wanted), tell, rows)
     (row,) = rows
     lines = [json.loads(each) for each in files.lines.read_text().splitlines()]
     return row, lines
@@ -79,6 +80,53 @@ def test_the_annotated_video_has_the_frames_the_rate_and_the_boxes(detector, tmp
             drawn = np.asarray(found.draw(frame.pixels), int)
             plain = np.abs(pixels - frame.pixels.astype(int)).mean()
             assert np.abs(pixels - drawn).mean() < min(12, plain)
+
+
+def test_classes_that_do_not_count_are_neither_in_the_rows_nor_on_the_video(detector, tmp_path):
+    clip = write_clip(tmp_path / "in.mp4", 10)
+    row, lines = run(detector, Video(clip), tmp_path, classes=("ring",))
+    assert {found["name"] for each in lines for found in each["detections"]} == {"ring"}
+    _, frames = played(row["annotated"])
+    with Video(clip) as video:
+        for frame, (_, pixels) in zip(video, frames, strict=True):
+            (every,) = detector.detect(frame.pixels, 0.05)
+            rings = every.only([every.names.index("ring")])
+            assert 0 < len(rings) < len(every)
+            distances = [
+                np.abs(pixels - np.asarray(each.draw(frame.pixels), int)).mean()
+                for each in (rings, every)
+            ]
+            assert distances[0] < distances[1]
+
+
+def test_large_frames_run_in_tiles(detector, tmp_path):
+    clip = write_clip(tmp_path / "in.mp4", 3, size=(320, 256))
+    _, lines = run(detector, Video(clip), tmp_path, tiles=Tiles(128, 0.25))
+    _, plain = run(detector, Video(clip), tmp_path)
+    with Video(clip) as video:
+        for line, whole, frame in zip(lines, plain, video, strict=True):
+            (found,) = detector.detect_tiled([frame.pixels], 128, 0.25, 0.05)
+            assert line["detections"] == json.loads(json.dumps(found.to_json()))
+            assert line["detections"] != whole["detections"]
+
+
+def test_few_frames_of_a_live_video_are_under_way(detector, tmp_path, monkeypatch):
+    clip = write_clip(tmp_path / "live.ts", 30)
+    served = Site({"live.ts": clip.read_bytes()}, takes_ranges=False, tells_length=False)
+    asked = []
+    stream = detector.stream
+
+    def spied(*sources, **options):
+        asked.append(options["decoders"])
+        return stream(*sources, **options)
+
+    monkeypatch.setattr(detector, "stream", spied)
+    with serving(served):
+        video = Video(served.url("live.ts"))
+        with pytest.raises(DownloadError, match="stopped after"):
+            run(detector, video, tmp_path)
+    run(detector, Video(clip), tmp_path)
+    assert asked == [1, None]
 
 
 def test_sides_that_are_odd_get_one_more(tmp_path):

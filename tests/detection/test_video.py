@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import time
 from fractions import Fraction
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.detection.images import load_image
-from effdet_deploy.detection.video import Video, is_video, name_of
+from effdet_deploy.detection.video import TIMEOUT, Video, is_video, name_of
 from effdet_deploy.errors import DownloadError, ImageError, UsageError
 from tests.detection.clips import write_clip
 from tests.loopback import Site, serving
@@ -56,6 +57,11 @@ def test_so_many_frames_a_second_are_used_by_the_clock_of_the_video(clip, max_fp
     with Video(clip, max_fps=max_fps) as video:
         assert video.expected == len(indices)
         assert [each.index for each in video] == indices
+
+
+def test_both_limits_hold_together(clip):
+    with Video(clip, stride=2, max_fps=5) as video:
+        assert [each.index for each in video] == [0, 6, 10, 16, 20, 26]
 
 
 def test_the_clock_counts_where_frames_are_not_evenly_spaced(tmp_path):
@@ -169,6 +175,15 @@ def test_no_message_shows_a_password():
         Video("rtsp://user:secret@127.0.0.1:1/live", timeout=1)
     assert "secret" not in str(caught.value)
     assert "rtsp://127.0.0.1:1/live" in str(caught.value)
+
+
+def test_an_address_that_never_answers_is_given_up_after_the_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(DownloadError, match=r"may take 0\.3 seconds to answer"):
+            Video(f"http://127.0.0.1:{silent.getsockname()[1]}/live.ts", timeout=0.3)
+    # Without it FFmpeg waits for ever; TIMEOUT is what holds where nothing is said.
+    assert time.monotonic() - begun < TIMEOUT
 
 
 def test_what_is_no_video_is_refused_in_a_sentence(tmp_path):

@@ -1,0 +1,50 @@
+"""What ``candidates.py`` measured, as a section of the document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headline import claims
+from sections import disturbance, run_lines, with_section
+
+from effdet_deploy.reports.benchmark import markdown_table
+
+TITLE, NEXT = "## Cost of candidates and rows", "## From files to boxes"
+TEXT = """The table shows which share of D0's time at 512x512 is not the network's but
+that of preprocessing, selection, decoding and NMS, on one thread. effdet's own post-processing
+has 5000 candidates and 100 rows. Above 1000 candidates the NMS is greedy and exact for any chain
+of suppressions.
+"""
+
+ALL_CANDIDATES_TEXT = """D0 with 1000 and with 5000 candidates beside the ways of effdet, in one
+run, end to end at batch 1. The aims are those of the first table.
+"""
+
+
+def candidates_section(document: dict[str, Any] | None) -> list[str]:
+    """Return the section, or nothing if nothing was measured."""
+    if document is None:
+        return []
+    shares = document["shares"]
+    columns = list(dict.fromkeys((each["rows"], each["engine"]) for each in shares))
+    cells: dict[int, dict[tuple[int, str], str]] = {}
+    for each in shares:
+        text = f"{each['median']:.1%} ({each['low']:.1%}-{each['high']:.1%})"
+        cells.setdefault(each["candidates"], {})[each["rows"], each["engine"]] = text
+    table = markdown_table(
+        ("candidates", *(f"{rows} rows, {engine}" for rows, engine in columns)),
+        [
+            (str(count), *(found.get(column, "") for column in columns))
+            for count, found in cells.items()
+        ],
+    )
+    command = f"Command: `python benchmarks/candidates.py {document['command']}`\n"
+    parts = [f"{TITLE}\n", TEXT, command, table, f"{disturbance(document['load'])}\n"]
+    if timed := document.get("latency"):
+        parts += [ALL_CANDIDATES_TEXT, *run_lines(timed), claims(timed)]
+    return parts
+
+
+def filled(page: str, document: dict[str, Any]) -> str:
+    """Return the page of all benchmarks with this section in its place."""
+    return with_section(page, TITLE, "\n".join(candidates_section(document)), NEXT)
