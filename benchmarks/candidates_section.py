@@ -41,7 +41,8 @@ def candidates_section(document: dict[str, Any] | None) -> list[str]:
     command = f"Command: `python benchmarks/candidates.py {document['command']}`\n"
     parts = [f"{TITLE}\n", TEXT, command, table, f"{disturbance(document['load'])}\n"]
     if timed := document.get("latency"):
-        parts += [ALL_CANDIDATES_TEXT, *run_lines(timed), claims(timed)]
+        quiet = disturbance(timed["tables"][0]["load"])
+        parts += [ALL_CANDIDATES_TEXT, *run_lines(timed), claims(timed), f"{quiet}\n"]
     return parts
 
 

@@ -171,7 +171,8 @@ def run(
         for_pictures = {"--format": formats != form.JSON, "--from": listed}
         for_pictures |= {"--save-crops": save_crops, "--fast-decode": fast_decode}
         _refuse_options(for_pictures, "pictures, not for videos")
-        reading = partial(Video, stride=stride or 1, max_fps=max_fps, timeout=timeout or TIMEOUT)
+        waited = TIMEOUT if timeout is None else timeout
+        reading = partial(Video, stride=stride or 1, max_fps=max_fps, timeout=waited)
         _in_videos(task, named, reading)
     else:
         for_videos = {"--stride": stride, "--max-fps": max_fps, "--timeout": timeout}

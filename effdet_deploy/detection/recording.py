@@ -58,7 +58,7 @@ def recorded(sources: Sequence[str], output: Path, *, annotate: bool) -> dict[st
     names = Names()
     given = {Path(each).resolve() for each in sources}
     files: dict[str, Recorded] = {}
-    for source in sources:
+    for source in dict.fromkeys(sources):
         if not is_video(source):
             raise UsageError(
                 f"A command takes either videos or pictures, but '{source}' is not a video.",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from effdet_deploy.errors import DownloadError, ImageError, UsageError, require_package
+from effdet_deploy.errors import DownloadError, ImageError, limit, refuse, require_package
 from effdet_deploy.files import base_name, why_no_file
 
 if TYPE_CHECKING:
@@ -121,11 +121,13 @@ class Video:
         timeout: float = TIMEOUT,
     ) -> None:
         require_package("av", "reading videos", "video")
-        for name, value in (("stride", stride), ("max_fps", max_fps), ("timeout", timeout)):
-            if value is not None and not value > 0:
-                raise UsageError(
-                    f"{name} must be more than 0, not {value}.", "Choose a larger number."
-                )
+        numbers = {"stride": stride, "max_fps": max_fps, "timeout": timeout}
+        refuse(
+            *(
+                limit(name, "more than 0", value, value is None or value > 0)
+                for name, value in numbers.items()
+            )
+        )
         self.source = _SECRET.sub("", str(source))
         self._stride = stride
         self._pause = 1 / max_fps if max_fps else 0.0

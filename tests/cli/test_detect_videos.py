@@ -58,6 +58,8 @@ def test_classes_stride_and_results_alone(here):
         (["photo.png", "--max-fps", "2"], "--max-fps is for videos, not for pictures"),
         (["clip.mp4", "-o", "."], "would replace a video"),
         (["clip.mp4", "--max-fps", "-1"], "max_fps must be more than 0"),
+        (["clip.mp4", "--max-fps", "0"], "max_fps must be more than 0"),
+        (["clip.mp4", "--timeout", "0"], "timeout must be more than 0"),
     ],
 )
 def test_what_does_not_go_together_is_refused(here, capsys, options, cause):

@@ -191,6 +191,11 @@ def test_results_of_two_videos_of_one_name_do_not_meet(tmp_path):
     ]
 
 
+def test_a_video_that_is_named_twice_is_detected_in_once(tmp_path):
+    (pair,) = recorded(["clip.mp4", "clip.mp4"], tmp_path, annotate=True).values()
+    assert pair == Recorded(tmp_path / "clip.jsonl", tmp_path / "clip.mp4")
+
+
 def test_no_result_replaces_a_video_and_pictures_are_refused(tmp_path):
     with pytest.raises(UsageError, match="would replace a video"):
         recorded([str(tmp_path / "clip.mp4")], tmp_path, annotate=True)
