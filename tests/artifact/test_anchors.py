@@ -1,3 +1,5 @@
+"""Anchors are effdet's, number by number, for every anchor setting that effdet has."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The classes of a model whose classes nobody named: COCO's 90 slots, or numbers."""
+
 from __future__ import annotations
 
 import pytest
@@ -10,6 +12,7 @@ COCO_CATEGORIES = 80
 
 
 def test_ninety_classes_are_cocos_slots_with_their_own_category_ids() -> None:
+    """COCO has 80 categories with ids from 1 to 90; an id without a category is called unused."""
     classes = class_specs(90)
     named = [each for each in classes if not each.name.startswith("unused")]
     assert len(named) == COCO_CATEGORIES
@@ -22,6 +25,6 @@ def test_other_classes_are_numbered_with_ids_from_one() -> None:
     assert class_specs(2) == (ClassSpec("class 0", 1), ClassSpec("class 1", 2))
 
 
-def test_names_must_be_as_many_as_classes() -> None:
+def test_fewer_names_than_classes_are_refused() -> None:
     with pytest.raises(DataError, match="2 labels for a model of 3 classes"):
         class_specs(3, ["a", "b"])

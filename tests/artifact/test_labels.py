@@ -1,4 +1,4 @@
-"""Which output a name is of, for every kind of file that people have beside their checkpoints."""
+"""Class names from every kind of file: which output of the model each name belongs to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from effdet_deploy.errors import DataError, MissingPackageError, UsageError
 
 
 def written(folder, name, content):
+    """Write ``content``, as JSON where it is not text, and return the path."""
     path = folder / name
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return path
 
 
 def coco(folder, names, *, annotations=(), supercategory=None):
-    """Write COCO annotations of categories by id; those but the first are of ``supercategory``."""
+    """Write COCO annotations for ``names`` by id; all but the first have ``supercategory``."""
     categories = [{"id": number, "name": name} for number, name in names.items()]
     for each in categories[1:] if supercategory else ():
         each["supercategory"] = supercategory
@@ -29,16 +30,17 @@ def coco(folder, names, *, annotations=(), supercategory=None):
 
 
 def named(path, num_classes, rule=None):
+    """Return the name and the category id of every output."""
     classes, _ = read_labels(path).classes(num_classes, rule)
     return [(each.name, each.category_id) for each in classes]
 
 
-def test_a_text_file_names_a_class_a_line(tmp_path):
+def test_a_text_file_holds_one_class_name_per_line(tmp_path):
     path = written(tmp_path, "labels.txt", "cat\n\n  größer Hund \n")
     assert named(path, 2) == [("cat", 1), ("größer Hund", 2)]
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_a_name(tmp_path):
     (tmp_path / "labels.txt").write_text("cat\ndog\n", encoding="utf-8-sig")
     assert named(tmp_path / "labels.txt", 2) == [("cat", 1), ("dog", 2)]
 
@@ -50,13 +52,14 @@ def test_coco_annotations_give_names_and_ids_in_order_of_id(tmp_path):
     assert "in order of their ids" in said
 
 
-def test_ids_that_are_ranks_already_leave_nothing_to_say(tmp_path):
+def test_ids_that_count_from_one_need_no_remark(tmp_path):
     classes, said = read_labels(coco(tmp_path, {1: "a", 2: "b"})).classes(2)
     assert classes == (ClassSpec("a", 1), ClassSpec("b", 2))
     assert said == ()
 
 
 def test_cocos_80_categories_lie_on_90_outputs_where_their_ids_say(tmp_path):
+    """With 90 outputs, the id of a category says which one it has; with 80, its rank does."""
     slots = {
         each.category_id: each.name
         for each in class_specs(90)
@@ -76,19 +79,19 @@ def test_ids_as_text_are_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("number", ["three", 1.5, None, True, [1], "9" * 400, 1e300])
-def test_an_id_that_is_no_number_is_refused(tmp_path, number):
+def test_an_id_that_is_not_a_whole_number_is_refused(tmp_path, number):
     document = {"categories": [{"id": number, "name": "cat"}]}
     with pytest.raises(DataError, match="an id is"):
         read_labels(written(tmp_path, "a.json", document))
 
 
-def test_an_id_that_stands_twice_is_refused(tmp_path):
+def test_two_categories_with_one_id_are_refused(tmp_path):
     document = {"categories": [{"id": 1, "name": "cat"}, {"id": "1", "name": "dog"}]}
     with pytest.raises(DataError, match="2 categories have only 1 different ids"):
         read_labels(written(tmp_path, "a.json", document))
 
 
-def test_roboflows_root_names_no_output(tmp_path):
+def test_roboflows_category_that_groups_the_others_names_no_output(tmp_path):
     names = {0: "animals", 1: "cat", 2: "dog"}
     path = coco(tmp_path, names, annotations=[1, 2], supercategory="animals")
     labels = read_labels(path)
@@ -97,7 +100,8 @@ def test_roboflows_root_names_no_output(tmp_path):
     assert "'animals', which only groups the others" in said
 
 
-def test_a_root_for_which_there_is_an_output_is_asked_about(tmp_path):
+def test_a_category_that_groups_the_others_is_asked_about_if_it_may_have_an_output(tmp_path):
+    """With one output per category, names fit by rank and by id: only the user knows which."""
     names = {0: "animals", 1: "cat", 2: "dog"}
     path = coco(tmp_path, names, annotations=[1, 2], supercategory="animals")
     with pytest.raises(DataError) as caught:
@@ -111,13 +115,14 @@ def test_a_root_for_which_there_is_an_output_is_asked_about(tmp_path):
 
 @pytest.mark.parametrize("annotations", [[0, 1], []])
 def test_a_supercategory_that_owns_a_box_or_may_own_one_is_a_class(tmp_path, annotations):
+    """Without annotations nobody knows whether it owns a box."""
     names = {0: "animals", 1: "cat"}
     path = coco(tmp_path, names, annotations=annotations, supercategory="animals")
     assert named(path, 2, "rank") == [("animals", 0), ("cat", 1)]
 
 
 def test_a_category_that_is_its_own_supercategory_is_a_class(tmp_path):
-    # As COCO's person is.
+    # COCO's own person is one.
     document = {
         "categories": [
             {"id": 1, "name": "person", "supercategory": "person"},
@@ -137,12 +142,12 @@ def test_ids_from_zero_are_asked_about_because_effdet_trains_no_output_for_zero(
 
 
 @pytest.mark.parametrize("names", [{1: "a", 2: "b"}, {5: "a", 6: "b"}, {1: "a", 9: "b"}])
-def test_labels_of_another_model_are_refused(tmp_path, names):
+def test_fewer_labels_than_outputs_are_refused(tmp_path, names):
     with pytest.raises(DataError, match=r"2 labels.*for a model of 4 classes"):
         named(coco(tmp_path, names), 4)
 
 
-def test_the_first_outputs_alone_are_named_where_the_user_says_so(tmp_path):
+def test_fewer_labels_than_outputs_are_taken_where_the_user_asks_for_ids(tmp_path):
     path = coco(tmp_path, {1: "a", 2: "b"})
     assert named(path, 3, "id") == [("a", 1), ("b", 2), ("unused 3", 3)]
 
@@ -150,7 +155,8 @@ def test_the_first_outputs_alone_are_named_where_the_user_says_so(tmp_path):
 @pytest.mark.parametrize(
     "names", ["[cat, 'no', 3]", "{0: cat, 1: no, 2: 3}", "\n  2: 3\n  0: cat\n  1: no\n"]
 )
-def test_yolos_data_file_names_the_outputs_as_they_are_numbered(tmp_path, names):
+def test_yolos_data_file_numbers_the_outputs_from_zero(tmp_path, names):
+    """YAML reads the name ``no`` as false and ``3`` as a number: names must stay text."""
     path = written(tmp_path, "data.yaml", f"train: ../train\nnc: 3\nnames: {names}\n")
     assert named(path, 3) == [("cat", 1), ("no", 2), ("3", 3)]
 
@@ -167,7 +173,7 @@ def test_yolos_data_file_names_the_outputs_as_they_are_numbered(tmp_path, names)
         ("- a", "indices"),
     ],
 )
-def test_a_data_file_of_another_form_is_refused(tmp_path, text, said):
+def test_a_damaged_or_contradictory_data_file_is_refused(tmp_path, text, said):
     with pytest.raises(DataError, match=said):
         read_labels(written(tmp_path, "data.yaml", text))
 
@@ -196,7 +202,7 @@ def test_a_label_map_of_tensorflow_numbers_the_outputs_from_one(tmp_path):
 @pytest.mark.parametrize(
     "text", ["item {", "item { id: 0 name: 'a' }", "item { id: 1 } item { id: 1 }", "cat\ndog"]
 )
-def test_a_label_map_of_another_form_is_refused(tmp_path, text):
+def test_a_damaged_label_map_is_refused(tmp_path, text):
     with pytest.raises(DataError, match="cannot be read"):
         read_labels(written(tmp_path, "map.pbtxt", text))
 
@@ -228,7 +234,7 @@ def test_an_absent_file_is_refused(tmp_path):
         read_labels(tmp_path / "labels.txt")
 
 
-def test_names_without_ids_are_in_the_order_of_the_outputs_and_as_many(tmp_path):
+def test_a_list_of_names_must_name_every_output(tmp_path):
     labels = read_labels(written(tmp_path, "labels.json", ["a", "b"]))
     with pytest.raises(DataError, match="2 labels for a model of 3 classes"):
         labels.classes(3)
@@ -236,7 +242,7 @@ def test_names_without_ids_are_in_the_order_of_the_outputs_and_as_many(tmp_path)
         labels.classes(2, "id")
 
 
-def test_a_reader_that_is_not_installed_is_named(tmp_path, monkeypatch):
+def test_a_missing_yaml_package_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "yaml", None)
     with pytest.raises(MissingPackageError, match=r"effdet-deploy\[export\]"):
         read_labels(written(tmp_path, "data.yaml", "names: [a]"))

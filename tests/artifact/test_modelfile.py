@@ -1,3 +1,5 @@
+"""The spec inside a model file and the sidecar beside it: read as written, refused if damaged."""
+
 from __future__ import annotations
 
 import io
@@ -53,7 +55,7 @@ def test_a_sidecar_comes_back_as_it_was_written(artifact):
         "not a number", "damaged spec", "too deep", "long integer", "list", "not JSON",
     ],
 )  # fmt: skip
-def test_what_is_no_sidecar_is_refused(artifact, document):
+def test_a_sidecar_with_wrong_content_is_refused(artifact, document):
     write(artifact, document)
     with pytest.raises(DataError):
         read_sidecar(artifact)
@@ -77,7 +79,7 @@ def test_an_archive_that_declares_gigabytes_of_spec_is_not_unpacked(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "é" * 200, "a/" * 5000 + "x", "\ud800", "\0", ""])
-def test_the_name_of_an_external_file_that_no_system_takes_is_refused(tmp_path, name):
+def test_an_external_file_whose_name_no_system_takes_is_refused(tmp_path, name):
     if name:
         with pytest.raises(ModelFileError):
             resolve_inside(tmp_path, name)
@@ -96,7 +98,7 @@ def test_a_file_that_was_changed_after_its_export_is_named(artifact):
         warn_if_changed(artifact)
 
 
-def test_a_damaged_sidecar_is_no_reason_not_to_run(artifact):
+def test_a_damaged_sidecar_is_warned_of_and_the_model_still_runs(artifact):
     artifact.write_bytes(b"as exported")
     write(artifact, "{")
     with pytest.warns(EffdetDeployWarning, match=r"sidecar.*cannot be read"):

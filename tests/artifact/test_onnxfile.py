@@ -1,3 +1,5 @@
+"""Our own reader of ONNX files: it finds what onnx finds, and damaged bytes never crash it."""
+
 from __future__ import annotations
 
 import contextlib
@@ -20,7 +22,7 @@ from tests.precision.tiny_network import SIDE as NETWORK_SIDE
 from tests.precision.tiny_network import network_spec, tiny_network
 
 
-def test_it_reads_what_onnx_reads(tmp_path):
+def test_it_finds_what_onnx_finds(tmp_path):
     model = tiny_model()
     said = read_onnx(write_tiny(tmp_path / "tiny.onnx"))
     assert said.ir_version == model.ir_version
@@ -62,7 +64,7 @@ def test_it_finds_operators_and_external_files_inside_branches(tmp_path):
     assert said.external == ("weights.bin",)
 
 
-def test_every_cut_of_a_model_is_refused(tmp_path):
+def test_a_model_cut_off_anywhere_is_refused(tmp_path):
     whole = tiny_model().SerializeToString()
     path = tmp_path / "cut.onnx"
     for share in np.linspace(0.01, 0.99, 60):
@@ -71,7 +73,7 @@ def test_every_cut_of_a_model_is_refused(tmp_path):
             said = read_onnx(path)
         except ModelFileError:
             continue
-        # A cut between two fields of the model leaves a shorter message that is whole.
+        # A cut between two fields leaves a valid message that lacks the later fields.
         assert said.metadata == {} or said.opsets == {}
 
 

@@ -1,4 +1,4 @@
-"""Pictures are scaled as the trainings scale them: OpenCV's linear filter, and Pillow's."""
+"""Pictures are resized as in training: by OpenCV's linear filter, or Pillow's antialiased one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORDED = Path(__file__).with_name("opencv_linear.npz")
 """What ``cv2.resize(noise(...), (width, height), interpolation=cv2.INTER_LINEAR)`` of OpenCV 5.0
 gave, under the key "height width new_height new_width"."""
 ROUNDINGS = 1.01
-"""Levels: both filters round between the axes and after them."""
+"""How many gray levels rounding may cost: both filters round after each of the two axes."""
 
 
 def noise(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -45,7 +45,7 @@ def test_linear_is_within_a_level_of_opencv_on_many_shapes():
         assert levels_apart(resize(picture, *size, "linear"), expected) <= 1
 
 
-def test_linear_forgets_what_lies_between_and_antialias_does_not():
+def test_linear_skips_the_pixels_between_its_samples_and_antialias_uses_them():
     lines = np.zeros((64, 64, 3), np.uint8)
     lines[::8] = 255
     assert set(np.unique(resize(lines, 8, 8, "linear"))) == {0}
@@ -73,6 +73,7 @@ def test_channels_do_not_mix(channels, interpolation):
 @pytest.mark.parametrize("interpolation", ["antialias", "linear"])
 @pytest.mark.parametrize("size", [(48, 64, 30, 64), (20, 33, 57, 20), (1, 9, 4, 3), (64, 64, 9, 9)])
 def test_the_weights_of_an_axis_are_those_of_the_filter(size, interpolation):
+    """A picture multiplied with the weights of both axes is the picture that resizing gives."""
     height, width, *target = size
     picture = noise(height, width)
     down = axis_weights(height, target[0], interpolation)

@@ -1,3 +1,5 @@
+"""The spec of a model: JSON keeps it whole, version 1 is still read, wrong values are refused."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,9 +29,9 @@ from effdet_deploy.artifact.spec import (
 from effdet_deploy.errors import DataError
 
 RECORDED = json.loads((Path(__file__).parent / "spec_version_1.json").read_text())
-"""What version 0.1.0 wrote."""
+"""A spec that version 0.1.0 wrote."""
 
-# Text with surrogates is no text, and NaN equals nothing.
+# UTF-8 cannot encode surrogates, and NaN does not equal itself: neither can come back.
 BY_CHANNEL = ("mean", "std", "fill")
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXT = st.text(CHARACTERS, max_size=20)
@@ -42,7 +44,7 @@ JSON_VALUES = st.recursive(
 
 
 def values_of(kind: Any, low: float | None = None, high: float | None = None) -> st.SearchStrategy:
-    """Draw values of a field's annotation within its bounds."""
+    """Draw values of the type ``kind`` that lie within its bounds."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return values_of(arguments[0], arguments[1].low, arguments[1].high)
@@ -118,18 +120,18 @@ def test_a_spec_comes_back_from_json_as_it_was(spec):
 
 
 @given(specs())
-def test_equal_specs_give_equal_text(spec):
+def test_a_spec_that_was_read_is_written_as_the_same_text(spec):
     assert DetectorSpec.from_json(spec.to_json()).to_json() == spec.to_json()
 
 
-def test_whole_numbers_are_taken_for_floats(spec):
+def test_a_whole_number_is_taken_where_a_float_belongs(spec):
     document = json.loads(spec.to_json())
     document["anchors"]["scale"] = 4
     scale = DetectorSpec.from_dict(document).anchors.scale
     assert (scale, type(scale)) == (4.0, float)
 
 
-def test_fields_of_later_minor_additions_are_ignored(spec):
+def test_unknown_fields_of_a_later_release_are_ignored(spec):
     document = json.loads(spec.to_json()) | {"colour": "blue"}
     assert DetectorSpec.from_dict(document) == spec
 
@@ -186,7 +188,7 @@ def test_a_newer_version_asks_for_an_upgrade_before_anything_else(spec):
         DetectorSpec.from_dict(document)
 
 
-def test_a_recorded_spec_of_version_1_is_read_with_what_it_meant():
+def test_a_spec_of_version_1_keeps_its_meaning():
     spec = DetectorSpec.from_dict(RECORDED)
     assert spec.version == SPEC_VERSION
     assert spec.input == InputSpec(
@@ -206,13 +208,13 @@ def test_a_recorded_spec_of_version_1_is_read_with_what_it_meant():
     assert DetectorSpec.from_json(spec.to_json()) == spec
 
 
-def test_static_nms_of_version_1_was_in_blocks_but_for_tensorrt():
+def test_static_nms_of_version_1_is_in_blocks_except_for_tensorrt():
     document = RECORDED | {"precision": {"kind": "fp32", "target": None, "kept": []}}
     assert DetectorSpec.from_dict(document).output.nms_form == "blocks"
 
 
 @pytest.mark.parametrize("part", ["anchors", "output", "precision"])
-def test_a_damaged_spec_of_version_1_is_refused_by_its_field(part):
+def test_a_damaged_spec_of_version_1_is_refused_and_the_field_named(part):
     with pytest.raises(DataError, match=part):
         DetectorSpec.from_dict(RECORDED | {part: 3})
 
@@ -255,7 +257,10 @@ def test_version_1_with_a_million_octave_scales_is_refused():
         (None, "command", "x" * 2_000_000),
     ],
 )
-def test_a_value_out_of_bounds_is_refused_by_its_field_in_few_words(spec, part, field, value):
+def test_a_value_out_of_bounds_is_refused_and_the_field_named_in_few_words(
+    spec, part, field, value
+):
+    """The message stays short even where the value has two million characters."""
     document = json.loads(spec.to_json())
     (document if part is None else document[part])[field] = value
     with pytest.raises(DataError, match=field) as caught:
@@ -311,7 +316,7 @@ def test_what_is_nested_too_deeply_to_be_copied_is_refused(spec):
 
 
 @pytest.mark.parametrize("text", ["", "{", "null", "[]", '"spec"', "3"])
-def test_what_is_no_spec_is_refused(text):
+def test_text_that_is_not_a_spec_is_refused(text):
     with pytest.raises(DataError):
         DetectorSpec.from_json(text)
 
@@ -328,6 +333,6 @@ def test_the_input_shape_follows_the_kind(spec, kind, shape):
     assert dataclasses.replace(spec.input, kind=kind).shape(2) == shape
 
 
-def test_batches_read_as_people_write_them():
+def test_batches_are_printed_as_people_write_them():
     assert (BatchSpec(4, 4, 4).is_static, str(BatchSpec(4, 4, 4))) == (True, "4")
     assert (BatchSpec(1, 2, 8).is_static, str(BatchSpec(1, 2, 8))) == (False, "1..8 (tuned for 2)")

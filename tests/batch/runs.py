@@ -19,7 +19,7 @@ from tests.onnx_models import write_tiny
 
 
 def picture(random: np.random.Generator) -> bytes:
-    """A small JPEG of some brightness, on which the tiny detector's scores depend."""
+    """A small JPEG of random colors; the tiny detector's scores depend on its brightness."""
     height, width = random.integers(16, 48, 2)
     colors = random.integers(0, 256, (2, 2, 3), dtype=np.uint8)
     stream = io.BytesIO()
@@ -28,12 +28,12 @@ def picture(random: np.random.Generator) -> bytes:
 
 
 def broken(whole: bytes, index: int) -> bytes:
-    """A picture that ends too early, nothing at all, or something else."""
+    """Half of a picture, an empty file, or text: by turns."""
     return (whole[: len(whole) // 2], b"", b"no picture")[index % 3]
 
 
 def write_pictures(home: Path, count: int, every: int) -> Path:
-    """Write ``count`` pictures in folders of 500; one of ``every`` is broken."""
+    """Write ``count`` pictures in folders of 500; one in ``every`` is broken."""
     random = np.random.default_rng(19)
     for index in range(count):
         folder = home / f"{index // 500:03}"
@@ -54,7 +54,7 @@ def rows_of(output: Path | str) -> list[dict]:
 
 
 def expected_rows(model: Path, sources: dict[str, object], **options) -> list[dict]:
-    """What :meth:`Detector.detect` says of each picture alone, as rows of the output."""
+    """What :meth:`Detector.detect` finds in each picture alone, as rows of the output."""
     with Detector.load(model, threads=1) as detector:
         return [_row(detector, key, source, options) for key, source in sources.items()]
 
@@ -83,7 +83,7 @@ def _row(detector: Detector, key: str, source: object, options: dict) -> dict:
 
 
 def inline(monkeypatch, before=lambda number, worker: None):
-    """Have one worker in this process do the parts, where Ray would hand them out."""
+    """Let one worker in this process do all parts in Ray's place; it calls ``before`` first."""
 
     def in_actors(task, numbers, actors, cpus, gpus):
         worker = Worker(task)
@@ -98,13 +98,13 @@ def inline(monkeypatch, before=lambda number, worker: None):
 
 
 def run(model, source, output, **options) -> job.Statistics:
-    """A run whose progress is of no interest."""
+    """Detect in all of ``source``, in parts of 10 pictures, without showing progress."""
     chosen = job.BatchOptions(**{"part": 10} | options)
     return job.detect_in_all(model, str(source), str(output), chosen, lambda *_done: None)
 
 
 def tiny(home: Path, spec=None) -> Path:
-    """The tiny detector in ``home``."""
+    """Write the tiny detector into ``home`` and return its path."""
     return write_tiny(home / "tiny.onnx", spec)
 
 

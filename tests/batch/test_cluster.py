@@ -1,4 +1,4 @@
-"""Runs on a real Ray: workers and the driver are killed, and every picture is one row."""
+"""On a real Ray cluster: workers and the driver are killed, and every picture still has one row."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def below(ancestor: int) -> dict[int, bytes]:
 
 
 def kill_worker(ancestor: int) -> bool:
+    """Kill one worker that ``ancestor`` started; return whether there was one."""
     workers = [each for each, line in below(ancestor).items() if line.startswith(WORKER)]
     if workers:
         os.kill(workers[0], signal.SIGKILL)
@@ -59,8 +60,8 @@ def short_tmp(monkeypatch, tmp_path_factory):
     folder = Path(f"/tmp/b{os.getpid()}")
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    # `make dist` brings a package that jsonschema, and so every process of Ray, imports where it is
-    # there: its grammar takes two seconds of a processor, and Ray waits 15 for such a process.
+    # Every process of Ray imports jsonschema, which imports rfc3987_syntax where that is installed
+    # (by `make dist`). It takes two seconds of a processor, and Ray waits 15 for such a process.
     absent = tmp_path_factory.mktemp("absent")
     (absent / "rfc3987_syntax.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(absent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
@@ -158,7 +159,7 @@ def test_three_workers_and_the_driver_are_killed_on_two_nodes(tmp_path, short_tm
 
 
 def free_ports() -> dict[str, int]:
-    """Ports for a node's own processes: it waits 15 seconds for those that choose one."""
+    """Ports for a node's own processes: it waits 15 seconds for one that chooses its port."""
     names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in names]
@@ -172,6 +173,7 @@ def start(command: list[object]) -> subprocess.Popen[bytes]:
 
 
 def wait_for(out: Path, parts: int, driver: subprocess.Popen[bytes]) -> None:
+    """Wait until ``out`` holds this many parts; the driver must live until then."""
     until = time.monotonic() + _PATIENCE
     while len(list(out.glob("*.parquet"))) < parts:
         assert driver.poll() is None

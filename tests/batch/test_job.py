@@ -1,3 +1,5 @@
+"""A run over many pictures: its rows, how it goes on after it was stopped, and what it refuses."""
+
 from __future__ import annotations
 
 import json
@@ -47,6 +49,7 @@ def pictures(tmp_path):
 
 
 def found_in(folder: Path) -> dict[str, Path]:
+    """Return the pictures of a folder by the key of their row."""
     return {str(each): each for each in sorted(folder.rglob("*.jpg"))}
 
 
@@ -62,7 +65,7 @@ def test_rows_are_those_of_detect_in_the_order_of_the_pictures(
     assert sum(each["error"] is not None for each in rows) == 5
 
 
-def test_batches_of_a_model_that_takes_several_change_no_row(monkeypatch, pictures, tmp_path):
+def test_the_batch_size_changes_no_row(monkeypatch, pictures, tmp_path):
     model = tiny(tmp_path, detector_spec(batch=BatchSpec(1, 4, 8)))
     inline(monkeypatch)
     for batch in (None, 3):
@@ -84,9 +87,10 @@ def test_a_threshold_by_class_holds_as_in_detect(monkeypatch, model, pictures, t
     assert not (tmp_path / "other").exists()
 
 
-def test_relative_pictures_are_found_wherever_a_worker_stands(
+def test_relative_paths_are_found_whatever_directory_a_worker_runs_in(
     monkeypatch, model, pictures, tmp_path
 ):
+    """Workers of Ray run in a directory of their own."""
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -100,6 +104,7 @@ def test_relative_pictures_are_found_wherever_a_worker_stands(
 
 
 def test_fast_decode_is_part_of_a_run_and_keeps_the_size_of_pictures(monkeypatch, model, tmp_path):
+    """Scores are those of the reduced picture; the row holds the size of the whole one."""
     inline(monkeypatch)
     colors = np.random.default_rng(5).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     Image.fromarray(colors).resize((1200, 900)).save(tmp_path / "large.jpg")
@@ -113,9 +118,7 @@ def test_fast_decode_is_part_of_a_run_and_keeps_the_size_of_pictures(monkeypatch
         run(model, tmp_path / "large.jpg", tmp_path / "out", resume=True)
 
 
-def test_pycocotools_reads_the_rows_that_a_finished_run_is_turned_into(
-    monkeypatch, model, pictures, tmp_path
-):
+def test_pycocotools_reads_the_coco_files_of_a_finished_run(monkeypatch, model, pictures, tmp_path):
     inline(monkeypatch)
     run(model, pictures, tmp_path / "out")
     done = run(model, pictures, tmp_path / "out", resume=True, coco=tmp_path / "coco")
@@ -141,10 +144,14 @@ def test_pycocotools_reads_the_rows_that_a_finished_run_is_turned_into(
 
 
 class Killed(BaseException):
+    """Ends a run as a signal does: nothing that handles errors catches it."""
+
     pass
 
 
 def run_until_the_third_part(monkeypatch, model, pictures, out):
+    """Start a run that is killed before its third part."""
+
     def stop(number, _worker):
         if number == 2:
             raise Killed
@@ -176,7 +183,8 @@ def test_a_run_that_was_stopped_goes_on_with_the_parts_that_are_not_there(
     assert did == [2, 3, 4]
 
 
-def test_what_is_done_is_decided_by_what_the_files_hold(monkeypatch, model, pictures, tmp_path):
+def test_only_a_whole_part_of_this_plan_counts_as_done(monkeypatch, model, pictures, tmp_path):
+    """A part is made again if it is cut off, empty, missing, misnamed or from another plan."""
     out, other = tmp_path / "out", tmp_path / "other"
     inline(monkeypatch)
     run(model, pictures, out)
@@ -195,7 +203,8 @@ def test_what_is_done_is_decided_by_what_the_files_hold(monkeypatch, model, pict
     assert {each.name: each.read_bytes() for each in sorted(out.glob("*.parquet"))} == whole
 
 
-def test_a_late_worker_of_the_run_before_doubles_nothing(monkeypatch, model, pictures, tmp_path):
+def test_a_late_worker_of_the_run_before_doubles_no_row(monkeypatch, model, pictures, tmp_path):
+    """A worker that outlives its run writes its part once more: no picture may have two rows."""
     out = tmp_path / "out"
     late = []
 
@@ -213,7 +222,9 @@ def test_a_late_worker_of_the_run_before_doubles_nothing(monkeypatch, model, pic
     assert rows_of(out) == expected_rows(model, found_in(pictures))
 
 
-def test_pictures_that_come_later_change_no_part(monkeypatch, model, pictures, tmp_path):
+def test_pictures_that_are_added_after_the_start_change_no_part(
+    monkeypatch, model, pictures, tmp_path
+):
     out = tmp_path / "out"
     expected = expected_rows(model, found_in(pictures))
     run_until_the_third_part(monkeypatch, model, pictures, out)
@@ -223,7 +234,9 @@ def test_pictures_that_come_later_change_no_part(monkeypatch, model, pictures, t
     assert rows_of(out) == expected
 
 
-def test_a_run_goes_on_only_with_what_it_was_begun_with(monkeypatch, model, pictures, tmp_path):
+def test_a_run_is_resumed_only_with_its_own_model_source_and_options(
+    monkeypatch, model, pictures, tmp_path
+):
     inline(monkeypatch)
     out = tmp_path / "out"
     run(model, pictures, out)
@@ -254,7 +267,9 @@ def test_a_plan_without_a_finished_part_is_made_anew(monkeypatch, model, picture
     assert rows_of(out) == expected_rows(model, found_in(pictures))
 
 
-def test_parquet_files_of_others_are_not_mixed_with(monkeypatch, model, pictures, tmp_path):
+def test_an_output_with_foreign_files_or_a_damaged_plan_is_refused(
+    monkeypatch, model, pictures, tmp_path
+):
     inline(monkeypatch)
     out = tmp_path / "out"
     out.mkdir()
@@ -276,7 +291,10 @@ def test_a_model_that_fails_ends_the_run_with_its_own_error(monkeypatch, picture
         run(model, pictures, tmp_path / "out")
 
 
-def test_parts_that_workers_wrote_elsewhere_are_missed(monkeypatch, model, pictures, tmp_path):
+def test_a_run_fails_where_workers_wrote_its_parts_elsewhere(
+    monkeypatch, model, pictures, tmp_path
+):
+    """Workers on other machines write into their own disks where OUTPUT is a local folder."""
     inline(monkeypatch, lambda number, _: [each.unlink() for each in out.glob("*.parquet")])
     out = tmp_path / "out"
     with pytest.raises(MissingError, match="4 of 5 parts are not in OUTPUT"):
@@ -289,7 +307,7 @@ def test_an_output_that_is_a_file_is_refused(monkeypatch, model, pictures):
         run(model, pictures, model)
 
 
-def test_no_picture_leaves_no_plan(monkeypatch, model, tmp_path):
+def test_a_source_without_pictures_is_refused_and_leaves_no_plan(monkeypatch, model, tmp_path):
     inline(monkeypatch)
     (tmp_path / "empty").mkdir()
     for source in (tmp_path / "empty", "memory://nothing", tmp_path / "none.parquet"):
@@ -324,6 +342,7 @@ def test_object_stores_are_read_and_written(monkeypatch, model, pictures, tmp_pa
 
 
 def encoded(count: int) -> list[bytes]:
+    """Return pictures as bytes; one in nine is broken."""
     random = np.random.default_rng(3)
     made = [picture(random) for _ in range(count)]
     return [broken(each, index) if index % 9 == 4 else each for index, each in enumerate(made)]

@@ -1,3 +1,5 @@
+"""`bench`: every model is timed at every batch size, compared with the first one, and reported."""
+
 from __future__ import annotations
 
 import json
@@ -51,14 +53,14 @@ def test_models_are_compared_with_the_first(benchmark):
     assert second.ratio.verdict == "slower"
 
 
-def test_what_is_done_outside_the_graph_is_told_apart(benchmark):
+def test_work_outside_the_graph_has_a_stage_of_its_own(benchmark):
     boxes, raw, *_ = benchmark.results
     assert "finishing in numpy" not in boxes.stages
     assert raw.stages["finishing in numpy"] > 0
     assert boxes.stages["engine"] > 0
 
 
-def test_the_report_has_a_row_a_result_and_survives_json(benchmark):
+def test_the_report_has_one_row_per_result_and_survives_json(benchmark):
     document = json.loads(json.dumps(benchmark.to_dict()))
     assert [each["name"] for each in document["results"]] == [
         each.name for each in benchmark.results
@@ -80,13 +82,13 @@ def test_throughput_is_drawn_against_batch_for_every_model(benchmark):
     assert "![latency](bench-latency.svg)" in text
 
 
-def test_stages_are_told_with_the_batch_and_the_threads_that_they_are_of(benchmark):
+def test_stages_are_shown_with_their_batch_and_threads(benchmark):
     lines = report.detail_lines(benchmark)
     for batch in (1, 4):
         assert any(each.startswith(f"boxes.onnx, batch {batch}, 1 threads: ") for each in lines)
 
 
-def test_what_a_model_takes_to_get_going_is_told(benchmark):
+def test_start_up_time_and_memory_are_reported(benchmark):
     for each in benchmark.results:
         assert each.footprint.peak_memory > each.file_size > 0
     text = report.to_markdown(benchmark)
@@ -119,13 +121,13 @@ def test_another_device_than_asked_is_refused(actual, asked):
 
 
 @pytest.mark.parametrize("kind", ["uint8", "float255", "normalized"])
-def test_pictures_come_as_the_model_takes_them(kind):
+def test_a_sample_batch_has_the_shape_of_the_models_input(kind):
     spec = with_input(detector_spec(), kind=kind)
     assert sample_batch(spec, 2).shape == spec.input.shape(2)
     assert SIDE in spec.input.shape(2)
 
 
-def test_files_named_alike_are_told_apart(tmp_path):
+def test_files_of_one_name_are_shown_with_their_folders(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     paths = [write_tiny(tmp_path / folder / "model.onnx") for folder in ("a", "b")]
@@ -133,7 +135,8 @@ def test_files_named_alike_are_told_apart(tmp_path):
     assert [each.name for each in found] == [f"{paths[0]} (1)", str(paths[1]), f"{paths[0]} (2)"]
 
 
-def test_by_default_each_is_timed_at_the_size_it_was_tuned_for(tmp_path):
+def test_models_tuned_for_other_batch_sizes_are_compared_within_their_size(tmp_path):
+    """A model is compared only with the first one that was timed at its batch size."""
     sizes = {"one.onnx": 1, "four.onnx": 4, "other.onnx": 1}
     paths = [
         write_tiny(tmp_path / name, detector_spec(batch=BatchSpec(size, size, size)))
@@ -148,7 +151,8 @@ def test_by_default_each_is_timed_at_the_size_it_was_tuned_for(tmp_path):
     assert [each.ratio is None for each in found] == [True, False, True]
 
 
-def test_what_is_computed_side_by_side_has_no_stages(models):
+def test_a_batch_divided_between_threads_has_no_stages(models):
+    """Two threads compute two parts of a batch at once, whose times do not add up."""
     boxes, _ = models
     alone, divided = bench([boxes], Settings(batches=(1, 4), threads=(2,), schedule=QUICK)).results
     assert alone.stages["engine"] > 0

@@ -1,4 +1,4 @@
-"""What a model takes to get going, and how much of the machine it uses."""
+"""The time and memory that a model takes to start, and the share of the machine that it uses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def feeds():
     return {"images": np.zeros((1, SIDE, SIDE, 3), np.uint8)}
 
 
-def test_a_process_of_its_own_tells_time_and_memory(tmp_path):
+def test_start_up_time_and_memory_are_measured_in_a_process_of_its_own(tmp_path):
     found = measure_footprint(write_tiny(tmp_path / "tiny.onnx"), threads=1)
     parts = (found.import_seconds, found.load_seconds, found.first_seconds)
     assert min(parts) > 0
@@ -44,7 +44,7 @@ def test_a_model_that_cannot_be_started_has_no_footprint(tmp_path):
         measure_footprint(tmp_path / "absent.onnx")
 
 
-def test_the_work_is_that_of_every_convolution(network, feeds):
+def test_the_work_is_the_sum_over_all_convolutions(network, feeds):
     found = convolution_work(network, feeds)
     assert found.macs == sum(each.macs for each in find_convolutions(tiny_network()))
     assert found.traffic > 4 * sum(
@@ -54,7 +54,7 @@ def test_the_work_is_that_of_every_convolution(network, feeds):
     )
 
 
-def test_a_matrix_product_is_work_as_the_pointwise_convolution_that_it_stands_for(tmp_path):
+def test_a_matrix_product_counts_as_the_pointwise_convolution_that_it_replaces(tmp_path):
     rows, inner, outer = 6, 5, 4
     weight = onnx.numpy_helper.from_array(np.ones((inner, outer), np.float32), "weight")
     graph = onnx.helper.make_graph(
@@ -71,20 +71,21 @@ def test_a_matrix_product_is_work_as_the_pointwise_convolution_that_it_stands_fo
 
 
 def test_a_share_is_work_over_time_over_the_ceiling():
+    """A billion multiply-adds (2 GFLOP) in 20 ms are 100 GFLOP/s: half of a ceiling of 200."""
     ceilings = Ceilings(threads=2, flops=200e9, bandwidth=10e9)
     reached = ceilings.reached(Work(macs=1_000_000_000, traffic=50_000_000), 0.02)
     assert reached.arithmetic == pytest.approx(0.5)
     assert reached.bandwidth == pytest.approx(0.25)
 
 
-def test_ceilings_are_measured_and_say_what_of():
+def test_ceilings_are_measured_and_name_their_threads():
     ceilings = measure_ceilings(1)
     assert ceilings.flops > 1e8
     assert ceilings.bandwidth > 1e8
     assert "on 1 threads" in str(ceilings)
 
 
-def test_openvino_tells_the_parts_of_the_graph_apart(network, feeds):
+def test_openvinos_profile_is_split_into_the_parts_of_the_network(network, feeds):
     pytest.importorskip("openvino")
     shares = stage_shares(profile_openvino(network, feeds, threads=1, runs=2))
     assert {"backbone", "fpn", "heads"} <= set(shares)
@@ -92,6 +93,7 @@ def test_openvino_tells_the_parts_of_the_graph_apart(network, feeds):
 
 
 def test_what_lies_in_the_current_directory_is_not_imported(tmp_path, monkeypatch):
+    """A file named numpy.py beside the user's models must not run in numpy's place."""
     (tmp_path / "numpy.py").write_text("raise SystemExit('not this one')")
     model = write_tiny(tmp_path / "tiny.onnx")
     monkeypatch.chdir(tmp_path)

@@ -1,3 +1,5 @@
+"""What machine a benchmark runs on, and whether other programs disturb it."""
+
 from __future__ import annotations
 
 import os
@@ -43,6 +45,7 @@ def kernel(tmp_path):
 
 
 def watched(kernel, **counters) -> Load:
+    """Return the load of a watch during which the counters were set to those given."""
     proc, sys, set_counters = kernel
     with LoadWatch(proc, sys) as watch:
         set_counters(**counters)
@@ -60,7 +63,7 @@ def test_the_machine_is_what_the_kernel_says(kernel):
     assert "8 GiB" in str(machine)
 
 
-def test_a_system_that_tells_nothing_is_described_without_invention(tmp_path):
+def test_what_a_system_does_not_tell_is_left_empty(tmp_path):
     machine = describe_machine(tmp_path, tmp_path)
     assert (machine.memory, machine.governor, machine.flags) == (0, "", ())
     load = LoadWatch(tmp_path, tmp_path).so_far()
@@ -92,7 +95,7 @@ def test_what_disturbs_a_measurement_is_named_and_refused(kernel, counters, reas
     assert "--under-load" in caught.value.remedy
 
 
-def test_our_own_work_is_not_held_against_us():
+def test_our_own_work_is_not_counted_as_that_of_others():
     with LoadWatch() as watch:
         deadline = os.times().user + 0.3
         while os.times().user < deadline:

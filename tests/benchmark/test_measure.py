@@ -1,3 +1,5 @@
+"""How runs are timed: warm-up, turns, and intervals that hold the median as often as they say."""
+
 from __future__ import annotations
 
 import math
@@ -14,7 +16,7 @@ from effdet_deploy.benchmark.measure import (
 )
 from effdet_deploy.errors import UsageError
 
-# Drifts of a busy machine, the same for both sides of a pair.
+# How much a busy machine slows down each pair of runs; both sides of a pair alike.
 DRIFT = (1.0, 3.0, 0.5, 2.0, 1.5, 1.0, 4.0)
 
 
@@ -55,7 +57,7 @@ def test_no_runs_are_refused(runs):
 
 
 @pytest.mark.parametrize("wrong", [{"precision": 0.0}, {"max_seconds": 0.0}])
-def test_a_plan_that_cannot_end_is_refused(wrong):
+def test_a_schedule_that_cannot_end_is_refused(wrong):
     with pytest.raises(UsageError, match="above 0"):
         Schedule(**wrong)
 
@@ -100,7 +102,7 @@ def test_a_run_that_never_gets_warm_says_so():
     assert not measure(clock.takes(growing), schedule, clock).warm
 
 
-def test_interleaved_things_take_turns_and_the_first_place_rotates():
+def test_interleaved_runs_take_turns_and_the_first_place_rotates():
     clock = FakeClock()
     order = []
 
@@ -124,11 +126,12 @@ def test_interleaved_things_take_turns_and_the_first_place_rotates():
 
 @pytest.mark.parametrize("count", range(6))
 def test_fewer_than_six_values_have_no_interval(count):
+    """Even the extremes of five values miss the median in 2 * (1/2)^5 = 6% of cases, not 5%."""
     assert median_interval((1.0,) * count) == (-math.inf, math.inf)
 
 
 def test_seven_values_are_bounded_by_their_extremes():
-    # 2 * (1/2)^7 = 1.6% outside; the next pair inwards leaves 12.5%.
+    # The median lies beyond the extremes in 2 * (1/2)^7 = 1.6% of cases; one value inwards, 12.5%.
     assert median_interval((3.0, 1.0, 7.0, 2.0, 6.0, 4.0, 5.0)) == (1.0, 7.0)
 
 
@@ -143,7 +146,7 @@ def test_the_interval_holds_the_true_median_as_often_as_it_says():
     assert held / trials >= 0.935
 
 
-def test_a_timing_is_told_in_milliseconds_with_every_run():
+def test_the_json_of_a_timing_is_in_milliseconds_and_holds_every_run():
     document = Timing((0.002, 0.001, 0.003), 4).to_dict()
     assert document["median_ms"] == pytest.approx(2.0)
     assert document["samples_ms"] == [2.0, 1.0, 3.0]
@@ -161,6 +164,7 @@ def test_drift_that_both_share_does_not_blur_the_ratio():
 
 
 def test_chance_is_called_a_difference_no_more_often_than_stated():
+    """Two programs of equal speed may be called different in 5% of comparisons, not more."""
     random = np.random.default_rng(3)
     trials = 400
     called = 0

@@ -1,3 +1,5 @@
+"""How the time of a run is divided among the parts of the network, from ONNX Runtime's profile."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -31,7 +31,7 @@ def write_engine(tmp_path):
 
 @pytest.fixture
 def nothing_left(tmp_path):
-    """Check at the end that the folders of bundles were never made, nor anything beside them."""
+    """Return a check that no folder was made, neither the bundle's nor one beside it."""
     before = set(tmp_path.rglob("*"))
 
     def check(*, apart_from=()):

@@ -33,6 +33,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 def framed(batch=None, kind="float255", **output):
+    """Return the spec of a tiny model for frames that DeepStream scales."""
     spec = detector_spec(batch=batch or BatchSpec(), **output)
     taken = dataclasses.replace(spec.input, kind=kind, frame_size=FRAME)
     return dataclasses.replace(spec, input=taken)
@@ -48,6 +49,8 @@ def read(folder):
 
 @pytest.fixture
 def make(tmp_path):
+    """Write a tiny model and bundle it for DeepStream."""
+
     def bundled(spec=None, model=None, **options):
         model = model or write_tiny(tmp_path / "shapes.onnx", spec or framed())
         return bundle("deepstream", model, tmp_path / "ds", BundleOptions(**options))
@@ -96,6 +99,7 @@ def test_the_configuration_says_what_the_graph_says(make, order, batch):
 
 @pytest.mark.parametrize(("kind", "mode"), [("fp32", "0"), ("int8", "1"), ("fp16", "2")])
 def test_nvinfer_builds_nothing_in_a_precision_of_its_own(make, kind, mode):
+    """nvinfer would choose its own FP16 or INT8: below FP32 it gets our engine and no ONNX file."""
     made = make(dataclasses.replace(framed(), precision=PrecisionSpec(kind, "tensorrt")))
     said = read(made.folder)["property"]
     assert said["network-mode"] == mode
@@ -113,7 +117,7 @@ def test_nvinfer_scales_as_the_model_was_trained(make, resize, expected):
     assert (said["maintain-aspect-ratio"], said["symmetric-padding"]) == tuple(expected)
 
 
-def test_an_engine_is_taken_as_it_is(make, write_engine):
+def test_an_engine_is_copied_as_it_is_and_nothing_is_left_to_build(make, write_engine):
     engine = write_engine(framed(BatchSpec(1, 1, 4)))
     made = make(model=engine)
     said = read(made.folder)["property"]
@@ -174,7 +178,7 @@ def test_the_sidecar_goes_along_so_that_a_build_knows_what_was_verified(make, tm
         (framed(), {"score_threshold": {"oval": 0.5}}, UsageError, "no class named 'oval'"),
     ],
 )
-def test_what_does_not_fit_is_said_before_anything_is_written(
+def test_models_and_options_that_do_not_fit_are_refused_before_anything_is_written(
     make, nothing_left, spec, options, error, expected
 ):
     with pytest.raises(error, match=expected):
@@ -185,9 +189,7 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
 @pytest.mark.parametrize(
     ("content", "expected"), [(None, "cannot be read"), ("one\ntwo\n", "2 labels for a model of 3")]
 )
-def test_labels_that_are_missing_or_not_as_many_as_classes_are_refused(
-    make, tmp_path, nothing_left, content, expected
-):
+def test_missing_or_too_few_labels_are_refused(make, tmp_path, nothing_left, content, expected):
     if content is not None:
         (tmp_path / "names.txt").write_text(content)
     with pytest.raises(DataError, match=expected):
@@ -205,7 +207,7 @@ def test_triton_refuses_what_is_laid_out_for_deepstream_and_its_options(tmp_path
 
 @pytest.fixture(scope="module")
 def parse_tool(tmp_path_factory):
-    """A program that plays nvinfer: it feeds a parser, and prints what the parser makes of it."""
+    """A program in the place of nvinfer: it calls a parser and prints the objects that it gets."""
     tool = tmp_path_factory.mktemp("deepstream") / "parse"
     flags = ["-std=c++17", "-Wall", "-Wextra", "-I", HERE / "sources" / "includes"]
     subprocess.run(["g++", *flags, HERE / "parse.cpp", "-o", tool, "-ldl"], check=True)
@@ -214,7 +216,7 @@ def parse_tool(tmp_path_factory):
 
 @pytest.fixture
 def feed(parse_tool, tmp_path):
-    """Return what gives outputs of one frame to a parser, and its objects as an array."""
+    """Return a function that gives the outputs of one frame to a parser and returns its objects."""
 
     def run(library, outputs, thresholds, function="NvDsInferParseEffdet", size=(SIDE, SIDE)):
         layers = []
@@ -233,7 +235,7 @@ def feed(parse_tool, tmp_path):
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Return the parser of each order of corners, made by the bundle's own Makefile."""
+    """Return the parser for each box format, made by the bundle's own Makefile."""
     libraries = {}
     for box_format in ("xyxy", "yxyx"):
         folder = tmp_path_factory.mktemp(box_format)
@@ -247,7 +249,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def outputs(tmp_path):
-    """The outputs of a bright frame, by ONNX Runtime."""
+    """What ONNX Runtime computes for a bright frame."""
     return outputs_of(write_tiny(tmp_path / "shapes.onnx", framed()), 255)
 
 
@@ -271,12 +273,12 @@ def test_our_parser_gives_the_rows_of_the_model(built, feed, tmp_path, box_forma
 
 
 @needs_compiler
-def test_each_class_has_its_own_threshold_and_unknown_ones_are_left_out(built, feed, outputs):
+def test_each_class_has_its_own_threshold_and_unknown_classes_are_left_out(built, feed, outputs):
     for thresholds, kept in (
         ([0.5, 0.5, 0.9], [0, 2]),
         ([0.3, 0.7, 0.3], [0, 1, 3]),
         ([1.1, 0.1, 0.1], [1, 2]),
-        # Two classes configured: class 2 is none of nvinfer's, and what follows it still counts.
+        # Only two classes are configured: a row of class 2 is left out, and later rows still count.
         ([0.1, 0.1], [0, 2, 3]),
     ):
         _, objects = feed(built["xyxy"], outputs, thresholds)
@@ -318,7 +320,8 @@ def test_outputs_of_another_model_are_refused(built, feed, outputs, change, said
 
 @pytest.mark.parametrize("box_format", ["xyxy", "yxyx"])
 @pytest.mark.parametrize("batch", [BatchSpec(), BatchSpec(1, 2, 4)])
-def test_one_output_holds_what_four_held(make, tmp_path, box_format, batch):
+def test_the_single_output_holds_what_the_four_outputs_hold(make, tmp_path, box_format, batch):
+    """Parsers written for YOLO read rows of box, score and class from one output."""
     made = make(framed(batch, box_format=box_format), single_output=True)
     assert sorted(made.files) == [CONFIGURATION, "labels.txt", "shapes.onnx"]
     (found,) = outputs_of(made.folder / "shapes.onnx", 255, batch.maximum).values()
@@ -356,7 +359,7 @@ def test_frames_of_the_digits_detector_give_the_objects_of_the_package(built, fe
     with effdet_deploy.load(plain, "onnxruntime", "cpu") as detector:
         for path in sorted((tmp_path / "scenes" / "images").iterdir()):
             frame = Image.open(path).convert("RGB").resize((columns, rows))
-            # As nvinfer does it, but for the filter: scaled to the width, over black.
+            # Scaled to the width, over black, as nvinfer does it; only the filter differs.
             scaled = frame.resize((side, side * rows // columns), Image.Resampling.BILINEAR)
             images = np.zeros((1, 3, side, side), np.float32)
             images[0, :, : scaled.height] = np.asarray(scaled).transpose(2, 0, 1)

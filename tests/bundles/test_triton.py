@@ -1,4 +1,4 @@
-"""A model repository of Triton: what its own definition of config.pbtxt and the model say."""
+"""A Triton repository: its config.pbtxt is valid by Triton's own definition and fits the model."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_bundle_is_the_model_its_configuration_its_labels_and_a_client(make, t
 
 @pytest.mark.parametrize("kind", ["uint8", "float255"])
 @pytest.mark.parametrize("batch", [RANGED, BatchSpec(), BatchSpec(4, 4, 4)])
-def test_tensors_are_those_of_the_graph(make, kind, batch):
+def test_the_configuration_has_the_tensors_of_the_graph(make, kind, batch):
     folder, config = make(with_input(detector_spec(batch=batch), kind=kind))
     graph = onnx.load(folder / "1" / "model.onnx").graph
     for ours, theirs in ((config.input, graph.input), (config.output, graph.output)):
@@ -89,7 +89,7 @@ def test_each_size_is_warmed_up_with_the_inputs_of_the_model(make, batch, sizes)
         assert each.inputs["images"].zero_data
 
 
-def test_the_server_tells_a_client_the_spec_and_any_class_name(make):
+def test_a_client_reads_the_spec_with_any_class_name_from_the_server(make):
     spec = detector_spec(batch=RANGED)
     names = ('a "quoted" \\ name', "Köln, 東京", "tab\there")
     classes = tuple(ClassSpec(name, 7) for name in names)
@@ -131,7 +131,7 @@ def test_an_engine_is_a_plan_on_a_gpu(write_engine, tmp_path):
     assert (made.folder / "1" / "model.plan").read_bytes() == engine.read_bytes()
 
 
-def test_what_the_user_should_know_is_noted(tmp_path):
+def test_notes_name_a_fixed_batch_a_needed_instruction_and_a_needed_build(tmp_path):
     precision = PrecisionSpec("int8", "onnxruntime", int8_range="full", instruction="vnni")
     spec = dataclasses.replace(detector_spec(), precision=precision)
     made = bundle("triton", write_tiny(tmp_path / "a.onnx", spec), tmp_path / "models")
@@ -150,7 +150,7 @@ def test_a_repository_keeps_its_other_models(make, tmp_path):
     assert other.parent == tmp_path / "models"
 
 
-def test_the_folders_above_are_made(tmp_path):
+def test_missing_parent_folders_are_made(tmp_path):
     made = bundle("triton", write_tiny(tmp_path / "tiny.onnx"), tmp_path / "a" / "b")
     assert made.folder == tmp_path / "a" / "b" / "tiny"
     assert (made.folder / "config.pbtxt").is_file()
@@ -160,9 +160,7 @@ def test_the_folders_above_are_made(tmp_path):
     ("content", "expected"),
     [(None, "cannot be read"), ("one\ntwo\n", "2 labels for a model of 3 classes")],
 )
-def test_labels_that_are_missing_or_not_as_many_as_classes_are_refused(
-    tmp_path, nothing_left, content, expected
-):
+def test_missing_or_too_few_labels_are_refused(tmp_path, nothing_left, content, expected):
     if content is not None:
         (tmp_path / "names.txt").write_text(content)
     options = BundleOptions(labels=tmp_path / "names.txt")
@@ -173,14 +171,14 @@ def test_labels_that_are_missing_or_not_as_many_as_classes_are_refused(
 
 
 @pytest.mark.parametrize("name", ["two\nlines", "a;b", " "])
-def test_a_class_name_that_is_no_line_is_refused(tmp_path, nothing_left, name):
+def test_a_class_name_that_does_not_fit_on_a_line_is_refused(tmp_path, nothing_left, name):
     spec = dataclasses.replace(detector_spec(), classes=(ClassSpec(name, 1),) * 3)
     with pytest.raises(DataError, match="cannot be a line"):
         bundle("triton", write_tiny(tmp_path / "tiny.onnx", spec), tmp_path / "models")
     nothing_left()
 
 
-def test_a_range_that_begins_above_one_is_refused(tmp_path, nothing_left):
+def test_a_batch_range_that_begins_above_one_is_refused(tmp_path, nothing_left):
     model = write_tiny(tmp_path / "tiny.onnx", detector_spec(batch=BatchSpec(2, 4, 8)))
     with pytest.raises(ModelFileError, match=r"sends single pictures .*--batch 1\.\.8"):
         bundle("triton", model, tmp_path / "models")
@@ -188,7 +186,7 @@ def test_a_range_that_begins_above_one_is_refused(tmp_path, nothing_left):
 
 
 @pytest.mark.parametrize("nms", ["none", "plugin"])
-def test_an_onnx_file_that_detects_nothing_by_itself_is_refused(tmp_path, nothing_left, nms):
+def test_an_onnx_file_with_raw_heads_or_the_nms_plugin_is_refused(tmp_path, nothing_left, nms):
     model = write_tiny(tmp_path / "tiny.onnx", detector_spec(nms=nms, max_detections=4))
     with pytest.raises(ModelFileError, match="raw heads" if nms == "none" else "NMS plugin"):
         bundle("triton", model, tmp_path / "models")
@@ -212,7 +210,7 @@ def test_engines_that_triton_could_not_load_are_refused(write_engine, tmp_path, 
     nothing_left()
 
 
-def test_a_name_that_triton_has_no_folder_for_is_refused(tmp_path, nothing_left):
+def test_a_model_name_that_cannot_be_a_folder_is_refused(tmp_path, nothing_left):
     model = write_tiny(tmp_path / "my model.onnx")
     for options in (BundleOptions(), BundleOptions(name="../up")):
         with pytest.raises(UsageError, match="cannot be called"):
@@ -222,7 +220,7 @@ def test_a_name_that_triton_has_no_folder_for_is_refused(tmp_path, nothing_left)
         bundle("tritan", model, tmp_path / "models")
 
 
-def test_a_folder_with_something_in_it_is_left_as_it_is(make, tmp_path):
+def test_a_folder_that_is_not_empty_is_refused_and_left_as_it_is(make, tmp_path):
     folder, _ = make()
     (folder / "labels.txt").write_text("mine\n")
     with pytest.raises(UsageError, match="exists and is not empty"):

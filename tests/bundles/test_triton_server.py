@@ -1,4 +1,4 @@
-"""A bundle in a real tritonserver, in an environment in the folder that EFFDET_PYTRITON names."""
+"""A bundle served by a real tritonserver, from the environment that EFFDET_PYTRITON names."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""``InferenceServerClient("FOLDER")`` instead of an address: ONNX Runtime answers.
+"""``InferenceServerClient("FOLDER")`` takes a folder in place of an address; ONNX Runtime answers.
 
-It takes from ``config.pbtxt`` what the server would, and refuses what the server would refuse.
+As the server does, it checks every request against ``config.pbtxt``.
 """
 
 from __future__ import annotations
