@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def engine_table(request: pytest.FixtureRequest) -> Callable[[str, str, str, float, int], None]:
-    """Return what adds an engine to the list of those built, if one is wanted."""
+    """Return a function that adds an engine to the file of --engine-table, if one was named."""
     target = request.config.getoption("--engine-table")
 
     def add(name: str, precision: str, batch: str, seconds: float, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What NVIDIA documents of EfficientNMS_TRT, in numpy: no machine of ours can run the plugin.
+"""EfficientNMS_TRT in numpy, as NVIDIA documents it: no machine of ours can run the plugin.
 
 Source: NVIDIA/TensorRT, ``plugin/efficientNMSPlugin/README.md``. Scores are filtered, the 4096 best
 are sorted, their boxes decoded and suppressed class by class; rows beyond the last are zero. Unlike
@@ -61,7 +61,7 @@ def efficient_nms(codes, logits, anchors, **attributes):
     Args:
         codes: ``[A,4]``.
         logits: ``[A,C]``.
-        anchors: ``[A,4]``: centre and size.
+        anchors: ``[A,4]``: center and size.
         attributes: of the node.
     """
     assert attributes["score_activation"] == 1

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Site:
     """What the server holds, how it behaves, and what it was asked for.
 
-    ``breaks_after`` bytes it hangs up; ``status`` other than 200 is its answer to everything;
-    ``redirect`` is where it sends everybody.
+    It hangs up after ``breaks_after`` bytes, gives ``status`` for every answer if that is not 200,
+    and sends everybody to ``redirect``.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)

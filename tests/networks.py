@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 PYRAMIDS = ("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan")
 """Configurations with every kind of pyramid and head among them."""
 COVER = (*PYRAMIDS, "cspdarkdet53m", "cspresdet50", "mobiledetv3_large", "resdet50")
-"""Configurations that stand for all 47 where time is short: test_registry.py shows it."""
+"""Configurations that stand for all 47 where time is short; test_registry.py shows that they do."""
 
 
 def parts(config: ModelConfig) -> set[tuple[str, object]]:
-    """Return what a network is made of; of its backbone, the module of timm that makes it."""
+    """Return what a network is made of; for its backbone, the timm module that makes it."""
     fields = (
         *("fpn_name", "pad_type", "head_bn_level_first", "separable_conv", "downsample_type"),
         *("act_type", "head_act_type"),

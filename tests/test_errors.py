@@ -1,3 +1,5 @@
+"""The package's errors: their tree, exit codes and texts, and their way between processes."""
+
 from __future__ import annotations
 
 import inspect
@@ -30,7 +32,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_classes():
 @pytest.mark.parametrize("kind", CLASSES)
 def test_exit_codes_are_those_of_the_contract(kind):
     assert kind.exit_code in {1, 2, 3, 4, 5}
-    # A kind of error never changes the code of the kind that it is of.
+    # An error keeps the exit code of its parent class, unless that is the general code 1.
     parents = [each for each in kind.__mro__[1:] if each in CLASSES and each.exit_code != 1]
     assert {each.exit_code for each in parents} <= {kind.exit_code}
 
@@ -43,7 +45,7 @@ def test_exit_codes_are_those_of_the_contract(kind):
         (ImportError("libtbb.so.12: cannot open"), DeviceError, "cannot be loaded: libtbb.so.12"),
     ],
 )
-def test_an_absent_package_and_a_broken_one_are_told_apart(raised, kind, said):
+def test_an_absent_package_and_a_broken_one_give_different_errors(raised, kind, said):
     error = import_failure(raised, "openvino", "OpenVINO", "openvino")
     assert type(error) is kind
     assert said in error.cause
@@ -84,7 +86,7 @@ def test_a_missing_package_names_the_extra_that_brings_it():
     ],
 )
 def test_an_error_crosses_processes_as_it_is(error):
-    """A builder, and whoever spreads work over processes, hands it on."""
+    """Errors are pickled on their way from the builder's process and from worker processes."""
     there = pickle.loads(pickle.dumps(error))
     assert (type(there), str(there), vars(there)) == (type(error), str(error), vars(error))
     assert there.args == error.args

@@ -1,3 +1,5 @@
+"""Files are written whole or not at all, and are read only where they belong."""
+
 from __future__ import annotations
 
 import errno
@@ -154,7 +156,7 @@ def test_a_model_may_stand_in_a_linked_folder(tmp_path):
 
 
 @pytest.mark.parametrize("location", ["a\0b", "loop"])
-def test_a_location_that_is_no_place_is_refused(tmp_path, location):
+def test_an_impossible_location_is_refused(tmp_path, location):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(ModelFileError, match="not a plain file"):
         resolve_inside(tmp_path, location)
@@ -175,11 +177,11 @@ def test_a_link_as_data_file_is_refused(tmp_path):
         ("pretrained", "pretrained"),
     ],
 )
-def test_a_name_to_show_holds_no_folder_and_no_key(given, expected):
+def test_a_name_that_is_shown_holds_no_folder_and_no_key(given, expected):
     assert base_name(given) == expected
 
 
-def test_a_link_is_followed_and_stays(tmp_path):
+def test_a_linked_target_is_written_and_the_link_stays(tmp_path):
     real = tmp_path / "elsewhere" / "real.json"
     real.parent.mkdir()
     link = tmp_path / "link.json"
@@ -211,8 +213,8 @@ def test_what_is_staged_on_another_file_system_arrives_whole(target, monkeypatch
     assert entries(elsewhere) == []
 
 
-def test_a_stream_that_leads_to_a_file_is_a_device_all_the_same(tmp_path):
-    # The shell has the file open: to replace it would lose what it writes there.
+def test_dev_stdout_is_a_device_even_where_it_leads_to_a_file(tmp_path):
+    # The shell holds that file open: if it were replaced, the shell's output would be lost.
     with pytest.raises(UsageError, match="is a device"):
         require_writable_target(Path("/dev/stdout"))
 
@@ -222,7 +224,7 @@ def test_text_that_utf_8_cannot_hold_is_escaped(tmp_path):
     assert (tmp_path / "a.html").read_bytes() == rb"caf\udce9"
 
 
-def test_what_is_no_file_is_called_what_it_is(tmp_path):
+def test_a_path_that_is_not_a_file_is_described(tmp_path):
     (tmp_path / "link").symlink_to("absent")
     for path, said in (
         (tmp_path, "is a directory"),
@@ -235,7 +237,7 @@ def test_what_is_no_file_is_called_what_it_is(tmp_path):
         assert why_no_file(path) == said
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_stays(target):
+def test_files_of_a_killed_process_are_removed_and_those_of_a_living_one_stay(target):
     code = (
         "import pathlib, sys, time; from effdet_deploy.files import staging\n"
         "with staging(pathlib.Path(sys.argv[1])) as directory:\n"
@@ -260,7 +262,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_stays
     assert target.read_bytes() == OLD
 
 
-def test_a_pipe_that_is_called_like_a_private_directory_is_not_waited_for(target):
+def test_nothing_waits_for_a_pipe_named_like_a_private_directory(target):
     os.mkfifo(target.with_name(".effdet-0123456789abcdef.tmp"))
     require_writable_target(target)
     assert target.with_name(".effdet-0123456789abcdef.tmp").exists()

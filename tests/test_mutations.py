@@ -1,7 +1,7 @@
-"""Detectors and sets that are not what they seem: none of them passes without a word.
+"""Changed detectors and sets that look like unchanged ones: no change passes silently.
 
-Each mutation is refused by name, fails, or is taken over and said. What the artifact is compared
-with is the module that was given, never our copy of it: a copy of the weights lost all of these.
+A change is refused by its name, fails verification, or is taken over with a note. The artifact is
+compared with the module that was given: our own copy of its weights would lose every change here.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def exported(module: nn.Module, target: Path, **options: object) -> Artifact:
-    """Export in the way that takes the least time: what is given is run before anything else."""
+    """Export as TorchScript, which takes the least time; every export runs the module first."""
     return export(module, target, ExportOptions(**options))
 
 
@@ -79,6 +79,7 @@ def accepted(module: nn.Module, **options: object) -> tuple[DetectorSpec, str]:
 
 
 def refusal(module: nn.Module, target: Path) -> str:
+    """Return the message with which an export of the module is refused."""
     with pytest.raises(EffdetDeployError) as caught:
         exported(module, target)
     assert caught.value.remedy
@@ -86,7 +87,7 @@ def refusal(module: nn.Module, target: Path) -> str:
     return str(caught.value)
 
 
-def test_of_what_was_not_changed_nothing_is_said(network: nn.Module) -> None:
+def test_an_unchanged_module_gives_no_note(network: nn.Module) -> None:
     assert accepted(network)[1] == ""
 
 
@@ -210,20 +211,22 @@ def test_wrappers_that_do_more_are_refused(
     assert re.search(said, refusal(wrap(network), target))
 
 
-def test_hooks_that_change_nothing_are_said(network: nn.Module) -> None:
+def test_hooks_that_change_nothing_are_noted(network: nn.Module) -> None:
     network.fpn.cell.register_forward_hook(lambda *_: None)
     said = accepted(network)[1]
     assert "a forward hook on fpn.cell: on 2 pictures they change nothing" in said
 
 
-def test_half_precision_is_run_in_float32_and_it_is_said(network: nn.Module) -> None:
+def test_half_precision_is_run_in_float32_with_a_note(network: nn.Module) -> None:
     assert accepted(network.half())[1] == (
         "The weights in memory are float16; the module was run in float32."
     )
     assert next(network.parameters()).dtype == torch.float16
 
 
-def test_a_head_of_other_classes_is_taken_over_and_said(network: nn.Module) -> None:
+def test_a_head_with_another_number_of_classes_is_taken_over_with_a_note(
+    network: nn.Module,
+) -> None:
     other = effdet.EfficientDet(effdet_config(num_classes=5), pretrained_backbone=False)
     network.class_net = other.class_net
     spec, said = accepted(network)
@@ -231,7 +234,7 @@ def test_a_head_of_other_classes_is_taken_over_and_said(network: nn.Module) -> N
     assert "num_classes is 5, by the heads, and not 3" in said
 
 
-def test_a_network_of_gray_pictures_is_taken_over_and_said() -> None:
+def test_a_network_for_gray_pictures_is_taken_over_with_a_note() -> None:
     gray = effdet.EfficientDet(
         effdet_config(**{"backbone_args.in_chans": 1}), pretrained_backbone=False
     )
@@ -244,20 +247,20 @@ def test_a_network_of_gray_pictures_is_taken_over_and_said() -> None:
 
 
 def bench_of(network: nn.Module, **anchors: object) -> DetBenchPredict:
-    """Return a bench whose anchors are of another configuration than its network's."""
+    """Return a bench of a network, whose anchors can be those of another configuration."""
     bench = DetBenchPredict(network)
     if anchors:
         bench.anchors = Anchors.from_config(effdet_config(**anchors))
     return bench
 
 
-def test_a_bench_as_it_is_says_nothing(network: nn.Module) -> None:
+def test_an_unchanged_bench_gives_no_note(network: nn.Module) -> None:
     spec, said = accepted(bench_of(network))
     assert spec.output.max_detections == 100
     assert said == ""
 
 
-def test_a_bench_s_number_of_rows_is_taken_over_and_said(network: nn.Module) -> None:
+def test_a_bench_s_number_of_rows_is_taken_over_with_a_note(network: nn.Module) -> None:
     bench = bench_of(network)
     bench.max_det_per_image = 30
     spec, said = accepted(bench)
@@ -282,7 +285,7 @@ def test_a_bench_s_number_of_candidates_is_taken_over(network: nn.Module) -> Non
         ({"aspect_ratios": [1.0, 0.5, 2.5]}, "aspect_ratios is"),
     ],
 )
-def test_a_bench_s_anchors_are_taken_over_and_said(
+def test_a_bench_s_anchors_are_taken_over_with_a_note(
     anchors: dict[str, object], field: str, network: nn.Module
 ) -> None:
     spec, said = accepted(bench_of(network, **anchors))
@@ -297,7 +300,7 @@ def test_a_bench_of_a_size_that_its_network_cannot_take_is_refused(
     assert "cannot be run on pictures of 256x256" in said
 
 
-def test_a_bench_s_octaves_are_taken_over_and_said(network: nn.Module) -> None:
+def test_a_bench_s_octaves_are_taken_over_with_a_note(network: nn.Module) -> None:
     bench = bench_of(network)
     grid = bench.anchors.boxes.reshape(-1, 3, 3, 4)
     centers, sides = (grid[..., :2] + grid[..., 2:]) / 2, (grid[..., 2:] - grid[..., :2])
@@ -319,13 +322,13 @@ def test_soft_nms_is_refused_in_a_graph_and_done_behind_raw_heads(
     assert artifact.spec.output.soft_nms == SoftNmsSpec()
     assert artifact.report is not None
     assert artifact.report.passed
-    # The bench's own rows, with their lowered scores, were what it was compared with.
+    # It was compared with the bench's own rows, whose scores soft NMS lowers.
     assert artifact.report.detections is not None
     assert artifact.report.detections.reference_count > 0
 
 
 class Halving(DetBenchPredict):
-    """A bench of one's own: boxes in other pixels than the network's."""
+    """Somebody's own bench, whose boxes are in other pixels than the network's."""
 
     def forward(self, x: torch.Tensor, img_info: object = None) -> torch.Tensor:
         rows = super().forward(x, img_info)
@@ -355,7 +358,7 @@ def test_an_exported_bench_was_compared_with_the_bench_s_own_rows(
     assert artifact.notes[1] == "The artifact gives up to 40 detections, like the bench."
 
 
-# Sets: a mAP is right, or it is not printed, or it is printed with what makes it doubtful.
+# Sets: a mAP is right, or it is not printed, or it is printed with a warning.
 
 SHOWN = (128, 96)
 TRUTHS = ([10, 20, 40, 40, 10], [60, 10, 60, 86, 12], [0, 0, 30, 30, 10])
@@ -428,7 +431,7 @@ def turned_by_exif(document: dict[str, Any], folder: Path) -> None:
         (turned_by_exif, 0, None, "The mAP is not meaningful .* on their side: their EXIF"),
     ],
 )
-def test_of_a_set_the_map_is_right_or_doubted_aloud(
+def test_the_map_of_a_set_is_right_or_refused_or_carries_a_warning(
     mutate: Callable[[dict[str, Any], Path], None] | None,
     code: int,
     points: float | None,

@@ -1,3 +1,5 @@
+"""Generated pictures: reproducible, all different, with edges, contrast and smooth places."""
+
 from __future__ import annotations
 
 import numpy as np

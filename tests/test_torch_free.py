@@ -16,10 +16,10 @@ import effdet_deploy
 from tests.onnx_models import SIDE, write_tiny
 
 PACKAGE = Path(effdet_deploy.__file__).parent
-# Only these may import torch and timm: the one is a room, the other is loaded by its name.
+# Only these may import torch and timm: a folder, and a module that is loaded by its name.
 TORCH_MODULES = ("pytorch", "runtimes.torchscript")
 TORCH = ("torch", "torchvision", "timm", "effdet")
-# Everything that only an extra brings.
+# Packages that only an extra installs.
 EXTRAS = (
     *(*TORCH, "onnx", "onnxscript", "onnxsim", "safetensors", "openvino", "pycocotools"),
     *("jinja2", "matplotlib", "ray", "pyarrow", "fsspec"),
@@ -53,14 +53,14 @@ def torch_free_modules() -> list[str]:
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         owner = any(name == each or name.startswith(f"{each}.") for each in TORCH_MODULES)
-        # A folder that is no package holds programs for others, which name what they need.
+        # A folder that is not a package holds programs to hand out, with imports of their own.
         is_module = (path.parent / "__init__.py").is_file() and parts[-1] != "__main__"
         if is_module and not owner:
             names.append(f"effdet_deploy.{name}".rstrip("."))
     return names
 
 
-def test_every_module_outside_pytorchs_room_imports_where_torch_cannot_be_imported():
+def test_every_module_outside_the_pytorch_folder_imports_without_torch():
     code = (
         "import importlib, json\n"
         "failed = {}\n"
@@ -76,7 +76,7 @@ def test_every_module_outside_pytorchs_room_imports_where_torch_cannot_be_import
     assert {"effdet_deploy.cli.export", "effdet_deploy.exporters.onnx"} <= {*torch_free_modules()}
 
 
-def test_the_block_works():
+def test_imports_are_really_blocked():
     done = run_without(TORCH, "import torch")
     assert "blocked by the test" in done.stderr
 
@@ -150,7 +150,7 @@ def test_batch_without_its_packages_names_the_extra(workplace):
     assert not (workplace / "rows").exists()
 
 
-def test_signs_that_the_encoding_lacks_stop_no_command(workplace, monkeypatch):
+def test_characters_that_the_encoding_lacks_stop_no_command(workplace, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
     done = run_without(EXTRAS, TOOL, "doctor", cwd=workplace)
     assert done.returncode == 0, done.stderr

@@ -146,8 +146,6 @@ def test_pycocotools_reads_the_coco_files_of_a_finished_run(monkeypatch, model, 
 class Killed(BaseException):
     """Ends a run as a signal does: nothing that handles errors catches it."""
 
-    pass
-
 
 def run_until_the_third_part(monkeypatch, model, pictures, out):
     """Start a run that is killed before its third part."""

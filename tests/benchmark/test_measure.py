@@ -51,7 +51,7 @@ def falling_then_steady():
 
 
 @pytest.mark.parametrize("runs", [0, -1])
-def test_no_runs_are_refused(runs):
+def test_zero_or_fewer_runs_are_refused(runs):
     with pytest.raises(UsageError, match="at least one run"):
         Schedule(min_runs=runs)
 

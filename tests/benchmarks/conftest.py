@@ -1,7 +1,9 @@
+"""Makes the scripts of benchmarks/ importable, as they are when one of them runs."""
+
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-# The scripts import each other by name, as Python lets the files beside a script do.
+# A script imports the files beside it by their bare names.
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

@@ -28,7 +28,7 @@ def measured():
     }
 
 
-def test_shares_and_claims_stand_with_their_commands(measured):
+def test_shares_and_claims_are_shown_with_the_commands_that_measured_them(measured):
     from candidates_section import candidates_section
 
     text = "\n".join(candidates_section(measured))
@@ -44,7 +44,7 @@ def test_shares_and_claims_stand_with_their_commands(measured):
     assert candidates_section(None) == []
 
 
-def test_the_section_takes_the_place_of_the_one_that_is_there(measured):
+def test_the_section_replaces_its_older_version(measured):
     from candidates_section import filled
 
     page = filled(PAGE, measured)

@@ -1,4 +1,4 @@
-"""The ways to clip that exports do not take, held against the one that they take."""
+"""Clipping ranges chosen in ways that exports do not use, compared with the way that they use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_rare_outliers_are_clipped_away(methods, tailed, method):  # noqa: F811
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_the_least_error_is_no_more_than_that_of_any_other_method(methods, tailed, symmetric):  # noqa: F811
+def test_no_other_method_errs_less_than_the_one_that_exports_use(methods, tailed, symmetric):  # noqa: F811
     seen = histogram(tailed)
     least = quantization_error(tailed, choose_range(seen, symmetric=symmetric))
     errors = {
@@ -42,5 +42,5 @@ def test_the_least_error_is_no_more_than_that_of_any_other_method(methods, taile
         for name, method in methods.items()
     }
     assert least < errors["min-max"]
-    # The search steps by 2% of the range, and counts values by bins.
+    # The search moves in steps of 2% of the range and knows values only by their bins.
     assert all(least < 1.05 * error for error in errors.values())

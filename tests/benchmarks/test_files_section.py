@@ -35,7 +35,7 @@ def measured():
     }
 
 
-def test_each_way_stands_with_its_rate_and_its_share_of_the_bound(measured):
+def test_every_program_is_shown_with_its_rate_and_its_share_of_the_bound(measured):
     from files_section import files_section
 
     text = "\n".join(files_section(measured))
@@ -48,7 +48,7 @@ def test_each_way_stands_with_its_rate_and_its_share_of_the_bound(measured):
     assert "Do not trust" not in text
 
 
-def test_a_disturbed_run_is_marked_and_nothing_measured_says_nothing(measured):
+def test_a_disturbed_run_is_marked_and_what_was_not_measured_is_left_out(measured):
     from files_section import files_section
 
     measured["pictures"]["load"]["reasons"] = ["other programs took 40%"]

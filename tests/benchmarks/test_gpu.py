@@ -1,4 +1,4 @@
-"""What ``make gpu`` does with its steps, its kit and its record; a small part of it for real."""
+"""What ``make gpu`` does with its steps, its kit and its record; one small step really runs."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ def row(name, median, ratio=None):
 
 @pytest.fixture
 def shown():
+    """A record as a run leaves it: steps that were done, one that was not run, one left out."""
     table = "d0, batch 8: effdet eager"
     faster = {"median": 2.5, "interval": [2.4, 2.6], "pairs": 15, "verdict": "faster"}
     return {
@@ -83,7 +84,7 @@ def shown():
     }
 
 
-def test_a_dry_run_times_the_peers_of_a_table_and_is_never_shown(tmp_path, record):
+def test_a_dry_run_times_every_peer_and_its_record_is_never_shown(tmp_path, record):
     import gpu
     from gpu_section import gpu_section
 
@@ -91,7 +92,7 @@ def test_a_dry_run_times_the_peers_of_a_table_and_is_never_shown(tmp_path, recor
         each for each in gpu.steps(gpu.DRY, tmp_path) if each.name.startswith("lite0, batch 1")
     ][:1]
     record.document["dry"] = gpu.DRY.is_dry
-    # However slow this machine is.
+    # A slow machine gets thirty times as long.
     assert gpu.run(chosen, record, HOUR, patience=30), record.document["steps"]
 
     saved = json.loads((tmp_path / "gpu.json").read_text())
@@ -106,7 +107,7 @@ def test_a_dry_run_times_the_peers_of_a_table_and_is_never_shown(tmp_path, recor
         gpu_section(saved)
 
 
-def test_an_engine_that_is_not_there_costs_no_time(tmp_path, record):
+def test_steps_whose_engine_is_missing_are_recorded_as_not_run(tmp_path, record):
     import gpu
 
     absent = [each for each in gpu.steps(gpu.DRY, tmp_path) if "ONNX Runtime" in each.name]
@@ -190,8 +191,8 @@ def test_a_peer_is_compared_with_ours_in_its_own_precision():
     assert found["ours, TorchScript FP32"] is None
 
 
-def test_tests_that_are_marked_are_found_and_none_is_silent(monkeypatch):
-    """The report is of a pytest that is not started here."""
+def test_tests_marked_for_a_gpu_are_found_and_every_outcome_is_recorded(monkeypatch):
+    """pytest is not started here: a stand-in writes the report that it would write."""
     import gpu
 
     def pytest_run(command, **_):
@@ -214,7 +215,7 @@ def test_tests_that_are_marked_are_found_and_none_is_silent(monkeypatch):
     assert found["not_run"] == ["tests/native"]
 
 
-def test_a_kit_brings_what_the_machine_lacks_and_no_more(tmp_path, monkeypatch):
+def test_a_kit_installs_only_the_packages_that_the_machine_lacks(tmp_path, monkeypatch):
     import gpu_kit
 
     kit = tmp_path / "kit"
@@ -245,7 +246,7 @@ def test_a_kit_brings_what_the_machine_lacks_and_no_more(tmp_path, monkeypatch):
 
 
 def test_the_kit_is_enough_beside_pytorch():
-    """What neither the kit nor PyTorch brings cannot be imported in this process."""
+    """Packages that come neither with the kit nor with PyTorch are blocked in this process."""
     others = (
         *("onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxsim", "openvino", "rich", "typer"),
         *("click", "huggingface_hub", "hypothesis", "scipy", "sklearn", "matplotlib", "tqdm"),
@@ -275,7 +276,7 @@ def test_the_section_names_the_card_and_what_was_not_run(shown):
     assert "d2, batch 1: effdet torch.compile: not run, because 9 s were left." in text
 
 
-def test_the_section_takes_the_place_of_the_one_that_is_there(shown):
+def test_the_section_replaces_its_older_version(shown):
     from gpu_section import TITLE, gpu_section
     from sections import with_section as placed
 
@@ -294,7 +295,7 @@ def test_the_section_takes_the_place_of_the_one_that_is_there(shown):
     assert with_section(with_section(amid, shown), None) == amid
 
 
-def test_the_document_says_what_the_record_beside_it_says():
+def test_the_document_shows_the_record_beside_it():
     from gpu_section import DOCUMENT, TITLE, gpu_section, read_record
     from sections import with_section
 

@@ -63,7 +63,7 @@ def archive(tmp_path):
 
 @pytest.fixture
 def tf32():
-    """PyTorch's own default, which ours are not to follow."""
+    """PyTorch's default, which lets convolutions round to TF32; our graphs must not."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     yield
@@ -118,7 +118,7 @@ def test_a_batch_gives_the_rows_of_its_pictures_alone(network, device, archive, 
     np.testing.assert_allclose(together, np.concatenate(alone), atol=HEAD_TOLERANCE)
 
 
-def test_fp16_stays_within_what_is_stated_of_it(device, archive, pictures):
+def test_fp16_stays_within_its_stated_tolerance(device, archive, pictures):
     network = conditioned(NAMES[0])
     with (
         Detector.load(archive(network, precision="fp16"), device=device) as half,
@@ -132,9 +132,7 @@ def test_fp16_stays_within_what_is_stated_of_it(device, archive, pictures):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("nms_form", ["matrix", "greedy"])
-def test_a_recorded_graph_finds_what_is_in_the_pictures_of_then(
-    device, pictures, precision, nms_form
-):
+def test_a_replayed_cuda_graph_reads_the_new_pictures(device, pictures, precision, nms_form):
     from gpu_graphs import Recorded, pipeline_of
 
     if device == "cpu":
@@ -147,5 +145,5 @@ def test_a_recorded_graph_finds_what_is_in_the_pictures_of_then(
             known = [each.cpu().numpy() for each in pipeline(torch.from_numpy(batch).cuda())]
         found = recorded(batch)
         for value, (name, each) in zip(known, found.items(), strict=True):
-            # A library may choose other kernels where it records.
+            # While a graph is recorded, a library may choose other kernels.
             np.testing.assert_allclose(each, value, atol=HEAD_TOLERANCE, err_msg=name)

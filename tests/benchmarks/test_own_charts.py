@@ -1,3 +1,5 @@
+"""Charts of the benchmarks: points lie inside the drawing, parts of a row lie end to end."""
+
 from __future__ import annotations
 
 import pytest

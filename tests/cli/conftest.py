@@ -1,3 +1,5 @@
+"""A model, a picture and the command line, for the tests of all commands."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""The command line as a whole: help, exit codes, messages, and readers that leave early."""
+
 from __future__ import annotations
 
 import errno
@@ -36,7 +38,7 @@ def test_version_is_shown(capsys):
 
 
 def test_help_imports_nothing_heavy():
-    # What makes it answer in a fraction of a second; a clock would judge the machine instead.
+    # Heavy imports make help slow; a test of the time itself would judge the machine.
     code = (
         "import sys; from effdet_deploy.cli import main; main(['--help'])\n"
         f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
@@ -101,7 +103,7 @@ class Command:
 
     @classmethod
     def run(cls) -> None:
-        """Do nothing well."""
+        """Raise what the test chose."""
         raise cls.error
 
 
@@ -129,7 +131,7 @@ def every_error() -> list[type[EffdetDeployError]]:
 
 
 @pytest.mark.parametrize("kind", every_error(), ids=lambda kind: kind.__name__)
-def test_each_error_leaves_with_its_own_code_and_two_parts(failing, capsys, kind):
+def test_each_error_ends_with_its_own_exit_code_a_cause_and_a_remedy(failing, capsys, kind):
     assert failing(kind("This [bold]is[/] wrong.", "Do that.")) == kind.exit_code
     shown = capsys.readouterr()
     assert shown.err == "error: This [bold]is[/] wrong.\nDo that.\n"
@@ -157,7 +159,7 @@ def test_an_error_without_a_remedy_is_one_line(failing, capsys):
         (PermissionError(errno.EACCES, "Permission denied", "secret.onnx"), 5, "secret.onnx"),
     ],
 )
-def test_what_the_system_raises_is_said_in_our_form(failing, capsys, error, code, said):
+def test_errors_of_the_system_are_shown_in_our_form(failing, capsys, error, code, said):
     assert failing(error) == code
     shown = capsys.readouterr().err
     assert said in shown
@@ -199,7 +201,8 @@ def test_our_warnings_are_shown_in_one_line_and_those_of_libraries_are_not(run_t
     assert (done.returncode, done.stderr) == (0, "warning: ours\n")
 
 
-def test_a_reader_that_leaves_early_is_no_error():
+def test_a_reader_that_leaves_early_causes_no_message():
+    """As in ``effdet-deploy doctor | head``, where the pipe closes before the output ends."""
     shell = f'"{sys.executable}" -c "from effdet_deploy.cli import main; main()" doctor | true'
     done = subprocess.run(
         ["/bin/sh", "-c", shell], capture_output=True, text=True, check=False, timeout=60
@@ -211,7 +214,7 @@ TOOL = f'"{sys.executable}" -c "import sys; from effdet_deploy.cli import main; 
 
 
 def test_a_verdict_is_kept_when_the_reader_leaves_early(tmp_path):
-    """A problem found is exit code 5, whoever listens."""
+    """A problem that `check` finds is exit code 5, even if nobody reads the output."""
     model = tmp_path / "model.onnx"
     model.write_bytes(top_k(5000).SerializeToString())
     command = f"{TOOL} check '{model}' --target tensorrt-10; echo $? >'{tmp_path}/code'"
@@ -234,7 +237,7 @@ def test_a_result_is_written_when_the_reader_of_the_progress_leaves(model, tmp_p
 def test_control_c_ends_with_130_and_no_traceback(run_tool):
     prelude = (
         "import os, signal, effdet_deploy.cli.doctor as doctor\n"
-        # Whoever runs the tests in the background hands down an ignored SIGINT.
+        # A program in the background of a shell inherits an ignored SIGINT.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"def run(): os.kill(os.getpid(), {signal.SIGINT.value}); signal.pause()\n"
         "doctor.run = run"

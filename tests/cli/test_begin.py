@@ -26,7 +26,7 @@ def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback(name):
     assert done.stderr == "error: Interrupted.\n"
 
 
-def test_the_package_is_a_program():
+def test_python_m_effdet_deploy_runs_the_command_line():
     command = [sys.executable, "-m", "effdet_deploy", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0

@@ -1,3 +1,5 @@
+"""`bundle` from the command line: what it prints, and how it ends."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""`check`: its findings, its JSON file and its exit codes."""
+
 from __future__ import annotations
 
 import json
@@ -41,7 +43,7 @@ def test_its_json_holds_every_finding(too_many, tmp_path):
     assert found["node"] == "bad"
 
 
-def test_its_json_of_a_model_that_fits_is_empty(model, tmp_path):
+def test_the_json_of_a_model_that_fits_holds_no_findings(model, tmp_path):
     said = tmp_path / "said.json"
     assert main(["check", str(model), "--target", "tensorrt-10", "--json", str(said)]) == 0
     assert json.loads(said.read_text())["findings"] == []
@@ -57,14 +59,14 @@ def test_the_target_must_be_given(model, capsys):
     assert "--target" in capsys.readouterr().err
 
 
-def test_what_is_no_model_is_a_bad_input(tmp_path, capsys):
+def test_a_file_that_is_not_a_model_is_a_bad_input(tmp_path, capsys):
     path = tmp_path / "notes.onnx"
     path.write_text("not a model")
     assert main(["check", str(path), "--target", "tensorrt-11"]) == 5
     assert "not a readable ONNX model" in capsys.readouterr().err
 
 
-def test_a_json_file_that_cannot_be_written_is_said_first(model, tmp_path, capsys):
+def test_a_json_file_that_cannot_be_written_is_refused_first(model, tmp_path, capsys):
     target = tmp_path / "absent" / "said.json"
     arguments = ["check", str(model), "--target", "tensorrt-11", "--json", str(target)]
     assert main(arguments) == 2

@@ -1,3 +1,5 @@
+"""`compare`: verdicts, exit codes and reports, and what is refused before any work."""
+
 from __future__ import annotations
 
 import json
@@ -77,7 +79,7 @@ def test_annotations_add_map_and_its_difference(tmp_path, model, capsys):
     assert "+0.00" in capsys.readouterr().out
 
 
-def test_nothing_detected_is_inconclusive_and_no_pass(tmp_path, capsys):
+def test_nothing_detected_is_inconclusive_and_does_not_pass(tmp_path, capsys):
     black = tmp_path / "black"
     black.mkdir()
     Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(black / "0.png")
@@ -106,7 +108,7 @@ def test_specs_that_ask_for_different_things_are_named(tmp_path, model, pictures
     assert "The specs differ in output.iou_threshold: 0.6, reference 0.5." in said
 
 
-def test_layers_of_other_files_than_onnx_are_refused_before_anything_is_loaded(model, capsys):
+def test_the_option_layers_is_refused_for_an_engine_before_anything_is_loaded(model, capsys):
     arguments = ["compare", "model.engine", "--reference", str(model), "--layers"]
     assert main(arguments) == 2
     assert (
@@ -115,7 +117,7 @@ def test_layers_of_other_files_than_onnx_are_refused_before_anything_is_loaded(m
     )
 
 
-def test_layers_of_an_onnx_file_that_is_not_ours_are_refused(tmp_path, model, capsys):
+def test_the_option_layers_is_refused_for_an_onnx_file_that_is_not_ours(tmp_path, model, capsys):
     same = write_tiny(tmp_path / "same.onnx")
     assert main(["compare", str(same), "--reference", str(model), "--layers"]) == 5
     assert "No node of 'same.onnx' is named after the module" in capsys.readouterr().err
@@ -143,7 +145,7 @@ def test_artifacts_are_compared_with_the_base_install(tmp_path, model, pictures)
         (["--html", "report.html"], "report"),
     ],
 )
-def test_what_needs_an_extra_names_it(tmp_path, model, options, extra):
+def test_an_option_that_needs_an_extra_names_it(tmp_path, model, options, extra):
     write_set(tmp_path / "set", images=1)
     (tmp_path / "set.json").write_bytes((tmp_path / "set" / "annotations.json").read_bytes())
     (tmp_path / "images").symlink_to(tmp_path / "set" / "images")
@@ -155,7 +157,7 @@ def test_what_needs_an_extra_names_it(tmp_path, model, options, extra):
 
 
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib"])
-def test_a_page_names_its_extra_before_any_work(tmp_path, capsys, monkeypatch, package):
+def test_an_html_report_names_its_extra_before_any_work(tmp_path, capsys, monkeypatch, package):
     monkeypatch.setitem(sys.modules, package, None)
     arguments = ["compare", "absent.onnx", "--reference", "absent.onnx"]
     assert main([*arguments, "--html", str(tmp_path / "report.html")]) == 4
@@ -173,7 +175,8 @@ def test_no_file_that_is_read_is_overwritten(tmp_path, model, capsys, option, su
     assert "would replace" in capsys.readouterr().err
 
 
-def test_json_holds_no_numbers_that_json_has_not(tmp_path, pictures):
+def test_the_json_holds_no_nan_and_no_infinity(tmp_path, pictures):
+    """Python's writer would write NaN, which other readers of JSON refuse."""
     spec = detector_spec(nms="none")
     reference = write_tiny(tmp_path / "sound.onnx", spec)
     broken = tiny_model(spec)

@@ -32,13 +32,13 @@ def test_colors_and_line_feeds_of_our_own_stay(capsys, monkeypatch):
     assert "one\ntwo" in capsys.readouterr().err
 
 
-def test_a_file_name_that_is_no_utf_8_is_written_as_json(tmp_path):
+def test_a_file_name_that_is_not_utf_8_is_written_to_json(tmp_path):
     target = tmp_path / "result.json"
     console.write_json(target, {"file": b"caf\xe9.png".decode("utf-8", "surrogateescape")})
     assert json.loads(target.read_text(encoding="utf-8")) == {"file": "caf\udce9.png"}
 
 
-def test_a_terminal_of_no_columns_is_no_reason_to_say_nothing(tmp_path, capsys, monkeypatch):
+def test_a_terminal_of_zero_columns_still_shows_the_result(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "0")
     model = write_tiny(tmp_path / "model.onnx", detector_spec())
     assert main(["inspect", str(model)]) == 0

@@ -1,3 +1,5 @@
+"""`detect` on pictures: what it writes, what it leaves alone, and how it ends."""
+
 from __future__ import annotations
 
 import json
@@ -69,8 +71,8 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(model, here):
     assert [each["annotated"] for each in document["images"]] == ["out/1.png", "out/1-2.png"]
 
 
-def test_names_that_differ_in_case_alone_are_told_apart(model, here):
-    # macOS and Windows would hold one file.
+def test_names_that_differ_only_in_case_give_two_copies(model, here):
+    # On macOS and Windows, the two names mean one file.
     save(here / "a" / "X.png")
     save(here / "b" / "x.png", level=128)
     assert main(["detect", str(model), "a", "b", "-o", "out"]) == 0
@@ -107,7 +109,7 @@ def test_one_unreadable_picture_is_reported_and_the_rest_is_delivered(model, her
     assert sorted(each.name for each in (here / "out").glob("*.png")) == ["a.png", "c.png"]
 
 
-def test_unreadable_pictures_among_a_batch_keep_every_result_at_its_picture(here, capsys):
+def test_an_unreadable_picture_in_a_batch_shifts_no_result(here, capsys):
     model = write_tiny(here / "batch.onnx", detector_spec(batch=BatchSpec(1, 2, 4)))
     for index in range(6):
         save(here / "in" / f"{index}.png", level=255 - 20 * index)
@@ -129,7 +131,7 @@ def test_an_input_that_names_no_picture_is_a_bad_input(model, here, source, caps
     assert not (here / "detections").exists()
 
 
-def test_a_bad_model_is_told_before_any_picture_is_read(here, picture, capsys):
+def test_a_bad_model_is_refused_before_any_picture_is_read(here, picture, capsys):
     (here / "bad.onnx").write_bytes(b"no model")
     assert main(["detect", "bad.onnx", str(picture), "-o", "out"]) == 5
     assert "bad.onnx" in capsys.readouterr().err
@@ -146,7 +148,7 @@ def test_paths_with_spaces_semicolons_and_unicode_work(model, here):
     assert (odd / "out put" / "ein bild;.png").is_file()
 
 
-def test_the_threshold_and_the_json_file_are_honoured(model, picture, here):
+def test_the_threshold_and_the_json_file_are_honored(model, picture, here):
     arguments = [
         "--score-threshold",
         "0.7",
@@ -164,6 +166,7 @@ def test_the_threshold_and_the_json_file_are_honoured(model, picture, here):
 
 
 def test_a_model_with_a_higher_floor_than_the_default_runs(here, picture):
+    """The default threshold would be refused as too low for such a model."""
     model = write_tiny(here / "strict.onnx", detector_spec(score_threshold=0.5))
     assert main(["detect", str(model), str(picture), "-o", "out"]) == 0
     assert json.loads((here / "out" / "detections.json").read_text())["score_threshold"] == 0.5
@@ -219,7 +222,7 @@ def test_an_animation_is_saved_as_a_still(model, here):
     assert (here / "out" / "x.png").is_file()
 
 
-def test_a_picture_of_the_users_in_the_place_of_a_copy_is_not_replaced(model, here, capsys):
+def test_a_users_own_picture_in_the_place_of_a_copy_is_not_replaced(model, here, capsys):
     Image.new("RGB", (50, 50), "white").save(here / "x.gif")
     mine = save(here / "photos" / "x.png", level=77)
     before = mine.read_bytes()
@@ -239,7 +242,7 @@ def test_a_copy_of_an_earlier_run_is_replaced(model, here, name):
     assert Image.open(copy).size == (SIDE, SIDE)
 
 
-def test_a_pattern_with_an_open_suffix_means_pictures_and_folders_of_them(model, here):
+def test_a_pattern_without_a_suffix_finds_only_pictures_and_folders_of_pictures(model, here):
     for name in ("day-1/a.png", "day-2/b.jpe", "day-3.png"):
         save(here / name) if not name.endswith("jpe") else shutil.copy(
             save(here / "x.jpg"), save(here / "day-2" / "c.png").with_name("b.jpe")
@@ -252,7 +255,9 @@ def test_a_pattern_with_an_open_suffix_means_pictures_and_folders_of_them(model,
 
 
 @pytest.mark.parametrize("ascii_only", [False, True])
-def test_names_that_are_no_utf_8_lose_nothing(model, here, run_tool, monkeypatch, ascii_only):
+def test_files_whose_names_are_not_utf_8_are_read_and_written(
+    model, here, run_tool, monkeypatch, ascii_only
+):
     data = save(here / "p.png").read_bytes()
     (here / "in").mkdir()
     named = os.fsencode(here / "in")
@@ -285,10 +290,10 @@ def test_fast_decode_draws_smaller_copies_and_writes_boxes_of_whole_pictures(mod
     assert Image.open(here / "out0" / "a.jpg").size == (4 * SIDE, 4 * SIDE)
     small = np.asarray(Image.open(here / "out1" / "a.jpg").convert("L"))
     assert small.shape == (SIDE, SIDE)
-    # Its left side is drawn there, on white.
+    # The left side of the box is drawn there, in a white picture.
     assert small[(y1 + y2) // 2, x1 : x1 + 2].max() < 240
     assert small[(y1 + y2) // 2, (x1 + x2) // 2] > 240
-    # Crops are those of the same boxes, in the smaller picture.
+    # The crops show the same boxes, cut from the smaller picture.
     crops = [sorted((here / f"out{index}" / "crops").rglob("*.jpg")) for index in (0, 1)]
     assert [each.name for each in crops[0]] == [each.name for each in crops[1]]
     for large, reduced in zip(*crops, strict=True):
@@ -300,7 +305,7 @@ def rows(path: Path) -> list[dict]:
     return json.loads(path.read_text(encoding="utf-8"))["images"]
 
 
-def test_every_format_is_written_of_one_run_and_said(model, here, capsys):
+def test_one_run_writes_every_format_and_names_the_files(model, here, capsys):
     save(here / "in" / "a.png")
     (here / "in" / "b.png").write_bytes(b"no picture")
     save(here / "in" / "c.png", level=0)
@@ -321,7 +326,7 @@ def test_every_format_is_written_of_one_run_and_said(model, here, capsys):
     assert len(list((here / "out" / "crops").rglob("*.jpg"))) == 4
 
 
-def test_results_alone_are_written_where_nothing_is_to_be_drawn(model, here, capsys):
+def test_only_results_are_written_without_annotated_copies(model, here, capsys):
     save(here / "in" / "a.png")
     assert main(["detect", str(model), "in", "-o", "out", "--no-annotate", "--format", "csv"]) == 0
     assert [each.name for each in (here / "out").iterdir()] == ["detections.csv"]
@@ -373,7 +378,7 @@ def test_only_the_classes_that_are_named_are_shown_written_and_saved(model, pict
     assert {each.parent.name for each in (here / "out").rglob("*.jpg")} == {"circle", "ring"}
 
 
-def test_an_unknown_class_is_told_with_the_nearest_and_leaves_nothing_behind(
+def test_an_unknown_class_is_refused_with_the_nearest_name_and_leaves_nothing_behind(
     model, picture, here, capsys
 ):
     assert main(["detect", str(model), str(picture), "-o", "out", "--classes", "cirkle"]) == 2
@@ -392,9 +397,7 @@ def test_names_of_classes_may_hold_commas_and_quotes(here, picture):
         assert {each["name"] for each in row["detections"]} == found
 
 
-def test_inputs_come_from_a_list_and_what_is_gone_since_is_an_error_in_its_place(
-    model, here, capsys
-):
+def test_inputs_come_from_a_list_and_missing_files_are_errors_in_their_place(model, here, capsys):
     save(here / "in" / "a.png")
     save(here / "more" / "[b].png")
     (here / "list.txt").write_text("in\n\ngone.png\r\nmore/[b].png\n")
@@ -420,7 +423,9 @@ def test_inputs_come_from_standard_input_as_find_print0_gives_them(run_tool, mod
     assert rows(here / "out" / "detections.json")[0]["file"] == "in/two\nlines.png"
 
 
-def test_what_is_done_is_written_when_the_work_is_interrupted(model, here, monkeypatch, capsys):
+def test_finished_pictures_are_written_when_the_work_is_interrupted(
+    model, here, monkeypatch, capsys
+):
     for name in ("a.png", "b.png", "c.png"):
         save(here / "in" / name)
     from effdet_deploy.detection import formats

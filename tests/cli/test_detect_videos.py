@@ -22,6 +22,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_a_video_gives_lines_an_annotated_copy_and_a_row(here, capsys):
+    """A line of JSON for every frame, and a row of the table for the video."""
     assert main(["detect", "tiny.onnx", "clip.mp4", "-o", "out", "--score-threshold", "0.1"]) == 0
     assert sorted(each.name for each in (here / "out").iterdir()) == [
         *("clip.jsonl", "clip.mp4", "detections.json")
@@ -36,7 +37,7 @@ def test_a_video_gives_lines_an_annotated_copy_and_a_row(here, capsys):
     assert "out/clip.mp4" in said.err
 
 
-def test_classes_stride_and_results_alone(here):
+def test_classes_stride_and_no_annotate_limit_what_is_written(here):
     options = ["--classes", "square", "--stride", "5", "--no-annotate", "--json", "rows.json"]
     command = ["detect", "tiny.onnx", "clip.mp4", "-o", "out", "--score-threshold", "0.02"]
     assert main([*command, *options]) == 0
@@ -62,19 +63,19 @@ def test_classes_stride_and_results_alone(here):
         (["clip.mp4", "--timeout", "0"], "timeout must be more than 0"),
     ],
 )
-def test_what_does_not_go_together_is_refused(here, capsys, options, cause):
+def test_options_and_inputs_that_do_not_go_together_are_refused(here, capsys, options, cause):
     assert main(["detect", "tiny.onnx", *options]) == 2
     assert cause in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_clip_that_is_missing_and_a_stream_that_does_not_answer(here, capsys):
+def test_a_missing_clip_and_a_silent_stream_end_with_codes_of_their_own(here, capsys):
     assert main(["detect", "tiny.onnx", "none.mp4"]) == 5
     assert "'none.mp4' does not exist" in capsys.readouterr().err
     assert main(["detect", "tiny.onnx", "rtsp://127.0.0.1:1/x", "--timeout", "1"]) == 4
     assert "does not send a video" in capsys.readouterr().err
 
 
-def test_without_the_package_the_extra_is_named(here, capsys, monkeypatch):
+def test_without_pyav_the_extra_is_named(here, capsys, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     assert main(["detect", "tiny.onnx", "clip.mp4"]) == 4
     assert "pip install 'effdet-deploy[video]'" in " ".join(capsys.readouterr().err.split())

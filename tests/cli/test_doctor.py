@@ -1,3 +1,5 @@
+"""`doctor`: what is installed, what is missing, and which INT8 files are right on this machine."""
+
 from __future__ import annotations
 
 import importlib.metadata
@@ -18,7 +20,7 @@ def test_it_lists_versions_devices_and_providers(capsys, tmp_path):
     assert running["packages"]["onnxruntime"] is not None
 
 
-def test_what_is_missing_comes_with_its_command(monkeypatch, capsys):
+def test_a_missing_package_is_shown_with_the_command_that_installs_it(monkeypatch, capsys):
     extras = [each for each in installation.PURPOSES if each]
     needed = ["numpy", "onnxruntime", *(f"{each}-engine; extra == '{each}'" for each in extras)]
     monkeypatch.setattr(importlib.metadata, "requires", lambda _name: needed)
@@ -31,7 +33,7 @@ def test_what_is_missing_comes_with_its_command(monkeypatch, capsys):
     assert "pip install effdet-deploy\n" not in shown
 
 
-def test_notices_are_told_apart_from_the_result(monkeypatch, capsys):
+def test_notices_go_to_stderr_and_the_result_to_stdout(monkeypatch, capsys):
     present = {"onnxruntime": "1.31.1", "onnxruntime-gpu": "1.31.1"}
     monkeypatch.setattr(installation, "installed_version", present.get)
     main(["doctor"])
@@ -40,7 +42,7 @@ def test_notices_are_told_apart_from_the_result(monkeypatch, capsys):
     assert "both installed" not in shown.out
 
 
-def test_it_tells_which_int8_files_are_right_here(monkeypatch, capsys, tmp_path):
+def test_it_says_which_int8_files_this_processor_computes_right(monkeypatch, capsys, tmp_path):
     sets = {"onnxruntime": "AVX-512 with VNNI", "openvino": "AVX2"}
     monkeypatch.setattr(instructions, "instruction_set", sets.get)
     assert main(["doctor", "--json", str(tmp_path / "doctor.json")]) == 0

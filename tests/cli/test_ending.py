@@ -1,3 +1,5 @@
+"""A second Ctrl-C ends a command whose engine never returns."""
+
 from __future__ import annotations
 
 import signal
@@ -60,7 +62,7 @@ def test_a_second_signal_ends_a_command_whose_engine_never_returns(tmp_path, sec
     try:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
-        # What is said after two seconds shows that the command still runs.
+        # The command says this after two seconds: it still runs.
         assert "A second Ctrl-C ends the command at once" in process.stderr.readline()
         assert process.poll() is None
         process.send_signal(second)
@@ -71,7 +73,7 @@ def test_a_second_signal_ends_a_command_whose_engine_never_returns(tmp_path, sec
         process.communicate()
 
 
-def test_two_signals_at_once_are_one_request_and_clean_up(tmp_path):
+def test_two_signals_in_quick_succession_count_as_one_and_the_command_cleans_up(tmp_path):
     code = (
         "import os, signal, sys, time\n"
         "import effdet_deploy.cli.doctor as doctor\n"

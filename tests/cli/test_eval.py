@@ -1,3 +1,5 @@
+"""`eval`: models side by side, and sets that do not fit a model or their own pictures."""
+
 from __future__ import annotations
 
 import json
@@ -28,7 +30,7 @@ def test_models_stand_side_by_side_with_the_difference(annotations, tmp_path, ca
     assert "ring" in shown
 
 
-def test_fast_decode_changes_nothing_of_pictures_that_are_not_large_jpegs(annotations, tmp_path):
+def test_fast_decode_changes_nothing_for_pictures_that_are_not_large_jpegs(annotations, tmp_path):
     model = write_tiny(tmp_path / "model.onnx")
     documents = []
     for more in ([], ["--fast-decode"]):
@@ -39,7 +41,7 @@ def test_fast_decode_changes_nothing_of_pictures_that_are_not_large_jpegs(annota
     assert documents[0] == documents[1]
 
 
-def test_a_model_of_other_categories_is_refused(tmp_path, capsys):
+def test_a_set_whose_categories_the_model_does_not_have_is_refused(tmp_path, capsys):
     path = write_set(tmp_path / "set", images=1)
     document = json.loads(path.read_text())
     for section, key in (("categories", "id"), ("annotations", "category_id")):
@@ -71,6 +73,7 @@ def test_no_file_that_is_read_is_overwritten(annotations, tmp_path, capsys, vict
 
 
 def test_names_are_shown_as_they_are(tmp_path, capsys):
+    """The library that prints the tables takes a name in brackets for markup."""
     path = write_set(tmp_path / "set", images=1)
     document = json.loads(path.read_text())
     for each in document["categories"]:
@@ -94,7 +97,7 @@ def test_names_and_ids_that_contradict_one_another_are_asked_about(tmp_path, cap
     assert main(["eval", model, "--coco", str(path), "--class-map", "by-id"]) == 0
 
 
-def test_an_accuracy_on_boxes_that_are_not_of_the_pictures_carries_its_warning(tmp_path, capsys):
+def test_a_map_on_boxes_that_do_not_fit_their_pictures_carries_a_warning(tmp_path, capsys):
     path = write_set(tmp_path / "set", images=3)
     document = json.loads(path.read_text())
     for each in document["annotations"]:
@@ -104,7 +107,7 @@ def test_an_accuracy_on_boxes_that_are_not_of_the_pictures_carries_its_warning(t
     result = tmp_path / "result.json"
     model = str(write_tiny(tmp_path / "model.onnx"))
     assert main(["eval", model, "--coco", str(path), "--json", str(result)]) == 0
-    # Beside the mAP, so that whoever keeps the one keeps the other.
+    # On stdout beside the mAP: whoever stores the mAP stores the warning with it.
     shown = capsys.readouterr().out
     assert "The mAP is not meaningful until this is settled: " in shown
     assert "look like corners" in shown

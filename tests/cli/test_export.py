@@ -1,4 +1,4 @@
-"""The command from end to end; what it refuses is in tests/faults."""
+"""`export` from its options to the written file; what it refuses is in tests/faults."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_result_says_what_was_written_and_how_it_compared(exported: Path) ->
 
 def test_the_stored_command_has_base_names_and_leaves_the_output_out(exported: Path) -> None:
     command = json.loads((exported / "result.json").read_text())["spec"]["command"]
-    # In the user's order; what was left out follows with its default.
+    # First what the user gave, in that order, then every other option with its default.
     given = "--variant lite0 --weights random --num-classes 2 --image-size 128x160 "
     assert command.startswith(f"effdet-export {given}--labels labels.txt --box-format yxyx --batch")
     assert str(exported) not in command

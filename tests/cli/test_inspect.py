@@ -1,3 +1,5 @@
+"""`inspect`: what it shows of our files and of others, and how it ends."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -69,7 +71,7 @@ def test_it_compares_the_file_with_its_sidecar(model, capsys, recorded, said):
     assert "verification: passed" in shown
 
 
-def test_a_foreign_onnx_file_is_described_as_far_as_it_goes(tmp_path, capsys):
+def test_a_foreign_onnx_file_is_described_as_far_as_possible(tmp_path, capsys):
     path = tmp_path / "foreign.onnx"
     path.write_bytes(tiny_model(with_spec=False).SerializeToString())
     assert main(["inspect", str(path)]) == 0
@@ -104,7 +106,7 @@ def test_a_bad_file_is_exit_5(tmp_path, capsys):
     assert "not a readable ONNX model" in capsys.readouterr().err
 
 
-def test_an_unwritable_json_target_is_told_first(tmp_path, capsys):
+def test_an_unwritable_json_target_is_refused_first(tmp_path, capsys):
     target = tmp_path / "absent" / "said.json"
     assert main(["inspect", str(write_tiny(tmp_path / "m.onnx")), "--json", str(target)]) == 2
     assert capsys.readouterr().out == ""
@@ -118,7 +120,7 @@ def test_an_unwritable_json_target_is_told_first(tmp_path, capsys):
         ("portable", "AVX2", "right on every processor"),
     ],
 )
-def test_it_tells_whether_int8_is_right_on_this_processor(
+def test_it_says_whether_this_processor_computes_int8_right(
     tmp_path, capsys, monkeypatch, written, here, said
 ):
     monkeypatch.setattr(instructions, "instruction_set", lambda _engine: here)

@@ -1,4 +1,4 @@
-"""A remedy that names what is not there helps nobody: each name in a message leads somewhere."""
+"""Every option, extra, module and file that a message names exists: a wrong name helps nobody."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def texts() -> Iterator[tuple[str, str]]:
 
 
 def options() -> set[str]:
+    """Return the options of all commands."""
     found = {"--version", "--help", "--debug"}
     for name in COMMANDS:
         app = typer.Typer(add_completion=False)
@@ -55,11 +56,11 @@ def options() -> set[str]:
 
 
 def named(pattern: str) -> dict[str, str]:
-    """Return what a pattern finds in the package's texts, and a file that each is in."""
+    """Return every match of ``pattern`` in the package's texts, and a file that holds it."""
     return {found: path for path, text in texts() for found in re.findall(pattern, text)}
 
 
-def test_an_option_that_is_named_exists():
+def test_every_option_in_a_message_exists():
     known = options()
     found = named(r"--[a-z][a-z0-9-]*[a-z0-9]")
     assert len(found) > 40
@@ -67,12 +68,12 @@ def test_an_option_that_is_named_exists():
     assert {each: path for each, path in unknown.items() if path not in OF_OTHERS} == {}
 
 
-def test_an_extra_that_is_named_exists():
+def test_every_extra_in_a_message_exists():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert named(r"effdet-deploy\[([\w-]+)\]").keys() <= extras["optional-dependencies"].keys()
 
 
-def test_a_name_of_the_library_that_is_named_leads_somewhere():
+def test_every_python_name_in_a_message_exists():
     for dotted in named(r"effdet_deploy(?:\.\w+)+"):
         module, _, name = dotted.rpartition(".")
         if importlib.util.find_spec(dotted if module == "effdet_deploy" else module) is None:
@@ -81,6 +82,6 @@ def test_a_name_of_the_library_that_is_named_leads_somewhere():
             assert hasattr(importlib.import_module(module), name), dotted
 
 
-def test_a_file_that_is_named_exists():
+def test_every_file_in_a_message_exists():
     for path in named(r"\b(?:scripts|tools|docs|examples|benchmarks)/[\w/-]+\.\w+"):
         assert (ROOT / path).exists(), path

@@ -12,7 +12,7 @@ from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.option_text import parse_candidates
 from effdet_deploy.exporters.options import ExportOptions
 
-# What the command line says in other words: --fp16, --config, the command itself.
+# Fields that no option of their name sets: --fp16 and --config do, or the command itself.
 ELSEWHERE = {"overrides", "precision", "build", "command"}
 
 
@@ -32,7 +32,7 @@ def test_every_field_of_a_build_is_an_option_of_the_command():
 
 
 @pytest.mark.parametrize("command", [export.run, build.run])
-def test_a_default_is_that_of_the_field(command):
+def test_the_default_of_an_option_is_that_of_its_field(command):
     known = vars(ExportOptions()) | vars(BuildOptions())
     shown = parameters(command)
     for name in known.keys() & shown.keys() - {"batch", "candidates"}:
@@ -53,6 +53,6 @@ def test_numbers_are_whole_and_positive(text):
         options.positive_numbers("--batch", text)
 
 
-def test_numbers_are_taken_once_each():
+def test_a_repeated_number_is_taken_once():
     assert options.positive_numbers("--batch", "8, 1,8") == (8, 1)
     assert options.positive_numbers("--batch", "") == ()

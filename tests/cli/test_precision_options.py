@@ -26,7 +26,7 @@ USAGE = 2
         (["--fp16", "--target", "tensorrt", "--max-map-drop", "1"], "only works with --int8"),
     ],
 )
-def test_it_is_a_usage_error_and_torch_is_not_imported(tmp_path, arguments, said):
+def test_a_contradiction_is_a_usage_error_and_torch_is_not_imported(tmp_path, arguments, said):
     command = [sys.executable, "-c", _PROGRAM, "--variant", "d0", *arguments]
     done = subprocess.run(
         [*command, str(tmp_path / "model.onnx")], capture_output=True, text=True, check=False

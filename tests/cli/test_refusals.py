@@ -20,6 +20,7 @@ USAGE, MISSING = 2, 4
 
 
 def refused(capsys, arguments, code=USAGE, command=main):
+    """Run a command that must end with ``code``; return what it says, on one line."""
     assert command(list(map(str, arguments))) == code
     return " ".join(capsys.readouterr().err.split())
 
@@ -39,7 +40,7 @@ def test_a_timing_cache_does_not_replace_the_model(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("option", ["--json", "--keep-onnx", "--timing-cache"])
-def test_no_option_of_an_export_names_its_output(option, tmp_path, capsys):
+def test_no_other_option_of_an_export_may_name_its_output(option, tmp_path, capsys):
     output = tmp_path / "d0.engine"
     asked = ["--variant", "d0", "--weights", "random", output, option, output]
     assert f"{option} would replace '{output}'" in refused(capsys, asked, command=export_main)
@@ -67,17 +68,17 @@ def test_the_result_of_an_export_does_not_replace_what_it_reads(tmp_path, capsys
     assert f"--json would replace '{labels}'" in refused(capsys, asked, command=export_main)
 
 
-def test_pictures_to_compare_on_without_a_comparison(model, tmp_path, capsys):
+def test_verification_pictures_without_a_verification_are_refused(model, tmp_path, capsys):
     asked = ["build", model, tmp_path / "e.engine", "--no-verify", "--verify-images", tmp_path]
     assert "--verify-images" in refused(capsys, asked)
 
 
-def test_a_target_of_a_file_that_has_none(tmp_path, capsys):
+def test_a_target_is_refused_for_a_torchscript_file(tmp_path, capsys):
     asked = ["--variant", "d0", "--target", "openvino", tmp_path / "d0.torchscript"]
     assert "is only for ONNX files" in refused(capsys, asked, command=export_main)
 
 
-def test_fewer_runs_than_the_fewest(model, capsys):
+def test_max_runs_below_min_runs_is_refused(model, capsys):
     assert "--max-runs 5" in refused(capsys, ["bench", model, "--max-runs", 5])
 
 
@@ -87,7 +88,7 @@ def test_charts_name_their_extra_before_anything_is_timed(tmp_path, capsys, monk
     assert "pip install 'effdet-deploy[report]'" in refused(capsys, asked, MISSING)
 
 
-def test_a_limit_of_nothing(model, capsys):
+def test_a_limit_without_pictures_to_limit_is_refused(model, capsys):
     asked = ["compare", model, "--reference", model, "--limit", 2]
     assert "--limit" in refused(capsys, asked)
 
@@ -112,7 +113,7 @@ def test_accuracy_without_pycocotools_is_refused_before_the_annotations_are_read
         ({"json_file": "x", "tf32": False, "labels": None}, ""),
     ],
 )
-def test_the_stored_command_makes_the_same_and_gives_nothing_away(given, stored):
+def test_the_stored_command_keeps_the_options_and_drops_folders_and_secrets(given, stored):
     assert stored_command({"verify": True} | given) == f"effdet-export {stored}".strip()
 
 
@@ -125,7 +126,7 @@ def test_no_result_replaces_a_picture_of_a_folder_that_is_read(option, model, pi
     assert picture.read_bytes() == before
 
 
-def test_charts_replace_nothing_that_the_markdown_does_not_show(model, tmp_path, capsys):
+def test_a_chart_replaces_only_a_file_that_the_old_markdown_shows(model, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     chart = tmp_path / "bench-latency.svg"
     chart.write_text("mine")
@@ -136,7 +137,7 @@ def test_charts_replace_nothing_that_the_markdown_does_not_show(model, tmp_path,
     require_own_charts(tmp_path / "bench.md")
 
 
-def test_the_note_of_a_timing_cache_replaces_no_other_file(tmp_path):
+def test_the_note_beside_a_timing_cache_replaces_no_other_file(tmp_path):
     cache = tmp_path / "timings"
     require_own_note(cache)
     sidecar_path(cache).write_text('{"origin": {}, "sha256": ""}')
@@ -151,7 +152,7 @@ def test_the_note_of_a_timing_cache_replaces_no_other_file(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["export", "build"])
-def test_a_folder_in_the_place_of_the_sidecar_is_said_before_the_work(
+def test_a_folder_in_the_place_of_the_sidecar_is_refused_before_the_work(
     command, model, tmp_path, capsys
 ):
     output = tmp_path / {"export": "d0.onnx", "build": "d0.engine"}[command]
@@ -161,7 +162,7 @@ def test_a_folder_in_the_place_of_the_sidecar_is_said_before_the_work(
     assert f"The sidecar of '{output}' would go to" in refused(capsys, asked)
 
 
-def test_an_engine_for_refitting_is_refused_where_no_gpu_is_before_the_build(monkeypatch):
+def test_an_engine_for_refitting_is_refused_without_a_gpu_before_the_build(monkeypatch):
     monkeypatch.setattr(engine, "list_gpus", lambda: ())
     options = BuildOptions(backend="tensorrt-rtx", refit=True)
     with pytest.raises(DeviceError, match="needs a GPU to build an engine that can be refitted"):
@@ -178,13 +179,15 @@ def test_an_engine_for_refitting_is_refused_where_no_gpu_is_before_the_build(mon
         (["inspect", "--json="], ""),
     ],
 )
-def test_an_empty_argument_is_no_folder(arguments, named, capsys):
+def test_an_empty_argument_is_refused(arguments, named, capsys):
+    """Python would take the empty path for the current folder."""
     said = refused(capsys, arguments)
     assert "An argument is empty" in said
     assert named in said
 
 
 def test_a_tilde_behind_an_equals_sign_is_the_home_folder(model, tmp_path, capsys, monkeypatch):
+    """A shell expands ``--json ~/found.json`` and leaves ``--json=~/found.json`` as it is."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert main(["inspect", str(model), "--json=~/found.json"]) == 0

@@ -1,4 +1,4 @@
-"""A file of the full range under OpenVINO's own switch, as on a processor without VNNI."""
+"""INT8 files of the full range are refused where OpenVINO computes as if VNNI were missing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("command", ["detect", "bench", "eval", "compare"])
-def test_every_command_refuses_it_and_names_the_layer(
+def test_every_command_refuses_a_file_that_saturates_and_names_the_layer(
     tmp_path, picture, run_tool, monkeypatch, command
 ):
     pytest.importorskip("openvino")
@@ -50,5 +50,5 @@ def test_every_command_refuses_it_and_names_the_layer(
     assert PLANTED in done.stderr
     assert "--int8-range portable" in done.stderr
     allowed = run_tool(command, *arguments, "--backend", "openvino", "--allow-saturation")
-    # What it gives is for `compare` to judge.
+    # `compare` judges what the file computes then, and may fail it.
     assert allowed.returncode in (0, 3 if command == "compare" else 0), allowed.stderr

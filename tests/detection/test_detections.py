@@ -1,3 +1,5 @@
+"""What was found in a picture: as JSON, as COCO results, for supervision, and drawn."""
+
 from __future__ import annotations
 
 import json
@@ -73,7 +75,7 @@ def test_a_missing_supervision_is_named(monkeypatch):
         detections().to_supervision()
 
 
-def test_it_reads_as_a_count_of_what_was_found():
+def test_its_text_counts_what_was_found():
     assert str(detections(((1, 1, 2, 2),) * 3, (0, 2, 2))) == "person x2, bicycle"
     assert str(detections((), ())) == "nothing"
 
@@ -99,7 +101,7 @@ def test_a_label_stays_on_the_picture_at_every_corner():
     for corner in ((0, 0, 20, 20), (380, 0, 400, 20), (380, 280, 400, 300), (0, 280, 20, 300)):
         drawn = np.asarray(detections((corner,), (1,)).draw(picture))
         coloured = (drawn == class_color(1)).all(axis=2)
-        # A chip cut off by the border would show fewer pixels than one in the middle.
+        # A label cut off by the border would show fewer pixels than one in the middle.
         middle = np.asarray(detections(((190, 140, 210, 160),), (1,)).draw(picture))
         assert coloured.sum() >= 0.8 * (middle == class_color(1)).all(axis=2).sum()
 
@@ -109,5 +111,5 @@ def test_a_box_without_area_is_not_drawn():
     assert not np.asarray(drawn).any()
 
 
-def test_the_first_ninety_classes_have_distinct_colours():
+def test_the_first_ninety_classes_have_distinct_colors():
     assert len({class_color(label) for label in range(90)}) == 90

@@ -1,3 +1,5 @@
+"""`Detector.detect`: boxes in the picture's pixels, every form of picture, threads, processes."""
+
 from __future__ import annotations
 
 import io
@@ -96,7 +98,7 @@ def test_a_threshold_below_the_models_floor_is_refused_rather_than_ignored(detec
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
-def test_a_threshold_that_is_no_probability_is_refused(detector, threshold):
+def test_a_threshold_that_is_not_between_0_and_1_is_refused(detector, threshold):
     with pytest.raises(UsageError, match="between 0 and 1"):
         detector.detect(white(), score_threshold=threshold)
 
@@ -110,6 +112,7 @@ def test_yxyx_models_give_the_same_boxes(tmp_path, detector):
 
 @pytest.mark.parametrize("kind", ["float255", "normalized"])
 def test_models_with_float_inputs_get_prepared_pictures(tmp_path, kind):
+    """The score is the mean input over 255: white, normalized to 1, lies below the floor."""
     spec = with_input(detector_spec(), kind=kind, mean=(0.5,) * 3, std=(0.5,) * 3)
     (found,) = load(write_tiny(tmp_path / "float.onnx", spec)).detect(white())
     best = 1.0 if kind == "float255" else 1 / 255
@@ -150,7 +153,7 @@ def test_a_class_that_the_spec_does_not_know_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("count", [-1, 10**6])
-def test_more_boxes_than_there_is_room_for_are_reported(detector, monkeypatch, count):
+def test_an_impossible_number_of_boxes_is_reported(detector, monkeypatch, count):
     run = detector.runtime.run
 
     def miscounting(feeds):
@@ -168,7 +171,7 @@ def test_an_unreadable_picture_among_others_raises(detector, tmp_path):
         detector.detect([white(), tmp_path / "bad.jpg"])
 
 
-def test_the_public_names_are_the_same_objects():
+def test_the_package_exports_the_same_objects():
     assert effdet_deploy.load is load
     assert effdet_deploy.Detector is Detector
     assert "Detector" in dir(effdet_deploy)
@@ -176,7 +179,7 @@ def test_the_public_names_are_the_same_objects():
         _ = effdet_deploy.nonsense
 
 
-def test_it_says_what_it_is(detector):
+def test_its_repr_names_the_model_the_backend_and_the_precision(detector):
     assert repr(detector) == "Detector(tiny, onnxruntime on cpu, fp32)"
 
 
@@ -189,7 +192,7 @@ def test_many_threads_get_what_one_gets(detector):
         np.testing.assert_array_equal(one, other)
 
 
-def test_everything_that_is_obviously_a_picture_is_taken(detector, tmp_path):
+def test_every_usual_form_of_a_picture_is_taken(detector, tmp_path):
     torch = pytest.importorskip("torch")
     pixels = np.random.default_rng(0).integers(128, 256, (SIDE, SIDE // 2, 3), dtype=np.uint8)
     path = tmp_path / "a.png"
@@ -230,7 +233,7 @@ def test_everything_that_is_obviously_a_picture_is_taken(detector, tmp_path):
         ("/dev/null", "is not an ordinary file"),
     ],
 )
-def test_everything_else_is_refused_in_a_sentence(detector, wrong, said):
+def test_other_objects_are_refused_in_a_sentence(detector, wrong, said):
     with pytest.raises(ImageError, match=said):
         detector.detect(wrong)
 
@@ -247,7 +250,7 @@ def test_a_closed_file_and_a_float_tensor_are_refused_in_a_sentence(detector, tm
         detector.detect(torch.zeros(3, 8, 8, requires_grad=True))
 
 
-def test_a_fifo_is_no_ordinary_file_and_nothing_waits_for_it(detector, tmp_path):
+def test_a_named_pipe_is_refused_and_nothing_waits_for_it(detector, tmp_path):
     if not hasattr(os, "mkfifo"):
         pytest.skip("has no named pipes")
     os.mkfifo(tmp_path / "a.png")
@@ -257,7 +260,7 @@ def test_a_fifo_is_no_ordinary_file_and_nothing_waits_for_it(detector, tmp_path)
         load(tmp_path / "a.png")
 
 
-def test_a_pickle_is_opened_again_where_it_arrives(tmp_path, monkeypatch):
+def test_a_pickled_detector_opens_its_model_again_from_any_directory(tmp_path, monkeypatch):
     write_tiny(tmp_path / "tiny.onnx")
     monkeypatch.chdir(tmp_path)
     with load("tiny.onnx", threads=1) as detector:
@@ -304,7 +307,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("backend", "methods"), [("onnxruntime", ["fork", "spawn"]), ("openvino", ["fork"])]
 )
-def test_other_processes_take_a_detector_along(tmp_path, backend, methods):
+def test_a_detector_works_in_forked_and_spawned_processes(tmp_path, backend, methods):
     pytest.importorskip(backend)
     path = write_tiny(tmp_path / "tiny.onnx", detector_spec(batch=BatchSpec(1, 1, 3)))
     script = tmp_path / "script.py"

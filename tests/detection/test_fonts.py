@@ -23,7 +23,7 @@ SIZE = 20
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Matplotlib's fonts are those that are installed here: DejaVu has Cyrillic, and no Chinese."""
+    """Only Matplotlib's fonts are installed: DejaVu has Cyrillic letters and no Chinese ones."""
     matplotlib = pytest.importorskip("matplotlib")
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     with_folders(monkeypatch, folder)
@@ -44,12 +44,13 @@ def with_folders(monkeypatch, *folders):
 
 @pytest.fixture(autouse=True)
 def forgotten():
+    """The caches must not keep a font for the next test."""
     yield
     for each in (fonts._installed, fonts._installed_with):
         each.cache_clear()
 
 
-def test_what_pillows_own_font_has_is_drawn_with_it(bare):
+def test_pillows_own_font_is_used_where_it_has_all_letters(bare):
     lettering = Lettering(SIZE)
     assert lettering.runs("brown dog 90%") == [("brown dog 90%", lettering.main)]
 
@@ -63,7 +64,7 @@ def test_another_script_is_drawn_with_the_plainest_installed_font_that_has_it(in
         assert bytes(font.getmask(letter)) != bytes(square)
 
 
-def test_scripts_that_no_font_has_together_are_drawn_by_turns(installed):
+def test_a_name_in_two_scripts_is_drawn_in_parts(installed):
     lettering = Lettering(SIZE)
     (russian, dejavu), (chinese, own) = lettering.runs("кот猫")
     assert (russian, Path(dejavu.path).name) == ("кот", "DejaVuSans.ttf")
@@ -82,21 +83,21 @@ def test_scripts_that_no_font_has_together_are_drawn_by_turns(installed):
         ("", ""),
     ],
 )
-def test_what_no_font_has_is_taken_apart_or_escaped(bare, name, written):
+def test_letters_that_no_font_has_are_simplified_or_escaped(bare, name, written):
     assert Lettering(SIZE).written(name).strip() == written
 
 
-def test_names_that_are_not_written_as_they_are_can_be_asked_for(bare):
+def test_names_that_cannot_be_drawn_as_they_are_can_be_listed(bare):
     assert unwritten(["cat", "猫", "a  b"]) == ["猫"]
 
 
-def test_a_font_that_is_named_comes_first(bare, installed):
+def test_a_font_that_the_user_names_comes_first(bare, installed):
     chosen = installed / "DejaVuSerif.ttf"
     ((_, font),) = Lettering(SIZE, chosen).runs("cat")
     assert Path(font.path) == chosen
 
 
-def test_a_file_that_is_no_font_is_refused(tmp_path):
+def test_a_file_that_is_not_a_font_is_refused(tmp_path):
     (tmp_path / "a.ttf").write_bytes(b"no font")
     for name in ("a.ttf", "absent.ttf"):
         with pytest.raises(DataError, match=name):

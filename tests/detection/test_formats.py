@@ -1,3 +1,5 @@
+"""Result files in every format: other programs read them, and names of any kind come through."""
+
 from __future__ import annotations
 
 import csv
@@ -23,12 +25,12 @@ IDS = (7, 3, 90)
 CLASSES = tuple(ClassSpec(*each) for each in zip(NAMES, IDS, strict=True))
 SIZE = (200, 100)
 FORMATS = tuple(FORMS)
-# Six decimals of a fraction.
+# Rounding a fraction to six decimals moves a corner by less than this, on a side of 200 pixels.
 PIXEL = 2e-4
 
 
 def found(*rows) -> Detections:
-    """Detections of (box, score, label)."""
+    """Return detections with these rows of (box, score, label)."""
     return Detections(
         boxes=np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
         scores=np.array([row[1] for row in rows], np.float32),
@@ -51,7 +53,7 @@ def save(path: Path) -> Path:
 
 @pytest.fixture
 def written(tmp_path):
-    """The folder that every form was written to, of two pictures."""
+    """A folder with the results of two pictures in every format."""
     pictures = [save(tmp_path / "in" / "a.png"), save(tmp_path / "in" / "b.png")]
     return write(tmp_path / "out", dict(zip(pictures, (MANY, NOTHING), strict=True)))
 
@@ -67,7 +69,7 @@ def write(output: Path, results: dict[Path, Detections], formats=FORMATS, classe
     return output
 
 
-def test_pycocotools_takes_results_for_the_set_that_is_beside_them(written):
+def test_pycocotools_reads_the_results_with_the_set_beside_them(written):
     coco = pytest.importorskip("pycocotools.coco")
     truth = coco.COCO(str(written / "detections.coco.json"))
     assert {each["id"]: each["name"] for each in truth.loadCats(truth.getCatIds())} == dict(
@@ -82,7 +84,7 @@ def test_pycocotools_takes_results_for_the_set_that_is_beside_them(written):
 
 
 def boxes_by_class(dataset) -> list[dict[str, list[list[float]]]]:
-    """What supervision has read, by picture in the order of their names."""
+    """Return the boxes that supervision read, for every picture in order of their names."""
     return [
         {
             dataset.classes[label]: box.tolist()
@@ -151,7 +153,7 @@ def test_supervision_reads_labelme_files(written, tmp_path):
 
 
 def test_labelme_files_have_what_labelme_loads_and_lead_to_their_pictures(written):
-    # labelme/_label_file.py: what it takes from a file, and what of a shape it does not keep aside.
+    # The keys that labelme/_label_file.py knows, in a file and in a shape.
     document = json.loads((written / "labelme" / "a.json").read_text(encoding="utf-8"))
     assert document.keys() == {
         *("version", "flags", "shapes", "imagePath", "imageData", "imageHeight", "imageWidth")
@@ -167,7 +169,7 @@ def test_labelme_files_have_what_labelme_loads_and_lead_to_their_pictures(writte
     assert json.loads((written / "labelme" / "b.json").read_text())["shapes"] == []
 
 
-def test_csv_has_a_header_and_a_row_a_detection(written, tmp_path):
+def test_csv_has_a_header_and_one_row_per_detection(written, tmp_path):
     with (written / "detections.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == CSV_COLUMNS
@@ -200,7 +202,7 @@ def test_classes_whose_safe_names_are_equal_have_folders_of_their_own(tmp_path):
     assert made == ["crops/a_b-2/x_2.jpg", "crops/a_b/x_1.jpg"]
 
 
-def test_a_model_that_names_no_classes_has_those_that_were_found(tmp_path):
+def test_without_class_names_the_categories_are_those_that_were_found(tmp_path):
     picture = save(tmp_path / "x.png")
     out = write(tmp_path / "out", {picture: MANY}, classes=())
     categories = json.loads((out / "detections.coco.json").read_text())["categories"]
@@ -211,7 +213,7 @@ def test_a_model_that_names_no_classes_has_those_that_were_found(tmp_path):
     assert yaml.safe_load((empty / "yolo" / "data.yaml").read_text())["names"] == {}
 
 
-def test_names_that_are_no_utf_8_are_written_and_lead_back(tmp_path):
+def test_pictures_whose_names_are_not_utf_8_are_found_again_from_every_format(tmp_path):
     folder = os.fsencode(tmp_path / "in")
     picture = Path(os.fsdecode(folder + b"/caf\xe9.png"))
     out = write(tmp_path / "out", {save(picture): MANY}, (*FORMATS, "crops"))
@@ -224,13 +226,13 @@ def test_names_that_are_no_utf_8_are_written_and_lead_back(tmp_path):
     assert "caf" in (out / "detections.csv").read_text(encoding="utf-8")
 
 
-def test_a_name_of_the_longest_kind_is_written_in_every_form(tmp_path):
+def test_a_picture_of_the_longest_name_is_written_in_every_format(tmp_path):
     picture = save(tmp_path / "in" / ("像" * 83 + ".png"))
     out = write(tmp_path / "out", {picture: MANY}, (*FORMATS, "crops"))
     assert len(list((out / "crops").rglob("*.jpg"))) == 3
 
 
-def test_pictures_in_folders_keep_them(tmp_path):
+def test_results_keep_the_folders_of_their_pictures(tmp_path):
     pictures = [save(tmp_path / "in" / name) for name in ("a/1.png", "b/1.png")]
     out = write(tmp_path / "out", dict.fromkeys(pictures, MANY), (*FORMATS, "crops"))
     for folder in ("a", "b"):
@@ -245,7 +247,7 @@ def test_pictures_in_folders_keep_them(tmp_path):
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ModelFileError("NaN")])
-def test_what_is_done_is_delivered_when_the_work_stops(tmp_path, stop):
+def test_finished_results_are_delivered_when_the_work_stops(tmp_path, stop):
     picture = save(tmp_path / "x.png")
     out = tmp_path / "out"
     out.mkdir()
@@ -263,7 +265,7 @@ def test_what_is_done_is_delivered_when_the_work_stops(tmp_path, stop):
     assert not list(out.glob(".effdet-*"))
 
 
-def test_a_failure_of_ours_delivers_no_half_file(tmp_path):
+def test_a_failed_write_leaves_the_file_of_an_earlier_run(tmp_path):
     (tmp_path / "detections.csv").write_text("of an earlier run")
 
     def failing():
@@ -275,7 +277,7 @@ def test_a_failure_of_ours_delivers_no_half_file(tmp_path):
     assert (tmp_path / "detections.csv").read_text() == "of an earlier run"
 
 
-def test_labels_that_are_there_already_are_not_replaced(written, tmp_path):
+def test_labels_of_an_earlier_run_are_never_replaced(written, tmp_path):
     for form in ("yolo", "yolo-conf", "labelme"):
         with pytest.raises(UsageError, match=f"{form}' already has files"):
             require_free((form,), written)
@@ -284,7 +286,7 @@ def test_labels_that_are_there_already_are_not_replaced(written, tmp_path):
     require_free(FORMATS, tmp_path / "new")
 
 
-def test_formats_are_read_once_each_and_an_unknown_one_is_named():
+def test_a_repeated_format_counts_once_and_an_unknown_one_is_named():
     assert read_formats("json, COCO,json") == ("json", "coco")
     with pytest.raises(UnknownNameError, match="no format named 'cocoo'") as error:
         read_formats("json,cocoo")

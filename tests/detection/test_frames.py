@@ -1,4 +1,4 @@
-"""Pictures for a model of frames that DeepStream scales: they lie where nvinfer puts a frame."""
+"""Pictures for a model that was exported for DeepStream: they lie where nvinfer puts a frame."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ def test_boxes_are_in_pixels_of_the_frame(tmp_path):
     np.testing.assert_allclose(found.boxes, expected[inside])
 
 
-def test_verification_sees_frames_whole():
+def test_verification_pictures_are_whole_frames():
     (picture,) = structured_pictures(1, 144, 256, seed=2)
     spec = framed()
     images = verification_images(spec, Pictures(("a",), (picture,)))
-    # One that is found, and one that is made: both in the shape of a frame, without padding.
+    # One picture was given, and one is made: both have the shape of a frame, without padding.
     assert [each.shape for each in images] == [(*FRAME, 3)] * 2
     batch, _ = prepare_batch(images[:1], spec)
     direct, _ = prepare_batch([picture], spec)

@@ -1,3 +1,5 @@
+"""Pictures from files, bytes and arrays: the pixels that we read, and what is refused."""
+
 from __future__ import annotations
 
 import io
@@ -72,7 +74,7 @@ def test_arrays_that_are_no_picture_are_refused_with_what_was_got(array, said):
         load_image(array)
 
 
-def test_a_missing_file_and_a_directory_are_told_apart(tmp_path):
+def test_a_missing_file_and_a_directory_have_messages_of_their_own(tmp_path):
     with pytest.raises(ImageError, match="does not exist"):
         load_image(tmp_path / "absent.png")
     with pytest.raises(ImageError, match="is a directory"):
@@ -98,7 +100,7 @@ def test_pictures_are_found_by_file_folder_and_pattern(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["absent.png", "*.bmp"])
-def test_what_names_no_picture_is_refused(tmp_path, source):
+def test_a_path_or_pattern_without_a_picture_is_refused(tmp_path, source):
     with pytest.raises(ImageError, match="no picture"):
         find_images(tmp_path / source)
 
@@ -115,6 +117,7 @@ def test_a_float_tiff_is_refused_because_its_range_is_unknown():
 
 
 def test_the_pixel_limit_is_below_the_one_at_which_pillow_warns():
+    """Otherwise Pillow's warning would come before our own refusal."""
     assert Image.MAX_IMAGE_PIXELS is not None
     assert images.MAX_PIXELS < Image.MAX_IMAGE_PIXELS
 
@@ -153,20 +156,21 @@ def test_a_black_picture_of_sixteen_bits_is_black():
     assert (load_image(deep_png(np.zeros((3, 4, 3), np.uint16))) == 0).all()
 
 
-def test_the_range_that_a_pgm_states_is_its_range():
+def test_a_pgm_is_scaled_by_the_range_that_it_states():
     dark = np.full((2, 2), 100, ">u2").tobytes()
     loaded = load_image(b"P5\n2 2\n4095\n" + dark)
     assert (loaded == 100 * 255 // 4095).all()
 
 
 def test_color_of_twelve_bits_in_sixteen_is_refused_because_four_would_be_left():
+    """Pillow keeps only the higher byte of every color value of 16 bits."""
     levels = np.full((3, 4, 3), 4095, np.uint16)
     with pytest.raises(ImageError, match="12 bits, of which only 4 can be read"):
         load_image(deep_png(levels))
     assert (load_image(deep_png(levels << 4)) == 255).all()
 
 
-def test_what_macos_keeps_beside_a_picture_is_none(tmp_path):
+def test_files_that_macos_writes_beside_a_picture_are_left_out(tmp_path):
     for name in ("a.png", "._a.png", "deep/._b.png"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -195,7 +199,7 @@ def test_linked_folders_are_followed_once_and_circles_end(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads a process's peak from /proc")
 @pytest.mark.parametrize(
     ("mode", "orientation", "bytes_a_pixel"),
-    # Pillow's own pixels, and the three that are returned.
+    # The bytes that Pillow holds for a pixel, and the three that are returned.
     [("RGB", 1, 4 + 3), ("RGB", 6, 4 + 3), ("RGBA", 3, 4 + 3), ("L", 1, 1 + 3), ("I;16", 1, 2 + 3)],
 )
 def test_a_large_picture_is_held_once_and_its_result_once(
@@ -220,14 +224,14 @@ def test_a_large_picture_is_held_once_and_its_result_once(
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK"])
-def test_gray_is_pillows_gray_of_what_is_seen(mode):
+def test_gray_is_the_gray_that_pillow_makes_of_rgb(mode):
     image = Image.fromarray(noise_rgba()).convert("RGB").convert(mode)
     found = load_image(image, 1)
     assert found.shape == (30, 20, 1)
     np.testing.assert_array_equal(found[..., 0], np.asarray(image.convert("RGB").convert("L")))
 
 
-def test_rgba_keeps_the_alpha_and_what_has_none_is_opaque():
+def test_rgba_keeps_its_alpha_and_a_picture_without_alpha_is_opaque():
     pixels = noise_rgba()
     np.testing.assert_array_equal(load_image(Image.fromarray(pixels), 4), pixels)
     np.testing.assert_array_equal(load_image(pixels, 4), pixels)

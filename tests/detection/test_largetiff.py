@@ -1,3 +1,5 @@
+"""TIFF files beyond the pixel limit are read in parts, and give the pixels that Pillow decodes."""
+
 from __future__ import annotations
 
 import io
@@ -27,7 +29,7 @@ def picture() -> np.ndarray:
 
 
 def write_tiled(path, pixels: np.ndarray, side: int, *, deflate: bool, prefix: bytes = b"II"):
-    """Write a tiled TIFF, which Pillow reads and does not write."""
+    """Write a tiled TIFF; Pillow can read such a file, but cannot write one."""
     height, width = pixels.shape[:2]
     tiles = []
     for y in range(0, height, side):
@@ -42,7 +44,7 @@ def write_tiled(path, pixels: np.ndarray, side: int, *, deflate: bool, prefix: b
     tags[322], tags[323] = side, side
     tags.tagtype[324] = tags.tagtype[325] = 4
     tags[325] = tuple(map(len, tiles))
-    # The offsets depend on the length of the directory, which does not depend on them.
+    # Offsets follow from the length of the directory, which is the same for all offsets.
     tags[324] = tuple(range(len(tiles)))
     first = io.BytesIO()
     start = tags.save(first)
@@ -80,7 +82,7 @@ def test_parts_of_a_file_of_strips_are_what_pillow_decodes(tmp_path, compression
     )
 
 
-def test_the_reduced_picture_is_pillows(tmp_path, monkeypatch):
+def test_the_reduced_picture_is_the_one_that_pillow_gives(tmp_path, monkeypatch):
     path = write_tiled(tmp_path / "t.tif", picture(), 64, deflate=True)
     monkeypatch.setattr(largetiff, "_LONGEST_SIDE", 100)
     known = np.asarray(Image.fromarray(picture()).reduce(5))
@@ -89,7 +91,7 @@ def test_the_reduced_picture_is_pillows(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_limit(monkeypatch):
-    """Take pictures of more than 0.1 megapixels for too large."""
+    """Pictures of more than 0.1 megapixels count as too large."""
     for module in (images, largetiff, tiling):
         monkeypatch.setattr(module, "MAX_PIXELS", 100_000)
 
@@ -104,7 +106,7 @@ def rows(outcome) -> list:
     return sorted(str(each) for each in outcome.detections.to_json())
 
 
-def test_a_picture_beyond_the_limit_gives_the_rows_that_it_gives_below(
+def test_a_picture_beyond_the_limit_gives_the_same_rows_as_below_it(
     tmp_path, detector, monkeypatch
 ):
     path = write_tiled(tmp_path / "t.tif", picture(), 64, deflate=True)
@@ -122,7 +124,7 @@ def test_boxes_of_a_reduced_picture_lie_in_the_whole_one(
 ):
     path = write_tiled(tmp_path / "t.tif", picture(), 64, deflate=True)
     monkeypatch.setattr(largetiff, "_LONGEST_SIDE", 100)
-    # One tile would be the picture: it is run reduced alone.
+    # A single tile would be the whole picture: only the reduced picture is run.
     (found,) = stream_tiled(detector, [path], Tiles(1000), keep_image=True)
     assert found.image.shape == (HEIGHT // 5, WIDTH // 5, 3)
     assert found.size == (HEIGHT, WIDTH)
@@ -130,7 +132,7 @@ def test_boxes_of_a_reduced_picture_lie_in_the_whole_one(
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
-def test_what_no_format_reads_in_parts_is_refused_with_a_way_out(
+def test_a_large_picture_in_another_format_is_refused_with_a_remedy(
     tmp_path, detector, small_limit, suffix
 ):
     path = tmp_path / f"large.{suffix}"

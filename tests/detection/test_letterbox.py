@@ -1,3 +1,5 @@
+"""Where a picture lies in the network's input, what surrounds it, and how boxes come back."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -81,7 +83,7 @@ def test_boxes_outside_the_image_are_clipped_to_it():
     ("rule", "content", "offset"),
     [("letterbox", (64, 32), (0, 0)), ("center", (64, 32), (32, 0)), ("stretch", (64, 96), (0, 0))],
 )
-def test_the_rule_says_where_the_picture_lies(rule, content, offset):
+def test_the_resize_rule_says_where_the_picture_lies(rule, content, offset):
     image = picture(200, 100)
     canvas, placed = letterbox(image, InputSpec(64, 96, fill=FILL, resize=rule))
     assert (placed.content, placed.offset) == (content, offset)
@@ -93,7 +95,7 @@ def test_the_rule_says_where_the_picture_lies(rule, content, offset):
     assert (canvas[outside] == FILL).all()
 
 
-def test_a_mark_is_found_where_its_box_says_after_every_rule():
+def test_every_resize_rule_maps_what_is_seen_back_to_its_box():
     image = np.zeros((90, 150, 3), np.uint8)
     image[30:60, 100:140] = 255
     for rule in ("letterbox", "center", "stretch"):
@@ -105,7 +107,7 @@ def test_a_mark_is_found_where_its_box_says_after_every_rule():
 
 @pytest.mark.parametrize("rule", ["letterbox", "center", "stretch"])
 @pytest.mark.parametrize("interpolation", ["antialias", "linear"])
-def test_a_picture_that_was_brought_to_size_stays_as_it_is(rule, interpolation):
+def test_a_picture_of_the_input_size_is_not_resized_again(rule, interpolation):
     spec = InputSpec(64, 96, resize=rule, interpolation=interpolation)
     once, _ = letterbox(picture(51, 33), spec)
     np.testing.assert_array_equal(letterbox(once, spec)[0], once)
@@ -131,7 +133,7 @@ def test_the_batch_is_what_the_graph_input_asks_for(kind, order):
     assert [each.image for each in placed] == [(20, 30), (40, 10)]
 
 
-def test_normalisation_equals_that_of_effdets_loader():
+def test_normalization_equals_that_of_effdets_loader():
     torch = pytest.importorskip("torch")
     spec = InputSpec(height=16, width=16, kind="normalized")
     original = picture(16, 16)

@@ -1,3 +1,5 @@
+"""Names of results: different for every picture, and possible as files on every system."""
+
 from __future__ import annotations
 
 import os
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from effdet_deploy.detection.naming import LONGEST, Names, places_of, safe_name, shortened
 
 
-def test_files_are_named_from_the_folder_that_all_lie_in():
+def test_files_are_named_from_their_common_folder():
     pictures = [Path("set/a.png"), Path("set/deep/b.c.jpg")]
     places = places_of(pictures)
     assert [places[each].file for each in pictures] == ["a.png", "deep/b.c.jpg"]
@@ -18,19 +20,19 @@ def test_files_are_named_from_the_folder_that_all_lie_in():
     assert places_of([]) == {}
 
 
-def test_ways_that_go_up_are_followed_before_they_are_compared(tmp_path):
+def test_paths_with_two_dots_are_resolved_before_they_are_compared(tmp_path):
     pictures = [tmp_path / "x" / ".." / "a.png", tmp_path / "y" / "b.png"]
     assert [each.file for each in places_of(pictures).values()] == ["a.png", "y/b.png"]
 
 
-def test_pictures_whose_names_differ_in_suffix_or_case_alone_have_stems_of_their_own():
+def test_pictures_whose_names_differ_only_in_suffix_or_case_have_stems_of_their_own():
     pictures = [Path("s/a.png"), Path("s/a.jpg"), Path("s/A.gif"), Path("s/a-2.png")]
     stems = [each.stem for each in places_of(pictures).values()]
     assert stems[:2] == ["a", "a-2"]
     assert len({each.casefold() for each in stems}) == 4
 
 
-def test_ids_are_the_numbers_of_cocos_names_and_count_otherwise():
+def test_picture_ids_are_the_numbers_in_cocos_names_or_count_from_one():
     numbered = [Path("000000000139.jpg"), Path("000000000285.jpg")]
     assert [each.number for each in places_of(numbered).values()] == [139, 285]
     for others in (["1.jpg", "b.jpg"], ["1.jpg", "x/01.jpg"], ["²3.jpg", "4.jpg"]):
@@ -56,7 +58,7 @@ def test_a_class_of_any_name_has_a_folder_that_can_be_made(name):
     assert len(os.fsencode(safe)) <= 255
 
 
-def test_names_of_windows_devices_are_no_folders():
+def test_names_of_windows_devices_are_changed():
     assert [safe_name(each) for each in ("CON", "nul.x", "com1", "contact")] == [
         *("_CON", "_nul.x", "_com1"),
         "contact",

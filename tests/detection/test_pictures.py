@@ -1,3 +1,5 @@
+"""The pictures that an export is verified with: our own, a folder's, or those of annotations."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +23,7 @@ def write_pictures(folder, count):
         Image.new("RGB", (50, 40), (index, 0, 0)).save(folder / f"{index}.png")
 
 
-def test_four_pictures_of_the_networks_size_that_differ_and_are_always_the_same():
+def test_our_own_pictures_differ_from_one_another_and_are_always_the_same_four():
     images = verification_images(SIZE)
     assert [image.shape for image in images] == [(128, 160, 3)] * 4
     assert len({image.tobytes() for image in images}) == 4
@@ -35,7 +37,7 @@ def test_a_larger_batch_gets_more_pictures_up_to_a_limit(largest, count):
     assert len(verification_images(SIZE, batch=BatchSpec(1, 1, largest))) == count
 
 
-def test_a_folder_is_used_instead_and_letterboxed(tmp_path):
+def test_pictures_of_a_folder_are_letterboxed_and_take_the_place_of_our_own(tmp_path):
     write_pictures(tmp_path, 3)
     images = verification_images(SIZE, find_pictures(tmp_path))
     assert len(images) == 3
@@ -43,7 +45,8 @@ def test_a_folder_is_used_instead_and_letterboxed(tmp_path):
     assert tuple(images[1][0, 0]) == (1, 0, 0)
 
 
-def test_one_image_alone_gets_company(tmp_path):
+def test_a_single_picture_gets_a_second_one_beside_it(tmp_path):
+    """A graph that answers for one picture whatever it sees would pass on that picture alone."""
     write_pictures(tmp_path, 1)
     first, second = verification_images(SIZE, find_pictures(tmp_path))
     assert not np.array_equal(first, second)
@@ -65,11 +68,11 @@ def test_pictures_may_be_named_by_annotations(tmp_path):
     np.testing.assert_array_equal(named, found)
 
 
-def test_where_no_source_is_named_there_are_no_pictures():
+def test_without_a_source_there_are_no_pictures():
     assert len(find_pictures(None)) == 0
 
 
-def test_the_first_so_many_are_taken(tmp_path):
+def test_a_limit_takes_the_first_pictures(tmp_path):
     write_pictures(tmp_path, 3)
     assert find_pictures(tmp_path, 2).names == ("0.png", "1.png")
 

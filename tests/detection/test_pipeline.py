@@ -1,3 +1,5 @@
+"""`Detector.stream`: outcomes in order, errors in their place, and threads that always end."""
+
 from __future__ import annotations
 
 import itertools
@@ -42,6 +44,7 @@ def detector(model):
 
 
 def own_threads() -> list[threading.Thread]:
+    """Return the running threads that streams started."""
     return [each for each in threading.enumerate() if each.name.startswith(("stream", "ahead"))]
 
 
@@ -76,7 +79,7 @@ def test_outcomes_come_in_the_order_of_the_pictures_however_long_each_takes():
     turns = {place: threading.Event() for place in range(4)}
 
     def prepare(source):
-        # Each picture is decoded only after the one behind it.
+        # Each picture is decoded only after the one that follows it.
         if source + 1 in turns:
             assert turns[source + 1].wait(PATIENCE)
         turns[source].set()
@@ -108,7 +111,7 @@ def test_rows_are_those_of_detect_and_errors_lie_in_their_place(detector, tmp_pa
         assert one.detections.to_json() == other.to_json()
 
 
-def test_everything_that_detect_takes_is_taken(detector, tmp_path):
+def test_a_stream_takes_every_form_of_picture_that_detect_takes(detector, tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(picture(200)).save(path)
 
@@ -125,7 +128,7 @@ def test_everything_that_detect_takes_is_taken(detector, tmp_path):
         assert each.detections.to_json() == found[0].detections.to_json()
 
 
-def test_a_threshold_and_the_names_of_classes_hold(detector):
+def test_a_threshold_by_class_name_holds(detector):
     (found,) = detector.stream([picture(255)], score_threshold={"square": 0.9, "*": 0.7})
     assert [each["name"] for each in found.detections.to_json()] == ["square", "ring"]
 
@@ -153,7 +156,7 @@ def test_small_pictures_are_computed_at_once_each_on_one_thread(
     tmp_path, monkeypatch, threads, side, together
 ):
     spec = with_input(detector_spec(), height=side, width=side)
-    # Each run waits until there are as many.
+    # Each run waits until ``together`` runs are under way.
     runs = threading.Barrier(together, timeout=PATIENCE)
     with load(write_tiny(tmp_path / "tiny.onnx", spec), threads=threads) as detector:
         compute = "run_on_one_thread" if together > 1 else "run_side_by_side"
@@ -185,7 +188,7 @@ def test_a_source_without_end_is_read_no_further_than_needed():
     assert numbers(itertools.islice(stream, 20)) == list(range(0, 40, 2))
     stream.close()
     assert own_threads() == []
-    # The picture that waits for its place is taken as well.
+    # One more was taken and waits for a place.
     assert len(taken) <= 20 + 5 + 1
 
 
@@ -202,7 +205,7 @@ def test_a_slow_source_gets_each_outcome_before_its_next_picture(detector):
         seen.release()
 
 
-def test_a_source_that_gives_nothing_more_keeps_nobody_from_closing():
+def test_a_stream_can_be_closed_while_its_source_blocks():
     forever = threading.Event()
 
     def source():
@@ -256,7 +259,9 @@ def test_what_the_source_raises_is_raised_after_the_pictures_before_it():
 
 
 @pytest.mark.parametrize("stage", ["prepare", "run", "finish"])
-def test_what_goes_wrong_with_the_model_ends_the_stream_at_its_picture(stage):
+def test_an_error_of_the_model_ends_the_stream_at_its_picture(stage):
+    """An error while a picture is prepared concerns that picture alone, and the stream goes on."""
+
     def broken(source):
         if source == 3:
             raise ModelFileError("The model's output holds NaN.")
@@ -290,7 +295,7 @@ def test_a_bug_in_decoding_is_raised_and_leaves_no_thread():
         list(outcomes(range(5), stages, decoders=2, ahead=4))
 
 
-def test_a_detector_that_is_closed_meanwhile_says_so(detector):
+def test_a_detector_that_is_closed_during_a_stream_says_so(detector):
     stream = detector.stream(itertools.repeat(picture(9)))
     next(stream)
     detector.close()
@@ -307,7 +312,7 @@ def test_several_streams_of_one_detector_run_at_once(detector):
     )
 
 
-def test_a_stream_may_be_left_before_it_began(detector):
+def test_a_stream_may_be_left_before_or_after_its_first_picture(detector):
     stream = detector.stream(itertools.repeat(picture(1)))
     assert own_threads() == []
     stream.close()
@@ -332,7 +337,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(detector):
         assert found.index == len(held)
         held.append(len(alive))
     assert len(held) == 3000
-    # Two decoders, two batches of four, what finishes meanwhile, and what the loops hold.
+    # Two decoders, two batches of four, those that finish meanwhile, and those in the loops.
     assert max(held) < 24
     assert len(alive) < 5
 
@@ -352,7 +357,7 @@ if __name__ == "__main__":
     stream = detector.stream(itertools.repeat(white))
     next(stream)
     if sys.argv[2] == "interrupt":
-        # A shell has signals ignored in what it starts in the background.
+        # A program in the background of a shell inherits an ignored SIGINT.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print("running", flush=True)
         for each in stream:
@@ -392,7 +397,7 @@ def run_script(tmp_path, model, action) -> subprocess.Popen:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_another_process_streams_with_a_detector_it_took_along(tmp_path, model, method):
+def test_another_process_streams_with_the_detector_of_its_parent(tmp_path, model, method):
     with run_script(tmp_path, model, method) as process:
         said, errors = process.communicate(timeout=4 * PATIENCE)
     lines = said.splitlines()
@@ -418,7 +423,7 @@ def test_ctrl_c_and_the_end_of_the_program_end_a_stream(tmp_path, model):
         assert "Fatal" not in errors
 
 
-def test_what_threads_compute_ahead_comes_in_order_and_raises_in_its_place():
+def test_results_that_threads_compute_ahead_come_in_order_and_errors_in_their_place():
     assert list(in_threads(lambda each: each * each, range(20), 3)) == [x * x for x in range(20)]
     found = in_threads(lambda each: 1 // (5 - each), itertools.count(), 2)
     assert [next(found) for _ in range(5)] == [0, 0, 0, 0, 1]

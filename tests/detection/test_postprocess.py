@@ -1,3 +1,5 @@
+"""Raw heads become detections in numpy as in effdet: decoding, selection, NMS and soft NMS."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 DECODE_TOLERANCE = 1e-3
 SIGMOID_TOLERANCE = 1e-6
 SOFT_TOLERANCE = 1e-4
-"""effdet moves the boxes of a class thousands of pixels away, where float32 rounds their IoU."""
+"""effdet shifts every class by thousands of pixels, where float32 rounds the IoU of its boxes."""
 
 PAPER_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 
@@ -189,7 +191,7 @@ def test_soft_nms_equals_effdet_s(soft):
     assert not np.isin(scores[found], found_scores).all()
 
 
-def test_heads_that_are_finished_softly_equal_a_soft_bench():
+def test_raw_heads_with_soft_nms_equal_effdets_bench_with_soft_nms():
     logits, codes = random_heads()
     finished = finish_heads(logits, codes, detector_spec(candidates=5000, soft_nms=SoftNmsSpec()))
     for image, expected in enumerate(effdets_rows(logits, codes, soft_nms=True)):
@@ -223,12 +225,12 @@ def random_heads(batch: int = 2, classes: int = 4) -> tuple[np.ndarray, np.ndarr
 def effdets_rows(
     logits: np.ndarray, codes: np.ndarray, *, soft_nms: bool = False
 ) -> Iterator[np.ndarray]:
-    """Yield of each image what effdet's own post-processing makes of heads: ``[100,6]``."""
+    """Yield the rows of each image, ``[100,6]``, by effdet's own post-processing."""
     torch = pytest.importorskip("torch")
     bench = pytest.importorskip("effdet.bench")
     peer = pytest.importorskip("effdet.anchors")
     anchors = torch.from_numpy(anchor_boxes(detector_spec().anchors, 128, 128).copy())
-    # One level of one row is how effdet's function sees heads that are flattened already.
+    # To effdet's function, flattened heads are a single level of one row.
     heads = [torch.from_numpy(each).permute(0, 2, 1)[..., None] for each in (logits, codes)]
     for scores, boxes, rows, classes in zip(
         *bench._post_process([heads[0]], [heads[1]], 1, 4, 5000), strict=True
@@ -273,7 +275,7 @@ def test_rows_below_the_score_threshold_are_dropped_and_unused_rows_are_zero():
         assert not finished["detection_classes"][image, count:].any()
 
 
-def test_more_candidates_than_pairs_take_them_all():
+def test_more_candidates_than_there_are_pairs_take_all_pairs():
     logits, codes = random_heads(batch=1, classes=1)
     spec = detector_spec(classes=1, candidates=5000, iou_threshold=1.0, max_detections=5000)
     assert finish_heads(logits, codes, spec)["num_detections"] == logits.size

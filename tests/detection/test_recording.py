@@ -1,4 +1,4 @@
-"""A row of JSON for every frame, and a video with the boxes that anything plays."""
+"""Results of a video: a row of JSON for every frame, and an annotated copy that players open."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ def test_the_annotated_video_has_the_frames_the_rate_and_the_boxes(detector, tmp
             assert np.abs(pixels - drawn).mean() < min(12, plain)
 
 
-def test_classes_that_do_not_count_are_neither_in_the_rows_nor_on_the_video(detector, tmp_path):
+def test_classes_that_were_not_asked_for_are_neither_in_the_rows_nor_on_the_video(
+    detector, tmp_path
+):
     clip = write_clip(tmp_path / "in.mp4", 10)
     row, lines = run(detector, Video(clip), tmp_path, classes=("ring",))
     assert {found["name"] for each in lines for found in each["detections"]} == {"ring"}
@@ -110,7 +112,8 @@ def test_large_frames_run_in_tiles(detector, tmp_path):
             assert line["detections"] != whole["detections"]
 
 
-def test_few_frames_of_a_live_video_are_under_way(detector, tmp_path, monkeypatch):
+def test_a_live_video_has_one_decoder(detector, tmp_path, monkeypatch):
+    """Every decoder holds one more frame, which makes the results of a live video later."""
     clip = write_clip(tmp_path / "live.ts", 30)
     served = Site({"live.ts": clip.read_bytes()}, takes_ranges=False, tells_length=False)
     asked = []
@@ -129,7 +132,7 @@ def test_few_frames_of_a_live_video_are_under_way(detector, tmp_path, monkeypatc
     assert asked == [1, None]
 
 
-def test_sides_that_are_odd_get_one_more(tmp_path):
+def test_odd_sides_are_padded_by_one_pixel_and_times_always_grow(tmp_path):
     from PIL import Image
 
     with Film(tmp_path / "odd.mp4", (97, 65), None) as film:
@@ -137,14 +140,14 @@ def test_sides_that_are_odd_get_one_more(tmp_path):
             film.add(second, Image.new("RGB", (97, 65), "red"))
     stream, frames = played(tmp_path / "odd.mp4")
     assert (stream.width, stream.height) == (98, 66)
-    # Times that do not grow, as of a stream that began anew, are moved.
+    # Times that do not grow, as in a stream that was restarted, are moved.
     times = [seconds for seconds, _ in frames]
     assert times == sorted(set(times))
     assert times[:2] == [0, 0.5]
     assert all(pixels[..., 0].mean() > 200 for _, pixels in frames)
 
 
-def test_what_was_done_is_kept_where_the_work_stops(detector, tmp_path):
+def test_finished_frames_are_kept_where_the_work_stops(detector, tmp_path):
     clip = write_clip(tmp_path / "in.mp4", 60)
 
     def stop(done):
@@ -162,7 +165,7 @@ def test_what_was_done_is_kept_where_the_work_stops(detector, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["clip.jsonl", "clip.mp4", "in.mp4"]
 
 
-def test_a_source_that_is_faster_than_the_engine_drops_and_keeps_the_order(detector, tmp_path):
+def test_a_source_faster_than_the_engine_drops_frames_and_keeps_the_order(detector, tmp_path):
     clip = write_clip(tmp_path / "live.ts", 250)
     served = Site({"live.ts": clip.read_bytes()}, takes_ranges=False, tells_length=False)
     files = Recorded(tmp_path / "clip.jsonl", None)
@@ -183,7 +186,7 @@ def test_a_source_that_is_faster_than_the_engine_drops_and_keeps_the_order(detec
     assert row["frames"] + row["dropped"] <= row["decoded"]
 
 
-def test_results_of_two_videos_of_one_name_do_not_meet(tmp_path):
+def test_two_videos_of_one_name_have_results_of_different_names(tmp_path):
     files = recorded(["a/clip.mp4", "b/CLIP.mov"], tmp_path, annotate=True)
     written = [each for pair in files.values() for each in (pair.lines, pair.annotated)]
     assert [each.name for each in written] == [
@@ -191,7 +194,7 @@ def test_results_of_two_videos_of_one_name_do_not_meet(tmp_path):
     ]
 
 
-def test_a_video_that_is_named_twice_is_detected_in_once(tmp_path):
+def test_a_video_that_is_named_twice_is_read_once(tmp_path):
     (pair,) = recorded(["clip.mp4", "clip.mp4"], tmp_path, annotate=True).values()
     assert pair == Recorded(tmp_path / "clip.jsonl", tmp_path / "clip.mp4")
 
@@ -205,7 +208,7 @@ def test_no_result_replaces_a_video_and_pictures_are_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_minutes_come_in_order_and_take_no_more_memory(detector, tmp_path, record_property):
+def test_ten_minutes_come_in_order_and_memory_does_not_grow(detector, tmp_path, record_property):
     clip = write_clip(tmp_path / "long.mp4", FRAMES_OF_TEN_MINUTES)
     sizes = []
 

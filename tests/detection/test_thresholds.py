@@ -22,6 +22,7 @@ def detector(tmp_path_factory):
 
 
 def found(detector, threshold) -> list[str]:
+    """Return the class names of what is found in a white picture."""
     (rows,) = detector.detect(WHITE, threshold)
     return [rows.names[label] for label in rows.labels]
 
@@ -37,13 +38,13 @@ def found(detector, threshold) -> list[str]:
         ({}, ["square", "ring", "circle", "square"]),
     ],
 )
-def test_each_class_has_its_own_and_the_others_the_star_s_or_the_model_s(
+def test_a_class_has_its_own_threshold_or_that_of_the_star_or_of_the_model(
     detector, threshold, names
 ):
     assert found(detector, threshold) == names
 
 
-def test_raw_heads_are_finished_the_same_way(tmp_path):
+def test_thresholds_by_class_hold_for_raw_heads(tmp_path):
     spec = detector_spec(nms="none", max_detections=200, score_threshold=0.1)
     with load(write_tiny(tmp_path / "heads.onnx", spec)) as detector:
         black = np.zeros_like(WHITE)
@@ -65,12 +66,12 @@ def test_raw_heads_are_finished_the_same_way(tmp_path):
         ({"square": "0.5"}, UsageError, "between 0 and 1"),
     ],
 )
-def test_what_cannot_be_met_is_named_with_its_class(detector, threshold, error, said):
+def test_an_impossible_threshold_is_refused_with_its_class(detector, threshold, error, said):
     with pytest.raises(error, match=said):
         detector.detect(WHITE, threshold)
 
 
-def test_on_the_command_line_the_others_keep_the_default(detector):
+def test_on_the_command_line_other_classes_keep_the_default(detector):
     assert shown_threshold(detector, {"square": 0.5}) == {"*": 0.3, "square": 0.5}
     assert shown_threshold(detector, {"*": 0.1}) == {"*": 0.1}
 
@@ -82,7 +83,7 @@ def test_on_the_command_line_the_others_keep_the_default(detector):
         ("classes.yaml", "square: 0.5\nno: 1\n"),
     ],
 )
-def test_a_file_holds_one_for_each_class(tmp_path, name, text):
+def test_a_file_gives_one_threshold_per_class(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     assert read_thresholds(str(tmp_path / name)) == {"square": 0.5, "no": 1.0}
     assert read_thresholds("0.25") == 0.25
@@ -90,12 +91,12 @@ def test_a_file_holds_one_for_each_class(tmp_path, name, text):
 
 @pytest.mark.parametrize("text", ["", "[0.5]", "{}", '{"square": "high"}', '{"square": [1]}'])
 @pytest.mark.parametrize("name", ["classes.json", "classes.yaml"])
-def test_a_file_without_them_is_refused(tmp_path, name, text):
+def test_a_file_without_thresholds_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=name):
         read_thresholds(str(tmp_path / name))
 
 
-def test_a_file_that_there_is_not_is_refused():
+def test_a_file_that_does_not_exist_is_refused():
     with pytest.raises(UsageError, match="no file 'half'"):
         read_thresholds("half")

@@ -1,3 +1,5 @@
+"""Large pictures in tiles: every object is found once and whole, wherever the tiles cut it."""
+
 from __future__ import annotations
 
 import itertools
@@ -22,7 +24,7 @@ TILES = Tiles(200, 0.3)
 
 
 def found(*rows) -> Detections:
-    """Detections of (box, score, label)."""
+    """Return detections with these rows of (box, score, label)."""
     return Detections(
         np.array([row[0] for row in rows], np.float32).reshape(-1, 4),
         np.array([row[1] for row in rows], np.float32),
@@ -33,7 +35,7 @@ def found(*rows) -> Detections:
 
 
 def seen(objects, tiles: Tiles = TILES, size=SIZE, output: OutputSpec = OUTPUT, whole=()):
-    """Merge what a perfect detector would see of (box, score, label) in every tile of a picture."""
+    """Merge what a perfect detector finds of ``objects`` (box, score, label) in every tile."""
     views = []
     for tile in tiles.boxes(*size):
         low, high = np.array(tile[:2] * 2), np.array(tile[2:] * 2)
@@ -80,7 +82,7 @@ def test_an_object_that_fits_the_overlap_is_found_once_and_whole_wherever_it_lie
 def test_a_part_at_a_border_that_looks_like_another_class_is_dropped():
     first, second = TILES.boxes(*SIZE)[:2]
     border = first[2]
-    # The left tile takes its half of an object of class 0 for one of class 1.
+    # The left tile sees half of an object of class 0, and takes that half for class 1.
     views = [
         (first, found(([border - 20, 50, border, 90], 0.95, 1))),
         (second, found(([border - 20 - second[0], 50, border + 25 - second[0], 90], 0.6, 0))),
@@ -97,7 +99,7 @@ def test_an_object_longer_than_the_overlap_takes_the_place_of_its_parts():
     assert rows_of(merged) == [(box, 0)]
 
 
-def test_what_tiles_can_find_is_not_taken_from_the_whole_picture():
+def test_objects_that_fit_a_tile_are_not_taken_from_the_whole_picture():
     assert len(seen([], whole=[([10, 10, 60, 60], 0.9, 0)])) == 0
 
 

@@ -53,18 +53,18 @@ def test_every_nth_frame_is_used(clip):
     ("max_fps", "indices"),
     [(5, [0, 5, 10, 15, 20, 25]), (10, [0, 3, 5, 8, 10, 13, 15, 18, 20, 23, 25, 28]), (0.5, [0])],
 )
-def test_so_many_frames_a_second_are_used_by_the_clock_of_the_video(clip, max_fps, indices):
+def test_max_fps_limits_the_frames_by_the_clock_of_the_video(clip, max_fps, indices):
     with Video(clip, max_fps=max_fps) as video:
         assert video.expected == len(indices)
         assert [each.index for each in video] == indices
 
 
-def test_both_limits_hold_together(clip):
+def test_stride_and_max_fps_hold_together(clip):
     with Video(clip, stride=2, max_fps=5) as video:
         assert [each.index for each in video] == [0, 6, 10, 16, 20, 26]
 
 
-def test_the_clock_counts_where_frames_are_not_evenly_spaced(tmp_path):
+def test_max_fps_follows_the_times_of_unevenly_spaced_frames(tmp_path):
     times = [0, 0.1, 0.2, 1.0, 1.05, 3.0]
     clip = write_clip(tmp_path / "uneven.mkv", len(times), times=times)
     with Video(clip, max_fps=2) as video:
@@ -85,7 +85,7 @@ def test_a_video_that_a_phone_recorded_turned_is_upright(clip, tmp_path):
         assert np.array_equal(frame.pixels, np.rot90(pixels, -1))
 
 
-def test_what_is_broken_inside_is_counted_and_the_rest_is_read(tmp_path):
+def test_a_broken_part_is_counted_and_the_rest_is_read(tmp_path):
     clip = write_clip(tmp_path / "clip.mp4", 60, rate=25)
     content = bytearray(clip.read_bytes())
     begin = len(content) // 3
@@ -112,7 +112,7 @@ def test_a_stream_gives_the_newest_frame_and_counts_those_that_were_dropped(tmp_
                 found.append(frame.index)
                 time.sleep(0.01)
 
-        # FFmpeg cannot tell the end of what has no length from a connection that broke.
+        # Where no length is known, FFmpeg takes the end for a broken connection.
         with pytest.raises(DownloadError, match=r"stopped after .* frames"):
             read()
     assert found == sorted(set(found))
@@ -154,11 +154,11 @@ def test_a_live_video_can_be_closed_before_its_end(tmp_path):
         ("C:/clips", False),
     ],
 )
-def test_videos_are_told_from_pictures(source, is_one):
+def test_videos_are_distinguished_from_pictures(source, is_one):
     assert is_video(source) == is_one
 
 
-def test_a_folder_of_a_cameras_name_or_of_a_videos_is_a_folder(tmp_path, monkeypatch):
+def test_a_folder_named_like_a_camera_or_a_video_is_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("7", "clip.mp4"):
         (tmp_path / name).mkdir()
@@ -182,11 +182,11 @@ def test_an_address_that_never_answers_is_given_up_after_the_timeout():
         begun = time.monotonic()
         with pytest.raises(DownloadError, match=r"may take 0\.3 seconds to answer"):
             Video(f"http://127.0.0.1:{silent.getsockname()[1]}/live.ts", timeout=0.3)
-    # Without it FFmpeg waits for ever; TIMEOUT is what holds where nothing is said.
+    # Without a timeout FFmpeg waits forever; TIMEOUT is the one that holds by default.
     assert time.monotonic() - begun < TIMEOUT
 
 
-def test_what_is_no_video_is_refused_in_a_sentence(tmp_path):
+def test_a_source_that_is_not_a_video_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(ImageError, match=r"none\.mp4' does not exist"):
         Video(tmp_path / "none.mp4")
     (tmp_path / "text.mp4").write_text("no video")
@@ -196,7 +196,7 @@ def test_what_is_no_video_is_refused_in_a_sentence(tmp_path):
         Video("977")
 
 
-def test_a_file_of_sound_alone_has_no_video(tmp_path):
+def test_a_file_that_holds_only_sound_is_refused(tmp_path):
     path = tmp_path / "sound.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
@@ -215,7 +215,7 @@ def test_numbers_that_are_not_positive_are_refused(clip, option):
         Video(clip, **option)
 
 
-def test_the_rate_is_a_fraction(tmp_path):
+def test_the_frame_rate_is_an_exact_fraction(tmp_path):
     clip = write_clip(tmp_path / "ntsc.mp4", 10, rate=Fraction(30000, 1001))
     with Video(clip) as video:
         assert video.rate == Fraction(30000, 1001)

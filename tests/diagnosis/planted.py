@@ -1,4 +1,4 @@
-"""One exported detector and copies of it with a fault planted, made once a session."""
+"""Faults to plant: every ``plant_`` function copies an exported detector and spoils one thing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def export_detector(path: Path) -> Path:
 
 @contextlib.contextmanager
 def edited(source: Path, target: Path) -> Iterator[onnx.ModelProto]:
-    """Give the model at ``source`` to be changed, and write it to ``target``."""
+    """Yield the model at ``source`` to be changed, then write it to ``target``."""
     model = onnx.load(source)
     yield model
     target.write_bytes(model.SerializeToString())
@@ -49,7 +49,7 @@ def node_named(model: onnx.ModelProto, name: str) -> onnx.NodeProto:
 
 
 def change_constant(model: onnx.ModelProto, name: str, change) -> None:
-    """Replace a constant; one that other nodes read as well is replaced for them too."""
+    """Replace a constant for every node that reads it."""
     for tensor in model.graph.initializer:
         if tensor.name == name:
             values = change(numpy_helper.to_array(tensor).copy())
@@ -104,7 +104,7 @@ def plant_swapped_anchors(source: Path, target: Path) -> Path:
 
 
 def _swap_anchors(table: np.ndarray) -> np.ndarray:
-    """``[A,4]``, nine anchors a cell, aspects innermost."""
+    """Swap wide and tall in ``[A,4]``: nine anchors per cell, the aspect ratio varies fastest."""
     cells = table.reshape(-1, 3, 3, 4)
     return cells[:, :, [0, 2, 1]].reshape(table.shape)
 

@@ -1,3 +1,5 @@
+"""Bisecting finds the layers whose precision costs the accuracy, in few measurements."""
+
 from __future__ import annotations
 
 import math
@@ -20,7 +22,7 @@ CLIPPED = "backbone.blocks.0.0.conv_pw.conv"
 CLIP = 30.0
 """How many times too small the planted range is."""
 OVERFLOWING_GAIN = 3e4
-# Rounding of the last bit of a float32 sum, at the worst.
+# Two graphs that agree this well differ only by the rounding of float32 sums.
 SAME_DB = 100.0
 
 
@@ -56,6 +58,7 @@ def with_clipped_range(model):
 
 
 def halved(**fields):
+    """Return the tiny network in FP16."""
     model = tiny_network(**fields)
     to_half(model)
     return model
@@ -75,7 +78,7 @@ def test_with_every_layer_exact_only_the_rest_of_the_graph_differs(quantized, me
     assert meter.snr_db(grafting.with_exact(())) < exact
 
 
-def test_a_layer_whose_range_is_clipped_is_the_set_that_is_found(quantized, meter):
+def test_a_layer_with_a_clipped_range_is_found_alone(quantized, meter):
     model, chosen = quantized
     said = []
     grafting = Int8Grafting(tiny_network(), with_clipped_range(model))
@@ -89,7 +92,7 @@ def test_a_layer_whose_range_is_clipped_is_the_set_that_is_found(quantized, mete
     assert len(said) == found.measurements <= found.bound
 
 
-def test_a_layer_with_an_outlier_in_its_weights_is_the_set_that_is_found(meter, tmp_path):
+def test_a_layer_with_an_outlier_in_its_weights_is_found_first(meter, tmp_path):
     reference = tiny_network()
     weight = constant(reference, f"{CLIPPED}.weight")
     values = numpy_helper.to_array(weight).copy()
@@ -104,11 +107,11 @@ def test_a_layer_with_an_outlier_in_its_weights_is_the_set_that_is_found(meter, 
     assert found.layers[0].layer == CLIPPED
 
 
-def test_what_overflows_in_fp16_is_the_set_that_is_found():
+def test_the_two_layers_around_an_fp16_overflow_are_found():
     reference = tiny_network(gain=OVERFLOWING_GAIN)
     grafting = HalfGrafting(reference, halved(gain=OVERFLOWING_GAIN))
     found = bisect(grafting, HeadsMeter(reference, BATCHES).snr_db, "fp16")
-    # The layer that makes the value, and the one that would read it in float16.
+    # The layer that computes the large value, and the layer that reads it.
     assert {each.layer for each in found.layers} == {"backbone.conv_stem", "backbone.shrink"}
     assert found.is_smallest
     assert found.before_db == -math.inf
@@ -116,21 +119,21 @@ def test_what_overflows_in_fp16_is_the_set_that_is_found():
     assert "not finite" in found.lines()[0]
 
 
-def test_fp16_is_imitated_as_the_converter_writes_it(meter):
+def test_imitated_fp16_loses_precision_and_loses_none_with_every_layer_exact(meter):
     grafting = HalfGrafting(tiny_network(), halved())
     imitated = meter.snr_db(grafting.with_exact(()))
     assert 50 < imitated < SAME_DB
     assert meter.snr_db(grafting.with_exact(grafting.layers)) == math.inf
 
 
-def test_what_the_file_keeps_in_float32_is_no_layer_of_it():
+def test_a_layer_that_the_file_keeps_in_float32_is_not_searched():
     candidate = tiny_network()
     to_half(candidate, ["backbone.conv_stem.conv"])
     assert "backbone.conv_stem" not in HalfGrafting(tiny_network(), candidate).layers
 
 
 class Network:
-    """Layers with a noise each; the heads have the noise of those that are not exact."""
+    """A stand-in: every layer that is not exact adds its own noise to the heads."""
 
     def __init__(self, noise: dict[str, float], rest: float = 0.0) -> None:
         self.layers = tuple(noise)
@@ -146,6 +149,7 @@ def searched(network, kind="int8", **options):
 
 
 def noisy(loud, count=60, floor=1e-9):
+    """Return the noise of ``count`` layers: that in ``loud``, ``floor`` for all others."""
     return {f"fpn.cell.{index % 4}.conv_{index}": loud.get(index, floor) for index in range(count)}
 
 
@@ -157,7 +161,7 @@ def test_several_layers_are_found_among_many_in_few_measurements():
     assert found.measurements < 60
 
 
-def test_layers_come_the_worst_first():
+def test_the_worst_layer_comes_first():
     alone = [each.alone_db for each in searched(Network(noisy({7: 0.3, 20: 0.2, 41: 0.4}))).layers]
     assert alone == sorted(alone)
 
@@ -169,7 +173,7 @@ def test_within_the_tolerance_nine_tenths_of_the_noise_are_explained():
     assert [each.layer[-2:] for each in found.layers] == ["_3"]
 
 
-def test_a_loss_that_is_not_one_of_precision_is_said_to_be_none():
+def test_a_loss_that_precision_does_not_cause_is_said_not_to_be_one():
     found = searched(Network(noisy({3: 0.1}), rest=0.5))
     assert not found.is_explained
     assert found.layers == ()
@@ -184,7 +188,7 @@ def test_a_file_without_any_loss_has_nothing_to_explain():
 
 
 @pytest.mark.parametrize("bound", [6, 12, 20])
-def test_the_number_of_measurements_is_bounded_and_the_set_still_does(bound):
+def test_a_bound_on_measurements_holds_and_a_larger_set_is_still_found(bound):
     loud = dict.fromkeys(range(0, 60, 7), 0.1)
     found = searched(Network(noisy(loud)), bound=bound)
     assert found.measurements <= bound
@@ -193,7 +197,7 @@ def test_the_number_of_measurements_is_bounded_and_the_set_still_does(bound):
     assert "a smaller set may do" in " ".join(found.lines())
 
 
-def test_json_holds_no_number_that_json_cannot_write():
+def test_the_json_of_a_bisection_holds_no_infinity():
     import json
 
     reference = tiny_network(gain=OVERFLOWING_GAIN)

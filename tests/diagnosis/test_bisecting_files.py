@@ -19,7 +19,7 @@ from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 FAILED = 3
 CLIPPED = "fpn.cell.0.coarse.conv_pw"
-# Many layers' own noise must not reach the tolerance by itself.
+# The planted fault must stand out from the noise of many other layers.
 CLIP = 1000.0
 OVERFLOWING_GAIN = 3e4
 
@@ -103,7 +103,7 @@ def test_an_unknown_precision_is_refused_with_the_known_ones(clipped, exact, cap
     assert "int8" in said
 
 
-def test_files_of_another_input_are_refused(exact, tmp_path, capsys):
+def test_files_that_take_different_inputs_are_refused(exact, tmp_path, capsys):
     spec = dataclasses.replace(
         network_spec(),
         precision=PrecisionSpec("int8"),

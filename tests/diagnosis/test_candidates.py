@@ -1,4 +1,4 @@
-"""What fewer candidates than the reference's cost, as compare and an export say it."""
+"""Too few candidates lose rows: `compare` and an export say so, and how many are enough."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ PICTURES = list(structured_pictures(2, 128, 128, seed=3))
 
 
 def compared(candidates: int):
+    """Compare a stand-in with this many candidates with a reference that has 5000."""
     reference = StandInReference(
         detector_spec(candidates=5000, **FREE_ROWS | {"max_detections": 300})
     )
@@ -30,12 +31,13 @@ def compared(candidates: int):
 
 
 def said_of(comparison) -> str:
+    """Return the report of a comparison as text."""
     console = Console(file=io.StringIO(), width=300)
     console.print(render(comparison.report))
     return console.file.getvalue()
 
 
-def test_too_few_are_the_cause_and_a_number_that_does_is_named():
+def test_too_few_candidates_are_named_as_the_cause_with_a_number_that_is_enough():
     comparison, causes = compared(200)
     needed = comparison.report.reach.needed
     assert any(
@@ -47,14 +49,14 @@ def test_too_few_are_the_cause_and_a_number_that_does_is_named():
     assert "export with --candidates 1000" in said_of(comparison)
 
 
-def test_enough_are_no_cause():
+def test_enough_candidates_are_not_named_as_a_cause():
     comparison, causes = compared(1000)
     assert not any("candidates" in each for each in causes)
     needed = comparison.report.reach.needed
     assert f"candidates: {needed} of 1000 are enough for the rows of 5000" in said_of(comparison)
 
 
-def test_an_export_that_loses_rows_says_how_many_candidates_would_do(tmp_path):
+def test_an_export_that_loses_rows_says_how_many_candidates_are_enough(tmp_path):
     comparison, _ = compared(200)
     staged = tmp_path / "staged" / "model.onnx"
     staged.parent.mkdir()

@@ -13,7 +13,7 @@ from effdet_deploy.onnxgraph.layers import GraphLayers
 from effdet_deploy.pytorch.eager_layers import EagerLayers
 from tests.diagnosis import planted
 
-# What ONNX Runtime's float32 and PyTorch's may differ by, at the least.
+# Between ONNX Runtime and PyTorch, float32 rounding leaves at least this much.
 SOUND_DB = 80.0
 
 
@@ -83,7 +83,7 @@ def test_one_clipped_range_is_located(exported, tmp_path):
     assert each.layers.symptom == "is the reference's clipped at 0.5 from above"
 
 
-def test_swapped_colours_are_located_at_the_stem_and_named(exported, tmp_path):
+def test_swapped_colors_are_located_at_the_stem_and_named(exported, tmp_path):
     each = compared(planted.plant_bgr(exported, tmp_path / "bgr.onnx"), exported)
     assert each.layers.first.name == planted.STEM
     assert any("it takes BGR, but its spec says RGB" in cause for cause in each.causes)

@@ -1,4 +1,4 @@
-"""What weights are measured with beside an artifact: effdet's post-processing, and as many rows."""
+"""Weights as the reference of an artifact: effdet's post-processing, and as many rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_eager_pytorch_gives_as_many_rows_as_the_artifact():
     assert detector.spec.output.iou_threshold == 0.5
 
 
-def test_layers_of_a_graph_for_frames_are_compared_with_one_for_the_same_frames():
+def test_layers_are_compared_only_between_graphs_for_the_same_frames():
     plain = InputSpec(128, 128)
     framed = dataclasses.replace(plain, source_size=(720, 1280))
     require_one_size(Path("a.onnx"), framed, framed)

@@ -1,3 +1,5 @@
+"""How one tensor differs from another: scaled, clipped, reordered or not finite."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -42,7 +44,7 @@ def test_channels_scaled_and_shifted_on_their_own_are_named(maps):
     assert said.startswith("has 1 of 6 channels scaled and shifted by their own amounts (4)")
 
 
-def test_noise_is_given_no_name(maps):
+def test_noise_is_not_described(maps):
     noisy = maps + np.random.default_rng(2).normal(0, 0.3, maps.shape)
     assert describe_difference(maps, noisy) == ""
 
@@ -55,7 +57,7 @@ def test_shapes_and_numbers_that_are_not_finite_are_named(maps):
     assert "is finite where the reference" in describe_difference(broken, maps)
 
 
-def test_one_list_of_numbers_has_no_channels():
+def test_a_single_list_of_numbers_is_described_without_channels():
     values = np.linspace(1, 2, 50)
     assert describe_difference(values, values + np.sin(40 * values)) == ""
     assert describe_difference(values, 2 * values) == "is the reference's times 2"

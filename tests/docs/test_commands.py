@@ -1,7 +1,8 @@
 """The commands that the pages show, run one after another as a reader would type them.
 
 The digits detector and its scenes stand in for the reader's own files and for the published weights
-of D0, random weights for other published ones: nothing is fetched. What needs a GPU is not run.
+of D0; random weights stand in for other published weights. Nothing is fetched. Commands that need a
+GPU are not run.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ STAND_INS = (
     (r"^(effdet-export --variant d0(?!.*--weights).*)", r"\1 --weights W"),
     (r"^(effdet-export(?!.*--weights).*)", r"\1 --weights random --image-size 128"),
     (r"^(effdet-export .*--weights (?:W|m\w+\.pth).*)", r"\1 --image-size 128"),
-    # A busy machine would give no times.
+    # Without --under-load, a busy machine would give no times.
     (r"^(effdet-deploy bench .*)", r"\1 --under-load --seconds 5"),
 )
 
@@ -48,6 +49,7 @@ def lines_of(page: str) -> list[str]:
 
 
 def with_stand_ins(line: str) -> str:
+    """Return a call with what is here in place of what the reader has."""
     for pattern, replacement in STAND_INS:
         line = re.sub(pattern, replacement, line)
     return line
@@ -97,7 +99,7 @@ PAGES = [each for each in NAMES if lines_of(each)]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_of_a_page_stay_whole_with_stand_ins(page):
+def test_the_commands_of_a_page_are_valid_with_stand_ins(page):
     for line in lines_of(page):
         parsed(with_stand_ins(line), whole=True)
 

@@ -1,4 +1,4 @@
-"""The recipes of containers/: what hadolint, which `make dist` asks, cannot know."""
+"""The Dockerfiles in containers/: what hadolint, which `make dist` runs, cannot check."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ def test_a_recipe_installs_this_version_for_an_ordinary_user(path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda each: each.stem)
 def test_what_a_recipe_copies_reaches_the_builder(path):
+    """.dockerignore lets nothing reach the builder but the files that it names."""
     let_in = {each[1:] for each in (ROOT / ".dockerignore").read_text().split() if each[0] == "!"}
     copied = [each.split()[:-1] for name, each in instructions(path) if name == "COPY"]
     assert {name for names in copied for name in names} == let_in

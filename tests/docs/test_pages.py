@@ -1,4 +1,4 @@
-"""The pages lead where they say: every link, every heading, every command line."""
+"""Every link, heading and file that a page names exists, and every command line is valid."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ MADE = {"changelog.md", "contributing.md", "reference/command-line.md", "referen
 
 
 def prose(path: Path) -> str:
+    """Return a page without its code blocks."""
     return FENCED.sub("", path.read_text(encoding="utf-8"))
 
 
@@ -47,7 +48,7 @@ def test_every_link_leads_to_a_file_and_a_heading(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_is_named_is_there(name):
+def test_every_file_that_a_page_names_exists(name):
     folders, suffixes = (
         "docs|scripts|examples|benchmarks|tests|containers",
         "py|md|sh|json|Dockerfile",
@@ -77,11 +78,13 @@ def calls(lines: list[str]) -> list[str]:
 
 
 def in_blocks(text: str) -> list[str]:
+    """Return the calls in the code blocks of a page."""
     blocks = (block for language, block in FENCED.findall(text) if language in ("", "sh"))
     return calls([line for each in blocks for line in re.sub(r"\\\n\s*", "", each).splitlines()])
 
 
 def in_sentences(text: str) -> list[str]:
+    """Return the calls that a page quotes within its sentences."""
     return calls(
         [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", FENCED.sub("", text))]
     )
@@ -108,7 +111,7 @@ def parsed(line: str, *, whole: bool):
 
 
 @pytest.mark.parametrize("line", found(in_blocks))
-def test_a_command_in_a_block_is_taken_as_it_stands(line):
+def test_a_command_in_a_block_is_valid_as_it_stands(line):
     command, given = parsed(line.replace("…", ""), whole="…" not in line)
     if command == "export" and "…" not in line:
         # Raises where options contradict each other or lack another one.

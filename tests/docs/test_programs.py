@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "embed.md"
 LINKS = re.findall(r"\]\(([^)]+)\)", DOCUMENT.read_text(encoding="utf-8"))
-# What runs each; a test of that name shows the rows that are expected.
+# The test file that runs each program and compares its rows with those expected.
 TESTS = {
     "detect.c": "tests/native/test_examples.py",
     "camera.cpp": "tests/native/test_examples.py",

@@ -1,4 +1,4 @@
-"""What the pages quote of the programs' output is what the programs print."""
+"""Messages and output that the pages quote are those that the programs print."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ NAMED = (
     "class_logits|box_regression"
 )
 VARIES = re.compile(rf"[\d.]+(?:e-\d+)?%?|…|\[✓\]|'x\.onnx'|\b(?:{NAMED})\b")
-"""What stands for a value in a quoted message."""
+"""The parts of a quoted message that change from run to run."""
 
 
 def messages() -> list[str]:
+    """Return the messages that docs/tensorrt.md quotes."""
     _, table = NAMES["docs/tensorrt.md"].read_text(encoding="utf-8").split("## What can go wrong")
     return re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
 
 
 def lines_shown() -> list[str]:
+    """Return the lines of output that docs/index.md shows."""
     blocks = FENCED.findall(NAMES["docs/index.md"].read_text(encoding="utf-8"))
     return [line for language, block in blocks if language == "text" for line in block.splitlines()]
 
@@ -36,5 +38,6 @@ def test_a_quoted_message_is_printed(quoted):
 
 
 def test_messages_are_quoted():
+    """Without quoted messages, the test above would compare nothing."""
     assert len(messages()) > 5
     assert len(lines_shown()) > 3

@@ -1,6 +1,6 @@
 """CUDA in host memory: work is queued on streams and done when somebody waits for it.
 
-So whoever reads a result too early reads what was there before, as on a GPU.
+A result that is read too early is what lay there before, as on a GPU.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class HostCuda:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything was given back."""
+        """Whether all memory, streams, events and graphs were given back."""
         graphs = self.recorder.graphs if self.recorder else {}
         return not (self.memory or self.pinned or self.streams or self.events or graphs)
 

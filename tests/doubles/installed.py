@@ -32,7 +32,7 @@ def install_double(
     cuda: HostCuda | None = None,
     log: Path | None = None,
 ) -> HostCuda:
-    """Let engines be run by the doubles; returns the one of CUDA."""
+    """Let the doubles run engines; return the double of CUDA."""
     for name, value in with_double(scenario, version=version, log=log).items():
         monkeypatch.setenv(name, value)
     cuda = cuda or HostCuda()

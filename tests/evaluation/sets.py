@@ -56,7 +56,7 @@ def small_set(folder, **fields) -> CocoSet:
 
 
 def noisy_results(dataset: CocoSet, shift: float, seed: int = 1) -> list[dict]:
-    """Return a detection a true box, moved by up to ``shift`` pixels, and a false one a picture."""
+    """Return a detection per true box, up to ``shift`` pixels off; with a shift, false ones too."""
     random = np.random.default_rng(seed)
     results = []
     for each in dataset.document["annotations"]:

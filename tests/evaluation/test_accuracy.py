@@ -1,3 +1,5 @@
+"""The mAP equals that of pycocotools, and differences come with an interval."""
+
 from __future__ import annotations
 
 import copy
@@ -11,7 +13,7 @@ from effdet_deploy.evaluation.accuracy import difference, measure, weighted_ap
 from effdet_deploy.evaluation.cocoset import read_coco
 from tests.evaluation.sets import noisy_results, small_set, write_set
 
-# Sums of 101 recalls in another order.
+# The rounding of a sum over 101 recalls in another order.
 ROUNDING = 1e-9
 
 
@@ -37,6 +39,7 @@ def test_our_sum_over_pictures_is_that_of_pycocotools(dataset):
 
 
 def test_a_picture_of_weight_two_counts_as_two_pictures(dataset):
+    """The interval comes from resampled pictures, which are such weights."""
     results = noisy_results(dataset, 6.0)
     weights = np.ones(len(dataset), int)
     weights[2] = 2
@@ -71,7 +74,7 @@ def test_equal_results_differ_by_nothing(dataset):
     assert difference(found, found, resamples=20).high == 0.0
 
 
-def test_the_interval_of_a_difference_holds_it_and_is_about_the_worse_side(dataset):
+def test_the_interval_of_a_clear_difference_holds_it_and_excludes_zero(dataset):
     good = measure(noisy_results(dataset, 2.0), dataset)
     bad = measure(noisy_results(dataset, 12.0), dataset)
     found = difference(bad, good, resamples=100)
@@ -89,7 +92,7 @@ def test_annotations_may_be_numbered_from_zero(tmp_path):
     assert measure(noisy_results(dataset, 0.0), dataset).ap == pytest.approx(1.0)
 
 
-def test_a_set_of_crowds_alone_is_refused(tmp_path):
+def test_a_set_that_holds_only_crowds_is_refused(tmp_path):
     path = write_set(tmp_path / "set")
     document = json.loads(path.read_text())
     for each in document["annotations"]:

@@ -1,4 +1,4 @@
-"""Classes are joined by name, then by id, never by luck; each case lost a mAP without a word."""
+"""Classes of a model and of a set are joined by name, then by id; no case may lose mAP silently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def model_of(names=NAMES, first: int = 1):
     return dataclasses.replace(detector_spec(), classes=classes)
 
 
-def test_equal_names_and_ids_are_joined_without_a_word():
+def test_equal_names_and_ids_are_joined_without_a_note():
     joined = join_classes(model_of(), {1: "zero", 2: "one", 3: "two"})
     assert joined.category_of == {1: 1, 2: 2, 3: 3}
     assert joined.note == ""
@@ -37,14 +37,14 @@ def test_equal_names_and_ids_are_joined_without_a_word():
         {0: "Zero", 1: "ONE", 2: " two "},
     ],
 )
-def test_names_decide_where_ids_differ_and_it_is_said(categories):
+def test_names_decide_where_ids_differ_and_a_note_says_so(categories):
     joined = join_classes(model_of(), categories)
     for index, name in enumerate(NAMES):
         assert categories[joined.category_of[index + 1]].strip().casefold() == name
     assert "matched by name" in joined.note
 
 
-def test_foreign_names_under_the_same_ids_are_refused_with_both_and_the_option():
+def test_foreign_names_under_the_same_ids_are_refused_with_both_names_and_the_option():
     with pytest.raises(DataError) as caught:
         join_classes(model_of(), {1: "cat", 2: "dog", 3: "cow"})
     assert "1 is 'zero' and 'cat'" in caught.value.cause
@@ -68,13 +68,13 @@ def test_a_class_that_the_set_lacks_is_left_out():
     assert joined.of_results(rows) == [{"category_id": 1}, {"category_id": 3}]
 
 
-def test_classes_that_nobody_named_are_joined_by_id_and_it_is_said():
+def test_classes_without_names_are_joined_by_id_and_a_note_says_so():
     joined = join_classes(model_of(("class 0", "class 1", "class 2")), {1: "cat", 2: "dog"})
     assert joined.category_of == {1: 1, 2: 2}
     assert "no names" in joined.note
 
 
-def test_a_name_that_stands_twice_decides_nothing():
+def test_a_name_that_two_classes_share_decides_nothing():
     with pytest.raises(DataError, match="--class-map"):
         join_classes(model_of(("a", "a", "b")), {5: "a", 6: "b", 7: "a"})
 
@@ -83,12 +83,12 @@ def test_a_name_that_stands_twice_decides_nothing():
     ("rule", "expected"),
     [("by-name", {1: 2, 2: 1}), ("by-id", {1: 1, 2: 2, 3: 3})],
 )
-def test_a_rule_decides(rule, expected):
+def test_a_rule_that_the_user_gives_decides(rule, expected):
     joined = join_classes(model_of(), {1: "one", 2: "zero", 3: "cow"}, rule)
     assert joined.category_of == expected
 
 
-def test_a_file_decides(tmp_path):
+def test_a_class_map_file_decides(tmp_path):
     path = tmp_path / "map.json"
     path.write_text(json.dumps({"zero": 7, "two": 8}))
     joined = join_classes(model_of(), {7: "cat", 8: "dog", 9: "cow"}, path)
@@ -97,19 +97,19 @@ def test_a_file_decides(tmp_path):
 
 
 @pytest.mark.parametrize("content", [{"five": 7}, {"zero": 5}])
-def test_a_file_that_names_what_is_not_there_is_refused(tmp_path, content):
+def test_a_class_map_with_an_unknown_name_or_id_is_refused(tmp_path, content):
     path = tmp_path / "map.json"
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match="In the class map"):
         join_classes(model_of(), {7: "cat"}, path)
 
 
-def test_another_rule_is_a_usage_error():
+def test_an_unknown_rule_is_a_usage_error():
     with pytest.raises(UsageError, match="by-name, by-id or a JSON file"):
         join_classes(model_of(), {1: "zero"}, "by-luck")
 
 
-def test_nothing_in_common_is_refused():
+def test_a_set_that_has_nothing_in_common_with_the_model_is_refused():
     with pytest.raises(DataError, match="nothing in common"):
         join_classes(model_of(), {7: "cat"})
 
@@ -120,7 +120,7 @@ def test_an_engine_without_classes_keeps_its_ids():
     assert joined.of_results([{"category_id": 3}]) == [{"category_id": 3}]
 
 
-def test_a_class_map_may_have_its_ids_as_text_and_nothing_else(tmp_path):
+def test_a_class_map_may_hold_ids_as_text_and_nothing_but_ids(tmp_path):
     path = tmp_path / "map.json"
     path.write_text(json.dumps({"zero": "7"}))
     assert join_classes(model_of(), {7: "cat"}, path).category_of == {1: 7}

@@ -1,3 +1,5 @@
+"""COCO sets are read as many tools write them; what is wrong in one is refused and named."""
+
 from __future__ import annotations
 
 import json
@@ -16,7 +18,7 @@ def annotations(tmp_path):
     return write_set(tmp_path / "set")
 
 
-def test_pictures_stand_in_the_folder_beside_the_annotations(annotations):
+def test_pictures_are_found_in_the_folder_beside_the_annotations(annotations):
     dataset = read_coco(annotations)
     assert [path.name for path in dataset.paths.values()][:2] == ["001.png", "002.png"]
     assert dataset.categories == dict(zip((10, 11, 12), NAMES, strict=True))
@@ -43,7 +45,7 @@ def test_a_missing_picture_is_named(annotations):
         (json.dumps({"images": [], "annotations": [], "categories": []}), "name no pictures"),
     ],
 )
-def test_annotations_of_another_form_are_refused(tmp_path, content, said):
+def test_annotations_that_are_not_a_coco_set_are_refused(tmp_path, content, said):
     path = tmp_path / "broken.json"
     path.write_text(content)
     with pytest.raises(DataError, match=said):
@@ -58,13 +60,14 @@ def test_a_set_without_boxes_is_refused(annotations):
 
 
 def changed(annotations, section, change):
+    """Apply ``change`` to every entry of a section, and write the annotations again."""
     document = json.loads(annotations.read_text())
     for each in document[section]:
         change(each)
     annotations.write_text(json.dumps(document))
 
 
-def test_what_coco_files_often_lack_is_added(annotations):
+def test_missing_areas_and_crowd_flags_are_added(annotations):
     known = read_coco(annotations).document["annotations"]
     changed(annotations, "annotations", lambda each: [each.pop(key) for key in ("area", "iscrowd")])
     found = read_coco(annotations).document["annotations"]
@@ -83,14 +86,14 @@ def test_what_coco_files_often_lack_is_added(annotations):
         ("categories", "name"),
     ],
 )
-def test_an_entry_without_what_it_needs_is_refused(annotations, section, key):
+def test_an_entry_without_a_needed_field_is_refused(annotations, section, key):
     changed(annotations, section, lambda each: each.pop(key))
     with pytest.raises(DataError, match=f"no '{key}'"):
         read_coco(annotations)
 
 
 @pytest.mark.parametrize("box", [[1, 2, 3], "box", None, [1, 2, "a", 4], [float("nan"), 2, 3, 4]])
-def test_a_box_of_another_form_is_refused(annotations, box):
+def test_a_box_that_is_not_four_numbers_is_refused(annotations, box):
     changed(annotations, "annotations", lambda each: each.update(bbox=box))
     with pytest.raises(DataError, match="not in COCO form"):
         read_coco(annotations)
@@ -102,7 +105,7 @@ def test_pictures_that_share_an_id_are_refused(annotations):
         read_coco(annotations)
 
 
-def test_ids_as_text_and_empty_fields_are_taken(annotations):
+def test_ids_as_text_and_empty_fields_are_accepted(annotations):
     known = read_coco(annotations)
     changed(annotations, "images", lambda each: each.update(id=str(each["id"])))
     changed(annotations, "annotations", lambda each: each.update(area=None, iscrowd=None))
@@ -182,13 +185,13 @@ def test_no_file_outside_of_the_pictures_folder_is_opened(annotations, form):
 
 
 @pytest.mark.parametrize("name", [None, 3, "", "x" * 5000, "a\0b", "\ud800.png"])
-def test_a_file_name_that_is_none_is_refused(annotations, name):
+def test_an_impossible_file_name_is_refused(annotations, name):
     changed(annotations, "images", lambda each: each["id"] == 1 and each.update(file_name=name))
     with pytest.raises(DataError):
         read_coco(annotations)
 
 
-def test_two_pictures_that_would_be_one_file_are_refused(annotations):
+def test_two_pictures_that_name_one_file_are_refused(annotations):
     changed(
         annotations,
         "images",
@@ -210,7 +213,7 @@ def test_category_ids_as_text_are_numbers_to_pycocotools_too(annotations):
     assert measure(results, found).ap == measure(results, known).ap == pytest.approx(1)
 
 
-def test_roboflows_root_is_no_category(annotations):
+def test_roboflows_category_that_groups_the_others_is_left_out(annotations):
     document = json.loads(annotations.read_text())
     for each in document["categories"]:
         each["supercategory"] = "shapes"
@@ -219,7 +222,7 @@ def test_roboflows_root_is_no_category(annotations):
     assert list(read_coco(annotations).categories) == [10, 11, 12]
 
 
-def test_a_box_that_is_no_number_is_refused_with_its_annotations_id(annotations):
+def test_a_box_that_is_not_finite_is_refused_with_the_id_of_its_annotation(annotations):
     changed(annotations, "annotations", lambda each: each.update(bbox=[1, 2, float("inf"), 4]))
     with pytest.raises(DataError, match="annotation 1 has the box"):
         read_coco(annotations)

@@ -1,6 +1,6 @@
-"""Sets that are wrong in ways that people's are: each is taken over and said, doubted, or refused.
+"""Sets with the mistakes that people make: they are read right with a note, doubted, or refused.
 
-The truth is what the detector finds, so that a set which is understood gives a mAP of 1.
+The true boxes are those that the detector finds, so that a set that is read right has a mAP of 1.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def truth(detector, tmp_path):
 
 @pytest.fixture
 def measured(detector, tmp_path):
+    """Return a function that evaluates the detector on a document."""
+
     def measure(document, rule=None):
         path = tmp_path / "annotations.json"
         path.write_text(json.dumps(document))
@@ -73,7 +75,7 @@ def renumbered(document, new):
     return changed
 
 
-def test_a_sound_set_gives_the_whole_map_and_nothing_to_say(truth, measured):
+def test_a_sound_set_gives_a_map_of_1_without_a_note(truth, measured):
     result = measured(truth)
     assert result.models[0].accuracy.ap == pytest.approx(1)
     assert result.notes == result.doubts == ()
@@ -82,7 +84,7 @@ def test_a_sound_set_gives_the_whole_map_and_nothing_to_say(truth, measured):
 @pytest.mark.parametrize(
     "new", [{10: 0, 11: 1, 12: 2}, {10: 12, 11: 11, 12: 10}, {10: "3", 11: "7", 12: "90"}]
 )
-def test_other_ids_under_the_same_names_change_nothing_and_are_said(truth, measured, new):
+def test_other_ids_under_the_same_names_change_nothing_and_are_noted(truth, measured, new):
     result = measured(renumbered(truth, new))
     assert result.models[0].accuracy.ap == pytest.approx(1)
     assert "matched by name" in result.notes[0]

@@ -1,3 +1,5 @@
+"""YOLO and Pascal VOC sets have the boxes of the COCO set that they were written from."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -62,7 +64,7 @@ def voc(coco, tmp_path) -> Path:
 
 
 def boxes(dataset) -> dict[str, list]:
-    """The boxes of each picture with the names of their classes, in an order of their own."""
+    """Return the class names and boxes of every picture, sorted."""
     found: dict[str, list] = {path.name: [] for path in dataset.paths.values()}
     for each in dataset.document["annotations"]:
         name = dataset.categories[each["category_id"]]
@@ -103,7 +105,7 @@ def test_a_set_in_another_form_has_the_same_boxes_and_the_same_map(request, coco
     assert measure(moved, dataset).ap == pytest.approx(measure(results, known).ap, abs=1e-9)
 
 
-def test_eval_takes_each_form_and_gives_what_it_gives_for_coco(coco, yolo, voc, tmp_path, capsys):
+def test_eval_gives_the_same_map_for_a_set_in_every_form(coco, yolo, voc, tmp_path, capsys):
     model = write_tiny(tmp_path / "tiny.onnx")
     found = []
     for data in (coco, yolo, voc):
@@ -114,11 +116,11 @@ def test_eval_takes_each_form_and_gives_what_it_gives_for_coco(coco, yolo, voc, 
     assert main(["eval", str(model), "--coco", str(coco)]) == 0
 
 
-def test_pictures_to_calibrate_on_come_from_a_set_of_each_form(coco, yolo, voc):
+def test_calibration_pictures_come_from_a_set_in_any_form(coco, yolo, voc):
     names = read_pictures(coco).names
     assert read_pictures(yolo).names == read_pictures(voc).names == names
     assert read_pictures(voc, 2).names == names[:2]
-    # Masks lie in the root of a VOC set as well.
+    # A VOC set holds masks too, which are not its pictures.
     (voc / "SegmentationClass").mkdir()
     Image.new("P", (8, 8)).save(voc / "SegmentationClass" / "001.png")
     assert read_pictures(voc).names == names
@@ -126,7 +128,7 @@ def test_pictures_to_calibrate_on_come_from_a_set_of_each_form(coco, yolo, voc):
         calibration_pictures(yolo)
 
 
-def test_polygons_count_as_their_boxes_and_rows_of_key_points_as_theirs(coco, yolo):
+def test_rows_of_polygons_and_of_key_points_count_as_boxes(coco, yolo):
     known = read_set(yolo)
     labels = yolo.parent / "labels"
     for file in labels.iterdir():
@@ -159,7 +161,7 @@ def test_polygons_count_as_their_boxes_and_rows_of_key_points_as_theirs(coco, yo
         "path: {path}\nval: images",
     ],
 )
-def test_parts_are_found_where_tools_write_them(yolo, given):
+def test_the_pictures_of_a_yolo_set_are_found_however_a_tool_names_them(yolo, given):
     home = yolo.parent
     (home / "list.txt").write_text("".join(f"./images/{k:03d}.png\n" for k in range(1, 7)))
     text = given.format(name=home.name, path=home)
@@ -187,7 +189,7 @@ def test_a_picture_without_labels_has_no_objects(yolo):
         ("cat 0.5 0.5 0.2 0.2", "could not convert"),
     ],
 )
-def test_a_row_that_is_none_is_named_with_its_line(yolo, row, said):
+def test_a_wrong_row_of_labels_is_named_with_its_line(yolo, row, said):
     file = yolo.parent / "labels" / "003.txt"
     file.write_text(f"0 0.5 0.5 0.2 0.2\n{row}\n")
     with pytest.raises(DataError, match=rf"Line 2 of the labels '.*003\.txt' .*{said}"):
@@ -210,7 +212,7 @@ def test_a_data_file_that_cannot_be_used_says_why(yolo, text, said):
         read_set(yolo)
 
 
-def test_a_list_of_a_voc_set_names_what_is_measured(voc):
+def test_a_list_of_a_voc_set_names_the_pictures_that_are_measured(voc):
     lists = voc / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "val.txt").write_text("002\n004\n")
@@ -230,6 +232,7 @@ def test_a_folder_of_xml_beside_its_pictures_is_a_set(voc, coco):
 
 
 def edited(voc: Path, old: str, new: str) -> Path:
+    """Replace ``old`` in one annotation of the set."""
     file = voc / "Annotations" / "001.xml"
     text = file.read_text()
     assert old in text
@@ -238,13 +241,14 @@ def edited(voc: Path, old: str, new: str) -> Path:
 
 
 def test_difficult_objects_are_neither_right_nor_wrong(voc):
+    """They count as crowds, which pycocotools takes neither for found nor for missed."""
     known = read_set(voc)
     assert not any(each["iscrowd"] for each in known.document["annotations"])
     dataset = read_set(edited(voc, "</name>", "</name><difficult>1</difficult>"))
     assert sum(each["iscrowd"] for each in dataset.document["annotations"]) == 1
 
 
-def test_a_picture_is_found_by_the_end_of_its_name_or_by_that_of_the_file(voc):
+def test_a_voc_picture_is_found_by_its_file_name_or_by_that_of_its_annotation(voc):
     edited(voc, "<filename>001.png", r"<filename>C:\sets\001.png")
     assert read_set(voc).paths[1].name == "001.png"
     edited(voc, r"<filename>C:\sets\001.png", "<filename>of another machine")
@@ -260,6 +264,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
 
 @pytest.mark.parametrize("declared", [ENTITIES, OUTSIDE])
 def test_no_entity_is_expanded(voc, declared):
+    """An entity of XML may read another file, or grow without bound."""
     file = voc / "Annotations" / "001.xml"
     body = file.read_text().partition("?>")[2] if "?>" in file.read_text() else file.read_text()
     file.write_text(declared + body.replace("<name>", "<name>&x;", 1))

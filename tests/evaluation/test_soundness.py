@@ -1,4 +1,4 @@
-"""A set whose boxes are not of its pictures is noticed before its mAP is believed."""
+"""A set whose boxes do not fit its pictures raises doubts about its mAP."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def test_a_sound_set_raises_no_doubt(annotations):
     assert doubts(annotations) == ()
 
 
-def test_corners_in_place_of_sizes_are_recognised(annotations):
+def test_corners_in_place_of_sizes_are_recognized(annotations):
     (said,) = doubts(annotations, boxes(lambda x, y, w, h: [x, y, x + w, y + h]))
     assert "corners (x1, y1, x2, y2)" in said
     assert "for example annotation 1, [" in said
 
 
-def test_fractions_are_recognised(annotations):
+def test_fractions_are_recognized(annotations):
     (said,) = doubts(annotations, boxes(lambda *box: [each / SIDE for each in box]))
     assert "fractions" in said
     assert "18 of 18" in said
 
 
-def test_pictures_turned_by_exif_are_recognised(annotations):
+def test_pictures_turned_by_exif_are_recognized(annotations):
     folder = annotations.parent / "images"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -64,7 +64,7 @@ def test_pictures_turned_by_exif_are_recognised(annotations):
     assert f"is {SIDE // 2}x{SIDE}, annotated as {SIDE}x{SIDE // 2}" in said
 
 
-def test_pictures_whose_sides_are_swapped_without_exif_are_told_apart(annotations):
+def test_pictures_whose_sides_are_swapped_without_exif_are_recognized(annotations):
     for path in (annotations.parent / "images").glob("*.png"):
         Image.new("RGB", (SIDE, SIDE // 2)).save(path)
 
@@ -77,7 +77,7 @@ def test_pictures_whose_sides_are_swapped_without_exif_are_told_apart(annotation
     assert "EXIF" not in said
 
 
-def test_a_size_that_the_annotations_do_not_say_raises_no_doubt(annotations):
+def test_a_size_missing_in_the_annotations_raises_no_doubt(annotations):
     def without(document):
         for each in document["images"]:
             del each["height"]
@@ -85,12 +85,12 @@ def test_a_size_that_the_annotations_do_not_say_raises_no_doubt(annotations):
     assert doubts(annotations, without) == ()
 
 
-def test_what_cannot_be_opened_raises_no_doubt_of_its_own(annotations):
+def test_a_picture_that_cannot_be_opened_raises_no_doubt(annotations):
     (annotations.parent / "images" / "001.png").write_bytes(b"no picture")
     assert doubts(annotations) == ()
 
 
-def test_fractions_as_corners_are_recognised(annotations):
+def test_fractions_as_corners_are_recognized(annotations):
     change = boxes(lambda x, y, w, h: [each / SIDE for each in (x, y, x + w, y + h)])
     (said,) = doubts(annotations, change)
     assert "fractions" in said
@@ -106,7 +106,7 @@ def test_an_example_has_the_id_of_its_annotation(annotations):
     assert "for example annotation 701, [" in said
 
 
-def test_scaled_pictures_are_recognised(annotations):
+def test_scaled_pictures_are_recognized(annotations):
     def twice(document):
         for each in document["images"]:
             each["width"] = each["height"] = 2 * SIDE
@@ -120,12 +120,12 @@ def test_boxes_beyond_the_borders_are_counted(annotations):
     assert "18 of 18 boxes reach out of their pictures" in said
 
 
-def test_specks_are_counted(annotations):
+def test_boxes_thinner_than_a_pixel_are_counted(annotations):
     (said,) = doubts(annotations, boxes(lambda x, y, w, _: [x, y, w, 0.5]))
     assert "under a pixel" in said
 
 
-def test_a_few_odd_boxes_are_no_property_of_the_set(tmp_path):
+def test_a_few_odd_boxes_raise_no_doubt_about_the_set(tmp_path):
     annotations = write_set(tmp_path / "many", images=20)
 
     def one(document):

@@ -36,14 +36,14 @@ def test_measured_statistics_make_evaluation_equal_training_on_the_batch(network
     ("frozen", "size", "expected"),
     [("none", 64, []), ("coarse", 64, [3]), ("coarse", 128, []), ("all", 128, [1, 3])],
 )
-def test_coarse_means_maps_of_fewer_than_64_cells(network, frozen, size, expected):
+def test_coarse_freezes_layers_whose_maps_have_fewer_than_64_cells(network, frozen, size, expected):
     network.train()
     chosen = layers_to_freeze(network, frozen, size)
     assert [id(layer) for layer in chosen] == [id(network[index]) for index in expected]
     assert network.training
 
 
-def test_frozen_layers_keep_their_statistics_and_a_resumed_run_measures_none_anew(tmp_path: Path):
+def test_frozen_layers_keep_their_statistics_in_a_resumed_run_too(tmp_path: Path):
     options = TrainingOptions(phases=(Phase(2, 2, 128, "coarse"),), warmup_steps=1)
     train(start(options), options, tmp_path, until=1, workers=0)
     first = restore_checkpoint(tmp_path / "checkpoint.pt", options)

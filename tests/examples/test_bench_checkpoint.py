@@ -1,4 +1,7 @@
-"""A bench trained at 256 px knows its size: dropped, it cost 28 of 72 points of mAP, "passed"."""
+"""The checkpoint of a bench tells the size that it was trained at, and is exported at that size.
+
+An export that dropped the size passed its verification and lost 28 of 72 points of mAP.
+"""
 
 from pathlib import Path
 
@@ -15,7 +18,7 @@ WEIGHTS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_
 SCENES = 24
 POINTS = 0.05
 LOST = 25
-"""Points lost at the variant's 512 px, at the least (30.7 were): the scenes were drawn for 256."""
+"""Points lost at the least (30.7 were) at the variant's 512 px: the scenes are drawn for 256."""
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +45,7 @@ def accuracy_of(model: Path, scenes: list[Scene]) -> Accuracy:
     return measure(scenes, rows)
 
 
-def test_a_checkpoint_of_a_bench_is_exported_right_without_being_told(
+def test_a_checkpoint_of_a_bench_is_exported_at_its_own_size_without_an_option(
     bench: torch.nn.Module, scenes: list[Scene], theirs: Accuracy, tmp_path: Path
 ) -> None:
     torch.save(bench.state_dict(), tmp_path / "bench.pth")
@@ -60,7 +63,7 @@ def test_a_checkpoint_of_a_bench_is_exported_right_without_being_told(
     assert 100 * wrong.ap < 100 * theirs.ap - LOST
 
 
-def test_a_bench_in_memory_is_exported_right_without_being_told(
+def test_a_bench_in_memory_is_exported_at_its_own_size_without_an_option(
     bench: torch.nn.Module, scenes: list[Scene], theirs: Accuracy, tmp_path: Path
 ) -> None:
     artifact = export(bench, tmp_path / "model.onnx", ExportOptions())

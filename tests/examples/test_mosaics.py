@@ -1,4 +1,4 @@
-"""Tiles: a mosaic of scenes, detected in by tiles, against the scenes on their own."""
+"""Tiles of a mosaic of scenes find what is found in the scenes on their own."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ FLOOR = 0.05
 # Digits are up to 112 pixels long, and objects up to the overlap are found by tiles.
 TILES = Tiles(SCENE_SIZE, 0.5)
 WITHIN_POINTS = 1.0
-"""What issue 19 asks of mosaics of 4000 x 3000."""
+"""How many points of mAP tiles may lose on mosaics of 4000 x 3000 (issue 19)."""
 FEW_WITHIN_POINTS = 5.0
-"""Six scenes say little: this shows that boxes lie where they belong, and come once."""
+"""The mAP of six scenes says little; it shows that boxes lie where they belong and come once."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ class Mosaic:
             self.image[y : y + SCENE_SIZE, x : x + SCENE_SIZE] = scene.image
 
     def results(self, found, first_id: int) -> list[dict]:
-        """COCO results of each scene, by the scene that the middle of a box lies in."""
+        """Return COCO results by scene; a box belongs to the scene that holds its middle."""
         middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2 - SCENE_SIZE / 2
         distances = np.abs(middles[:, None] - self.corners[None]).max(axis=2)
         scene_of = distances.argmin(axis=1)
@@ -67,6 +67,7 @@ class Mosaic:
 
 
 def points_lost(detector, mosaics: list[Mosaic]) -> float:
+    """Return how many points of mAP the tiles lose against the scenes on their own."""
     scenes = [scene for each in mosaics for scene in each.scenes]
     names = [f"{index}.png" for index in range(len(scenes))]
     paths = {index: Path(name) for index, name in enumerate(names, start=1)}

@@ -1,4 +1,4 @@
-"""The digits detector finds more where pictures are prepared as it was trained than otherwise."""
+"""The digits detector finds most where pictures are prepared as they were in its training."""
 
 import pytest
 from preprocessing import CHANGES, RIGHT, WEIGHTS, accuracy, frame
@@ -7,8 +7,9 @@ from effdet_deploy.pytorch.weights.loading import build_model
 
 SCENES = 10
 LEAST_LOSS = {"--resize stretch": 2.0, "--interpolation linear": 8.0, "--mean 0 --std 1": 30.0}
-"""Points of mAP; 48 scenes lose more than twice as many. Colors and places of the digits are
-random, so that red for blue, a centered picture and a black margin cost it next to nothing."""
+"""Points of mAP that are lost at the least; over 48 scenes, more than twice as many are. The digits
+have random colors and places: red for blue, a centered picture and a black margin cost nearly
+nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The digit scenes are reproducible, honestly split, and labelled to the pixel."""
+"""The digit scenes are reproducible, labeled to the pixel, and share no digit between splits."""
 
 import contextlib
 import io
@@ -76,7 +76,7 @@ def test_boxes_are_tight_around_the_visible_digit_and_inside_the_picture(scenes)
             assert inside[:, -1].any()
 
 
-def test_boxes_overlap_but_little(scenes):
+def test_boxes_overlap_only_a_little(scenes):
     touching = 0
     for _, scene in scenes:
         areas = np.prod(scene.boxes[:, 2:] - scene.boxes[:, :2], axis=1)

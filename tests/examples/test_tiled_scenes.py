@@ -1,4 +1,4 @@
-"""Crowded pictures: what 1000 candidates lose of effdet's 5000, and that it does not pass."""
+"""In crowded pictures, 1000 candidates lose mAP against effdet's 5000, and fail verification."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIDE = TILES * TILE
 ROWS = 300
 WITHIN_POINTS = 0.05
 LOST_POINTS = 2.0
-"""At least so much is lost at 1000 candidates; facts of the first try were 7 points of 68.6."""
+"""Points lost at the least with 1000 candidates; the first measurement lost 7 of 68.6."""
 
 pytestmark = pytest.mark.slow
 
@@ -65,7 +65,7 @@ def scenes() -> list[Scene]:
 
 @pytest.fixture(scope="module")
 def effdets_own(scenes) -> float:
-    """mAP in points of effdet's network and post-processing."""
+    """The mAP, in points, of effdet's own network and post-processing."""
     trained = load_bench(WEIGHTS).model
     network = create_model(
         "tf_efficientdet_d0", num_classes=10, image_size=(SIDE, SIDE), pretrained_backbone=False
@@ -92,7 +92,7 @@ def options() -> ExportOptions:
 
 @pytest.fixture(scope="module")
 def asked(options):
-    """The source, the reference that remembers its heads, and the spec before K is settled."""
+    """The reference, which remembers its heads, and the spec before its candidates are settled."""
     source = load_source(None, options, silent)
     spec = specification_of(source, options, None)
     return reference_of(source, spec), spec
@@ -143,7 +143,9 @@ def test_auto_takes_what_these_pictures_need_and_gives_effdets_map(
     assert points_of(side, scenes) == pytest.approx(effdets_own, abs=WITHIN_POINTS)
 
 
-def test_a_thousand_lose_points_and_do_not_pass(scenes, options, asked, effdets_own):
+def test_a_thousand_candidates_lose_points_and_fail_verification(
+    scenes, options, asked, effdets_own
+):
     reference, spec = asked
     few = replace(options, candidates=1000)
     output = replace(spec.output, candidates=1000)

@@ -155,7 +155,7 @@ def test_a_batch_holds_consecutive_scenes_with_or_without_a_worker_process():
             assert np.array_equal(one.images[row].numpy(), scene.image)
 
 
-def test_pictures_are_normalised_as_the_variant_expects():
+def test_pictures_are_normalized_as_the_variant_expects():
     white = normalise(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
     expected = [(1 - mean) / std for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
     assert white.shape == (1, 3, 2, 2)
@@ -176,7 +176,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
     (tmp_path / "parted").mkdir()
     (tmp_path / "whole").mkdir()
     whole = train(start(TINY), TINY, tmp_path / "whole", workers=0)
-    # Interrupted within a phase, then at the border of two.
+    # Interrupted within a phase, then between two phases.
     train(start(TINY), TINY, tmp_path / "parted", until=1, workers=0)
     for until in (2, 4):
         saved = restore_checkpoint(tmp_path / "parted" / "checkpoint.pt", TINY)

@@ -1,4 +1,4 @@
-"""The page of examples/web in Chromium finds the rows of ``Detector``: `scripts/web.sh test`."""
+"""In Chromium, the page of examples/web finds the rows of ``Detector``: `scripts/web.sh test`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ WEB = ROOT / "examples" / "web"
 DIGITS = ROOT / "examples" / "digits"
 COUNT = 8
 FEW = 2
-"""As many pictures as WebGPU gets, which takes a quarter of a minute for each in software."""
+"""How many pictures WebGPU gets: in software, it takes a quarter of a minute per picture."""
 SECONDS = 300
 PIXELS = 0.01
 """How far corners may lie from Python's: the engines add in another order."""
 SCORES = 1e-4
 LEVEL = 1 / 255
-"""How far scores may lie with OpenCV's filter, which the page meets within a level."""
+"""How far scores may lie with OpenCV's filter: the page's pixels may differ by one gray level."""
 CHROMIUM = [
     *("--headless=new", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
@@ -78,7 +78,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def visit(chromium, files, tmp_path_factory):
-    """Return what has the browser do a job of web_check.html, and gives what it found."""
+    """Return a function that has the browser do a job of web_check.html and gives its result."""
     spec = importlib.util.spec_from_file_location("web_serve", WEB / "serve.py")
     serve = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(serve)
@@ -128,7 +128,7 @@ def visit(chromium, files, tmp_path_factory):
 
 
 def assert_same_rows(found, expected, name, scores=SCORES):
-    """Rows are equal as sets: engines may swap rows of nearly equal score."""
+    """Compare rows in any order: engines may swap rows of nearly equal score."""
     left = list(range(len(expected.scores)))
     for row in found["rows"]:
         same = [
@@ -189,7 +189,7 @@ def test_colors_places_filters_and_box_orders_are_those_of_the_spec(
     assert sum(assert_same_rows(*rows, scores) for rows in each) > COUNT
 
 
-def test_the_camera_shows_the_page_what_python_finds_in_its_picture(visit, files):
+def test_a_picture_of_the_camera_gives_the_page_the_classes_that_python_finds(visit, files):
     Image.open(files / "0.png").save(files / "camera.mjpeg", "JPEG", quality=95)
     with effdet_deploy.load(files / "digits.onnx", "onnxruntime", "cpu") as detector:
         (expected,) = detector.detect(files / "0.png", 0.5)
@@ -203,7 +203,7 @@ def test_the_camera_shows_the_page_what_python_finds_in_its_picture(visit, files
     ("content", "message"),
     [(b"\x89PNG and more", "no whole ONNX file"), (b"", "has no 'effdet.spec'")],
 )
-def test_the_page_says_what_is_no_model(visit, files, content, message):
+def test_the_page_says_why_a_file_is_not_a_model(visit, files, content, message):
     (files / "other.onnx").write_bytes(content)
     with pytest.raises(pytest.fail.Exception, match=message):
         visit("wasm", "dropped", "other.onnx", 1)

@@ -43,9 +43,9 @@ POOLED_DETECTIONS = 1000
 PICTURES = 12
 FP16_PICTURES = 2
 FP16_USED = 0.9
-"""ONNX Runtime rounds what it moves: that is about half of what a level is allowed."""
+"""The share of its tolerance that a level may use; ONNX Runtime's rounding alone takes half."""
 SOUND_DB = 80.0
-"""What float32 in ONNX Runtime and in PyTorch leaves of any layer, at the least."""
+"""Between ONNX Runtime and PyTorch, float32 rounding leaves at least this much in any layer."""
 
 
 def smallest_side(name: str) -> int:
@@ -56,12 +56,12 @@ def export_graph(source: Source, options: ExportOptions, folder: Path) -> tuple[
     """Write an FP32 graph into a new ``folder``; every convolution is named by its module."""
     folder.mkdir()
     path = folder / "model.onnx"
-    # As few as an export chooses where its pictures need no more.
+    # An export chooses this number where its pictures need no more.
     spec = specification_of(source, replace(options, candidates=1000), None)
     spec, notes = write_graph(source.model, spec, options.opset, path, silent)
     assert not notes
     nodes = onnx.load(path).graph.node
-    # onnxruntime-web's WebGPU refuses it.
+    # WebGPU in onnxruntime-web refuses ceil_mode.
     assert not any(each.name == "ceil_mode" and each.i for node in nodes for each in node.attribute)
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     assert all(re.match(r"(backbone|fpn|class_net|box_net)\.", node.name) for node in convolutions)
@@ -81,7 +81,7 @@ def assert_passed(report: ParityReport) -> None:
 
 
 def assert_layers_agree(path: Path, network: EfficientDet) -> LayerReport:
-    """Compare the layers of a sound graph with eager PyTorch: none may be off, nearly all shown."""
+    """Compare the layers of a sound graph with eager PyTorch: none may be off or left out."""
     graph = GraphLayers(path)
     eager = EagerLayers(network, graph.spec.input, graph.layers)
     size = graph.spec.input.height, graph.spec.input.width
@@ -93,7 +93,7 @@ def assert_layers_agree(path: Path, network: EfficientDet) -> LayerReport:
 
 
 def assert_fp16_costs_its_own(path: Path, spec: DetectorSpec, source: Source) -> None:
-    """Write a copy of a graph in FP16, and compare it in both engines: each passes with room."""
+    """Write a graph in FP16 for either engine of a CPU; both copies must pass with room."""
     model = onnx.load(path)
     to_half(model)
     half = path.with_name("fp16.onnx")

@@ -1,4 +1,4 @@
-"""``--candidates auto``: as few as give the rows of effdet's 5000, and said."""
+"""``--candidates auto`` takes the fewest that give the rows of effdet's 5000, and says so."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ IMAGES = verification_images(detector_spec().input)
 
 
 def settled(options: ExportOptions, *, shown: int = 0, verified: bool = True, pairs: int = 10**6):
+    """Return the spec and the notes of an export once its number of candidates is settled."""
     rows = options.max_detections
     entering = min(first_candidates(options, rows), pairs)
     spec = detector_spec(candidates=entering, max_detections=rows, nms=options.nms)
@@ -26,6 +27,7 @@ def settled(options: ExportOptions, *, shown: int = 0, verified: bool = True, pa
 
 
 def rows_with(candidates: int, rows: int) -> list[np.ndarray]:
+    """Return the rows that this many candidates give."""
     heads = heads_of(np.stack(IMAGES))
     spec = detector_spec(candidates=candidates, max_detections=rows, nms="none")
     return list(finish_heads(*heads.values(), spec).values())
@@ -44,7 +46,8 @@ def test_the_chosen_number_gives_the_rows_of_5000_and_the_next_smaller_one_does_
         assert not all(np.array_equal(one, other) for one, other in pairs)
 
 
-def test_both_ends_of_the_choice_were_met_here():
+def test_the_cases_above_choose_more_than_one_number():
+    """Otherwise the test above would pass with one number for everything."""
     chosen = {
         settled(ExportOptions(max_detections=rows))[0].output.candidates for rows in (20, 900)
     }
@@ -52,30 +55,30 @@ def test_both_ends_of_the_choice_were_met_here():
     assert 1000 in chosen
 
 
-def test_a_number_that_was_given_is_taken_and_nothing_is_said():
+def test_a_number_that_the_user_gives_is_taken_without_a_note():
     spec, notes = settled(ExportOptions(candidates=1234))
     assert spec.output.candidates == 1234
     assert notes == ()
 
 
-def test_without_verification_it_is_effdets_number_and_the_reason_is_said():
+def test_without_verification_effdets_number_is_taken_and_a_note_says_why():
     spec, notes = settled(ExportOptions(verify=False), verified=False)
     assert spec.output.candidates == 5000
     assert "5000 candidates enter NMS, as in effdet" in notes[0]
     assert "without verification" in notes[0]
 
 
-def test_no_more_are_chosen_than_there_are_pairs():
+def test_no_more_candidates_are_chosen_than_there_are_pairs_of_anchor_and_class():
     spec, _ = settled(ExportOptions(max_detections=20), pairs=300)
     assert spec.output.candidates == 300
 
 
-def test_rows_fit_into_the_candidates():
+def test_no_fewer_candidates_are_chosen_than_rows_are_wanted():
     spec, _ = settled(ExportOptions(max_detections=6000))
     assert spec.output.candidates == 6000
 
 
-def test_a_plugin_considers_its_own_number():
+def test_the_plugin_takes_its_own_fixed_number():
     spec, notes = settled(ExportOptions(nms="plugin"))
     assert spec.output.candidates == 4096
     assert notes == ()
@@ -93,6 +96,6 @@ def test_a_plugin_considers_its_own_number():
         ({"candidates": 5000, "nms": "onnx"}, "blocks"),
     ],
 )
-def test_the_form_of_nms_follows_the_number_the_target_and_the_steps(fields: dict, form: str):
+def test_the_form_of_nms_follows_the_candidates_the_target_and_the_steps(fields: dict, form: str):
     spec, _ = settled(dataclasses.replace(ExportOptions(), **fields))
     assert spec.output.nms_form == form

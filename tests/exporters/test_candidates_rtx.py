@@ -1,4 +1,4 @@
-"""Files with effdet's 5000 candidates, built by NVIDIA's own builder; its TopK takes 3840."""
+"""NVIDIA's own builder takes files with 5000 candidates, although its TopK takes only 3840."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.slow
     ],
 )
 def test_nvidias_builder_takes_5000_candidates(tmp_path: Path, fields: dict, operator: str) -> None:
-    """As a loop and with all steps in a row, in float32 and float16."""
+    """NMS is a loop, or its steps follow one another; the file is in float32 or float16."""
     options = ExportOptions(weights="random", image_size=(192, 192), candidates=5000, **fields)
     artifact = export("lite0", tmp_path / "model.onnx", options)
     assert artifact.report is not None
-    # With random weights, what FP16 moves may be too near to the border to prove anything.
+    # With random weights, too many scores may lie so near the threshold that FP16 moves them.
     assert artifact.report.deliverable
     assert artifact.spec.operators[operator]
     assert artifact.spec.operators["TopK"] == 4

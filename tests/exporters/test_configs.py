@@ -29,14 +29,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ELSEWHERE = ("tf_efficientdet_d0", "tf_efficientdet_lite0")
-"""What other tests of this folder export and verify."""
+"""Configurations that other tests of this folder export and verify."""
 OWN_SIZE = ("d0", "d1", "d2", "d3", "d4", "lite0", "lite1", "lite2", "lite3", "lite4")
 LARGE_PICTURES = 4
 """Enough at a variant's own size, where every picture has a hundred detections."""
 
 
 @pytest.mark.parametrize("name", [each for each in COVER if each not in ELSEWHERE])
-def test_covered_configuration(name: str, tmp_path: Path) -> None:
+def test_a_configuration_detects_what_pytorch_detects_in_every_precision(
+    name: str, tmp_path: Path
+) -> None:
     side = smallest_side(name)
     options = ExportOptions(weights="random", image_size=(side, side))
     source = load_source(name, options, silent)
@@ -49,7 +51,7 @@ def test_covered_configuration(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OWN_SIZE)
-def test_scaled_variant_at_its_own_size(name: str, tmp_path: Path) -> None:
+def test_a_scaled_variant_passes_verification_at_its_own_size(name: str, tmp_path: Path) -> None:
     options = ExportOptions(weights="random")
     source = load_source(resolve_name(name), options, silent)
     path, spec = export_graph(source, options, tmp_path / "graph")
@@ -59,7 +61,7 @@ def test_scaled_variant_at_its_own_size(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["d2", "d4", "d6", "lite2", "lite4"])
-def test_fp16_of_random_weights_at_its_own_size_costs_what_it_costs(
+def test_fp16_of_random_weights_passes_verification_at_the_variants_own_size(
     name: str, tmp_path: Path
 ) -> None:
     options = ExportOptions(weights="random", precision="fp16", target="tensorrt")

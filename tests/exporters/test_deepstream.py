@@ -35,7 +35,7 @@ def test_an_export_for_deepstream_is_verified_and_says_what_it_is(exported):
     assert check_model(exported.path, "tensorrt-11") == ()
 
 
-def test_the_file_does_not_see_the_padding_and_gives_no_box_outside_of_the_frame(exported):
+def test_the_padding_changes_nothing_and_no_box_lies_outside_of_the_frame(exported):
     session = onnxruntime.InferenceSession(exported.path)
     frames = structured_pictures(2, *FRAME, seed=3).transpose(0, 3, 1, 2)
     found = []

@@ -49,7 +49,7 @@ BATCHES = {"fixed": BatchSpec(), "ranged": BatchSpec(1, 2, 4)}
 CALIBRATION_PICTURES = 8
 FP16_PICTURES = 4
 LEAST_FP16_DB = 40.0
-"""What FP16 leaves of random weights, D7x's codes included, which keep 42."""
+"""The least signal-to-noise ratio of random weights in FP16; D7x's box codes have 42 dB."""
 INT8 = [
     *(f"tf_efficientdet_d{index}" for index in range(5)),
     *(f"tf_efficientdet_lite{index}" for index in range(5)),
@@ -152,7 +152,7 @@ def test_rtx_builds_it(exported, precision, batch, tmp_path, engine_table):
     engine_table(exported.name, precision, batch, seconds, artifact.size)
 
 
-def test_fp16_leaves_no_convolution_in_float_but_those_it_names(exported):
+def test_fp16_leaves_only_convolutions_in_float_that_the_spec_names(exported):
     path, spec = exported.lowered("fixed", "fp16")
     build = Build(path.read_bytes())
     assert build.errors == []

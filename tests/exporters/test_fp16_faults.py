@@ -1,4 +1,4 @@
-"""A fault that only FP16 could excuse is told from FP16: planted into files that are right."""
+"""Faults that might pass for rounding to FP16 are planted into right files: all of them fail."""
 
 from __future__ import annotations
 
@@ -90,19 +90,20 @@ def change_weight(model: ModelProto, layer: str, change: Callable[[np.ndarray], 
 
 
 def to_bfloat16(values: np.ndarray) -> None:
+    """Round the weights of the layer to bfloat16."""
     single = values.astype(np.float32).view(np.uint32)
     rounded = (single + 0x7FFF + ((single >> 16) & 1)) & 0xFFFF0000
     values[...] = rounded.view(np.float32).astype(np.float16)
 
 
 def largest_off(values: np.ndarray) -> None:
-    """One weight of the layer is off by 2**-6 of itself."""
+    """Enlarge one weight of the layer by 2**-6 of itself."""
     index = np.unravel_index(np.abs(values).argmax(), values.shape)
     values[index] *= np.float16(1 + 2**-6)
 
 
 def cast_output(model: ModelProto, layer: str) -> None:
-    """What a layer gives goes through bfloat16."""
+    """Round what a layer gives to bfloat16."""
     value = node_named(model, layer).output[0]
     node_named(model, layer).output[0] = f"{value}.exact"
     made = [f"{value}.exact", f"{value}.bf16", value]
@@ -115,7 +116,7 @@ def cast_output(model: ModelProto, layer: str) -> None:
 
 
 def clip_input(model: ModelProto, layer: str) -> None:
-    """What a layer reads is clipped at 16 on both sides."""
+    """Clip what a layer reads at -16 and 16."""
     value = node_named(model, layer).input[0]
     node_named(model, layer).input[0] = f"{value}.clipped"
     bounds = ["planted.low", "planted.high"]
@@ -137,7 +138,7 @@ FAULTS = {
 }
 
 
-def test_the_file_itself_passes_with_room(exported: Exported) -> None:
+def test_a_right_file_passes_and_uses_little_of_the_tolerance(exported: Exported) -> None:
     report = exported.verified(exported.model)
     assert report.passed, report.to_dict()
     for each in report.outputs:

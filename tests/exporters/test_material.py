@@ -1,4 +1,4 @@
-"""What an export is given beside its options is read once, and doubted before the work."""
+"""Sets and labels that an export is given are read once, and doubted before the work."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def change(annotations, section, apply):
     annotations.write_text(json.dumps(document))
 
 
-def test_a_budget_on_a_sound_set_has_nothing_to_say(annotations):
+def test_a_budget_on_a_sound_set_gives_no_note(annotations):
     assert read_material(options(annotations)).notes_for(detector_spec()) == ()
 
 
@@ -65,7 +65,7 @@ def test_a_budget_on_foreign_names_is_refused_before_the_work(annotations):
     assert read_material(asked).notes_for(detector_spec()) == ()
 
 
-def test_a_budget_on_boxes_that_are_not_of_the_pictures_is_said_to_mean_nothing(annotations):
+def test_a_budget_on_boxes_that_do_not_fit_their_pictures_is_said_to_mean_nothing(annotations):
     def corners(each):
         x, y, width, height = each["bbox"]
         each["bbox"] = [x, y, x + width, y + height]
@@ -105,7 +105,7 @@ def test_a_class_map_without_a_set_is_refused():
 
 
 def loaded(num_classes):
-    """What the weights of a D0 of so many classes say, with no weights behind it."""
+    """What loading the weights of a D0 with this many classes gives, without any weights."""
     config = get_config("d0").replace({"num_classes": num_classes})
     fields = dict.fromkeys(
         ("labels", "category_ids", "given", "score_threshold", "max_detections", "soft_nms")
@@ -115,6 +115,7 @@ def loaded(num_classes):
 
 
 def with_labels(tmp_path, categories, num_classes, **more):
+    """Return the spec of an export whose labels are these categories."""
     path = tmp_path / "labels.json"
     path.write_text(
         json.dumps({"categories": [{"id": n, "name": x} for n, x in categories.items()]})

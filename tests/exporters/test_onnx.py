@@ -1,3 +1,5 @@
+"""The exported graph of D0: verified, lean, named by modules, and free of private data."""
+
 from __future__ import annotations
 
 import contextlib
@@ -36,15 +38,15 @@ from tests.networks import conditioned
 
 RTX = BuildOptions(backend="tensorrt-rtx")
 LEAN_NODES = 640
-"""Of D0 up to its raw heads (facts section 8 has 591); effdet's naive export has twice as many."""
+"""D0 has fewer nodes up to its raw heads (591); effdet's naive export has twice as many."""
 NETWORK_OPERATORS = {
     *("Conv", "Gemm", "Sigmoid", "Mul", "Add", "MaxPool", "Resize", "ReduceMean"),
     # The input's cast, layout and mean; the heads' reorder, which asks a ranged batch for its size.
     *("Cast", "Sub", "Transpose", "Reshape", "Concat", "Shape", "Gather", "Unsqueeze"),
 }
 EXPECTED_ROLES = {"Conv": 204, "Gemm": 2, "MaxPool": 14, "Resize": 12}
-"""Of D0's network (facts section 8, but for the predict layers, whose ten pointwise convolutions
-are two products): a different count means a wasted or a lost node."""
+"""How many nodes of each operator D0's network has; the ten pointwise convolutions of its predict
+layers are two products. Another count means a wasted or a lost node."""
 
 
 def ranged_network() -> EfficientDet:
@@ -87,11 +89,11 @@ def test_one_nms_for_all_classes_is_in_the_graph(nms: str, tmp_path: Path) -> No
     assert found > 2
 
 
-def test_no_layer_of_it_differs_from_eager_pytorch(ranged: Artifact) -> None:
+def test_no_layer_of_the_graph_differs_from_eager_pytorch(ranged: Artifact) -> None:
     assert_layers_agree(ranged.path, ranged_network())
 
 
-def test_a_layer_that_holds_a_fusion_weight_is_located_where_it_is_wrong(
+def test_a_wrong_layer_that_holds_a_weight_of_the_fusion_is_located(
     ranged: Artifact, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
     layer = next(n for n in graph.graph.node if re.search(r"combine\.resample\.\d\.conv", n.name))
@@ -120,7 +122,9 @@ def test_the_graph_is_lean(graph: onnx.ModelProto, ranged: Artifact) -> None:
     assert {node.op_type for node in network} <= NETWORK_OPERATORS
 
 
-def test_every_node_is_named_once_and_its_first_output_after_it(graph: onnx.ModelProto) -> None:
+def test_every_node_has_a_name_of_its_own_that_its_first_output_shares(
+    graph: onnx.ModelProto,
+) -> None:
     names = [node.name for node in graph.graph.node]
     outputs = {value.name for value in graph.graph.output}
     assert len(set(names)) == len(names)
@@ -200,6 +204,7 @@ def test_garbage_is_collected_rarely_during_an_export_and_as_before_afterwards(
 
 
 def test_no_output_has_the_name_of_an_intermediate_file() -> None:
+    """No suffix of an intermediate file may be one that an output can have."""
     assert scratch_path(Path("private", "heads.onnx"), "heads").suffix not in EXPORTERS
 
 
@@ -224,7 +229,9 @@ def test_onnx_nms_gives_the_rows_of_static_nms(ranged: Artifact, tmp_path: Path)
         np.testing.assert_allclose(found[name], value, atol=1e-4, err_msg=name)
 
 
-def test_rtx_builds_it_ranged_and_fixed(ranged: Artifact, tmp_path: Path) -> None:
+def test_rtx_builds_the_graph_with_a_ranged_and_with_a_fixed_batch(
+    ranged: Artifact, tmp_path: Path
+) -> None:
     for batch in (None, BatchSpec(1, 1, 1)):
         artifact = build_engine(ranged.path, tmp_path / "d0.engine", RTX, batch=batch)
         assert artifact.spec.batch == (batch or ranged.spec.batch)
@@ -232,11 +239,11 @@ def test_rtx_builds_it_ranged_and_fixed(ranged: Artifact, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("target", target_names())
-def test_preflight_finds_nothing_in_it(ranged: Artifact, target: str) -> None:
+def test_preflight_finds_nothing_in_the_graph(ranged: Artifact, target: str) -> None:
     assert check_model(ranged.path, target) == ()
 
 
-def test_the_variant_named_is_the_config_registered(ranged: Artifact) -> None:
+def test_the_variant_in_the_spec_is_the_one_that_was_exported(ranged: Artifact) -> None:
     config = get_config(ranged.spec.variant)
     assert ranged.spec.anchors.scale == config.anchor_scale
     assert ranged.spec.input.mean == config.mean

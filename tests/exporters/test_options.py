@@ -1,3 +1,5 @@
+"""The options of an export: how text is read, and which values and combinations are refused."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -36,7 +38,7 @@ def test_batch_takes_a_number_a_range_or_three_numbers(text: str, expected: Batc
         ("int8_range", "half"),
     ],
 )
-def test_a_choice_that_there_is_not_is_refused(field: str, value: str) -> None:
+def test_an_unknown_choice_is_refused(field: str, value: str) -> None:
     with pytest.raises(UnknownNameError, match=value):
         ExportOptions(**{field: value})
 
@@ -48,7 +50,7 @@ def test_batch_refuses_other_forms(text: str) -> None:
 
 
 @pytest.mark.parametrize("batch", [(0, 1, 1), (2, 1, 4), (1, 5, 4), (1, 1, 100_000)])
-def test_batches_ascend_from_one(batch: tuple[int, int, int]) -> None:
+def test_batches_that_do_not_ascend_from_one_are_refused(batch: tuple[int, int, int]) -> None:
     with pytest.raises(UsageError, match="--batch"):
         ExportOptions(batch=BatchSpec(*batch))
 
@@ -88,7 +90,7 @@ def test_preprocessing_holds_the_config_fields_that_were_given() -> None:
 @pytest.mark.parametrize(
     "given", [{"resize": "crop"}, {"interpolation": "cubic"}, {"trained_on": "gbr"}]
 )
-def test_a_preprocessing_that_there_is_not_is_refused(given: dict[str, Any]) -> None:
+def test_an_unknown_preprocessing_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(UnknownNameError):
         ExportOptions(**given)
 
@@ -96,7 +98,7 @@ def test_a_preprocessing_that_there_is_not_is_refused(given: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        # Of the 0-255 scale, by mistake.
+        # On the 0-255 scale, by mistake.
         ("mean", (123.675, 116.28, 103.53)),
         ("std", (58.395, 57.12, 57.375)),
         ("std", (0.0,)),
@@ -114,14 +116,15 @@ def test_values_out_of_range_are_refused(field: str, value: float) -> None:
         ExportOptions(**{field: value})  # type: ignore[arg-type]
 
 
-def test_the_full_range_is_of_int8_alone() -> None:
+def test_the_full_range_is_refused_without_int8() -> None:
     with pytest.raises(UsageError, match="--int8-range only works with --int8"):
         ExportOptions(precision="fp16", target="openvino", int8_range="full")
 
 
-def test_what_is_laid_out_for_tensorrt_has_its_full_range_without_being_asked(
+def test_the_full_range_cannot_be_asked_for_with_tensorrt(
     tmp_path: Path,
 ) -> None:
+    """A file for TensorRT always has the full range."""
     options = ExportOptions(
         precision="int8", target="tensorrt", calibration=tmp_path, int8_range="full"
     )
@@ -129,7 +132,7 @@ def test_what_is_laid_out_for_tensorrt_has_its_full_range_without_being_asked(
         options.require_fits(".onnx")
 
 
-def test_soft_nms_is_for_raw_heads() -> None:
+def test_soft_nms_is_only_for_raw_heads() -> None:
     assert ExportOptions(soft_nms=True, nms="none").soft_nms
     with pytest.raises(UsageError, match="cannot be part of a graph"):
         ExportOptions(soft_nms=True)
@@ -156,7 +159,9 @@ def test_deepstream_is_tensorrt_with_float_pictures() -> None:
         ({"target": "deepstream", "frame_size": (720, 1280)}, "DeepStream scales them itself"),
     ],
 )
-def test_what_frames_cannot_have_is_refused(given: dict[str, Any], expected: str) -> None:
+def test_options_that_contradict_a_source_size_are_refused(
+    given: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(UsageError, match=expected):
         ExportOptions(**{"source_size": (1080, 1920), **given})
 
@@ -177,7 +182,9 @@ def test_what_frames_cannot_have_is_refused(given: dict[str, Any], expected: str
         ({"target": "deepstream", "frame_size": (720, 1280), "nms": "plugin"}, "--nms plugin"),
     ],
 )
-def test_what_deepstream_cannot_have_is_refused(given: dict[str, Any], expected: str) -> None:
+def test_options_that_contradict_deepstream_are_refused(
+    given: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(UsageError, match=expected):
         ExportOptions(**given)
 

@@ -1,7 +1,7 @@
-"""What a training did to its pictures, by option: the detections are those of effdet so driven.
+"""Options say how a training prepared its pictures: detections are then those of effdet.
 
-Every test prepares the pictures itself, with Pillow and torch, and lets effdet's own network and
-post-processing have them.
+Every test prepares the pictures itself, with Pillow and torch, and gives them to effdet's own
+network and post-processing.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def read_by_opencv(picture: Image.Image) -> Any:
 
 
 def in_four_bands(picture: Image.Image) -> Any:
+    """A picture of four channels, each padded with a fill of its own."""
     bands = [
         padded(fill)(each)[0] for fill, each in zip((9, 8, 7, 6), picture.split(), strict=True)
     ]
@@ -88,7 +89,7 @@ TRAININGS = {
     "center": Training(
         {"resize": "center", "fill": (10, 20, 30)}, padded((10, 20, 30), center=True)
     ),
-    # The ImageNet mean on BGR pictures: what a forgotten cvtColor trains with.
+    # ImageNet's mean for RGB on BGR pictures: a training does this that forgets cvtColor.
     "bgr": Training(
         {"trained_on": "bgr", "mean": IMAGENET[0], "std": IMAGENET[1]},
         read_by_opencv,
@@ -136,7 +137,7 @@ def by_effdet(network: Any, training: Training, picture: Image.Image) -> np.ndar
 
 
 def unmatched(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """The expected rows that no found one equals."""
+    """Return the expected rows that no found row equals."""
     near = np.abs(found[None, :, :4] - expected[:, None, :4]).max(axis=2) <= BOX_TOLERANCE
     near &= np.abs(found[None, :, 4] - expected[:, None, 4]) <= SCORE_TOLERANCE
     near &= found[None, :, 5] == expected[:, None, 5]
@@ -155,7 +156,9 @@ def rows_of(detections: Any) -> np.ndarray:
         for each in TRAININGS
     ],
 )
-def test_detections_are_those_of_effdet_driven_as_it_was_trained(tmp_path: Path, name: str) -> None:
+def test_detections_are_those_of_effdet_on_pictures_prepared_as_in_training(
+    tmp_path: Path, name: str
+) -> None:
     training = TRAININGS[name]
     network = effdet_network(len(training.mean))
     torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
@@ -188,7 +191,9 @@ def test_detections_are_those_of_effdet_driven_as_it_was_trained(tmp_path: Path,
     ("given", "said"),
     [({"channel_order": "bgr"}, "no channel order"), ({"frame_size": (90, 120)}, "DeepStream")],
 )
-def test_what_gray_networks_cannot_have_is_refused(given: dict[str, Any], said: str) -> None:
+def test_options_that_contradict_a_gray_network_are_refused(
+    given: dict[str, Any], said: str
+) -> None:
     config = get_config(VARIANT).replace({"in_chans": 1})
     with pytest.raises(UsageError, match=said):
         describe(config, config, class_specs(90), OutputSpec(), **given)

@@ -1,3 +1,5 @@
+"""`--source-size`: the graph resizes frames itself and gives boxes in their pixels."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -23,13 +25,13 @@ RESIZE = ("Conv", "Floor")
 
 @pytest.fixture(scope="module")
 def framed(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """Lite0 at 128 pixels for frames of twice its width, which halve without a rounding."""
+    """Lite0 at 128 pixels for frames of twice its width, which are halved without rounding."""
     path: Path = tmp_path_factory.mktemp("frames") / "framed.onnx"
     options = ExportOptions(source_size=FRAME)
     return export(conditioned("tf_efficientdet_lite0"), path, options)
 
 
-def test_an_export_for_frames_is_verified_by_the_ordinary_road(framed: Artifact) -> None:
+def test_an_export_for_frames_is_verified_like_any_other(framed: Artifact) -> None:
     assert framed.report is not None
     assert framed.report.passed
     (images,) = onnx.load(framed.path).graph.input
@@ -61,7 +63,7 @@ def test_the_resize_stays_float_under_fp16(framed: Artifact) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-def test_tensorrt_rtx_builds_it_with_a_float_resize(framed: Artifact, half: bool) -> None:
+def test_tensorrt_rtx_builds_the_graph_with_a_float_resize(framed: Artifact, half: bool) -> None:
     model = onnx.load(framed.path)
     if half:
         to_half(model)

@@ -1,3 +1,5 @@
+"""The exported TorchScript archive: verified, with its spec inside, and run with torch alone."""
+
 from __future__ import annotations
 
 import zipfile

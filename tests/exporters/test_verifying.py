@@ -1,4 +1,4 @@
-"""Which engine an export is compared in, and what is said where its own is not here."""
+"""Which engine an export is compared in, and what is said where its own engine is missing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_file_for_openvino_is_compared_in_openvino(tmp_path: Path) -> None:
     assert report.not_run == ""
 
 
-def test_where_openvino_is_missing_it_is_said_before_the_work_and_in_the_report(
+def test_a_missing_openvino_is_named_before_the_work_and_in_the_report(
     tmp_path: Path, without_openvino: None
 ) -> None:
     options = ExportOptions(weights="random", image_size=(128, 128), target="openvino")
@@ -84,7 +84,7 @@ def test_where_openvino_is_missing_it_is_said_before_the_work_and_in_the_report(
         ("full", "vnni", "needs a processor with VNNI"),
     ],
 )
-def test_the_range_of_int8_is_in_the_spec_and_what_it_means_is_told(
+def test_the_range_of_int8_is_in_the_spec_and_a_note_says_what_it_means(
     pictures: Path, tmp_path: Path, int8_range: str, instruction: str | None, told: str
 ) -> None:
     options = int8(pictures, "openvino", int8_range=int8_range, verify=False)
@@ -95,7 +95,7 @@ def test_the_range_of_int8_is_in_the_spec_and_what_it_means_is_told(
     assert bool(saturating_layers(artifact.path)) is (int8_range == "full")
 
 
-def test_what_is_laid_out_for_tensorrt_is_computed_as_it_is_written() -> None:
+def test_a_file_for_tensorrt_is_compared_in_onnx_runtime_which_the_report_says() -> None:
     engine, not_run = verifying.verifying_engine("tensorrt")
     assert engine == "onnxruntime"
     assert not_run.startswith("TensorRT, for which the file is laid out, cannot run it here")

@@ -14,7 +14,8 @@ PATIENCE_S = 250
 def build_command(*arguments):
     """Python that runs ``effdet-deploy build`` and can be interrupted.
 
-    Whoever runs the tests in the background hands down an ignored SIGINT, and nohup a SIGHUP.
+    A program inherits an ignored SIGINT in the background of a shell, and an ignored SIGHUP under
+    nohup.
     """
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "

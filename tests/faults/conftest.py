@@ -16,7 +16,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def engine(tmp_path):
-    """An engine that stands where the new one shall go."""
+    """An engine that already lies where the new one will go."""
     path = tmp_path / "tiny.engine"
     path.write_bytes(OLD)
     return path
@@ -24,6 +24,8 @@ def engine(tmp_path):
 
 @pytest.fixture
 def use_double(monkeypatch, tmp_path):
+    """Return a function that puts the double in TensorRT's place; it gives the file of calls."""
+
     def use(scenario: str, version: str = "10.16.1.11"):
         log = tmp_path / "calls.jsonl"
         for name, value in with_double(scenario, version=version, log=log).items():

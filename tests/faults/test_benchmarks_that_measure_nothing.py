@@ -1,6 +1,6 @@
 """A benchmark with no runs, or on another device than asked, is refused.
 
-And a machine that is busy with something else gets no number.
+A machine that is busy with something else gets no numbers either.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ def refused(capsys, arguments, code):
 
 
 @pytest.mark.parametrize("runs", ["0", "-3"])
-def test_no_runs_are_refused(model, capsys, runs):
+def test_zero_or_fewer_runs_are_refused(model, capsys, runs):
     assert "at least one run" in refused(capsys, [model, "--runs", runs, "--max-runs", runs], 2)
 
 
 @pytest.mark.parametrize("option", ["--batch", "--threads"])
 @pytest.mark.parametrize("value", ["0", "1,,2", "two"])
-def test_a_batch_or_thread_count_that_is_no_number_is_refused(model, capsys, option, value):
+def test_a_batch_or_thread_count_that_is_not_a_whole_number_is_refused(
+    model, capsys, option, value
+):
     assert f"{option} takes whole numbers" in refused(capsys, [model, option, value], 2)
 
 
@@ -60,6 +62,6 @@ def test_a_busy_machine_gets_marked_numbers_on_request(model, capsys, monkeypatc
 
 
 def _growing():
-    """Counters of a processor that is throttled between any two looks."""
+    """Counters of a processor that is throttled between any two readings."""
     looks = iter(range(1000))
     return lambda _watch: next(looks)

@@ -36,7 +36,7 @@ BATCHES = list(graph_inputs(PICTURES, network_spec()))
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How often histograms were really collected."""
+    """The calls in which histograms were really collected."""
     calls = []
     collect = calibration.collect
 
@@ -52,7 +52,7 @@ def kept(folder):
     return list(folder.glob("*.npz"))
 
 
-def test_the_same_weights_and_pictures_are_counted_once(tmp_path, counted):
+def test_histograms_of_the_same_weights_and_pictures_are_collected_once(tmp_path, counted):
     first = cached(tmp_path, tiny_network(), VALUES, BATCHES)
     again = cached(tmp_path, tiny_network(), VALUES, BATCHES)
     assert len(counted) == 1
@@ -70,7 +70,9 @@ def test_the_same_weights_and_pictures_are_counted_once(tmp_path, counted):
     ],
     ids=["other weights", "other pictures", "other tensors"],
 )
-def test_a_cache_of_something_else_is_not_used(tmp_path, counted, model, values, batches):
+def test_a_cache_for_other_weights_pictures_or_tensors_is_not_used(
+    tmp_path, counted, model, values, batches
+):
     cached(tmp_path, tiny_network(), VALUES, BATCHES)
     cached(tmp_path, model, values, batches)
     assert len(counted) == 2
@@ -105,7 +107,7 @@ def opened(monkeypatch):
 
 @pytest.fixture
 def tiny_export(tmp_path, monkeypatch):
-    """The course of an export with a tiny network in its place; returns what it is verified on."""
+    """Return a function that exports a tiny network and gives the pictures it is verified on."""
     road = importlib.import_module(EXPORTERS[".onnx"])
     precision = PrecisionSpec("int8", "openvino", int8_range="portable")
     spec = dataclasses.replace(network_spec(), precision=precision)
@@ -197,7 +199,7 @@ def test_a_set_is_refused_before_torch_is_imported(tmp_path, monkeypatch):
         export("d0", tmp_path / "model.onnx", options(tmp_path / "absent"))
 
 
-def test_the_pictures_of_the_budget_may_stand_in_another_folder(tmp_path):
+def test_the_pictures_of_the_budget_may_lie_in_another_folder(tmp_path):
     annotations, pictures = coco_layout(tmp_path)
     given = {"precision": "int8", "calibration": pictures, "eval_data": annotations}
     with pytest.raises(DataError, match="--eval-images"):
@@ -255,7 +257,7 @@ def test_options_without_what_they_need_are_refused(fields, said):
         ExportOptions(**fields)
 
 
-def test_keys_do_not_depend_on_the_run():
+def test_the_key_of_a_cache_does_not_depend_on_the_run():
     key = calibration.calibration_key(tiny_network(), VALUES, BATCHES)
     copy = onnx.ModelProto.FromString(tiny_network().SerializeToString())
     assert calibration.calibration_key(copy, VALUES, BATCHES) == key
@@ -273,7 +275,7 @@ def test_a_file_damaged_inside_is_made_again(tmp_path, counted):
             np.testing.assert_array_equal(again[value].counts, found.counts)
 
 
-def test_what_cannot_be_kept_was_still_found(tmp_path, counted):
+def test_histograms_that_cannot_be_cached_are_still_used(tmp_path, counted):
     blocked = tmp_path / "file"
     blocked.write_text("no folder")
     assert set(cached(blocked / "cache", tiny_network(), VALUES, BATCHES)) == set(VALUES)

@@ -38,7 +38,7 @@ def assert_refused(
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     assert all(word in result.stderr for word in words), result.stderr
-    assert not list(directory.iterdir()), "debris"
+    assert not list(directory.iterdir()), "files were left behind"
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_every_parser_error_is_reported_with_its_node(model, engine, use_double)
 
 @pytest.fixture
 def custom(tmp_path):
-    """A model with two operators that nobody has."""
+    """A model with two operators that no library knows."""
     model = tiny_model()
     model.opset_import.append(helper.make_opsetid("custom", 1))
     for name in ("Foo", "Bar"):
@@ -89,7 +89,7 @@ def _calls(log):
 
 
 def test_more_candidates_than_topk_takes_are_refused_before_parsing(tmp_path, engine, use_double):
-    """In one TopK: our own files take them in rounds, whatever their spec says."""
+    """One TopK takes 3840. Our own files stay below: they choose in rounds, whatever is asked."""
     log = use_double("")
     other = tmp_path / "other.onnx"
     other.write_bytes(_with_topk(3841).SerializeToString())
@@ -138,7 +138,7 @@ def test_nvidias_own_parser_names_the_node(custom):
     assert any("(Foo)" in each for each in caught.value.messages)
 
 
-def test_none_is_a_build_error_with_tensorrts_reason(model, engine, use_double):
+def test_a_builder_that_returns_none_is_an_error_with_tensorrts_reason(model, engine, use_double):
     log = use_double("returns None")
 
     with pytest.raises(ModelFileError, match=r"could not build.*implementation for node stem"):
@@ -190,7 +190,7 @@ def _with_onnx_nms() -> onnx.ModelProto:
     return model
 
 
-def test_out_of_memory_is_said_and_never_tried_smaller(model, engine, use_double):
+def test_out_of_memory_is_an_error_and_no_smaller_build_is_tried(model, engine, use_double):
     log = use_double("out of memory")
 
     with pytest.raises(ResourceError, match="The memory ran out while TensorRT built") as caught:
@@ -225,7 +225,7 @@ def test_the_signal_that_ended_the_builder_is_named(
     assert_untouched(engine, model, log)
 
 
-def test_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
+def test_ctrl_c_stops_a_build_through_its_progress_monitor(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
     process = _endless_build(model, engine, log)
 
@@ -238,7 +238,7 @@ def test_ctrl_c_stops_through_the_monitor(model, engine, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_end_leaves_what_ctrl_c_leaves(model, engine, tmp_path, number):
+def test_sigterm_and_sighup_end_a_build_as_ctrl_c_does(model, engine, tmp_path, number):
     log = tmp_path / "calls.jsonl"
     process = _endless_build(model, engine, log)
 
@@ -251,7 +251,7 @@ def test_a_request_to_end_leaves_what_ctrl_c_leaves(model, engine, tmp_path, num
 
 
 def _endless_build(model, engine, log):
-    """Start a build that ends by a signal alone, and wait until it builds."""
+    """Start a build that only a signal ends, and wait until it is under way."""
     process = subprocess.Popen(
         build_command(model, engine),
         env=os.environ | with_double("endless", log=log),
@@ -264,7 +264,7 @@ def _endless_build(model, engine, log):
 
 
 def _wait_for(log, call):
-    """Wait for the builder's process, which takes as long as imports take on a busy machine."""
+    """Wait until the builder has recorded ``call``; its imports take long on a busy machine."""
     deadline = time.monotonic() + PATIENCE_S
     while not (log.is_file() and [call] in recorded(log)):
         if time.monotonic() > deadline:
@@ -272,7 +272,7 @@ def _wait_for(log, call):
         threading.Event().wait(0.05)
 
 
-def test_a_builder_whose_parent_died_stops_too(model, engine, tmp_path):
+def test_the_builder_stops_when_its_parent_has_died(model, engine, tmp_path):
     log = tmp_path / "calls.jsonl"
     process = subprocess.Popen(
         build_command(model, engine), env=os.environ | with_double("endless", log=log)

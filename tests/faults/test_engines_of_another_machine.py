@@ -44,7 +44,7 @@ def picture(level: int = 51, count: int = 1) -> dict[str, np.ndarray]:
     return {"images": np.full((count, SIDE, SIDE, 3), level, np.uint8)}
 
 
-def was_deserialised(log) -> bool:
+def was_deserialized(log) -> bool:
     return log.is_file() and any(each[0] == "deserialize_cuda_engine" for each in recorded(log))
 
 
@@ -57,7 +57,7 @@ def test_an_edited_engine_is_refused_before_tensorrt_sees_it(engine, use_double,
     with pytest.raises(ModelFileError, match="the hash differs"):
         load_runtime(engine)
 
-    assert not was_deserialised(log)
+    assert not was_deserialized(log)
 
 
 def test_a_renamed_engine_is_refused(engine, use_double, log):
@@ -68,7 +68,7 @@ def test_a_renamed_engine_is_refused(engine, use_double, log):
         load_runtime(renamed)
 
     assert "--trust" in caught.value.remedy
-    assert not was_deserialised(log)
+    assert not was_deserialized(log)
 
 
 def test_the_sidecar_of_another_engine_is_noticed(engine, use_double, tmp_path):
@@ -80,7 +80,7 @@ def test_the_sidecar_of_another_engine_is_noticed(engine, use_double, tmp_path):
         load_runtime(other, trust=True)
 
 
-def test_another_release_is_named_before_deserialising(tmp_path, use_double, log):
+def test_another_release_is_named_before_deserializing(tmp_path, use_double, log):
     use_double()
     engine = write_engine(tmp_path / "tiny.engine", version="10.9.0.34")
 
@@ -89,7 +89,7 @@ def test_another_release_is_named_before_deserialising(tmp_path, use_double, log
     ):
         load_runtime(engine)
 
-    assert not was_deserialised(log)
+    assert not was_deserialized(log)
 
 
 def test_a_version_compatible_engine_runs_under_a_later_release(tmp_path, use_double, log):
@@ -99,7 +99,7 @@ def test_a_version_compatible_engine_runs_under_a_later_release(tmp_path, use_do
 
     load_runtime(engine)
 
-    # Such a plan brings code of its own, which TensorRT only loads when told so.
+    # Such a plan brings code of its own, which TensorRT loads only where that is allowed.
     assert ["deserialize_cuda_engine", "True"] in recorded(log)
 
 
@@ -114,13 +114,13 @@ def test_version_compatible_does_not_mean_any_version(version, tmp_path, use_dou
 
 
 @pytest.mark.parametrize("gpu", [Gpu("NVIDIA T4", "7.5"), Gpu("NVIDIA L4", "8.9")])
-def test_another_gpu_is_named_before_deserialising(gpu, engine, use_double, log):
+def test_another_gpu_is_named_before_deserializing(gpu, engine, use_double, log):
     use_double(gpus=(gpu,))
 
     with pytest.raises(ModelFileError, match=rf"built for NVIDIA Double .*this is {gpu.name}"):
         load_runtime(engine)
 
-    assert not was_deserialised(log)
+    assert not was_deserialized(log)
 
 
 @pytest.mark.parametrize(
@@ -151,17 +151,17 @@ def test_a_stripped_engine_is_refused(tmp_path, use_double, log):
     with pytest.raises(ModelFileError, match="holds no weights"):
         load_runtime(engine)
 
-    assert not was_deserialised(log)
+    assert not was_deserialized(log)
 
 
-def test_none_from_deserialise_is_an_error_with_the_reason(engine, use_double):
+def test_an_engine_that_tensorrt_cannot_deserialize_is_an_error_with_its_reason(engine, use_double):
     use_double("deserialise returns None")
 
     with pytest.raises(ModelFileError, match=r"could not load.*Serialization assertion failed"):
         load_runtime(engine)
 
 
-def test_an_onnx_file_named_engine_is_recognised(tmp_path):
+def test_an_onnx_file_named_engine_is_recognized(tmp_path):
     path = write_tiny(tmp_path / "tiny.onnx").rename(tmp_path / "tiny.engine")
 
     with pytest.raises(ModelFileError, match="holds an ONNX model, not a TensorRT engine"):
@@ -190,7 +190,7 @@ def test_a_shape_that_tensorrt_refuses_gives_no_stale_outputs(tmp_path, use_doub
 
 
 def test_a_profile_that_differs_from_the_spec_is_refused(tmp_path, use_double):
-    """The plan is that of another build, and somebody wrote its hash into the sidecar."""
+    """The plan comes from another build, whose hash somebody wrote into the sidecar."""
     use_double()
     engine = write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4))
     other = write_engine(tmp_path / "other.engine", BatchSpec(1, 1, 8))
@@ -226,13 +226,13 @@ def test_many_threads_get_the_results_of_one(tmp_path, use_double):
 
     scores = [each["detection_scores"][0, 0] for each in outputs]
     assert scores == pytest.approx([level / 255 for level in levels])
-    # A context for each run that was under way at once, and no more.
+    # No more contexts than runs that were under way at the same time.
     assert len(cuda.streams) <= 8
     runtime.close()
     assert cuda.is_empty
 
 
-def test_no_memory_for_a_context_is_said_when_loading(engine, use_double):
+def test_no_memory_for_a_context_is_an_error_when_the_engine_is_loaded(engine, use_double):
     cuda = use_double("no memory for a context")
 
     with pytest.raises(ResourceError, match="could not create an execution context"):
@@ -241,7 +241,7 @@ def test_no_memory_for_a_context_is_said_when_loading(engine, use_double):
     assert cuda.is_empty
 
 
-def test_no_memory_for_buffers_is_said_and_everything_given_back(engine, use_double):
+def test_no_memory_for_buffers_is_an_error_and_everything_is_given_back(engine, use_double):
     cuda = use_double(cuda=HostCuda(capacity=SIDE * SIDE * 3 + 10))
 
     with pytest.raises(ResourceError, match="ran out of memory"):
@@ -250,7 +250,9 @@ def test_no_memory_for_buffers_is_said_and_everything_given_back(engine, use_dou
     assert cuda.is_empty
 
 
-def test_false_from_enqueue_is_an_error_and_the_next_run_is_clean(engine, use_double, monkeypatch):
+def test_a_run_that_tensorrt_refuses_is_an_error_and_the_next_run_is_right(
+    engine, use_double, monkeypatch
+):
     cuda = use_double()
     runtime = load_runtime(engine)
     runtime.run(picture(255))
@@ -265,7 +267,7 @@ def test_false_from_enqueue_is_an_error_and_the_next_run_is_clean(engine, use_do
     assert cuda.is_empty
 
 
-def test_close_is_idempotent_and_use_after_it_is_said(engine, use_double):
+def test_closing_twice_is_harmless_and_use_after_closing_is_an_error(engine, use_double):
     use_double()
     runtime = load_runtime(engine)
 
@@ -278,7 +280,7 @@ def test_close_is_idempotent_and_use_after_it_is_said(engine, use_double):
 
 @pytest.mark.parametrize("with_recorder", [False, True], ids=["queued", "recorded"])
 def test_outputs_are_read_after_the_stream_is_done(with_recorder, engine, use_double):
-    """The double does queued work only when it is waited for: too early a read finds 0xEE.
+    """The double does queued work only when somebody waits for it: an early read finds 0xEE.
 
     With a recorder, the first run is queued, the second recorded, the third played back.
     """

@@ -1,4 +1,4 @@
-"""An engine is wanted where there is no TensorRT: that is said first, and nothing replaces it."""
+"""An engine is asked for where TensorRT is missing: that is said first, before any work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMAND = ["--variant", "d0", "--weights", "random", "--fp16"]
 
 @pytest.fixture
 def said_before(monkeypatch, capsys):
-    """Let a tiny model stand in for the ONNX export; lists what had been said when it began."""
+    """Put a tiny model in the place of an ONNX export; return what was said before the export."""
     said = []
 
     def export_tiny(_variant, output, options, _material, _progress):
@@ -34,7 +34,9 @@ def names_in(directory):
     return {each.name for each in directory.iterdir()}
 
 
-def test_the_onnx_file_is_finished_and_the_rest_is_told(tmp_path, said_before, capsys):
+def test_the_onnx_file_is_finished_and_the_commands_for_the_engine_are_shown(
+    tmp_path, said_before, capsys
+):
     assert export_main([*COMMAND, str(tmp_path / "d0.engine")]) == 4
     (announced,) = said_before
     assert "cannot be built here" in announced
@@ -46,7 +48,7 @@ def test_the_onnx_file_is_finished_and_the_rest_is_told(tmp_path, said_before, c
     assert names_in(tmp_path) == {"d0.onnx"}
 
 
-def test_another_file_in_the_onnx_files_place_is_a_usage_error(tmp_path, said_before, capsys):
+def test_another_file_in_the_place_of_the_onnx_file_is_a_usage_error(tmp_path, said_before, capsys):
     (tmp_path / "d0.onnx").write_bytes(b"somebody's own")
     assert export_main([*COMMAND, str(tmp_path / "d0.engine")]) == 2
     assert "--keep-onnx" in capsys.readouterr().err
@@ -54,7 +56,7 @@ def test_another_file_in_the_onnx_files_place_is_a_usage_error(tmp_path, said_be
     assert (tmp_path / "d0.onnx").read_bytes() == b"somebody's own"
 
 
-def test_keep_onnx_says_where_it_goes(tmp_path, said_before, capsys):
+def test_keep_onnx_says_where_the_onnx_file_goes(tmp_path, said_before, capsys):
     (tmp_path / "d0.onnx").write_bytes(b"somebody's own")
     kept = tmp_path / "kept.onnx"
     arguments = [*COMMAND, "--keep-onnx", str(kept), str(tmp_path / "d0.engine")]

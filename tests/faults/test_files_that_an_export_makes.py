@@ -94,7 +94,7 @@ def test_a_graph_that_no_runtime_loads_is_not_delivered(
     with pytest.raises(ModelFileError, match="Detect"):
         export("lite0", target, ExportOptions(weights="random", image_size=(128, 128)))
     assert target.read_bytes() == b"what stood here before"
-    assert list(tmp_path.iterdir()) == [target], "debris"
+    assert list(tmp_path.iterdir()) == [target], "other files were left behind"
 
 
 SHIFT_A_BIAS = """

@@ -48,7 +48,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
 sys.exit(export_main(sys.argv[1:]))
 """
-"""As a full disk does, the limit fails the write of a large file."""
+"""Writing a large file fails at the limit, as it fails on a full disk."""
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".torchscript"])

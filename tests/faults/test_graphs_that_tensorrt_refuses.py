@@ -1,4 +1,4 @@
-"""Graphs that a TensorRT refuses: said before any parser runs, with the name of every node."""
+"""Graphs that TensorRT would refuse are refused before it parses them, with every node's name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.preflight.graphs import graph, node, top_k, value
 
 @pytest.fixture
 def _no_parser(monkeypatch):
-    """Fail where a parser is asked."""
+    """Fail the test where a parser is asked."""
 
     def ask(path):
         raise AssertionError(f"a parser was asked about {path}")
@@ -34,7 +34,7 @@ def test_more_candidates_than_tensorrt_sorts_are_refused_before_parsing(tmp_path
 
 
 @pytest.mark.parametrize("target", target_names())
-def test_as_many_candidates_as_tensorrt_sorts_are_taken(tmp_path, target):
+def test_the_largest_number_of_candidates_that_tensorrt_sorts_is_taken(tmp_path, target):
     path = tmp_path / "m.onnx"
     path.write_bytes(top_k(3840).SerializeToString())
     assert check_model(path, target) == ()

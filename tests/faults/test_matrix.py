@@ -1,4 +1,4 @@
-"""docs/faults.md says what is tested: its tests exist, and no file of faults is missing in it."""
+"""Every test and message in docs/faults.md exists, and no test file of this folder is missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_file_of_faults_is_in_the_matrix():
 
 
 def templates():
-    """Return the texts of the package with three words and more; what is put in may be anything."""
+    """Yield a pattern for every text of the package with three words; values may be anything."""
     for path in PACKAGE.rglob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         inside = {

@@ -84,7 +84,7 @@ def test_absent_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
-def test_checkpoint_is_recognised_and_the_export_command_named(tmp_path, name):
+def test_checkpoint_is_recognized_and_the_export_command_named(tmp_path, name):
     torch = pytest.importorskip("torch")
     safetensors = pytest.importorskip("safetensors.torch")
     path = tmp_path / name
@@ -215,7 +215,7 @@ def test_a_custom_operator_is_named(tmp_path):
     assert "com.acme:Magic" in refusal(changed(tmp_path, change)).cause
 
 
-def test_an_operator_of_no_opset_is_named(tmp_path):
+def test_an_operator_that_no_opset_has_is_named(tmp_path):
     def change(model):
         model.graph.node[0].op_type = "Conjure"
 
@@ -232,14 +232,14 @@ def test_a_graph_that_is_inconsistent_is_refused_in_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".engine", ".plan", ".torchscript"])
-def test_onnx_under_another_name_is_recognised(tmp_path, suffix):
+def test_onnx_under_another_name_is_recognized(tmp_path, suffix):
     error = refusal(write_tiny(tmp_path / f"model{suffix}"))
     assert "holds an ONNX model, not" in error.cause
     assert "'.onnx'" in error.remedy
 
 
 @pytest.mark.parametrize("magic", [b"ptrt", b"ftrt", b"vtrt"])
-def test_an_engine_named_onnx_is_recognised(tmp_path, magic):
+def test_an_engine_named_onnx_is_recognized(tmp_path, magic):
     path = tmp_path / "model.onnx"
     path.write_bytes(magic + ENGINE[4:])
     error = refusal(path)
@@ -247,7 +247,7 @@ def test_an_engine_named_onnx_is_recognised(tmp_path, magic):
     assert "'.engine'" in error.remedy
 
 
-def test_torchscript_named_onnx_is_recognised(tmp_path):
+def test_torchscript_named_onnx_is_recognized(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "model.onnx"
     torch.jit.save(torch.jit.script(torch.nn.Identity()), str(path))

@@ -36,10 +36,10 @@ def test_detections_are_clamped_with_the_candidates() -> None:
 
 
 @pytest.mark.parametrize(("suffix", "target"), [(".onnx", "tensorrt"), (".engine", None)])
-def test_more_candidates_than_one_topk_of_tensorrt_takes_fit_it(
+def test_more_candidates_than_one_topk_of_tensorrt_takes_are_accepted(
     suffix: str, target: Target | None
 ) -> None:
-    """They are chosen in two rounds; the graph is looked at in tests/pytorch/graph."""
+    """They are chosen in two rounds; tests in tests/pytorch/graph look at the graph."""
     ExportOptions(candidates=5000, precision="fp16", target=target).require_fits(suffix)
 
 

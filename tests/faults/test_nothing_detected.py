@@ -27,6 +27,7 @@ IMAGES = verification_images(SILENT.input)[:2]
 
 
 def silent(batch):
+    """Run heads of which no detection reaches the threshold."""
     return finished(heads_of, SILENT)(batch)
 
 
@@ -34,7 +35,7 @@ def verified(run_heads):
     return verify(StandInSide(SILENT, run_heads, silent), StandInReference(SILENT), IMAGES)
 
 
-def test_nothing_on_both_sides_is_inconclusive_and_said():
+def test_nothing_on_both_sides_is_inconclusive_and_the_report_says_so():
     report = verified(heads_of)
     assert report.inconclusive
     assert not report.passed
@@ -47,7 +48,7 @@ def test_an_export_whose_heads_match_is_still_delivered():
     assert verified(heads_of).deliverable
 
 
-def test_an_export_whose_heads_differ_is_not():
+def test_an_export_whose_heads_differ_is_not_delivered():
     def wrong(batch):
         return {name: np.zeros_like(each) for name, each in heads_of(batch).items()}
 

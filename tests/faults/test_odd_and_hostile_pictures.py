@@ -15,7 +15,7 @@ from effdet_deploy.detection.images import MAX_PIXELS, load_image
 from effdet_deploy.detection.letterbox import prepare_batch
 from effdet_deploy.errors import ImageError
 
-# JPEG is lossy: a flat colour comes back within a few levels.
+# JPEG is lossy: a flat color comes back within a few levels.
 JPEG_LEVELS = 4
 
 
@@ -26,6 +26,8 @@ def encode(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def png_that_claims(width: int, height: int) -> bytes:
+    """Return a PNG whose header claims a size, with little data behind it."""
+
     def chunk(kind: bytes, payload: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + payload))
         return struct.pack(">I", len(payload)) + kind + payload + checksum
@@ -46,7 +48,7 @@ def test_decompression_bomb_is_refused(side):
 
 
 @pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
-def test_a_warning_made_an_error_is_still_our_own_refusal():
+def test_our_own_refusal_comes_before_pillows_warning():
     with pytest.raises(ImageError, match="megapixels"):
         load_image(png_that_claims(10000, 10000))
 
@@ -69,12 +71,12 @@ def test_truncated_image_is_refused(kind, share):
 
 
 @pytest.mark.parametrize("data", [b"", b"\0", b"hello, world" * 50, b"\x89PNG\r\n\x1a\n"])
-def test_content_that_is_no_image_is_refused(data):
+def test_content_that_is_not_an_image_is_refused(data):
     with pytest.raises(ImageError, match=r"known format|cannot be decoded"):
         load_image(data)
 
 
-def test_grey_becomes_three_equal_channels():
+def test_gray_becomes_three_equal_channels():
     loaded = load_image(encode(Image.new("L", (5, 4), 77), "PNG"))
     assert loaded.shape == (4, 5, 3)
     assert (loaded == 77).all()
@@ -85,7 +87,7 @@ def test_bilevel_becomes_black_and_white():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_grey_keeps_its_high_byte(kind):
+def test_sixteen_bit_gray_keeps_its_high_byte(kind):
     levels = np.array([[0, 255, 256, 0x1234, 65535]], dtype=np.uint16)
     loaded = load_image(encode(Image.fromarray(levels), kind))
     np.testing.assert_array_equal(loaded[0, :, 0], [0, 0, 1, 0x12, 255])
@@ -98,7 +100,7 @@ def test_transparency_is_composited_over_white(mode):
     assert (loaded == 127).all()
 
 
-def test_palette_and_its_transparent_colour_are_resolved():
+def test_palette_and_its_transparent_color_are_resolved():
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 0, 255])
     image.putpixel((1, 0), 1)
@@ -136,7 +138,7 @@ def test_exif_orientation_is_applied(orientation):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1), (1, 5000)])
-def test_one_pixel_and_one_to_a_thousand_images_are_placed(size):
+def test_pictures_of_one_pixel_and_very_long_ones_are_placed(size):
     spec = InputSpec(height=128, width=128)
     pixels = np.full((*size, 3), 200, np.uint8)
     batch, (placed,) = prepare_batch([load_image(Image.fromarray(pixels))], spec)

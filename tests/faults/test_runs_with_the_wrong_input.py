@@ -1,4 +1,4 @@
-"""What happens when a loaded model is run with what does not fit it."""
+"""A loaded model is run with wrong inputs, without enough memory, or after it was closed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 @pytest.mark.parametrize("method", ["run", "run_timed"])
-def test_what_does_not_fit_is_refused_with_expected_and_got(runtime, case, method):
+def test_wrong_inputs_are_refused_with_what_was_expected_and_what_was_given(runtime, case, method):
     feeds, said = WRONG[case]
     with pytest.raises(TensorError) as caught:
         getattr(runtime, method)(feeds)
@@ -68,13 +68,13 @@ def test_what_does_not_fit_is_refused_with_expected_and_got(runtime, case, metho
 
 
 @pytest.mark.parametrize("value", [pictures().tolist(), "images", None, 3])
-def test_a_list_is_refused(runtime, value):
+def test_what_is_not_a_numpy_array_is_refused(runtime, value):
     with pytest.raises(TensorError, match=f"numpy array, not {type(value).__name__}"):
         runtime.run({"images": value})
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_nan_is_refused(float_runtime, poison):
+def test_nan_and_infinity_are_refused(float_runtime, poison):
     batch = np.zeros((1, 3, SIDE, SIDE), np.float32)
     float_runtime.run({"images": batch})
     batch[0, 1, 2, 3] = poison
@@ -137,6 +137,8 @@ def test_many_threads_get_what_one_gets(tmp_path):
 
 
 class FailingSession:
+    """A session whose every run raises the given error."""
+
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
@@ -152,7 +154,7 @@ OUT_OF_MEMORY = [
     ort_errors.RuntimeException("Available memory of 0 is smaller than requested bytes of 4096"),
     ort_errors.Fail("CUDA failure 2: out of memory ; GPU=0"),
     ort_errors.RuntimeException("std::bad_alloc"),
-    # oneDNN's, within OpenVINO
+    # oneDNN says this within OpenVINO.
     ort_errors.RuntimeException("could not create a memory object: can't alloc"),
 ]
 
@@ -179,7 +181,7 @@ def test_out_of_memory_is_a_typed_error(runtime, monkeypatch, error):
     assert caught.value.exit_code == 4
 
 
-def test_any_other_failure_is_said_in_one_sentence(runtime, monkeypatch):
+def test_any_other_failure_of_the_engine_is_told_in_one_sentence(runtime, monkeypatch):
     error = ort_errors.Fail("[ONNXRuntimeError] : 1 : FAIL : Non-zero status\ncode returned")
     monkeypatch.setattr(runtime, "_session", FailingSession(error))
     with pytest.raises(ModelFileError, match="Non-zero status code returned") as caught:

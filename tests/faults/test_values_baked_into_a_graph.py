@@ -43,7 +43,7 @@ def test_a_graph_that_answers_for_its_example_whatever_it_sees_fails():
     assert report.status == "failed"
 
 
-def test_even_when_the_users_folder_holds_just_that_example(tmp_path):
+def test_a_graph_that_answers_for_the_only_picture_of_the_user_fails(tmp_path):
     (example,) = structured_pictures(1, 128, 128, seed=7)
     Image.fromarray(example).save(tmp_path / "example.png")
 

@@ -45,7 +45,7 @@ def test_one_element_of_a_head_fails_the_verification(name, value, side, precisi
     spec = detector_spec(precision)
     reference = StandInReference(spec) if side == "candidate" else Poisoned(spec, value, name)
     run_heads = heads_of if side == "reference" else poisoned(value, name)
-    # Detections alone would show nothing of it.
+    # The detections are right, and alone would not show the fault.
     candidate = StandInSide(spec, run_heads, finished(heads_of, spec))
     report = verify(candidate, reference, IMAGES)
     assert report.status == "failed"

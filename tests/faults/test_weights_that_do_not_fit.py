@@ -142,7 +142,7 @@ def test_without_a_network_it_says_what_to_pass(tmp_path, capsys, release):
         ("none", ["--variant", "d1"], ["does not fit tf_efficientdet_d1", "tf_efficientdet_d0"]),
     ],
 )
-def test_what_does_not_fit_is_listed(tmp_path, capsys, weights, change, options, words):
+def test_weights_that_do_not_fit_are_listed(tmp_path, capsys, weights, change, options, words):
     changed = dict(weights)
     if change == "missing":
         del changed["backbone.conv_stem.weight"]

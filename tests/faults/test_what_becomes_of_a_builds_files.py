@@ -1,4 +1,4 @@
-"""What becomes of the files of an engine build."""
+"""The files of an engine build: old ones survive failures, and a result is always complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damage to files: what bits, disks, editors and attackers do to them, from a seed."""
+"""Damage to files, such as failing disks, editors and attackers do; a seed decides which."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ODD_TEXT = (
     *(b"&a ", b"*a", b"- &a [*a]", b"!!python/object:os.system x", b"<<: *a", b"\t", b"{ { {"),
     *(b"../x", b"/etc/passwd", b"a/" * 3000, b"\x00", b"\xef\xbb\xbf", b"\x1b[2J", b"x" * 5000),
 )
-"""What stands in a text where something else was meant."""
+"""Pieces of text that take the place of others."""
 ODD_BYTES = (
     *(struct.pack("<I", each) for each in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)),
     *(struct.pack("<Q", each) for each in (0, 1 << 31, 1 << 32, (1 << 63) - 1, (1 << 64) - 1)),
@@ -36,7 +36,7 @@ ODD_VALUES = (
     *([], {}, [[]], [None], [[1, 2], 3], {"id": 1}, [1, 2, 3, 4], [0] * 300, {"a": {"b": {}}}),
     json.loads("[" * 400 + "]" * 400),
 )
-"""What stands in a document of JSON where something else was meant."""
+"""Values that take the place of others in a JSON document."""
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LONGEST = 1 << 17
 
@@ -142,7 +142,7 @@ def _odd_number(data: bytes, _donor: bytes, chance: random.Random) -> bytes:
 
 
 def _odd_value(data: bytes, donor: bytes, chance: random.Random) -> bytes:
-    """Put something else into a place of a document, which stays one."""
+    """Put another value into one place of a JSON document, which stays valid JSON."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):
@@ -161,7 +161,7 @@ def _odd_value(data: bytes, donor: bytes, chance: random.Random) -> bytes:
             holder[key] = chance.choice(ODD_VALUES)
     try:
         return json.dumps(places[0][0][0]).encode()
-    except (ValueError, RecursionError):  # What was put inside itself.
+    except (ValueError, RecursionError):  # The value was put inside itself.
         return data
 
 

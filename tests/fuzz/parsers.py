@@ -1,4 +1,4 @@
-"""Every parser of files: sound files to damage, and what reads them and looks at what was read.
+"""Every parser of files: sound files to damage, and a function that reads and uses one.
 
 A new parser is a new line of :data:`PARSERS`.
 """
@@ -80,7 +80,7 @@ class Parser:
     """A parser of ours.
 
     Attributes:
-        file: what the file is called that it reads.
+        file: the name of the file that it reads.
         samples: makes sound files of its form.
         read: reads the file at a path; what it gives or raises is judged by the caller.
     """
@@ -102,7 +102,7 @@ SPECS = (
 
 
 def _use(spec: DetectorSpec) -> None:
-    """Do what every reader of a spec does with it; raises AssertionError where it changes."""
+    """Do what every reader of a spec does with it; raise AssertionError if the spec changes."""
     assert DetectorSpec.from_json(spec.to_json()) == spec
     spec_tensors(spec)
     anchor_count(spec.anchors, spec.input.height, spec.input.width)
@@ -132,7 +132,7 @@ def _onnx_samples() -> list[Sample]:
     for spec in SPECS:
         model = tiny_network() if spec.variant == "tiny" and spec.overrides else tiny_model(spec)
         if spec.output.nms == "none" and not spec.overrides:
-            # Raw heads of every anchor are megabytes.
+            # The raw heads of all anchors would take megabytes.
             model = tiny_model(with_spec=False)
         del model.metadata_props[:]
         samples.append(
@@ -278,7 +278,7 @@ def _voc_samples() -> list[Sample]:
 
 def _read_large(path: Path) -> None:
     with warnings.catch_warnings():
-        # Pillow's own, of damaged tags.
+        # Pillow warns of damaged tags.
         warnings.simplefilter("ignore", UserWarning)
         large = LargeTiff(path, 3)
     sides = min(large.width, 64), min(large.height, 64)
@@ -548,7 +548,7 @@ def _with_chunks(png: bytes) -> Sample:
 
 def _read_picture(path: Path) -> None:
     with warnings.catch_warnings():
-        # Pillow's own, of damaged EXIF.
+        # Pillow warns of damaged EXIF.
         warnings.simplefilter("ignore", UserWarning)
         size_of(path)
         for channels in (3, 1, 4):
@@ -562,7 +562,7 @@ SETTINGS = plan.Settings("pictures", None, None, "0" * 64, {"cat": 0.5, "*": 0.3
 
 
 def _with_note(content: bytes) -> Sample:
-    """Take a Parquet file apart, into its rows and what is written about them."""
+    """Take a Parquet file apart: its note about the rows can be damaged by itself."""
     table = pq.read_table(io.BytesIO(content))
 
     def pack(parts: Parts) -> bytes:
@@ -638,7 +638,7 @@ LABEL_MAP = "".join(f"item {{\n id: {n}\n name: 'n{n}'\n display_name: '{n}'\n}}
 CONFIG = {"image_size": [256, 320], "num_classes": 3, "mean": 0.5, "aspect_ratios": [1, [2, 0.5]]}
 CONFIG |= {"fill_color": "mean", "octave_scales": [1.0, 1.3, 1.6], "in_chans": 3, "max_level": 7}
 AS_JSON = json.dumps(yaml.safe_load(CONFIG_YAML.replace("!!python/tuple", "")))
-"""YAML that JSON is, too: a value in it can be exchanged."""
+"""JSON is YAML too, and a value in it can be exchanged."""
 PRECISION = {"version": 1, "groups": {"backbone/stem": "int8", "head/dense": "higher"}}
 
 PARSERS: dict[str, Parser] = {

@@ -1,4 +1,4 @@
-"""Small files that mean a great deal of memory or time to whoever believes them."""
+"""Small files that would cost a parser that trusts them much memory or time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BILLION = 1_000_000_000
 
 
 def laughs(last: str) -> str:
-    """YAML in which ten aliases stand for ten aliases each, ten times over; ``last`` uses them."""
+    """YAML whose aliases stand for ten aliases, nine levels deep; ``last`` uses the outermost."""
     lines = ["l0: &l0 [x, x]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
     return "\n".join((*lines, last.format(bomb="*l9"), ""))
@@ -45,7 +45,7 @@ def text(value: str) -> bytes:
 
 
 def modules_within_modules() -> bytes:
-    """A module that holds one other twice, which holds another twice, sixty times."""
+    """Sixty modules, each holding the one before it twice."""
     out = b"\x80\x02"
     for level in range(60):
         inside = text("a") + get(level) + text("b") + get(level) if level else b""
@@ -64,7 +64,7 @@ def objects_with_one_table() -> bytes:
 
 
 def lists_of_one_list() -> bytes:
-    """Arguments whose value is 64 times a list of 64 times a list …, all the same one."""
+    """Arguments whose value is a list that holds one list 64 times, four levels deep."""
     out = b"\x80\x02](" + b"K\x01" * 64 + b"e" + put(0) + b"0"
     for level in range(3):
         out += b"](" + get(level) * 64 + b"e" + put(level + 1) + b"0"
@@ -86,7 +86,7 @@ def tensor() -> bytes:
 
 
 def long_keys() -> bytes:
-    """A name of a megabyte above a hundred thousand objects."""
+    """A name of a megabyte above thirty thousand objects."""
     many = b"".join(b"]" for _ in range(30_000))
     return b"\x80\x02}(" + text("a" * (1 << 20)) + b"](" + many + b"eu."
 
@@ -109,7 +109,7 @@ def config(**fields: object) -> Callable[[Path], None]:
 
 
 def zeros(path: Path) -> None:
-    """A hundred megabytes and more of zeros in a few hundred kilobytes."""
+    """192 megabytes of zeros in a few hundred kilobytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(
@@ -129,7 +129,7 @@ def never_written(path: Path) -> None:
 
 
 def one_place_many_names(path: Path) -> None:
-    """A thousand tensors that lie in one place."""
+    """A thousand tensors that lie in one place of the file."""
     content = bytes(1 << 20)
     entries = {b"": b"\x08\x01\x1a\x02\x08\x01"}
     entries |= {f"t{n}".encode(): _entry(1, (1 << 18,), 0, content) for n in range(1000)}
@@ -138,7 +138,7 @@ def one_place_many_names(path: Path) -> None:
 
 
 def one_half_many_names(path: Path) -> None:
-    """A thousand tensors that share their bytes: in float32 each has its own."""
+    """A thousand FP16 tensors that share their bytes; in float32, every tensor has its own."""
     half = torch.zeros(1 << 20, dtype=torch.float16)
     torch.save({f"class_net.predict.l{n}.weight": half for n in range(1000)}, path)
 
@@ -198,7 +198,7 @@ BOMBS: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_small_file_stays_small(bomb, tmp_path):
+def test_a_small_file_takes_little_memory_and_time(bomb, tmp_path):
     name, write_to = BOMBS[bomb]
     path = tmp_path / PARSERS[name].file
     write_to(path)

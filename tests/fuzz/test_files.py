@@ -1,7 +1,7 @@
 """Any bytes in a file give a value or an error of ours, soon and in little memory.
 
 Files are damaged from seeds: forty of each parser in ``make test``, two thousand in
-``make test-all``; ``EFFDET_FUZZ`` sets another number. What was found is kept in ``found/``.
+``make test-all``; ``EFFDET_FUZZ`` sets another number. Files that broke a parser are in ``found/``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tests.fuzz.parsers import PARSERS
 FEW, MANY = 40, 2000
 FOUND = Path(__file__).parent / "found"
 SECONDS = 5
-"""Of processor time for one file of a hundred kilobytes; most take milliseconds."""
+"""Processor time that a file of a hundred kilobytes may take; most take milliseconds."""
 HANGS = 120
 MEMORY = 1 << 30
-"""What a parser may take on top of what the process has."""
+"""How many bytes a parser may take beyond those that the process has."""
 
 
 @contextlib.contextmanager
 def limited(memory):
-    """Let the process take only so many more bytes, and end it with a trace where it hangs."""
+    """Let the process take ``memory`` more bytes at most; end it with a trace where it hangs."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, before[1]))
@@ -51,7 +51,7 @@ def write(folder, name, content, beside):
 
 
 def judge(parser, path, what):
-    """Read one file; AssertionError with ``what`` where the answer is not one of ours."""
+    """Read one file; fail with ``what`` where an error is not ours or the parser is slow."""
     start = time.process_time()
     try:
         parser.read(path)
@@ -64,6 +64,7 @@ def judge(parser, path, what):
 
 
 def fuzz(name, rounds, folder):
+    """Let a parser read this many damaged copies of its samples."""
     parser = PARSERS[name]
     samples = parser.samples()
     for place, sample in enumerate(samples):
@@ -76,7 +77,7 @@ def fuzz(name, rounds, folder):
 
 
 @pytest.mark.parametrize("kept", sorted(each.name for each in FOUND.iterdir()))
-def test_what_was_found_is_read_or_refused(kept, tmp_path):
+def test_files_that_once_broke_a_parser_are_read_or_refused(kept, tmp_path):
     name = kept.partition("~")[0].replace("-", " ")
     parser = PARSERS[name]
     path = write(tmp_path, parser.file, (FOUND / kept).read_bytes(), parser.samples()[0].beside)

@@ -138,7 +138,7 @@ def test_any_graph_is_indexed_or_refused(nodes):
     assert [each for each in graph.node if each.op_type != "Identity"] == nodes
 
 
-def test_every_parser_of_an_options_text_is_among_them():
+def test_the_tests_above_try_every_parser_of_an_option():
     text = Path(parse_batch.__code__.co_filename).read_text(encoding="utf-8")
     parsers = {line.split("(")[0][4:] for line in text.splitlines() if line.startswith("def parse")}
     assert parsers == {"parse_batch", "parse_candidates", "parse_image_size", "parse_channels"}

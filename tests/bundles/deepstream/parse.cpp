@@ -1,7 +1,7 @@
 // parse LIBRARY FUNCTION WIDTH HEIGHT THRESHOLDS {NAME TYPE DIMS FILE}...
 //
 // Gives a parser the outputs in the files, as nvinfer would for one frame, and prints its objects:
-// class score left top width height. THRESHOLDS has one for each class, parted by commas.
+// class score left top width height. THRESHOLDS has one number per class, separated by commas.
 
 #include <dlfcn.h>
 

@@ -83,7 +83,7 @@ HardwareCompatibilityLevel = enum.Enum(
 
 
 class IHostMemory(bytes):
-    """The genuine one is a buffer; before Python 3.12 only built-in types can be."""
+    """TensorRT's own is a buffer; before Python 3.12, only built-in types can be buffers."""
 
     nbytes = property(len)
 

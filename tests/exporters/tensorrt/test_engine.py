@@ -1,4 +1,4 @@
-"""Engines: real ones of TensorRT-RTX, which needs no GPU, and the calls that TensorRT is given."""
+"""Engines that TensorRT-RTX really builds, without a GPU, and the calls that TensorRT gets."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_rtx_builds_a_ranged_batch(ranged_model, tmp_path):
     assert artifact.spec.batch == BatchSpec(1, 2, 4)
 
 
-def test_an_engine_that_was_not_run_says_so(model, tmp_path):
+def test_the_sidecar_of_an_engine_that_was_not_run_says_so(model, tmp_path):
     digest = sha256_file(model)
     record = {"sha256": digest, "spec": None, "verification": {"status": "passed"}}
     model.with_name("tiny.onnx.json").write_text(json.dumps(record))
@@ -89,7 +89,7 @@ def test_an_engine_that_was_not_run_says_so(model, tmp_path):
     assert artifact.notes[0].startswith("the ONNX file was compared; the plan was built")
 
 
-def test_an_onnx_file_written_anew_meanwhile_is_not_vouched_for(model, tmp_path, monkeypatch):
+def test_an_onnx_file_that_changes_during_the_build_is_refused(model, tmp_path, monkeypatch):
     run_builder = building.run_builder
 
     def building_while_it_changes(request, progress):
@@ -131,6 +131,7 @@ def test_plugins_are_registered_before_the_parser_looks_for_them(model, tmp_path
 
 
 def test_a_release_without_a_table_is_left_to_its_parser(model, tmp_path, use_double):
+    """Preflight knows nothing of a release that came later, and must not stop its build."""
     log = use_double(version="12.0.1")
 
     build_engine(model, tmp_path / "tiny.engine")
@@ -138,7 +139,7 @@ def test_a_release_without_a_table_is_left_to_its_parser(model, tmp_path, use_do
     assert any(each[0] == "parse_from_file" for each in recorded(log))
 
 
-def test_what_a_release_would_change_is_warned_of(tmp_path, use_double):
+def test_an_ir_version_beyond_the_release_is_warned_of(tmp_path, use_double):
     use_double()
     onnx_model = tiny_model()
     onnx_model.ir_version = 99
@@ -223,7 +224,7 @@ def test_a_batch_out_of_order_is_refused(ranged_model, tmp_path, batch):
         build_engine(ranged_model, tmp_path / "e.engine", RTX, batch=batch)
 
 
-def test_pictures_that_are_not_there_are_missed_before_the_build(model, tmp_path, use_double):
+def test_missing_pictures_are_refused_before_the_build(model, tmp_path, use_double):
     log = use_double()
 
     with pytest.raises(ImageError, match="no picture at"):
@@ -232,7 +233,7 @@ def test_pictures_that_are_not_there_are_missed_before_the_build(model, tmp_path
     assert not log.exists()
 
 
-def test_what_runs_an_engine_is_missed_before_the_build(model, tmp_path, use_double, monkeypatch):
+def test_a_missing_cuda_package_is_named_before_the_build(model, tmp_path, use_double, monkeypatch):
     log = use_double(gpu=True)
     monkeypatch.setattr(building, "list_gpus", lambda: ("a GPU",))
     monkeypatch.setitem(sys.modules, "cuda", None)
@@ -275,7 +276,7 @@ def test_the_timing_cache_is_saved_and_used_again(model, tmp_path, use_double):
     assert given == ["timings of the double"]
 
 
-def test_a_dla_core_that_is_not_there_is_refused(tmp_path, use_double):
+def test_a_dla_core_that_the_gpu_does_not_have_is_refused(tmp_path, use_double):
     use_double()
     spec = dataclasses.replace(detector_spec(), precision=PrecisionSpec("fp16", "tensorrt"))
     model = write_tiny(tmp_path / "half.onnx", spec)
@@ -284,7 +285,7 @@ def test_a_dla_core_that_is_not_there_is_refused(tmp_path, use_double):
         build_engine(model, tmp_path / "tiny.engine", BuildOptions(dla_core=0))
 
 
-def test_a_dla_is_refused_what_it_cannot_take(model, tmp_path):
+def test_an_fp32_model_is_refused_for_a_dla(model, tmp_path):
     with pytest.raises(UsageError, match="the ONNX file is FP32 for a batch of 1"):
         build_engine(model, tmp_path / "tiny.engine", BuildOptions(dla_core=0))
 

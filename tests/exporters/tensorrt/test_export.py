@@ -1,4 +1,4 @@
-"""From a checkpoint to an engine: what is built where, what is kept, what is said when."""
+"""From a checkpoint to an engine: what is built, which files are kept, and what is said when."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOWHERE = ExportOptions(command="effdet-export --this")
 
 @pytest.fixture
 def exported(monkeypatch):
-    """Let a tiny model stand in for what the ONNX exporter makes; lists what was exported."""
+    """Put a tiny model in the place of an exported one; return the list of what was exported."""
     made: list[Path] = []
 
     def export_tiny(_variant, output, options, _material, _progress):
@@ -96,8 +96,8 @@ def test_without_tensorrt_the_onnx_file_is_finished_and_the_commands_are_given(e
     assert names_in(tmp_path) == {"model.onnx", "model.onnx.json"}
 
 
-def test_without_tensorrt_that_is_announced_before_work_starts(exported, tmp_path, monkeypatch):
-    """As an error, the warning ends the export: nothing must have been made by then."""
+def test_a_missing_tensorrt_is_announced_before_work_starts(exported, tmp_path, monkeypatch):
+    """Tests turn warnings into errors: this one ends the export, and nothing was made by then."""
     with pytest.raises(EffdetDeployWarning, match=r"kept as '.*model\.onnx'"):
         export("d0", tmp_path / "model.engine", NOWHERE)
 
@@ -157,7 +157,7 @@ def test_an_onnx_file_that_fails_its_verification_is_kept(tmp_path, monkeypatch)
     assert names_in(tmp_path) == {"model.onnx.failed", "model.onnx.failed.json"}
 
 
-def test_a_budget_that_cannot_be_met_stays_that_error(tmp_path, monkeypatch):
+def test_a_budget_that_cannot_be_met_ends_with_its_own_error(tmp_path, monkeypatch):
     def fail(*_):
         raise VerificationError("The budget cannot be met.", "Allow more.")
 
@@ -180,15 +180,17 @@ def exported_in_int8(exported, monkeypatch):
     monkeypatch.setattr(road.onnx, "export", export_with_plan)
 
 
-def test_the_plan_of_an_engine_in_int8_is_kept_beside_it(exported_in_int8, tmp_path):
+def test_the_precision_file_of_an_int8_engine_is_kept_beside_it(exported_in_int8, tmp_path):
     export("d0", tmp_path / "model.engine", RTX)
 
     names = ("model.engine", "model.engine.json", "model.engine.precision.json")
     assert names_in(tmp_path) == set(names)
 
 
-def test_a_plan_stays_beside_the_engine_it_is_of(exported_in_int8, tmp_path, monkeypatch):
-    """A build that fails leaves the old engine, and the old engine's plan."""
+def test_a_failed_build_leaves_the_precision_file_of_the_old_engine(
+    exported_in_int8, tmp_path, monkeypatch
+):
+    """The old engine stays after a failed build, and must keep its own precision file."""
 
     def fail(*_arguments, **_options):
         raise MissingError("The memory ran out.", "Free some.")
@@ -204,8 +206,10 @@ def test_a_plan_stays_beside_the_engine_it_is_of(exported_in_int8, tmp_path, mon
 
 
 @pytest.mark.parametrize("is_given", [True, False])
-def test_a_plan_given_as_a_file_stays_as_its_user_wrote_it(is_given, exported_in_int8, tmp_path):
-    """It stands where the plan of an engine goes, which replaces another one."""
+def test_a_precision_file_that_the_user_gives_stays_as_it_was_written(
+    is_given, exported_in_int8, tmp_path
+):
+    """It lies where the engine's own precision file goes, which would replace it."""
     plan = tmp_path / "model.engine.precision.json"
     plan.write_text("edited")
     file = {"precision_file": plan} if is_given else {}
@@ -227,7 +231,7 @@ def test_an_unknown_suffix_is_refused(tmp_path):
         export("d0", tmp_path / "model.trt", RTX)
 
 
-def test_the_commands_repeat_the_options():
+def test_the_commands_for_another_machine_repeat_the_options():
     options = BuildOptions(workspace=2.0, opt_level=5, refit=True, hardware_compatible="ampere+")
     size, batch = InputSpec(384, 640), BatchSpec(1, 4, 8)
 
