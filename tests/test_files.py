@@ -75,6 +75,7 @@ def test_a_failure_in_the_middle_keeps_the_old_file_and_leaves_nothing_else(targ
 
 
 def test_staging_lies_on_the_file_system_of_the_target(target):
+    """Only within one file system can a file be replaced in one step."""
     with staging(target) as directory:
         assert directory.parent == target.parent
 
@@ -93,6 +94,7 @@ def test_other_errors_of_the_system_stay_what_they_are(target):
 
 
 def test_a_file_is_on_disk_before_it_is_visible(target, monkeypatch):
+    """After a loss of power, the target is the old file or the new one, and never half of one."""
     synced = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append(target.read_bytes()))
     with staging(target) as directory:
@@ -136,6 +138,7 @@ def test_a_data_file_beside_the_model_is_resolved(tmp_path):
 
 @pytest.mark.parametrize("location", ["../weights", "a/../../weights", "/etc/passwd"])
 def test_a_data_file_elsewhere_is_refused(tmp_path, location):
+    """A model from a stranger must not read files outside of its own folder."""
     with pytest.raises(ModelFileError, match="not a plain file"):
         resolve_inside(tmp_path, location)
 

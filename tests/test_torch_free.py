@@ -77,6 +77,7 @@ def test_every_module_outside_the_pytorch_folder_imports_without_torch():
 
 
 def test_imports_are_really_blocked():
+    """Otherwise the other tests of this file would prove nothing."""
     done = run_without(TORCH, "import torch")
     assert "blocked by the test" in done.stderr
 

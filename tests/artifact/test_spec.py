@@ -162,7 +162,7 @@ def test_absent_optional_fields_take_their_defaults(spec):
         (("version",), "1"),
     ],
 )
-def test_a_field_of_another_type_is_named(spec, path, value):
+def test_a_field_of_the_wrong_type_is_named(spec, path, value):
     document = json.loads(spec.to_json())
     parent = document
     for key in path[:-1]:

@@ -115,7 +115,9 @@ def test_a_killed_worker_and_lost_files_change_no_row_and_nothing_stays_behind(t
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of workers in /proc")
-def test_three_workers_and_the_driver_are_killed_on_two_nodes(tmp_path, short_tmp):
+def test_killed_workers_and_a_killed_driver_on_two_nodes_lose_and_double_no_row(
+    tmp_path, short_tmp
+):
     count = int(os.environ.get("EFFDET_BATCH_PICTURES", "20000"))
     model = tiny(tmp_path)
     pictures = write_pictures(tmp_path / "pictures", count, every=100)

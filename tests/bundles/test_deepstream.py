@@ -28,7 +28,7 @@ FRAME = (720, 1280)
 CONFIGURATION = "config_infer_primary.txt"
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None or shutil.which("make") is None,
-    reason="g++ or make is not here: the parser would be compiled and run",
+    reason="g++ or make is missing: would show that the parser compiles and gives right objects",
 )
 
 
@@ -310,7 +310,7 @@ def test_rows_without_an_area_or_a_number_are_left_out(built, feed, outputs):
         (lambda o: o.update(detection_boxes=BOXES[:3].copy()), "of different sizes"),
     ],
 )
-def test_outputs_of_another_model_are_refused(built, feed, outputs, change, said):
+def test_outputs_that_the_parser_does_not_know_are_refused(built, feed, outputs, change, said):
     change(outputs)
     done, objects = feed(built["xyxy"], outputs, [0.01] * 3)
     assert done.returncode == 1

@@ -15,6 +15,7 @@ ESCAPES = ["\x1b[2J", "\x1b]0;title\x07", "\x9b31m", "\u202eexe.gpj", "\u2066x\u
 
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_no_control_character_of_a_name_reaches_the_terminal(escape, capsys):
+    """A name in a stranger's file could rewrite the screen otherwise."""
     table = Table(escape)
     table.add_row(escape)
     console.stdout().print(table)

@@ -89,6 +89,7 @@ def test_it_refuses_to_replace_a_picture_that_was_given(model, picture, here, ou
 
 
 def test_a_second_run_leaves_out_what_the_first_one_wrote(model, here):
+    """The output folder lies inside the folder of pictures."""
     save(here / "in" / "a.png")
     for _ in range(2):
         assert main(["detect", str(model), "in", "-o", "in/out"]) == 0
@@ -182,7 +183,7 @@ def test_a_device_that_is_absent_is_exit_4_and_leaves_nothing_behind(model, pict
     import onnxruntime
 
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("shows what an onnxruntime without CUDA answers")
+        pytest.skip("this onnxruntime has CUDA: would show what one without CUDA answers")
     assert main(["detect", str(model), str(picture), "--device", "cuda", "-o", "out"]) == 4
     assert "onnxruntime-gpu" in capsys.readouterr().err
     assert not (here / "out").exists()

@@ -56,6 +56,7 @@ def test_a_set_whose_categories_the_model_does_not_have_is_refused(tmp_path, cap
 
 
 def test_every_model_is_opened_before_the_first_is_measured(annotations, tmp_path, monkeypatch):
+    """A mistyped name must not show only after an hour of work."""
     model = write_tiny(tmp_path / "model.onnx")
     monkeypatch.setattr("effdet_deploy.evaluation.evaluating.predict", pytest.fail)
     assert main(["eval", str(model), str(tmp_path / "typo.onnx"), "--coco", str(annotations)]) == 5

@@ -72,7 +72,7 @@ def test_a_single_picture_and_a_list_give_the_same(detector, tmp_path):
         np.testing.assert_array_equal(found.boxes, results[0].boxes)
 
 
-def test_no_pictures_give_no_results(detector):
+def test_an_empty_list_of_pictures_gives_no_results(detector):
     assert detector.detect([]) == []
 
 
@@ -252,7 +252,7 @@ def test_a_closed_file_and_a_float_tensor_are_refused_in_a_sentence(detector, tm
 
 def test_a_named_pipe_is_refused_and_nothing_waits_for_it(detector, tmp_path):
     if not hasattr(os, "mkfifo"):
-        pytest.skip("has no named pipes")
+        pytest.skip("this system has no named pipes: would show that nothing waits for one")
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(ImageError, match="is not an ordinary file"):
         detector.detect(tmp_path / "a.png")

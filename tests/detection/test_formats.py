@@ -146,7 +146,7 @@ def test_data_yaml_names_every_class_in_the_order_of_the_outputs(written):
 def test_supervision_reads_labelme_files(written, tmp_path):
     supervision = pytest.importorskip("supervision")
     if not hasattr(supervision.DetectionDataset, "from_labelme"):
-        pytest.skip("this supervision reads no labelme files")
+        pytest.skip("the installed supervision does not read labelme files")
     require_as_expected(
         supervision.DetectionDataset.from_labelme(str(tmp_path / "in"), str(written / "labelme"))
     )

@@ -69,7 +69,7 @@ def test_a_non_contiguous_array_is_read_as_it_looks():
         (np.zeros((1, 4, 4, 3), np.uint8), r"\[1, 4, 4, 3\]"),
     ],
 )
-def test_arrays_that_are_no_picture_are_refused_with_what_was_got(array, said):
+def test_arrays_that_are_not_pictures_are_refused_with_what_was_given(array, said):
     with pytest.raises(ImageError, match=said):
         load_image(array)
 

@@ -49,6 +49,7 @@ def test_letterbox_equals_effdets_transform_pixel_for_pixel(size, target):
 @settings(max_examples=60, deadline=None)
 @given(SIDES, SIDES, st.integers(1, 90), st.integers(1, 90))
 def test_letterbox_matches_effdet_wherever_effdet_runs(rows, columns, height, width):
+    """effdet fails where a side would shrink to less than a pixel; we keep one pixel."""
     scale = min(height / rows, width / columns)
     image = picture(rows, columns)
     canvas, placed = letterbox(image, InputSpec(height, width, fill=FILL))

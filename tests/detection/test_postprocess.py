@@ -141,7 +141,7 @@ def test_nms_equals_torchvision_within_each_class():
     np.testing.assert_array_equal(greedy_nms(boxes, classes, 0.5), sorted(expected))
 
 
-def test_one_nms_for_all_classes_equals_torchvision_s_over_all_of_them():
+def test_one_nms_for_all_classes_equals_torchvisions_nms_over_all_boxes():
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
     peer = pytest.importorskip("effdet.anchors")
@@ -164,7 +164,7 @@ def test_one_nms_for_all_classes_equals_torchvision_s_over_all_of_them():
 
 
 @pytest.mark.parametrize("soft", [SoftNmsSpec(), SoftNmsSpec("linear", iou_threshold=0.5)])
-def test_soft_nms_equals_effdet_s(soft):
+def test_soft_nms_equals_effdets(soft):
     torch = pytest.importorskip("torch")
     peer = pytest.importorskip("effdet.soft_nms")
     generator = np.random.default_rng(1)

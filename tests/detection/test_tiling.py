@@ -139,7 +139,7 @@ def picture(width: int, height: int, level: int = 255) -> np.ndarray:
     return np.full((height, width, 3), level, np.uint8)
 
 
-def test_a_picture_no_larger_than_a_tile_is_detected_in_as_it_is(detector):
+def test_a_picture_no_larger_than_a_tile_is_not_divided(detector):
     image = picture(SIDE, SIDE - 20)
     (plain,) = detector.detect([image])
     (tiled,) = detector.detect_tiled([image], SIDE)

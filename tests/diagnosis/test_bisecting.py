@@ -167,13 +167,14 @@ def test_the_worst_layer_comes_first():
 
 
 def test_within_the_tolerance_nine_tenths_of_the_noise_are_explained():
+    """A file that is good enough has a goal of its own: 10 dB more, a tenth of the noise."""
     found = searched(Network(noisy({3: 1e-3, 30: 1e-6})))
     assert found.before_db > found.tolerance_db
     assert found.goal_db == found.before_db + GAIN_DB
     assert [each.layer[-2:] for each in found.layers] == ["_3"]
 
 
-def test_a_loss_that_precision_does_not_cause_is_said_not_to_be_one():
+def test_a_loss_that_precision_does_not_cause_is_reported_as_such():
     found = searched(Network(noisy({3: 0.1}), rest=0.5))
     assert not found.is_explained
     assert found.layers == ()

@@ -120,7 +120,7 @@ def test_a_category_that_the_model_lacks_is_listed_beside_the_map_over_the_other
         (lambda x, y, w, _: [x, y, w, 0.25], "under a pixel"),
     ],
 )
-def test_boxes_of_another_form_are_doubted(truth, measured, change, said):
+def test_boxes_in_another_format_are_doubted(truth, measured, change, said):
     for each in truth["annotations"]:
         each["bbox"] = change(*each["bbox"])
         each["area"] = None

@@ -132,6 +132,7 @@ def test_every_node_has_a_name_of_its_own_that_its_first_output_shares(
 
 
 def test_every_convolution_is_named_by_a_module_of_the_network(graph: onnx.ModelProto) -> None:
+    """Reports and precision files name layers by these modules."""
     modules = dict(conditioned("tf_efficientdet_d0").named_modules())
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
     for name in convolutions:
@@ -190,6 +191,7 @@ def test_weights_are_not_loaded_into_a_model_in_memory() -> None:
 def test_garbage_is_collected_rarely_during_an_export_and_as_before_afterwards(
     tmp_path: Path,
 ) -> None:
+    """The collector would visit millions of lasting objects again and again."""
     before = gc.get_threshold()
     seen: list[int] = []
 

@@ -132,7 +132,9 @@ def test_another_gpu_is_named_before_deserializing(gpu, engine, use_double, log)
         ("same-compute-capability", Gpu("NVIDIA A100", "8.0"), False),
     ],
 )
-def test_hardware_compatible_engines_run_where_they_may(level, gpu, runs, tmp_path, use_double):
+def test_hardware_compatible_engines_run_only_on_gpus_of_their_level(
+    level, gpu, runs, tmp_path, use_double
+):
     use_double(gpus=(gpu,))
     traits = (f"hardware-compatible={level}",)
     engine = write_engine(tmp_path / "tiny.engine", traits=traits)
@@ -180,6 +182,7 @@ def test_a_batch_outside_the_profile_is_refused_with_the_profile(tmp_path, use_d
 
 
 def test_a_shape_that_tensorrt_refuses_gives_no_stale_outputs(tmp_path, use_double, monkeypatch):
+    """TensorRT only returns False, and its buffers still hold the outputs of the run before."""
     use_double()
     runtime = load_runtime(write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4)))
     runtime.run(picture(count=2))

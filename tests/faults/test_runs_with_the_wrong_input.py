@@ -101,7 +101,7 @@ def test_a_non_contiguous_array_is_copied_first(runtime, view):
 
 @pytest.mark.skipif(
     "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
-    reason="shows what an onnxruntime without CUDA answers",
+    reason="this onnxruntime has CUDA: would show what one without CUDA answers",
 )
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_an_absent_provider_is_refused(tmp_path, device):

@@ -59,6 +59,7 @@ def test_a_hostile_pickle_is_blocked_and_runs_nothing(tmp_path, capsys, saver, p
 
 
 def test_the_fixture_is_dangerous_where_pickle_is_trusted(tmp_path):
+    """Otherwise the test above would prove nothing."""
     witness = tmp_path / "witness"
     pickle.loads(pickle.dumps(Hostile(f"touch '{witness}'")))
     assert witness.exists()

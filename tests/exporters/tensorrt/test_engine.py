@@ -114,6 +114,7 @@ def test_the_verification_of_another_onnx_file_does_not_count(model, tmp_path):
 
 @pytest.mark.parametrize(("version", "flags"), [("10.16.1.11", "2"), ("11.4.0.106", "1")])
 def test_networks_are_strongly_typed_in_every_release(version, flags, model, tmp_path, use_double):
+    """Otherwise TensorRT would choose the precision of layers by itself."""
     log = use_double(version=version)
 
     build_engine(model, tmp_path / "tiny.engine")
@@ -151,6 +152,7 @@ def test_an_ir_version_beyond_the_release_is_warned_of(tmp_path, use_double):
 
 
 def test_tf32_is_off_unless_asked(model, tmp_path, use_double):
+    """TensorRT turns TF32 on by itself, which rounds FP32 to ten bits."""
     log = use_double()
 
     build_engine(model, tmp_path / "exact.engine")
