@@ -1,3 +1,5 @@
+"""Engines to bundle, and a check that a refused bundle leaves nothing behind."""
+
 from __future__ import annotations
 
 import dataclasses
