@@ -292,7 +292,7 @@ def test_a_model_that_fails_ends_the_run_with_its_own_error(monkeypatch, picture
 def test_a_run_fails_where_workers_wrote_its_parts_elsewhere(
     monkeypatch, model, pictures, tmp_path
 ):
-    """Workers on other machines write into their own disks where OUTPUT is a local folder."""
+    """Workers on other machines write to their own disks where OUTPUT is a local folder."""
     inline(monkeypatch, lambda number, _: [each.unlink() for each in out.glob("*.parquet")])
     out = tmp_path / "out"
     with pytest.raises(MissingError, match="4 of 5 parts are not in OUTPUT"):

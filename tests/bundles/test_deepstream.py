@@ -99,7 +99,7 @@ def test_the_configuration_says_what_the_graph_says(make, order, batch):
 
 @pytest.mark.parametrize(("kind", "mode"), [("fp32", "0"), ("int8", "1"), ("fp16", "2")])
 def test_nvinfer_builds_nothing_in_a_precision_of_its_own(make, kind, mode):
-    """nvinfer would choose its own FP16 or INT8: below FP32 it gets our engine and no ONNX file."""
+    """nvinfer would choose its own FP16 or INT8: below FP32, only our engine is named to it."""
     made = make(dataclasses.replace(framed(), precision=PrecisionSpec(kind, "tensorrt")))
     said = read(made.folder)["property"]
     assert said["network-mode"] == mode

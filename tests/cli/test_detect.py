@@ -167,7 +167,7 @@ def test_the_threshold_and_the_json_file_are_honored(model, picture, here):
 
 
 def test_a_model_with_a_higher_floor_than_the_default_runs(here, picture):
-    """The default threshold would be refused as too low for such a model."""
+    """The default threshold lies below this model's floor and would be refused."""
     model = write_tiny(here / "strict.onnx", detector_spec(score_threshold=0.5))
     assert main(["detect", str(model), str(picture), "-o", "out"]) == 0
     assert json.loads((here / "out" / "detections.json").read_text())["score_threshold"] == 0.5

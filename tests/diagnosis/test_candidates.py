@@ -20,7 +20,7 @@ PICTURES = list(structured_pictures(2, 128, 128, seed=3))
 
 
 def compared(candidates: int):
-    """Compare a stand-in with this many candidates with a reference that has 5000."""
+    """Compare a stand-in that has this many candidates with a reference that has 5000."""
     reference = StandInReference(
         detector_spec(candidates=5000, **FREE_ROWS | {"max_detections": 300})
     )

@@ -39,7 +39,7 @@ def test_our_sum_over_pictures_is_that_of_pycocotools(dataset):
 
 
 def test_a_picture_of_weight_two_counts_as_two_pictures(dataset):
-    """The interval comes from resampled pictures, which are such weights."""
+    """The interval resamples the pictures: a picture that is drawn twice has weight two."""
     results = noisy_results(dataset, 6.0)
     weights = np.ones(len(dataset), int)
     weights[2] = 2

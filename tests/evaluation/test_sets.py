@@ -241,7 +241,7 @@ def edited(voc: Path, old: str, new: str) -> Path:
 
 
 def test_difficult_objects_are_neither_right_nor_wrong(voc):
-    """They count as crowds, which pycocotools takes neither for found nor for missed."""
+    """They are marked as crowds: pycocotools then counts them neither as found nor as missed."""
     known = read_set(voc)
     assert not any(each["iscrowd"] for each in known.document["annotations"])
     dataset = read_set(edited(voc, "</name>", "</name><difficult>1</difficult>"))

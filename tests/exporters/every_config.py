@@ -43,7 +43,7 @@ POOLED_DETECTIONS = 1000
 PICTURES = 12
 FP16_PICTURES = 2
 FP16_USED = 0.9
-"""The share of its tolerance that a level may use; ONNX Runtime's rounding alone takes half."""
+"""The share of its tolerance that a level may use; ONNX Runtime's rounding takes about half."""
 SOUND_DB = 80.0
 """Between ONNX Runtime and PyTorch, float32 rounding leaves at least this much in any layer."""
 

@@ -36,7 +36,7 @@ LARGE_PICTURES = 4
 
 
 @pytest.mark.parametrize("name", [each for each in COVER if each not in ELSEWHERE])
-def test_a_configuration_detects_what_pytorch_detects_in_every_precision(
+def test_a_configuration_passes_in_fp32_and_fp16_and_its_int8_is_portable(
     name: str, tmp_path: Path
 ) -> None:
     side = smallest_side(name)
