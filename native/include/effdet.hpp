@@ -1,4 +1,5 @@
-// libeffdet for C++17: classes that own and view C objects, and exceptions. Header only.
+// libeffdet for C++17: classes around the C interface, with exceptions in place of statuses. Header
+// only.
 //
 //     effdet::Detector detector("digits.onnx");
 //     for (const auto& row : detector.detect(effdet::Image(pixels, width, height, EFFDET_BGR))) {
@@ -42,7 +43,7 @@ struct Options {
     bool trust = false;
 };
 
-// A view of a picture in the caller's memory.
+// A view of a picture in the caller's memory: the pixels are not copied.
 struct Image : effdet_image {
     Image(const void* pixels, int width, int height, effdet_pixel_format format = EFFDET_RGB,
           std::ptrdiff_t stride = 0, effdet_memory memory = EFFDET_HOST)
@@ -76,7 +77,7 @@ public:
 
     std::string describe() const { return effdet_describe(handle_.get()); }
 
-    // The name of a class; throws std::out_of_range where there is none.
+    // The name of a class; throws std::out_of_range if the class does not exist.
     std::string class_name(int index) const {
         const char* name = effdet_class_name(handle_.get(), index);
         if (name == nullptr) {
@@ -85,7 +86,7 @@ public:
         return name;
     }
 
-    // The rows of each picture, best first. threshold 0 is the model's own floor.
+    // The rows of each picture, best first. A threshold of 0 means the model's own floor.
     std::vector<std::vector<Row>> detect(const std::vector<Image>& images, float threshold = 0,
                                          void* cuda_stream = nullptr) const {
         const auto depth = static_cast<std::size_t>(info().max_detections);

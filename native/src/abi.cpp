@@ -1,4 +1,4 @@
-// The functions of effdet.h. They check arguments, and let no exception out.
+// The functions of effdet.h. They check their arguments, and no exception leaves them.
 #include <effdet.h>
 
 #include <algorithm>
@@ -18,8 +18,8 @@ struct effdet_detector {
 namespace effdet {
 namespace {
 
-// Not a std::string: telling that memory ran out must not take any, and threads that end must not
-// run code of a library that may be unloaded.
+// An array and not a std::string: to report that memory ran out, no memory may be needed, and a
+// thread that ends must not run a destructor of a library that may have been unloaded.
 constexpr std::size_t kLongestMessage = 2048;
 thread_local char last_message[kLongestMessage] = "";
 
@@ -54,7 +54,8 @@ void require(bool condition, const char* cause, const char* remedy) {
     }
 }
 
-// Copies a caller's options of any release: fields that are unknown here must be zero.
+// Copies the options of a caller, who may use another release of effdet.h: fields that are unknown
+// here must be zero.
 template <typename Options>
 Options read_options(const Options* given) {
     Options options{};
@@ -64,7 +65,7 @@ Options read_options(const Options* given) {
     require(given->struct_size >= sizeof(Options), "The options have a struct_size that is too small.",
             "Set struct_size to sizeof the structure.");
     const auto* bytes = reinterpret_cast<const unsigned char*>(given);
-    // A caller that forgot to set it may have garbage there.
+    // A caller that forgot to set struct_size may have garbage in it.
     require(given->struct_size <= 4096, "The options have a struct_size that cannot be right.",
             "Set struct_size to sizeof the structure.");
     for (std::size_t at = sizeof(Options); at < given->struct_size; ++at) {
@@ -164,7 +165,7 @@ effdet_status effdet_open(const char* path, const effdet_open_options* options,
 }
 
 void effdet_close(effdet_detector* detector) {
-    // The message of a failed call is often read after the detector is closed.
+    // Does not clear the last message: callers often close the detector before they read it.
     delete detector;
 }
 

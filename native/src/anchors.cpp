@@ -9,7 +9,7 @@ struct HalfSize {
 
 void add_level(const AnchorSpec& spec, int height, int width, int rows, int columns,
                std::vector<Anchor>& anchors) {
-    // Where a size is no multiple of 2^level, the two strides differ.
+    // The two strides differ if a side is not a multiple of 2^level.
     const double stride_y = static_cast<double>(height) / rows;
     const double stride_x = static_cast<double>(width) / columns;
     std::vector<HalfSize> sizes;
@@ -19,7 +19,7 @@ void add_level(const AnchorSpec& spec, int height, int width, int rows, int colu
                              spec.scale * stride_x * factor * aspect_x / 2});
         }
     }
-    // numpy's arange steps by the difference of its first two values, which may round.
+    // numpy's arange steps by the difference of its first two values, which may be rounded.
     const double step_y = (stride_y / 2 + stride_y) - stride_y / 2;
     const double step_x = (stride_x / 2 + stride_x) - stride_x / 2;
     for (int row = 0; row < rows; ++row) {

@@ -6,12 +6,12 @@
 namespace effdet {
 namespace {
 
-// Numbers of cuda.h.
+// The values of CUDA_ERROR_OUT_OF_MEMORY and of two device attributes in cuda.h.
 constexpr int kOutOfMemory = 2;
 constexpr int kMajor = 75;
 constexpr int kMinor = 76;
 constexpr unsigned kNonBlocking = 1;
-// Other threads may allocate while this one records.
+// The capture mode with which other threads may allocate while this thread records.
 constexpr int kThreadLocal = 1;
 
 }  // namespace
@@ -86,7 +86,7 @@ struct CudaDriver {
 };
 
 Cuda::Cuda(int index) : driver_(std::make_unique<CudaDriver>()) {
-    // Asked before TensorRT is: without a GPU its factory returns pointers that are none.
+    // CUDA is started before TensorRT: without a GPU, TensorRT's factory returns invalid pointers.
     if (const int code = driver_->init(0); code != 0) {
         throw Failure(EFFDET_MISSING,
                       "CUDA does not start: error " + std::to_string(code) + ".",

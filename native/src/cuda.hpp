@@ -1,5 +1,6 @@
-// The parts of CUDA that an engine needs, from the driver itself: the CUDA toolkit is needed neither
-// to build nor to run. A stream of the runtime interface (cudaStream_t) is one of the driver's.
+// The parts of CUDA that an engine needs, taken from NVIDIA's driver: the CUDA toolkit is needed
+// neither to build nor to run. A stream of the runtime interface (cudaStream_t) is a stream of the
+// driver as well.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +14,10 @@ struct CudaDriver;  // the functions of libcuda
 
 using CudaAddress = unsigned long long;
 
-// One device. Every call but current() is made while a Current of it lives in the calling thread.
+// One device. Make calls only while the calling thread holds a Current of this device.
 class Cuda {
 public:
-    // Throws Failure(EFFDET_MISSING) where there is no driver or no such device.
+    // Throws Failure(EFFDET_MISSING) if there is no driver or no device with this index.
     explicit Cuda(int index);
     ~Cuda();
     Cuda(const Cuda&) = delete;
@@ -43,7 +44,7 @@ public:
     void* allocate_pinned(std::size_t bytes) const;
     void free_pinned(void* memory) const noexcept;
 
-    // The default stream cannot be recorded.
+    // Creates a stream: CUDA's default stream cannot be recorded.
     void* create_stream() const;
     void destroy_stream(void* stream) const noexcept;
     void copy_in(CudaAddress target, const void* source, std::size_t bytes, void* stream) const;
@@ -52,9 +53,10 @@ public:
     void copy_out(void* target, CudaAddress source, std::size_t bytes, void* stream) const;
     void synchronize(void* stream) const;
 
-    // Records what is queued on the stream between the two, to be played back with one call.
+    // Work that is queued on the stream between begin_recording and end_recording is recorded, to
+    // be played back with one call of launch.
     void begin_recording(void* stream) const;
-    // Null where what was queued cannot be recorded.
+    // Returns the graph, or null if the queued work cannot be recorded.
     void* end_recording(void* stream) const noexcept;
     void launch(void* graph, void* stream) const;
     void destroy_graph(void* graph) const noexcept;

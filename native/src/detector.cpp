@@ -97,7 +97,7 @@ void LoadedModel::prepare(const effdet_image* images, std::size_t first, std::si
     run.placements.clear();
     run.batch.frames.clear();
     run.batch.image_bytes = input_bytes(spec_);
-    // The graph may ask for more images than there are: the last one is repeated.
+    // If the graph needs more images than there are, the last one is repeated.
     run.batch.count = std::max(static_cast<int>(count), spec_.batch.minimum);
     const auto size = static_cast<std::size_t>(run.batch.count);
     const bool on_device = images[first].memory == EFFDET_CUDA;
@@ -188,7 +188,7 @@ std::vector<Detection> LoadedModel::detections(const Outputs& outputs, std::size
                        std::to_string(depth) + ".");
     }
     const auto classes = static_cast<std::int32_t>(spec_.classes.size());
-    // Boxes are (y, x) pairs or (x, y) pairs.
+    // A box is two (x, y) pairs or, with yxyx, two (y, x) pairs.
     const std::size_t x = spec_.output.yxyx ? 1 : 0;
     std::vector<Detection> found;
     for (std::size_t row = 0; row < static_cast<std::size_t>(count); ++row) {

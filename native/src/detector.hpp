@@ -1,4 +1,4 @@
-// A loaded model: pictures in, rows out. It does everything between the C functions and the engine.
+// A loaded model: pictures in, rows out. It stands between the C functions and the engine.
 #pragma once
 
 #include <effdet.h>
@@ -13,14 +13,14 @@
 
 namespace effdet {
 
-// It is not called Detector: a program that links libeffdet.a and uses effdet.hpp, which has a class
-// of this name, would have two of them.
+// It is not called Detector: effdet.hpp has a class of that name, so a program that uses effdet.hpp
+// and links libeffdet.a would have two of them.
 class LoadedModel {
 public:
     LoadedModel(const std::string& path, std::string backend, const EngineOptions& options,
                 bool trust);
 
-    // May be called by several threads at once. `threshold` 0 is the model's own floor.
+    // May be called by several threads at once. A threshold of 0 means the model's own floor.
     void detect(const effdet_image* images, std::size_t count, float threshold, void* stream,
                 effdet_row* rows, std::size_t depth, std::size_t* counts) const;
 
@@ -48,7 +48,7 @@ private:
     std::string backend_;
     Spec spec_;
     std::unique_ptr<Engine> engine_;
-    std::vector<Anchor> anchors_;  // of raw heads; empty where the graph has NMS
+    std::vector<Anchor> anchors_;  // for raw heads; empty if the graph has NMS
     std::string description_;
 };
 

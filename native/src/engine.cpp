@@ -11,11 +11,12 @@ namespace {
 
 using Open = std::unique_ptr<Engine> (*)(const ModelFile&, const EngineOptions&);
 
-// If several engines run a kind of file, the first one is used unless another is named.
+// If several engines run the same kind of file, the first in kBackends is used unless the caller
+// names another.
 struct Backend {
     const char* name;
     bool takes_engines;
-    Open open;  // null where libeffdet was built without it
+    Open open;  // null if libeffdet was built without this engine
 };
 
 constexpr std::array kBackends{
@@ -152,7 +153,7 @@ void require_shape(const ModelFile& model, const std::string& name,
     const auto fits = [](std::int64_t one, std::int64_t wanted) {
         return one < 0 || one == wanted;
     };
-    // The first side is the batch, which the spec's range covers.
+    // The first side is the batch, which may have any size in the spec's range.
     const bool right = found.size() == sides.size() + 1 &&
                        std::equal(found.begin() + 1, found.end(), sides.begin(), fits);
     if (!right) {
@@ -170,7 +171,7 @@ void require_type(const ModelFile& model, const std::string& name, bool fits) {
     if (!fits) {
         throw Failure(EFFDET_BAD_MODEL,
                       "The graph of '" + model.path + "' does not fit its spec: '" + name +
-                          "' has another type.",
+                          "' has another type than the spec says.",
                       "Export the model again; its spec belongs to another file.");
     }
 }

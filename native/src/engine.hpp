@@ -17,18 +17,18 @@ struct EngineOptions {
     int threads = 0;     // 0 means that the engine chooses
 };
 
-// A batch of images for the graph's one input. `pixels` has `count` images of `image_bytes` bytes in
-// host memory; or is null, and frames[i] are images of that size in device memory.
+// A batch of `count` images for the graph's only input, `image_bytes` bytes per image. They lie one
+// after another at `pixels` in host memory; if `pixels` is null, at frames[i] in device memory.
 struct Batch {
     const std::uint8_t* pixels = nullptr;
     std::vector<const void*> frames;
     int count = 0;
     std::size_t image_bytes = 0;
-    void* stream = nullptr;  // CUDA, the caller's; null takes one of the engine's own
+    void* stream = nullptr;  // the caller's CUDA stream; null takes one of the engine's own
 };
 
-// The outputs that the spec promises, in host memory: for graphs with NMS the first four, for raw
-// heads the last two. Each holds `count` images.
+// The graph's outputs in host memory, for `count` images: a graph with NMS fills the first four
+// lists, a graph with raw heads the last two.
 struct Outputs {
     std::vector<std::int32_t> detected;  // [count]
     std::vector<float> boxes;            // [count, max_detections, 4]
@@ -38,21 +38,21 @@ struct Outputs {
     std::vector<float> regression;       // [count, anchors, 4]
 };
 
-// A tensor of the graph by contract: what it is called, where it goes, how many values an image has.
+// An output that the graph must have: its name, the list in Outputs that takes it, and its shape.
 struct OutputTensor {
     const char* name;
-    std::vector<float> Outputs::*floats;  // null for whole numbers
+    std::vector<float> Outputs::*floats;  // null if the values are whole numbers
     std::vector<std::int32_t> Outputs::*integers;
     std::vector<std::int64_t> sides;  // without the batch
 
     std::size_t values() const;
     std::size_t bytes() const { return values() * 4; }
-    // Makes room for `count` images and returns where they go.
+    // Makes room for `count` images and returns the address to write them to.
     void* place(Outputs& outputs, int count) const;
 };
 
 std::vector<OutputTensor> output_tensors(const Spec& spec);
-// Sides of the graph's input, without the batch.
+// The shape of the graph's input, without the batch.
 std::vector<std::int64_t> input_sides(const Spec& spec);
 std::size_t input_bytes(const Spec& spec);
 
@@ -74,8 +74,8 @@ public:
     std::string device;   // where it runs: "cpu", "cuda:0"
 };
 
-// Opens the engine called `backend`, or the first that takes such a file where it is "". Throws
-// Failure.
+// Opens the engine called `backend`. If it is "", chooses the first engine that takes this kind of
+// file and writes its name there. Throws Failure.
 std::unique_ptr<Engine> open_engine(const ModelFile& model, std::string& backend,
                                     const EngineOptions& options);
 
@@ -92,7 +92,7 @@ void require_type(const ModelFile& model, const std::string& name, bool fits);
 // The number N of "cuda:N" or "cuda"; -1 for another device.
 int cuda_index(const std::string& device);
 
-// What an engine said, as the end of a sentence: one line, no control characters, not too long.
+// An engine's message in a form that can end a sentence: one short line without control characters.
 std::string essence(const std::string& message);
 
 }  // namespace effdet

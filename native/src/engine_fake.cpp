@@ -1,5 +1,6 @@
-// An engine for tests: it runs nothing, and its outputs depend on the pictures alone. It shows what
-// the rest of the library does, also under tools that no real engine lives with (ThreadSanitizer).
+// An engine for tests: it runs no network, and its outputs depend only on the pictures. With it the
+// rest of the library can be tested, also under tools in which no real engine works
+// (ThreadSanitizer).
 #include "engine.hpp"
 #include "failure.hpp"
 

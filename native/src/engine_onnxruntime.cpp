@@ -12,11 +12,12 @@
 namespace effdet {
 namespace {
 
-// The oldest interface that has all that is called here; every later library offers it as well.
+// The oldest interface with all the functions that are called here; later releases offer it as
+// well.
 constexpr std::uint32_t kApiVersion = 18;
 static_assert(ORT_API_VERSION >= kApiVersion, "ONNX Runtime's headers are older than 1.18");
 
-// Looked up in the library; also frees what it gave.
+// The functions of ONNX Runtime, looked up in its library.
 class Api {
 public:
     explicit Api(const std::string& given)
@@ -24,7 +25,7 @@ public:
                    {"libonnxruntime.so.1", "libonnxruntime.so"}) {
         const OrtApiBase* base = library_.get<decltype(OrtGetApiBase)>("OrtGetApiBase")();
         version_ = base->GetVersionString();
-        // Null where the library is older than the interface that is asked for.
+        // GetApi returns null if the library is older than this interface.
         api_ = base->GetApi(kApiVersion);
         if (api_ == nullptr) {
             throw Failure(EFFDET_MISSING,
@@ -79,7 +80,7 @@ public:
           sides_(input_sides(model.spec)) {
         library = api_.description();
         OrtEnv* environment = nullptr;
-        // Nothing is written to the console: what goes wrong comes as a status.
+        // ONNX Runtime must not write to the console: its functions return errors as a status.
         check(api_->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "effdet", &environment), "start");
         environment_.reset(environment);
         open_session(model, options);
@@ -99,7 +100,8 @@ public:
                                   batch.count, sides_,
                                   is_bytes_ ? ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8
                                             : ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT);
-        // ONNX Runtime writes into our own memory and checks the shapes as it does.
+        // ONNX Runtime writes into memory that is allocated here, and checks the shapes as it
+        // writes.
         std::vector<Owned<OrtValue>> owned;
         std::vector<OrtValue*> values;
         for (const OutputTensor& each : outputs_) {
@@ -153,7 +155,7 @@ private:
                 create_session(model, options, std::max(gpu, 0));
                 return;
             } catch (const Failure&) {
-                // A device that was named is used or refused.
+                // If the caller named a GPU, the CPU does not take its place.
                 if (gpu >= 0) {
                     throw;
                 }
@@ -197,7 +199,7 @@ private:
         const Owned<OrtCUDAProviderOptionsV2> provider(
             made, {&api_, &OrtApi::ReleaseCUDAProviderOptions});
         const std::string index = std::to_string(gpu);
-        // FP32 is FP32: the default is TF32, with 10 bits of mantissa.
+        // CUDA's default for FP32 is TF32, which has only 10 bits of mantissa.
         const char* keys[] = {"device_id", "use_tf32"};
         const char* values[] = {index.c_str(), "0"};
         api_.check(api_->UpdateCUDAProviderOptions(made, keys, values, 2), EFFDET_MISSING,

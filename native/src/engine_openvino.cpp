@@ -1,4 +1,5 @@
-// OpenVINO, through its C interface, on the CPU, in the precision that the file states.
+// OpenVINO, through its C interface, on the CPU, in the precision that the file states. Its library
+// is found while the program runs.
 #include <openvino/c/openvino.h>
 
 #include <cstring>
@@ -13,11 +14,11 @@
 namespace effdet {
 namespace {
 
-// OpenVINO reads versions that are too new as if they were the newest one that it knows.
+// OpenVINO does not refuse newer versions: it reads them as if they were the newest one it knows.
 constexpr std::uint64_t kNewestOpset = 28;
 constexpr std::uint64_t kNewestIrVersion = 14;
 
-// The functions that are called, by the types that OpenVINO's headers give them.
+// The functions of OpenVINO that are called here, with the types that its headers declare.
 struct Api {
     explicit Api(const std::string& given)
         : library("OpenVINO", given, "EFFDET_OPENVINO_LIBRARY", {"libopenvino_c.so"}) {}
@@ -72,7 +73,7 @@ struct Api {
 template <typename Thing>
 using Owned = std::unique_ptr<Thing, void (*)(Thing*)>;
 
-// A compiled model and its requests: one serves one run at a time.
+// A compiled model and its inference requests. A request serves one run at a time.
 class Compiled {
 public:
     Compiled(const Api& api, Owned<ov_compiled_model_t> model)
@@ -135,7 +136,8 @@ public:
         for (const OutputTensor& each : outputs_) {
             copy_out(request.get(), each, batch.count, outputs);
         }
-        // After a failure nothing is known about a request, and it is not used again.
+        // A run that fails does not come here: the state of its request is unknown, so the request
+        // is not used again.
         compiled.give_back(std::move(request));
     }
 
@@ -188,8 +190,8 @@ private:
         std::memcpy(output.place(outputs, count), data, bytes);
     }
 
-    // OpenVINO computes faster in shapes that it knows: a model for a range of batches is compiled
-    // for one image, and for any number of them once a batch comes.
+    // OpenVINO is faster if it knows the shapes. So a model with a range of batch sizes is compiled
+    // for one image, and for any number of images only when the first larger batch comes.
     Compiled& compiled_for(int count) {
         const bool one = count == 1;
         const std::lock_guard lock(mutex_);
@@ -222,7 +224,7 @@ private:
         }
         ov_compiled_model_t* made = nullptr;
         const std::string threads = std::to_string(threads_);
-        // OpenVINO's default is BF16 wherever the CPU has it, whatever the file says.
+        // Without the hint OpenVINO computes in BF16 on CPUs that have it, whatever the file says.
         const ov_status_e status =
             threads_ > 0
                 ? api_.ov_core_compile_model(core_.get(), model.get(), "CPU", 6, &made,

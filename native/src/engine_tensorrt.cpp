@@ -1,5 +1,5 @@
-// TensorRT 10 and 11, whose library is found while the program runs. Compiled against NVIDIA's own
-// header, so that this file is of one major version; the library must be of the same.
+// TensorRT 10 and 11, whose library is found while the program runs. This file is compiled with
+// NVIDIA's header of one major version, and the library must have the same major version.
 #include <NvInfer.h>
 
 #include <algorithm>
@@ -41,7 +41,7 @@ std::string text_of(const Version& version) {
            std::to_string(version[2]);
 }
 
-// The library, whose factories are C functions.
+// TensorRT's library, whose objects are made by C functions.
 class NvInfer {
 public:
     explicit NvInfer(const std::string& given)
@@ -76,7 +76,7 @@ private:
     Version version_{};
 };
 
-// Makes NVIDIA's plugins known, which an engine with --nms plugin needs.
+// Registers NVIDIA's plugins, which an engine with --nms plugin needs.
 void register_plugins(TensorRtLog& log) {
     const Library plugins("TensorRT's plugins", "", "EFFDET_TENSORRT_PLUGIN_LIBRARY",
                           {"libnvinfer_plugin.so." + std::to_string(NV_TENSORRT_MAJOR)});
@@ -133,8 +133,8 @@ int device_of(const EngineOptions& options) {
     return index;
 }
 
-// One for the process, and never destroyed: TensorRT keeps the first logger that it is given and
-// writes to it for all engines, also after the one that brought it is gone.
+// One logger for the whole process, which is never destroyed: TensorRT keeps the first logger that
+// it is given and writes to it for all engines, also after the engine that passed it is gone.
 TensorRtLog& process_log() {
     static auto* log = new TensorRtLog;
     return *log;
@@ -154,7 +154,7 @@ public:
         if (model.spec.output.nms == Nms::plugin) {
             register_plugins(log_);
         }
-        // A version-compatible plan brings the code of its own runtime.
+        // A version-compatible plan contains the code of its own runtime.
         runtime_->setEngineHostCodeAllowed(model.spec.engine.has("version-compatible"));
         engine_.reset(runtime_->deserializeCudaEngine(model.bytes->data(), model.bytes->size()));
         if (engine_ == nullptr) {
@@ -165,7 +165,8 @@ public:
         graph_ = std::make_unique<TensorRtGraph>(TensorRtGraph{
             *engine_, log_, cuda_, input_sides(model.spec), input_bytes(model.spec),
             output_tensors(model.spec), batch.maximum, batch.minimum == batch.maximum});
-        // The first context shows now, and not at the first run, whether the memory suffices.
+        // The first session is created here, so that a lack of memory shows now and not at the
+        // first run.
         idle_.push_back(std::make_unique<TensorRtSession>(*graph_));
     }
 
@@ -177,14 +178,14 @@ public:
             engine_.reset();
             runtime_.reset();
         } catch (const Failure&) {
-            // The device is lost, and everything on it.
+            // The device is lost, and with it everything that would be released here.
         }
     }
 
     void run(const Batch& batch, Outputs& outputs) override {
         const Cuda::Current current(cuda_);
         std::unique_ptr<TensorRtSession> session = take();
-        // After a failure nothing is known about a session, and it goes.
+        // If the run fails, the state of the session is unknown: it is destroyed and not reused.
         session->run(batch, outputs);
         const std::lock_guard lock(mutex_);
         idle_.push_back(std::move(session));
@@ -217,9 +218,15 @@ private:
                                                   : nvinfer1::DataType::kINT32,
                            each.sides);
         }
-        // More outputs than the spec promises would need addresses, more inputs values.
-        require_type(model, "its tensors",
-                     engine_->getNbIOTensors() == static_cast<std::int32_t>(outputs.size()) + 1);
+        // Further outputs would need addresses, and further inputs would need values.
+        const std::int32_t count = engine_->getNbIOTensors();
+        if (count != static_cast<std::int32_t>(outputs.size()) + 1) {
+            throw Failure(EFFDET_BAD_MODEL,
+                          "The engine '" + model.path + "' has " + std::to_string(count) +
+                              " inputs and outputs, but its spec names " +
+                              std::to_string(outputs.size() + 1) + ".",
+                          "Build the engine again; its spec belongs to another file.");
+        }
     }
 
     void require_tensor(const ModelFile& model, const std::string& name,

@@ -10,7 +10,7 @@ namespace effdet {
 
 class Failure : public std::runtime_error {
 public:
-    // cause is one sentence; remedy is one that says what to do.
+    // `cause` is one sentence; `remedy` is a sentence that says what to do.
     Failure(effdet_status status, const std::string& cause, const std::string& remedy)
         : std::runtime_error(cause + " " + remedy), status(status) {}
 

@@ -19,7 +19,7 @@ namespace {
     throw Failure(EFFDET_BAD_MODEL, "The file '" + path + "' " + what + ".", remedy);
 }
 
-// Closes the descriptor when the mapping stands, or when it does not.
+// Closes the file descriptor, which a mapping does not need once it is made.
 struct Descriptor {
     int number;
     ~Descriptor() { ::close(number); }
@@ -28,7 +28,7 @@ struct Descriptor {
 }  // namespace
 
 MappedFile::MappedFile(const std::string& path) {
-    // Opening a pipe for reading would wait for a writer.
+    // Without O_NONBLOCK, opening a pipe would wait for a writer.
     const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
     if (file.number < 0) {
         refuse(path, errno == ENOENT ? "does not exist" : std::string("cannot be read: ") +

@@ -1,4 +1,4 @@
-// Reading files, with sentences for what can go wrong.
+// Reading files, with a message for everything that can go wrong.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace effdet {
 // A file mapped into memory, read only.
 class MappedFile {
 public:
-    // Throws Failure(EFFDET_BAD_MODEL): absent, a directory, empty, unreadable.
+    // Throws Failure(EFFDET_BAD_MODEL) if the file is absent, a directory, empty or unreadable.
     explicit MappedFile(const std::string& path);
     ~MappedFile();
     MappedFile(const MappedFile&) = delete;
@@ -27,7 +27,7 @@ private:
 
 bool is_file(const std::string& path);
 
-// The directory of a path, "." where it has none; and what follows the directory.
+// The directory of a path, or "." if the path has no directory; and the name behind it.
 std::string directory_of(const std::string& path);
 std::string base_name(const std::string& path);
 

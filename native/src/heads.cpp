@@ -8,7 +8,7 @@
 namespace effdet {
 namespace {
 
-// The `most` best places of values, best first; of equal ones the first in line.
+// The places of the `most` largest values, largest first; of equal values the first one.
 template <typename Value>
 std::vector<std::size_t> best(const std::vector<Value>& values, std::size_t most) {
     std::vector<std::size_t> places(values.size());
@@ -31,8 +31,8 @@ struct Candidate {
     float logit;
 };
 
-// The best (anchor, class) pairs. One among the best K belongs to one of the K anchors with the best
-// single class: each anchor ahead of it brings a pair that is ahead of it.
+// The best K (anchor, class) pairs, where K is `most`. Only the K anchors with the highest single
+// logits are searched: if K anchors come before an anchor, so do K pairs before all of its pairs.
 std::vector<Candidate> top_candidates(const float* logits, std::size_t anchors, std::size_t classes,
                                       std::size_t most) {
     std::vector<float> highest(anchors);
@@ -55,7 +55,7 @@ std::vector<Candidate> top_candidates(const float* logits, std::size_t anchors, 
     return candidates;
 }
 
-// Faster R-CNN's coding without variances, as in effdet; in float32 as effdet-deploy computes it.
+// Faster R-CNN's box coding without variances, as in effdet, in float32 as in effdet-deploy.
 Detection decode(const float* code, const Anchor& anchor) {
     const float height = anchor.ymax - anchor.ymin;
     const float width = anchor.xmax - anchor.xmin;
@@ -72,7 +72,7 @@ float iou(const Detection& one, const Detection& other) {
     const float inner = width * height;
     const float own = (one.x2 - one.x1) * (one.y2 - one.y1);
     const float others = (other.x2 - other.x1) * (other.y2 - other.y1);
-    // NaN for two points, which suppresses nothing.
+    // The result is NaN for two boxes without area; NaN suppresses nothing.
     return inner / (own + others - inner);
 }
 
@@ -97,7 +97,7 @@ std::vector<Detection> finish_heads(const float* logits, const float* regression
          top_candidates(logits, anchors.size(), spec.classes.size(),
                         static_cast<std::size_t>(spec.output.candidates))) {
         const float score = 1.0F / (1.0F + std::exp(-each.logit));
-        // Candidates come best first, so that none behind this one is above the floor.
+        // Candidates come best first: after one below the floor, all others are below it too.
         if (!(score >= floor) || kept.size() == depth) {
             break;
         }

@@ -34,7 +34,7 @@ Json parse_json(const std::string& text, const std::string& what) {
     try {
         return Json::parse(text, shallow);
     } catch (const Json::exception&) {
-        // Its text quotes the document, which may hold anything.
+        // The parser's own message is left out: it quotes the document, which may hold anything.
         throw Failure(EFFDET_BAD_MODEL, what + " is not JSON.",
                       "Export the model again with effdet-export.");
     } catch (const std::length_error& error) {
@@ -100,7 +100,7 @@ std::string Fields::text(const char* name, std::size_t most) const {
 }
 
 double number_in(const Json& value, const std::string& path, double least, double most) {
-    // A comparison with NaN is false, so that NaN is refused as well.
+    // This refuses NaN as well, because every comparison with NaN is false.
     if (!value.is_number() || !(value.get<double>() >= least && value.get<double>() <= most)) {
         refuse_field(path, range("a number", least, most));
     }
@@ -109,7 +109,7 @@ double number_in(const Json& value, const std::string& path, double least, doubl
 
 std::int64_t integer_in(const Json& value, const std::string& path, std::int64_t least,
                         std::int64_t most) {
-    // An unsigned number beyond the range of int64 would turn negative.
+    // An unsigned number beyond the range of int64 would become negative.
     const bool fits = value.is_number_integer() &&
                       (!value.is_number_unsigned() ||
                        value.get<std::uint64_t>() <= static_cast<std::uint64_t>(INT64_MAX));

@@ -10,7 +10,7 @@ namespace effdet {
 
 using Json = nlohmann::json;
 
-// Parses text that was not written by us: bounded in depth, numbers finite.
+// Parses text from an untrusted source: refuses deep nesting and numbers that are not finite.
 Json parse_json(const std::string& text, const std::string& what);
 
 // An object of the document, with its path for messages ("spec.input").
@@ -18,7 +18,7 @@ class Fields {
 public:
     Fields(const Json& value, std::string path);
 
-    bool has(const char* name) const;  // and not null
+    bool has(const char* name) const;  // false if the field is null
     Fields object(const char* name) const;
     const Json& list(const char* name, std::size_t least, std::size_t most) const;
     std::int64_t integer(const char* name, std::int64_t least, std::int64_t most) const;
@@ -27,7 +27,7 @@ public:
     bool boolean(const char* name) const;
     std::string path(const char* name) const { return path_ + "." + name; }
 
-    // Fields with a default may be absent, never of another type.
+    // A field with a default may be absent, but if it is there its type must fit.
     std::int64_t integer_or(const char* name, std::int64_t fallback, std::int64_t least,
                             std::int64_t most) const {
         return has(name) ? integer(name, least, most) : fallback;
@@ -46,7 +46,7 @@ private:
     std::string path_;
 };
 
-// Values of a list.
+// The same checks for a value in a list.
 double number_in(const Json& value, const std::string& path, double least, double most);
 std::int64_t integer_in(const Json& value, const std::string& path, std::int64_t least,
                         std::int64_t most);

@@ -13,7 +13,7 @@ std::size_t bytes_of(int width, int height) {
     return static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3;
 }
 
-// A line of 4 bytes a pixel as 3, in the same order or from back to front.
+// Writes a row of 4 bytes per pixel with 3 bytes per pixel; `swap` exchanges red and blue.
 void pack_row(const std::uint8_t* source, int width, bool swap, std::uint8_t* target) {
     const int first = swap ? 2 : 0;
     for (int x = 0; x < width; ++x, source += 4, target += 3) {
@@ -32,7 +32,7 @@ void fill_colour(const InputSpec& input, int begin, int end, std::uint8_t* row) 
     }
 }
 
-// [H,W,3] bytes with the scaled picture in its place and the letterbox colour around it.
+// Writes [H,W,3] bytes: the scaled picture in its place and the letterbox color around it.
 void fill_canvas(const InputSpec& input, const Picture& picture, const Placement& placement,
                  std::uint8_t* canvas) {
     const Scaled scaled =
@@ -64,7 +64,7 @@ void copy_frame(const InputSpec& input, const Picture& picture, std::uint8_t* ta
     }
 }
 
-// The value of each of the 256 levels of a channel, as float32 arithmetic gives it in Python.
+// For each of a channel's 256 levels, the network's input value: float32 arithmetic as in Python.
 std::array<float, 256> level_values(const InputSpec& input, std::size_t channel) {
     std::array<float, 256> values{};
     const float mean = input.mean[channel] * 255.0F;
@@ -76,7 +76,7 @@ std::array<float, 256> level_values(const InputSpec& input, std::size_t channel)
     return values;
 }
 
-// [H,W,3] bytes as [3,H,W] floats.
+// Writes [H,W,3] bytes as [3,H,W] floats.
 void to_planes(const InputSpec& input, const std::vector<std::uint8_t>& canvas,
                std::uint8_t* target) {
     const std::size_t pixels = canvas.size() / 3;

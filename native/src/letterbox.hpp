@@ -1,4 +1,4 @@
-// Putting a picture into the network's input, and the way back to its pixels.
+// Fits a picture into the network's input, and maps detections back to the picture's pixels.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,14 @@ struct Placement {
 
 Placement place(const InputSpec& input, int width, int height);
 
-// Writes the picture, scaled and padded, as the graph takes it: `target` has room for one image.
-// Throws Failure where the graph takes frames of one size and the picture has another.
+// Writes the picture, scaled and padded, in the form that the graph takes; `target` must have room
+// for one image. Throws Failure if the graph takes only frames of one size and the picture has
+// another size.
 void fill_input(const InputSpec& input, const Picture& picture, const Placement& placement,
                 std::uint8_t* target);
 
-// The detection in pixels of the picture, clipped to it. False where nothing of it lies inside.
+// Writes the detection in pixels of the picture, clipped to the picture. Returns false if the box
+// lies outside the picture.
 bool to_picture(const Placement& placement, const Detection& found, effdet_row& row);
 
 }  // namespace effdet

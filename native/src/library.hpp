@@ -8,8 +8,9 @@ namespace effdet {
 
 class Library {
 public:
-    // Loads the first of: `given`, what the environment variable names, the names by which the
-    // system knows the library. Throws Failure(EFFDET_MISSING) with the loader's own words.
+    // Loads the file `given`. If it is "", loads the file that the environment variable names; if
+    // that is not set, the first of `names` that the system finds. `what` stands for the library in
+    // messages. Throws Failure(EFFDET_MISSING) with the loader's own words.
     Library(const std::string& what, const std::string& given, const char* variable,
             const std::vector<std::string>& names);
 

@@ -8,7 +8,7 @@ namespace {
 
 struct Character {
     std::uint32_t code;
-    std::size_t size;  // 0 where it is no UTF-8
+    std::size_t size;  // in bytes; 0 if the bytes are not UTF-8
 };
 
 Character decode(const unsigned char* text) {
@@ -19,13 +19,13 @@ Character decode(const unsigned char* text) {
     const std::size_t size = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
     std::uint32_t code = first & (0x7FU >> size);
     for (std::size_t at = 1; at < size; ++at) {
-        // The zero at the end of the text is no continuation, so that nothing behind it is read.
+        // The zero at the end of the text stops here too, so nothing behind it is read.
         if ((text[at] & 0xC0U) != 0x80) {
             return {0, 0};
         }
         code = code << 6 | (text[at] & 0x3FU);
     }
-    // Longer than it need be, a surrogate, or beyond Unicode.
+    // Not valid: a code in more bytes than it needs, a surrogate, or a code beyond Unicode.
     constexpr std::uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
     const bool valid = first >= 0xC2 && first <= 0xF4 && code >= kLeast[size] && code <= 0x10FFFF &&
                        (code < 0xD800 || code > 0xDFFF);

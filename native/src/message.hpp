@@ -1,13 +1,14 @@
-// Texts of messages, which quote file names and engines' messages about damaged files, and may
-// therefore hold any bytes.
+// Makes messages safe to show. They quote file names, and what engines say about damaged files, so
+// they may hold any bytes.
 #pragma once
 
 #include <cstddef>
 
 namespace effdet {
 
-// Copies a text into `room` bytes, cut between characters, as UTF-8 that a terminal may show: what is
-// no UTF-8, a control character or a mark that turns the direction of writing becomes '?'.
+// Copies a text into `room` bytes as UTF-8 that a terminal may show, and cuts it between characters
+// if it is too long. Bytes that are not UTF-8, control characters, and marks that turn the writing
+// direction become '?'.
 void copy_printable(const char* text, char* target, std::size_t room) noexcept;
 
 }  // namespace effdet

@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int32_t kHalf = 1 << (kWeightBits - 1);
 
-// The sum of weights is one, so that no sum needs more than clipping at its rounded ends.
+// The weights add up to one but for rounding, so a sum leaves 0-255 only by rounding.
 std::uint8_t rounded(std::int32_t sum) {
     const std::int32_t level = sum >> kWeightBits;
     return static_cast<std::uint8_t>(level < 0 ? 0 : level > 255 ? 255 : level);
@@ -31,9 +31,9 @@ void mix_bytes(const std::uint8_t* first, std::size_t stride, int count,
 
 #if defined(__SSE2__)
 
-// SSE2 multiplies 16 bits by 16 and adds neighbours (pmaddwd), so weights of 23 bits are split: the
-// sum is (sum of high parts << 15) + sum of low parts. Each addition may wrap around; the whole
-// cannot, so it is exact.
+// SSE2 multiplies 16-bit numbers and adds neighbors (pmaddwd), so weights of 23 bits are split:
+// the sum is (sum of high parts << 15) + sum of low parts. A single addition may wrap around, but
+// the total fits into 32 bits, so the result is exact.
 struct Sum {
     __m128i low = _mm_set1_epi32(kHalf);
     __m128i high = _mm_setzero_si128();
@@ -84,7 +84,8 @@ void mix_across(const std::uint8_t* first, const Weights& weights, std::size_t i
         const std::uint8_t* upper = first + at;
         const WeightPair* pair = weights.pairs_of(index);
         for (int row = 0; row < count; row += 2, upper += 2 * bytes, ++pair) {
-            // An odd last row is taken twice, the second time with a weight of zero.
+            // If the number of rows is odd, the last one is taken twice, once with a weight of
+            // zero.
             const std::uint8_t* lower = row + 1 < count ? upper + bytes : upper;
             const __m128i one = _mm_loadu_si128(reinterpret_cast<const __m128i*>(upper));
             const __m128i two = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lower));

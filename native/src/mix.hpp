@@ -1,4 +1,5 @@
-// The inner loops of the resize: weighted sums of pixels in fixed point, for the machine at hand.
+// The inner loops of the resize: weighted sums of pixels in fixed point, with SSE2 where the
+// processor has it.
 #pragma once
 
 #include <cstddef>
@@ -8,12 +9,12 @@
 
 namespace effdet {
 
-// Scales one row. `source` has 4 bytes a pixel and room for one pixel behind its last; `target` has
-// room for weights.first.size() pixels.
+// Scales one row. `source` has 4 bytes per pixel, and one more pixel behind the last one may be
+// read; `target` has room for weights.first.size() pixels.
 void mix_along(const std::uint8_t* source, const Weights& weights, std::uint8_t* target);
 
-// Adds the rows that make pixel `index` of the scaled axis into one: rows of `bytes` bytes without a
-// gap, of which `first` is the first that counts.
+// Computes row `index` of the scaled picture as a weighted sum of rows. `first` is the first row in
+// the sum; each row has `bytes` bytes, and there is no gap between rows.
 void mix_across(const std::uint8_t* first, const Weights& weights, std::size_t index,
                 std::size_t bytes, std::uint8_t* target);
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr const char* kMetadataKey = "effdet.spec";
 constexpr const char* kExportAgain = "Get the file again or export it again.";
-// A spec of 90 classes has 10 kB; what is larger than this is none of ours.
+// A spec with 90 classes has 10 kB, so a larger document was not written by effdet-deploy.
 constexpr std::size_t kLargestDocument = 16U << 20U;
 
 [[noreturn]] void refuse(const std::string& cause, const std::string& remedy) {
@@ -45,7 +45,8 @@ Sidecar read_sidecar(const std::string& path) {
     }
     const MappedFile file(name);
     if (file.size() > kLargestDocument) {
-        refuse("The sidecar '" + name + "' has " + std::to_string(file.size()) + " bytes.",
+        refuse("The sidecar '" + name + "' has " + std::to_string(file.size()) +
+                   " bytes, but at most " + std::to_string(kLargestDocument) + " are read.",
                "Export the model again, or delete the sidecar.");
     }
     const auto* text = reinterpret_cast<const char*>(file.data());
@@ -89,7 +90,8 @@ void read_onnx_spec(ModelFile& model) {
                "Export the model with effdet-export, or put its sidecar beside it.");
     }
     if (text.size() > kLargestDocument) {
-        refuse("The spec of '" + model.path + "' has " + std::to_string(text.size()) + " bytes.",
+        refuse("The spec of '" + model.path + "' has " + std::to_string(text.size()) +
+                   " bytes, but at most " + std::to_string(kLargestDocument) + " are read.",
                kExportAgain);
     }
     model.spec = parse_spec(text, "The spec of '" + model.path + "'");

@@ -18,9 +18,10 @@ struct ModelFile {
     std::shared_ptr<const MappedFile> bytes;
 };
 
-// Reads and checks a model file before any engine sees it: its kind by its content, its spec from
-// its metadata or its sidecar, the hashes of an engine and of external data. `trust` takes an engine
-// whose sidecar has no hash. Throws Failure(EFFDET_BAD_MODEL).
+// Reads and checks a model file before any engine sees it. The file's kind is known from its
+// content, the spec is read from its metadata or its sidecar, and the hashes of an engine and of
+// external data are checked. With `trust` an engine is taken although its sidecar has no hash.
+// Throws Failure(EFFDET_BAD_MODEL).
 ModelFile open_model_file(const std::string& path, bool trust);
 
 }  // namespace effdet

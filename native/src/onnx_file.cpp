@@ -45,9 +45,9 @@ std::uint64_t read_varint(Span& span) {
 
 struct Field {
     std::uint64_t number;
-    bool is_message;      // bytes: a message, a text or a list
-    std::uint64_t value;  // of a number
-    Span span;            // of bytes
+    bool is_message;      // whether it holds bytes: a message, a text or a list
+    std::uint64_t value;  // if it holds a number
+    Span span;            // if it holds bytes
 };
 
 Field read_field(Span& span) {
@@ -92,7 +92,7 @@ void each_message(Span span, Visit visit) {
     }
 }
 
-// StringStringEntryProto, which metadata and external data consist of.
+// Reads a StringStringEntryProto; metadata and external data are lists of them.
 std::pair<std::string, std::string> read_entry(Span span) {
     std::pair<std::string, std::string> entry;
     each_message(span, [&entry](std::uint64_t number, Span value) {
@@ -176,7 +176,7 @@ private:
         });
     }
 
-    // Values and indices of a sparse tensor are tensors.
+    // The values and the indices of a sparse tensor are tensors themselves.
     void sparse(Span span) {
         each_message(span, [this](std::uint64_t number, Span value) {
             if (number == 1 || number == 2) {

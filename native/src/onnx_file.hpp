@@ -11,13 +11,13 @@ namespace effdet {
 
 struct OnnxFile {
     std::uint64_t ir_version = 0;
-    std::uint64_t opset = 0;  // of ONNX's own domain
+    std::uint64_t opset = 0;  // the version of ONNX's own domain
     std::map<std::string, std::string> metadata;
     std::set<std::string> external;  // names of the data files that it refers to
 };
 
-// `path` is for messages. A file whose walk does not end exactly at its last byte is truncated or no
-// ONNX file: Failure(EFFDET_BAD_MODEL).
+// `path` is for messages. Throws Failure(EFFDET_BAD_MODEL) if the fields do not end exactly at the
+// file's last byte: then the file is truncated or is not an ONNX file.
 OnnxFile read_onnx(const std::uint8_t* data, std::size_t size, const std::string& path);
 
 }  // namespace effdet

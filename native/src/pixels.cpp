@@ -8,11 +8,11 @@
 namespace effdet {
 namespace {
 
-// Sides beyond this are a mistake of the caller: no camera, and the fixed point of the resize would
-// have no room for so many weights.
+// A longer side is a mistake of the caller: no camera has it, and the fixed-point weights of the
+// resize would become too small.
 constexpr std::int32_t kLongestSide = 1 << 20;
 
-// Pillow's alpha_composite over opaque white, in its own fixed point.
+// Pillow's alpha_composite over opaque white, in Pillow's own fixed-point arithmetic.
 std::uint8_t over_white(std::uint8_t level, std::uint8_t alpha) {
     constexpr unsigned kBits = 7;
     if (alpha == 0) {
@@ -24,7 +24,8 @@ std::uint8_t over_white(std::uint8_t level, std::uint8_t alpha) {
 }
 
 void spread_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
-    // The fourth byte is the next pixel's first, which behind the last pixel is nobody's.
+    // The fourth byte belongs to the next pixel. Behind the last pixel there may be no memory to
+    // read.
     for (int x = 0; x + 1 < width; ++x, source += 3, target += 4) {
         std::memcpy(target, source, 4);
     }
@@ -86,7 +87,7 @@ Picture checked_picture(const effdet_image& image, std::size_t number) {
     }
     const std::ptrdiff_t tight = static_cast<std::ptrdiff_t>(image.width) * pixel;
     const std::ptrdiff_t stride = image.stride == 0 ? tight : image.stride;
-    // A row may begin before the last one, and rows may not overlap.
+    // A negative stride is allowed, but rows must not overlap.
     if (stride > -tight && stride < tight) {
         refuse(number,
                "has a stride of " + std::to_string(stride) + " bytes, and its rows have " +

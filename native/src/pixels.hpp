@@ -1,4 +1,4 @@
-// A picture in the caller's memory, and its rows as four bytes a pixel whatever its format.
+// A picture in the caller's memory, and its rows with four bytes per pixel whatever its format.
 #pragma once
 
 #include <effdet.h>
@@ -8,7 +8,7 @@
 
 namespace effdet {
 
-// A checked view: width and height positive, stride in bytes and never 0.
+// A checked view: width and height are positive, and stride is in bytes and never 0.
 struct Picture {
     const std::uint8_t* data;
     int width;
@@ -22,14 +22,14 @@ struct Picture {
     }
 };
 
-// Bytes of a pixel, or 0 for a number that is no format.
+// How many bytes a pixel has; 0 if the number does not stand for a format.
 int bytes_per_pixel(std::int32_t format);
 
 // Checks a host picture; throws Failure with the number of the picture in the caller's array.
 Picture checked_picture(const effdet_image& image, std::size_t number);
 
-// Writes row y as 4 bytes a pixel: three channels in the picture's own order, which is set right once
-// the picture is small, and one byte that means nothing.
+// Writes row y with 4 bytes per pixel: three channels in the picture's own order, and one byte
+// without meaning. The order is put right later, when the picture has been scaled and is small.
 void read_row(const Picture& picture, int y, std::uint8_t* target);
 
 }  // namespace effdet

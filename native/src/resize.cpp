@@ -17,7 +17,7 @@ Scaled blank(int width, int height) {
     return image;
 }
 
-// Rows `first` to `last` of the picture, scaled along the row.
+// Scales the picture's rows from `first` to `last` (exclusive) to another width.
 Scaled scale_rows(const Picture& picture, int first, int last, int width) {
     Scaled scaled = blank(width, last - first);
     if (width == picture.width) {
@@ -27,7 +27,7 @@ Scaled scale_rows(const Picture& picture, int first, int last, int width) {
         return scaled;
     }
     const Weights weights = triangle_weights(picture.width, width);
-    // One pixel more: the inner loop reads two at a time.
+    // Room for one more pixel, because the inner loop reads two pixels at a time.
     std::vector<std::uint8_t> line(row_bytes(picture.width + 1));
     for (int y = first; y < last; ++y) {
         read_row(picture, y, line.data());
@@ -36,7 +36,7 @@ Scaled scale_rows(const Picture& picture, int first, int last, int width) {
     return scaled;
 }
 
-// Scales across the rows; `first` is the number of image's first row in the picture.
+// Scales to another height; the first row of `image` is row `first` of the picture.
 Scaled scale_columns(const Scaled& image, int first, const Weights& weights, int height) {
     Scaled scaled = blank(image.width, height);
     for (int y = 0; y < height; ++y) {
@@ -66,7 +66,7 @@ Scaled columns_first(const Picture& picture, int width, int height) {
     return scale_rows(view, 0, height, width);
 }
 
-// OpenCV's fixed point: 11 bits for the share of the second neighbour.
+// Two neighbors and their shares in OpenCV's fixed point with 11 bits.
 struct Neighbours {
     int first;
     int second;
@@ -113,8 +113,8 @@ void mix_neighbours(const std::uint8_t* line, const std::vector<Neighbours>& col
 }  // namespace
 
 Scaled resize_antialias(const Picture& picture, int width, int height) {
-    // The order is Pillow 13's: between the two passes levels are rounded, so it shows in the result.
-    // Pillow 12 and older always scale the rows first.
+    // The order of the two passes is that of Pillow 13. It changes the result, because levels are
+    // rounded between the passes. Pillow 12 and older always scale the rows first.
     const int fewer_rows = picture.height - height;
     const int fewer_columns = picture.width - width;
     const bool by_columns = fewer_rows > 0 && fewer_rows > 2 * fewer_columns;
@@ -138,7 +138,7 @@ Scaled resize_linear(const Picture& picture, int width, int height) {
         mix_neighbours(line.data(), columns, lower.data());
         std::uint8_t* target = scaled.row(y);
         for (std::size_t at = 0; at < bytes; ++at) {
-            // 4 + 16 + 2 bits are what the two shares of 11 bits brought; OpenCV drops them so.
+            // The two shares of 11 bits added 22 bits; OpenCV drops them as 4 + 16 + 2.
             const int above = (row.share_first * (upper[at] >> 4)) >> 16;
             const int below = (row.share_second * (lower[at] >> 4)) >> 16;
             target[at] = static_cast<std::uint8_t>(std::min((above + below + 2) >> 2, 255));

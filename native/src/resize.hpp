@@ -1,4 +1,4 @@
-// Scaling pictures to the network's size, bit for bit as the Python package does.
+// Scales pictures to the network's size, with the same result as the Python package to the bit.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace effdet {
 
-// An image of 4 bytes a pixel, as read_row writes them; rows without a gap.
+// An image with 4 bytes per pixel, as read_row writes them, and without a gap between rows.
 struct Scaled {
     int width = 0;
     int height = 0;
@@ -23,11 +23,12 @@ struct Scaled {
     }
 };
 
-// Pillow's Image.resize(..., BILINEAR): a triangle as wide as the scale where it shrinks.
+// Pillow's Image.resize(..., BILINEAR): weights that form a triangle, which grows with the scale
+// where the picture shrinks.
 Scaled resize_antialias(const Picture& picture, int width, int height);
 
-// OpenCV's INTER_LINEAR on 8 bits: four neighbours whatever the scale. Within one level of OpenCV,
-// whose vector code rounds otherwise on some processors.
+// OpenCV's INTER_LINEAR on 8 bits: four neighbors whatever the scale. The result differs by at
+// most one level from OpenCV's, whose vector code rounds differently on some processors.
 Scaled resize_linear(const Picture& picture, int width, int height);
 
 }  // namespace effdet

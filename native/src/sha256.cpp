@@ -65,7 +65,7 @@ std::string sha256(const std::uint8_t* bytes, std::size_t size) {
     for (; at + kBlock <= size; at += kBlock) {
         add_block(state, bytes + at);
     }
-    // The rest, a one bit, zeros, and the number of bits in the last eight bytes.
+    // The end: the remaining bytes, a bit that is 1, zeros, and the number of bits in eight bytes.
     std::array<std::uint8_t, 2 * kBlock> tail{};
     const std::size_t rest = size - at;
     if (rest > 0) {

@@ -8,7 +8,7 @@
 namespace effdet {
 namespace {
 
-// Bounds are wide of every EfficientDet and narrow enough that nothing overflows or fills memory.
+// Every EfficientDet is far inside these bounds, and within them nothing overflows or fills memory.
 constexpr int kNewestVersion = 2;
 constexpr int kLargestSide = 16384;
 constexpr int kHighestLevel = 16;
@@ -98,7 +98,7 @@ InputSpec read_input(const Fields& fields) {
     input.fill = triple<std::uint8_t>(fields, "fill", {124, 116, 104}, 0, 255);
     input.resize = choose(fields, "resize", "letterbox", kResizes);
     input.antialias = choose(fields, "interpolation", "antialias", kInterpolations);
-    // Folded into the graph: nothing is left to do here, but a value that is none is an error.
+    // trained_on is folded into the graph, so it is not needed here; its value is only checked.
     choose(fields, "trained_on", "rgb", kChannels);
     if (fields.has("frame_size")) {
         const Json& size = fields.list("frame_size", 2, 2);
@@ -116,7 +116,8 @@ InputSpec read_input(const Fields& fields) {
     return input;
 }
 
-// Version 1 of the spec has a number, which divides an octave evenly; version 2 the scales themselves.
+// Version 1 of the spec has the number of scales, which divide an octave evenly; version 2 has the
+// scales themselves.
 std::vector<double> read_octaves(const Fields& fields) {
     std::vector<double> scales;
     if (fields.has("octave_scales")) {
@@ -222,7 +223,7 @@ void require_consistent(const Spec& spec) {
         refuse_field("spec.anchors", "fewer than " + std::to_string(kMostAnchors) + " anchors");
     }
     if (spec.anchor_count() * spec.classes.size() > 16 * kMostAnchors) {
-        refuse_field("spec.classes", "fewer for an input of this size");
+        refuse_field("spec.classes", "a shorter list for an input of this size");
     }
 }
 

@@ -18,16 +18,16 @@ struct InputSpec {
     int width = 0;
     InputKind kind = InputKind::uint8;
     bool bgr = false;
-    // Mean and deviation on the 0-1 scale, and the letterbox colour; all in RGB order.
+    // Mean and deviation on the 0-1 scale, and the letterbox color; all in RGB order.
     std::array<float, 3> mean{};
     std::array<float, 3> deviation{};
     std::array<std::uint8_t, 3> fill{};
     Resize resize = Resize::letterbox;
     bool antialias = true;
-    // Where set, frames of this size go in as they are, and boxes come out in their pixels.
+    // If set, the graph takes frames of this size as they are, and gives boxes in their pixels.
     int source_height = 0;
     int source_width = 0;
-    // Where set, only frames of this size have all of their picture seen, and boxes are clipped to it.
+    // If set, the graph expects DeepStream's frames of this size and clips boxes to them.
     int frame_height = 0;
     int frame_width = 0;
 
@@ -72,7 +72,7 @@ struct ExternalFile {
 };
 
 struct EngineSpec {
-    std::string backend;  // empty where the file is no engine
+    std::string backend;  // empty if the file is not an engine
     std::string version;
     std::string gpu;
     std::string compute_capability;
@@ -95,18 +95,18 @@ struct Spec {
     std::size_t anchor_count() const;
 };
 
-// The sidecar of an artifact: its spec as JSON, or "" where it has none, and the artifact's SHA-256.
+// The sidecar of an artifact: the spec as JSON and the artifact's SHA-256; "" where one is missing.
 struct Sidecar {
     std::string spec;
     std::string sha256;
 };
 
-// Both throw Failure(EFFDET_BAD_MODEL) on anything that is not what effdet-deploy writes. `what`
-// names the file in messages.
+// Both functions throw Failure(EFFDET_BAD_MODEL) if the text is not what effdet-deploy writes.
+// `what` names the file in messages.
 Spec parse_spec(const std::string& json, const std::string& what);
 Sidecar parse_sidecar(const std::string& json, const std::string& what);
 
-// One JSON object: what runs the model, and its spec.
+// One JSON object: the backend, library and device that run the model, and the model's spec.
 std::string describe(const Spec& spec, const std::string& backend, const std::string& library,
                      const std::string& device);
 

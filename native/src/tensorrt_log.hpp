@@ -23,11 +23,11 @@ public:
             errors_ += (errors_.empty() ? "" : "; ") + essence(message);
             errors_ = errors_.size() > 800 ? errors_.substr(errors_.size() - 800) : errors_;
         } catch (...) {
-            // Without memory for its words, the failure itself is still reported.
+            // If memory runs out here, TensorRT's words are lost; the failure is still reported.
         }
     }
 
-    // The failure to do something, in TensorRT's words; they are forgotten afterwards.
+    // A Failure for what TensorRT could not do, with the errors that it logged; forgets them.
     Failure refused(effdet_status status, const std::string& doing) {
         const std::lock_guard lock(mutex_);
         const std::string said = errors_.empty() ? "it gave no reason" : errors_;

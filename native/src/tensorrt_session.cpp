@@ -70,7 +70,7 @@ void TensorRtSession::release() noexcept {
     if (recording_ != nullptr) {
         cuda.destroy_graph(recording_);
     }
-    // The context goes before the memory that it was told of.
+    // The context is destroyed before the memory that it has the addresses of.
     context_.reset();
     outputs_.push_back(input_);
     for (const Buffer& each : outputs_) {
@@ -95,7 +95,7 @@ void TensorRtSession::run(const Batch& batch, Outputs& outputs) {
     } else {
         queue_work(batch.count, stream);
     }
-    // Until here the outputs are whatever the last run left.
+    // Before this wait the output memory still holds values of an earlier run.
     graph_.cuda.synchronize(stream);
     for (std::size_t at = 0; at < outputs_.size(); ++at) {
         const OutputTensor& output = graph_.outputs[at];
@@ -149,8 +149,8 @@ void TensorRtSession::queue_work(int count, void* stream) {
     }
 }
 
-// Queues the first run, records the second and plays the recording from then on: TensorRT allocates
-// and sets up in the first run, which a recording does not allow.
+// Queues the first run, records the second and plays the recording from then on. The first run
+// cannot be recorded, because TensorRT allocates memory in it.
 void TensorRtSession::queue_recorded(int count, void* stream) {
     if (runs_ == 0) {
         runs_ = 1;
@@ -165,10 +165,11 @@ void TensorRtSession::queue_recorded(int count, void* stream) {
         } catch (const Failure&) {
             queued = false;
         }
-        // A stream must not stay in recording, whatever happened.
+        // The recording must be ended even if the work could not be queued.
         recording_ = graph_.cuda.end_recording(stream_);
         if (recording_ == nullptr || !queued) {
-            // Not every engine can be recorded: NonMaxSuppression decides its sizes as it runs.
+            // Not every engine can be recorded: sizes after NonMaxSuppression are known only when
+            // it has run.
             is_recordable_ = false;
             graph_.log.forget();
             queue_work(count, stream);

@@ -12,7 +12,7 @@
 
 namespace effdet {
 
-// What the sessions of one engine share.
+// The things that all sessions of an engine share.
 struct TensorRtGraph {
     nvinfer1::ICudaEngine& engine;
     TensorRtLog& log;
@@ -21,10 +21,10 @@ struct TensorRtGraph {
     std::size_t image_bytes;
     std::vector<OutputTensor> outputs;
     int largest_batch;
-    bool is_fixed;  // one batch size: its work can be recorded
+    bool is_fixed;  // there is only one batch size, so the work may be recorded
 };
 
-// Created, used and destroyed while the device is current.
+// Create, use and destroy a session only while its device is current.
 class TensorRtSession {
 public:
     explicit TensorRtSession(const TensorRtGraph& graph);
@@ -32,11 +32,11 @@ public:
     TensorRtSession(const TensorRtSession&) = delete;
     TensorRtSession& operator=(const TensorRtSession&) = delete;
 
-    // Throws Failure; the session must not be used again after one.
+    // Throws Failure; after that the session must not be used again.
     void run(const Batch& batch, Outputs& outputs);
 
 private:
-    // A tensor's place on the device and its page-locked mirror.
+    // A tensor's memory on the device, and the page-locked host memory that mirrors it.
     struct Buffer {
         CudaAddress device = 0;
         void* host = nullptr;

@@ -25,10 +25,10 @@ std::vector<WeightPair> paired(const std::vector<std::int32_t>& weights) {
 Weights triangle_weights(int source, int target) {
     const double scale = static_cast<double>(source) / target;
     const double support = std::max(scale, 1.0);
-    // Pillow multiplies by the inverse; dividing rounds otherwise in a few weights.
+    // Pillow multiplies by the inverse; a division would round a few weights differently.
     const double inverse = 1.0 / support;
     Weights weights;
-    // Up to 2 * ceil(support) + 1 weights, and a zero behind them, with which an odd one pairs.
+    // At most 2 * ceil(support) + 1 weights, and a zero behind them to make pairs of an odd number.
     weights.most = static_cast<int>(std::ceil(support)) * 2 + 2;
     const auto size = static_cast<std::size_t>(target);
     weights.first.resize(size);

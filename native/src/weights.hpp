@@ -1,4 +1,4 @@
-// The pixels of an axis that make one pixel of the scaled axis, and their weights.
+// For each pixel of a scaled axis: the pixels that it is computed from, and their weights.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@ namespace effdet {
 
 constexpr int kWeightBits = 22;
 
-// Two weights, split for processors that multiply 16 bits: each has 15 low bits and the rest above
-// them; the second weight's stand in the upper half of the word.
+// Two weights, split for processors that multiply numbers of 16 bits. `low` holds the low 15 bits
+// of both weights and `high` the bits above; the second weight is in the upper half of the word.
 constexpr int kLowBits = 15;
 
 struct WeightPair {
@@ -18,9 +18,9 @@ struct WeightPair {
     std::int32_t high;
 };
 
-// Weights in fixed point for each pixel of the scaled axis: `count[i]` pixels from `first[i]` on,
-// whose weights stand at weight[i * most]. The same weights stand in pairs at pair[i * most / 2]; an
-// odd last one pairs with zero.
+// Weights in fixed point. Pixel i of the scaled axis is computed from `count[i]` pixels, which
+// begin at pixel `first[i]`; their weights begin at weight[i * most]. The same weights in pairs
+// begin at pair[i * most / 2]; if their number is odd, the last one is paired with zero.
 struct Weights {
     int most = 0;  // even
     std::vector<int> first;
@@ -36,7 +36,7 @@ struct Weights {
     }
 };
 
-// A triangle of one pixel's width, or of the scale's where the axis shrinks: Pillow's BILINEAR.
+// The weights of Pillow's BILINEAR: a triangle, which grows with the scale where the axis shrinks.
 Weights triangle_weights(int source, int target);
 
 }  // namespace effdet

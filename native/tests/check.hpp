@@ -1,4 +1,4 @@
-// The little that a test needs: a check that says what it saw and where, and a count of failures.
+// Checks for tests: each one that fails prints its line and the value found, and is counted.
 #pragma once
 
 #include <iostream>
@@ -20,7 +20,7 @@ void equal(const One& found, const Other& expected, const char* text, int line) 
 inline void holds(bool condition, const char* text, int line) {
     if (!condition) {
         ++failures;
-        std::cerr << "line " << line << ": not so: " << text << '\n';
+        std::cerr << "line " << line << ": does not hold: " << text << '\n';
     }
 }
 

@@ -1,4 +1,4 @@
-# The symbols that libeffdet exports are those of its version script, no more and no fewer.
+# libeffdet exports exactly the symbols that its version script names.
 execute_process(COMMAND ${NM} --dynamic --defined-only --format=posix ${LIBRARY}
                 OUTPUT_VARIABLE listed COMMAND_ERROR_IS_FATAL ANY)
 string(REGEX MATCHALL "[^\n]+" lines "${listed}")

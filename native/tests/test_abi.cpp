@@ -1,4 +1,4 @@
-// The C border: what a caller can do wrong is answered with a status and a sentence.
+// The C interface: every mistake of a caller is answered with a status and a message.
 #include <effdet.h>
 
 #include <cmath>
@@ -36,7 +36,7 @@ void refused(effdet_detector* detector, const char* part, Change change) {
     CONTAINS(effdet_last_error(), part);
 }
 
-void pictures_that_cannot_be_are_refused(effdet_detector* detector) {
+void invalid_pictures_are_refused(effdet_detector* detector) {
     refused(detector, "no data", [](Call& call) { call.image.data = nullptr; });
     for (const int side : {0, -1, std::numeric_limits<int>::min(), std::numeric_limits<int>::max()}) {
         refused(detector, "pixels per side", [side](Call& call) { call.image.width = side; });
@@ -51,7 +51,7 @@ void pictures_that_cannot_be_are_refused(effdet_detector* detector) {
     refused(detector, "device memory", [](Call& call) { call.image.memory = EFFDET_CUDA; });
 }
 
-void options_that_cannot_be_are_refused(effdet_detector* detector) {
+void invalid_options_are_refused(effdet_detector* detector) {
     for (const std::size_t size : {std::size_t{0}, std::size_t{8}, std::size_t{1} << 40}) {
         refused(detector, "struct_size", [size](Call& call) { call.options.struct_size = size; });
     }
@@ -64,7 +64,7 @@ void options_that_cannot_be_are_refused(effdet_detector* detector) {
     refused(detector, "reserved", [](Call& call) { call.options.reserved = 1; });
 }
 
-void a_longer_structure_of_zeros_is_taken(effdet_detector* detector) {
+void a_longer_structure_is_taken_if_the_rest_is_zero(effdet_detector* detector) {
     struct Longer {
         effdet_detect_options known{};
         std::uint64_t later = 0;
@@ -146,7 +146,7 @@ void the_model_is_described(effdet_detector* detector) {
     EQUAL(std::string(effdet_status_name(static_cast<effdet_status>(77))), "unknown status");
 }
 
-void rows_are_best_first_and_cut_to_the_room(effdet_detector* detector) {
+void rows_are_best_first_and_cut_to_the_callers_room(effdet_detector* detector) {
     Call call;
     EQUAL(call.run(detector), EFFDET_OK);
     EQUAL(std::string(effdet_last_error()), "");
@@ -171,13 +171,13 @@ int main() {
         std::cerr << effdet_last_error() << '\n';
         return 1;
     }
-    pictures_that_cannot_be_are_refused(detector);
-    options_that_cannot_be_are_refused(detector);
-    a_longer_structure_of_zeros_is_taken(detector);
+    invalid_pictures_are_refused(detector);
+    invalid_options_are_refused(detector);
+    a_longer_structure_is_taken_if_the_rest_is_zero(detector);
     null_is_refused_in_every_place(detector, path);
     unknown_names_are_refused(path);
     the_model_is_described(detector);
-    rows_are_best_first_and_cut_to_the_room(detector);
+    rows_are_best_first_and_cut_to_the_callers_room(detector);
     effdet_close(detector);
     return check::result("abi");
 }

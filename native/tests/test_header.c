@@ -1,4 +1,4 @@
-/* effdet.h is C99: this file is compiled as such, and calls what needs no model. */
+/* effdet.h is valid C99: this file is compiled as C99. It calls functions that need no model. */
 #include <effdet.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-// Files that are not what they should be: each is answered, none brings the process down.
+// Damaged and hostile files: every one is refused with a message, and none crashes the process.
 #include <effdet.h>
 #include <sys/stat.h>
 

@@ -1,4 +1,4 @@
-// Messages are UTF-8 that a terminal may show, whatever was quoted.
+// Messages are UTF-8 that a terminal may show, whatever bytes they quote.
 #include "message.hpp"
 
 #include "check.hpp"
@@ -24,7 +24,7 @@ int main() {
         EQUAL(found.substr(0, 2), "x?");
         EQUAL(found.find_first_not_of("x?"), std::string::npos);
     }
-    // Cut between characters: the second of two bytes has no room.
+    // The text is cut between characters: there is no room for the second byte of the last one.
     EQUAL(shown("aü", 3), "a");
     EQUAL(shown("aü", 4), "aü");
     EQUAL(shown("abc", 1), "");

@@ -1,5 +1,6 @@
-// The resize on this processor: the bytes of Pillow, of which tests/native/test_resize.py makes the
-// same hash. So a machine without Python, or an emulator, shows it as well.
+// The resize on this processor gives Pillow's bytes. They are compared by their hash, which
+// tests/native/test_resize.py computes from Pillow, so this test needs no Python and also runs in
+// an emulator.
 #include "resize.hpp"
 
 #include "check.hpp"

@@ -1,5 +1,5 @@
-// The TensorRT engine against a recording fake: the order of its calls, what it does where one of
-// them fails, and that nothing stays allocated. The fake library is the first argument.
+// The TensorRT engine with a fake of TensorRT that records calls: their order, what happens if one
+// of them fails, and that nothing stays allocated. The first argument is the fake library.
 #include <dlfcn.h>
 #include <effdet.hpp>
 
@@ -71,7 +71,7 @@ void a_fixed_engine_is_recorded_at_its_second_run(const Fake& fake, const tiny::
             EQUAL(rows.at(0).score, static_cast<float>(level) / 255);
             EQUAL(rows.at(0).y2, 40.0F);
         }
-        // Once plain, once into the recording, then played back.
+        // The first run is queued, the second is recorded, and the recording is played back.
         EQUAL(fake.count("enqueueV3"), std::size_t{2});
         EQUAL(fake.count("cuGraphLaunch"), std::size_t{3});
         EQUAL(fake.count("cuStreamSynchronize"), std::size_t{4});
@@ -93,7 +93,7 @@ void a_ranged_engine_is_queued_each_time(const Fake& fake, const tiny::Folder& f
         }
         EQUAL(fake.count("cuGraphLaunch"), std::size_t{0});
         EQUAL(fake.count("enqueueV3"), std::size_t{5});
-        // 1, 3, (3), 4, 2: told only where it changes.
+        // The batches are 1, 3, 3, 4 and 2 (6 pictures are 4 and 2); the second 3 is no change.
         EQUAL(fake.count("setInputShape"), std::size_t{4});
     }
     EQUAL(fake.live(), 0);
@@ -116,7 +116,7 @@ void an_engine_that_cannot_be_recorded_runs_all_the_same(const Fake& fake,
     }
 }
 
-void device_memory_goes_in_on_the_callers_stream(const Fake& fake, const tiny::Folder& folder) {
+void device_memory_is_copied_on_the_callers_stream(const Fake& fake, const tiny::Folder& folder) {
     fake.reset("");
     const effdet::Detector detector(write_engine(folder, kOne));
     const auto pixels = flat(153);
@@ -138,7 +138,7 @@ void device_memory_goes_in_on_the_callers_stream(const Fake& fake, const tiny::F
     }
 }
 
-void every_failure_is_told_and_leaves_nothing(const Fake& fake, const tiny::Folder& folder) {
+void every_failure_is_reported_and_leaves_nothing(const Fake& fake, const tiny::Folder& folder) {
     for (const char* failing :
          {"cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceGetName", "cuDeviceGetAttribute",
           "cuDevicePrimaryCtxRetain", "getInferLibVersion", "createInferRuntime",
@@ -150,13 +150,14 @@ void every_failure_is_told_and_leaves_nothing(const Fake& fake, const tiny::Fold
             const effdet::Detector detector(write_engine(folder, kRange));
             const auto pixels = flat(51);
             detector.detect(effdet::Image(pixels.data(), 128, 128));
-            check::contains("no failure", failing, __LINE__);
+            check::contains("there was no failure", failing, __LINE__);
         } catch (const effdet::Error& error) {
             HOLDS(error.status() != EFFDET_OK && error.status() != EFFDET_INTERNAL);
             HOLDS(std::string(error.what()).find('\n') == std::string::npos);
         }
         if (fake.live() != 0) {
-            check::contains("things left: " + std::to_string(fake.live()), failing, __LINE__);
+            check::contains("objects that stay allocated: " + std::to_string(fake.live()), failing,
+                            __LINE__);
             return;
         }
     }
@@ -186,7 +187,7 @@ void engines_for_another_place_are_refused(const Fake& fake, const tiny::Folder&
                                    R"("traits": ["hardware-compatible=ampere+"])"));
 }
 
-void threads_have_sessions_of_their_own(const Fake& fake, const tiny::Folder& folder) {
+void every_thread_gets_its_own_session(const Fake& fake, const tiny::Folder& folder) {
     fake.reset("");
     {
         const effdet::Detector detector(write_engine(folder, kRange));
@@ -215,9 +216,9 @@ int main(int, char** arguments) {
     a_fixed_engine_is_recorded_at_its_second_run(fake, folder);
     a_ranged_engine_is_queued_each_time(fake, folder);
     an_engine_that_cannot_be_recorded_runs_all_the_same(fake, folder);
-    device_memory_goes_in_on_the_callers_stream(fake, folder);
-    every_failure_is_told_and_leaves_nothing(fake, folder);
+    device_memory_is_copied_on_the_callers_stream(fake, folder);
+    every_failure_is_reported_and_leaves_nothing(fake, folder);
     engines_for_another_place_are_refused(fake, folder);
-    threads_have_sessions_of_their_own(fake, folder);
+    every_thread_gets_its_own_session(fake, folder);
     return check::result("tensorrt");
 }

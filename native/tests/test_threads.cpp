@@ -1,4 +1,4 @@
-// One handle, eight threads, five hundred runs each: the rows of one thread alone.
+// Eight threads with five hundred runs each on one handle find the rows that a single thread finds.
 #include <effdet.h>
 
 #include <atomic>
@@ -44,7 +44,7 @@ bool same(const Rows& one, const Rows& other) {
            std::memcmp(one.data(), other.data(), one.size() * sizeof(effdet_row)) == 0;
 }
 
-// Errors belong to the thread that made them.
+// effdet_last_error gives every thread its own error.
 bool errors_stay_apart(effdet_detector* detector, int thread) {
     effdet_image image{"", 1, 1, 0, 100 + thread, EFFDET_HOST};
     Rows rows(20);

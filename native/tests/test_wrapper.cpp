@@ -1,4 +1,4 @@
-// effdet.hpp: the same rows as the C interface, and exceptions in place of statuses.
+// effdet.hpp gives the same rows as the C interface, and exceptions in place of statuses.
 #include <effdet.hpp>
 
 #include <type_traits>
@@ -18,7 +18,8 @@ int main() {
     EQUAL(detector.info().batch_maximum, 3);
     EQUAL(detector.class_name(0), "square");
 
-    // Seven pictures are three runs of the engine, the last of which is filled up to two.
+    // Seven pictures need three runs of the engine. The last run has one picture, which is repeated
+    // because the smallest batch is two.
     std::vector<std::vector<std::uint8_t>> pixels;
     std::vector<effdet::Image> images;
     for (int number = 0; number < 7; ++number) {

@@ -1,5 +1,5 @@
-// Insides of the library for tests in Python: the input that the graph is given, and what becomes of
-// raw heads. Part of libeffdet_testing, never of libeffdet.
+// Internal functions of the library for tests in Python: preparing the graph's input, scaling, and
+// finishing raw heads. They are part of libeffdet_testing, never of libeffdet.
 #include <effdet.h>
 
 #include <exception>
@@ -13,7 +13,7 @@
 
 extern "C" {
 
-// The input of a picture, as `spec` (JSON) asks for it; 0, or 1 where something was thrown.
+// Writes a picture as the input that `spec` (JSON) describes. Returns 0, or 1 after an exception.
 EFFDET_API int effdet_testing_input(const char* spec, const effdet_image* image, void* target) {
     try {
         const effdet::Spec read = effdet::parse_spec(spec, "the spec");
@@ -27,7 +27,7 @@ EFFDET_API int effdet_testing_input(const char* spec, const effdet_image* image,
     }
 }
 
-// A picture as RGB of another size.
+// Writes a picture scaled to another size, as RGB.
 EFFDET_API int effdet_testing_resize(const effdet_image* image, int width, int height,
                                      int antialias, std::uint8_t* target) {
     const effdet::Picture picture = effdet::checked_picture(*image, 0);
@@ -43,8 +43,8 @@ EFFDET_API int effdet_testing_resize(const effdet_image* image, int width, int h
     return 0;
 }
 
-// The rows of raw heads [A,C] and [A,4], in network pixels and unclipped; returns how many there are.
-// rows has room for the spec's max_detections.
+// Finishes raw heads [A,C] and [A,4]: writes rows in network pixels, not clipped, and returns their
+// number. `rows` must have room for the spec's max_detections.
 EFFDET_API int effdet_testing_finish(const char* spec, const float* logits, const float* regression,
                                      effdet_row* rows) {
     const effdet::Spec read = effdet::parse_spec(spec, "the spec");

@@ -1,4 +1,4 @@
-// Model files for tests, written byte by byte: the smallest ONNX file that carries a spec.
+// Writes model files for tests byte by byte: the smallest ONNX file that carries a spec.
 #pragma once
 
 #include <unistd.h>
@@ -53,7 +53,7 @@ inline std::string onnx(const std::string& spec) {
     return number(1, 10) + bytes(7, graph) + bytes(8, opset) + bytes(14, entry);
 }
 
-// A folder that is removed with everything in it.
+// A temporary folder; the destructor removes it with everything in it.
 class Folder {
 public:
     Folder() {

@@ -1,4 +1,4 @@
-// The options that both programs have.
+// The arguments of effdet-detect and effdet-bench.
 #pragma once
 
 #include <effdet.hpp>
@@ -20,7 +20,8 @@ inline int whole_number(const std::string& text, const std::string& option) {
     char* end = nullptr;
     const long value = std::strtol(text.c_str(), &end, 10);
     if (text.empty() || *end != '\0' || value < 0 || value > 1'000'000) {
-        throw std::invalid_argument("The option " + option + " takes a number, not '" + text + "'.");
+        throw std::invalid_argument("The option " + option +
+                                    " takes a whole number from 0 to 1000000, not '" + text + "'.");
     }
     return static_cast<int>(value);
 }
@@ -34,7 +35,7 @@ inline float decimal(const std::string& text, const std::string& option) {
     return value;
 }
 
-// Throws std::invalid_argument with a sentence.
+// Throws std::invalid_argument, whose message is one sentence.
 inline Arguments read_arguments(int count, char** values) {
     Arguments read;
     for (int at = 1; at < count; ++at) {

@@ -1,4 +1,4 @@
-// effdet-bench MODEL PICTURE: how long a picture in memory takes to become boxes.
+// effdet-bench MODEL PICTURE: measures the time from a picture in memory to its boxes.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

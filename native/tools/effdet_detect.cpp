@@ -1,4 +1,4 @@
-// effdet-detect MODEL PICTURE...: the detections of each picture, one a line.
+// effdet-detect MODEL PICTURE...: prints the detections of each picture, one per line.
 #include <cstdio>
 #include <iostream>
 
@@ -23,7 +23,8 @@ constexpr const char* kUsage =
     "  --json                print one JSON array per picture, with all digits\n"
     "  --trust               load an engine whose sidecar has no hash\n";
 
-// Names come from the model file and from the command line: what a terminal would obey is replaced.
+// Names come from the model file and from the command line. Characters that could control the
+// terminal are replaced.
 std::string printable(const std::string& text) {
     std::string shown(text.size() + 1, '\0');
     effdet::copy_printable(text.c_str(), shown.data(), shown.size());
@@ -52,7 +53,7 @@ void print_rows(const effdet::Detector& detector, const std::vector<effdet::Row>
     }
 }
 
-// Nine digits give back every float32.
+// Prints nine digits, from which every float32 can be read back exactly.
 void print_json(const effdet::Detector& detector, const std::vector<effdet::Row>& rows) {
     std::printf("[");
     const char* separator = "";

@@ -37,8 +37,8 @@ void make_room(LoadedPicture& picture, std::size_t width, std::size_t height,
 
 #if defined(EFFDET_WITH_PNG)
 
-// libpng leaves by longjmp: nothing between setjmp and it may own memory. So the steps are functions
-// of their own, and what they fill belongs to the caller.
+// libpng reports errors with longjmp, which skips destructors: between setjmp and longjmp nothing
+// may own memory. So each step is a function, and the caller owns what the step fills.
 struct PngReading {
     png_structp png = nullptr;
     png_infop info = nullptr;
@@ -58,7 +58,7 @@ bool read_png_header(PngReading& reading, std::FILE* file) {
     }
     png_init_io(reading.png, file);
     png_read_info(reading.png, reading.info);
-    // Palettes become colours, 16 bits keep their high byte, gray becomes colour: as in Python.
+    // As in Python: palettes become colors, 16 bits become their high byte, gray becomes RGB.
     png_set_expand(reading.png);
     png_set_strip_16(reading.png);
     png_set_gray_to_rgb(reading.png);
@@ -146,7 +146,7 @@ LoadedPicture load_jpeg(const std::string& path, std::FILE* file) {
     jpeg_decompress_struct made{};
     made.err = jpeg_std_error(&errors.manager);
     errors.manager.error_exit = jpeg_failed;
-    // Warnings about damaged data would be printed.
+    // Otherwise libjpeg would print its warnings about damaged data.
     errors.manager.output_message = [](j_common_ptr) {};
     const std::unique_ptr<jpeg_decompress_struct, void (*)(jpeg_decompress_struct*)> state(
         &made, jpeg_destroy_decompress);

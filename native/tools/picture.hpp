@@ -1,4 +1,5 @@
-// Pictures from files: PNG and JPEG where their libraries are, and PPM.
+// Reads pictures from files: PPM always, PNG and JPEG if the program was built with their
+// libraries.
 #pragma once
 
 #include <effdet.h>
@@ -16,6 +17,6 @@ struct LoadedPicture {
     effdet_image view() const { return {pixels.data(), width, height, 0, format, EFFDET_HOST}; }
 };
 
-// Throws std::runtime_error with a sentence. Photos are taken as they are stored: their EXIF
-// orientation is not applied.
+// Throws std::runtime_error, whose message is one sentence. The EXIF orientation of a photo is not
+// applied.
 LoadedPicture load_picture(const std::string& path);

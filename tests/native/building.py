@@ -1,4 +1,4 @@
-"""Building libeffdet for the tests, once a session, with whatever this machine has."""
+"""Build libeffdet for the tests, once per session, with the engines that this machine has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
 BUILD = NATIVE / "build" / "pytest"
 HEADERS = NATIVE / "build" / "headers"
-"""Where ``scripts/native.sh`` puts the headers that Debian's release does not have."""
+"""The folder of headers that ``scripts/native.sh`` fetches because this Debian lacks them."""
 
 
 def package_folder(name: str) -> Path | None:
@@ -47,7 +47,7 @@ def openvino_library() -> Path:
 
 
 def configure_options() -> list[str]:
-    """Name the headers that the installed packages bring."""
+    """Return CMake options that name the headers of installed packages."""
     options = []
     if (json := package_folder("nlohmann_json")) and not Path("/usr/include/nlohmann").is_dir():
         options.append(f"-DNLOHMANN_JSON_INCLUDE_DIR={json / 'include'}")
@@ -59,7 +59,7 @@ def configure_options() -> list[str]:
 
 
 def require_tools() -> None:
-    """Skip where libeffdet cannot be built at all, and say what would make it possible."""
+    """Skip the test if libeffdet cannot be built here, and say how to install the tools."""
     missing = [each for each in ("cmake", "c++") if shutil.which(each) is None]
     has_json = package_folder("nlohmann_json") or Path("/usr/include/nlohmann").is_dir()
     if missing or not has_json:
@@ -68,7 +68,7 @@ def require_tools() -> None:
 
 
 def build(folder: Path, *targets: str, options: tuple[str, ...] = ()) -> Path:
-    """Build ``targets`` of libeffdet in ``folder``, which is kept for the next session."""
+    """Build ``targets`` of libeffdet in ``folder``; the next session uses the folder again."""
     require_tools()
     with _alone(folder):
         configure = ["cmake", "-S", NATIVE, "-B", folder, *configure_options(), *options]
@@ -78,7 +78,7 @@ def build(folder: Path, *targets: str, options: tuple[str, ...] = ()) -> Path:
 
 
 def run(*command: object, **options) -> str:
-    """Run a command; fails the test with what it printed."""
+    """Run a command; if it fails, the test fails with the command's output."""
     done = subprocess.run(
         [str(each) for each in command], capture_output=True, text=True, check=False, **options
     )
@@ -89,7 +89,7 @@ def run(*command: object, **options) -> str:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keep other workers of the session out of the folder."""
+    """Lock the folder against other workers of the session."""
     fcntl = pytest.importorskip("fcntl")
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)

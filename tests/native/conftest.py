@@ -12,13 +12,13 @@ from tests.native.building import BUILD, NATIVE, build
 
 @pytest.fixture(scope="session")
 def testing_library():
-    """The path of libeffdet with an engine for tests and its insides open."""
+    """The path of the libeffdet that has an engine for tests and exports internal functions."""
     return build(BUILD, "effdet_testing_shared") / "tests" / "libeffdet_testing.so"
 
 
 @pytest.fixture(scope="session")
 def has_onnxruntime(testing_library):
-    """Skip where the library was built without ONNX Runtime's header."""
+    """Skip the test if the library was built without ONNX Runtime's header."""
     cache = (BUILD / "CMakeCache.txt").read_text(encoding="utf-8")
     if "ONNXRUNTIME_C_API:PATH=ONNXRUNTIME_C_API-NOTFOUND" in cache:
         pytest.skip("onnxruntime_c_api.h is not here: 'make native' fetches it")

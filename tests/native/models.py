@@ -1,7 +1,7 @@
-"""Tiny ONNX detectors of the native tests: they need no torch, and depend on every channel.
+"""Tiny ONNX detectors for the native tests: they need no torch and depend on every channel.
 
 The score of a row is a weighted mean of the picture's channels, so a wrong channel order, a wrong
-fill colour or a wrong scale shows in the scores.
+fill color or a wrong scale shows in the scores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BOXES = np.array(
 
 
 def make_spec(height=128, width=160, batch=(1, 1), output=None, **fields):
-    """Return a spec as a dict; ``fields`` are those of its input."""
+    """Return a spec as a dict; ``fields`` are fields of its input."""
     return {
         "version": 1,
         "variant": "tiny",
@@ -113,7 +113,7 @@ def _heads(spec):
 
 
 def write_model(path, spec):
-    """Write a detector that does what ``spec`` says."""
+    """Write a detector that ``spec`` describes."""
     kind = spec["input"].get("kind", "uint8")
     height, width = spec["input"].get(
         "source_size", [spec["input"][k] for k in ("height", "width")]

@@ -1,4 +1,4 @@
-"""The digits detector in libeffdet: the rows of 80 scenes, bit for bit, and several threads."""
+"""The digits detector in libeffdet finds Python's rows in 80 scenes to the bit, also in threads."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def exported(model, *options):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """The exported model and the scenes, which no training saw."""
+    """The exported model and the scenes, which were not used in training."""
     pytest.importorskip("sklearn")
     folder = tmp_path_factory.mktemp("digits")
     model = exported(folder / "digits.onnx")
@@ -95,8 +95,8 @@ def test_threads_on_one_handle_find_the_same_rows(
     assert not wrong
 
 
-def test_frames_go_through_the_programs_in_c_as_they_are(digits, has_onnxruntime, tmp_path):
-    """The graph resizes: neither program has code for pictures, and both find Python's rows."""
+def test_frames_give_pythons_rows_in_the_c_programs(digits, has_onnxruntime, tmp_path):
+    """The graph resizes the frames, so the programs need no code for that."""
     _, scenes = digits
     model = exported(tmp_path / "frames.onnx", "--source-size", "360x640")
     built = build(BUILD, "effdet", "effdet-detect", "example_c")

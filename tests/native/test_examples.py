@@ -1,4 +1,4 @@
-"""The examples run as they stand, and print the rows that Python finds."""
+"""The examples run unchanged and print the rows that Python finds."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_the_program_in_node_finds_the_rows(built, case, environment):
         run("npm", "install", "--silent", "--no-audit", "--no-fund", cwd=project)
     command = ["node", "detect.js", folder / "tiny.onnx", folder / "scene.ppm"]
     printed = run(*command, env=environment, cwd=project).splitlines()
-    # JavaScript rounds halves up, C and Python to even.
+    # JavaScript rounds halves up, while C and Python round them to even.
     for found, expected in zip(printed, lines, strict=True):
         name, *numbers = found.split()
         assert name == expected.split()[0]

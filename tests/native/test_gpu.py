@@ -1,4 +1,4 @@
-"""libeffdet with a TensorRT engine on a GPU: the rows of Python, also from the GPU's own memory.
+"""libeffdet with a TensorRT engine on a GPU gives Python's rows, also for pictures on the GPU.
 
 Needs a CUDA GPU, TensorRT with its headers, and cuda-python: ``pytest -m gpu tests/native``.
 """
@@ -68,7 +68,7 @@ def test_an_engine_gives_the_rows_of_python_run_after_run(engine, testing_librar
     native = binding.Detector(str(testing_library), str(engine))
     with effdet_deploy.load(engine) as detector:
         expected = as_lists(detector.detect(pictures))
-    # The first run is queued, the second recorded, the others played back.
+    # The first run is queued, the second is recorded, and the others are played back.
     for _ in range(4):
         assert rows_as_lists(native.detect([binding.view(each) for each in pictures])) == expected
     native.close()

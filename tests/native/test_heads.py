@@ -1,4 +1,4 @@
-"""Raw heads finished in C++: the candidates, boxes and NMS of the package, without its engine."""
+"""C++ finishes raw heads as the package does: same candidates, boxes and NMS, without an engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import effdet_deploy
 from tests.native.models import anchor_count, make_spec, write_model
 
 SCORE, BOX = 1e-6, 1e-3
-"""exp's last bit is numpy's in Python and the C library's here."""
+"""Python uses numpy's exp and C++ the C library's; their last bits differ."""
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_rows_of_raw_heads_are_those_of_the_package(
     common = {"nms": "none", "score_threshold": 0.2, "max_detections": 60}
     spec = make_spec(*size, output=common | output)
     model = write_model(tmp_path / "heads.onnx", spec)
-    # A picture of the network's size is not scaled: boxes differ by the clipping alone.
+    # A picture of the network's size is not scaled, so boxes differ only by clipping.
     picture = np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
     session = onnxruntime.InferenceSession(str(model))
     logits, codes = session.run(["class_logits", "box_regression"], {"images": picture[None]})

@@ -1,4 +1,4 @@
-"""Damaged graphs and many threads on real engines: an answer for each, and never a crash."""
+"""Damaged graphs and many threads on real engines: they give rows or an error, never a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the graph is given: the letterbox, centered or stretched picture in its padding colour."""
+"""The graph's input: the picture letterboxed, centered or stretched, and the padding color."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def scaled(picture, width, height):
 PICTURE = np.random.default_rng(1).integers(0, 256, (200, 100, 3), dtype=np.uint8)
 
 
-def test_a_letterbox_fills_what_the_picture_leaves(fill):
+def test_a_letterbox_fills_the_rest_of_the_input(fill):
     found = fill(make_spec(128, 160, fill=[1, 2, 3]), PICTURE)
     assert np.array_equal(found[:, :64], scaled(PICTURE, 64, 128))
     assert (found[:, 64:] == [1, 2, 3]).all()

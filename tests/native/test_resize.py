@@ -14,7 +14,9 @@ from effdet_deploy.artifact.resampling import resize as scaled_in_python
 from tests.native.building import NATIVE
 
 SHAPES = 300
-"""Enough for both orders of the axes, one-pixel sides and large scales; 2,000 under ``native``."""
+"""How many shapes are tried: enough for both orders of the axes, one-pixel sides and large scales.
+
+With the marker ``native`` 2,000 shapes are tried."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +61,8 @@ def test_noise_of_two_thousand_shapes_is_scaled_as_pillow_does(resize):
 
 
 @pytest.mark.parametrize("change", range(-3, 4))
-def test_the_order_of_the_axes_is_pillows_on_both_sides_of_its_border(resize, change):
-    # Rows first where h - H <= 2 (w - W), as far as levels show it.
+def test_the_order_of_the_axes_is_pillows_just_before_and_after_it_changes(resize, change):
+    # Pillow scales rows first if h - H <= 2 (w - W); the levels show which order was taken.
     random = np.random.default_rng(change + 3)
     picture = noise(random, 100 + change, 60, 3)
     assert np.array_equal(resize(picture, 40, 60), by_pillow(picture, 40, 60))
@@ -85,7 +87,7 @@ def test_formats_and_strides_show_the_same_picture(resize, pixels, stride):
     assert np.array_equal(resize(picture, 31, 29, pixels), by_pillow(plain, 31, 29))
 
 
-def test_gray_is_every_channel(resize):
+def test_a_gray_level_goes_into_every_channel(resize):
     picture = noise(np.random.default_rng(6), 45, 67)
     expected = by_pillow(np.repeat(picture[..., None], 3, axis=2), 31, 29)
     assert np.array_equal(resize(picture, 31, 29, "gray"), expected)
@@ -122,7 +124,7 @@ def test_linear_gives_the_bytes_of_the_python_package(resize):
         assert np.array_equal(found, scaled_in_python(picture, *size[::-1], "linear"))
 
 
-def test_the_hash_that_other_processors_are_checked_with_is_pillows():
+def test_the_hash_in_the_native_test_is_that_of_pillows_bytes():
     source = (NATIVE / "tests" / "test_resize.cpp").read_text(encoding="utf-8")
     digest = hashlib.sha256()
     for shape in re.findall(r"\{(\d+), (\d+), (\d+), (\d+)\}", source):

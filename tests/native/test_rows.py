@@ -1,4 +1,4 @@
-"""libeffdet gives the rows of ``effdet_deploy.load(...)``, bit for bit, whatever goes in."""
+"""libeffdet gives the rows of ``effdet_deploy.load(...)`` to the bit, for every kind of input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.native.models import make_spec, write_model
 
 SIZES = [(150, 200), (301, 97), (128, 160), (40, 31), (1, 1), (3, 700)]
 HEAD_SCORE, HEAD_BOX = 1e-6, 1e-3
-"""Raw heads take exp, whose last bit is numpy's in Python and the C library's here."""
+"""Raw heads use exp. Python uses numpy's and C++ the C library's; their last bits differ."""
 
 
 def pictures():
@@ -142,7 +142,7 @@ def test_a_graph_that_its_spec_does_not_describe_is_refused(
 
 
 @pytest.mark.parametrize("change", ["opset", "operator", "input"])
-def test_a_graph_that_the_engine_refuses_is_told_in_its_words(
+def test_the_engines_reason_for_refusing_a_graph_is_quoted(
     testing_library, binding, has_onnxruntime, tmp_path, change
 ):
     import onnx

@@ -1,4 +1,4 @@
-// camera MODEL [CAMERA | VIDEO | PICTURE]: draws what is found in each frame; any key ends it.
+// camera MODEL [CAMERA | VIDEO | PICTURE]: draws the detections into each frame; any key ends it.
 #include <effdet.hpp>
 #include <opencv2/highgui.hpp>
 #include <opencv2/imgproc.hpp>
@@ -8,7 +8,7 @@
 
 namespace {
 
-// OpenCV's pictures are BGR, and their rows may have a gap: no copy is made.
+// OpenCV's pictures are BGR, and there may be a gap between their rows. No copy is made.
 effdet::Image view(const cv::Mat& frame) {
     return {frame.data, frame.cols, frame.rows, EFFDET_BGR, static_cast<std::ptrdiff_t>(frame.step)};
 }

@@ -1,4 +1,5 @@
-// node detect.js MODEL PICTURE.ppm: libeffdet from Node. EFFDET_LIBRARY names libeffdet.so.
+// node detect.js MODEL PICTURE.ppm: uses libeffdet from Node. The environment variable
+// EFFDET_LIBRARY holds the path of libeffdet.so; without it the system's libeffdet.so.1 is loaded.
 const fs = require("node:fs");
 const koffi = require("koffi");
 
@@ -34,11 +35,11 @@ function check(status) {
   if (status !== 0) throw new Error(lastError());
 }
 
-// A binary PPM file: magic, width, height, levels, and one white space before the pixels.
+// Reads a binary PPM file: magic, width, height, levels, and one white space before the pixels.
 function readPpm(path) {
   const bytes = fs.readFileSync(path);
   const header = /^P6\s+(\d+)\s+(\d+)\s+255\s/.exec(bytes.subarray(0, 64).toString("latin1"));
-  if (!header) throw new Error(`${path} is no PPM file of 8 bits`);
+  if (!header) throw new Error(`${path} is not a PPM file with 8 bits`);
   return { data: bytes.subarray(header[0].length), width: +header[1], height: +header[2] };
 }
 

@@ -1,8 +1,8 @@
-"""libeffdet from Python with ctypes, numpy arrays in: what a binding in any language looks like.
+"""Use libeffdet from Python with ctypes and numpy: an example of a binding for any language.
 
     python effdet_native.py libeffdet.so digits.onnx scene.png
 
-effdet-deploy itself needs none of this; it is for programs that ship libeffdet already.
+effdet-deploy itself does not use it; it is meant for programs that already ship libeffdet.
 """
 
 from __future__ import annotations
@@ -100,9 +100,9 @@ class Detector:
     Args:
         library: the path of libeffdet.so.
         model: the path of the model.
-        backend: ``onnxruntime``, ``openvino`` or ``tensorrt``; None goes by the file.
+        backend: ``onnxruntime``, ``openvino`` or ``tensorrt``; None chooses by the kind of file.
         engine: the path of the engine's own library.
-        threads: of the CPU; 0 lets the engine choose.
+        threads: number of CPU threads; 0 lets the engine choose.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Detector:
         self._depth = int(self.description["spec"]["output"].get("max_detections", 100))
 
     def detect(self, images: Sequence[Image], threshold: float = 0.0) -> list[list[Row]]:
-        """Return the rows of each picture, best first; 0 is the model's own threshold."""
+        """Return the rows of each picture, best first; a threshold of 0 is the model's own."""
         views = (Image * len(images))(*images)
         rows = (CRow * (len(images) * self._depth))()
         counts = (ctypes.c_size_t * len(images))()

@@ -1,4 +1,5 @@
-// EFFDET_LIB_DIR is the folder of libeffdet.so; without it the system's places are searched.
+// EFFDET_LIB_DIR is the folder of libeffdet.so; if it is not set, the system's folders are
+// searched.
 fn main() {
     println!("cargo:rerun-if-env-changed=EFFDET_LIB_DIR");
     if let Ok(folder) = std::env::var("EFFDET_LIB_DIR") {

@@ -1,5 +1,5 @@
-// The functions of libcuda that libeffdet calls. Device memory is host memory; a stream does at once
-// what is queued on it, unless it records.
+// Fakes of the libcuda functions that libeffdet calls. Device memory is host memory. Work that is
+// queued on a stream is done at once, or recorded while a recording is on.
 #include <cstdlib>
 #include <cstring>
 

@@ -1,5 +1,5 @@
-// The part of TensorRT that libeffdet calls, by the stub header. Its "engine" finds four boxes, whose
-// score is the first level of the picture.
+// A fake of the part of TensorRT that libeffdet calls, with the stub header. Its "engine" finds
+// four boxes, whose score is the picture's first byte divided by 255.
 #include <NvInfer.h>
 
 #include <cstring>

@@ -1,4 +1,4 @@
-// What the fakes of CUDA and TensorRT did, and which of their calls are to fail.
+// Records the calls of the fakes of CUDA and TensorRT, and decides which of them fail.
 #pragma once
 
 #include <functional>
@@ -11,11 +11,11 @@ struct Recorder {
     std::mutex mutex;
     std::string calls;
     std::set<std::string> failing;
-    int live = 0;  // things that were created and not yet destroyed
+    int live = 0;  // how many objects were created and not yet destroyed
     bool is_recording = false;
     std::vector<std::function<void()>> recording;
 
-    // Notes a call; false where it is to fail.
+    // Records a call and returns whether it succeeds.
     bool note(const std::string& name) {
         const std::lock_guard lock(mutex);
         calls += name + ' ';
@@ -27,7 +27,8 @@ struct Recorder {
         live += change;
     }
 
-    // Does it now, or when the graph that is being recorded is launched.
+    // Does the work now, or stores it in the graph that is being recorded, to be done at its
+    // launch.
     void queue(std::function<void()> work) {
         if (is_recording) {
             recording.push_back(std::move(work));

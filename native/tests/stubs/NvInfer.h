@@ -1,6 +1,7 @@
-// A stand-in for NVIDIA's NvInfer.h: it declares only what libeffdet calls, so that its TensorRT
-// source compiles and runs against a recording fake where TensorRT is not. Its layout has nothing to
-// do with the real library's: what is compiled with this header runs with the fake alone.
+// A stand-in for NVIDIA's NvInfer.h. It declares only what libeffdet calls, so that libeffdet's
+// TensorRT source compiles where TensorRT is not installed, and runs with a fake that records
+// calls. Its layout differs from the real library's: code compiled with this header runs only with
+// the fake.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-//! effdet-example MODEL PICTURE.ppm: libeffdet from Rust, without a crate.
+//! effdet-example MODEL PICTURE.ppm: uses libeffdet from Rust, without any other crate.
 
 use std::ffi::{c_char, c_void, CStr, CString};
 use std::{env, fs, process, ptr};
@@ -45,7 +45,7 @@ extern "C" {
     ) -> i32;
 }
 
-/// The texts of libeffdet live as long as the detector, or until the next call: they are copied.
+/// Copies a text of libeffdet, which is valid only until the detector is closed or the next call.
 fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
@@ -57,7 +57,7 @@ fn check(status: i32) -> Result<(), String> {
     }
 }
 
-/// A loaded model. libeffdet takes calls of several threads on one handle.
+/// A loaded model. Several threads may use one handle at once.
 struct Detector(*mut Handle);
 
 unsafe impl Send for Detector {}

@@ -1,5 +1,5 @@
-// As much of OpenCV as native/examples/cpp/camera.cpp uses, for a test: pictures are PPM files, and
-// what is drawn is printed.
+// The part of OpenCV that native/examples/cpp/camera.cpp uses, for a test: pictures are PPM files,
+// and drawing prints what is drawn.
 #pragma once
 
 #include <cstddef>

@@ -6,7 +6,7 @@
 
 namespace cv {
 
-// A "video" of one frame, in BGR as OpenCV gives it, whose rows end in a gap.
+// A "video" of one frame, in BGR as OpenCV gives it, with a gap after every row.
 class VideoCapture {
    public:
     void open(int) {}
