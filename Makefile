@@ -1,5 +1,5 @@
-# Two commands matter: `make demo` does the main job, `make test` passes every check.
-# Both set up .venv by themselves: uv, pinned versions, Python 3.11 to 3.13.
+# Two commands matter: `make demo` exports a detector and runs it, `make test` runs every check.
+# Both set up .venv by themselves, with uv and pinned versions, for Python 3.11 to 3.13.
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.13; do command -v python$$v && break; done || echo python3)
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DIGITS := examples/digits/digits_d0.safetensors
 OUT ?= build/gpu
-# One thread a worker: two workers that each take two cores only wait for each other.
+# One thread per worker: two workers with two threads would only wait for each other on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo test test-all native docs dist gpu-kit gpu lint bindings format setup clean
@@ -25,25 +25,28 @@ test: lint bindings
 test-all: lint bindings
 	$(PYTEST) -m "slow or not slow"
 
-# libeffdet: what it needs from Debian's packages, the library in C++, and every test of it.
+# Installs the Debian packages that libeffdet needs, builds it, and runs all of its tests.
 native: setup
 	scripts/native.sh
 
-# The documentation site, in build/docs/site.
+# Builds the documentation site in build/docs/site.
 docs: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[docs]"
 	$(BIN)/python scripts/docs.py
 
-# Wheel, sdist and list of materials in dist/, checked, and the wheel tried in an empty environment.
+# Builds wheel, sdist and list of materials in dist/, checks them, and tries the wheel in an empty
+# environment.
 dist: setup
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e ".[release]"
 	$(BIN)/python scripts/distribution.py
 
-# What `make gpu` needs where there is a GPU and no network: files and small wheels, in gpu-kit/.
+# Collects in gpu-kit/ the files and small wheels that `make gpu` needs on a machine without
+# network.
 gpu-kit: setup
 	OMP_NUM_THREADS=2 $(BIN)/python benchmarks/gpu_kit.py gpu-kit
 
-# Tests and timings on a GPU within eight minutes, or a dry run without one; OUT/gpu.json has them.
+# Runs tests and timings on a GPU within eight minutes, or a dry run without a GPU; writes
+# OUT/gpu.json.
 gpu:
 	scripts/gpu.sh $(OUT)
 
@@ -53,7 +56,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# NVIDIA's Python bindings of both major versions, for tests/tensorrt_api.
+# Fetches NVIDIA's Python bindings of both major versions, for tests/tensorrt_api.
 bindings: setup
 	$(BIN)/python scripts/fetch_trt_bindings.py
 

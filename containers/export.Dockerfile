@@ -1,4 +1,5 @@
-# Exports checkpoints: PyTorch and the ONNX tools, on the CPU. Needs dist/ of `make dist`.
+# An image that exports checkpoints, with PyTorch and the ONNX tools, on the CPU. Needs the folder
+# dist/ that `make dist` fills.
 #   docker build -f containers/export.Dockerfile -t effdet-export .
 #   docker run --rm -v "$PWD:/work" --user "$(id -u):$(id -g)" effdet-export --variant d0 d0.onnx
 FROM python:3.13-slim
@@ -6,7 +7,7 @@ FROM python:3.13-slim
 ARG VERSION=0.2.0
 
 COPY constraints.txt dist/*.whl /tmp/dist/
-# The wheel by its path, so that no package index is asked for effdet-deploy.
+# The wheel is installed by its path, so effdet-deploy itself does not come from a package index.
 RUN pip install --no-cache-dir -c /tmp/dist/constraints.txt \
         "/tmp/dist/effdet_deploy-${VERSION}-py3-none-any.whl[export,eval,openvino,report]" \
     && rm -r /tmp/dist

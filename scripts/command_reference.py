@@ -1,4 +1,4 @@
-"""The command line as a page: every command with its arguments, options and their defaults."""
+"""Write the command line's page: every command with its arguments, options and their defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 METAVARS = {bool: "", str: "NAME", int: "N", float: "X", Path: "PATH"}
-"""What stands for a value where an option does not say it."""
+"""What stands for an option's value in the page if the option has no metavar."""
 IN_PYTHON_ALONE = {
     "overrides": "The config fields to override, which `--config` reads from a file.",
     "precision": '"fp32", "fp16" or "int8".',
@@ -40,7 +40,7 @@ def page() -> str:
 
 
 def fields_list(names: list[str]) -> str:
-    """Return what the fields of a dataclass of options mean, as the command line says it."""
+    """Return a list of the fields of an options dataclass, with the help of the command line."""
     options = {each.name: each for each in command("export").params}
     lines = []
     for name in names:

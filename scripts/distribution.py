@@ -1,8 +1,8 @@
-"""Build, check and try what is published: ``make dist``.
+"""Build, check and try the files that are published: ``make dist``.
 
-The wheel is built from the sdist, so the sdist is complete. Metadata is read by `packaging`, as
-package indexes read it. The wheel is installed into an empty environment, where it detects with a
-file that this environment exported, and finds the same.
+The wheel is built from the sdist, which shows that the sdist is complete. Metadata is read with
+`packaging`, as package indexes read it. The wheel is installed into an empty environment. There it
+must find the same detections as here, with a file that was exported here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ INSTALLED = ("effdet-deploy", "effdet-export")
 
 
 def main() -> int:
-    """Make dist/ and stop with a sentence where something is wrong."""
+    """Make dist/; end with a message if something is wrong."""
     shutil.rmtree(DIST, ignore_errors=True)
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def run(*command: object, directory: Path = ROOT) -> str:
-    """Run a command and return what it prints; its errors are shown, and end this program."""
+    """Run a command and return its output; if it fails, show its errors and end this program."""
     words = [str(each) for each in command]
     done = subprocess.run(words, cwd=directory, stdout=subprocess.PIPE, text=True, check=False)
     require(done.returncode == 0, f"'{' '.join(words)}' ended with {done.returncode}.")
@@ -56,13 +56,13 @@ def run(*command: object, directory: Path = ROOT) -> str:
 
 
 def require(holds: bool, sentence: str) -> None:
-    """End this program with a sentence unless something holds."""
+    """End this program with the sentence unless the condition holds."""
     if not holds:
         raise SystemExit(f"make dist: {sentence}")
 
 
 def check_wheel(path: Path) -> None:
-    """Require all of the package, as text, with complete metadata, and nothing else."""
+    """Require that the wheel holds exactly the package, as text files, and complete metadata."""
     with zipfile.ZipFile(path) as wheel:
         names = {each for each in wheel.namelist() if not each.endswith("/")}
         about = f"{NAME}.dist-info"
@@ -73,7 +73,7 @@ def check_wheel(path: Path) -> None:
         metadata = Metadata.from_email(wheel.read(f"{about}/METADATA"), validate=True)
         scripts = wheel.read(f"{about}/entry_points.txt").decode()
     require(str(metadata.version) == __version__, "The version differs from _version.py.")
-    require(metadata.description_content_type == "text/markdown", "The README is no Markdown.")
+    require(metadata.description_content_type == "text/markdown", "The README is not Markdown.")
     require(metadata.license_expression == "Apache-2.0", "The license is missing.")
     for given in (metadata.summary, metadata.requires_python, metadata.classifiers):
         require(bool(given), "Summary, Python versions or classifiers are missing.")
@@ -86,7 +86,7 @@ def check_wheel(path: Path) -> None:
 
 
 def check_sdist(path: Path) -> None:
-    """Require the package and what stands beside it, and nothing else."""
+    """Require that the sdist holds exactly the package and the files of :data:`BESIDE`."""
     with tarfile.open(path) as archive:
         names = {each.name for each in archive if each.isfile()}
     wanted = {f"{NAME}/{each}" for each in package_files() | BESIDE}
@@ -94,7 +94,7 @@ def check_sdist(path: Path) -> None:
 
 
 def package_files() -> set[str]:
-    """Return the files that git has of the package."""
+    """Return the package's files that git tracks."""
     return set(run("git", "ls-files", PACKAGE.name).split())
 
 
@@ -107,12 +107,12 @@ def is_text(content: bytes) -> bool:
 
 
 def lint_containers() -> None:
-    """Require that hadolint finds nothing in the recipes."""
+    """Require that hadolint finds nothing to complain about in containers/."""
     run(BIN / "hadolint", *sorted((ROOT / "containers").glob("*.Dockerfile")))
 
 
 def detect_there(wheel: Path) -> None:
-    """Install the wheel alone, and detect there and here with the digits detector."""
+    """Install only the wheel in an empty environment; detect digits there and here, and compare."""
     python = WORK / "environment" / "bin" / "python"
     run(BIN / "uv", "venv", "--quiet", "--python", sys.executable, python.parents[1])
     run(BIN / "uv", "pip", "install", "--quiet", "--python", python, *PINNED, wheel)
@@ -126,23 +126,26 @@ def detect_there(wheel: Path) -> None:
     found = []
     for folder in (python.parent, BIN):
         output = WORK / f"found{len(found)}"
-        # Away from the clone, whose folder Python would import the package from.
+        # Run outside the clone: inside it Python would import the package from there.
         command = ("detect", model, scenes / "images", "--output", output)
         run(folder / "effdet-deploy", *command, directory=WORK)
         images = json.loads((output / "detections.json").read_text(encoding="utf-8"))["images"]
         found.append([each["detections"] for each in images])
-    require(all(found[0]) and found[0] == found[1], "The installed wheel detects otherwise.")
+    require(
+        all(found[0]) and found[0] == found[1],
+        "The installed wheel finds other detections, or there are none to compare.",
+    )
     shown = run(python.parent / "effdet-deploy", "--version", directory=WORK)
     require(shown.split() == ["effdet-deploy", __version__], f"The version shown is {shown}.")
 
 
 def list_materials(path: Path) -> None:
-    """Write a list of the pinned packages in CycloneDX's form."""
+    """Write the list of pinned packages as a CycloneDX file (a bill of materials)."""
     options = ("--pyproject", "pyproject.toml", "--output-reproducible", "--validate")
     tool = (sys.executable, "-W", "ignore", "-m", "cyclonedx_py", "requirements")
     run(*tool, *options, "-o", path, "constraints.txt")
     document = json.loads(path.read_text(encoding="utf-8"))
-    # The tool does not know versions that pyproject.toml leaves to another file.
+    # The tool does not read the version, which pyproject.toml takes from another file.
     document["metadata"]["component"]["version"] = __version__
     path.write_text(json.dumps(document, indent=2), encoding="utf-8")
     pins = [each for each in (ROOT / "constraints.txt").read_text().splitlines() if "==" in each]

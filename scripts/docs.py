@@ -1,8 +1,8 @@
 """Build the documentation site without the network: ``make docs``.
 
-The pages of docs/ are also read on GitHub. Here they are copied to build/docs/pages, beside pages
-that are made: the command line, the public names in Python, and every file of the repository that a
-page links to. A broken link or an undocumented public name ends the build.
+The pages of docs/ are also read on GitHub. Here they are copied to build/docs/pages, and more pages
+are generated beside them: the command line, the public names in Python, and every file of the
+repository that a page links to. A broken link or a public name without a docstring fails the build.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 PAGES, SITE = ROOT / "build/docs/pages", ROOT / "build/docs/site"
 MOVED = {ROOT / "CHANGELOG.md": "changelog.md", ROOT / "CONTRIBUTING.md": "contributing.md"}
 LANGUAGES = {".py": "python", ".hpp": "cpp", ".h": "c", ".rs": "rust", ".md": "markdown"}
-"""The languages of files that pages link to; otherwise the suffix is the language."""
+"""The language of a linked file by its suffix; for other suffixes the suffix is the language."""
 PYTHON = {
     "Export": ("export", "ExportOptions", "exporters.delivery.Artifact"),
     "Run": (
@@ -37,7 +37,7 @@ PYTHON = {
     "Engines": ("exporters.tensorrt.engine.build_engine", "exporters.build_options.BuildOptions"),
     "Errors": ("errors",),
 }
-"""The public names, in the order of their page."""
+"""The public names under the headings of their page, in its order."""
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
 ROLE = re.compile(r":(?:class|func|meth|data|attr|mod):(?=<code>)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -79,7 +79,7 @@ def stage() -> None:
 def write(name: str, source: Path) -> None:
     """Write the page ``name`` from a file whose links are relative to its own folder."""
     text = source.read_text("utf-8")
-    # Python-Markdown, unlike GitHub, wants a comment apart from the table that follows.
+    # Python-Markdown, unlike GitHub, needs an empty line between a comment and the table after it.
     text = re.sub(r"^(<!-- .* -->)$", r"\n\1\n", text, flags=re.MULTILINE)
     parts, at = [], 0
     for start, end in (*(each.span() for each in FENCED.finditer(text)), (len(text), len(text))):
@@ -90,7 +90,7 @@ def write(name: str, source: Path) -> None:
 
 
 def linked(link: str, source: Path) -> str:
-    """Return where a link of ``source`` leads on the site; a file that is not a page gets one."""
+    """Return where a link of ``source`` leads on the site; write a page for a file without one."""
     target = (source.parent / link).resolve()
     if urlsplit(link).scheme or not target.is_relative_to(ROOT):
         return link
@@ -128,7 +128,7 @@ def python_page() -> str:
 def undocumented() -> list[str]:
     """Return a line for each public name of the reference that has no docstring.
 
-    A field may also be described under "Attributes:" of its class, or by the option of its name.
+    A field may also be described under "Attributes:" of its class, or by the option of that name.
     """
     package = griffe.load("effdet_deploy", search_paths=[ROOT], allow_inspection=False)
     found = []
@@ -146,7 +146,7 @@ def undocumented() -> list[str]:
 
 
 class _Page(HTMLParser):
-    """What a built page links to, what it loads, and its anchors."""
+    """The links of a built page, the addresses that it loads, and its anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -156,7 +156,7 @@ class _Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what a tag links to or loads."""
+        """Store the links, loaded addresses and anchors of a tag."""
         given = {name: value or "" for name, value in attrs}
         self.anchors |= {given[key] for key in ("id", "name") if key in given}
         if tag == "a" and "href" in given:
@@ -170,7 +170,7 @@ class _Page(HTMLParser):
 def broken_links() -> list[str]:
     """Return a line for each link of the built site that leads nowhere or loads from elsewhere."""
     pages = {path: _Page(path.read_text("utf-8")) for path in SITE.rglob("*.html")}
-    # Its links are absolute, for whatever server shows it.
+    # The links of 404.html are absolute, because a server may show it under any address.
     read = {path: page for path, page in pages.items() if path.name != "404.html"}
     found = [] if read else ["No page was built."]
     for path, page in read.items():

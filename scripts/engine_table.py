@@ -1,4 +1,4 @@
-"""Write the table of built engines into docs/tensorrt.md, which names the two commands of it."""
+"""Write the table of built engines into docs/tensorrt.md, which gives the two commands for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COLUMNS = {
 
 
 def main(arguments: list[str]) -> int:
-    """Read the builds that the tests wrote, the last one of each, and replace the table."""
+    """Read the builds that the tests wrote, keep the last of each kind, and replace the table."""
     lines = [line for each in arguments for line in Path(each).read_text("utf-8").splitlines()]
     builds = [json.loads(line) for line in lines]
     found = {(each["name"], each["precision"], each["batch"]): each for each in builds}

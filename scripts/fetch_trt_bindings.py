@@ -1,4 +1,4 @@
-"""Put the genuine Python bindings of TensorRT 10 and 11 where the tests look for them.
+"""Fetch NVIDIA's Python bindings of TensorRT 10 and 11 to where the tests look for them.
 
 Both releases install the same module name, so each gets a folder of its own:
 ``.venv/tensorrt-bindings/10`` and ``.venv/tensorrt-bindings/11``. Only the bindings are fetched,
@@ -22,7 +22,7 @@ TARGET = Path(sys.prefix) / "tensorrt-bindings"
 
 
 def main() -> int:
-    """Fetch what is not there yet; returns the exit code."""
+    """Fetch the bindings that are not there yet; return the exit code."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         sys.stderr.write("The bindings of TensorRT are made for Linux on x86-64: not fetched.\n")
         return 0

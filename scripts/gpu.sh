@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a CUDA GPU shows of this project, written to FOLDER/gpu.json: scripts/gpu.sh FOLDER
+# Run this project's GPU tests and timings and write them to FOLDER/gpu.json: scripts/gpu.sh FOLDER
 # Needs PyTorch with CUDA and the folder gpu-kit that `make gpu-kit` fills; no network, no setup.
-# EFFDET_PYTHON names another Python than .venv's, or where there is no .venv, than python3.
+# Uses the Python that EFFDET_PYTHON names; otherwise .venv's, or python3 if there is no .venv.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=python3

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Build libeffdet and run every test of it: `make native`. Steps may be named: scripts/native.sh tidy.
+# Build libeffdet and run all of its tests: `make native`. To run single steps, name them:
+# scripts/native.sh tidy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,7 +8,7 @@ python=${PYTHON:-$PWD/.venv/bin/python}
 build=$PWD/native/build
 jobs=${JOBS:-$(nproc)}
 
-# Configure, build and test in a folder of its own, with the options that follow its name.
+# check NAME OPTIONS...: configure with these options, build and test in the folder NAME.
 check() {
   local folder=$build/$1
   shift
@@ -18,7 +19,7 @@ check() {
 
 release() { check release; }
 
-# Warnings of the other compiler are errors as well.
+# Build with the other compiler, whose warnings are errors as well.
 clang() { check clang -DCMAKE_C_COMPILER=clang -DCMAKE_CXX_COMPILER=clang++; }
 
 tidy() {
@@ -31,7 +32,8 @@ address() {
     -DEFFDET_TOOLS=OFF -DEFFDET_EXAMPLES=OFF
 }
 
-# ThreadSanitizer lives with no engine that it has not compiled: the tests' own engine is enough.
+# ThreadSanitizer reports false errors in engines that were not compiled with it, so this step has
+# only the tests' own engine.
 threads() {
   check threads -DEFFDET_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo \
     -DEFFDET_TOOLS=OFF -DEFFDET_EXAMPLES=OFF
@@ -42,7 +44,7 @@ aarch64() {
     -DEFFDET_EXAMPLES=OFF -DOpenVINO_DIR=OpenVINO-NOTFOUND
 }
 
-# Installed, and used by a project that knows nothing of this tree, through CMake and pkg-config.
+# Install libeffdet, and use it from a project outside this tree through CMake and pkg-config.
 consumer() {
   local prefix=$build/installed
   rm -rf "$prefix"
@@ -66,7 +68,7 @@ else
   steps=(release consumer pytest clang tidy address threads aarch64)
 fi
 
-# After the packages: on a fresh machine they bring the header that is looked for here.
+# This comes after the packages: on a fresh machine they bring the header that is searched here.
 options=(-DEFFDET_WERROR=ON)
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 [[ -d $build/headers ]] && options+=("-DONNXRUNTIME_INCLUDE_DIR=$build/headers")

@@ -1,11 +1,11 @@
-"""Time libeffdet beside the package: a 1080p frame in memory to boxes, one thread, in one run.
+"""Compare the speed of libeffdet and of the Python package: a 1080p frame in memory to boxes.
 
-Processor time is counted, which is what one thread costs, and which other programs disturb little.
+Both use one thread. Processor time is measured, because other programs disturb it little.
 
     scripts/native_figures.py d0.onnx native/build/release/libeffdet.so
 
-The two take turns, so that whatever else the machine does meets both. Prints the table of
-docs/native.md: medians, and the median of the ratios of neighbouring runs with its interval.
+Runs of the two alternate, so that other load on the machine affects both. Prints the table of
+docs/native.md: medians, and the median ratio of neighbouring runs with its confidence interval.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ENGINES = {
 
 
 def engine_library(backend: str) -> Path | None:
-    """Return the shared library inside the engine's wheel; None where it is not installed."""
+    """Return the shared library inside the engine's wheel; None if it is not installed."""
     package, pattern, _ = ENGINES[backend]
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
@@ -42,7 +42,7 @@ def engine_library(backend: str) -> Path | None:
 
 
 def load_binding() -> Any:
-    """Import the ctypes binding, which is an example and no package."""
+    """Import the ctypes binding, which is an example and not a package."""
     path = ROOT / "native" / "examples" / "python" / "effdet_native.py"
     spec = importlib.util.spec_from_file_location("effdet_native", path)
     if spec is None or spec.loader is None:
@@ -74,12 +74,12 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def compare(first: Callable[[], object], second: Callable[[], object], pairs: int) -> str:
-    """Return medians and ratio of two that take turns."""
+    """Run two functions in turn and return their medians and the ratio of their times."""
     for work in (first, second) * 3:
         work()
     times = np.array([[milliseconds(first), milliseconds(second)] for _ in range(pairs)])
     ratios = np.sort(times[:, 0] / times[:, 1])
-    # The interval that holds the median with 95%, from the ranks of a binomial distribution.
+    # The 95% confidence interval of the median, from the ranks of a binomial distribution.
     margin = int(np.ceil(0.98 * np.sqrt(pairs)))
     middle = pairs // 2
     low, high = ratios[max(0, middle - margin)], ratios[min(pairs - 1, middle + margin)]

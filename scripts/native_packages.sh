@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What building libeffdet needs and this machine lacks: compilers and headers, from Debian's packages.
-# ONNX Runtime's header is not in Debian 12: it is taken out of the package of a newer release, from
-# the very sources that this machine's apt has, without changing what is installed.
+# Install the compilers and headers that building libeffdet needs, from Debian's packages. Debian 12
+# has no package with ONNX Runtime's header, so the header is copied out of a newer release's
+# package, which comes from the same servers that this machine's apt uses and is not installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -30,7 +30,7 @@ if [[ -f $headers/onnxruntime_c_api.h || -n ${ONNXRUNTIME_INCLUDE_DIR:-} ]] ||
   exit 0
 fi
 
-# A list of sources of our own: where this machine gets Debian from, with the newer release.
+# A separate list of sources: the server that this machine's apt uses, with the newer release.
 state=$(mktemp -d)
 trap 'rm -rf "$state"' EXIT
 mkdir -p "$state/lists/partial" "$state/cache/archives/partial"

@@ -2,10 +2,10 @@
 
     python scripts/triton_server.py digits.onnx --environment DIR PICTURE...
 
-The wheel nvidia-pytriton holds a genuine tritonserver with the Python backend alone: the bundle is
-served as it is, but for the line that names its engine, and ONNX Runtime runs it behind that
-backend. The wheel needs an older numpy, so it has an environment of its own, which is made in
-DIR where it is not there yet.
+The wheel nvidia-pytriton contains a real tritonserver, but only its Python backend. So the line of
+the bundle that names the engine is changed, and the Python backend runs the model with ONNX
+Runtime. The wheel needs an older numpy and gets an environment of its own, which is made in DIR
+unless it is there.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class TritonPythonModel:
         return answers
 """
 PATIENCE = 120
-"""Seconds until the server has to be ready."""
+"""The longest time in seconds that the server may take to start or to end."""
 
 
 def main() -> None:
-    """Compare every row, over HTTP and over gRPC; exits with 1 where one differs."""
+    """Compare every row over HTTP and over gRPC; exit with 1 if a row differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="an ONNX file")
     parser.add_argument("pictures", nargs="+", type=Path)
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def environment(folder: Path) -> Path:
-    """Return the Python of the server's environment, which is made where it is not there."""
+    """Return the Python of the server's environment, and make the environment if it is missing."""
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
@@ -95,7 +95,7 @@ def environment(folder: Path) -> Path:
 
 
 def client_of(folder: Path, protocol: str) -> Path:
-    """Return the bundle's client, as it is or spoken over gRPC."""
+    """Return the bundle's client, which speaks HTTP, or a copy of it that speaks gRPC."""
     (client,) = folder.glob("models/*/client.py")
     if protocol == "http":
         return client
@@ -111,7 +111,7 @@ def client_of(folder: Path, protocol: str) -> Path:
 
 @contextmanager
 def served(python: Path, model: Path, folder: Path) -> Iterator[dict[str, str]]:
-    """Serve a bundle of ``model``; give the address of each protocol."""
+    """Serve a bundle of ``model``; yield an address per protocol."""
     made = bundle("triton", model, folder / "models")
     config = made.folder / "config.pbtxt"
     text = config.read_text(encoding="utf-8")
@@ -124,7 +124,8 @@ def served(python: Path, model: Path, folder: Path) -> Iterator[dict[str, str]]:
     stub = home / "python_backend_stubs" / version / "triton_python_backend_stub"
     shutil.copy(stub, folder / "backends" / "python")
     ports = {each: free_port() for each in ("http", "grpc")}
-    # A server that is killed leaves its region of shared memory; this one has a name of its own.
+    # A server that is killed leaves its shared memory behind. With a name of its own the memory can
+    # be removed at the end.
     region = f"effdet_{os.getpid()}_"
     command = [
         *(home / "bin" / "tritonserver", "--model-repository", folder / "models"),
@@ -150,14 +151,14 @@ def served(python: Path, model: Path, folder: Path) -> Iterator[dict[str, str]]:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as door:
         door.bind(("localhost", 0))
         return int(door.getsockname()[1])
 
 
 def wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Return when the server is ready; exit with its log where it ends or takes too long."""
+    """Wait until the server is ready; exit with its log if it ends or takes too long."""
     until = time.monotonic() + PATIENCE
     while server.poll() is None and time.monotonic() < until:
         try:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The detector in a browser: scripts/web.sh serves examples/web, `scripts/web.sh test` tests it.
-# npm fetches onnxruntime-web from wherever this machine gets its packages.
+# The detector in a browser: `scripts/web.sh` serves examples/web, `scripts/web.sh test` tests it.
+# npm fetches onnxruntime-web from the registry that it is configured for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

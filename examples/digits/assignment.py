@@ -1,7 +1,8 @@
 """Match anchors to ground truth and encode the regression targets, as effdet's training bench does.
 
-Every anchor takes the box it overlaps most, if their IoU is at least the threshold; then every box
-claims its own best anchor, so no box goes without one. Boxes and anchors are y1, x1, y2, x2.
+Every anchor is matched with the box that it overlaps most, if their IoU is at least the threshold.
+Then every box is matched with its own best anchor, so that every box has at least one anchor. Boxes
+and anchors are y1, x1, y2, x2.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _SIZE_EPSILON = 1e-7
 
 @dataclass(frozen=True)
 class Targets:
-    """What the heads should answer for a batch.
+    """The targets of the heads for a batch.
 
     ``classes`` int64 ``[N, A]``, 0-based with -1 for background; ``codes`` float32 ``[N, A, 4]``
     as ty, tx, th, tw, zero for background; ``positives`` float32 ``[N]``, matched anchors.

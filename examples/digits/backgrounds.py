@@ -13,7 +13,7 @@ _LINES_PER_SCENE = (0, 5)
 
 
 def _blotches(size: int, cells: int, channels: int, rng: np.random.Generator) -> FloatArray:
-    """Return smooth noise ``[size, size, channels]`` in about -1..1, ``cells`` blotches a side."""
+    """Return noise ``[size, size, channels]``, about -1..1, in ``cells`` by ``cells`` blotches."""
     grid = rng.uniform(-1.0, 1.0, (channels, cells, cells)).astype(np.float32)
     planes = [
         Image.fromarray(plane).resize((size, size), Image.Resampling.BICUBIC) for plane in grid

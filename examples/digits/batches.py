@@ -1,4 +1,4 @@
-"""Training batches: scenes composed on the fly and the targets of their anchors."""
+"""Training batches: scenes that are composed during training, and the targets of their anchors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def normalise(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingBatches(Dataset[Batch]):
-    """Batch ``step`` holds the training scenes from ``step * batch_size`` on, under ``seed``."""
+    """Training scenes in batches, under ``seed``; batch ``step`` begins at step * batch_size."""
 
     anchors: Tensor
     batch_size: int
@@ -62,7 +62,7 @@ def batch_loader(
 ) -> DataLoader[Batch]:
     """Yield batches ``first`` to ``last - 1`` in order; the number of workers does not matter.
 
-    ``worker_cpu`` keeps the workers on one core, away from the network's.
+    ``worker_cpu`` keeps the workers on one core, so that they do not disturb the network's core.
     """
 
     def pin(_: int) -> None:

@@ -1,11 +1,12 @@
 """Measure BatchNorm statistics anew and freeze them.
 
-Small batches make each layer's statistics swing, and running statistics average those swings layer
-by layer, as if they were independent. Through a hundred layers the errors multiply: after 3,000
-steps at a batch of 4 the class loss was 0.2 in training mode and 100 in evaluation. Statistics of
-one large batch that passes through all layers together have no such gap (0.23). They are measured
-when a phase begins, and layers with few cells (the coarse levels), or towards the end all layers,
-are trained with them as they are.
+With small batches the statistics of every layer vary much from batch to batch. Running statistics
+average each layer by itself, as if the layers varied independently. Over a hundred layers the
+errors multiply: after 3,000 steps with a batch of 4, the class loss was 0.2 in training mode and
+100 in evaluation mode. With the statistics of one large batch that passes through all layers
+together, the class loss in evaluation mode was 0.23. These statistics are measured when a phase
+begins. Layers with few cells (the coarse levels), and towards the end all layers, are trained with
+them frozen.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 Frozen = Literal["none", "coarse", "all"]
 COARSE_CELLS = 64
-"""Maps with fewer cells than this count as coarse: P6 and P7 at 256 pixels."""
+"""Feature maps with fewer cells than this count as coarse: P6 and P7 at 256 pixels."""
 
 
 def _layers(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -48,7 +49,7 @@ def layers_to_freeze(model: nn.Module, frozen: Frozen, size: int) -> list[nn.Bat
 
 @torch.no_grad()
 def measure_statistics(model: nn.Module, images: Tensor) -> None:
-    """Set the running statistics of every layer to those of one large normalised batch."""
+    """Set the running statistics of every layer to those of one large normalized batch."""
     layers = _layers(model)
     momenta = [layer.momentum for layer in layers]
     for layer in layers:

@@ -2,8 +2,8 @@
 
     python examples/digits/evaluate.py --weights examples/digits/digits_d0.safetensors
 
-Nothing of effdet_deploy takes part, so the figures are a reference for exported artifacts. Needs
-the development dependencies effdet and pycocotools.
+This script does not use effdet_deploy, so its figures are a reference for exported artifacts. It
+needs the development dependencies effdet and pycocotools.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _random_warp(height: float, rng: np.random.Generator) -> FloatArray:
 
 
 def _warped_opacity(source: Image.Image, warp: FloatArray) -> FloatArray:
-    """Warp a picture of ink about its centre and return its opacity 0-1, trimmed to what shows."""
+    """Warp a picture of ink about its center; return its opacity 0-1, without empty borders."""
     half = np.abs(warp) @ np.array(source.size) / 2
     width, height = (int(np.ceil(2 * extent)) + 2 for extent in half)
     inverse = np.linalg.inv(warp)
@@ -102,9 +102,9 @@ def draw_glyph(glyph: int, height: float, rng: np.random.Generator) -> FloatArra
 
 
 def draw_fragment(glyph: int, height: float, rng: np.random.Generator) -> FloatArray:
-    """Return the opacity of a 3x3 piece of a glyph: strokes, but too little to be a digit.
+    """Return the opacity of a 3x3 piece of a glyph: it has strokes, but too few for a digit.
 
-    ``height`` is that of the whole glyph. The result is empty where the piece holds no ink.
+    ``height`` is the height of the whole glyph. The result is empty if the piece has no ink.
     """
     left, top = (int(edge) for edge in rng.integers(_ZOOM, _ENLARGED_SIDE - 4 * _ZOOM, 2))
     piece = _enlarged(glyph).crop((left, top, left + _FRAGMENT_SIDE, top + _FRAGMENT_SIDE))

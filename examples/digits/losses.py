@@ -1,7 +1,7 @@
 """Focal loss for the classes and Huber loss for the boxes (EfficientDet, section 5.1).
 
-Both are normalised by the number of matched anchors in the batch, with the constants of effdet's
-training bench.
+Both losses are normalized by the number of matched anchors in the batch, with the constants of
+effdet's training bench.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BOX_LOSS_WEIGHT = 50.0
 
 
 def flatten_heads(outputs: list[Tensor], values: int) -> Tensor:
-    """Join per-level outputs ``[N, 9 * values, H, W]`` into ``[N, A, values]``, anchor order."""
+    """Join per-level outputs ``[N, 9 * values, H, W]`` into ``[N, A, values]`` in anchor order."""
     return torch.cat(
         [level.permute(0, 2, 3, 1).reshape(level.shape[0], -1, values) for level in outputs], dim=1
     )
@@ -31,7 +31,7 @@ def flatten_heads(outputs: list[Tensor], values: int) -> Tensor:
 def focal_loss(logits: Tensor, classes: Tensor) -> Tensor:
     """Return the summed focal loss of logits ``[N, A, C]`` for classes ``[N, A]`` (-1: none).
 
-    With u the logit of the wrong answer, sigmoid(u) is 1 - p_t and softplus(u) is -log(p_t).
+    If u is the logit of the wrong answer, sigmoid(u) is 1 - p_t and softplus(u) is -log(p_t).
     """
     is_class = classes.unsqueeze(-1) == torch.arange(logits.shape[-1], device=logits.device)
     wrong = torch.where(is_class, -logits, logits)
@@ -42,8 +42,8 @@ def focal_loss(logits: Tensor, classes: Tensor) -> Tensor:
 def huber_loss(codes: Tensor, targets: Targets) -> Tensor:
     """Return the summed Huber loss of box codes ``[N, A, 4]`` over the matched anchors.
 
-    effdet skips target components that are exactly zero, also on matched anchors, where a box is
-    centred on its anchor; here those count.
+    effdet skips target components that are exactly zero, even on matched anchors, where they mean
+    that the box is centered on its anchor. Here they count.
     """
     positive = targets.classes >= 0
     return functional.huber_loss(

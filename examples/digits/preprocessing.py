@@ -1,9 +1,9 @@
-"""What it costs to prepare pictures otherwise than the digits detector was trained.
+"""Measure the loss in mAP if pictures are prepared in another way than for the training.
 
     python examples/digits/preprocessing.py
 
 The frames are wider than high, three times as large as the network's input, and noisy, as a
-camera's are. Every row is the same network; only the preprocessing that it is said to want differs.
+camera's frames are. Every row has the same network, but with another option for preprocessing.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 _ENLARGED = 3
 _NOISE = 40.0
-"""Standard deviation of a pixel; averaging nine leaves a third of it."""
+"""Standard deviation of a pixel; the average of nine pixels has a third of it."""
 
 
 def frame(index: int) -> Scene:
     """Return a test scene as a camera would see it: its upper two thirds, enlarged and noisy."""
     scene = compose_scene("test", 0, index)
     height, width = scene.image.shape[0] * 2 // 3, scene.image.shape[1]
-    # A digit that is cut off may not be told from another.
+    # A digit that is cut off may look like another digit, so only whole digits count.
     whole = np.flatnonzero(scene.boxes[:, 3] <= height)
     large = Image.fromarray(scene.image[:height]).resize(
         (width * _ENLARGED, height * _ENLARGED), Image.Resampling.BICUBIC
@@ -70,7 +70,7 @@ def frame(index: int) -> Scene:
 
 
 def accuracy(loaded: LoadedModel, changes: dict[str, Any], scenes: list[Scene]) -> float:
-    """Return mAP in points of the network with its preprocessing changed."""
+    """Return the network's mAP in points with its preprocessing changed."""
     config = loaded.config.replace(changes)
     classes = class_specs(config.num_classes, loaded.labels, loaded.category_ids)
     spec = describe(config, loaded.base_config, classes, OutputSpec(nms="none"))

@@ -2,9 +2,9 @@
 
     python examples/digits/scenes.py --split test --seed 0 --count 1000 OUT
 
-writes ``OUT/images/*.png`` and ``OUT/annotations.json`` in COCO form. Scene ``index`` is a
-function of (split, seed, index) alone, so a set can be made again, extended, or made in parallel.
-No glyph is in two splits: the handwriting of the test scenes is never seen in training.
+writes ``OUT/images/*.png`` and ``OUT/annotations.json`` in COCO form. A scene depends only on
+split, seed and index, so a set can be made again, extended, or made in parallel. No glyph is in two
+splits, so the handwriting of the test scenes is never seen in training.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _PIXEL_NOISE = 8.0
 
 @dataclass(frozen=True)
 class Scene:
-    """One composed picture and what is in it.
+    """One composed picture and the digits in it.
 
     ``image`` is uint8 ``[size, size, 3]`` RGB. ``boxes`` float32 ``[N, 4]`` are x1, y1, x2, y2 in
-    pixels (x2 and y2 exclusive), tight around the visible part of each digit; ``labels`` int64
-    ``[N]`` the digits; ``glyphs`` int64 ``[N]`` their indices in scikit-learn's data set.
-    ``owners`` int16 ``[size, size]`` holds the row of the digit that shows at a pixel, or -1.
+    pixels (x2 and y2 exclusive), tight around the visible part of each digit. ``labels`` int64
+    ``[N]`` are the digits, and ``glyphs`` int64 ``[N]`` their indices in scikit-learn's data set.
+    ``owners`` int16 ``[size, size]`` holds for each pixel the row of the digit seen there, or -1.
     """
 
     image: NDArray[np.uint8]
@@ -100,7 +100,7 @@ def _largest_iou(box: FloatArray, others: list[FloatArray]) -> float:
 
 
 def _window(alpha: FloatArray, size: int, rng: np.random.Generator) -> tuple[slice, slice] | None:
-    """Return a random place that holds the drawing whole, or None where there is none."""
+    """Return a random place where the whole drawing fits, or None if it does not fit."""
     height, width = alpha.shape
     if not 0 < height < size or not 0 < width < size:
         return None
@@ -111,7 +111,7 @@ def _window(alpha: FloatArray, size: int, rng: np.random.Generator) -> tuple[sli
 def _blend(
     pixels: FloatArray, alpha: FloatArray, window: tuple[slice, slice], rng: np.random.Generator
 ) -> None:
-    """Paint a drawing in a colour that stands out from what is under it."""
+    """Paint a drawing in a color that stands out from the pixels under it."""
     region = pixels[window]
     under = region.mean(axis=(0, 1))
     colour = rng.uniform(0.0, 255.0, 3)
@@ -135,7 +135,7 @@ def _hides_an_earlier_digit(
 
 
 def _place_digit(canvas: _Canvas, glyph: int, rng: np.random.Generator) -> None:
-    """Add a digit where it leaves the earlier ones mostly visible; give up after some tries."""
+    """Add a digit where the earlier digits stay mostly visible; give up after some tries."""
     low, high = _GLYPH_HEIGHT
     height = float(np.exp(rng.uniform(*np.log((low, min(high, canvas.size / 2))))))
     alpha = draw_glyph(glyph, height, rng)
@@ -158,7 +158,7 @@ def _place_digit(canvas: _Canvas, glyph: int, rng: np.random.Generator) -> None:
 
 
 def _add_fragments(canvas: _Canvas, glyphs: IntArray, rng: np.random.Generator) -> None:
-    """Draw distractors: pieces of digits, of the same handwriting and colours."""
+    """Draw distractors: pieces of digits, with the same handwriting and colors."""
     low, high = _FRAGMENTS_PER_SCENE
     for glyph in rng.choice(glyphs, rng.integers(low, high + 1)):
         alpha = draw_fragment(int(glyph), rng.uniform(*_FRAGMENT_GLYPH_HEIGHT), rng)
@@ -235,7 +235,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Write the scenes the command line asks for."""
+    """Write the scenes that the command line requests."""
     arguments = _parse_arguments()
     write_scenes(arguments.split, arguments.seed, arguments.count, arguments.out)
     sys.stdout.write(f"{arguments.count} scenes of {arguments.split} in {arguments.out}\n")

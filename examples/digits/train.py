@@ -39,12 +39,12 @@ VARIANT = "tf_efficientdet_d0"
 _LOG_EVERY = 20
 _STATISTICS_SCENES = 128
 _STATISTICS_STEP = 1_000
-"""Beyond the scenes that a run comes to."""
+"""Its scenes come after all scenes that a run trains on."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of steps at one batch size and scene size (pixels, square).
+    """A part of the schedule with one batch size and one scene size (pixels, square).
 
     ``frozen`` says which BatchNorm layers keep the statistics measured when the phase begins.
     """
@@ -59,7 +59,7 @@ class Phase:
 class TrainingOptions:
     """One training run; equal options give equal weights on one machine with one thread count.
 
-    The schedule starts on small scenes, where a step costs a third, and ends on full ones.
+    The schedule starts with small scenes, where a step costs a third, and ends with full-size ones.
     """
 
     phases: tuple[Phase, ...]
@@ -86,7 +86,7 @@ class TrainingOptions:
 
 @dataclass
 class TrainingState:
-    """The network being trained, its running average, the optimiser and the steps done."""
+    """The network in training, its running average, the optimizer, and the number of steps done."""
 
     model: nn.Module
     average: dict[str, Tensor]
@@ -97,7 +97,7 @@ class TrainingState:
 def build_network(options: TrainingOptions, size: int) -> nn.Module:
     """Create the network for scenes of ``size``, with seeded weights and no stochastic depth.
 
-    Stochastic depth regularises long trainings on few pictures; here no picture comes twice.
+    Stochastic depth regularizes long trainings on few pictures; here no picture is seen twice.
     """
     torch.manual_seed(options.seed)
     model = create_model(options.variant, num_classes=len(CLASS_NAMES), image_size=size)
@@ -121,7 +121,10 @@ def build_anchors(options: TrainingOptions, size: int) -> Tensor:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay the convolution kernels only: not biases, BatchNorm or fusion weights."""
+    """Return parameter groups that decay only convolution kernels.
+
+    Biases, BatchNorm and fusion weights do not decay.
+    """
     kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     return [
@@ -179,17 +182,17 @@ def _from_tensors(saved: dict[str, Any], options: TrainingOptions, size: int) ->
 
 
 def save_checkpoint(state: TrainingState, options: TrainingOptions, path: Path) -> None:
-    """Write everything a resumed run needs, whole or not at all."""
+    """Write everything that a resumed run needs; the file is written completely or not at all."""
     partial = path.with_suffix(".partial")
     torch.save({**_as_tensors(state), "options": asdict(options)}, partial)
     partial.replace(path)
 
 
 def restore_checkpoint(path: Path, options: TrainingOptions) -> TrainingState:
-    """Return the state a checkpoint holds.
+    """Return the state in a checkpoint.
 
     Raises:
-        ValueError: it was trained with other options, so that going on would give other weights.
+        ValueError: the checkpoint has other options, so going on would give other weights.
     """
     saved = torch.load(path, weights_only=True)
     if json.dumps(saved["options"]) != json.dumps(asdict(options)):
@@ -198,7 +201,7 @@ def restore_checkpoint(path: Path, options: TrainingOptions) -> TrainingState:
 
 
 def export_weights(average: dict[str, Tensor], options: TrainingOptions, path: Path) -> None:
-    """Write the averaged weights in FP16 with what is needed to use them in the metadata."""
+    """Write the averaged weights in FP16; the metadata has all that is needed to use them."""
     weights = {
         name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
         for name, tensor in average.items()
@@ -216,7 +219,7 @@ def export_weights(average: dict[str, Tensor], options: TrainingOptions, path: P
 def train_step(
     state: TrainingState, batch: Batch, options: TrainingOptions, clip_norm: float
 ) -> dict[str, Tensor]:
-    """Do one optimiser step on a batch and return its losses and gradient norm."""
+    """Do one optimizer step on a batch and return its losses and gradient norm."""
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(options, state.step)
     class_outputs, box_outputs = state.model(normalise(batch.images))
@@ -327,13 +330,13 @@ def _parse_arguments() -> argparse.Namespace:
         action="append",
         required=True,
         metavar="STEPSxBATCHxSIZE[:FROZEN]",
-        help="a stretch of the schedule; give it once for each",
+        help="a phase of the schedule; repeat the option for further phases",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peak-lr", type=float, default=TrainingOptions.peak_lr)
     parser.add_argument("--warmup-steps", type=int, default=TrainingOptions.warmup_steps)
     parser.add_argument("--until", type=int, help="stop at this step of the schedule")
-    parser.add_argument("--threads", type=int, help="of the network; the result depends on it")
+    parser.add_argument("--threads", type=int, help="number of threads; changes the result")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
     parser.add_argument("--worker-cpu", type=int, help="core that the workers stay on")
     parser.add_argument("--resume", action="store_true")
@@ -342,7 +345,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train, resume or export as the command line says."""
+    """Train, resume or export, depending on the command line."""
     arguments = _parse_arguments()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.threads:

@@ -7,7 +7,7 @@ const RUNTIMES = {
   webgpu: "./node_modules/onnxruntime-web/dist/ort.webgpu.bundle.min.mjs",
   wasm: "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs",
 };
-// What files of the first version leave out.
+// Defaults of fields that files with version 1 of the spec leave out.
 const INPUT = {
   kind: "uint8",
   channel_order: "rgb",
@@ -15,11 +15,11 @@ const INPUT = {
   resize: "letterbox",
   interpolation: "antialias",
 };
-const BITS = 22; // of Pillow's fixed point: 255 of them still fit in 31
+const BITS = 22; // of Pillow's fixed point: level 255 in it fits in 31 bits
 const HALF = 1 << (BITS - 1);
 
 export class Detector {
-  // Takes the bytes of an ONNX file, and runs it in the first of `engines` that can.
+  // Opens an ONNX file, given as bytes, in the first of `engines` that can run it.
   static async open(bytes, engines = ["webgpu", "wasm"]) {
     const spec = readSpec(bytes);
     refuse(spec);
@@ -32,7 +32,7 @@ export class Detector {
         const ort = await import(RUNTIMES[engine]);
         const session = await ort.InferenceSession.create(bytes, { executionProviders: [engine] });
         const detector = new Detector(spec, engine, ort, session);
-        // An engine may also refuse at its first run; and that run compiles, so it is a warm-up.
+        // An engine may fail only at its first run. This run also compiles and warms up.
         await detector.run(new Uint8Array(detector.height * detector.width * 3));
         return detector;
       } catch (error) {
@@ -45,13 +45,13 @@ export class Detector {
   constructor(spec, engine, ort, session) {
     Object.assign(this, { spec, engine, ort, session, last: Promise.resolve() });
     this.names = spec.classes.map((each) => each.name);
-    // Frames of a known size are resized by the graph; other pictures are fitted into one first.
+    // A graph with source_size resizes frames itself; other pictures are letterboxed into a frame.
     const source = spec.input.source_size;
     this.resize = source ? "letterbox" : spec.input.resize;
     [this.height, this.width] = source ?? [spec.input.height, spec.input.width];
   }
 
-  // Finds what is in `image` (ImageData), best score first.
+  // Returns the detections in `image` (ImageData), best score first.
   async detect(image, threshold = 0) {
     const placed = this.place(image.height, image.width);
     const rows = await this.run(this.letterbox(image, placed), threshold);
@@ -65,8 +65,8 @@ export class Detector {
     return rows.filter(({ box }) => box[2] > box[0] && box[3] > box[1]);
   }
 
-  // Runs on pixels that are letterboxed already, uint8 [height,width,3] in the spec's channel
-  // order; boxes are in those pixels.
+  // Detects in pixels that are letterboxed already, uint8 [height,width,3] in the spec's channel
+  // order. The boxes are in these pixels.
   async run(pixels, threshold = 0) {
     const input = new this.ort.Tensor("uint8", pixels, [1, this.height, this.width, 3]);
     // A session runs one picture at a time.
@@ -86,7 +86,7 @@ export class Detector {
     return rows;
   }
 
-  // Where a picture comes to lie: input = picture · scale + offset, both (x, y).
+  // Returns the picture's place in the input: input = picture · scale + offset, both (x, y).
   place(rows, columns) {
     let scale = [this.width / columns, this.height / rows];
     if (this.resize === "stretch") {
@@ -117,7 +117,7 @@ export class Detector {
   }
 }
 
-// Reads what the exporter wrote about a file into its metadata.
+// Reads the spec that the exporter wrote into the file's metadata.
 export function readSpec(bytes) {
   const text = (part) => new TextDecoder().decode(part);
   try {
@@ -129,12 +129,12 @@ export function readSpec(bytes) {
       return { ...spec, input: { ...INPUT, ...spec.input } };
     }
   } catch (error) {
-    throw new Error(`This is no whole ONNX file (${error.message}).`);
+    throw new Error(`This is not a complete ONNX file (${error.message}).`);
   }
   throw new Error("This file has no 'effdet.spec': export it with effdet-export.");
 }
 
-// The fields of a protobuf message that are messages or text themselves.
+// Yields the fields of a protobuf message that are messages or text.
 function* messageFields(bytes) {
   let at = 0;
   const number = () => {
@@ -160,31 +160,33 @@ function* messageFields(bytes) {
     } else if (kind === 1 || kind === 5) {
       at += kind === 1 ? 8 : 4;
     } else {
-      throw new Error("it is no protobuf message");
+      throw new Error("it is not a protobuf message");
     }
   }
 }
 
 function refuse({ input, output, batch }) {
   const reasons = [
-    [input.kind !== "uint8", "takes no bytes: export it with --input uint8"],
-    [input.fill.length !== 3, "is of a network for other pictures than RGB"],
+    [input.kind !== "uint8", "takes floats and not bytes: export it with --input uint8"],
+    [input.fill.length !== 3, "takes gray or RGBA pictures; this page prepares only RGB"],
     [output.nms === "none", "has raw heads: export it with --nms static"],
     [output.nms === "plugin", "is for TensorRT: export it with --nms static"],
-    [batch.minimum > 1, "takes no single picture: export it with --batch 1"],
+    [batch.minimum > 1, "takes only larger batches than one picture: export it with --batch 1"],
   ];
   const found = reasons.find(([applies]) => applies);
   if (found) throw new Error(`This file ${found[1]}.`);
 }
 
-// Scales RGBA pixels as Pillow does, to the bit: a triangle about the middle of each new pixel,
-// which widens where the picture shrinks, or reaches one pixel (OpenCV's filter, within a level).
-// drawImage has a filter of its own in every browser, and none is what networks are trained with.
+// Scales RGBA pixels with the same result as Pillow to the bit: the weights are a triangle about
+// the middle of each new pixel. The triangle widens where the picture shrinks. Without antialias it
+// always reaches one pixel, which is OpenCV's filter (within one level). drawImage is not used,
+// because its filter differs by browser, and networks are trained with none of these filters.
 export function resize(image, width, height, antialias = true) {
   const across = (from) => scaleAlong(from, 0, width, antialias);
   const down = (from) => scaleAlong(from, 1, height, antialias);
   const [fewerRows, fewerColumns] = [image.height - height, image.width - width];
-  // Pillow rounds in between, so the order shows; 13 and later begin where less is left to do.
+  // Pillow rounds after the first pass, so the order changes the result. Pillow 13 and later begin
+  // with the axis that leaves fewer pixels for the second pass.
   return fewerRows > 0 && fewerRows > 2 * fewerColumns ? across(down(image)) : down(across(image));
 }
 
@@ -216,7 +218,8 @@ function scaleAlong(image, axis, target, antialias) {
   return axis ? { width, height: target, data: to } : { width: target, height, data: to };
 }
 
-// What the pixels from the first on give to the new pixel `place`, in fixed point.
+// Returns the first pixel that adds to the new pixel `place`, and the weights of the pixels from
+// there on, in fixed point.
 function shares(source, target, place, antialias) {
   const scale = source / target;
   const reach = antialias ? Math.max(1, scale) : 1;

@@ -1,5 +1,5 @@
-// The page: a model and pictures, chosen or dropped, or the camera; boxes are drawn onto them.
-// index.html?model=URL&picture=URL&engine=wasm opens them at once.
+// The page: it takes a model, and pictures that are chosen, dropped or come from the camera, and
+// draws the boxes. index.html?model=URL&picture=URL&engine=wasm opens model and picture at once.
 import { Detector } from "./effdet.js";
 
 const element = (id) => document.getElementById(id);
@@ -7,15 +7,15 @@ const canvas = element("canvas");
 const context = canvas.getContext("2d", { willReadFrequently: true });
 const asked = new URLSearchParams(location.search);
 let detector = null;
-let picture = null; // the last one, as ImageData
-let camera = null; // the stream while it runs
+let picture = null; // the latest picture, as ImageData
+let camera = null; // the camera's stream while it runs
 
 function say(text, isError = false) {
   element("status").textContent = text;
   element("status").classList.toggle("error", isError);
 }
 
-// What fails is said on the page.
+// Shows errors on the page.
 const attempt = (job) => async (...given) => {
   try {
     await job(...given);
@@ -35,7 +35,7 @@ async function openModel(blob) {
 
 async function openPicture(blob) {
   stopCamera();
-  // The pixels as they are in the file, as networks are trained on them: no color management.
+  // No color management: networks are trained on the pixels as they are in the file.
   take(await createImageBitmap(blob, { colorSpaceConversion: "none" }));
   await show();
 }
@@ -52,7 +52,7 @@ async function show() {
   const threshold = element("threshold").valueAsNumber;
   const rows = detector ? await detector.detect(shown, threshold) : [];
   const milliseconds = performance.now() - begin;
-  if (shown !== picture) return; // another one came meanwhile
+  if (shown !== picture) return; // another picture has come meanwhile
   draw(shown, rows);
   if (!detector) return;
   say(`${rows.length} detections in ${milliseconds.toFixed(0)} ms (${detector.engine}).`);

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files, with the headers without which a browser gives WebAssembly one thread only."""
+    """Serves files with headers; without them a browser gives WebAssembly only one thread."""
 
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".js": "text/javascript",
@@ -16,7 +16,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     }
 
     def end_headers(self) -> None:
-        """Isolate the page from other origins."""
+        """Add the headers that isolate the page from other origins."""
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()

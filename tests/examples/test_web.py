@@ -201,7 +201,7 @@ def test_a_picture_of_the_camera_gives_the_page_the_classes_that_python_finds(vi
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\x89PNG and more", "no whole ONNX file"), (b"", "has no 'effdet.spec'")],
+    [(b"\x89PNG and more", "not a complete ONNX file"), (b"", "has no 'effdet.spec'")],
 )
 def test_the_page_says_why_a_file_is_not_a_model(visit, files, content, message):
     (files / "other.onnx").write_bytes(content)
