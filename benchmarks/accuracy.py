@@ -1,12 +1,12 @@
-"""One table: what each precision costs in mAP, and how each technique moves it.
+"""Measure what each precision costs in mAP, and how each technique changes that cost.
 
     python benchmarks/accuracy.py --json docs/accuracy.json --document docs/precision.md
 
-makes the FP32 export of the digits detector, the scenes, a file in every precision, and measures
-them: mAP on the test split, size, share of the multiply-accumulates in INT8, and latency in ONNX
-Runtime and OpenVINO. The budget search sees the val split only. Rows that the JSON file holds
-already are not measured again. Latency wants a quiet machine: ``--no-latency`` leaves it out,
-``--latency-only`` fills it in later.
+makes the FP32 export of the digits detector, the scenes, and a file in every precision. It measures
+each file's mAP on the test split, its size, the share of multiply-accumulates in INT8, and its
+latency in ONNX Runtime and OpenVINO. The budget search sees only the val split. Rows that the JSON
+file holds already are not measured again. Latency needs a quiet machine: ``--no-latency`` leaves it
+out, ``--latency-only`` fills it in later.
 """
 
 from __future__ import annotations
@@ -51,28 +51,28 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--files", type=Path, default=Path("build/accuracy"), help="kept, reused")
-    parser.add_argument("--scenes", type=int, default=1000, help="of the test split")
-    parser.add_argument("--technique-scenes", type=int, default=300, help="for rows that explain")
-    parser.add_argument("--val-scenes", type=int, default=300, help="that the budget search sees")
+    parser.add_argument("--files", type=Path, default=Path("build/accuracy"), help="kept files")
+    parser.add_argument("--scenes", type=int, default=1000, help="number in the test split")
+    parser.add_argument("--technique-scenes", type=int, default=300, help="number for techniques")
+    parser.add_argument("--val-scenes", type=int, default=300, help="number for the budget search")
     parser.add_argument("--calibration-scenes", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1, help="while accuracy is measured")
-    parser.add_argument("--only", nargs="*", default=[], help="rows whose names begin so")
+    parser.add_argument("--threads", type=int, default=1, help="number for measuring accuracy")
+    parser.add_argument("--only", nargs="*", default=[], help="rows whose names begin with this")
     parser.add_argument("--redo", nargs="*", default=[], help="measure these rows again")
-    parser.add_argument("--no-latency", action="store_true", help="leave latency for later")
-    parser.add_argument("--latency-only", action="store_true", help="only fill in latency")
-    parser.add_argument("--latency-engines", default=",".join(ENGINES), help="such as openvino")
+    parser.add_argument("--no-latency", action="store_true", help="do not measure latency")
+    parser.add_argument("--latency-only", action="store_true", help="only measure latency")
+    parser.add_argument("--latency-engines", default=",".join(ENGINES), help="for example openvino")
     parser.add_argument("--latency-threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=21, help="timed turns")
-    parser.add_argument("--under-load", action="store_true", help="keep times of a busy machine")
+    parser.add_argument("--runs", type=int, default=21, help="number of timed turns")
+    parser.add_argument("--under-load", action="store_true", help="accept times of a busy machine")
     parser.add_argument("--snr", action="store_true", help="only measure the noise of the heads")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--document", type=Path, action="append", default=[], help="fill it in")
+    parser.add_argument("--document", type=Path, action="append", default=[], help="fill this in")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is missing; print the tables and put them into the documents."""
+    """Measure the rows that are missing; print the tables and put them into the documents."""
     options = parse_arguments(arguments)
     counts = {
         "train": options.calibration_scenes,
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_rows(setting: Setting, few: int, record: Record, options: argparse.Namespace) -> None:
-    """Measure every row that is not recorded yet, techniques on the first ``few`` scenes."""
+    """Measure every row that is not recorded yet; for techniques use the first ``few`` scenes."""
     known = {entry.name: entry for entry in entries()}
     every, first = read_coco(setting.test), read_coco(setting.test, limit=few)
     scenes = Scenes(setting, every, first, options.threads)
@@ -145,7 +145,7 @@ with Detector.load(path, backend=engine, **settings) as detector:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The test split, and the first of its scenes, which techniques are measured on."""
+    """The test split, and its first scenes, on which techniques are measured."""
 
     setting: Setting
     every: CocoSet
@@ -173,9 +173,9 @@ class Scenes:
         return self.first if entry.is_technique else self.every
 
     def _accuracy(self, entry: Entry, dataset: CocoSet) -> Accuracy:
-        """Score the detections of an entry in ``dataset``; they are run once, and kept.
+        """Score the detections of an entry in ``dataset``; detect only if no file has them yet.
 
-        They are named by what was run on what, so that no other's are taken for them.
+        The file's name holds a hash of the model and the scenes, so it fits only this entry.
         """
         path, scenes = file_of(self.setting, entry), self._of(entry)
         digest = hashlib.sha256((path if entry.make else self.setting.weights).read_bytes())
@@ -193,7 +193,7 @@ class Scenes:
         return measure([each for each in results if each["image_id"] in dataset.paths], dataset)
 
     def _predicted_under_limit(self, entry: Entry, path: Path, count: int) -> Any:
-        """Detect in a process of its own, whose oneDNN knows no better instructions."""
+        """Detect in a process of its own, in which oneDNN uses at most ``entry.limit``."""
         asked = json.dumps([str(path), entry.engine, self.threads, str(self.setting.test), count])
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _LIMITED, asked],
@@ -210,12 +210,12 @@ class Scenes:
 
 
 def file_of(setting: Setting, entry: Entry) -> Path:
-    """Return where the file of a row is made."""
+    """Return the path of a row's file."""
     return setting.files / f"{entry.stem}.onnx"
 
 
 def measure_latency(setting: Setting, record: Record, options: argparse.Namespace) -> None:
-    """Time the file of every row that is not a mere technique, in turns with FP32."""
+    """Time the file of every row except techniques, in turns with FP32."""
     rows = record.document["rows"]
     timed = [
         entry

@@ -1,6 +1,6 @@
-"""What ``accuracy.py`` measured, as Markdown tables put between the marks of a document.
+"""Write the results of ``accuracy.py`` into a document as Markdown tables.
 
-A document says where with ``<!-- accuracy: NAME -->`` and ``<!-- end -->``, each on its own line.
+A table goes between the lines ``<!-- accuracy: NAME -->`` and ``<!-- end -->`` of the document.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOISE = ("INT8", "work", "class, dB", "box, dB")
 
 
 def sections(document: dict[str, Any]) -> dict[str, str]:
-    """Return every table by the name that documents call it by."""
+    """Return every table by the name that documents use for it."""
     known = document["rows"]
     rows = {entry.name: known[entry.name] for entry in entries() if entry.name in known}
     main = {name: row for name, row in rows.items() if not row["technique"]}
@@ -68,7 +68,7 @@ def _short(name: str, row: Row) -> tuple[str, ...]:
 
 
 def _costs(row: Row) -> tuple[str, str, str]:
-    """Return what a row lost against its baseline, its size and its share of INT8."""
+    """Return a row's difference from its baseline, its size and its share in INT8."""
     found, size, share = row.get("difference"), row.get("size"), row.get("int8_share")
     text = ""
     if found:
@@ -89,7 +89,7 @@ def _latency(row: Row) -> list[str]:
 
 
 def _load(document: dict[str, Any]) -> str:
-    """Say what else ran while latency was measured."""
+    """Return a text that says how busy the machine was while latency was measured."""
     text = ""
     for engine, where in document.get("latency_environment", {}).items():
         load = where["load"]
@@ -108,7 +108,7 @@ def _noise(cells: dict[str, dict[str, float]]) -> str:
 
 
 def fill_document(path: Path, parts: dict[str, str]) -> None:
-    """Replace what stands between the marks of every part that ``path`` asks for."""
+    """Replace the text between the marks in ``path``, for every table that ``parts`` holds."""
 
     def filled(match: re.Match[str]) -> str:
         opening, name, closing = match.groups()

@@ -1,4 +1,4 @@
-"""Signal-to-noise ratio of the heads, by where INT8 stands and how it is made."""
+"""Measure the heads' signal-to-noise ratio, by which layers are INT8 and how they are quantized."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     Cells = dict[str, dict[str, float]]
 
 IMAGES = 16
-"""Number of pictures of the val split; they were not used for ranges."""
+"""Number of pictures. They are from the val split, which calibration does not use."""
 NEAREST = RECIPES["least error, nearest"]
 
 
 def noise_tables(setting: Setting) -> Iterator[tuple[str, Callable[[], Cells]]]:
-    """Yield the name of each table and what measures it."""
+    """Yield the name of each table and the function that measures it."""
     yield "kinds", partial(_by_kind, setting)
     yield "recipes", partial(_by_recipe, setting)
 
@@ -54,7 +54,7 @@ def _by_recipe(setting: Setting) -> Cells:
 
 
 def _measured(setting: Setting, target: str, how: How, rows: dict[str, Take]) -> Cells:
-    """Return share of work and noise of each row: a name to what is INT8."""
+    """Return share of work in INT8 and noise of each row; ``rows`` says which layers are INT8."""
     made = quantizer(setting, how, target)
     images = find_pictures(setting.val, IMAGES).letterboxed(setting.spec.input)
     batches = list(graph_inputs(images, setting.spec))
@@ -71,7 +71,7 @@ def _measured(setting: Setting, target: str, how: How, rows: dict[str, Take]) ->
 
 
 def _errors(exact: list[list[Any]], mine: list[list[Any]]) -> dict[str, float]:
-    """Return the signal-to-noise ratio of the heads in dB, over all pictures, without means."""
+    """Return the heads' signal-to-noise ratio in dB over all pictures, after removing the means."""
     found = {}
     for head, name in enumerate(("class", "box")):
         mean = np.mean([each[head].mean() for each in exact])

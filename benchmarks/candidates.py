@@ -1,8 +1,8 @@
-"""What more candidates and more rows cost: ``python benchmarks/candidates.py``.
+"""Measure what more candidates and more rows cost: ``python benchmarks/candidates.py``.
 
-The whole graph and its network alone take turns on one thread. What counts is the processor's time
-of this process, which other programs disturb less than the clock; the share of the time outside of
-the network is the median over the turns.
+The whole graph and its network alone take turns on one thread. Processor time is measured, because
+other programs disturb it less than the clock. The share of the time that is spent outside the
+network is the median over the turns.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.set_defaults(threads=1)
     parser.add_argument("--variant", default="d0")
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--latency", type=Path, help="what latency.py --json wrote, to keep too")
+    parser.add_argument("--latency", type=Path, help="a file of latency.py --json to store as well")
     parser.add_argument("--document", type=Path, help="the page to write the section into")
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every number of candidates and rows in both engines."""
+    """Measure every combination of candidates and rows in both engines."""
     options = parse_arguments(arguments)
     record = Record.open(
         options.json, circumstances(), {"command": "", "shares": []}, resume=options.resume
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def outside_share(case: Case, path: Path, engine: str, turns: int) -> dict[str, Any]:
-    """Return which share of the time of the graph at ``path`` is not its network's."""
+    """Return the share of the graph's time that is spent outside its network."""
     runs = {
         part: started(engine, case, file, part)
         for part, file in ((WHOLE, path), (NETWORK, case.our_file(NETWORK)))
@@ -99,7 +99,7 @@ def outside_share(case: Case, path: Path, engine: str, turns: int) -> dict[str, 
 
 
 def started(engine: str, case: Case, path: Path, part: str) -> Callable[[], Any]:
-    """Return what runs a file once."""
+    """Return a function that runs a file once."""
     feed = case.our_input(part)
     if engine == OURS:
         return bound_run(path, feed, case.threads)
@@ -107,7 +107,7 @@ def started(engine: str, case: Case, path: Path, part: str) -> Callable[[], Any]
 
 
 def processor_time(run: Callable[[], Any]) -> float:
-    """Return the seconds that all processors spent on one run."""
+    """Return the processor time of one run in seconds, on all processors together."""
     begun = time.process_time()
     run()
     return time.process_time() - begun

@@ -1,4 +1,4 @@
-"""What ``candidates.py`` measured, as a section of the document."""
+"""Write the results of ``candidates.py`` as a section of the document."""
 
 from __future__ import annotations
 
@@ -47,5 +47,5 @@ def candidates_section(document: dict[str, Any] | None) -> list[str]:
 
 
 def filled(page: str, document: dict[str, Any]) -> str:
-    """Return the page of all benchmarks with this section in its place."""
+    """Return the page of all benchmarks with this section put in or replaced."""
     return with_section(page, TITLE, "\n".join(candidates_section(document)), NEXT)

@@ -1,4 +1,4 @@
-"""Ways to clip activations that were measured beside the one that exports take."""
+"""Ways to clip activations, to compare them with the way that exports use."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 PERCENTILE = 99.99
 _SHARES = np.linspace(1.0, 0.125, 57)
-"""What clipping by entropy tries: below an eighth, a level is a single bin of the histogram, and
-rounding seems to change nothing."""
+"""The shares of the full range that clipping by entropy tries. With a share below an eighth, a
+level would be a single bin of the histogram, and rounding would seem to change nothing."""
 
 
 class OtherwiseClipped(Quantizer):
-    """A quantizer that clips by another method; None is that of exports.
+    """A quantizer that clips by another method than exports do.
 
     Args:
-        method: one of :data:`METHODS`.
-        arguments: of :class:`Quantizer`.
+        method: one of :data:`METHODS`; None clips as exports do.
+        arguments: the arguments of :class:`Quantizer`.
     """
 
     def __init__(self, method: Method | None, *arguments: Any) -> None:
@@ -39,7 +39,7 @@ class OtherwiseClipped(Quantizer):
         self._method = method
 
     def range_of(self, value: str) -> Range:
-        """Return what the quantizer of a value covers."""
+        """Return the range that the quantizer of a value covers."""
         if self._method is None:
             return super().range_of(value)
         return self._method(self.histograms[value], self.layout.symmetric)
@@ -52,7 +52,7 @@ def min_max(histogram: Histogram, symmetric: bool) -> Range:
 
 
 def percentile(histogram: Histogram, symmetric: bool) -> Range:
-    """Clip all but :data:`PERCENTILE` of a hundred values; of both signs together if symmetric."""
+    """Keep :data:`PERCENTILE` percent of the values; if symmetric, of their magnitudes."""
     values, counts = histogram.centres, histogram.counts
     if symmetric:
         return _mirrored(Range(0.0, _quantile(np.abs(values), counts)))
@@ -64,13 +64,14 @@ def percentile(histogram: Histogram, symmetric: bool) -> Range:
 
 
 def entropy(histogram: Histogram, symmetric: bool) -> Range:
-    """Clip where rounding to levels changes the distribution least, by Kullback and Leibler.
+    """Clip where rounding to levels changes the distribution least (Kullback-Leibler divergence).
 
-    Source: Migacz 2017, "8-bit Inference with TensorRT"; the widest of equals.
+    If several ranges are equally good, the widest is taken. Source: Migacz 2017, "8-bit Inference
+    with TensorRT".
     """
     full, counts = _full(histogram), histogram.counts.astype(np.float64)
-    # Exact zeros, from padding and gates, are held by any range and would outweigh all else: their
-    # bin is no higher than its neighbours.
+    # Every range holds exact zeros, which come from padding and gates. They would outweigh all
+    # other values, so their bin is cut to the height of its neighbors.
     zero = int(np.argmin(np.abs(histogram.centres)))
     around = [counts[each] for each in (zero - 1, zero + 1) if 0 <= each < len(counts)]
     counts[zero] = min(counts[zero], max(around))
@@ -101,9 +102,10 @@ def _quantile(values: Floats, counts: NDArray[np.int64]) -> float:
 
 
 def _divergence(centres: Floats, counts: Floats, chosen: Range) -> float:
-    """Return KL(p, q): p with the tails in the outermost bins, q each level's mass spread evenly.
+    """Return KL(p, q) of the histogram before and after clipping and rounding.
 
-    Only bins that hold something take part, so that neither side is zero where the other is not.
+    p is the histogram with the clipped tails in the outermost bins. q has each level's mass spread
+    evenly over the level's bins. Empty bins are left out, so p and q are zero in the same bins.
     """
     inside = np.flatnonzero((centres >= chosen.low) & (centres <= chosen.high) & (counts > 0))
     if not inside.size:

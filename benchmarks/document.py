@@ -1,4 +1,4 @@
-"""What ``latency.py`` measured, as a Markdown document with charts."""
+"""Write the results of ``latency.py`` as a Markdown document with charts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ STARTUP_TEXT = (
 
 
 def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> str:
-    """Return the document; ``plots`` maps a chart's key to its path beside it."""
+    """Return the document; ``plots`` maps a chart's key to its path relative to the document."""
     plots = plots or {}
 
     def picture(key: str, title: str) -> list[str]:
@@ -100,7 +100,7 @@ def _key(table: dict[str, Any]) -> str:
 
 
 def _group(table: dict[str, Any]) -> str:
-    """Names what is of one variant, image size and number of threads."""
+    """Return the name that tables with one variant, image size and number of threads share."""
     height, width = table["image_size"]
     return f"{table['variant']}-{height}x{width}-{table['threads']}-threads"
 
@@ -201,7 +201,7 @@ def write_plots(document: dict[str, Any], directory: Path) -> dict[str, str]:
     """Draw every chart into a folder in ``directory``.
 
     Returns:
-        The path of each chart beside the document, by its key.
+        The path of each chart relative to the document, by its key.
     """
     drawn = {_key(table): _bars(table) for table in document["tables"]}
     drawn |= _throughput_charts(document)
@@ -248,7 +248,7 @@ def _accuracy_chart(accuracy: dict[str, Any] | None) -> dict[str, str]:
     marks = []
     for name, row in (accuracy or {"rows": {}})["rows"].items():
         times = {each: found["median_ms"] for each, found in row.get("latency", {}).items()}
-        # A file that is slow elsewhere says nothing until its own engine was timed.
+        # The file may be slow in other engines, so it is left out until its own engine was timed.
         if "ap" in row and row["engine"] in times:
             engine = min(times, key=lambda each: times[each])
             label = f"{name}; {NAMES[engine]}"

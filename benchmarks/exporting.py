@@ -1,10 +1,10 @@
-"""What an export takes, in two versions of this package: ``python benchmarks/exporting.py BEFORE``.
+"""Compare exports by two versions of this package: ``python benchmarks/exporting.py BEFORE``.
 
-BEFORE is the folder of another checkout (``git worktree add ../before COMMIT``). Both export the
-same networks with random weights, verified as by default, and take turns, each run in a process of
-its own. The time is that of the processor, children included, which other programs disturb less
-than the clock; memory is that of the largest process. The script also says whether both wrote the
-same graph.
+BEFORE is the folder of another checkout (``git worktree add ../before COMMIT``). Both versions
+export the same networks with random weights and the default verification. They take turns, and
+every run is a process of its own. Processor time is measured, with that of child processes, because
+other programs disturb it less than the clock. Memory is that of the largest process. The script
+also says whether both versions wrote the same graph.
 """
 
 from __future__ import annotations
@@ -59,20 +59,20 @@ def export_with(checkout: Path, options: Sequence[str]) -> Run:
                 stdout=said,
                 stderr=said,
             )
-            # Unlike resource.getrusage, it tells the memory of this child, not of the largest ever.
+            # wait4 gives the memory of this child, resource.getrusage that of the largest child.
             _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         clock = time.perf_counter() - begun
         if child.returncode:
             raise RuntimeError(f"{checkout.name} failed: {log.read_text(errors='replace')[-800:]}")
-        # The metadata around the graph names versions.
+        # Only the graph is hashed, because the metadata around it names versions.
         graph = onnx.load(target).graph.SerializeToString(deterministic=True)
         digest = hashlib.sha256(graph).hexdigest()
     return Run(used.ru_utime + used.ru_stime, clock, 1024 * used.ru_maxrss, digest)
 
 
 def compared(before: Path, now: Path, options: Sequence[str], turns: int) -> list[str]:
-    """Let both export in turns, and return a row of the table."""
+    """Export with both checkouts in turns, and return a row of the table."""
     runs: dict[Path, list[Run]] = {before: [], now: []}
     for turn in range(turns):
         for checkout in (before, now) if turn % 2 == 0 else (now, before):

@@ -1,4 +1,4 @@
-"""The ways from picture files to boxes that ``files.py`` lets take turns."""
+"""The ways from picture files to boxes that ``files.py`` compares."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 SIDE, WIDE = 512, (288, 512)
 THRESHOLD = 0.3
 GPU_SECONDS = 2e-3
-"""What the stand-in of a GPU takes for a picture."""
+"""Seconds per picture that the stand-in for a GPU takes."""
 GPU_BATCH = 8
 EAGER_BATCH = 1
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -56,13 +56,13 @@ def prepared_model(directory: Path, size: tuple[int, int] | None = None) -> Path
 
 
 class Stages:
-    """What each stage of a picture costs, alone on one thread."""
+    """Measures what each stage of a picture costs, alone on one thread."""
 
     def __init__(self, directory: Path) -> None:
         self._detector = load(prepared_model(directory), threads=1)
 
     def seconds(self, paths: Sequence[Path]) -> dict[str, float]:
-        """Return the processor's seconds of each stage for a picture, the mean over ``paths``."""
+        """Return the mean processor time of each stage per picture, in seconds."""
         spent = {"decode": 0.0, "letterbox": 0.0, "network": 0.0}
         for path in paths:
             begun = time.process_time()
@@ -82,7 +82,7 @@ class Stages:
 def created_ways(
     directory: Path, threads: int, ultralytics: Path | None, stack: contextlib.ExitStack
 ) -> dict[str, Way]:
-    """Return every way by its name; what they run ends with ``stack``."""
+    """Return every way by its name; ``stack`` ends the processes that they start."""
     path = prepared_model(directory)
     ours, wide = (
         stack.enter_context(load(each)) for each in (path, prepared_model(directory, WIDE))
@@ -114,7 +114,7 @@ def streamed(detector: Detector, paths: Sequence[Path], *, fast_decode: bool = F
 
 
 class StandIn:
-    """A runtime that takes the time of a GPU and none of the processor's, and finds nothing."""
+    """A runtime that takes a GPU's time per picture but no processor time, and finds nothing."""
 
     backend, device, precision = "stand-in", "gpu", "fp32"
 
@@ -134,11 +134,11 @@ class StandIn:
         }
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 class Files(Dataset[tuple[torch.Tensor, float]]):
-    """Files by their paths, read and resized as effdet's own evaluation does."""
+    """Pictures by their paths, read and resized as effdet's own evaluation does it."""
 
     def __init__(self) -> None:
         mean = tuple(round(255 * each) for each in IMAGENET_MEAN)
@@ -152,7 +152,7 @@ class Files(Dataset[tuple[torch.Tensor, float]]):
 
 
 class Chosen(Sampler[Path]):
-    """The files of a turn: the workers stay from one turn to the next."""
+    """The files of a turn. They can be replaced, so the workers stay from one turn to the next."""
 
     def __init__(self) -> None:
         self.paths: Sequence[Path] = ()
@@ -186,7 +186,7 @@ def eager(threads: int, stack: contextlib.ExitStack) -> Way:
             multiprocessing_context="spawn",
         )
     ]
-    # Its workers end with it.
+    # Deleting the iterator ends its workers.
     stack.callback(loaders.clear)
 
     def run(paths: Sequence[Path]) -> None:
@@ -200,7 +200,7 @@ def eager(threads: int, stack: contextlib.ExitStack) -> Way:
 
 
 class Processes:
-    """As many processes as processors, each with a detector on one thread."""
+    """One process per processor, with a detector on one thread in each process."""
 
     def __init__(self, model: Path, count: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -231,7 +231,7 @@ def _detect(path: Path) -> int:
 
 
 class Predictor:
-    """Ultralytics' predictor in its own process: this project does not depend on it."""
+    """Ultralytics' predictor in its own process, because this project does not depend on it."""
 
     def __init__(self, installed: Path, threads: int) -> None:
         script = Path(__file__).with_name("yolo_files.py")

@@ -1,15 +1,17 @@
-r"""How many picture files a second become boxes: ``python benchmarks/files.py --json FILE``.
+r"""Measure how many picture files per second become boxes.
 
-A folder of JPEGs of 1080p, made here and seeded, goes through every way in turns: each turn gives
-the same files to all of them. The processor's time of decoding, of the letterbox and of the
-network is measured in the same turns, each alone on one thread; what it allows on all processors
-is the bound. Ultralytics' predictor takes part where ``--ultralytics`` names a folder that it was
-installed into, beside the packages of this environment:
+    python benchmarks/files.py --json FILE
+
+The script makes a folder of seeded 1080p JPEGs. The ways from file to boxes take turns, and in one
+turn all of them get the same files. The processor time of decoding, of the letterbox and of the
+network is measured in the same turns, stage by stage on one thread; the rate that it allows on all
+processors is the bound. Ultralytics' predictor is measured too if ``--ultralytics`` names a folder
+into which it was installed, beside the packages of this environment:
 
     uv pip install --no-deps --target FOLDER ultralytics ultralytics-thop \
         opencv-python-headless psutil polars polars-runtime-32
 
-``--accuracy`` measures what ``--fast-decode`` costs the digits detector in mAP, and nothing else.
+``--accuracy`` only measures what ``--fast-decode`` costs the digits detector in mAP.
 """
 
 from __future__ import annotations
@@ -72,9 +74,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add_keeping(parser)
     parser.add_argument("--pictures", type=int, default=500)
     parser.add_argument("--turns", type=int, default=10)
-    parser.add_argument("--only", action="append", help="ways whose name has this in it")
+    parser.add_argument("--only", action="append", help="ways whose name contains this")
     parser.add_argument("--ultralytics", type=Path, metavar="FOLDER", help="where it is installed")
-    parser.add_argument("--document", type=Path, help="the page of benchmarks to write it into")
+    parser.add_argument("--document", type=Path, help="the page to write the section into")
     parser.add_argument("--accuracy", type=int, metavar="SCENES", help="measure --fast-decode")
     return parser.parse_args(arguments)
 
@@ -83,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the options request, and store it."""
     options = parse_arguments(arguments)
     if hasattr(os, "sched_setaffinity"):
-        # As many processors as are asked for, for every thread and process from here on.
+        # From here on, all threads and processes use only the requested number of processors.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
     try:
         empty = {"command": "", "pictures": None, "accuracy": None}
@@ -113,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def made_pictures(directory: Path, count: int) -> list[Path]:
-    """Write seeded pictures as JPEGs, as cameras do, unless an earlier run did."""
+    """Write seeded pictures as JPEGs, as cameras do, unless an earlier run has written them."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{index:04}.jpg" for index in range(count)]
     for index, path in enumerate(paths):
@@ -127,7 +129,7 @@ def made_pictures(directory: Path, count: int) -> list[Path]:
 def measure_ways(
     options: argparse.Namespace, directory: Path, paths: Sequence[Path]
 ) -> dict[str, Any]:
-    """Let all ways take turns; return the files a second of each, and the bounds of each turn."""
+    """Let all ways take turns; return their files per second, and the bounds of every turn."""
     turns: list[dict[str, float]] = []
     costs: list[dict[str, float]] = []
     size = max(1, len(paths) // options.turns)
@@ -168,14 +170,14 @@ def measure_ways(
 
 
 def seconds(way: Way, paths: Sequence[Path]) -> float:
-    """Return how long a way takes for these files."""
+    """Return the seconds that a way takes for these files."""
     begun = time.perf_counter()
     way(paths)
     return time.perf_counter() - begun
 
 
 def summary(rates: Sequence[float], bounds: Sequence[float]) -> dict[str, float]:
-    """Return the median of files a second, its middle half, and the median share of the bound."""
+    """Return median and quartiles of the files per second, and the median share of the bound."""
     ordered = sorted(rates)
     quarter = len(ordered) // 4
     shares = [rate / bound for rate, bound in zip(rates, bounds, strict=True)]
@@ -208,10 +210,10 @@ def fast_decode_cost(directory: Path, count: int) -> list[dict[str, Any]]:
 
 
 def enlarged_scenes(directory: Path, count: int, side: int) -> Path:
-    """Write scenes of the digits as JPEGs of a side, unless an earlier run did.
+    """Write scenes of digits as JPEGs, ``side`` pixels wide and high, unless they are there.
 
     Returns:
-        Their annotations, beside the pictures.
+        The path of their annotations, beside the pictures.
     """
     sys.path.insert(0, str(ROOT / "examples" / "digits"))
     from scenes import write_scenes

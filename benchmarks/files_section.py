@@ -1,4 +1,4 @@
-"""What ``files.py`` measured, as a section of the document."""
+"""Write the results of ``files.py`` as a section of the document."""
 
 from __future__ import annotations
 
@@ -61,5 +61,5 @@ def files_section(document: dict[str, Any] | None) -> list[str]:
 
 
 def filled(page: str, document: dict[str, Any]) -> str:
-    """Return the page of all benchmarks with this section in its place."""
+    """Return the page of all benchmarks with this section put in or replaced."""
     return with_section(page, HEADING, "\n".join(files_section(document)), NEXT)

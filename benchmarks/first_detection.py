@@ -1,9 +1,9 @@
-"""One fresh process from its first import to its first detection; ``startup.py`` starts it.
+"""Measure a fresh process from its first import to its first detection; ``startup.py`` starts it.
 
     python benchmarks/first_detection.py KIND MODEL PICTURE THREADS VARIANT HEIGHT WIDTH
 
-``PICTURE`` is a letterboxed array uint8 ``[1,H,W,3]`` in a .npy file. One JSON line comes out.
-Nothing is imported here that a peer does not need itself.
+``PICTURE`` is a letterboxed array uint8 ``[1,H,W,3]`` in a .npy file. The result is printed as one
+line of JSON. At the top only modules are imported that every peer needs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def ours(kind: str, model: str, threads: int, *_network: Any) -> Callable[[], Detect]:
-    """Import what runs one of our files; return what loads it and gives what detects."""
+    """Import what runs one of our files; return a function that loads the file.
+
+    That function returns the function that detects.
+    """
     from effdet_deploy import load
 
     importlib.import_module({"torchscript": "torch"}.get(kind, kind))
@@ -32,10 +35,11 @@ def ours(kind: str, model: str, threads: int, *_network: Any) -> Callable[[], De
 def effdet_bench(
     kind: str, model: str, threads: int, variant: str, size: tuple[int, int]
 ) -> Callable[[], Detect]:
-    """Import effdet; return what makes its bench as its users do, and gives what detects.
+    """Import effdet; return a function that makes effdet's bench as users of effdet make it.
 
-    The network is loaded from a checkpoint; for ``naive``, it is exported and runs in ONNX Runtime,
-    with effdet's own post-processing around it.
+    That function returns the function that detects. The network is loaded from a checkpoint. For
+    ``naive``, the network is an ONNX file that runs in ONNX Runtime, with effdet's own
+    post-processing after it.
     """
     import effdet
     import torch

@@ -1,4 +1,4 @@
-"""effdet's own pipeline around a network that may run elsewhere; imports torch alone."""
+"""Parts for effdet's own pipeline around a network that runs outside torch; needs only torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Normalize(nn.Module):
-    """What effdet's loader does to a batch on its way to the network."""
+    """Normalizes a batch as effdet's loader does before the network."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Normalize(nn.Module):
 
 
 class Half(nn.Module):
-    """A network with 16 bits a number, such as bfloat16, whose inputs and outputs stay float32."""
+    """A network that computes in a 16-bit type, with inputs and outputs in float32."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -39,13 +39,13 @@ class Half(nn.Module):
         self.network = copy.deepcopy(network).to(dtype)
 
     def forward(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Map as the network does."""
+        """Run the network."""
         classes, boxes = self.network(pixels.to(self.dtype))
         return [each.float() for each in classes], [each.float() for each in boxes]
 
 
 class Foreign(nn.Module):
-    """A network that runs elsewhere than in torch, with effdet's outputs: two lists of levels."""
+    """A network that runs outside torch, with effdet's outputs: two lists of a tensor per level."""
 
     def __init__(self, run: Maps) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Foreign(nn.Module):
 
 
 def onnxruntime_session(path: Path | str, threads: int) -> Any:
-    """Return an ONNX file in ONNX Runtime at its defaults."""
+    """Load an ONNX file in ONNX Runtime with its default options."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -68,7 +68,7 @@ def onnxruntime_session(path: Path | str, threads: int) -> Any:
 
 
 def onnxruntime_maps(path: Path | str, threads: int) -> Maps:
-    """Return what runs an ONNX file in ONNX Runtime."""
+    """Return a function that runs an ONNX file in ONNX Runtime."""
     session = onnxruntime_session(path, threads)
     name = session.get_inputs()[0].name
     return lambda pixels: session.run(None, {name: pixels})

@@ -1,9 +1,10 @@
-"""What a camera's frame costs until its boxes are there: ``python benchmarks/frames.py FOLDER``.
+"""Measure the way from a camera's frame to its boxes: ``python benchmarks/frames.py FOLDER``.
 
-Four ways take turns on one thread, from a decoded RGB frame to detections in its pixels: a file
-that resizes frames itself (``--source-size``), ``Detector`` with Pillow before an ordinary file,
-either of them in ONNX Runtime and in OpenVINO, and OpenCV with effdet's own bench in PyTorch. What
-counts is the processor's time of this process, which other programs disturb less than the clock.
+The ways begin with a decoded RGB frame and end with detections in its pixels. They are: a file that
+resizes frames itself (``--source-size``), and an ordinary file for which ``Detector`` resizes with
+Pillow, both in ONNX Runtime and in OpenVINO; and OpenCV with effdet's own bench in PyTorch. The
+ways take turns on one thread. Processor time is measured, because other programs disturb it less
+than the clock.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure each size of frames and print a table of it."""
+    """Measure every frame size and print a table for it."""
     options = parse_arguments(arguments)
     plain = exported(options, None)
     for size in FRAMES:
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exported(options: argparse.Namespace, size: tuple[int, int] | None) -> Path:
-    """Export with random weights, unless an earlier run did."""
+    """Export with random weights, unless an earlier run has exported."""
     name = f"{options.variant}-{size[0]}x{size[1]}.onnx" if size else f"{options.variant}.onnx"
     path: Path = options.folder / name
     if not path.exists():
@@ -73,7 +74,7 @@ def exported(options: argparse.Namespace, size: tuple[int, int] | None) -> Path:
 
 
 def detectors(plain: Path, framed: Path) -> dict[str, Callable[[NDArray[np.uint8]], Any]]:
-    """Return our two ways in both engines."""
+    """Return our two ways, for both engines."""
     runs = {}
     for engine in ENGINES:
         for way, path in ((PILLOW, plain), ("--source-size", framed)):
@@ -83,7 +84,7 @@ def detectors(plain: Path, framed: Path) -> dict[str, Callable[[NDArray[np.uint8
 
 
 def eager(variant: str) -> Callable[[NDArray[np.uint8]], Any]:
-    """Return what runs OpenCV's resize and effdet's bench, as its users do."""
+    """Return a function that runs OpenCV's resize and effdet's bench, as users of effdet do."""
     import cv2
     import effdet
     import torch
@@ -113,9 +114,9 @@ def eager(variant: str) -> Callable[[NDArray[np.uint8]], Any]:
 def measured(
     runs: dict[str, Callable[[NDArray[np.uint8]], Any]], frame: NDArray[np.uint8], turns: int
 ) -> dict[str, tuple[float, float, float, float]]:
-    """Return of each way the median of its seconds, and of how much faster it is than the first.
+    """Return for each way its median seconds, and its speed relative to the first way.
 
-    Each ratio stands with the middle half of its turns.
+    The speed is the median ratio over the turns, with the two quartiles.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(turns + WARM_UP):

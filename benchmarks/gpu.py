@@ -1,9 +1,10 @@
-"""What a GPU shows of this project, in minutes: ``scripts/gpu.sh FOLDER``.
+"""Test and time this project on a GPU within minutes: ``scripts/gpu.sh FOLDER``.
 
-The tests marked ``gpu``, the digits detector against what it finds on the CPU, and timings end to
-end, with what ``gpu_kit.py`` packed; no network. All of it goes into ``FOLDER/gpu.json`` step by
-step: a run that was cut off leaves what it had, and one with the same folder goes on from there.
-Without a GPU the run is dry: the same steps at their smallest, whose times mean nothing.
+Runs the tests marked ``gpu``, compares the digits detector with what it finds on the CPU, and
+measures times end to end. It uses the files that ``gpu_kit.py`` packed and needs no network. Every
+step is written to ``FOLDER/gpu.json`` when it is done; after an interruption, a run with the same
+folder goes on from there. Without a GPU this is a dry run: the same steps at their smallest sizes,
+with times that mean nothing.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ SECONDS = 480
 DONE, FAILED, NOT_RUN, RUNNING = "done", "failed", "not run", "cut off"
 RESULT = "gpu.json"
 NOT_HERE = ("tests/native",)
-"""Builds libeffdet with TensorRT's headers first; docs/native.md has its command."""
+"""A test that builds libeffdet with TensorRT's headers; docs/native.md has the command for it."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class Plan:
 
     Attributes:
         device: ``cuda``, or ``cpu`` for a dry run.
-        variants: each with the side of its pictures, None for its own.
-        batches: ascending.
-        schedule: of each table.
+        variants: variant names, with the side of the pictures; None is the variant's own size.
+        batches: the batch sizes, ascending.
+        schedule: how often the peers of a table run.
         compiler: torch.compile's backend.
     """
 
@@ -68,7 +69,7 @@ class Plan:
 
     @property
     def is_dry(self) -> bool:
-        """Whether its times mean nothing."""
+        """Whether this is a dry run, whose times mean nothing."""
         return self.device == "cpu"
 
 
@@ -89,12 +90,12 @@ DRY = Plan(
 
 
 class NotHereError(Exception):
-    """A step cannot be run on this machine, and why."""
+    """A step cannot be run on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One entry of the record; ``seconds`` is what it may take, and half of it what it needs."""
+    """One step of the run; it may take ``seconds``, and usually needs half of that."""
 
     name: str
     seconds: float
@@ -102,8 +103,8 @@ class Step:
 
 
 def steps(plan: Plan, files: Path) -> Iterator[Step]:
-    """Yield the steps, most informative first; ``files`` is the folder of files brought here."""
-    # effdet is imported only now: the kit may have brought it.
+    """Yield the steps, most informative first; ``files`` is the folder with the kit's files."""
+    # effdet is imported only now, because it may have come with the kit.
     import gpu_peers as peers
     from graphs import Case
 
@@ -128,7 +129,7 @@ def steps(plan: Plan, files: Path) -> Iterator[Step]:
             yield table(peers.BESIDE_EAGER, variant, batch, 60)
     for batch in plan.batches:
         yield table(peers.BESIDE_ONNXRUNTIME, first, batch, 40)
-    # Compiling takes minutes: single pictures of both variants come before batches.
+    # Compiling takes minutes, so single pictures of both variants come before batches.
     yield table(peers.BESIDE_COMPILED, first, one, 120)
     yield table(peers.BESIDE_RECORDED, first, one, 120)
     for batch in plan.batches:
@@ -141,7 +142,7 @@ def steps(plan: Plan, files: Path) -> Iterator[Step]:
 
 
 def run_tests(*, dry: bool) -> dict[str, Any]:
-    """Run every test marked ``gpu`` that needs no building; say what each came to."""
+    """Run every test marked ``gpu`` that builds nothing; return the outcome of each test."""
     wanted = [
         path
         for path in sorted((ROOT / "tests").rglob("test_*.py"))
@@ -183,7 +184,7 @@ def _outcome(case: ET.Element) -> dict[str, Any]:
 
 
 def compare_digits(files: Path, device: str) -> dict[str, Any]:
-    """Compare what trained weights find on the device with what they find on the CPU."""
+    """Compare the detections of trained weights on the device with those on the CPU."""
     from gpu_graphs import write_archive
 
     from effdet_deploy import ExportOptions
@@ -197,7 +198,7 @@ def compare_digits(files: Path, device: str) -> dict[str, Any]:
         weights=str(DIGITS / "digits_d0.safetensors"),
         candidates=read_spec(carried, "torchscript").output.candidates,
     )
-    # Another PyTorch may have written the archive that was carried here; these are this one's.
+    # The archive in the kit may come from another PyTorch; these are written by this PyTorch.
     full = write_archive(files / "digits-fp32.torchscript", None, options)
     half = write_archive(files / "digits-fp16.torchscript", None, options, "fp16")
     with Detector.load(full, "torchscript", "cpu") as known:
@@ -249,7 +250,7 @@ def time_table(plan: Plan, subject: Any, names: Sequence[str], batch: int) -> di
             raise NotHereError("; ".join(dict.fromkeys(left_out.values())))
         with LoadWatch() as watch:
             timings = measure_interleaved(runs, plan.schedule)
-    # Compiled code and recorded graphs hold memory that the next table is to have.
+    # Compiled code and recorded graphs hold memory that the next table needs.
     torch.compiler.reset()
     if plan.device == "cuda":
         torch.cuda.empty_cache()
@@ -264,7 +265,7 @@ def time_table(plan: Plan, subject: Any, names: Sequence[str], batch: int) -> di
 
 
 def rows(timings: dict[str, Timing], ours: str) -> list[dict[str, Any]]:
-    """Return every peer, slowest first, with how many times ours in its precision is as fast."""
+    """Return every peer, slowest first, and how much faster ours in the same precision is."""
     found = []
     for name in sorted(timings, key=lambda each: -timings[each].median):
         base, timing = f"{ours} {name.rpartition(' ')[2]}", timings[name]
@@ -276,9 +277,9 @@ def rows(timings: dict[str, Timing], ours: str) -> list[dict[str, Any]]:
 
 
 def run(todo: Sequence[Step], record: Record, seconds: float, patience: float = 1.0) -> bool:
-    """Do every step for which time is left; return whether none failed.
+    """Do every step for which time is left; return False if one failed.
 
-    Each may take ``patience`` times its seconds.
+    A step may take ``patience`` times its own ``seconds``.
     """
     ends = time.monotonic() + seconds
     state, results = record.document["steps"], record.document["results"]
@@ -302,7 +303,7 @@ def run(todo: Sequence[Step], record: Record, seconds: float, patience: float = 
 
 
 def attempted(step: Step, seconds: float, results: dict[str, Any]) -> dict[str, Any]:
-    """Do a step within its seconds, put what it found into ``results``, and say how it went."""
+    """Do a step within ``seconds``, put its result into ``results``, and return its state."""
 
     def end(*_: object) -> None:
         raise TimeoutError(f"it did not end within {seconds:.0f} s")
@@ -316,7 +317,7 @@ def attempted(step: Step, seconds: float, results: dict[str, Any]) -> dict[str, 
         found = {"state": FAILED, "why": failed} if failed else {"state": DONE}
     except (NotHereError, TimeoutError) as error:
         found = {"state": NOT_RUN, "why": str(error)}
-    except Exception as error:  # noqa: BLE001 - one step's fault is not to cost the others
+    except Exception as error:  # noqa: BLE001 - the other steps still run
         found = {"state": FAILED, "why": f"{type(error).__name__}: {error}"[:600]}
     finally:
         signal.signal(signal.SIGALRM, handler)
@@ -339,7 +340,7 @@ def card(plan: Plan) -> dict[str, Any]:
 
 
 def summary(document: dict[str, Any]) -> Iterator[str]:
-    """Yield what was found, a line each."""
+    """Yield the lines of a summary."""
     yield f"{document['card']['name']}{', dry: no time means anything' * document['dry']}"
     for name, step in document["steps"].items():
         yield f"{name}: {step['state']} {step.get('why', '')}".rstrip()
@@ -357,16 +358,16 @@ def summary(document: dict[str, Any]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run everything and write it down; return 1 where a step failed."""
+    """Run all steps and record them; return 1 if a step failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where gpu.json is written")
-    parser.add_argument("--kit", type=Path, default=ROOT / "gpu-kit", help="of `make gpu-kit`")
+    parser.add_argument("--kit", type=Path, default=ROOT / "gpu-kit", help="from `make gpu-kit`")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="end within this time")
-    parser.add_argument("--dry", action="store_true", help="as without a GPU")
+    parser.add_argument("--dry", action="store_true", help="run as on a machine without a GPU")
     options = parser.parse_args(arguments)
     plan = DRY if options.dry or not torch.cuda.is_available() else ON_A_GPU
     begun = time.monotonic()
-    # PyTorch's own default is TF32 in convolutions; ours are FP32, so everybody's are.
+    # PyTorch computes convolutions in TF32 by default. Our engines use FP32, so all peers do here.
     torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as scratch:
         try:
@@ -378,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             tell(f"error: {error}")
             return error.exit_code
         todo = list(steps(plan, files))
-        # Who gives the whole more time gives it to each step.
+        # With more time for the whole run, every step gets more time as well.
         patience = max(1.0, options.seconds / SECONDS)
         passed = run(todo, record, options.seconds - (time.monotonic() - begun), patience)
     print("\n".join(summary(record.document)))

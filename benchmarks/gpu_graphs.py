@@ -1,4 +1,4 @@
-"""Our detector as PyTorch runs it on a GPU: archives in FP32 and FP16, and a recorded CUDA graph.
+"""Our detector in PyTorch on a GPU: archives in FP32 and FP16, and a recorded CUDA graph.
 
 TorchScript reads annotations when it compiles, hence no ``from __future__ import annotations``.
 """
@@ -29,18 +29,18 @@ from effdet_deploy.pytorch.graph import create_pipeline, fold_for_inference
 from effdet_deploy.pytorch.scripting import script_archive
 
 WARM_UP_RUNS = 3
-"""Before recording: libraries choose kernels and take memory in their first runs."""
+"""Runs before recording, in which libraries choose kernels and allocate memory."""
 
 
 class HalfFolded(nn.Module):
-    """A folded network in FP16 whose inputs and outputs stay float32."""
+    """A folded network that computes in FP16, with inputs and outputs in float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).half()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Map as the folded network does."""
+        """Run the folded network."""
         classes, boxes = self.network(pixels.half())
         return classes.float(), boxes.float()
 
@@ -54,10 +54,11 @@ def pipeline_of(
     """Return the graph that an export would write, and its spec.
 
     Args:
-        model: our network, or None to take that of the weights in ``options``.
-        options: of the export; its precision is left alone, which has no FP16 of TorchScript.
-        precision: what the network computes in.
-        nms_form: how the NMS is written, where that of an export for a CPU is not wanted.
+        model: our network; None takes the network of the weights in ``options``.
+        options: the export's options; their precision is ignored, because an export to TorchScript
+            has no FP16.
+        precision: the precision that the network computes in.
+        nms_form: how the NMS is written; None writes it as an export for a CPU does.
     """
     source = load_source(model, options, silent)
     spec, _ = settle_candidates(specification_of(source, options, None), options, None, (), 0)
@@ -72,7 +73,7 @@ def pipeline_of(
 def write_archive(
     path: Path, model: nn.Module | None, options: ExportOptions, precision: Precision = "fp32"
 ) -> Path:
-    """Write a TorchScript archive as an export does, which this needs no ONNX tools for."""
+    """Write a TorchScript archive as an export does, but without the ONNX tools."""
     pipeline, spec = pipeline_of(model, options, precision)
     path.write_bytes(script_archive(pipeline, {METADATA_KEY: spec.to_json()}))
     return path
@@ -82,8 +83,8 @@ class Recorded:
     """A pipeline as a CUDA graph: its kernels are recorded once and started together.
 
     Args:
-        pipeline: on the GPU, without a step that waits for the host.
-        images: a batch that it takes, on the host; later ones must have its shape.
+        pipeline: a module on the GPU without a step that waits for the host.
+        images: a batch on the host; later batches must have the same shape.
     """
 
     def __init__(self, pipeline: nn.Module, images: NDArray[Any]) -> None:

@@ -1,8 +1,8 @@
-"""What ``make gpu`` takes to a machine that has CUDA and PyTorch only: ``gpu_kit.py FOLDER``.
+"""Pack the kit that ``make gpu`` needs on a machine with CUDA and PyTorch: ``gpu_kit.py FOLDER``.
 
-Wheels of the few packages that such a machine may lack, and exported files of the digits detector
-and of D0. The files share most of their weights, so one archive holds them all: its dictionary is
-larger than any of them.
+The kit has wheels of the few packages that the machine may lack, and exported files of the digits
+detector and of D0. The files share most of their weights, so they are packed into one archive, the
+dictionary of which is larger than any of the files.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ WHEELS = (
     *("safetensors", "google-crc32c", "protobuf"),
     *("pytest", "pytest-timeout", "pluggy", "iniconfig", "packaging", "pygments"),
 )
-"""What the network, its weights, effdet and the tests import beside PyTorch."""
+"""The packages that the network, its weights, effdet and the tests need beside PyTorch."""
 PYTHONS = ("3.11", "3.12", "3.13")
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LARGEST_BATCH = 32
 PICTURES = 8
 FILES = "files.tar.xz"
 _DICTIONARY = {"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 26}
-"""64 MiB back, where the same weights stand in another format."""
+"""A dictionary of 64 MiB reaches back to the same weights in a file of another format."""
 
 
 def make(kit: Path) -> None:
@@ -80,7 +80,7 @@ def _write_files(files: Path) -> None:
     case = Case("d0", None, LARGEST_BATCH, 2, files)
     random = create_model("d0")
     randomize(random)
-    # 16 bits are enough for random numbers, and half as much to carry.
+    # 16 bits are enough for random weights, and halve the size of the kit.
     halves = {
         name: value.half() if value.is_floating_point() else value
         for name, value in random.state_dict().items()
@@ -98,9 +98,9 @@ def _write_files(files: Path) -> None:
 
 
 def unpack(kit: Path, scratch: Path) -> Path:
-    """Make ready on this machine what the kit holds, without a network.
+    """Unpack the kit on this machine, without a network.
 
-    Packages that this machine lacks go into ``scratch``, behind all that it has.
+    Packages that this machine lacks are installed into ``scratch``, which is searched last.
 
     Returns:
         The folder of the exported files.
@@ -110,8 +110,8 @@ def unpack(kit: Path, scratch: Path) -> Path:
     """
     if not (kit / FILES).is_file():
         raise MissingError(
-            f"'{kit}' does not hold what a GPU is to run.",
-            "Run `make gpu-kit` on a machine with a network, and bring that folder here.",
+            f"'{kit}' is missing or does not hold the files that the GPU run needs.",
+            "Run `make gpu-kit` on a machine with a network, and copy the folder here.",
         )
     missing = [name for name in WHEELS if not _is_installed(name)]
     if missing:
@@ -128,7 +128,7 @@ def unpack(kit: Path, scratch: Path) -> Path:
             ) from error
         sys.path.append(str(site))
         importlib.invalidate_caches()
-        # For the processes that run the tests, and for those that compile.
+        # The processes that run the tests, and those that compile, need the packages too.
         inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, inherited), str(site)])
     files = scratch / "files"
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str]) -> int:
     kit = Path(arguments[0])
     make(kit)
     size = sum(each.stat().st_size for each in kit.rglob("*") if each.is_file())
-    print(f"{kit}: {size / 2**20:.1f} MiB; `make gpu OUT=FOLDER` runs it where there is a GPU")
+    print(f"{kit}: {size / 2**20:.1f} MiB; run `make gpu OUT=FOLDER` on a machine with a GPU")
     return 0
 
 

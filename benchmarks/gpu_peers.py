@@ -1,7 +1,7 @@
-"""What takes turns on a GPU: ours in every form, and effdet's own in eager PyTorch and compiled.
+"""The peers that are timed on a GPU: ours in every form, and effdet in eager PyTorch and compiled.
 
-Every peer is a function of nothing: the same letterboxed uint8 pictures ``[N,H,W,3]`` in host
-memory become rows of boxes in host memory. FP32 is FP32 on all sides: TF32 is off.
+Every peer is a function without arguments that turns the same letterboxed uint8 pictures
+``[N,H,W,3]`` in host memory into rows of boxes in host memory. TF32 is off for all peers.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ BESIDE_COMPILED = (OURS, COMPILED)
 BESIDE_RECORDED = (OURS, GRAPH, RECORDED)
 BESIDE_ONNXRUNTIME, BESIDE_TENSORRT = (OURS, ONNXRUNTIME), (OURS, TENSORRT)
 AGREEMENT: dict[Precision, float] = {"fp32": 1e-2, "fp16": 5e-2}
-"""The largest difference of a peer's best scores from ours in FP32; others are not compared."""
+"""How much a peer's best scores may differ from ours in FP32; otherwise it is left out."""
 BEST = 10
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A variant on a device. Files are in the case's directory, or are made there.
+    """A variant on a device. Its files are in the case's directory, or are made there.
 
     Attributes:
-        case: its weights and as many pictures as the largest batch has.
+        case: the variant's weights, and pictures for the largest batch.
         device: ``cuda`` or ``cpu``.
         compiler: torch.compile's backend.
     """
@@ -67,42 +67,42 @@ class Subject:
 
     @property
     def options(self) -> ExportOptions:
-        """How its files are exported."""
+        """The options with which its files are exported."""
         batch = BatchSpec(1, 1, self.case.batch)
         return ExportOptions(batch=batch, candidates=CANDIDATES, verify=False)
 
     def file(self, suffix: str, precision: Precision) -> Path:
-        """Return our file; raises UsageError where it is not here and cannot be made here."""
+        """Return our file; raises UsageError if it is missing and cannot be made here."""
         half = "-fp16" if precision == "fp16" else ""
         path = self.case.directory / f"{self.case.variant}{half}{suffix}"
         if path.exists():
             return path
         if suffix != ".torchscript":
-            raise UsageError(f"'{path.name}' was not carried here.", "See benchmarks/gpu_kit.py.")
+            raise UsageError(f"'{path.name}' is not in the kit.", "See benchmarks/gpu_kit.py.")
         return write_archive(path, self.case.weights.ours, self.options, precision)
 
     def lacking(self, names: Sequence[str]) -> str:
-        """Return what this machine lacks for the engines in ``names``, or nothing."""
+        """Return what this machine lacks for the engines in ``names``; empty if nothing."""
         modules = {ONNXRUNTIME: "onnxruntime", TENSORRT: "tensorrt"}
         for module in (modules[name] for name in names if name in modules):
             if importlib.util.find_spec(module) is None:
-                return f"{module} is not installed there"
+                return f"{module} is not installed on that machine"
             if not (self.case.directory / f"{self.case.variant}.onnx").exists():
                 return f"the ONNX file of {self.case.variant} is not in the kit"
         if ONNXRUNTIME in names and self.device == "cuda":
             import onnxruntime
 
             if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-                return "its onnxruntime has no CUDA, which onnxruntime-gpu has"
+                return "onnxruntime on that machine has no CUDA; onnxruntime-gpu has it"
         return ""
 
     def runs(
         self, names: Sequence[str], batch: int, stack: contextlib.ExitStack
     ) -> tuple[dict[str, Run], dict[str, str]]:
-        """Make the peers ready in both precisions and run each once.
+        """Prepare the peers in both precisions and run every peer once.
 
         Returns:
-            What to time, by name; and why others cannot be, by name.
+            The functions to time, by name; and why other peers were left out, by name.
         """
         pictures = self.case.weights.pictures[:batch]
         makers = {
@@ -125,7 +125,7 @@ class Subject:
                     scores = best_scores(run())
                 except TimeoutError:
                     raise
-                except Exception as error:  # noqa: BLE001 - it is not to cost the other peers
+                except Exception as error:  # noqa: BLE001 - the other peers are still timed
                     left_out[shown] = f"{type(error).__name__}: {error}"[:400]
                     continue
                 expected = scores if expected is None else expected
@@ -148,7 +148,7 @@ class Subject:
         try:
             detector = Detector.load(path, backend, self.device)
         except ModelFileError:
-            # An older PyTorch than the one that wrote the archive writes its own.
+            # An older PyTorch cannot read the kit's archive, so it writes its own.
             path.unlink()
             detector = Detector.load(self.file(suffix, precision), backend, self.device)
         stack.enter_context(detector)
@@ -162,7 +162,7 @@ class Subject:
         return partial(Recorded(pipeline.cuda(), feed), feed)
 
     def _compiled(self, mode: str) -> Callable[[nn.Module], nn.Module]:
-        # A mode is inductor's own; other compilers refuse one.
+        # Only inductor has modes; other compilers refuse the argument.
         how = {"mode": mode} if self.compiler == "inductor" else {}
         return partial(torch.compile, backend=self.compiler, dynamic=False, **how)
 

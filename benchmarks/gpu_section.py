@@ -1,7 +1,7 @@
-"""What a GPU showed, as a section of the document: ``python benchmarks/gpu_section.py docs``.
+"""Write a GPU's results as a section of the document: ``python benchmarks/gpu_section.py docs``.
 
-Reads ``docs/gpu.json``, which ``make gpu`` wrote and somebody put there, and writes that section
-of ``docs/benchmarks.md`` anew; ``latency.py`` writes the same with the rest.
+Reads ``docs/gpu.json``, which ``make gpu`` wrote and somebody copied there, and replaces the
+section in ``docs/benchmarks.md``. ``latency.py`` writes this section too, with the whole document.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def gpu_section(record: dict[str, Any] | None) -> str:
     """Return the section.
 
     Raises:
-        UsageError: the record is of a dry run, whose times mean nothing.
+        UsageError: the record comes from a dry run, whose times mean nothing.
     """
     if record is None:
         return f"{TITLE}\n\n{NOTHING}"
     if record["dry"]:
         raise UsageError(
-            "The record of the GPU is of a dry run, whose times mean nothing.",
-            "Run `make gpu` on a machine with a GPU, or take the record away.",
+            "docs/gpu.json comes from a dry run, whose times mean nothing.",
+            "Run `make gpu` on a machine with a GPU, or remove the file.",
         )
     return "\n".join([f"{TITLE}: {record['card']['name']}\n", *_parts(record)])
 
@@ -109,7 +109,7 @@ def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
 
 
 def faster_by(row: dict[str, Any]) -> str:
-    """Return how many times ours is as fast as the peer in ``row``, where that is known."""
+    """Return how much faster ours is than the peer in ``row``; empty if that is not known."""
     ratio = row["ours_is_faster_by"]
     if ratio is None:
         return ""
@@ -118,13 +118,13 @@ def faster_by(row: dict[str, Any]) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return what ``make gpu`` wrote and the folder holds, or None."""
+    """Return the record of ``make gpu`` in the folder, or None if there is none."""
     path = folder / RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the section of the document in a folder anew."""
+    """Replace the section of the document in a folder."""
     folder = Path(arguments[0])
     path = folder / DOCUMENT
     try:

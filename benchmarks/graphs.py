@@ -1,4 +1,4 @@
-"""What is timed: a variant with its weights, our graph of it in every form, and effdet's own."""
+"""The things that are timed: a variant with its weights, our graph in every form, and effdet's."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network import EfficientDet
 
 WHOLE, NETWORK = PARTS = ("end to end", "network")
-"""From pictures to rows of boxes; and from normalized pixels to raw heads."""
+"""The first is from pictures to rows of boxes, the second from normalized pixels to raw heads."""
 CALIBRATION_SEED = 7
 CANDIDATES, ROWS = 1000, 100
-"""Boxes that enter NMS and that leave it, unless a peer's name says another number."""
+"""How many boxes enter NMS and how many leave it, unless a peer's name says another number."""
 LARGEST_BATCH = 8
-"""That one export serves; a larger batch has its own."""
+"""One export serves all batches up to this size; a larger batch has an export of its own."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Two networks with the same weights, and the input our graphs take.
+    """Two networks with the same weights, and the pictures that our graphs take.
 
-    ``compiled`` holds what torch.compile took minutes to make, for the next table.
+    ``compiled`` keeps what torch.compile made in minutes, so that the next table can use it.
     """
 
     ours: EfficientDet
@@ -61,7 +61,7 @@ class Weights:
 class Case:
     """One variant at one size, batch and thread count; its files are made in ``directory``.
 
-    Exports serve every batch and thread count, and are found again by their names.
+    An export serves every batch and thread count. A later run finds it by its name.
     """
 
     variant: str
@@ -72,17 +72,17 @@ class Case:
 
     @property
     def stem(self) -> str:
-        """Begins the names of the case's files."""
+        """The beginning of the names of the case's files."""
         return f"{self.variant}_{self.image_size or 'own'}"
 
     @property
     def checkpoint(self) -> Path:
-        """The weights in the form that effdet reads as well."""
+        """The path of the weights, in a form that effdet reads as well."""
         return self.directory / f"{self.stem}.pth"
 
     @functools.cached_property
     def weights(self) -> Weights:
-        """Seeded, conditioned weights in both implementations, loaded strictly."""
+        """Seeded, conditioned weights, loaded strictly into both implementations."""
         ours = create_model(self.variant, image_size=self.image_size)
         if self.checkpoint.exists():
             ours.load_state_dict(torch.load(self.checkpoint, weights_only=True))
@@ -98,7 +98,7 @@ class Case:
         return Weights(ours.eval(), theirs, structured_pictures(self.batch, *size, SEED))
 
     def naive_onnx(self) -> Path:
-        """Export effdet as its users do: raw heads, one call, one fixed batch size."""
+        """Export effdet as its users do: one call gives raw heads with one fixed batch size."""
         path = self.directory / f"{self.stem}_naive_b{self.batch}.onnx"
         if not path.exists():
             example = torch.randn(self.batch, 3, *self.weights.pictures.shape[1:3])
@@ -121,9 +121,9 @@ class Case:
         candidates: int = CANDIDATES,
         rows: int = ROWS,
     ) -> Path:
-        """Export our graph for a range of batch sizes, the whole of it or the network alone.
+        """Export our whole graph, or the network alone, for a range of batch sizes.
 
-        Exports are verified by the tests and by every export; here the time is short.
+        The export is not verified here, to save time; the tests verify exports.
         """
         largest = max(self.batch, LARGEST_BATCH)
         beyond = "" if largest == LARGEST_BATCH else f"_to_{largest}"
@@ -151,11 +151,11 @@ class Case:
         return to_input(self.weights.pictures, read_spec(self.our_file(part), "onnx").input)
 
     def int8_file(self, part: str, target: Target, nms: NmsKind = "static") -> Path:
-        """Lower our FP32 file to INT8 for an engine, calibrated on pictures that are not timed.
+        """Quantize our FP32 file to INT8 for an engine, calibrated on pictures that are not timed.
 
-        It is lowered and not verified: random weights say nothing of what INT8 costs in accuracy.
+        It is not verified: random weights cannot show what INT8 costs in accuracy.
         """
-        # These need the ONNX tools, which a machine that times PyTorch alone may lack.
+        # These imports need the ONNX tools, which a machine that only times PyTorch may lack.
         from effdet_deploy.exporters.lowering import lower_precision
         from effdet_deploy.exporters.material import read_material
 
@@ -174,7 +174,7 @@ class Case:
         return path
 
     def _calibration(self) -> Path:
-        """Write pictures like those that are timed, of another seed."""
+        """Write pictures like those that are timed, but with another seed."""
         from effdet_deploy.precision.int8.calibration import MIN_IMAGES
 
         height, width = self.weights.ours.config.image_size

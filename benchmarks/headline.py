@@ -1,4 +1,4 @@
-"""What the tables come to: one line for each claim, with the aim beside it."""
+"""A summary of the tables: one line for each claim, with the aim beside it."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from effdet_deploy.reports.benchmark import markdown_table
 
 EAGER = "effdet eager"
 FLOAT32 = ("ours, ONNX Runtime", "ours, OpenVINO FP32")
-"""Ours in float32, of which the faster one counts."""
+"""Our float32 peers; the faster one counts."""
 OPENVINO_INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
 NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
 NMS_OPERATOR_ENDING = ", --nms onnx"
-"""Ends the names of ours with ONNX's own NMS in place of static steps."""
+"""The end of the names of our peers with ONNX's own NMS in place of static steps."""
 ALL_CANDIDATES_ENDING = ", 5000 candidates"
-"""Ends the names of ours with as many boxes in NMS as effdet's own post-processing has."""
+"""The end of the names of our peers with effdet's own number of boxes in NMS."""
 LARGER = 8
 
 Line = tuple[str, str, str]
 
 
 def headline(document: dict[str, Any]) -> str:
-    """Return the claims about the first variant below a heading, as far as they were measured."""
+    """Return a heading and the claims about the first variant, as far as they were measured."""
     table = claims(document)
     return f"## In short: {document['tables'][0]['variant'].upper()}\n\n{table}" if table else ""
 
@@ -82,7 +82,7 @@ class _Timings(dict[str, Timing]):
         return min(known, key=lambda name: self[name].median, default=None)
 
     def line(self, ours: str, theirs: str, aim: str, *, ours_is: str = "") -> list[Line]:
-        """Return the claim that ``ours`` is faster, where ``theirs`` was measured."""
+        """Return the claim that ``ours`` is faster, if ``theirs`` was measured."""
         if theirs not in self:
             return []
         ratio = compare(self[ours], self[theirs])

@@ -1,8 +1,8 @@
-"""How fast our graphs are beside their peers: ``python benchmarks/latency.py``.
+"""Compare the speed of our graphs with that of their peers: ``python benchmarks/latency.py``.
 
-Same weights (random, conditioned, seeded), same pictures, in turns. Prints tables and, on request,
-writes JSON with every single run, and a Markdown document with charts. What is finished is in the
-JSON at once: ``--resume`` goes on from there.
+All peers have the same weights (random, conditioned, seeded) and the same pictures, and take turns.
+The script prints tables; on request it writes JSON with every single run, and a Markdown document
+with charts. A table is in the JSON as soon as it is finished, and ``--resume`` goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import peers
 
-# Loaded before anything is timed: an hour later, an edited file would not fit the rest.
+# Imported before anything is timed: an hour later the files may have been edited and not fit.
 import scaling
 from document import markdown, write_plots
 from gpu_section import gpu_section
@@ -47,31 +47,31 @@ if TYPE_CHECKING:
     from effdet_deploy.benchmark import Timing
 
 QUICK_SIZE = 256
-"""The smallest size at which OpenVINO takes the coarsest level of D0."""
+"""The smallest image size at which OpenVINO accepts D0's coarsest level."""
 FEWEST_TURNS = 9
-"""At batch sizes above 1, where a turn takes many times as long; a ratio needs seven."""
+"""The number of turns for batches above 1, where a turn takes longer; a ratio needs seven."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add_keeping(parser)
-    parser.add_argument("--variants", default="d0", help="such as d0,d2,lite0")
-    parser.add_argument("--image-size", type=int, help="default: each variant's own")
-    parser.add_argument("--batch", default="1", help="such as 1,8")
-    parser.add_argument("--single", default="", help="variants timed at the first --batch alone")
-    parser.add_argument("--full", help="variants with the costly peers; default the first one")
+    parser.add_argument("--variants", default="d0", help="for example d0,d2,lite0")
+    parser.add_argument("--image-size", type=int, help="default: every variant's own")
+    parser.add_argument("--batch", default="1", help="for example 1,8")
+    parser.add_argument("--single", default="", help="variants timed only at the first --batch")
+    parser.add_argument("--full", help="variants with the costly peers; default: the first one")
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--peers", default="", help="parts of their names, such as 'eager;naive'")
-    parser.add_argument("--artifact", type=Path, action="append", default=[], help="also time it")
-    parser.add_argument("--runs", type=int, default=15, help="least number of turns")
+    parser.add_argument("--artifact", type=Path, action="append", default=[], help="also time this")
+    parser.add_argument("--runs", type=int, default=15, help="minimum number of turns")
     parser.add_argument("--seconds", type=float, default=40.0, help="end a table after this")
-    parser.add_argument("--no-startup", action="store_true", help="leave fresh processes out")
-    parser.add_argument("--accuracy", type=Path, help="what accuracy.py --json wrote")
-    parser.add_argument("--scaling", type=Path, help="the JSON of scaling.py, which fills it in")
-    parser.add_argument("--candidates", type=Path, help="what candidates.py --json wrote")
-    parser.add_argument("--pictures", type=Path, help="what files.py --json wrote")
-    parser.add_argument("--gpu", type=Path, help="what `make gpu` wrote")
+    parser.add_argument("--no-startup", action="store_true", help="do not time fresh processes")
+    parser.add_argument("--accuracy", type=Path, help="the file that accuracy.py --json wrote")
+    parser.add_argument("--scaling", type=Path, help="the file for scaling.py to complete")
+    parser.add_argument("--candidates", type=Path, help="the file that candidates.py --json wrote")
+    parser.add_argument("--pictures", type=Path, help="the file that files.py --json wrote")
+    parser.add_argument("--gpu", type=Path, help="the file that `make gpu` wrote")
     parser.add_argument("--at-most", type=int, help="end after this many new tables")
     parser.add_argument("--document", type=Path, help="write Markdown, and charts beside it")
     parser.add_argument("--quick", action="store_true", help="256 pixels, 7 turns, no compiling")
@@ -79,7 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Time everything that was asked for and report it."""
+    """Time everything that the options request, and report it."""
     options = parse_arguments(arguments)
     if options.document:
         options.document.parent.mkdir(parents=True, exist_ok=True)
@@ -89,13 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 prepare(options, directory)
                 return measure_scaling(options, directory)
             if options.gpu and options.gpu.is_file():
-                # A record that cannot be shown is refused before hours of work.
+                # A record that cannot be shown is refused now, and not after hours of work.
                 gpu_section(json.loads(options.gpu.read_text(encoding="utf-8")))
             if options.scaling:
                 Record.open(options.scaling, circumstances(), {}, resume=options.resume)
             document = run(options, directory)
             if options.at_most is None and measure_scaling(options, directory):
-                tell("scaling is not complete: give the command once more, with --resume")
+                tell("scaling is not complete: run the command again with --resume")
     except EffdetDeployError as error:
         tell(f"error: {error}")
         return error.exit_code
@@ -113,11 +113,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
     """Time every variant, batch size and part; return the whole as a JSON document.
 
-    What an earlier run measured, and this one was not asked for, stays.
+    Results of an earlier run stay if this run does not measure them again.
 
     Raises:
-        ResourceError: the machine was busy, and numbers were not asked for all the same.
-        UsageError: what an earlier run left is of another machine, or of other versions or code.
+        ResourceError: the machine was busy, and ``--under-load`` was not given.
+        UsageError: the earlier results come from another machine, other versions or other code.
     """
     empty = {"command": "", "ceilings": None, "tables": [], "startup": None}
     record = Record.open(options.json, circumstances(), empty, resume=options.resume)
@@ -145,7 +145,7 @@ def run(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
 
 
 def prepare(options: argparse.Namespace, directory: Path) -> None:
-    """Export everything that is to be timed, which needs no quiet machine, and time nothing."""
+    """Export everything that will be timed, but time nothing; this needs no quiet machine."""
     for case in cases(options, directory):
         for part in parts(options, case):
             tell(f"{case.variant} batch {case.batch} {part}: exporting")
@@ -159,7 +159,7 @@ def prepare(options: argparse.Namespace, directory: Path) -> None:
 
 
 def measure_scaling(options: argparse.Namespace, directory: Path) -> int:
-    """Let ``scaling.py`` fill in what its JSON lacks; return how much is left."""
+    """Let ``scaling.py`` measure the points missing in its JSON; return how many are left."""
     if not options.scaling:
         return 0
     given = ["--json", options.scaling, "--files", directory, "--threads", options.threads]
@@ -175,7 +175,7 @@ def measure_scaling(options: argparse.Namespace, directory: Path) -> int:
 
 
 def table_key(table: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what a table is of."""
+    """Return the values that tell a table from the others."""
     return tuple(table[name] for name in ("variant", "asked_size", "batch", "threads", "part"))
 
 
@@ -194,7 +194,10 @@ def parts(options: argparse.Namespace, case: Case) -> list[str]:
 
 
 def schedule_for(case: Case, options: argparse.Namespace) -> Schedule:
-    """Return how often to run; a large batch leaves nothing of a neighbour in the caches."""
+    """Return how often to run.
+
+    A large batch needs no settling run: it replaces all that the peer before it left in the caches.
+    """
     if options.quick:
         return Schedule(min_runs=7, max_runs=7, max_seconds=options.seconds)
     turns = options.runs if case.batch == 1 else min(options.runs, FEWEST_TURNS)
@@ -238,10 +241,10 @@ def measure_part(case: Case, part: str, options: argparse.Namespace) -> dict[str
 
 
 def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str]:
-    """Return the peers to time: all, or those with one of the given parts in their names.
+    """Return the peers to time: all, or those whose names contain one of the parts in ``--peers``.
 
-    Those that take minutes to make are for the variants asked for and for single images; networks
-    in INT8, which are calibrated anew, are for OpenVINO alone.
+    Peers that take minutes to make are timed only for the variants of ``--full`` and for single
+    images. Networks in INT8 need a calibration of their own and are timed only in OpenVINO.
     """
     wanted = [each for each in options.peers.split(";") if each]
     full = options.variants.split(",")[0] if options.full is None else options.full
@@ -262,7 +265,7 @@ def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str
 
 
 def rows(timings: dict[str, Timing]) -> list[dict[str, Any]]:
-    """Return every peer with how many times ours in ONNX Runtime is as fast, slowest first."""
+    """Return every peer, slowest first, and how much faster ours in ONNX Runtime is."""
     slowest_first = sorted(timings, key=lambda name: -timings[name].median)
     ratios = {
         name: None if name == peers.OURS else compare(timings[peers.OURS], timings[name]).to_dict()
@@ -275,7 +278,7 @@ def rows(timings: dict[str, Timing]) -> list[dict[str, Any]]:
 
 
 def graph_shares(case: Case, part: str, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return for our graph in each engine which share of the time each of its parts takes."""
+    """Return by engine the share of the time that each part of our graph takes."""
     feeds = {INPUT_NAME: case.our_input(part)}
     float32, int8 = partial(case.our_file, part), partial(case.int8_file, part, "openvino")
     files = {

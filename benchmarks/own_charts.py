@@ -1,4 +1,4 @@
-"""Charts that the benchmarks' documents have beside those of the package."""
+"""Charts of the benchmarks' documents that the package itself does not have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @chart_style()
 def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) -> str:
-    """Draw each row as one bar in parts, in ``unit``; the parts are named below."""
+    """Draw each row as one bar of several parts, in ``unit``; a legend names the parts."""
     names = list(dict.fromkeys(part for parts in rows.values() for part in parts))
     figure, axes = canvas(WIDTH, 90 + 32 * len(rows) + 20 * math.ceil(len(names) / 4))
     start = np.zeros(len(rows))
@@ -46,7 +46,7 @@ def share_chart(title: str, rows: Mapping[str, Mapping[str, float]], unit: str) 
 
 @chart_style()
 def point_chart(title: str, x_label: str, y_label: str, points: Sequence[Mark]) -> str:
-    """Draw numbered points, named below; x begins at 0, y at what the lowest point needs."""
+    """Draw numbered points with a legend; x begins at 0, y near the lowest point."""
     figure, axes = canvas(WIDTH, 360 + 18 * len(points))
     tips: Tips = {}
     for number, each in enumerate(points, 1):

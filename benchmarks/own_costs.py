@@ -1,4 +1,4 @@
-"""What parts of our own work cost: two runs of ours in turns, on one and the same machine."""
+"""Measure what parts of our own graph cost: two of our runs take turns on the same machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graphs import Case
 
 OUTSIDE_SCHEDULE = Schedule(min_runs=41, max_runs=121, max_seconds=30.0, precision=0.005)
-"""A share of a few hundredths needs more pairs than a ratio does."""
+"""A share of a few percent needs more pairs of runs than a ratio does."""
 BATCH_SCHEDULE = Schedule(min_runs=11, max_runs=31, max_seconds=30.0)
 
 
@@ -37,7 +37,8 @@ def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]
     about as long as computing a small one. So the whole graph and the network alone take turns.
 
     Returns:
-        By name, one less the network's share: the median over neighbouring runs, its 95% interval.
+        By name, the share outside the network (1 minus the network's): the median over neighboring
+        runs, and its 95% interval.
     """
     inputs = {part: case.our_input(part) for part in PARTS}
     engines = {
@@ -66,8 +67,8 @@ def batch_costs(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Measure what an image costs in a batch, in our FP32 engines in ``names``.
 
     Returns:
-        By name, an image's time in the batch over that of a single image: the median over
-        neighbouring runs, and its 95% interval.
+        By name, the time per image in the batch, divided by the time of a single image: the median
+        over neighboring runs, and its 95% interval.
     """
     feed, path = case.our_input(WHOLE), case.our_file(WHOLE)
     engines = {OURS: "onnxruntime", OPENVINO: "openvino"}

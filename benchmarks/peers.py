@@ -1,8 +1,8 @@
 """The peers that our graphs are timed against: same weights, same pictures, one process.
 
 Every peer is a function of one batch of letterboxed pictures, uint8 ``[N,H,W,3]`` in host memory.
-*End to end*, it returns rows of boxes in host memory. *Network*, it takes normalized float32
-``[N,3,H,W]`` and returns raw heads, as ``--input normalized --nms none`` does.
+*End to end*, it returns rows of boxes in host memory. As *network*, it takes normalized float32
+``[N,3,H,W]`` and returns raw heads, like a file exported with ``--input normalized --nms none``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Run = Callable[[], Any]
 
 OURS, OPENVINO = FLOAT32
-"""The first is the peer that all others are compared with."""
+"""The first of the two is the peer that all others are compared with."""
 COMPILED = ("effdet torch.compile FP32", "effdet torch.compile BF16")
 BF16, TORCHSCRIPT = "ours, OpenVINO BF16", "ours, TorchScript"
 INT8 = (*OPENVINO_INT8, "ours, ONNX Runtime INT8")
@@ -59,22 +59,22 @@ PEERS = (
 COSTLY = (*COMPILED, INT8[-1], TORCHSCRIPT)
 """Peers that take minutes to make, and that are timed for some variants only."""
 ALONE = (*COSTLY, BF16, INT8[1])
-"""Peers that are timed with one image at a time: what a batch does to the others says enough."""
+"""Peers that are timed only with single images; for batches the other peers are enough."""
 AGREEMENT = 1e-2
-"""The largest difference of a peer's best scores from effdet's; other peers are not compared."""
+"""How much a peer's best scores may differ from effdet's; otherwise peers are not compared."""
 
 
 def create_runs(
     case: Case, part: str, names: Collection[str], stack: contextlib.ExitStack
 ) -> dict[str, Run]:
-    """Return every peer in ``names`` as something to time, for ``part``."""
+    """Return a function to time for every peer in ``names``, for ``part``."""
     torch.set_num_threads(case.threads)
     makers = _effdet_runs(case, part) | _our_runs(case, part, stack)
     return {name: make() for name, make in makers.items() if name in names}
 
 
 def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
-    """Return what makes effdet's own network run in every form, by name."""
+    """Return functions that start effdet's own network in every form, by name."""
     theirs, kept = case.weights.theirs, case.weights.compiled
     half = partial(Half, theirs, torch.bfloat16)
     networks: dict[str, Callable[[], nn.Module]] = {
@@ -100,12 +100,12 @@ def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
 
 
 def _our_runs(case: Case, part: str, stack: contextlib.ExitStack) -> dict[str, Callable[[], Run]]:
-    """Return what makes our graph run in every engine, by name."""
+    """Return functions that start our graph in every engine, by name."""
     feed = case.our_input(part)
 
     def loaded(path: Path, backend: str = "auto") -> Run:
         if part == NETWORK and backend == "openvino":
-            # As its peers run it.
+            # Like the other peers in OpenVINO, whose outputs stay in the engine's memory.
             return in_openvino(path, "f32")
         detector = stack.enter_context(Detector.load(path, backend, "cpu", case.threads))
         if part == NETWORK:
@@ -133,7 +133,7 @@ def _our_runs(case: Case, part: str, stack: contextlib.ExitStack) -> dict[str, C
 
 
 def artifact_runs(case: Case, paths: Sequence[Path], stack: contextlib.ExitStack) -> dict[str, Run]:
-    """Return further files of ours, such as INT8 ones, end to end."""
+    """Return functions that run further files of ours, such as INT8 files, end to end."""
     runs: dict[str, Run] = {}
     for path in paths:
         detector = stack.enter_context(Detector.load(path, device="cpu", threads=case.threads))
@@ -149,7 +149,7 @@ def require_agreement(runs: dict[str, Run]) -> float:
         The largest difference among the ten best scores of each picture.
 
     Raises:
-        RuntimeError: they do not, so that a comparison of their times would say nothing.
+        RuntimeError: they find different scores, so a comparison of their times would mean nothing.
     """
     if not {OURS, EAGER} <= runs.keys():
         return 0.0
@@ -163,9 +163,9 @@ def require_agreement(runs: dict[str, Run]) -> float:
 def openvino_session(
     path: Path, case: Case, precision: str
 ) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
-    """Return what runs an ONNX file in OpenVINO, tuned for latency at the case's batch size.
+    """Return a function that runs an ONNX file in OpenVINO, tuned for latency at the batch size.
 
-    Its outputs stay in the engine's memory, which the next run writes again.
+    The outputs stay in the engine's memory, and the next run overwrites them.
     """
     import openvino
 
@@ -186,9 +186,10 @@ def openvino_session(
 
 
 def bound_run(path: Path, feed: NDArray[Any], threads: int) -> Callable[[], None]:
-    """Return a run whose outputs have their memory already.
+    """Return a run whose output memory is allocated once and used again.
 
-    The network's outputs are megabytes, which the whole graph keeps to itself and uses again.
+    The network's outputs have megabytes. Within the whole graph they are internal, and the engine
+    uses their memory again, so a run of the network alone must not allocate it every time either.
     """
     session = onnxruntime_session(path, threads)
     given = session.get_inputs()[0].name

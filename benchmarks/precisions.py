@@ -1,6 +1,6 @@
 """The files that ``accuracy.py`` measures: one network in every precision, made in every way.
 
-All start from one FP32 export, so they differ in precision alone.
+All of them come from one FP32 export, so they differ only in precision.
 """
 
 from __future__ import annotations
@@ -59,25 +59,25 @@ RECIPES: dict[str, How] = {
     "least error, compensated, bias corrected": (None, Recipe()),
     "the same, full range": (None, Recipe(int8_range="full")),
 }
-"""How activations are clipped, None as exports do, and how weights are made."""
+"""By name, how activations are clipped (None: as exports do) and how weights are made."""
 AS_EXPORTED = RECIPES["least error, compensated, bias corrected"]
 _SCENES = Path(__file__).parent.parent / "examples" / "digits" / "scenes.py"
 _SPLIT_BY = 2.0**13 + 1
-"""Veltkamp's constant: a float32 split with it keeps float16's 11 bits of mantissa."""
+"""Veltkamp's constant: splitting a float32 with it keeps the 11 bits of float16's mantissa."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What every row is made from.
+    """The inputs from which all rows are made.
 
     Attributes:
         weights: the checkpoint.
-        files: the folder that everything is made in.
-        model: our FP32 export of it.
-        spec: of that export.
-        calibration: folder of pictures.
-        val: COCO annotations that the budget search may see.
-        test: COCO annotations that figures come from.
+        files: the folder in which everything is made.
+        model: our FP32 export of the checkpoint.
+        spec: the spec of that export.
+        calibration: the folder of pictures for calibration.
+        val: COCO annotations for the budget search.
+        test: COCO annotations for the published figures.
     """
 
     weights: Path
@@ -91,7 +91,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Made:
-    """A row's file and what it says of itself."""
+    """A row's file, its share of work in INT8, and a remark for the table."""
 
     path: Path
     share: float = 0.0
@@ -100,10 +100,10 @@ class Made:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: its name, the engine that computes it, what makes its file, and its baseline.
+    """One row: its name, the engine that runs it, the function that makes its file, its baseline.
 
-    ``make`` is None for eager PyTorch. A technique serves to explain, not to be used. ``limit`` is
-    the best instruction set that OpenVINO may use.
+    ``make`` is None for eager PyTorch. A technique is there to explain other rows and not for use.
+    ``limit`` is the best instruction set that OpenVINO may use.
     """
 
     name: str
@@ -115,12 +115,12 @@ class Entry:
 
     @property
     def stem(self) -> str:
-        """The name as a file's."""
+        """The name in the form of a file name."""
         return re.sub(r"[^a-z0-9.]+", "-", self.name.lower()).strip("-")
 
 
 def prepare(weights: Path, files: Path, counts: dict[str, int]) -> Setting:
-    """Make the scenes of each split and the FP32 export, where they are not there yet."""
+    """Make the scenes of each split and the FP32 export, unless they are there already."""
     files.mkdir(parents=True, exist_ok=True)
     sets = {split: _scenes(files, split, count) for split, count in counts.items()}
     model = files / f"fp32-{sha256_file(weights)[:12]}-{code_digest()}.onnx"
@@ -146,7 +146,7 @@ def _scenes(files: Path, split: str, count: int) -> Path:
 
 
 def entries() -> list[Entry]:
-    """Return every row, in the order of the table; a baseline stands before what it serves."""
+    """Return every row, in the order of the table; a baseline comes before the rows that use it."""
     default = {
         target: partial(_lowered, precision="int8", target=target)
         for target in ("openvino", "tensorrt", "onnxruntime")
@@ -174,7 +174,7 @@ def entries() -> list[Entry]:
         Entry("onnxruntime.quantization, defaults", "onnxruntime", _naive),
         Entry("onnxruntime.quantization, network only", "onnxruntime", _naive_network),
     ]
-    # What else is measured: each way to round, and each kind of layer added or left out.
+    # Techniques: each way to round, and each kind of layer added or left out.
     techniques: dict[str, Any] = {
         name: partial(_quantized, how=how, takes=by_default) for name, how in RECIPES.items()
     }
@@ -191,17 +191,17 @@ def entries() -> list[Entry]:
 
 
 def by_default(each: Convolution) -> bool:
-    """Take what the default for OpenVINO takes."""
+    """Take the convolutions that are INT8 by default for OpenVINO."""
     return LAYOUTS["openvino"].takes(each)
 
 
 def only(*kinds: str) -> Take:
-    """Take some kinds of convolutions."""
+    """Take only these kinds of convolutions."""
     return lambda each: each.kind in kinds
 
 
 def default_and(kind: str) -> Take:
-    """Take one more kind than the default for OpenVINO."""
+    """Take the default for OpenVINO and one more kind of convolution."""
     return lambda each: by_default(each) or each.kind == kind
 
 
@@ -211,7 +211,7 @@ def _exported(setting: Setting, path: Path) -> Made:
 
 
 def _lowered(setting: Setting, path: Path, **options: Any) -> Made:
-    """Lower the FP32 file as an export does."""
+    """Lower the FP32 file to another precision as an export does."""
     shutil.copyfile(setting.model, path)
     chosen = ExportOptions(calibration=setting.calibration, **options)
     asked = dataclasses.replace(setting.spec, precision=chosen.precision_spec)
@@ -251,8 +251,8 @@ def _inexact_fp16(setting: Setting, path: Path) -> Made:
 def _rounded(setting: Setting, path: Path) -> Made:
     """Round every constant and computed value of the network to float16's mantissa.
 
-    CPUs compute FP16 files in float32, which leaves out the rounding between layers; this shows
-    what an engine gives that stores float16 and adds up in float32.
+    CPUs compute FP16 files in float32, without rounding between layers. This file shows the results
+    of an engine that stores float16 and accumulates in float32.
     """
     model = onnx.load(setting.model)
     graph = model.graph
@@ -276,7 +276,7 @@ def _rounded(setting: Setting, path: Path) -> Made:
 
 
 def _rounding(node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """Return what rounds the output of ``node``, whose own result gets another name (Dekker 1971).
+    """Return nodes that round the output of ``node``, whose own result is renamed (Dekker 1971).
 
     x·c - (x·c - x) keeps the upper bits of x.
     """
@@ -310,14 +310,14 @@ def _quantized(setting: Setting, path: Path, takes: Take, how: How = AS_EXPORTED
 
 
 def _naive_network(setting: Setting, path: Path) -> Made:
-    """Spare preprocessing, decoding and NMS, which do not survive being quantized."""
+    """Quantize only the network: preprocessing, decoding and NMS fail in INT8."""
     graph = onnx.load(setting.model).graph
     network = {node.name for node in network_nodes(graph)}
     return _naive(setting, path, [node.name for node in graph.node if node.name not in network])
 
 
 def _naive(setting: Setting, path: Path, spared: list[str] | None = None) -> Made:
-    """Quantize with ONNX Runtime's defaults, on the same pictures."""
+    """Quantize with ONNX Runtime's own defaults and the same pictures; leave ``spared`` out."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     images = calibration_images(setting.calibration, setting.spec.input)

@@ -1,8 +1,8 @@
-"""What a graph's cost grows with: ``python benchmarks/scaling.py --json docs/scaling.json``.
+"""Measure how cost grows with size: ``python benchmarks/scaling.py --json docs/scaling.json``.
 
-Variants, image sizes, batch, threads and numbers of detections, in ONNX Runtime and OpenVINO; and
-what an export takes in time and memory. Every point is written when it is measured: an interrupted
-run, or one that ``--max-seconds`` ended, goes on when the command is given with ``--resume``.
+The axes are variant, image size, batch, threads and number of detections, in ONNX Runtime and
+OpenVINO. For exports the script measures time and memory. Every point is written as soon as it is
+measured. If a run was interrupted, or ended by ``--max-seconds``, ``--resume`` goes on from there.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ SIZES = "256,384,512,768"
 BATCHES = (1, 2, 4, 8)
 THREADS = (1, 2, 4, 8, 16)
 DETECTIONS = ((10, 100), (100, 500), (100, 1000), (300, 3000))
-"""Rows that leave NMS, and candidates that enter it."""
+"""Pairs of rows that leave NMS and candidates that enter it."""
 BASE = "d0"
-"""The variant that all but the variants are measured on."""
+"""The variant with which all axes except that of variants are measured."""
 _EXPORT_LIMIT_S = 1800
 
 
@@ -49,7 +49,7 @@ _EXPORT_LIMIT_S = 1800
 class Point:
     """One measurement: what is exported, and how it is run.
 
-    ``kind`` names the axis it belongs to: variant, size, batch, threads, detections or export.
+    ``kind`` is the axis of the point: variant, size, batch, threads, detections or export.
     """
 
     kind: str
@@ -62,11 +62,11 @@ class Point:
 
     @property
     def key(self) -> str:
-        """Names the point in the JSON."""
+        """The name of the point in the JSON."""
         return " ".join(f"{name}={value}" for name, value in asdict(self).items())
 
     def file(self, directory: Path) -> Path:
-        """Return the exported file, made if it is not there; batches and threads share one."""
+        """Return the exported file; make it if it is missing. Batches and threads share a file."""
         what = f"{self.variant}_{self.size or 'own'}_{self.detections}of{self.candidates}"
         path = directory / f"{what}_{code_digest()}.onnx"
         if not path.exists():
@@ -76,7 +76,7 @@ class Point:
 
 
 def points(options: argparse.Namespace) -> Iterator[Point]:
-    """Yield every point that was asked for, the cheapest axes first."""
+    """Yield every point that the options request, the cheapest axes first."""
     count, own, base = options.threads, options.image_size, options.base_size
     found = {
         "variant": [Point("variant", each, own, 1, count) for each in options.variants.split(",")],
@@ -97,19 +97,19 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add_keeping(parser)
     parser.add_argument("--axes", default="variant,batch,threads,detections,size,export")
     parser.add_argument("--variants", default=VARIANTS)
-    parser.add_argument("--exported", default=EXPORTED, help="whose export is measured")
-    parser.add_argument("--sizes", default=SIZES, help=f"of {BASE}")
-    parser.add_argument("--image-size", type=int, help="of the variants; default their own")
-    parser.add_argument("--base-size", type=int, help=f"of {BASE} on the other axes")
+    parser.add_argument("--exported", default=EXPORTED, help="variants to export")
+    parser.add_argument("--sizes", default=SIZES, help=f"image sizes for {BASE}")
+    parser.add_argument("--image-size", type=int, help="for all variants; default: their own")
+    parser.add_argument("--base-size", type=int, help=f"image size of {BASE} on the other axes")
     parser.add_argument("--seconds", type=float, default=8.0, help="end a point after this")
-    parser.add_argument("--max-seconds", type=float, default=900.0, help="begin none after this")
+    parser.add_argument("--max-seconds", type=float, default=900.0, help="begin no point then")
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--point", help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every point that is not known yet; exit 1 if time ran out or the machine was busy."""
+    """Measure every missing point; return 1 if time ran out or the machine was busy."""
     options = parse_arguments(arguments)
     if options.export_to:
         return export_here(Point(**json.loads(options.point)), options.export_to)
@@ -120,12 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     print("\n".join(scaling_section(record.document, {})))
     if left:
-        tell(f"{left} points are left: give the command with --resume.")
+        tell(f"{left} points are left: run the command again with --resume.")
     return 1 if left else 0
 
 
 def scale(options: argparse.Namespace, command: str) -> tuple[Record, int]:
-    """Measure what was asked for and is not known yet; return it all, and how much is left."""
+    """Measure the requested points that are missing; return the record and how many are left."""
     record = Record.open(options.json, circumstances(), {"points": {}}, resume=options.resume)
     record.document["command"] = command
     known, left, begun = record.document["points"], 0, time.monotonic()
@@ -153,7 +153,7 @@ def scale(options: argparse.Namespace, command: str) -> tuple[Record, int]:
 
 
 def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[str, Any]:
-    """Measure one point; ``reasons`` says why its numbers are not to be trusted."""
+    """Measure one point; ``reasons`` in the result says why its numbers are not reliable."""
     if point.kind == "export":
         with tempfile.TemporaryDirectory() as made, LoadWatch() as watch:
             found = exported(point, Path(made) / "model.onnx")
@@ -178,10 +178,10 @@ def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[
 
 
 def exported(point: Point, path: Path) -> dict[str, Any]:
-    """Export in a process of its own, which says what it took.
+    """Export in a process of its own; return its time and memory.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the export failed.
     """
     asked = ("--export-to", path, "--point", json.dumps(asdict(point)))
     found: dict[str, Any] = json_of_child(
@@ -191,10 +191,10 @@ def exported(point: Point, path: Path) -> dict[str, Any]:
 
 
 def export_here(point: Point, path: Path) -> int:
-    """Export in this process and say on stdout how long it took and how much memory it held.
+    """Export in this process and print how long it took and how much memory it needed.
 
-    Where only the export counts, the weights are left as torch initialises them: conditioning them
-    would hold more memory than the export does.
+    If only the export is measured, the weights stay as torch initializes them, because conditioning
+    them would need more memory than the export.
     """
     begun = time.perf_counter()
     import resource
@@ -223,7 +223,7 @@ def export_here(point: Point, path: Path) -> int:
     ready = time.perf_counter()
     export(network, path, options)
     done = time.perf_counter()
-    # The simplifier works in a process of its own; the larger of the two counts.
+    # The simplifier runs in a process of its own; the larger process counts.
     children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     report = {
         "export_s": done - ready,

@@ -1,4 +1,4 @@
-"""What ``scaling.py`` measured, as sections of the document."""
+"""Write the results of ``scaling.py`` as sections of the document."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ AXES = {
     "detections": ("Cost over numbers of detections", "rows kept of candidates"),
     "export": ("What an export takes", "variant"),
 }
-"""Kind of point → title of its section, and what its points differ in."""
+"""For each kind of point the title of its section, and the heading of its first column."""
 
 
 def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> list[str]:
-    """Return the sections, or nothing where nothing was measured."""
+    """Return the sections, or nothing if nothing was measured."""
     if not document or not document["points"]:
         return []
     parts = [
@@ -85,7 +85,7 @@ def _table(kind: str, found: Points) -> str:
 
 
 def _place(each: dict[str, Any]) -> str:
-    """Say where on its axis a point lies."""
+    """Return the text that names a point's place on its axis."""
     height, width = each["image_size"]
     variant = f"{each['variant'].upper()} at {height}x{width}"
     return {

@@ -1,4 +1,4 @@
-"""Parts that the sections of the document share, and how a section is written anew."""
+"""Parts that the sections of the document share, and a function that replaces a section."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ not what it gains.
 def with_section(page: str, title: str, section: str, before: str = "") -> str:
     """Return ``page`` with ``section`` in place of the one whose heading begins with ``title``.
 
-    A page without it gets it before the heading ``before``, or at its end.
+    If the page has no such section, it is put before the heading ``before``, or at the end.
     """
     section = section.rstrip("\n") + "\n"
     pattern = re.compile(rf"^{re.escape(title)}.*?(?=^##? |\Z)", re.MULTILINE | re.DOTALL)
@@ -39,7 +39,7 @@ def run_lines(document: dict[str, Any]) -> list[str]:
 
 
 def disturbance(load: dict[str, Any]) -> str:
-    """Say how much other programs disturbed a measurement."""
+    """Return a sentence that says how much other programs disturbed a measurement."""
     if reasons := load["reasons"]:
         return f"**Do not trust these numbers: {' and '.join(reasons)}.**"
     return f"Other programs took {load['other_share']:.1%} of the processors' time."

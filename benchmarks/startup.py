@@ -1,7 +1,7 @@
-"""From the first import to the first detection, in fresh processes: ``python startup.py``.
+"""Time fresh processes from the first import to the first detection: ``python startup.py``.
 
-Ours (the base install's modules alone: a run that imports torch is an error) and effdet take turns,
-so that what disturbs the machine disturbs both; the other peers run a few times each.
+Ours and effdet take turns, so that other load on the machine disturbs both; the other peers run a
+few times. Ours uses only modules of the base install: if a run imports torch, that is an error.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _FIELDS = ("import_s", "load_s", "first_s", "until_first_s", "peak_memory")
 
 
 def starts(case: Case) -> dict[str, tuple[str, Path]]:
-    """Return how every peer is started, ours in ONNX Runtime and effdet first.
+    """Return how every peer is started, with ours in ONNX Runtime and effdet first.
 
     Returns:
-        By name, the kind of child that does it, and its file.
+        By name, the kind of child process (see ``first_detection.py``), and its file.
     """
     from graphs import WHOLE
     from peers import EAGER, INT8, NAIVE, OPENVINO, OURS, TORCHSCRIPT
@@ -52,10 +52,10 @@ def starts(case: Case) -> dict[str, tuple[str, Path]]:
 
 
 def measure_starts(case: Case, pairs: int = PAIRS, others: int = OTHERS) -> dict[str, Any]:
-    """Start every peer, ours and effdet in turns; the first start of each fills caches.
+    """Start every peer, ours and effdet in turns; a first start that fills caches does not count.
 
     Raises:
-        RuntimeError: one failed, or our ONNX files took torch to run.
+        RuntimeError: a start failed, or one of our ONNX files imported torch.
     """
     from effdet_deploy.pytorch.network import resolve_name
 
@@ -72,7 +72,7 @@ def measure_starts(case: Case, pairs: int = PAIRS, others: int = OTHERS) -> dict
             *(_CHILD, kind, file, picture, case.threads, *network), what=f"starting {name}"
         )
         if kind in ("onnxruntime", "openvino") and report["imports_torch"]:
-            raise RuntimeError(f"{name} imported torch, which the base install has not")
+            raise RuntimeError(f"{name} imported torch, which is not in the base install")
         found[name].append(report)
 
     with LoadWatch() as watch:

@@ -1,4 +1,4 @@
-"""What a benchmark keeps between runs: finished files, and a JSON document of what was measured."""
+"""Files that a benchmark keeps between runs: exports, and a JSON document with its results."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _ROOMS = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
-"""What decides what an export holds."""
+"""The folders of the package that decide what an export holds."""
 _TIMED = ("effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
 ATTEMPTS = 3
-"""A measurement that other programs disturbed is repeated, up to this many times in all."""
+"""A measurement is made at most this many times if other programs disturb it."""
 
 
 def command_of(arguments: Sequence[str]) -> str:
-    """Return a command's arguments as one line; of a path outside the folder, the name only."""
+    """Return a command's arguments as one line; a path outside the folder becomes its name."""
     shown = (Path(each).name if Path(each).is_absolute() else each for each in arguments)
     return shlex.join(shown)
 
 
 def add_keeping(parser: ArgumentParser) -> None:
-    """Give a command the options that say what is kept, and what of it is used again."""
+    """Add the options that say what is kept and what is used again."""
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="what is measured is written here at once")
-    parser.add_argument("--resume", action="store_true", help="keep what is in --json already")
+    parser.add_argument("--json", type=Path, help="write every result here at once")
+    parser.add_argument("--resume", action="store_true", help="keep the results in --json")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
-    parser.add_argument("--prepare", action="store_true", help="only make what --files keeps")
+    parser.add_argument("--prepare", action="store_true", help="only make the files of --files")
     parser.add_argument("--under-load", action="store_true", help="keep numbers of a busy machine")
 
 
 def tell(text: str) -> None:
-    """Say on stderr what goes on."""
+    """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def folder(kept: Path | None) -> Iterator[Path]:
-    """Yield the folder for exported files, which is gone afterwards unless it is to be kept."""
+    """Yield the folder for exported files: ``kept``, or a temporary one that is removed."""
     with contextlib.ExitStack() as stack:
         directory = kept or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         directory.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def folder(kept: Path | None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def finished(path: Path) -> Iterator[Path]:
-    """Yield where to write; what is complete is moved to ``path``, where it is found again."""
+    """Yield a path to write to; the complete file is then moved to ``path``."""
     partly = path.with_name(f"{path.stem}.partial{path.suffix}")
     yield partly
     partly.replace(path)
@@ -70,7 +70,7 @@ def finished(path: Path) -> Iterator[Path]:
 
 @functools.cache
 def code_digest() -> str:
-    """Return what names an export, so that one by older code is not taken for this one."""
+    """Return a hash for the names of exports, so that an export by other code is not used."""
     package = Path(effdet_deploy.__file__).parent
     digest = hashlib.sha256()
     for room in _ROOMS:
@@ -80,7 +80,7 @@ def code_digest() -> str:
 
 
 def circumstances() -> dict[str, Any]:
-    """Return what figures depend on: the machine, the versions of what is timed, and our code."""
+    """Return what results depend on: the machine, the versions of packages, and our code."""
     versions = {"effdet-deploy": effdet_deploy.__version__}
     for name in _TIMED:
         with contextlib.suppress(PackageNotFoundError):
@@ -90,7 +90,7 @@ def circumstances() -> dict[str, Any]:
 
 @dataclass
 class Record:
-    """What has been measured so far, written to its file after every step."""
+    """The results so far; :meth:`save` writes them to their file."""
 
     path: Path | None
     document: dict[str, Any]
@@ -102,7 +102,7 @@ class Record:
         """Continue the document at ``path``, or begin one with ``here`` and ``empty`` in it.
 
         Raises:
-            UsageError: it was measured in other circumstances than ``here``.
+            UsageError: the document was measured in other circumstances than ``here``.
         """
         if not (resume and path is not None and path.is_file()):
             return cls(path, here | empty)
@@ -111,22 +111,22 @@ class Record:
         if other:
             raise UsageError(
                 f"'{path}' was measured with another {' and '.join(other)}.",
-                "Name another file, or move it away to measure everything anew.",
+                "Name another file, or move this one away to measure everything again.",
             )
         return cls(path, here | empty | found)
 
     def save(self) -> None:
-        """Write everything."""
+        """Write the document, if it has a path."""
         if self.path is not None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, json.dumps(self.document, indent=1) + "\n")
 
 
 def measured_quietly(measure: Callable[[], dict[str, Any]], *, under_load: bool) -> dict[str, Any]:
-    """Measure, and again while other programs disturb it.
+    """Measure, and repeat the measurement if other programs disturbed it.
 
     Raises:
-        ResourceError: the machine never was quiet, and numbers were not asked for all the same.
+        ResourceError: every attempt was disturbed, and ``under_load`` is False.
     """
     for attempt in range(1, ATTEMPTS + 1):
         found = measure()

@@ -1,7 +1,7 @@
-"""Ultralytics' predictor for ``files.py``, in a process of its own; it has random weights.
+"""Run Ultralytics' predictor for ``files.py`` in a process of its own, with random weights.
 
-Each line on stdin is a JSON list of paths and whether the predictor pads pictures as little as it
-can, its default; each line on stdout says how many boxes were found.
+A line on stdin is a JSON list: the paths, and whether the predictor pads pictures as little as
+possible, which is its default. For each line it prints how many boxes it found.
 """
 
 from __future__ import annotations
