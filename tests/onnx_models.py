@@ -1,7 +1,7 @@
 """Tiny ONNX detectors for tests: a few nodes, the contract's inputs and outputs, and a spec.
 
 The score of every row is the picture's mean brightness (0-1) times the row's weight, so results
-depend on the picture and on nothing else.
+depend only on the picture.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _constant(name: str, values) -> onnx.TensorProto:
 
 
 def _brightness(spec: DetectorSpec) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """images → ``mean`` [N,1] in 0-1 and ``zero`` [N,1]."""
+    """Return nodes that compute ``mean`` [N,1] in 0-1 and ``zero`` [N,1] from the images."""
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=onnx.TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean255"], keepdims=0),
@@ -108,7 +108,7 @@ def _detection_outputs(spec: DetectorSpec) -> tuple[list, list, list]:
 
 
 def raw_heads(spec: DetectorSpec) -> tuple[np.ndarray, np.ndarray]:
-    """The heads that a raw-head model gives for a black picture: ``[A,C]`` and ``[A,4]``."""
+    """Return the heads of a raw-head model for a black picture: ``[A,C]`` and ``[A,4]``."""
     generator = np.random.default_rng(0)
     count = len(anchor_boxes(spec.anchors, spec.input.height, spec.input.width))
     logits = generator.normal(-3, 1.5, (count, spec.num_classes)).astype(np.float32)
@@ -131,7 +131,7 @@ def _head_outputs(spec: DetectorSpec) -> tuple[list, list, list]:
 
 
 def tiny_model(spec: DetectorSpec | None = None, *, with_spec: bool = True) -> onnx.ModelProto:
-    """Return a tiny detector that does what ``spec`` says."""
+    """Return a tiny detector that ``spec`` describes."""
     spec = spec or detector_spec()
     side = spec.batch.minimum if spec.batch.is_static else "batch"
     dtype = onnx.TensorProto.UINT8 if spec.input.kind == "uint8" else onnx.TensorProto.FLOAT

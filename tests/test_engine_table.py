@@ -1,4 +1,4 @@
-"""The table of docs/tensorrt.md, from the list that the builds leave."""
+"""The table in docs/tensorrt.md is made from the lists that builds write."""
 
 from __future__ import annotations
 

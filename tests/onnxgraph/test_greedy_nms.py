@@ -1,4 +1,4 @@
-"""Greedy NMS at effdet's 5000 candidates: exact for what crowds, chains and ties can bring."""
+"""Greedy NMS at effdet's 5000 candidates is exact for crowds, chains and ties."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IOU_THRESHOLD = 0.5
 
 
 def plain_greedy(boxes: np.ndarray, classes: np.ndarray, limit: int) -> list[int]:
-    """The definition, box by box, in float64."""
+    """Return the boxes that greedy NMS keeps by its definition, box by box, in float64."""
     kept: list[int] = []
     for row, (y0, x0, y1, x1) in enumerate(boxes.astype(np.float64)):
         rivals = boxes[[each for each in kept if classes[each] == classes[row]]].astype(np.float64)
@@ -33,7 +33,7 @@ def plain_greedy(boxes: np.ndarray, classes: np.ndarray, limit: int) -> list[int
 
 
 def crowd(seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Sixty objects, each found by about eighty boxes."""
+    """Return sixty objects with about eighty boxes per object."""
     rng = np.random.default_rng(seed)
     objects = rng.integers(0, 60, COUNT)
     centre = rng.uniform(0, 512, (60, 2))[objects] + rng.normal(0, 6, (COUNT, 2))
@@ -43,7 +43,7 @@ def crowd(seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes in a row, each of which suppresses the next and not the one after; then a crowd."""
+    """Return a row of boxes, in which a box suppresses only the next one; then a crowd."""
     boxes, classes = crowd(1)
     left = np.arange(length, dtype=np.float32) * 25 + 10_000
     row = np.stack([np.zeros_like(left), left, np.full_like(left, 100), left + 100], axis=1)
@@ -52,7 +52,7 @@ def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_place() -> tuple[np.ndarray, np.ndarray]:
-    """One box again and again, points that overlap nothing, and one box of each other class."""
+    """Return the same box many times, points that overlap nothing, and a box per other class."""
     boxes = np.tile(np.array([[10, 10, 50, 50]], np.float32), (COUNT, 1))
     classes = np.zeros(COUNT, np.int64)
     boxes[100:120] = 30.0
@@ -106,7 +106,7 @@ def batch_of(*scenes: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torc
 
 
 def numbers(images: int, out: int = 0) -> np.ndarray:
-    """K down to 1; the last ``out`` boxes take no part."""
+    """Return K down to 1, the boxes' numbers; the last ``out`` boxes are 0 and take no part."""
     found = np.tile(np.arange(COUNT, 0, -1, dtype=np.float32), (images, 1))
     found[:, COUNT - out :] = 0
     return found
@@ -114,7 +114,7 @@ def numbers(images: int, out: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("rows", [100, 300])
 @pytest.mark.parametrize("scene", SCENES)
-def test_a_loop_keeps_what_greedy_nms_keeps(scene: str, rows: int) -> None:
+def test_a_loop_keeps_the_boxes_that_greedy_nms_keeps(scene: str, rows: int) -> None:
     boxes, classes = SCENES[scene]
     table = with_area_and_class(*batch_of((boxes, classes))).numpy()
     session = expanded(rows, unroll=False)
@@ -123,7 +123,7 @@ def test_a_loop_keeps_what_greedy_nms_keeps(scene: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-def test_two_images_keep_what_each_keeps_alone(unroll: bool) -> None:
+def test_two_images_keep_the_boxes_that_each_image_keeps_alone(unroll: bool) -> None:
     scenes = (SCENES["a crowd"], SCENES["one place"])
     table = with_area_and_class(*batch_of(*scenes)).numpy()
     session = expanded(100, unroll=unroll)
@@ -132,7 +132,7 @@ def test_two_images_keep_what_each_keeps_alone(unroll: bool) -> None:
 
 
 @pytest.mark.parametrize("scene", SCENES)
-def test_the_module_keeps_what_greedy_nms_keeps(scene: str) -> None:
+def test_the_module_keeps_the_boxes_that_greedy_nms_keeps(scene: str) -> None:
     boxes, classes = SCENES[scene]
     alive = torch.from_numpy(numbers(1))
     found = GreedyNms(IOU_THRESHOLD, 300)(
@@ -141,7 +141,7 @@ def test_the_module_keeps_what_greedy_nms_keeps(scene: str) -> None:
     assert kept_of(found.numpy()) == [plain_greedy(boxes, classes, 300)]
 
 
-def test_what_takes_no_part_is_never_kept() -> None:
+def test_boxes_that_take_no_part_are_never_kept() -> None:
     boxes, classes = SCENES["a crowd"]
     table = with_area_and_class(*batch_of((boxes, classes))).numpy()
     found = expanded(300, unroll=False).run(
@@ -150,7 +150,7 @@ def test_what_takes_no_part_is_never_kept() -> None:
     assert kept_of(found) == [plain_greedy(boxes[:40], classes[:40], 300)]
 
 
-def test_boxes_that_overflow_come_once_and_take_nothing_with_them() -> None:
+def test_an_overflowing_box_is_kept_once_and_does_not_drop_others() -> None:
     boxes, classes = (each.copy() for each in SCENES["a crowd"])
     boxes[3] = (-np.inf, -np.inf, np.inf, np.inf)
     boxes[4] = np.nan

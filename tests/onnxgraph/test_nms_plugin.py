@@ -1,6 +1,6 @@
-"""``--nms plugin``: what the graph ends in, what it computes as far as documented, who refuses it.
+"""``--nms plugin``: the end of the graph, its documented results, and the engines that refuse it.
 
-Only TensorRT can run the plugin: what it would give is computed by ``tests/efficient_nms.py``.
+Only TensorRT can run the plugin. Here ``tests/efficient_nms.py`` computes its results.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests.networks import conditioned
 SIDE = 128
 PICTURES = 2
 BOX_TOLERANCE_PX = 1e-3
-"""The two decode in another order of operations, in float32, boxes of up to some hundred pixels."""
+"""The two decode boxes of some hundred pixels in float32, in another order of operations."""
 SCORE_TOLERANCE = 1e-6
 RTX = BuildOptions(backend="tensorrt-rtx")
 BOTH = ["exported", pytest.param("halved", marks=pytest.mark.slow)]
@@ -51,7 +51,7 @@ def exported(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory):
-    """The same in FP16 for one picture, boxes yxyx, as DeepStream takes it."""
+    """The same network in FP16 for one picture, with boxes yxyx, as DeepStream takes it."""
     path = tmp_path_factory.mktemp("plugin") / "lite0.fp16.onnx"
     options = ExportOptions(
         **PLAIN, precision="fp16", box_format="yxyx", input_kind="float255", verify=False
@@ -61,17 +61,17 @@ def halved(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def vertical_first(exported, tmp_path_factory):
-    """The path of the same graph with boxes yxyx, which come out of the plugin as they are."""
+    """The path of the same graph with boxes yxyx, which is the plugin's own order."""
     path = tmp_path_factory.mktemp("plugin") / "yxyx.onnx"
     return with_other_output(exported, path, box_format="yxyx")
 
 
 def with_other_output(exported, path, **fields):
-    """Write the same network with another end to ``path``."""
+    """Write the same network with another output to ``path``."""
     add_head_outputs(exported.path, path)
     model = onnx.load(path)
     for node in model.graph.node:
-        node.name = node.name.removesuffix("_output")  # a copy of it will want that name
+        node.name = node.name.removesuffix("_output")  # a copy of the node will get that name
     onnx.save(model, path)
     output = dataclasses.replace(exported.spec.output, **fields)
     attach_plugin(path, read_spec(path, "onnx"), output)
@@ -129,14 +129,14 @@ def test_the_outputs_are_those_of_the_contract(artifact, request):
         assert tuple(each.dim_value or None for each in tensor.shape.dim) == info.shape
 
 
-def test_its_inputs_give_the_rows_of_the_static_nms(exported, pictures, tmp_path):
+def test_the_plugins_inputs_give_the_rows_of_the_static_nms(exported, pictures, tmp_path):
     rows = run_emulated(exported.path, pictures, tmp_path)
     expected = static_rows(exported, pictures, tmp_path)
     assert_same_rows(rows, expected)
     assert rows["num_detections"].min() > 20
 
 
-def test_one_nms_for_all_classes_is_asked_of_the_plugin(exported, pictures, tmp_path):
+def test_one_nms_for_all_classes_is_done_by_the_plugin(exported, pictures, tmp_path):
     path = with_other_output(exported, tmp_path / "agnostic.onnx", class_agnostic=True)
     node = plugin_node(onnx.load(path))
     assert attributes_of(node)["class_agnostic"] == 1
@@ -159,7 +159,7 @@ def test_boxes_come_in_the_order_that_was_asked_for(exported, vertical_first, pi
 
 
 @pytest.mark.slow
-def test_in_fp16_too_its_inputs_give_the_rows_of_the_static_nms(halved, pictures, tmp_path):
+def test_the_plugins_inputs_in_fp16_give_the_rows_of_the_static_nms(halved, pictures, tmp_path):
     floats = np.ascontiguousarray(pictures[:1].transpose(0, 3, 1, 2)).astype(np.float32)
     rows = run_emulated(halved.path, floats, tmp_path)
     assert_same_rows(rows, static_rows(halved, floats, tmp_path))
@@ -170,7 +170,7 @@ def static_rows(exported, images, scratch):
     heads = scratch / "static.heads.onnx"
     add_head_outputs(exported.path, heads)
     with_heads = load_runtime(heads, "onnxruntime", "cpu").run({INPUT_NAME: images})
-    # Steps enough for any chain here: this is about what goes into the plugin.
+    # Enough steps for every chain here: this test is about the plugin's inputs.
     output = dataclasses.replace(exported.spec.output, nms="static", nms_steps=64)
     static = Postprocess(dataclasses.replace(exported.spec, output=output)).eval()
     with torch.no_grad():
@@ -194,7 +194,7 @@ def ties_sorted(outputs):
 
 
 def assert_same_rows(found, expected):
-    """Compare rows; those of equal scores, of which FP16 gives many, may come in any order."""
+    """Compare rows; rows with equal scores, which are frequent in FP16, may be in any order."""
     found, expected = ties_sorted(found), ties_sorted(expected)
     np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
     np.testing.assert_array_equal(found["detection_classes"], expected["detection_classes"])
@@ -206,7 +206,7 @@ def assert_same_rows(found, expected):
         np.testing.assert_allclose(found[name], expected[name], atol=tolerance, rtol=0)
 
 
-def test_what_was_compared_and_what_was_not_run_is_said(exported):
+def test_the_export_says_what_was_compared_and_what_was_not_run(exported):
     assert exported.report.passed
     assert [each.name for each in exported.report.outputs] == ["class_logits", "box_regression"]
     assert NOT_RUN in exported.notes
@@ -220,7 +220,7 @@ def test_without_verification_no_comparison_is_claimed(halved):
     assert NOT_RUN not in halved.notes
 
 
-def test_tensorrt_takes_it_and_rtx_does_not(exported):
+def test_tensorrt_takes_the_plugin_and_rtx_does_not(exported):
     for target in ("tensorrt-10", "tensorrt-11"):
         assert check_model(exported.path, target) == ()
     found = check_model(exported.path, "tensorrt-rtx")
@@ -228,7 +228,7 @@ def test_tensorrt_takes_it_and_rtx_does_not(exported):
     assert "--nms static" in found[0].remedy
 
 
-def test_rtx_is_not_asked_to_build_it(exported, tmp_path):
+def test_a_build_with_rtx_is_refused_before_it_begins(exported, tmp_path):
     with pytest.raises(ModelFileError, match=f"does not have the plugin .*{PLUGIN}") as caught:
         build_engine(exported.path, tmp_path / "lite0.engine", RTX)
     assert "--nms static" in caught.value.remedy
@@ -236,7 +236,7 @@ def test_rtx_is_not_asked_to_build_it(exported, tmp_path):
 
 
 @pytest.mark.parametrize("backend", ["auto", "onnxruntime", "openvino"])
-def test_other_runtimes_say_in_one_sentence_that_they_cannot_run_it(backend, exported):
+def test_other_runtimes_say_in_one_sentence_that_they_cannot_run_the_plugin(backend, exported):
     with pytest.raises(ModelFileError, match="ends in TensorRT's NMS plugin") as caught:
         load_runtime(exported.path, backend)
     assert caught.value.exit_code == 5
@@ -299,7 +299,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_it_is_refused_where_the_plugin_cannot_be(case):
+def test_the_plugin_is_refused_where_it_cannot_be_used(case):
     fields, suffix, words = REFUSED[case]
     with pytest.raises(UsageError, match=words) as caught:
         ExportOptions(**(PLAIN | fields)).require_fits(suffix)
@@ -307,7 +307,7 @@ def test_it_is_refused_where_the_plugin_cannot_be(case):
 
 
 @pytest.mark.parametrize("fields", [{"candidates": 500}, {"max_detections": 5000}])
-def test_what_the_plugin_has_no_attribute_for_is_refused(fields):
+def test_options_that_the_plugin_has_no_attribute_for_are_refused(fields):
     with pytest.raises(UsageError, match="4096"):
         ExportOptions(**PLAIN, **fields)
 

@@ -1,4 +1,4 @@
-"""What a pooling gives does not change when its padding is written out; who refused it takes it."""
+"""Writing a pooling's padding out does not change its result, and TensorRT then takes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIDES = (2, 3, 4, 5, 7, 8, 13, 16)
 POOLS = {
-    # as the pyramid's, whose padding is SAME; as a ResNet's; as ResNet-D's shortcut
+    # The pyramid's pooling has SAME padding. The others are a ResNet's and ResNet-D's shortcut.
     "odd": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     "even": ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
     "unpadded": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2]}),
@@ -29,7 +29,7 @@ POOLS = {
 
 
 def pooled(kind: str, sides: Iterable[tuple[int, int]], **attributes: object) -> onnx.ModelProto:
-    """A graph with one pooling for each (height, width), all with ``ceil_mode``."""
+    """Return a graph with one pooling per (height, width), all with ``ceil_mode``."""
     operator, settings = POOLS[kind]
     names = [f"{height}x{width}" for height, width in sides]
     nodes = [

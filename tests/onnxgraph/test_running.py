@@ -18,7 +18,7 @@ from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(2, SIDE, SIDE, 5), network_spec()))
 MIB = 1024**2
-# Every value of the chain together, and what the process may grow by: a few values at a time.
+# The number of values in the chain, and how much the process may grow, which is a few values.
 CHAIN, ALLOWED_MIB = 48, 384
 VALUE_MIB = 16
 
@@ -56,7 +56,7 @@ def test_the_range_of_a_graph_input_is_found_too():
     assert (found["out"].low, found["out"].high) == (0, 2)
 
 
-def test_no_value_waits_for_the_end_of_a_run_until_its_extremes_are_taken():
+def test_memory_stays_small_because_extremes_are_taken_during_the_run():
     done = subprocess.run(
         [sys.executable, "-c", f"from {__name__} import grown; print(grown())"],
         capture_output=True,
@@ -67,7 +67,7 @@ def test_no_value_waits_for_the_end_of_a_run_until_its_extremes_are_taken():
 
 
 def grown():
-    """Return by how many MiB finding the ranges of a chain of values raises the peak memory."""
+    """Return the MiB that peak memory grows while the ranges of a chain of values are found."""
     from effdet_deploy.benchmark.machine import peak_memory
 
     shape = [VALUE_MIB * MIB // 4]

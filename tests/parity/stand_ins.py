@@ -38,7 +38,7 @@ def detector_spec(precision="fp32", batch=BatchSpec(), **output) -> DetectorSpec
 
 
 def heads_of(batch: np.ndarray) -> dict[str, np.ndarray]:
-    """Heads that depend on every pixel of each image and on nothing else."""
+    """Return heads that depend only on the pixels of each image, and on all of them."""
     count = len(anchor_boxes(ANCHORS, 128, 128))
     logits, codes = [], []
     for image in batch:
@@ -52,7 +52,7 @@ def heads_of(batch: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def with_noise(size: float):
-    """Heads that are off by gaussian noise, the same on every call."""
+    """Return a function for heads with gaussian noise, which is equal on every call."""
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
         generator = np.random.default_rng(0)
@@ -65,7 +65,7 @@ def with_noise(size: float):
 
 
 def finished(run_heads, spec: DetectorSpec):
-    """The four detection outputs of heads."""
+    """Return a function that turns heads into the four detection outputs."""
     output = dataclasses.replace(spec.output, nms="none")
     finishing = dataclasses.replace(spec, output=output)
 
@@ -77,7 +77,7 @@ def finished(run_heads, spec: DetectorSpec):
 
 
 class StandInSide:
-    """A candidate that gives what it is told to; either may be None."""
+    """A candidate that gives the heads and detections of two functions; either may be None."""
 
     def __init__(self, spec: DetectorSpec, run_heads=None, run_detections=None) -> None:
         self.spec = spec
@@ -94,10 +94,10 @@ class StandInSide:
 
 
 class StandInReference:
-    """Counts its float64 runs, which are expensive in earnest.
+    """A reference that counts its float64 runs, which are expensive in a real network.
 
-    ``fp16`` is by how much FP16 weights shift every logit, and how large the noise is that rounding
-    operators adds; box codes move less.
+    ``fp16`` holds the shift of every logit by FP16 weights, and the size of the noise that rounding
+    operators adds. Box codes move less.
     """
 
     precision = "fp32"
@@ -143,7 +143,7 @@ class StandInReference:
 
 
 class StandInRuntime:
-    """As much of a runtime as a Detector uses."""
+    """The part of a runtime that a Detector uses."""
 
     def __init__(self, spec: DetectorSpec, run) -> None:
         self.spec = spec

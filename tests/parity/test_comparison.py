@@ -92,7 +92,7 @@ def test_the_higher_score_floor_of_the_two_counts():
     assert 0 < report.detections.matched < 3 * 50
 
 
-def test_detectors_that_want_a_larger_batch_get_one():
+def test_detectors_that_need_a_larger_batch_get_one():
     report = compare(detector(batch=BatchSpec(4, 4, 4)), detector(), PICTURES)
     assert report.passed
 
@@ -123,7 +123,7 @@ def test_detectors_given_stay_open():
     assert not ours.runtime.is_closed
 
 
-def test_what_the_references_own_rounding_amounts_to_is_not_held_against_a_candidate():
+def test_a_candidate_may_differ_by_the_references_own_rounding():
     def off(batch):
         return {name: each + np.float32(4e-3) for name, each in heads_of(batch).items()}
 
@@ -156,8 +156,8 @@ def test_one_reference_runs_once_for_all_candidates():
     assert runs == [1, 1, 1]
 
 
-def test_detections_that_float64_does_not_confirm_either_prove_nothing():
-    """The same rule as an export has: no candidate is asked for more than the network gives."""
+def test_detections_are_inconclusive_if_float64_does_not_confirm_the_reference_either():
+    """As in an export, a candidate need not agree better than the network agrees with float64."""
     unsure = StandInReference()
     unsure.heads64 = with_noise(0.05)
     (found,) = compare_all({"": side(with_noise(0.05))}, unsure, PICTURES)

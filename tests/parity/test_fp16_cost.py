@@ -24,9 +24,9 @@ from tests.parity.stand_ins import (
     heads_of,
 )
 
-# Logits spread by 1.5 about -3: FP16 weights that move them so much leave 28 dB.
+# The logits have a spread of 1.5 about -3; FP16 weights that shift them by WEIGHTS leave 28 dB.
 WEIGHTS, NOISE = 0.13, 0.13
-# Twice FP16's unit roundoff of the logits' size.
+# Twice the unit roundoff of FP16 for numbers of the logits' size.
 ALLOWED = 2 * 2**-11 * 3.35
 LEVEL = 5
 
@@ -39,7 +39,7 @@ def rows_of(level):
 
 
 def heads_off_by(shift=WEIGHTS, noise=0.0, rows=slice(None)):
-    """Heads with FP16 weights, and an error of the artifact's own in some rows."""
+    """Return a function for heads with FP16 weights, and with noise of their own in some rows."""
 
     def run(batch):
         generator = np.random.default_rng(2)
@@ -61,7 +61,7 @@ def judged(run_heads, *, fp16=(WEIGHTS, NOISE), engine="fp32", run_detections=No
     return verify(candidate, StandInReference(spec, fp16=fp16), verification_images(spec.input))
 
 
-def test_fp16_that_costs_what_it_costs_the_network_passes_and_says_so():
+def test_fp16_heads_with_the_networks_own_fp16_error_pass_and_the_report_says_so():
     report = judged(heads_off_by())
     assert report.passed
     assert report.heads_match
@@ -80,7 +80,7 @@ def test_fp16_that_costs_what_it_costs_the_network_passes_and_says_so():
     assert document["fp16_snr_db"] == logits.fp16_snr_db
 
 
-def test_heads_that_are_off_by_more_than_their_fp16_weights_explain_fail():
+def test_heads_fail_if_they_differ_by_more_than_fp16_weights_explain():
     report = judged(heads_off_by(noise=2 * ALLOWED))
     assert [each.status for each in report.outputs] == ["failed", "failed"]
     assert judged(heads_off_by(noise=ALLOWED / 3)).passed
@@ -90,7 +90,7 @@ def test_weights_that_were_not_rounded_fail_where_rounding_them_matters():
     assert not judged(heads_of).passed
 
 
-def test_a_level_that_is_off_fails_however_small_its_part_is():
+def test_a_wrong_level_fails_however_few_anchors_it_has():
     report = judged(heads_off_by(noise=0.05, rows=rows_of(LEVEL)))
     for each in report.outputs:
         assert each.status == "failed"
@@ -99,7 +99,7 @@ def test_a_level_that_is_off_fails_however_small_its_part_is():
 
 
 @pytest.mark.parametrize(("times", "passed"), [(1.0, True), (1.6, True), (2.4, False)])
-def test_an_engine_that_rounds_may_differ_by_twice_what_rounding_makes(times, passed):
+def test_an_engine_that_rounds_may_differ_by_twice_the_error_of_rounding(times, passed):
     assert OWN_FP16_FACTOR == 2.0
     heads = heads_off_by(noise=times * NOISE)
     report = judged(heads, engine="fp16")
@@ -127,7 +127,7 @@ def test_a_wrong_nms_fails_though_the_heads_are_right():
     assert report.detections.status != "passed"
 
 
-def test_a_network_whose_float32_is_inexact_itself_may_differ_by_that():
+def test_an_artifact_may_also_differ_by_the_networks_own_float32_error():
     spec = detector_spec("fp16")
     run_heads = heads_off_by(noise=2 * ALLOWED)
     candidate = StandInSide(spec, run_heads, finished(run_heads, spec))
@@ -138,7 +138,7 @@ def test_a_network_whose_float32_is_inexact_itself_may_differ_by_that():
     assert all(each.status == "passed" for each in report.outputs)
 
 
-def test_a_reference_that_is_a_file_leaves_the_old_rule():
+def test_without_fp16_effects_of_the_reference_heads_are_only_measured():
     report = judged(heads_off_by(shift=1e-3), fp16=None)
     assert report.passed
     assert report.outputs[0].levels == ()

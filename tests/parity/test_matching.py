@@ -12,12 +12,12 @@ from effdet_deploy.parity.matching import ComparedImage, match_rows, strays
 from effdet_deploy.parity.rows import Rows, make_rows
 
 OUTPUT = OutputSpec(score_threshold=0.01, iou_threshold=0.5)
-# What two runs of one network differ by in these tests.
+# The difference in scores between two runs of one network in these tests.
 SCORE_ERROR = 1e-4
 
 
 def boxes_at(*lefts, scores=None, classes=None, limit=0) -> Rows:
-    """Boxes of 10x10 pixels, 100 apart in y, so that only their x decides on overlap."""
+    """Return boxes of 10x10 pixels at the same y, so that only their x decides on overlap."""
     boxes = np.array([[left, 0.0, left + 10, 10] for left in lefts]).reshape(-1, 4)
     count = len(lefts)
     scores = np.linspace(0.9, 0.5, count) if scores is None else scores
@@ -130,7 +130,7 @@ def test_a_plain_miss_and_a_plain_extra_have_no_excuse():
     assert found[0].box == (50, 0, 60, 10)
 
 
-def test_what_is_matched_is_never_a_stray_even_on_a_border():
+def test_a_matched_row_is_never_a_stray_even_on_a_border():
     rows = boxes_at(0, scores=[0.01], limit=1)
     assert found_strays(rows, rows) == []
 
@@ -158,7 +158,7 @@ def test_a_list_with_free_rows_has_no_border_at_its_end():
 
 
 def test_a_score_at_the_last_candidate_is_set_aside():
-    """The last of those that enter NMS on both sides: the reference may consider more."""
+    """The last candidate is the last box that enters NMS on both sides."""
     candidates = boxes_at(0, 50, 200, scores=[0.9, 0.5, 0.1])
     output = dataclasses.replace(OUTPUT, candidates=2, max_detections=2)
     given = (boxes_at(0), boxes_at(0, 80, scores=[0.9, 0.5]), candidates)
@@ -185,7 +185,7 @@ def test_a_survivor_that_the_reference_suppresses_clearly_has_no_excuse():
     assert (stray.side, stray.excuse) == ("candidate", "")
 
 
-def test_what_a_border_case_hides_is_set_aside_too():
+def test_a_row_that_a_border_case_suppresses_is_set_aside_too():
     second = offset_for(0.5)
     candidates = boxes_at(0, second, second + offset_for(0.7), scores=[0.9, 0.8, 0.7])
     found = found_strays(candidates.take([0, 1]), candidates.take([0, 2]), candidates)

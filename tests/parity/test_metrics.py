@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from effdet_deploy.parity.metrics import TensorErrors, is_explained, tensor_errors
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
-# Sums in float64 in another order.
+# The error of sums in float64 in another order.
 SUM_TOLERANCE = 1e-12
 
 
@@ -25,7 +25,7 @@ def test_equal_tensors_have_no_error():
     assert errors.within(0)
 
 
-def test_errors_are_those_worked_out_by_hand():
+def test_errors_are_those_calculated_by_hand():
     errors = tensor_errors(arrays_of([3, 4]), arrays_of([3, 4.5]))
     assert errors.largest == 0.5
     assert errors.mean == 0.25
@@ -45,7 +45,7 @@ def test_a_silent_reference_has_no_signal():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("sides", ["reference", "candidate", "both"])
-def test_what_is_not_finite_never_passes_on_either_side_or_both(value, sides):
+def test_values_that_are_not_finite_never_pass_on_one_side_or_both(value, sides):
     reference, candidate = arrays_of([1, 2]), arrays_of([1, 2])
     if sides != "candidate":
         reference[0] = value
@@ -66,7 +66,7 @@ def test_shapes_that_differ_are_named_and_never_pass():
     assert not errors.within(math.inf)
 
 
-def test_nothing_compared_is_no_pass():
+def test_comparing_nothing_does_not_pass():
     assert not TensorErrors().within(math.inf)
     assert not tensor_errors(np.zeros((0, 4)), np.zeros((0, 4))).within(math.inf)
 
@@ -109,7 +109,7 @@ def test_errors_and_cosine_do_not_depend_on_which_side_is_the_reference(pairs):
 @pytest.mark.parametrize(
     "candidate", [arrays_of([1, 2, 3]), arrays_of([np.nan, np.nan]), arrays_of([1, np.inf])]
 )
-def test_what_cannot_be_compared_has_no_ratio(candidate):
+def test_tensors_that_cannot_be_compared_have_no_ratio(candidate):
     errors = tensor_errors(arrays_of([1, 2]), candidate)
     assert errors.snr_db == -math.inf
     assert math.isnan(errors.cosine)
@@ -125,5 +125,5 @@ def test_what_cannot_be_compared_has_no_ratio(candidate):
         (math.inf, math.inf, False),
     ],
 )
-def test_a_change_explains_a_difference_if_it_leaves_a_hundredth(before, after, explained):
+def test_a_change_explains_a_difference_if_only_a_hundredth_is_left(before, after, explained):
     assert is_explained(before, after) is explained

@@ -20,7 +20,7 @@ from tests.parity.stand_ins import (
 )
 
 SPEC = detector_spec()
-# Half and twice the size of the network.
+# Half and twice the size of the network's input.
 SMALL, LARGE = (structured_pictures(1, side, side, seed=3)[0] for side in (64, 256))
 
 
@@ -38,8 +38,8 @@ def test_a_model_with_nms_detects_and_one_without_shows_its_heads():
     assert set(raw.heads(batch)) == {"class_logits", "box_regression"}
 
 
-def test_detections_are_the_models_own_where_it_has_some_beside_its_heads():
-    """Heads of a copy say what entered NMS, and nothing about what the file makes of it."""
+def test_detections_are_the_models_own_and_not_made_from_its_heads():
+    """The heads come from a copy and only show which boxes entered NMS."""
 
     def none_found(batch):
         outputs = finished(heads_of, SPEC)(batch)
@@ -53,7 +53,7 @@ def test_detections_are_the_models_own_where_it_has_some_beside_its_heads():
     assert len(answer.nms_inputs) == 300
 
 
-def test_boxes_and_what_entered_nms_are_in_pixels_of_each_picture():
+def test_rows_and_nms_inputs_are_in_pixels_of_each_picture():
     one, other = ask(raw_side(lambda batch: heads_of(np.zeros_like(batch))), [SMALL, LARGE])
     for part in ("rows", "nms_inputs"):
         small, large = getattr(one, part), getattr(other, part)
@@ -62,7 +62,7 @@ def test_boxes_and_what_entered_nms_are_in_pixels_of_each_picture():
     assert (one.placed.image, other.placed.image) == ((64, 64), (256, 256))
 
 
-def test_fewer_pictures_than_the_smallest_batch_are_filled_up_and_answered_alone():
+def test_a_batch_that_is_too_small_is_filled_up_and_only_its_pictures_are_answered():
     sizes = []
 
     def counted(batch):

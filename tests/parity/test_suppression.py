@@ -13,14 +13,14 @@ MARGIN = 1e-3
 
 
 def row_of_boxes(offsets, scores=None, classes=None):
-    """Boxes 10 wide and high that are moved to the right by ``offsets``."""
+    """Return boxes of 10x10 pixels, moved to the right by ``offsets``."""
     boxes = [[offset, 0, offset + 10, 10] for offset in offsets]
     scores = np.linspace(0.9, 0.1, len(boxes)) if scores is None else scores
     return make_rows(np.array(boxes, dtype=float), scores, classes or [0] * len(boxes))
 
 
 def offset_for(iou: float) -> float:
-    """How far a box of 10x10 must move to overlap its old place by ``iou``."""
+    """Return how far a box of 10x10 must move so that its IoU with its old place is ``iou``."""
     return 10 * (1 - iou) / (1 + iou)
 
 
@@ -52,15 +52,15 @@ def test_an_overlap_near_the_threshold_makes_the_weaker_box_uncertain(iou, unsur
     assert uncertain_rows(pair, 0.5, MARGIN, 0).tolist() == [False, unsure]
 
 
-def test_what_an_uncertain_box_would_suppress_is_uncertain_too():
+def test_a_box_that_an_uncertain_box_would_suppress_is_uncertain_too():
     second = offset_for(0.5)
     third = second + offset_for(0.7)
     chain = row_of_boxes([0, second, third, 100])
     assert uncertain_rows(chain, 0.5, MARGIN, 0).tolist() == [False, True, True, False]
 
 
-def test_what_a_certain_box_suppresses_anyway_is_certain():
-    # The third box hangs on the second, which is uncertain, but lies under the first as well.
+def test_a_box_that_a_certain_box_suppresses_too_is_certain():
+    # The second box, which is uncertain, suppresses the third, but the first suppresses it as well.
     rows = make_rows(
         [[0, 0, 10, 10], [offset_for(0.5), 0, 10 + offset_for(0.5), 10], [1, 0, 11, 10]],
         [0.9, 0.8, 0.7],
@@ -86,7 +86,7 @@ def rows_of_table(table):
 
 @settings(deadline=None, max_examples=60)
 @given(TABLE, st.sampled_from([0.3, 0.45, 0.6]))
-def test_as_many_steps_as_are_counted_give_greedy_nms_and_one_less_does_not(table, threshold):
+def test_the_counted_steps_give_greedy_nms_and_one_step_fewer_does_not(table, threshold):
     rows = rows_of_table(table)
     kept = set(greedy_nms(rows.boxes.astype(np.float32), rows.classes, threshold).tolist())
     steps = static_steps(rows, threshold)
@@ -96,7 +96,7 @@ def test_as_many_steps_as_are_counted_give_greedy_nms_and_one_less_does_not(tabl
 
 
 def static_nms(rows, threshold, steps):
-    """The graph's own formula, on the full matrix."""
+    """Return the rows that the graph's own formula keeps, computed with the full matrix."""
     from effdet_deploy.parity.rows import iou_matrix
 
     same = rows.classes[:, None] == rows.classes[None, :]
@@ -109,7 +109,7 @@ def static_nms(rows, threshold, steps):
 
 @settings(deadline=None, max_examples=60)
 @given(TABLE, st.sampled_from([0.3, 0.45, 0.6]), st.integers(0, 2**32 - 1))
-def test_small_changes_of_boxes_only_change_rows_that_are_called_uncertain(table, threshold, seed):
+def test_small_changes_of_boxes_change_only_uncertain_rows(table, threshold, seed):
     rows = rows_of_table(table)
     generator = np.random.default_rng(seed)
     moved = make_rows(

@@ -14,6 +14,6 @@ def test_a_budget_that_was_met_decides_instead_of_matched_boxes():
     ("precision", "matched", "iou"),
     [("fp32", 0.999, 0.99), ("fp16", 0.99, 0.95), ("int8", 0.90, 0.90)],
 )
-def test_each_precision_promises_what_the_design_says(precision, matched, iou):
+def test_the_tolerances_of_every_precision_are_those_of_the_design(precision, matched, iou):
     asked = TOLERANCES[precision]
     assert (asked.matched, asked.iou) == (matched, iou)

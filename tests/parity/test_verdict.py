@@ -97,13 +97,13 @@ def test_detections_are_judged_by_the_share_that_is_matched(counts, status):
     assert detection_parity(**counts).status == status
 
 
-def test_border_cases_need_not_be_set_aside_where_enough_are_matched_with_them():
+def test_border_cases_are_not_set_aside_if_enough_rows_match_with_them_counted():
     parity = detection_parity(matched=90, aside=18, required=0.9, iou=0.9)
     assert parity.set_aside_share > 0.05
     assert parity.status == "passed"
 
 
-def test_set_aside_is_left_out_of_the_share():
+def test_rows_set_aside_are_left_out_of_the_share():
     assert detection_parity(matched=100, aside=5).share == 1
     assert detection_parity(matched=99, missed=1, extra=1).share == pytest.approx(0.99)
 
@@ -131,7 +131,7 @@ def test_an_export_is_delivered_when_passed_or_inconclusive_with_matching_heads(
     assert one.deliverable is is_delivered
 
 
-def test_heads_that_are_only_measured_do_not_match():
+def test_heads_without_a_tolerance_do_not_count_as_matching():
     one = report(output_parity(tolerance=None), detections=detection_parity(matched=0))
     assert one.inconclusive
     assert not one.deliverable
@@ -194,7 +194,7 @@ def test_the_table_shows_error_cosine_and_the_tolerance_that_would_pass():
     assert line.split()[1:] == expected
 
 
-def test_reports_are_values():
+def test_reports_with_equal_values_are_equal():
     assert dataclasses.replace(report(), images=4) == report()
 
 

@@ -24,7 +24,7 @@ def verified(run_heads, spec=SPEC, reference=None, run_detections=None, **option
     return verify(candidate, reference or StandInReference(spec), IMAGES, **options)
 
 
-def test_an_artifact_that_does_the_same_passes_on_every_count():
+def test_an_artifact_with_equal_outputs_passes_every_check():
     report = verified(heads_of)
     assert report.passed
     assert [output.errors.largest for output in report.outputs] == [0, 0]
@@ -40,14 +40,14 @@ def test_rounding_noise_passes_without_a_float64_run():
     assert reference.double_runs == 0
 
 
-def test_heads_beyond_the_tolerance_fail_and_detections_tell_how_much():
+def test_heads_beyond_the_tolerance_fail_and_detections_show_how_much():
     report = verified(with_noise(0.01))
     assert report.status == "failed"
     assert [output.status for output in report.outputs] == ["failed", "failed"]
     assert report.detections.missed
 
 
-def test_a_network_that_is_inexact_itself_is_measured_by_its_own_error():
+def test_the_networks_own_error_widens_the_tolerance():
     reference = StandInReference(own_error=2e-3)
     report = verified(with_noise(1e-3), reference=reference)
     assert reference.double_runs >= len(IMAGES)
@@ -69,7 +69,7 @@ def test_an_artifact_without_nms_is_finished_in_numpy():
     assert report.chains.allowed is None
 
 
-def test_an_artifact_whose_heads_cannot_be_had_is_judged_by_detections():
+def test_an_artifact_without_readable_heads_is_judged_by_detections():
     candidate = StandInSide(SPEC, None, finished(heads_of, SPEC))
     report = verify(candidate, StandInReference(), IMAGES)
     assert report.passed
@@ -87,10 +87,10 @@ def test_swapped_coordinates_fail():
 
 
 FREE_ROWS = {"max_detections": 300, "score_threshold": 0.5}
-"""Fewer boxes reach the threshold than there are rows."""
+"""With these options fewer boxes reach the threshold than there are rows."""
 
 
-def test_a_shortcut_in_candidates_is_not_the_references_too():
+def test_fewer_candidates_in_the_artifact_do_not_limit_the_reference():
     reference = StandInReference(detector_spec(candidates=5000, **FREE_ROWS))
     few = detector_spec(candidates=200, **FREE_ROWS | {"max_detections": 200})
     report = verified(heads_of, few, reference)
@@ -101,7 +101,7 @@ def test_a_shortcut_in_candidates_is_not_the_references_too():
     assert report.to_dict()["candidates"]["needed"] == report.reach.needed
 
 
-def test_as_many_candidates_as_are_needed_lose_nothing():
+def test_the_needed_number_of_candidates_loses_nothing():
     reference = StandInReference(detector_spec(candidates=5000, **FREE_ROWS))
     needed = verified(heads_of, detector_spec(**FREE_ROWS), reference).reach.needed
     assert needed > 200
@@ -113,7 +113,7 @@ def test_as_many_candidates_as_are_needed_lose_nothing():
         assert len(report.detections.strays) == lost
 
 
-def test_nothing_is_said_of_candidates_where_both_sides_consider_as_many():
+def test_candidates_are_not_reported_if_both_sides_have_equal_numbers():
     assert verified(heads_of).reach is None
 
 
@@ -123,7 +123,7 @@ def test_a_greedy_nms_has_no_limit_to_its_chains():
     assert chains.fits
 
 
-def test_too_few_nms_steps_are_said():
+def test_too_few_nms_steps_are_reported():
     assert not verified(heads_of, detector_spec(nms_steps=1)).chains.fits
 
 
@@ -159,7 +159,7 @@ def test_an_artifact_that_cannot_run_fails_and_says_at_which_batch():
     assert report.detections.broken == "at batch 1 the artifact failed: A Reshape did not fit."
 
 
-def test_what_the_machine_lacks_is_no_verdict_on_the_artifact():
+def test_a_lack_of_memory_is_not_a_verdict_on_the_artifact():
     def run_heads(batch):
         raise ResourceError("Out of memory.")
 

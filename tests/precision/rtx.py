@@ -1,4 +1,4 @@
-"""NVIDIA's parser and builder, which need no GPU: what each layer of a built engine computes in."""
+"""Build with NVIDIA's parser and builder, which need no GPU, and read the layers' precisions."""
 
 from __future__ import annotations
 

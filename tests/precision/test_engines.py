@@ -1,4 +1,4 @@
-"""What NVIDIA's builder makes of our files: strongly typed, in the types that were asked for."""
+"""NVIDIA's builder makes strongly typed engines of our files, in the requested types."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from effdet_deploy.precision.fp16 import find_unfit, nodes_touching, to_half
 from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
-# Eleven bits of mantissa through a dozen layers.
+# The error of eleven bits of mantissa after a dozen layers.
 HALF_ERROR = 0.02
 OVERFLOWING_GAIN = 3e4
 
@@ -52,13 +52,13 @@ def test_every_convolution_computes_in_float16(half):
             assert found[node.output[0]] == TensorProto.FLOAT16, node.name
 
 
-def test_preprocessing_stays_float32_and_outputs_do_too(half):
+def test_preprocessing_and_outputs_stay_float32(half):
     found = types(half)
     assert found["preprocess.sub"] == TensorProto.FLOAT
     assert all(o.type.tensor_type.elem_type == TensorProto.FLOAT for o in half.graph.output)
 
 
-def test_casts_stand_only_at_the_borders_and_are_named_after_the_value(half):
+def test_casts_are_only_at_the_borders_and_are_named_after_the_value(half):
     casts = {node.name for node in half.graph.node if node.op_type == "Cast"}
     assert casts == {
         "preprocess.cast",
@@ -79,7 +79,7 @@ def test_the_scales_of_a_resize_stay_float32(half):
     assert scales.data_type == TensorProto.FLOAT
 
 
-def test_a_network_that_fits_keeps_nothing():
+def test_a_network_that_fits_float16_keeps_nothing_in_float32():
     assert find_unfit(tiny_network(), BATCHES) == []
 
 
@@ -89,7 +89,7 @@ def test_an_overflow_is_found_although_the_runtime_computes_in_float32():
     assert unfit["backbone.conv_stem.conv"].startswith("reaches")
 
 
-def test_what_overflows_stays_float32_and_the_rest_does_not():
+def test_an_overflowing_layer_stays_float32_and_the_others_do_not():
     model = tiny_network(gain=OVERFLOWING_GAIN)
     kept = nodes_touching(model, [each.value for each in find_unfit(model, BATCHES)])
     exact = heads(model)
@@ -128,7 +128,7 @@ def test_weights_that_would_flush_to_zero_stay_float32():
     assert "backbone.blocks.0.0.conv_pw.conv" in nodes_touching(model, unfit)
 
 
-def test_a_constant_shared_with_float32_nodes_has_both_forms():
+def test_a_constant_shared_with_float32_nodes_exists_in_both_types():
     model = tiny_network()
     kept = ["class_net.predict"]
     to_half(model, kept)

@@ -1,7 +1,7 @@
 """A detector of a few nodes, named as our exporter names them: stem, depthwise, SE, pyramid, heads.
 
-Built by hand, so that tests of precision need no torch. The weights are seeded; ``gain`` scales the
-stem's output without changing what comes after it.
+It is built by hand, so that tests of precision need no torch. The weights are seeded. ``gain``
+scales the stem's output and is undone after it, so the results do not change.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _head(net: _Builder, maps: list[str], module: str, output: str, channels: in
 
 
 def _table_head(net: _Builder, maps: list[str], module: str, output: str, channels: int) -> None:
-    """As our exporter writes a head: one matrix product for all levels."""
+    """Add a head as our exporter writes it: one matrix product for all levels."""
     rows = []
     for level, source in enumerate(maps):
         name = f"{module}.conv_rep.0.level.{level}"

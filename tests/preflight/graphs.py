@@ -1,4 +1,4 @@
-"""Builders of tiny ONNX graphs; the node that may be at fault is called ``bad``."""
+"""Functions that build tiny ONNX graphs; the node with the problem, if any, is called ``bad``."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def quantised(
     bias: bool = False,
     axis: int | None = None,
 ) -> onnx.ModelProto:
-    """x → Q → DQ → Conv ← DQ ← int8 weights; the parts can be left out or spoiled."""
+    """Return x → Q → DQ → Conv ← DQ ← int8 weights; parts can be left out or made invalid."""
     half = np.asarray(scale).dtype == np.float16
     width = np.float16 if half else np.float32
     scales = np.full(4, 0.01, width) if weight_scale is None else weight_scale

@@ -52,7 +52,7 @@ RTX = "tensorrt-rtx"
 
 @dataclass(frozen=True)
 class Planted:
-    """A model, the rule that must find its one problem, and where."""
+    """A model, the rule that must find its only problem, and the node where the problem is."""
 
     name: str
     model: onnx.ModelProto
@@ -105,13 +105,13 @@ REFUSED = (
         "Less of FP16 and FP32", half_and_full("Less", TensorProto.BOOL), "strong-typing", "bad"
     ),
     Planted("FP32 bias of an FP16 Conv", half_bias(), "strong-typing", "bad"),
-    Planted("condition that is no BOOL", condition_of_floats(), "onnx-type", "bad"),
+    Planted("condition that is not BOOL", condition_of_floats(), "onnx-type", "bad"),
     Planted("INT32 Sigmoid", integers_into("Sigmoid", TensorProto.INT32), "operator-type", "bad"),
     Planted("BOOL Relu", integers_into("Relu", TensorProto.BOOL), "operator-type", "bad"),
     Planted("INT16 tensor", cast_through(TensorProto.INT16), "tensor-type", "bad"),
     Planted("NonMaxSuppression", non_max_suppression(), "operator", "bad"),
     Planted("NonZero", non_zero(), "operator", "bad"),
-    Planted("EfficientNMS_TRT where no plugins are", efficient_nms(**PLUGIN), "plugin", "bad"),
+    Planted("EfficientNMS_TRT without plugins", efficient_nms(**PLUGIN), "plugin", "bad"),
     Planted("custom operator", single("Mystery", domain="my.domain"), "operator", "bad"),
     Planted("integer bits", bitwise(), "operator", "bad"),
     Planted("MaxPool with indices", two_outputs_of_max_pool(), "outputs", "bad"),
@@ -180,7 +180,7 @@ ACCEPTED_IN_SILENCE = (
         "INT8 Relu", integers_into("Relu", TensorProto.INT8), "operator-type", "bad", "warning"
     ),
 )
-"""Problems that RTX takes without a word and then computes something else."""
+"""Problems that RTX accepts silently and then computes something else."""
 
 OF_ONE_VERSION = (
     Planted("Swish before 11", single("Swish", opset=24), "operator", "bad", target="tensorrt-10"),
@@ -232,4 +232,4 @@ SOUND = {
         [constant("two", np.float32(2))],
     ),
 }
-"""Models in which nothing is wrong, beside the planted ones like them."""
+"""Models without a problem, which look like the planted ones."""

@@ -1,4 +1,4 @@
-"""The table's verdicts are those of NVIDIA's parser and builder, on every model they can judge."""
+"""The table agrees with NVIDIA's parser and builder on every model that they can judge."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT-RTX, not a GPU")
 
-# The parser says that it knows these, but none can be built: NMS has no kernel, the others are
-# plugins of a library that does not come with it.
+# The parser claims to know these operators, but they cannot be built: NMS has no kernel, and the
+# others are plugins of a library that is not included.
 KNOWN_BUT_NOT_BUILT = {"NonMaxSuppression", "NonZero", "RoiAlign"}
-# Old names that onnx no longer defines; the parser still reads them.
+# Old operators that onnx no longer defines and the parser still reads.
 NOT_IN_ONNX = {"ImageScaler", "ParametricSoftplus", "ScaledTanh"}
-# Operators newer than every release's document, though this parser knows them.
+# Operators that this parser knows, but that are newer than the document of every release.
 NEWER_THAN_THE_TABLE = {"CausalConvWithState", "LinearAttention"}
 
 MODELS = {each.name: each.model for each in (*REFUSED, *ACCEPTED_IN_SILENCE)} | SOUND

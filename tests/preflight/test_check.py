@@ -1,4 +1,4 @@
-"""What preflight says, of what, and where it needs what."""
+"""Preflight's findings: their order and words, and the packages and files that it needs."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_require_fit_gives_back_warnings(tmp_path):
         ("tensorrt", "12.0", None),
     ],
 )
-def test_a_release_has_the_table_of_its_major_version_or_none(backend, version, target):
+def test_a_release_uses_the_table_of_its_major_version_if_there_is_one(backend, version, target):
     assert target_of(backend, version) == target
 
 
@@ -115,7 +115,7 @@ def test_an_unknown_target_names_the_nearest(tmp_path):
 
 
 def test_without_onnx_that_package_alone_is_named(tmp_path, monkeypatch):
-    """An extra would bring all of TensorRT, which `check` does without."""
+    """An extra would install all of TensorRT, which `check` does not need."""
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingPackageError) as caught:
         check_model(tmp_path / "m.onnx", "tensorrt-10")
@@ -150,7 +150,7 @@ def test_external_weights_need_not_be_read(tmp_path):
     assert check_model(path, "tensorrt-11") == ()
 
 
-def test_a_function_of_the_file_is_looked_into(tmp_path):
+def test_nodes_inside_a_function_of_the_file_are_checked(tmp_path):
     model = graph(
         [node("Own", ["x"], ["y"], name="call", domain="my")], [value("y")], domains=["my"]
     )

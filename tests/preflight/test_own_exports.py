@@ -1,4 +1,4 @@
-"""Nothing is found in what effdet-deploy exports itself (D0: tests/exporters/test_onnx.py)."""
+"""Preflight finds nothing in our own exports (for D0 see tests/exporters/test_onnx.py)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_nothing_is_found_in_our_own_export(exported, target):
     assert check_model(exported, target) == ()
 
 
-def test_nms_of_onnx_is_found_for_rtx_and_taken_by_the_others(tmp_path):
+def test_onnxs_own_nms_is_a_finding_for_rtx_and_taken_by_the_others(tmp_path):
     options = ExportOptions(**SMALL, nms="onnx")
     path = export("lite0", tmp_path / "model.onnx", options).path
     assert check_model(path, "tensorrt-10") == check_model(path, "tensorrt-11") == ()

@@ -1,4 +1,4 @@
-"""What NVIDIA's parser says becomes findings, all of them."""
+"""Every error of NVIDIA's parser becomes a finding."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_real_parser_names_every_node_it_refuses(tmp_path):
 
 
 @pytest.mark.usefixtures("_rtx")
-def test_what_only_the_parser_sees_is_found_too(tmp_path, monkeypatch):
+def test_a_problem_that_only_the_parser_sees_is_found_too(tmp_path, monkeypatch):
     for rules in ("operators", "strong_typing", "quantization"):
         monkeypatch.setattr(f"effdet_deploy.preflight.{rules}.RULES", ())
     found = check_model(REFUSED[1].write(tmp_path), RTX)
@@ -76,6 +76,6 @@ def test_what_only_the_parser_sees_is_found_too(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_rtx")
 @pytest.mark.parametrize("planted", REFUSED[:6], ids=lambda each: each.name)
-def test_what_the_table_found_is_not_repeated_in_the_parsers_words(planted, tmp_path):
+def test_a_finding_of_the_table_is_not_repeated_in_the_parsers_words(planted, tmp_path):
     found = check_model(planted.write(tmp_path), RTX)
     assert [each.rule for each in found] == [planted.rule]

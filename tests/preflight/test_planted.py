@@ -1,4 +1,4 @@
-"""Each planted problem is found where it is, and nothing is found where there is none."""
+"""Every planted problem is found at its node, and nothing is found in sound models."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_planted_problem_is_found_at_its_node(planted, tmp_path):
 
 
 @pytest.mark.parametrize("planted", ACCEPTED_IN_SILENCE, ids=named)
-def test_what_is_accepted_in_silence_is_no_error(planted, tmp_path):
+def test_a_problem_that_rtx_accepts_silently_is_a_warning(planted, tmp_path):
     found = check_model(planted.write(tmp_path), planted.target)
     assert {each.severity for each in found} == {"warning"}
 
@@ -46,7 +46,7 @@ def test_nothing_is_found_in_a_sound_model(name, target, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["tensorrt-10", "tensorrt-11"])
-def test_a_complete_plugin_is_taken_where_plugins_are(target, tmp_path):
+def test_a_complete_plugin_is_taken_by_releases_with_plugins(target, tmp_path):
     path = tmp_path / "plugin.onnx"
     path.write_bytes(efficient_nms(**PLUGIN).SerializeToString())
     assert check_model(path, target) == ()

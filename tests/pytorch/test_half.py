@@ -1,4 +1,4 @@
-"""The imitation of FP16 against PyTorch's own float16 kernels."""
+"""Our imitation of FP16 agrees with PyTorch's own float16 kernels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from tests.networks import PYRAMIDS, conditioned
 
 LITE0 = "tf_efficientdet_lite0"
 ALIKE = (0.7, 1.4)
-"""Root mean squares of two ways of rounding one network, over thousands of values."""
+"""The ratio of the root mean square errors of two ways to round a network, over many values."""
 SENSITIVE_DB = (52.0, 45.0)
-"""FP16 leaves 53 dB and more of trained heads. Codes have a mean of 0: no constant part, which
-rounding cannot harm, is in their signal. With BatchNorm scales about 1 lite2 keeps 36 and 29."""
+"""The least dB of class and box heads. In FP16, trained heads keep 53 dB and more. Box codes have a
+mean of 0, so their signal has no constant part, which rounding cannot harm. With BatchNorm scales
+of about 1, lite2 would keep only 36 and 29 dB."""
 
 
 def spec_of(network: EfficientDet) -> DetectorSpec:
@@ -38,7 +39,7 @@ def rms(values: np.ndarray) -> float:
 
 
 class Functional(nn.Module):
-    """Operators that no module hook would see."""
+    """Operators that are not modules, so no hook of a module sees them."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = silu(x + 1.125) * 0.375
@@ -46,7 +47,7 @@ class Functional(nn.Module):
         return torch.cat([y, max_pool2d(y, 1)])
 
 
-def test_what_each_operator_gives_is_rounded_as_float16_kernels_round_it() -> None:
+def test_the_result_of_every_operator_is_rounded_as_float16_kernels_round_it() -> None:
     values = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     module = Functional()
     with torch.no_grad(), Rounding():
@@ -55,7 +56,7 @@ def test_what_each_operator_gives_is_rounded_as_float16_kernels_round_it() -> No
     assert not torch.equal(rounded, to_half_and_back(module(values)))
 
 
-def test_a_network_loses_as_much_as_in_pytorchs_float16() -> None:
+def test_the_error_of_a_network_is_about_that_in_pytorchs_float16() -> None:
     network = conditioned(LITE0)
     spec = spec_of(network)
     batch = structured_pictures(1, 128, 128, seed=5)
@@ -88,7 +89,7 @@ def test_weights_that_a_file_keeps_in_float32_are_not_rounded() -> None:
         assert 0 < rms(some[name]) != rms(rounded[name])
 
 
-def test_what_float16_cannot_hold_stays() -> None:
+def test_values_too_large_for_float16_are_left_as_they_are() -> None:
     values = torch.tensor([1e5, -1e6, 1 / 3, 1e-9])
     assert to_half_and_back(values).tolist() == [1e5, -1e6, float(np.float16(1 / 3)), 0.0]
 

@@ -18,16 +18,16 @@ from torch import nn  # noqa: E402
 from effdet_deploy.pytorch.reference import EagerReference, normalize  # noqa: E402
 
 CLASSES, ANCHORS = 3, 9
-# Height, width of each level; all differ, so that an order mixed up shows.
+# Height and width of each level; all differ, so that a wrong order shows.
 LEVELS = ((16, 24), (8, 12), (4, 6), (2, 3), (1, 2))
-# float32 rounding of pixels that were normalised before they came.
+# float32 rounding of pixels that were normalized by the caller.
 NORMALIZE_TOLERANCE = 1e-6
 # float32 rounding of a mean over thousands of pixels.
 HEADS_TOLERANCE = 1e-4
 
 
 class TwoHeads(nn.Module):
-    """Gives what EfficientDet gives, by one convolution a head on pooled pixels."""
+    """Gives outputs like EfficientDet, with one convolution per head on pooled pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def spec():
 
 
 def reference_of(network, taken):
-    """The network as the reference of an artifact that takes this input."""
+    """Return the network as the reference of an artifact with this input."""
     return EagerReference(network, dataclasses.replace(detector_spec(), input=taken))
 
 
@@ -119,7 +119,7 @@ def test_float64_is_float64_all_the_way(spec, pictures):
         assert 0 < np.abs(each - single[name]).max() < HEADS_TOLERANCE
 
 
-def test_the_network_itself_is_not_changed_and_not_trained(spec, pictures):
+def test_the_given_network_is_not_changed(spec, pictures):
     network = TwoHeads().train()
     before = {name: each.clone() for name, each in network.state_dict().items()}
     reference = reference_of(network, spec)

@@ -1,4 +1,4 @@
-"""Reading charts as a browser does."""
+"""Read charts as a browser does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def parsed(text):
-    """Read a chart as a browser does that opens the file."""
+    """Parse a chart as a browser does when it opens the file."""
     root = ET.fromstring(text)
     assert root.tag == f"{SVG}svg"
     return root
@@ -21,7 +21,7 @@ def texts(root):
 
 
 def marks(root):
-    """Return what has a tip: its text and its left, top, right and bottom, or its place."""
+    """Return the text of every tip, with its element's left, top, right, bottom or its place."""
     found = []
     for each in root.iter():
         tip = each.find(f"{SVG}title")

@@ -12,7 +12,7 @@ from effdet_deploy.reports.comparison_charts import log_histogram, score_scatter
 from tests.reports.drawn import SVG, marks, parsed, texts
 
 
-def test_a_longer_bar_is_a_larger_value_and_both_are_written():
+def test_a_larger_value_has_a_longer_bar_and_both_values_are_written():
     root = parsed(bar_chart("Times", "ms", [Mark("slow & old", 200.0), Mark("ours", 40, 0, True)]))
     (one, left, _, right, _), (other, start, _, end, _) = marks(root)
     assert (one, other) == ("slow & old: 200", "ours: 40")
@@ -33,7 +33,7 @@ def test_a_line_has_a_point_for_each_value_and_a_name():
     assert {"one", "two", "1", "8", "batch"} <= texts(root)
 
 
-def test_a_higher_value_of_a_line_stands_higher_and_numbers_stand_evenly():
+def test_a_higher_value_of_a_line_is_higher_and_its_numbers_are_evenly_spaced():
     points = ((1, 10.0), (2, 40.0), (8, 20.0))
     found = marks(parsed(line_chart("", "", "", [Series("one", points)])))
     (_, x1, y1), (_, x2, y2), (_, x3, y3) = found
@@ -53,7 +53,7 @@ def test_a_chart_is_the_same_every_time_whatever_matplotlib_is_set_to(tmp_path):
     assert done.stdout == bar_chart("t", "u", [Mark("one", 1.0), Mark("two", 2.0)])
 
 
-def test_a_home_that_cannot_be_written_to_is_no_matter(tmp_path):
+def test_a_home_that_cannot_be_written_to_changes_nothing(tmp_path):
     (tmp_path / "home").write_text("a file")
     env = os.environ | {"HOME": str(tmp_path / "home"), "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""}
     env.pop("MPLCONFIGDIR", None)
@@ -69,7 +69,7 @@ def test_a_chart_in_a_page_names_its_colors_and_no_address():
     assert "://" not in chart
 
 
-def test_names_are_text_and_no_formula():
+def test_names_are_shown_as_text_and_not_as_formulas():
     root = parsed(bar_chart("a $x$ < b", "", [Mark("$y_1$ & <i>", 1.0)]))
     assert {"a $x$ < b", "$y_1$ & <i>"} <= texts(root)
 
@@ -78,7 +78,7 @@ def in_page(text):
     return parsed(text.replace("<svg ", f'<svg xmlns="{SVG[1:-1]}" ', 1))
 
 
-def test_a_histogram_counts_every_value_and_zeros_apart():
+def test_a_histogram_counts_every_value_and_zeros_separately():
     found = marks(in_page(log_histogram(np.array([0.0, 0.0, 1e-3, 2e-3, 1.0]), "difference")))
     assert found[0][0] == "2"
     assert sum(int(each[0]) for each in found) == 5
@@ -86,7 +86,7 @@ def test_a_histogram_counts_every_value_and_zeros_apart():
     assert heights[0] == max(heights)
 
 
-def test_scores_of_one_side_stand_on_its_axis():
+def test_scores_that_only_one_side_has_are_at_its_axis():
     pairs = np.array([[0.5, 0.5]])
     root = in_page(score_scatter(pairs, np.array([0.75]), np.array([0.25])))
     (pair, missed, extra) = [

@@ -1,4 +1,4 @@
-"""What an export says at its end: what was compared, and what to do with the file."""
+"""At its end an export says which file was compared, and what to do with it next."""
 
 from __future__ import annotations
 
@@ -69,5 +69,5 @@ def test_the_next_step_is_one_that_works(made, step):
         (dataclasses.replace(ON_A_GPU, traits=("strip-plan",)), "verification of the ONNX file"),
     ],
 )
-def test_it_is_said_which_file_was_compared(engine, title):
+def test_the_report_says_which_file_was_compared(engine, title):
     assert what_was_compared(artifact("d0.engine", engine)) == title

@@ -123,7 +123,7 @@ def test_the_page_says_what_the_terminal_says():
         assert each in text, each
 
 
-def test_every_part_of_a_drawing_that_is_named_is_there(page):
+def test_every_part_of_a_drawing_that_is_referred_to_exists(page):
     ids = set(re.findall(r'id="([^"]*)"', page))
     assert set(re.findall(r'(?:href="|url\()#([^")]*)', page)) <= ids
 

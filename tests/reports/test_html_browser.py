@@ -1,4 +1,4 @@
-"""The report in a real browser that can reach no network."""
+"""The report in a real browser without access to a network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.reports.test_html import layer_report, result_of, side
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 WIDTH, HEIGHT = 1200, 3600
-# What the style sheet gives the dot of the first layer that differs and the box of a missed one.
+# The colors in the style sheet of the first layer that differs and of a missed box.
 FIRST_LAYER, MISSED_BOX = (209, 59, 79), (255, 59, 87)
 
 pytestmark = pytest.mark.skipif(
@@ -51,8 +51,8 @@ def screenshot(tmp_path_factory):
     return np.asarray(Image.open(target).convert("RGB"))
 
 
-def share_of(pixels, colour) -> float:
-    return float((np.abs(pixels.astype(int) - colour).max(axis=-1) <= 2).mean())
+def share_of(pixels, color) -> float:
+    return float((np.abs(pixels.astype(int) - color).max(axis=-1) <= 2).mean())
 
 
 def test_the_page_fills_the_window(screenshot):
@@ -68,7 +68,7 @@ def test_charts_are_drawn(screenshot):
 
 
 def test_pictures_are_shown_with_boxes_on_them(screenshot):
-    colours = np.unique(screenshot.reshape(-1, 3), axis=0)
-    # A page of text and charts has hundreds of colours, photographs have tens of thousands.
-    assert len(colours) > 10_000
+    colors = np.unique(screenshot.reshape(-1, 3), axis=0)
+    # A page of text and charts has hundreds of colors, photographs have tens of thousands.
+    assert len(colors) > 10_000
     assert share_of(screenshot, MISSED_BOX) > 1e-4

@@ -30,14 +30,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(
         not list_gpus(),
-        reason="no GPU: would show that copies, streams, graphs and engines do what is expected",
+        reason="no GPU: would show that copies, streams, graphs and engines work as expected",
     ),
 ]
 SIZE = 4096
 RUNS = 50
 SIDE = 128
 TAKEN = 1 << 30
-# Contexts and pools of libraries, which come with a program's first use of them.
+# The memory of contexts and pools that libraries allocate when they are first used.
 OVERHEAD = 1 << 28
 
 
@@ -50,7 +50,7 @@ def test_the_driver_says_of_the_gpu_what_pytorch_says():
     assert len(list_gpus()) == torch.cuda.device_count()
 
 
-def test_free_memory_falls_by_what_is_taken():
+def test_free_memory_falls_by_the_memory_taken():
     torch = pytest.importorskip("torch")
     torch.zeros(1, device="cuda")
     before = free_memory()
@@ -61,7 +61,7 @@ def test_free_memory_falls_by_what_is_taken():
 
 @pytest.fixture
 def models():
-    """The tiny ONNX detectors, where the package that writes them is."""
+    """The module of tiny ONNX detectors; skips the test if the onnx package is missing."""
     return pytest.importorskip("tests.onnx_models")
 
 
@@ -92,7 +92,7 @@ def cuda():
 
 @pytest.fixture
 def round_trip(cuda):
-    """Two pinned arrays with a place on the device between them, and a stream."""
+    """Two pinned arrays, memory on the device to copy through, and a stream."""
     source, target = (cuda.allocate_pinned(SIZE) for _ in range(2))
     address, stream = cuda.allocate(SIZE), cuda.create_stream()
     yield source, target, address, stream
@@ -102,7 +102,7 @@ def round_trip(cuda):
         cuda.free_pinned(each)
 
 
-def test_what_is_copied_in_comes_out(cuda, round_trip):
+def test_data_copied_to_the_gpu_comes_back_unchanged(cuda, round_trip):
     source, target, address, stream = round_trip
     source[:] = np.arange(SIZE) % 251
     target[:] = 0
@@ -114,7 +114,7 @@ def test_what_is_copied_in_comes_out(cuda, round_trip):
     np.testing.assert_array_equal(target, source)
 
 
-def test_a_recorded_graph_reads_the_memory_as_it_is_then(cuda, round_trip):
+def test_a_recorded_graph_reads_the_memory_at_the_time_of_its_launch(cuda, round_trip):
     if cuda.recorder is None:
         pytest.skip("pycuda records no graphs: cuda-python would show that replays read new data")
     source, target, address, stream = round_trip
@@ -132,7 +132,7 @@ def test_a_recorded_graph_reads_the_memory_as_it_is_then(cuda, round_trip):
     cuda.recorder.destroy(graph)
 
 
-def test_events_measure_what_the_device_takes(cuda, round_trip):
+def test_events_measure_the_time_of_the_device(cuda, round_trip):
     source, _, address, stream = round_trip
     first = cuda.record_event(stream)
     cuda.copy_in(address, source, SIZE, stream)
@@ -175,7 +175,7 @@ def test_an_engine_is_built_run_and_verified(backend, batch, models, tmp_path):
 def test_an_exported_detector_is_built_run_and_verified(
     backend, precision, nms, tmp_path, record_property
 ):
-    """Its median compute time is recorded: ``--junit-xml FILE`` writes it down."""
+    """The median compute time is recorded; ``--junit-xml FILE`` writes it to a file."""
     if nms == "plugin" and backend == "tensorrt-rtx":
         pytest.skip("TensorRT-RTX has no plugins")
     pytest.importorskip("onnx")

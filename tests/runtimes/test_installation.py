@@ -1,4 +1,4 @@
-"""What is installed is read from metadata; these tests bring their own."""
+"""Installed packages are read from metadata; these tests supply the metadata."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text
 
 @pytest.fixture(autouse=True)
 def metadata(monkeypatch):
-    """Hand out what an installation of this source would hold, however old the one here is."""
+    """Supply the metadata of this source, because the installed package may be older."""
     requirements = list(PROJECT["dependencies"])
     for extra, packages in PROJECT["optional-dependencies"].items():
         requirements += [f"{each}; extra == '{extra}'" for each in packages]
@@ -36,7 +36,7 @@ def test_every_extra_but_the_developers_has_a_purpose():
     assert extras == installation.PURPOSES.keys()
 
 
-def test_it_knows_exactly_what_each_extra_installs():
+def test_the_packages_of_every_extra_are_known():
     extras = {"": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
     found = installation.packages_by_extra()
     assert found == {name: list(map(distribution, each)) for name, each in extras.items()}
@@ -73,14 +73,14 @@ def test_two_onnxruntimes_are_noticed(monkeypatch):
     assert "both installed" in installation.examine()["notices"][0][0]
 
 
-def test_the_gpu_build_serves_for_running(monkeypatch):
+def test_onnxruntimes_gpu_build_is_enough_for_running(monkeypatch):
     versions(monkeypatch, {"onnxruntime-gpu": "1.31.1"})
     document = installation.examine()
     assert document["purposes"][0]["packages"]["onnxruntime"] == "1.31.1 (onnxruntime-gpu)"
     assert not document["notices"]
 
 
-def test_pycuda_serves_for_running_engines_and_a_tensorrt_of_the_system_stays(monkeypatch):
+def test_pycuda_is_enough_for_running_engines_and_a_tensorrt_of_the_system_is_kept(monkeypatch):
     versions(monkeypatch, {"tensorrt": "10.7", "pycuda": "2025.1"})
     purposes = installation.examine()["purposes"]
     (engines,) = (each for each in purposes if each["purpose"] == "build TensorRT engines")

@@ -1,4 +1,4 @@
-"""What an INT8 file needs of the processor, asked of processors that are made up."""
+"""The instructions that an INT8 file needs, tested with imaginary processors."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def processor(tmp_path, flags):
         ("", "", "an unknown instruction set", False),
         (SAPPHIRE, "AVX2", "AVX2", False),
         (SAPPHIRE, "avx2_vnni", "AVX2 with VNNI", True),
-        # Zen 4 has VNNI in AVX-512 alone.
+        # Zen 4 has VNNI only in AVX-512.
         (ZEN4, "AVX2_VNNI", "AVX2", False),
         (SAPPHIRE, "AVX512_CORE", "AVX-512 without VNNI", False),
         (SAPPHIRE, "AVX512_CORE_VNNI", "AVX-512 with VNNI", True),
@@ -57,21 +57,21 @@ def processor(tmp_path, flags):
         (HASWELL, "AVX512_CORE_AMX", "AVX2", False),
     ],
 )
-def test_the_best_set_that_is_left_is_named(tmp_path, flags, limit, found, exact):
+def test_the_best_instruction_set_within_the_limit_is_named(tmp_path, flags, limit, found, exact):
     environment = {"ONEDNN_MAX_CPU_ISA": limit} if limit else {}
     here = instructions.instruction_set("openvino", processor(tmp_path, flags), environment)
     assert here == found
     assert instructions.is_exact(here) is exact
 
 
-def test_the_switch_of_onednn_says_nothing_of_onnx_runtime(tmp_path):
+def test_the_environment_variable_of_onednn_does_not_limit_onnx_runtime(tmp_path):
     limits = {"DNNL_MAX_CPU_ISA": "AVX2"}
     folder = processor(tmp_path, ZEN4)
     assert instructions.instruction_set("openvino", folder, limits) == "AVX2"
     assert instructions.instruction_set("onnxruntime", folder, limits) == "AVX-512 with VNNI"
 
 
-def test_what_no_system_tells_is_not_claimed(tmp_path):
+def test_an_unknown_instruction_set_is_not_guessed(tmp_path):
     here = instructions.instruction_set("onnxruntime", tmp_path / "absent")
     assert not instructions.is_exact(here)
 
@@ -89,12 +89,12 @@ def test_the_bound_of_a_layer_is_that_of_its_worst_two_weights():
     assert instructions.pair_bound(weights[:1]) == 255 * 128
     assert instructions.pair_bound(np.full((4, 8, 9), 64, np.int8)) <= 2**15 - 1
     assert instructions.pair_bound(np.full((4, 8, 1), 65, np.int8)) > 2**15 - 1
-    # One product alone fits always.
+    # A single product always fits.
     assert instructions.pair_bound(np.full((4, 1, 9), -128, np.int8)) <= 2**15
 
 
 def int8_file(path, target, int8_range=None, *, written="full"):
-    """Write the tiny network with the full range in one layer, and say ``int8_range`` of it."""
+    """Write the tiny network with the full range in one layer, with ``int8_range`` in its spec."""
     recipe = Recipe(int8_range=written)
     quantizer = Quantizer(tiny_network(), BATCHES, target, recipe, path.parent / "cache")
     model = quantizer.quantized(quantizer.default())
@@ -120,7 +120,7 @@ def haswell(monkeypatch):
 def test_a_full_range_is_refused_without_vnni_and_names_the_layer(
     tmp_path, haswell, engine, int8_range
 ):
-    """``None`` is a file of before there was a word for it."""
+    """``None`` stands for an old file, whose spec has no field for the range."""
     path = int8_file(tmp_path / "full.onnx", engine, int8_range)
     with pytest.raises(DeviceError) as raised:
         load(path, engine)
@@ -141,12 +141,12 @@ def test_a_full_range_is_loaded_with_vnni(tmp_path, monkeypatch, engine):
 def test_the_portable_range_is_loaded_everywhere(tmp_path, haswell, engine):
     said = int8_file(tmp_path / "said.onnx", engine, "portable", written="portable")
     load(said, engine).close()
-    # A file that does not say so is looked at, and cannot saturate.
+    # If the spec does not state the range, the weights are checked; here they cannot saturate.
     silent = int8_file(tmp_path / "silent.onnx", engine, None, written="portable")
     load(silent, engine).close()
 
 
-def test_onnx_runtime_takes_what_is_laid_out_for_others_and_computes_it_in_float(tmp_path, haswell):
+def test_onnx_runtime_takes_files_for_other_engines_and_computes_them_in_float(tmp_path, haswell):
     path = int8_file(tmp_path / "full.onnx", "tensorrt", "full")
     load(path, "onnxruntime").close()
     with pytest.raises(DeviceError, match="needs a processor with VNNI"):
@@ -154,7 +154,7 @@ def test_onnx_runtime_takes_what_is_laid_out_for_others_and_computes_it_in_float
 
 
 @pytest.mark.parametrize("target", ["openvino", "tensorrt"])
-def test_that_is_what_the_graph_says_to_the_last_bit(tmp_path, target):
+def test_files_for_other_engines_give_the_graphs_own_results_to_the_last_bit(tmp_path, target):
     path = int8_file(tmp_path / "full.onnx", target, "full")
     with load(path, "onnxruntime") as detector:
         found = detector.runtime.run({INPUT_NAME: BATCHES[0]})

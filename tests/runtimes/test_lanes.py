@@ -1,4 +1,4 @@
-"""Batches whose images are computed side by side, in the engines that do so."""
+"""Batches whose images are computed side by side, for the engines that do this."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def opened(request, tmp_path):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Return the sizes of the batches that lanes were given."""
+    """The list of sizes of the batches that the lanes got."""
     sizes = []
     run = Lanes.run
 
@@ -105,7 +105,7 @@ def test_many_threads_get_the_results_of_their_own_batches(opened):
 
 
 @pytest.mark.parametrize("batch", [BatchSpec(), RANGED])
-def test_images_of_their_own_on_threads_of_the_callers_give_what_a_run_gives(opened, batch):
+def test_single_images_on_the_callers_threads_give_the_results_of_a_plain_run(opened, batch):
     runtime = opened(batch=batch)
     assert runtime.lanes.count == 2
     alone = [pictures(6)[[each]] for each in range(6)]
@@ -136,7 +136,7 @@ def test_after_close_it_refuses_to_run(opened):
         runtime.run_side_by_side({"images": pictures(4)})
 
 
-def test_closed_lanes_let_go_of_what_they_ran_and_say_that_they_are_closed():
+def test_closed_lanes_say_that_they_are_closed():
     lanes = Lanes("a model", 2, lambda: dict)
     lanes.close()
     with pytest.raises(UsageError, match="'a model' is closed"):
@@ -165,7 +165,7 @@ def test_groups_are_as_large_as_the_lanes_and_the_caches_allow(most, expected):
     assert sorted(sizes) == expected
 
 
-def test_what_divides_and_how_far():
+def test_the_number_of_lanes_and_of_images_in_the_cache():
     spec = detector_spec(batch=RANGED)
     assert lane_count(3, spec) == 3
     assert lane_count(None, spec) >= 1

@@ -1,4 +1,4 @@
-"""Which GPUs there are, asked of a driver that stands in for CUDA's."""
+"""The list of GPUs, from a stand-in for CUDA's driver."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def batch() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (1, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def test_it_says_what_it_takes_gives_and_runs_on(tmp_path):
+def test_the_runtime_names_its_inputs_outputs_and_device(tmp_path):
     spec = detector_spec(batch=BatchSpec(1, 2, 4))
     runtime = load_runtime(write_tiny(tmp_path / "tiny.onnx", spec))
     assert [str(each) for each in runtime.inputs] == ["images uint8 [N, 128, 128, 3]"]
@@ -46,7 +46,7 @@ def test_it_says_what_it_takes_gives_and_runs_on(tmp_path):
     assert runtime.spec == spec
 
 
-def test_it_equals_a_plain_session(tmp_path, batch):
+def test_the_runtime_gives_the_outputs_of_a_plain_session(tmp_path, batch):
     path = write_tiny(tmp_path / "tiny.onnx")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     outputs = load_runtime(path, threads=1).run({"images": batch})
@@ -65,7 +65,7 @@ def test_a_timed_run_gives_the_same_outputs_and_copies_nothing_on_the_cpu(tmp_pa
 
 
 def test_a_run_with_bound_memory_gives_the_same_outputs(tmp_path, batch):
-    # The path that CUDA takes, run on the CPU so that every call in it is made somewhere.
+    # CUDA uses this code. It is run on the CPU here, so that all of its calls are tested.
     runtime = load_runtime(write_tiny(tmp_path / "tiny.onnx"))
     timed = runtime._run_bound(runtime._session, {"images": batch})
     for name, expected in runtime.run({"images": batch}).items():
@@ -126,7 +126,7 @@ def test_a_spec_of_another_graph_is_refused(tmp_path):
         load_runtime(path)
 
 
-def test_a_graph_without_a_promised_output_is_refused(tmp_path):
+def test_a_graph_without_an_output_of_its_spec_is_refused(tmp_path):
     model = tiny_model()
     del model.graph.output[1]
     path = tmp_path / "fewer.onnx"
@@ -135,7 +135,7 @@ def test_a_graph_without_a_promised_output_is_refused(tmp_path):
         load_runtime(path)
 
 
-def test_more_outputs_than_promised_are_given_too(tmp_path, batch):
+def test_further_outputs_of_a_graph_are_given_too(tmp_path, batch):
     model = tiny_model()
     model.graph.output.add().CopyFrom(
         onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, [1, 1])
@@ -192,7 +192,7 @@ def test_tensorrt_keeps_its_engines_beside_the_model(tmp_path, monkeypatch):
         onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider"]
     )
 
-    # A session that starts on another provider than asked is refused.
+    # A session that starts on another provider than the requested one is refused.
     with pytest.raises(DeviceError, match="could not start TensorrtExecutionProvider"):
         load_runtime(path, device="tensorrt:1")
 
@@ -206,7 +206,7 @@ def test_tensorrt_keeps_its_engines_beside_the_model(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["classroom.onnx", "out of memory.onnx"])
-def test_a_path_that_reads_like_an_error_is_none(name):
+def test_words_in_a_path_are_not_taken_for_the_kind_of_error(name):
     path = Path(name)
     said = f"Load model from {path} failed:This is an invalid model. Type Error"
     with (

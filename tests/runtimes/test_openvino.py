@@ -20,7 +20,7 @@ from tests.runtimes.threads import scores_on_threads
 
 pytest.importorskip("openvino")
 
-# Two engines sum in different orders, in float32; BF16 would differ by 0.01.
+# Two engines sum float32 in different orders; BF16 would differ by 0.01.
 FLOAT32_ERROR = 1e-4
 
 
@@ -33,7 +33,7 @@ def opened(path, **options):
     return load_runtime(path, backend="openvino", **options)
 
 
-def test_it_says_what_it_takes_gives_and_runs_on(tmp_path):
+def test_the_runtime_names_its_inputs_outputs_and_device(tmp_path):
     spec = detector_spec(batch=BatchSpec(1, 2, 4))
     runtime = opened(write_tiny(tmp_path / "tiny.onnx", spec))
     assert [str(each) for each in runtime.inputs] == ["images uint8 [N, 128, 128, 3]"]
@@ -41,7 +41,7 @@ def test_it_says_what_it_takes_gives_and_runs_on(tmp_path):
     assert (runtime.backend, runtime.device, runtime.precision) == ("openvino", "cpu", "fp32")
 
 
-def test_it_computes_in_float32_and_not_in_bfloat16(tmp_path, batch):
+def test_openvino_computes_in_float32_and_not_in_bfloat16(tmp_path, batch):
     path = tmp_path / "network.onnx"
     onnx.save(tiny_network(), path)
     mine = opened(path, threads=1).run({"images": batch})
@@ -79,7 +79,7 @@ def test_a_gpu_is_refused(tmp_path):
         opened(write_tiny(tmp_path / "tiny.onnx"), device="cuda:0")
 
 
-def test_an_unfit_feed_is_refused(tmp_path, batch):
+def test_an_input_of_another_shape_is_refused(tmp_path, batch):
     with pytest.raises(TensorError, match="must have the shape"):
         opened(write_tiny(tmp_path / "tiny.onnx")).run({"images": batch[:, 1:]})
 

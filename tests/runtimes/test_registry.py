@@ -92,7 +92,7 @@ def test_all_names_of_a_small_registry_are_listed(tmp_path):
 
 
 def test_a_run_leaves_nothing_in_the_users_folders(tmp_path):
-    # ONNX Runtime's telemetry writes an identifier to the cache and a file to the temporary folder.
+    # ONNX Runtime's telemetry would write an identifier to the cache and a temporary file.
     home = tmp_path / "home"
     home.mkdir()
     code = (

@@ -21,7 +21,7 @@ from tests.onnx_models import BOXES, SIDE, detector_spec, write_tiny
 
 torch = pytest.importorskip("torch")
 
-# The same mean over 128x128x3 values, summed in another order.
+# The error of a mean over 128x128x3 values that are summed in another order.
 SCORE_TOLERANCE = 1e-5
 
 
@@ -56,7 +56,7 @@ def batch() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-def test_it_gives_what_the_onnx_model_gives(archive, tmp_path, batch):
+def test_an_archive_gives_the_outputs_of_the_onnx_model(archive, tmp_path, batch):
     onnx = load_runtime(write_tiny(tmp_path / "tiny.onnx", detector_spec(batch=BatchSpec(1, 1, 4))))
     runtime = load_runtime(archive, device="cpu")
     expected = onnx.run({"images": batch})
@@ -88,7 +88,7 @@ def test_many_threads_get_what_one_gets(archive, batch):
             np.testing.assert_array_equal(one, other)
 
 
-def test_unfit_feeds_are_refused_before_torch_sees_them(archive, batch):
+def test_inputs_that_do_not_fit_are_refused_before_torch_sees_them(archive, batch):
     runtime = load_runtime(archive, device="cpu")
     with pytest.raises(TensorError, match="uint8"):
         runtime.run({"images": batch.astype(np.float32)})
@@ -142,7 +142,7 @@ class Failing(torch.nn.Module):
         ("something else", ModelFileError),
     ],
 )
-def test_what_torch_raises_is_translated(archive, batch, message, kind, monkeypatch):
+def test_torchs_exceptions_are_translated(archive, batch, message, kind, monkeypatch):
     runtime = load_runtime(archive, device="cpu")
     monkeypatch.setattr(runtime, "_module", Failing(message))
     with pytest.raises(kind):

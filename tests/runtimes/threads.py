@@ -1,4 +1,4 @@
-"""Runs on several threads at once."""
+"""Run a model on several threads at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def scores_on_threads(run, batches, times):
-    """Return the scores of every batch, each run ``times`` times on a thread of its own."""
+    """Return the scores of every batch; a thread per batch runs its batch ``times`` times."""
 
     def repeat(batch):
         return [run({"images": batch}) for _ in range(times)][-1]["detection_scores"]

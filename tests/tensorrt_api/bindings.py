@@ -1,7 +1,8 @@
-"""The genuine bindings of TensorRT, imported without TensorRT.
+"""NVIDIA's own Python bindings of TensorRT, imported without TensorRT.
 
-``tensorrt.so`` wants a handful of functions from NVIDIA's libraries when it is loaded, and calls
-none of them until something is created. Libraries that offer the names and nothing else will do.
+When ``tensorrt.so`` is loaded, it needs a few functions of NVIDIA's libraries, but it calls them
+only when an object is created. So stub libraries that only have functions of these names are
+enough.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ _FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Bindings:
-    """One release: its major version, the folder of the wheel, and that of the stub libraries."""
+    """One release: its major version, the folder of its wheel, and the folder of the stubs."""
 
     major: str
     folder: Path
     libraries: Path
 
     def run(self, script: str, *arguments: str, given: str = "") -> str:
-        """Run a script of this folder in a process that has the bindings; returns its stdout."""
+        """Run a script of this folder in a process with the bindings; return its stdout."""
         done = subprocess.run(
             [sys.executable, str(HERE / script), *arguments],
             env={
@@ -58,12 +59,12 @@ class Bindings:
         return done.stdout
 
     def missing(self, names: list[str]) -> list[str]:
-        """Return which dotted names the module does not have."""
+        """Return the dotted names that the module does not have."""
         return json.loads(self.run("missing_names.py", given=json.dumps(names)))
 
 
 def compile_stubs(directory: Path, major: str) -> Path:
-    """Compile libraries that hold the names and nothing else."""
+    """Compile stub libraries, whose functions do nothing."""
     for library, functions in _FUNCTIONS.items():
         source = directory / f"{library}.c"
         source.write_text("".join(f"void *{each}(void) {{ return 0; }}\n" for each in functions))

@@ -9,7 +9,7 @@ from tests.tensorrt_api.bindings import FOLDER, Bindings, compile_stubs
 
 @pytest.fixture(scope="session", params=["10", "11"])
 def bindings(request, tmp_path_factory) -> Bindings:
-    """The genuine bindings of one major version."""
+    """NVIDIA's own bindings of one major version."""
     folder = FOLDER / request.param
     if not folder.is_dir():
         pytest.skip(
@@ -17,6 +17,6 @@ def bindings(request, tmp_path_factory) -> Bindings:
             "them; they would show that every name we use exists there"
         )
     if shutil.which("gcc") is None:
-        pytest.skip("no gcc: the genuine bindings need stub libraries to be imported")
+        pytest.skip("no gcc: importing NVIDIA's bindings needs stub libraries that gcc compiles")
     libraries = compile_stubs(tmp_path_factory.mktemp("stubs"), request.param)
     return Bindings(request.param, folder, libraries)

@@ -1,7 +1,7 @@
-"""Write a type stub of the bindings to stdout. Run by the tests; its output is never kept.
+"""Write a type stub of the bindings to stdout. The tests run it and do not keep the output.
 
-pybind11 writes a typed signature into every docstring. What is not Python there, such as a C++
-type, becomes Any.
+pybind11 writes a typed signature into every docstring. Types that are not Python, such as C++
+types, become Any.
 """
 
 import inspect
@@ -75,7 +75,7 @@ def signatures(documentation: str) -> list[tuple[str, str]]:
 
 
 def stub_of_arguments(text: str) -> str:
-    """C++ lets an argument without a default follow one that has it; Python does not."""
+    """Write arguments as Python: unlike C++, it allows none without a default after one with it."""
     stubs = [stub_of_argument(each) for each in arguments_of(text)]
     for index, each in enumerate(stubs):
         if ": " in each and "=" not in each and any("=" in earlier for earlier in stubs[:index]):

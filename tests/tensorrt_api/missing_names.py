@@ -1,4 +1,4 @@
-"""Read dotted names from stdin as JSON; write those that the bindings lack. Run by the tests."""
+"""Read dotted names from stdin as JSON; write those that the bindings lack. The tests run this."""
 
 import json
 import sys

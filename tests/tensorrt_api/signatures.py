@@ -1,6 +1,6 @@
-"""Write, as JSON, each class's methods with the names of their arguments. Run by the tests.
+"""Write the methods of all classes with their argument names as JSON. The tests run this.
 
-pybind11 writes a signature into the first lines of every docstring, one an overload.
+pybind11 writes a signature per overload into the first lines of every docstring.
 """
 
 import inspect

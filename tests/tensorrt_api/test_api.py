@@ -23,7 +23,7 @@ from effdet_deploy.runtimes.tensorrt import engine_runtime, execution_context, l
 from tests.doubles.machine import DOUBLE
 
 MODULES = (network, timing_cache, worker, engine_runtime, execution_context, library)
-"""All that call TensorRT."""
+"""All modules that call TensorRT."""
 FILES = [Path(each.__file__) for each in MODULES]
 _MYPY = """[mypy]
 follow_imports = skip
@@ -76,15 +76,15 @@ def test_a_planted_name_is_found(bindings):
     assert bindings.missing(planted) == ["BuilderFlag.FP12", "ILogger.Severity.FATAL"]
 
 
-def test_what_11_removed_is_still_there_in_10(bindings):
-    """The two folders hold what they say."""
+def test_names_that_11_removed_exist_in_10(bindings):
+    """The two folders hold the releases that their names say."""
     missing = bindings.missing(["BuilderFlag.FP16", "NetworkDefinitionCreationFlag.EXPLICIT_BATCH"])
 
     assert bool(missing) == (bindings.major == "11")
 
 
 def test_calls_and_attributes_fit_the_types_and_planted_ones_do_not(bindings, tmp_path):
-    """One run of mypy, against type stubs made of the bindings, for what is right and wrong."""
+    """One run of mypy checks right and wrong code against type stubs made from the bindings."""
     (tmp_path / "tensorrt").mkdir()
     (tmp_path / "tensorrt" / "__init__.pyi").write_text(bindings.run("make_stubs.py"))
     (tmp_path / "mypy.ini").write_text(_MYPY)
@@ -126,7 +126,7 @@ def _run_mypy(folder: Path, files: list[Path]) -> list[str]:
 
 @pytest.fixture
 def double(monkeypatch, bindings):
-    """The double of the same major version."""
+    """The double of TensorRT with this major version."""
     monkeypatch.setenv("TENSORRT_DOUBLE_VERSION", f"{bindings.major}.0.0")
     monkeypatch.syspath_prepend(str(DOUBLE))
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
@@ -135,7 +135,7 @@ def double(monkeypatch, bindings):
     sys.modules.pop("tensorrt", None)
 
 
-def test_the_double_offers_nothing_that_tensorrt_does_not(double, bindings):
+def test_the_double_has_no_name_that_tensorrt_lacks(double, bindings):
     surface = [name for name, _ in _surface(double)]
 
     assert {"Builder.build_serialized_network", "IExecutionContext.execute_async_v3"} < set(surface)
@@ -155,7 +155,7 @@ def test_the_double_names_arguments_as_tensorrt_does(double, bindings):
 
 
 def _surface(double) -> list[tuple[str, object]]:
-    """The double's public classes and what is public in them."""
+    """Return the double's public classes and their public members."""
     found: list[tuple[str, object]] = []
     for name, kind in inspect.getmembers(double, inspect.isclass):
         if name.startswith("_") or kind.__module__ not in ("tensorrt", "builtins"):

@@ -31,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def maps(model):
-    """Every value of both tensors on all pictures."""
+    """All values of both tensors on all pictures."""
     runs = list(activations(model, VALUES, BATCHES))
     return {value: np.stack([run[value] for run in runs]) for value in VALUES}
 
@@ -57,7 +57,7 @@ def test_memory_is_bounded_by_running_in_portions(model, maps, monkeypatch):
     assert runs[0][VALUES[0]].shape[1] == CHANNELS
 
 
-def test_of_many_pictures_an_even_spread_is_taken(tmp_path):
+def test_pictures_are_taken_evenly_spread_if_there_are_many(tmp_path):
     for index in range(2 * MAX_IMAGES):
         Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index:03d}.png")
     chosen = calibration_pictures(tmp_path)

@@ -20,7 +20,7 @@ def quantization_error(values, chosen) -> float:
 
 @pytest.fixture(scope="module")
 def tailed():
-    """Mostly within 1 of zero, with a few outliers near 30."""
+    """Values that are mostly near zero, with a few outliers near 30."""
     random = np.random.default_rng(0)
     return np.concatenate([random.normal(0, 1, 200_000), random.uniform(25, 30, 10)])
 
@@ -33,7 +33,7 @@ def test_a_range_holds_zero_and_never_leaves_the_data(tailed, symmetric):
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_clipping_loses_less_than_taking_everything(tailed, symmetric):
+def test_clipping_loses_less_than_the_full_range(tailed, symmetric):
     chosen = choose_range(histogram(tailed), symmetric=symmetric)
     assert chosen.high < tailed.max()
     low = -tailed.max() if symmetric else tailed.min()
@@ -41,13 +41,13 @@ def test_clipping_loses_less_than_taking_everything(tailed, symmetric):
     assert quantization_error(tailed, chosen) < whole
 
 
-def test_a_tensor_of_zeros_gets_a_range_that_can_be_divided_by():
+def test_a_tensor_of_zeros_gets_a_range_that_is_not_empty():
     nothing = Histogram(0.0, 0.0, np.eye(1, BINS, dtype=np.int64)[0])
     chosen = choose_range(nothing, symmetric=False)
     assert chosen.high > chosen.low
 
 
-def test_the_negative_side_of_an_activation_is_not_given_half_the_levels():
+def test_the_small_negative_side_of_an_activation_does_not_get_half_the_levels():
     random = np.random.default_rng(1)
     x = random.normal(0, 2, 100_000)
     silu = x / (1 + np.exp(-x))

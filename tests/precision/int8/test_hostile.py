@@ -1,4 +1,4 @@
-"""Ranges made hostile on purpose: naive quantization collapses where the default policy holds."""
+"""With ranges made hostile on purpose, naive quantization fails and the default policy works."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import CHANNELS, SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(6, SIDE, SIDE, 5), network_spec()))
-# A signal-to-noise ratio of 0 dB says that the answer is as wrong as it is large.
+# At a signal-to-noise ratio of 0 dB the error is as large as the result itself.
 COLLAPSED_DB = 5.0
 HOLDS_DB = 12.0
 DROWNED_DB = 10.0
@@ -23,7 +23,7 @@ DROWNED_DB = 10.0
 
 @pytest.fixture(scope="module")
 def hostile():
-    """Stem channels a thousand times apart, and an outlier in each predict layer's weights."""
+    """A network with stem channels a thousand times apart and outliers in predict weights."""
     model = tiny_network()
     random = np.random.default_rng(0)
     for tensor in model.graph.initializer:
@@ -59,7 +59,7 @@ def worst_class_snr(exact, mine) -> float:
     return float((10 * np.log10(spread / noise)).min())
 
 
-def test_naive_quantization_collapses_where_the_default_policy_holds(hostile, tmp_path):
+def test_naive_quantization_fails_where_the_default_policy_works(hostile, tmp_path):
     onnx.save(hostile, tmp_path / "hostile.onnx")
     quantize_static(tmp_path / "hostile.onnx", tmp_path / "naive.onnx", Reader())
     quantizer = Quantizer(hostile, BATCHES, "openvino", Recipe(), tmp_path / "cache")
@@ -71,7 +71,7 @@ def test_naive_quantization_collapses_where_the_default_policy_holds(hostile, tm
 
 
 def test_a_product_that_rounding_would_drown_stays_fp32(tmp_path):
-    """Channels a thousand times apart, which its weights make up for: the class scores stay."""
+    """Its input channels are a thousand times apart; its weights undo that, so scores are equal."""
     model = tiny_network(table=True)
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     factor = 10 ** np.random.default_rng(0).uniform(-1.5, 1.5, CHANNELS).astype(np.float32)

@@ -1,6 +1,6 @@
-"""A trained D0 whose ranges are made hostile: naive quantization collapses, ours does not.
+"""On a trained D0 with ranges made hostile, naive quantization fails and ours works.
 
-The fast form of this on a network of a few layers is in test_hostile.py.
+The fast form of this test, on a network of a few layers, is in test_hostile.py.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SCENES, PICTURES = 60, 16
-# Points of mAP. On so few scenes chance moves a difference by about half a point.
+# Points of mAP. With only SCENES scenes, chance changes a difference by about half a point.
 UNCHANGED, HOLDS, BUDGET = 0.2, 1.5, 0.5
-# What is left of naive quantization is less than half of what FP32 finds.
+# Naive quantization keeps less than this share of FP32's mAP.
 COLLAPSED = 0.5
 LEAST_SHARE = 0.6
 DROWNED_DB = 10.0
@@ -82,7 +82,7 @@ def batches(place, exported):
 
 
 def factors(count, seed):
-    """Channels up to a thousand times apart."""
+    """Return factors for channels, up to a thousand times apart."""
     return 10 ** np.random.default_rng(seed).uniform(-1.5, 1.5, count).astype(np.float32)
 
 
@@ -101,7 +101,7 @@ def convolution(model, prefix):
 
 
 def scale_pair(model, first, second, seed):
-    """Scale the channels between two convolutions that nothing but linear layers part."""
+    """Scale the channels between two convolutions with only linear layers between them."""
     one, other = convolution(model, first), convolution(model, second)
     factor = factors(initializers(model.graph)[one.input[1]].dims[0], seed)
     scale(model, one.input[1], factor, axis=0)
@@ -111,7 +111,7 @@ def scale_pair(model, first, second, seed):
 
 
 def hostile_ends(model):
-    """Scale the stem's channels and those inside both predict layers; the heads stay the same."""
+    """Scale the stem's channels and those inside both predict layers; the heads do not change."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     stem = convolution(model, STEM)
     factor = factors(initializers(model.graph)[stem.input[1]].dims[0], 1)
@@ -144,9 +144,9 @@ def accuracy(model, spec, place, annotations):
 
 
 def naive(model, batches, place):
-    """Quantize with ONNX Runtime's defaults all but preprocessing, decoding and NMS.
+    """Quantize everything but preprocessing, decoding and NMS with ONNX Runtime's defaults.
 
-    Those do not survive it: the classes that come out are not even among the detector's.
+    If those three were quantized too, the detector would give classes that do not exist.
     """
     network = {node.name for node in network_nodes(model.graph)}
     spared = [node.name for node in model.graph.node if node.name not in network]
@@ -168,7 +168,7 @@ def friendly_accuracy(exported, place, evaluation):
     return accuracy(*exported, place, evaluation)
 
 
-def test_naive_quantization_collapses_where_the_default_policy_holds(
+def test_naive_quantization_fails_where_the_default_policy_works(
     exported, batches, place, evaluation, friendly_accuracy
 ):
     model, spec = exported

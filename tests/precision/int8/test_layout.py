@@ -18,7 +18,7 @@ from tests.precision.rtx import Build
 from tests.precision.tiny_network import CHANNELS, CLASSES, SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(6, SIDE, SIDE, 5), network_spec()))
-# Eight bits through a handful of layers of random weights: 10 dB is a tenth of the power.
+# Eight bits through a few layers of random weights: at 10 dB the noise has a tenth of the power.
 LEAST_SNR_DB = 10.0
 
 
@@ -58,7 +58,7 @@ def test_an_int8_graph_is_valid_and_near_to_fp32(quantized):
     assert snr(heads(tiny_network()), heads(quantized)) > LEAST_SNR_DB
 
 
-def test_the_default_leaves_stem_squeeze_excite_predict_and_pyramid_depthwise_alone(
+def test_the_default_keeps_stem_squeeze_excite_predict_and_pyramid_depthwise_in_float(
     target, quantizer
 ):
     kinds = {each.name: each.kind for each in quantizer.convolutions}

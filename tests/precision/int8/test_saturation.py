@@ -1,4 +1,4 @@
-"""Sums in 16 bits that saturate: a model of them, against the instruction and against engines."""
+"""Our model of saturating 16-bit sums agrees with the instruction's document and with engines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn(channels, taps, largest=127, out=OUT):
 
 
 def one_by_one(inputs, weights):
-    """Add up in whole numbers of Python's, one pair after the other."""
+    """Add up with Python's whole numbers, one pair after the other."""
     sums = np.zeros((len(inputs), len(weights)), np.int64)
     for place, out in np.ndindex(*sums.shape):
         for tap in range(weights.shape[2]):
@@ -49,7 +49,7 @@ def one_by_one(inputs, weights):
 
 
 @pytest.mark.parametrize(("channels", "taps"), [(1, 9), (2, 1), (7, 1), (16, 1), (16, 9)])
-def test_it_adds_pairs_as_the_instruction_is_documented(channels, taps):
+def test_pairs_are_added_as_the_instruction_is_documented(channels, taps):
     inputs, weights = drawn(channels, taps)
     np.testing.assert_array_equal(pairwise_sums(inputs, weights), one_by_one(inputs, weights))
 
@@ -83,8 +83,8 @@ def test_a_portable_graph_loses_nothing_without_vnni(lowered, target, tmp_path):
 
 
 @pytest.mark.parametrize("target", list(LAYOUTS))
-def test_what_a_full_graph_loses_is_told_layer_by_layer(lowered, target, tmp_path):
-    """Of ``tensorrt``, which no x86 runs, it is what int8 by int8 would lose there."""
+def test_the_loss_of_a_full_range_graph_is_reported_layer_by_layer(lowered, target, tmp_path):
+    """For ``tensorrt``, which no x86 runs, it is the loss that int8 times int8 would have there."""
     model = lowered(target, "full")
     tensor = next(
         each
@@ -145,7 +145,7 @@ def one_convolution(path, weights):
 @pytest.mark.instructions
 @pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"),
-    reason="would have shown that OpenVINO on AVX2 adds pairs as the model does: not x86",
+    reason="not x86: would have shown that OpenVINO on AVX2 adds pairs as the model does",
 )
 @pytest.mark.parametrize(("channels", "taps"), [(16, 1), (32, 9)])
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
@@ -200,5 +200,5 @@ def test_a_portable_file_gives_the_same_with_and_without_vnni(lowered, tmp_path)
             found[limit] = dict(heads)
     for name, values in found["ALL"].items():
         noise = ((values - found["AVX2"][name]) ** 2).mean() / values.var()
-        # Float kernels round their last bit otherwise, which may move a value by one level.
+        # Float kernels round the last bit differently, which may change a value by one level.
         assert noise < 1e-3, name

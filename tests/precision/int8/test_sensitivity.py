@@ -40,7 +40,7 @@ def quiet(_stage):
 
 
 class Judge:
-    """An mAP that falls by a fixed amount for each INT8 convolution of the heads."""
+    """A stand-in for the mAP: it falls by a fixed amount per INT8 convolution of the class head."""
 
     def __init__(self, loss: float) -> None:
         self.loss = loss
@@ -56,7 +56,7 @@ def found(quantizer, journal, judge, budget=0.5):
     return search(quantizer, quantizer.default(), budget, judge, journal, quiet)
 
 
-def test_every_group_is_ranked_by_noise_for_its_work(quantizer, journal):
+def test_every_group_is_ranked_by_its_noise_relative_to_its_work(quantizer, journal):
     losses = rank_groups(quantizer, quantizer.default(), journal, quiet)
     groups = {each.group for each in quantizer.convolutions if each.name in quantizer.default()}
     assert {each.group for each in losses} == groups
@@ -65,20 +65,24 @@ def test_every_group_is_ranked_by_noise_for_its_work(quantizer, journal):
     assert prices == sorted(prices, reverse=True)
 
 
-def test_within_the_budget_nothing_is_given_up_after_two_measurements(quantizer, journal):
+def test_within_the_budget_everything_stays_int8_and_two_measurements_are_enough(
+    quantizer, journal
+):
     judge = Judge(loss=0.0)
     searched = found(quantizer, journal, judge)
     assert (searched.kept, searched.drop, searched.evaluations, judge.calls) == ((), 0.0, 2, 2)
 
 
-def test_what_breaks_the_budget_stays_higher_and_the_drop_is_the_measured_one(quantizer, journal):
+def test_groups_that_break_the_budget_stay_in_higher_precision_and_the_drop_is_measured(
+    quantizer, journal
+):
     searched = found(quantizer, journal, Judge(loss=0.01))
     assert "class_net/dense" in searched.kept
     assert searched.drop <= 0.5
     assert 0 < searched.share < 1
 
 
-def test_bisection_measures_few_times(quantizer, journal):
+def test_bisection_needs_few_measurements(quantizer, journal):
     judge = Judge(loss=0.01)
     searched = found(quantizer, journal, judge)
     assert judge.calls <= 2 + np.ceil(np.log2(len(searched.losses)))
@@ -93,7 +97,7 @@ def test_a_budget_that_cannot_be_met_is_an_error(quantizer, journal):
         found(quantizer, journal, hopeless)
 
 
-def test_an_interrupted_search_goes_on_where_it_was(quantizer, tmp_path):
+def test_an_interrupted_search_goes_on_where_it_stopped(quantizer, tmp_path):
     path = tmp_path / "journal.json"
     first = found(quantizer, Journal(path), Judge(loss=0.01))
     judge = Judge(loss=0.01)
@@ -142,9 +146,7 @@ def test_a_precision_file_of_another_form_is_refused(quantizer, tmp_path, conten
 
 
 @pytest.mark.parametrize("change", ["nothing", "labels", "threshold", "a picture", "the boxes"])
-def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
-    quantizer, tmp_path, change
-):
+def test_a_measurement_is_recalled_only_for_the_same_set_and_labels(quantizer, tmp_path, change):
     annotations = write_set(tmp_path / "set", images=2)
     named = tuple(map(ClassSpec, NAMES, CATEGORIES))
     spec = dataclasses.replace(network_spec(), classes=named)
@@ -165,14 +167,14 @@ def test_what_was_measured_is_recalled_only_for_the_same_set_and_labels(
     assert again.recall("mAP of fp32", lambda: 0.6) == (0.5 if change == "nothing" else 0.6)
 
 
-def test_a_search_goes_on_where_nothing_can_be_kept(tmp_path):
+def test_a_search_goes_on_if_the_journal_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("no folder")
     journal = Journal(tmp_path / "file" / "journal.json")
     assert journal.recall("a", lambda: 0.5) == journal.recall("a", lambda: 0.6) == 0.5
 
 
 @pytest.mark.parametrize("content", ['{"a": null}', "[1]", "{", '{"a": "b"}'])
-def test_a_damaged_journal_is_as_good_as_none(tmp_path, content):
+def test_a_damaged_journal_counts_as_missing(tmp_path, content):
     path = tmp_path / "journal.json"
     path.write_text(content)
     assert Journal(path).recall("a", lambda: 0.5) == 0.5

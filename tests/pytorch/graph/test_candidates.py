@@ -1,4 +1,4 @@
-"""5000 candidates in the graph: two rounds of TopK, ties by index, rows of a plain greedy NMS."""
+"""With 5000 candidates the graph has two rounds of TopK and gives the rows of plain greedy NMS."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 COUNT, ROWS, CLASSES, SIDE = 5000, 300, 4, 192
 LIMIT = 3840
-"""Of TensorRT's TopK."""
+"""The largest K that TensorRT's TopK takes."""
 ASPECTS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 SPEC = DetectorSpec(
     variant="none",
@@ -62,7 +62,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
     )
     model = onnx.load(path)
     for node in model.graph.node:
-        # As the exporter names it, by its module.
+        # The exporter names the node after its module.
         node.name = "postprocess.nms.greedyrows" if node.domain == "effdet" else node.name
     expand_greedy(model, unroll=False)
     return model
@@ -74,7 +74,7 @@ def session(graph: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def expected(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes xyxy and classes of the rows, from all pairs sorted at once."""
+    """Return boxes xyxy and classes of the expected rows, from all pairs sorted at once."""
     flat = logits.reshape(-1)
     pairs = np.argsort(-flat, kind="stable")[:COUNT]
     pairs = pairs[1 / (1 + np.exp(-flat[pairs])) >= SPEC.output.score_threshold]
@@ -119,7 +119,9 @@ def test_two_images_of_a_batch_have_the_rows_of_greedy_nms(session: ort.Inferenc
     assert_as_expected(session, scene(0), scene(1))
 
 
-def test_where_all_scores_are_equal_the_first_come_first(session: ort.InferenceSession) -> None:
+def test_boxes_with_equal_scores_come_in_the_order_of_their_index(
+    session: ort.InferenceSession,
+) -> None:
     _, codes = scene(2)
     assert_as_expected(session, (np.zeros((len(ANCHORS), CLASSES)), codes))
 
@@ -131,10 +133,11 @@ def test_equal_scores_across_the_border_of_two_rounds_keep_their_order(
     logits = np.full((len(ANCHORS), CLASSES), -3.0)
     first, equal = rows[:3000], np.sort(rows[3000:6000])
     logits[first, 1] = np.linspace(3, 1, 3000)
-    # Places 3001 to 6000: the border of the rounds and the last place, 5000, are among them.
+    # The equal scores have places 3001 to 6000, which include the border between the rounds and
+    # the last place, 5000.
     logits[equal, 1] = 0.5
     centre = np.zeros((len(ANCHORS), 2))
-    # Ten in a row at each place, so that a row of the output stands for ten that were chosen.
+    # Ten boxes in a row are at the same position, so that a row of the output stands for ten boxes.
     centre[equal, 1] = 100 * (1 + np.arange(3000) // 10)
     codes = np.concatenate(
         [(centre - ANCHORS[:, :2]) / ANCHORS[:, 2:], np.log(20 / ANCHORS[:, 2:])], axis=1
@@ -143,7 +146,7 @@ def test_equal_scores_across_the_border_of_two_rounds_keep_their_order(
     assert_as_expected(session, (logits, codes))
 
 
-def test_what_is_chosen_in_rounds_is_what_one_round_chooses() -> None:
+def test_several_rounds_choose_the_values_that_one_round_chooses() -> None:
     rng = np.random.default_rng(5)
     values = torch.from_numpy(rng.permutation(9000).astype(np.float32)).reshape(1, -1)
     best, places = best_first(values, 8500)
@@ -151,6 +154,6 @@ def test_what_is_chosen_in_rounds_is_what_one_round_chooses() -> None:
     assert torch.equal(values[0, places[0]], best[0])
 
 
-def test_equal_values_are_each_chosen_once() -> None:
+def test_no_place_is_chosen_twice_among_equal_values() -> None:
     _, places = best_first(torch.zeros(2, 30), 25, at_once=10)
     assert all(len(set(row.tolist())) == 25 for row in places)

@@ -21,7 +21,7 @@ from effdet_deploy.synthetic import structured_pictures
 from tests.networks import conditioned
 
 FLOAT64_TOLERANCE = 1e-8
-"""Folding is exact algebra: in float64 only rounding of the order of 1e-13 is left."""
+"""Folding is exact algebra, so in float64 only rounding errors of about 1e-13 remain."""
 COVERED = (
     "tf_efficientdet_d0",
     "efficientdet_q1",
@@ -31,11 +31,11 @@ COVERED = (
     "cspresdext50pan",
 )
 MIXED_CONVOLUTIONS = 41
-"""MixedConv2d concatenates several convolutions before its BatchNorm: those stay."""
+"""How many BatchNorms stay: those after a MixedConv2d, which joins several convolutions."""
 
 
 def heads_of(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The level maps of both heads, as a folded network joins them: positions, then channels."""
+    """Return the level maps of both heads in the order of a folded network: positions, channels."""
     with torch.no_grad():
         heads = [torch.cat([each.flatten(2) for each in levels], dim=2) for levels in network(x)]
     return torch.cat([each.transpose(1, 2).flatten() for each in heads])
@@ -47,7 +47,7 @@ def joined(folded: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", COVERED)
-def test_folding_leaves_no_batch_norm_and_no_parameterised_fusion_and_equal_numbers(
+def test_folding_leaves_no_batch_norm_and_no_parameterized_fusion_and_equal_numbers(
     name: str,
 ) -> None:
     network = conditioned(name).double()
@@ -99,7 +99,7 @@ def test_every_input_kind_and_channel_order_gives_the_numbers_of_eager_pytorch(
     np.testing.assert_allclose(regression.numpy(), expected["box_regression"], atol=1e-3)
 
 
-def test_channel_orders_differ_so_that_the_test_above_can_fail() -> None:
+def test_channel_orders_give_different_numbers_so_the_test_above_can_fail() -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=5)
     base = get_config("tf_efficientdet_lite0")
     rgb, bgr = (

@@ -1,4 +1,4 @@
-"""A graph for frames that DeepStream scales: padding refilled, boxes clipped."""
+"""A graph for frames that DeepStream scales refills the padding and clips the boxes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from effdet_deploy.synthetic import structured_pictures
 from tests.networks import conditioned
 
 SIDE = 128
-# Wide, tall, and as square as the input.
+# Frames that are wide, tall, and square like the input.
 FRAMES = [(72, 128), (160, 90), (64, 64)]
 ROWS = ("num_detections", "detection_boxes", "detection_scores", "detection_classes")
 
@@ -39,7 +39,7 @@ def spec_of(frame, **fields):
 
 
 def frames(spec, padding):
-    """Structured frames in the input of ``spec``, with ``padding`` around them."""
+    """Return structured frames in the input of ``spec``, with ``padding`` around them."""
     top, left, bottom, right = spec.input.frame_area
     canvas = np.empty((3, 3, SIDE, SIDE), np.float32)
     canvas[:] = np.reshape(padding, (3, 1, 1))
@@ -53,7 +53,7 @@ def frames(spec, padding):
 def test_a_frame_lies_where_nvinfer_puts_it(frame, resize):
     taken = InputSpec(SIDE, SIDE, "float255", resize=resize, frame_size=frame)
     rows, columns = frame
-    # As gstnvinfer.cpp of DeepStream 8 computes it, in doubles.
+    # gstnvinfer.cpp of DeepStream 8 computes it like this, in doubles.
     down, across = SIDE * rows / columns, SIDE * columns / rows
     height, width = (int(down), SIDE) if down <= SIDE else (SIDE, int(across))
     if resize == "stretch":
@@ -62,7 +62,7 @@ def test_a_frame_lies_where_nvinfer_puts_it(frame, resize):
     assert taken.frame_area == (top, left, top + height, left + width)
 
 
-def test_a_quotient_of_whole_numbers_is_not_lost_by_a_pixel():
+def test_a_side_that_is_a_whole_quotient_does_not_lose_a_pixel_to_rounding():
     for frame in ((1080, 1920), (720, 1280), (480, 640), (2160, 3840), (1536, 2048)):
         for side in (320, 512, 640, 768, 896):
             rows, columns = frame
@@ -72,7 +72,7 @@ def test_a_quotient_of_whole_numbers_is_not_lost_by_a_pixel():
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 @pytest.mark.parametrize("frame", FRAMES)
-def test_what_the_padding_holds_does_not_matter(frame, order):
+def test_the_color_of_the_padding_does_not_matter(frame, order):
     spec = spec_of(frame)
     taken = dataclasses.replace(spec.input, channel_order=order)
     spec = dataclasses.replace(spec, input=taken)
@@ -82,12 +82,12 @@ def test_what_the_padding_holds_does_not_matter(frame, order):
     found, white = run(spec, black), run(spec, frames(spec, (255, 255, 255)))
     for ours, theirs in zip(found, white, strict=True):
         assert np.array_equal(ours, theirs)
-    # The graph without frames, where the padding has the trained color already.
+    # Expected are the rows of the graph without frames, whose padding has the trained color.
     expected = clipped(run(plain, frames(spec, fill)), spec)
     assert min(len(each[0]) for each in expected) > 10
     for image, (boxes, scores, classes) in enumerate(expected):
         count = found[0][image, 0]
-        # Rows that the clipping frees are taken by the next ones.
+        # Where clipping removes rows, further rows take their place.
         assert count >= len(boxes)
         assert np.array_equal(found[1][image, : len(boxes)], boxes)
         assert np.array_equal(found[2][image, : len(boxes)], scores)
@@ -95,7 +95,7 @@ def test_what_the_padding_holds_does_not_matter(frame, order):
 
 
 def clipped(outputs, spec):
-    """What a parser must make of rows that are not clipped: those with an area in the frame."""
+    """Clip rows to the frame, as a parser must do it, and drop those without an area in it."""
     top, left, bottom, right = spec.input.frame_area
     counts, boxes, scores, classes = outputs
     result = []
@@ -117,7 +117,7 @@ def test_numpy_finishes_heads_as_the_graph_does(box_format):
     assert found[0].min() > 10
     for name, ours in zip(ROWS, found, strict=True):
         np.testing.assert_allclose(ours, known[name], rtol=1e-5, atol=1e-4)
-    # Nothing lies outside of the frame.
+    # No box is outside the frame.
     assert found[1].max() == SIDE
     assert found[1][..., 1 if box_format == "yxyx" else 0 :: 2].max() <= SIDE
     assert found[1][..., 0 if box_format == "yxyx" else 1 :: 2].max() == 72

@@ -37,7 +37,7 @@ def grouped_keep(
 
 
 def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Equal boxes in a row, each overlapping the next at IoU 0.6 and the one after that at 0.33."""
+    """Return equal boxes in a row: neighbors have an IoU of 0.6, second neighbors one of 0.33."""
     left = np.arange(length, dtype=np.float32) * 25
     boxes = np.stack([np.zeros_like(left), left, np.full_like(left, 100), left + 100], axis=1)
     return boxes, np.zeros(length, dtype=np.int64)
@@ -101,7 +101,7 @@ def test_the_default_steps_cover_dense_crowds_with_a_margin() -> None:
 
 @given(crowds(), st.integers(1, 5), st.integers(1, 9))
 @settings(max_examples=100, deadline=None)
-def test_groups_of_any_size_settle_what_greedy_nms_does(
+def test_groups_of_any_size_keep_the_boxes_that_greedy_nms_keeps(
     crowd: tuple[np.ndarray, np.ndarray], blocks: int, min_rows: int
 ) -> None:
     boxes, classes = crowd
@@ -109,13 +109,13 @@ def test_groups_of_any_size_settle_what_greedy_nms_does(
     assert grouped_keep(boxes, classes, len(boxes), blocks, min_rows) == expected
 
 
-def test_a_group_passes_what_it_suppresses_on_to_those_after_it() -> None:
+def test_the_boxes_that_a_group_keeps_suppress_boxes_of_later_groups() -> None:
     boxes, classes = chain(9)
-    # Two steps settle a group of three; in one group of nine they cannot.
+    # Two steps settle a group of three boxes, but not a group of nine.
     assert grouped_keep(boxes, classes, 2, blocks=3, min_rows=3) == [0, 2, 4, 6, 8]
     assert grouped_keep(boxes, classes, 2, blocks=1, min_rows=3) != [0, 2, 4, 6, 8]
 
 
-def test_boxes_of_other_classes_and_of_no_area_suppress_nothing() -> None:
+def test_boxes_of_other_classes_and_boxes_without_area_suppress_nothing() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [5, 5, 5, 5], [5, 5, 5, 5]], np.float32)
     assert static_keep(boxes, np.array([0, 1, 2, 2]), 4) == [0, 1, 2, 3]

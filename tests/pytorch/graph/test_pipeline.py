@@ -32,8 +32,8 @@ SIDE = 128
 EFFDET_CANDIDATES = 5000
 PICTURES = 4
 BORDER = 1e-3
-"""effdet separates classes by adding offsets of thousands of pixels to the boxes: its float32 IoU
-is off by up to this much."""
+"""The error of effdet's IoU in float32. It comes from the offsets of thousands of pixels that
+effdet adds to boxes to separate classes."""
 MAX_BORDER_SHARE = 0.02
 BOX_TOLERANCE_PX = 1e-2
 SCORE_TOLERANCE = 1e-5
@@ -54,7 +54,7 @@ def bench() -> Bench:
         network.config,
         network.config,
         class_specs(90),
-        # Steps enough for any chain here: this test is about the rest of the pipeline.
+        # Enough steps for every chain here: this test is about the rest of the pipeline.
         OutputSpec(candidates=EFFDET_CANDIDATES, score_threshold=0.0, nms_steps=64),
     )
     pipeline = DetectionPipeline(fold_for_inference(network, spec.input), spec).eval()
@@ -93,7 +93,7 @@ def test_rows_are_those_of_effdets_bench_but_for_border_ties(bench: Bench) -> No
     assert differing <= MAX_BORDER_SHARE * 2 * 100 * PICTURES
 
 
-def test_one_nms_for_all_classes_keeps_what_a_plain_one_keeps_of_effdet_s_boxes(
+def test_one_nms_for_all_classes_keeps_the_boxes_that_a_plain_loop_keeps_of_effdet_s(
     bench: Bench,
 ) -> None:
     output = dataclasses.replace(bench.spec.output, class_agnostic=True)
@@ -117,7 +117,7 @@ def test_one_nms_for_all_classes_keeps_what_a_plain_one_keeps_of_effdet_s_boxes(
         expected = torch.cat([corners, logits.sigmoid(), labels[:, None] + 1], dim=1)[kept].numpy()
         found = np.column_stack([boxes[image], scores[image], classes[image] + 1])
         differing += len(border_ties(found, expected, across_classes=True))
-        # An anchor is found once, whatever other classes it scores well on.
+        # An anchor is found only once, even if it has high scores for several classes.
         assert iou_matrix(*[boxes[image].astype(float)] * 2)[np.triu_indices(100, 1)].max() < 0.501
     assert differing <= MAX_BORDER_SHARE * 2 * 100 * PICTURES
 
@@ -143,7 +143,7 @@ def test_every_form_of_one_nms_for_all_classes_gives_the_rows_of_numpy(
 
 
 def plain_nms(boxes: np.ndarray) -> list[int]:
-    """The textbook's loop over boxes ``[n,4]``, best first, until a hundred are kept."""
+    """Keep boxes ``[n,4]``, best first, with the textbook's loop, until a hundred are kept."""
     kept: list[int] = []
     for row, (left, top, right, bottom) in enumerate(boxes.tolist()):
         for other in kept:
@@ -161,7 +161,7 @@ def plain_nms(boxes: np.ndarray) -> list[int]:
 def border_ties(
     found: np.ndarray, expected: np.ndarray, *, across_classes: bool = False
 ) -> list[np.ndarray]:
-    """List the rows of one side only; each must have a rival at the border of the threshold."""
+    """Return rows that only one side has; each must have a rival at the border of the threshold."""
     lonely = [*missing(found, expected), *missing(expected, found)]
     last = max(found[-1, 4], expected[-1, 4])
     everything = np.concatenate([found, expected])

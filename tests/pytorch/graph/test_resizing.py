@@ -28,8 +28,8 @@ SIZES = [
     *((300, 200), (90, 1000), (512, 512), (37, 23)),
 ]
 MOST_TIES = 0.03
-"""Pixels that lie between two levels, where Pillow's fixed point decides: most where the ratio is
-of small numbers, as 2 to 3."""
+"""The share of pixels that are a tie between two levels, which Pillow's fixed point decides. It is
+largest if the ratio of the sizes has small numbers, such as 2 to 3."""
 OPERATORS = {
     *("Conv", "Reshape", "Transpose", "Mul", "Add", "Floor", "Pad", "Shape", "Concat", "Gather"),
     *("Slice", "Unsqueeze", "Squeeze", "Constant", "Cast"),
@@ -37,7 +37,7 @@ OPERATORS = {
 
 
 def resized(spec: InputSpec, frames: np.ndarray) -> np.ndarray:
-    """Return what the graph makes of ``frames``, with the fill color of ``spec``: ``[N,H,W,3]``."""
+    """Return ``frames`` as the graph resizes and pads them, ``[N,H,W,3]``."""
     module = FrameResize(spec)
     with torch.no_grad():
         levels = module(torch.from_numpy(frames).float()) + module.padded(torch.tensor(spec.fill))
@@ -50,7 +50,7 @@ def noise(size: tuple[int, int], images: int = 1) -> np.ndarray:
 
 @pytest.mark.parametrize("rule", ["letterbox", "center", "stretch"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_noise_comes_out_as_pillow_resizes_it_but_for_ties(size, rule):
+def test_noise_is_resized_as_pillow_does_except_at_ties(size, rule):
     spec = InputSpec(256, 384, source_size=size, resize=rule)
     (frame,) = noise(size)
     (ours,) = resized(spec, frame[None])
@@ -66,7 +66,7 @@ def test_noise_comes_out_as_pillow_resizes_it_but_for_ties(size, rule):
 
 
 def test_a_halved_frame_is_pillows_to_the_last_bit():
-    # The weights 1/8 and 3/8 and every sum of theirs are exact in both.
+    # The weights 1/8 and 3/8 and all sums with them are exact in both programs.
     spec = InputSpec(128, 128, source_size=(256, 256))
     frames = noise((256, 256))
     expected, _ = letterbox(frames[0], dataclasses.replace(spec, source_size=None))
@@ -74,7 +74,7 @@ def test_a_halved_frame_is_pillows_to_the_last_bit():
 
 
 @pytest.mark.parametrize("size", [(1080, 1920), (480, 640), (100, 90)], ids=str)
-def test_opencvs_filter_is_met_within_a_level(size):
+def test_linear_resizing_is_within_one_level_of_opencv(size):
     spec = InputSpec(256, 384, source_size=size, interpolation="linear")
     (frame,) = noise(size)
     expected, _ = letterbox(frame, dataclasses.replace(spec, source_size=None))
@@ -140,7 +140,7 @@ def detected(network, spec: DetectorSpec, batch: np.ndarray) -> list[np.ndarray]
 @pytest.mark.parametrize(
     ("rule", "order"), itertools.product(["letterbox", "center", "stretch"], ["rgb", "bgr"])
 )
-def test_a_frame_gives_the_rows_of_the_ordinary_road_in_its_own_pixels(rule, order):
+def test_a_frame_gives_the_rows_of_an_ordinary_file_in_its_own_pixels(rule, order):
     network = conditioned("tf_efficientdet_lite0")
     spec = specification((192, 256), resize=rule, channel_order=order)
     plain = specification(None, resize=rule, channel_order=order)
@@ -151,7 +151,7 @@ def test_a_frame_gives_the_rows_of_the_ordinary_road_in_its_own_pixels(rule, ord
     batch, placed = prepare_batch(pictures, plain.input)
     number, boxes, scores, classes = detected(network, spec, frames)
     usual = detected(network, plain, batch)
-    # Halved frames come to the same pixels on both roads. Rows outside of a frame take no place.
+    # The frames are halved, so both files see the same pixels. Rows outside a frame are dropped.
     for index, each in enumerate(placed):
         known = slice(0, usual[0][index, 0])
         expected = each.clipped(usual[1][index, known])
@@ -204,7 +204,7 @@ def test_multiplications_are_about_those_of_the_convolutions(size):
     assert multiplications(spec, size) == pytest.approx(sum(counts), rel=0.5)
 
 
-def test_a_frame_whose_sides_share_no_factor_is_said_with_a_cheap_neighbor():
+def test_for_a_frame_whose_sides_share_no_factor_a_cheaper_size_is_proposed():
     spec = InputSpec(512, 512, source_size=(1079, 1921))
     proposed = re.search(r"Frames of (\d+)x(\d+)", " ".join(cost_notes(spec)))
     cheap = tuple(map(int, proposed.groups()))
@@ -213,8 +213,8 @@ def test_a_frame_whose_sides_share_no_factor_is_said_with_a_cheap_neighbor():
     assert not cost_notes(InputSpec(512, 512))
 
 
-def test_a_frame_of_few_rows_without_a_cheap_neighbor_is_said_without_one():
-    # The sizes nearby that are looked at would end below one row.
+def test_for_a_frame_of_few_rows_without_a_cheaper_size_none_is_proposed():
+    # The search for sizes nearby would go below one row.
     (said,) = cost_notes(InputSpec(128, 2039, source_size=(4, 16_381)))
     assert "4x16381" in said
     assert "Frames of" not in said

@@ -1,6 +1,6 @@
-"""What must hold for each of the 47 configurations; run by test_equality_*.py.
+"""The checks that must hold for all 47 configurations; test_equality_*.py run them.
 
-Two test files share the work, because workers of ``make test`` are given whole files.
+Two test files share the work, because a worker of ``make test`` takes whole files.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from tests.pytorch.network.peers import (
 LARGER_TWIN = re.compile(
     r"_ap$|_d[1-7]x?$|lite[1-4]x?$|_q2$|_em$|v2_ds$|120d$|mixdet_l$|darkdet53$|dext50$"
 )
-"""What is built like a smaller configuration, of other numbers; `make test-all` does these too."""
+"""Configurations that differ from a smaller one only in numbers; only `make test-all` runs them."""
 MIN_SPREAD = 1.0
-"""Below this, logits are so alike that equal outputs would prove little."""
+"""The least spread of logits: if they were more alike, equal outputs would prove little."""
 
 
 def configurations(*, of_tensorflow: bool) -> list[Any]:
@@ -55,6 +55,6 @@ def assert_equal_to_effdet_and_scriptable(name: str) -> None:
         assert largest_difference(ours, outputs(twin, images)) <= OUTPUT_TOLERANCE
 
     scripted = torch.jit.script(network)
-    # Optimising takes longer than all the rest; test_equality_sizes.py does it for a few.
+    # Optimizing takes longer than all the rest; test_equality_sizes.py does it for a few networks.
     with torch.jit.optimized_execution(False):
         assert largest_difference(ours, outputs(scripted, images)) <= OUTPUT_TOLERANCE

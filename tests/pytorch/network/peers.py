@@ -1,4 +1,4 @@
-"""effdet, the peer whose checkpoints our model must take, and how the two are compared."""
+"""effdet, whose checkpoints our model must take, and functions to compare the two."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ with warnings.catch_warnings():
     import effdet
 
 UNSEEN = 20_000
-"""A seed of pictures that no network was conditioned on."""
+"""The seed of pictures on which no network was conditioned."""
 OUTPUT_TOLERANCE = 1e-4
-"""On logits that spread by 1.5: float32 sums in another order differ by about 1e-5."""
+"""For logits with a spread of 1.5: float32 sums in another order differ by about 1e-5."""
 
 
 def effdet_twin(network: EfficientDet) -> torch.nn.Module:
-    """effdet's network of the same config, with the same weights, loaded strictly."""
+    """Return effdet's network with the same config and the same weights, loaded strictly."""
     config = network.config
     twin = effdet.create_model(
         config.name,
@@ -34,27 +34,27 @@ def effdet_twin(network: EfficientDet) -> torch.nn.Module:
 
 
 def unseen_images(network: EfficientDet, count: int = 1) -> torch.Tensor:
-    """Normalised pictures ``[count,3,H,W]`` that the network has not been conditioned on."""
+    """Return normalized pictures ``[count,3,H,W]`` on which the network was not conditioned."""
     height, width = network.config.image_size
     pictures = structured_pictures(count, height, width, UNSEEN)
     return network_input(torch.from_numpy(pictures), network.config)
 
 
 def outputs(network: torch.nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Class maps, then box maps, of every level."""
+    """Return the class maps of all levels, then the box maps."""
     with torch.no_grad():
         classes, boxes = network(images)
     return [*classes, *boxes]
 
 
 def largest_difference(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> float:
-    """The largest absolute difference over maps of equal shapes; NaN where either has one."""
+    """Return the largest absolute difference of maps with equal shapes; NaN if a map has NaN."""
     assert [each.shape for each in ours] == [each.shape for each in theirs]
     differences = [(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]
     return float(torch.stack(differences).max())
 
 
 def smallest_sizes(name: str) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The smallest square that the levels of ``name`` take, and an oblong."""
+    """Return the smallest square that the levels of ``name`` take, and an oblong."""
     side = 2 ** get_config(name).max_level
     return (side, side), (side, side * 3 // 2)

@@ -15,7 +15,7 @@ from effdet_deploy.pytorch.network.blocks import (
 from effdet_deploy.pytorch.network.topology import FUSIONS
 
 CONFIG = get_config("d0").replace({"fpn_channels": 8})
-# Three products and two sums of values of order one.
+# The error of three products and two sums of values of about one.
 SUM_TOLERANCE = 1e-6
 
 
@@ -35,7 +35,7 @@ def feature_maps() -> list[torch.Tensor]:
 
 def expected(fusion: str) -> torch.Tensor:
     fine, same, coarse = feature_maps()
-    # SAME padding of a 3x3 stride-2 pooling of an even map lies on the far sides.
+    # For an even map, SAME padding of a 3x3 pooling with stride 2 is only at the right and bottom.
     pooled = F.max_pool2d(F.pad(fine, (0, 1, 0, 1), value=-torch.inf), 3, 2)
     repeated = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)
     w = {
@@ -83,7 +83,7 @@ def test_max_pooling_without_a_pad_equals_same_padding(side):
 @pytest.mark.parametrize(
     ("before", "after"), [((4, 4), (8, 8)), ((3, 4), (5, 8)), ((8, 6), (4, 3)), ((5, 7), (3, 4))]
 )
-def test_interpolation_equals_that_to_the_size(mode, before, after):
+def test_interpolation_by_a_factor_equals_interpolation_to_the_size(mode, before, after):
     image = torch.randn(1, 2, *before, generator=torch.Generator().manual_seed(0))
     corners = None if mode == "nearest" else False
     expected = F.interpolate(image, after, mode=mode, align_corners=corners)
@@ -106,7 +106,7 @@ def test_pyramids_that_effdet_lacks_run_eagerly_and_scripted(fpn_name):
         torch.testing.assert_close(ours, scripted, rtol=0, atol=SUM_TOLERANCE)
 
 
-def test_the_top_down_pyramid_is_what_it_is_in_plain_torch():
+def test_the_top_down_pyramid_equals_the_formula_in_plain_torch():
     config = CONFIG.replace({"fpn_name": "fpn_sum", "image_size": 128, "fpn_cell_repeats": 1})
     model = EfficientDet(config).eval()
     maps = [

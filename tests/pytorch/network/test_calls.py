@@ -8,7 +8,7 @@ from tests.networks import conditioned
 
 
 @pytest.mark.parametrize("name", ["tf_efficientdet_lite0", "efficientdet_q1", "resdet50"])
-def test_every_batch_norm_follows_the_convolution_that_stands_before_it(name):
+def test_every_batch_norm_is_matched_with_the_convolution_before_it(name):
     network = conditioned(name)
     norms = [call for call in calls_of(network) if isinstance(call.module, nn.BatchNorm2d)]
     assert {call.spot.module for call in norms} == {
@@ -26,7 +26,7 @@ def test_a_head_is_called_once_for_each_level():
     assert [spot.call for spot in spots] == list(range(network.config.num_levels))
 
 
-def test_the_network_itself_is_not_run():
+def test_the_network_itself_is_not_changed():
     network = conditioned("tf_efficientdet_lite0")
     before = {name: each.clone() for name, each in network.state_dict().items()}
     calls_of(network)

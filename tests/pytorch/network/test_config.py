@@ -89,7 +89,7 @@ def test_unknown_fields_and_choices_give_the_nearest(overrides):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_every_activation_is_one_of_timm(name):
+def test_every_activation_exists_in_timm(name):
     assert activation(name, inplace=False)(torch.zeros(1)).shape == (1,)
 
 
@@ -107,7 +107,9 @@ def test_every_activation_is_one_of_timm(name):
         ({"in_chans": 4, "std": [0.1, 0.2, 0.3, 0.4]}, "std", (0.1, 0.2, 0.3, 0.4)),
     ],
 )
-def test_one_number_is_for_all_channels_and_the_fill_follows_the_mean(overrides, field, expected):
+def test_one_number_stands_for_all_channels_and_the_fill_follows_the_mean(
+    overrides, field, expected
+):
     changed = D0.replace(overrides)
     assert getattr(changed, field) == pytest.approx(expected)
     assert D0.replace(changed.overrides_of(D0)) == changed
@@ -124,12 +126,12 @@ def test_one_number_is_for_all_channels_and_the_fill_follows_the_mean(overrides,
         {"interpolation": "cubic"},
     ],
 )
-def test_a_preprocessing_that_there_is_not_is_refused(overrides):
+def test_an_invalid_preprocessing_is_refused(overrides):
     with pytest.raises(UsageError):
         D0.replace(overrides)
 
 
-def test_the_overrides_of_a_config_are_what_was_changed():
+def test_the_overrides_of_a_config_are_the_changed_fields():
     overrides = {"num_classes": 20, "image_size": (256, 320)}
     assert D0.replace(overrides).overrides_of(D0) == overrides
     assert D0.overrides_of(D0) == {}

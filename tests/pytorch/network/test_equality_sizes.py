@@ -1,4 +1,4 @@
-"""Other image sizes, tracing, and a proof that the comparison notices a wrong weight."""
+"""Other image sizes and tracing; and a test that the comparison notices a wrong weight."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def test_swapping_two_fusion_weights_is_noticed():
         for name in list_models()
     ],
 )
-def test_traced_and_optimised_scripted_modules_give_the_same_on_another_picture(name):
+def test_traced_and_optimized_scripted_modules_give_the_same_on_another_picture(name):
     side, _ = smallest_sizes(name)
     network = conditioned(name, side)
     images = unseen_images(network, 2)
     expected = outputs(network, images)
     traced = torch.jit.trace(network, images[:1], check_trace=False)
     for module in (traced, torch.jit.script(network)):
-        # The second run is the optimised one.
+        # TorchScript optimizes for the second run.
         for _ in range(2):
             assert largest_difference(expected, outputs(module, images)) <= OUTPUT_TOLERANCE
 
 
-def test_a_network_with_half_the_precision_runs_in_it():
+def test_a_network_in_bfloat16_computes_in_bfloat16():
     network = EfficientDet(conditioned("tf_efficientdet_d0").config).eval().to(torch.bfloat16)
     images = unseen_images(network).to(torch.bfloat16)
     assert {each.dtype for each in outputs(network, images)} == {torch.bfloat16}

@@ -1,4 +1,4 @@
-"""NAS-FPN: the cell as its authors wrote it down, scripted, exported and built."""
+"""NAS-FPN: its cell equals the published one, and it can be scripted, exported and built."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIDE = 128
 FIGURE_2 = ("fpn_sum", "pan_sum", "nasfpn_sum", "bifpn_fa")
 """Every pyramid of EfficientDet's Figure 2."""
 BLOCKS = (
-    # Level, whether it attends, offsets of its inputs, whether it is an output: the published form.
+    # As published: level, whether it attends, offsets of its inputs, whether it is an output.
     (4, True, (1, 3), False),
     (4, False, (1, 5), False),
     (3, False, (0, 6), True),
@@ -35,7 +35,7 @@ def resampled(x: torch.Tensor, level: int, target: int) -> torch.Tensor:
         return functional.interpolate(x, scale_factor=2 ** (level - target), mode="nearest")
     if level < target:
         stride = 2 ** (target - level)
-        # SAME: sides are multiples of the stride, so the window's one more row is at the end.
+        # SAME padding: sides are multiples of the stride, so the window's extra row is at the end.
         x = functional.pad(x, (0, 1, 0, 1), value=float("-inf"))
         return functional.max_pool2d(x, stride + 1, stride)
     return x
@@ -92,8 +92,8 @@ def test_every_pyramid_of_figure_2_scripts_to_the_same(fpn_name, size):
 
 
 @pytest.mark.parametrize("fpn_name", ["fpn_sum", "nasfpn_sum"])
-def test_what_no_published_network_has_is_exported_verified_and_built(fpn_name, tmp_path):
-    """The others of Figure 2 are in configurations that other tests export."""
+def test_pyramids_without_a_published_network_are_exported_verified_and_built(fpn_name, tmp_path):
+    """Other tests export the other pyramids of Figure 2."""
     overrides = {"fpn_name": fpn_name, "fpn_cell_repeats": 2}
     size = (128, 168)
     options = ExportOptions(weights="random", image_size=size, overrides=overrides)

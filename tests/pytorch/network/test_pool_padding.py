@@ -1,4 +1,4 @@
-"""A max pooling padded with zeros, as zylo117's, is the pooling of a padded map."""
+"""A max pooling that is padded with zeros, like zylo117's, equals the pooling of a padded map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from effdet_deploy.pytorch.network.blocks import ResampleFeatureMap
 
 
 def padded(x: torch.Tensor, stride: int = 2, value: float = 0.0) -> torch.Tensor:
-    """TensorFlow's SAME padding of a window that is one wider than its stride."""
+    """Pool ``x`` with TensorFlow's SAME padding; the window is one wider than the stride."""
     sides = []
     for side in (x.shape[3], x.shape[2]):
         total = max(0, (-(-side // stride) - 1) * stride + stride + 1 - side)
@@ -26,7 +26,7 @@ def test_two_levels_at_once_are_pooled_with_the_same_padding(height, width, padd
     quartered = (-(-height // 4), -(-width // 4))
     strides = {(side - 1) // out + 1 for side, out in zip((height, width), quartered, strict=True)}
     if strides != {4}:
-        pytest.skip("a side of another stride")
+        pytest.skip("a side has another stride than 4")
     config = get_config("d0").replace({"pool_padding": padding})
     pool = ResampleFeatureMap(config, config.fpn_channels, (height, width), quartered)
     x = torch.randn(2, config.fpn_channels, height, width) - 1
@@ -39,7 +39,7 @@ def test_windows_over_the_border_see_zeros(height, width):
     config = get_config("d0").replace({"pool_padding": "zero"})
     halved = ((height + 1) // 2, (width + 1) // 2)
     pool = ResampleFeatureMap(config, config.fpn_channels, (height, width), halved)
-    # Mostly below zero: there the padding decides.
+    # Most values are below zero, where the padding decides the maximum.
     x = torch.randn(2, config.fpn_channels, height, width) - 1
     assert torch.equal(pool(x), padded(x))
 
@@ -47,7 +47,7 @@ def test_windows_over_the_border_see_zeros(height, width):
 @pytest.mark.parametrize(
     "overrides", [{"pool_padding": "zero"}, {"feature_blocks": ((2, 1), (4, 2), (6, 0))}]
 )
-def test_what_other_projects_networks_have_scripts_to_the_same(overrides):
+def test_parts_of_other_projects_networks_give_equal_results_when_scripted(overrides):
     model = create_model("d1", num_classes=3, image_size=160, **overrides).eval()
     image = torch.randn(1, 3, 160, 160)
     eager, scripted = model(image), torch.jit.script(model)(image)
@@ -55,7 +55,7 @@ def test_what_other_projects_networks_have_scripts_to_the_same(overrides):
         assert torch.equal(ours, theirs)
 
 
-def test_feature_blocks_leave_behind_the_blocks_that_are_named():
+def test_feature_blocks_drop_the_blocks_after_the_last_one_named():
     ends = create_model("d1", image_size=160).backbone
     named = create_model("d1", image_size=160, feature_blocks=((2, 1), (4, 2), (6, 0))).backbone
     assert [len(stage) for stage in ends.blocks] == [2, 3, 3, 4, 4, 5, 2]

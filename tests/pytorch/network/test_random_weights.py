@@ -26,14 +26,14 @@ def test_the_weights_follow_from_the_seed_alone():
     assert weights_hash(seed=1) != first
 
 
-def test_what_was_in_the_network_before_changes_nothing():
+def test_earlier_weights_of_the_network_change_nothing():
     network = create_model(NAME, image_size=128)
     randomize(network, seed=1)
     randomize(network, seed=0)
     assert state_dict_sha256(network.state_dict()) == weights_hash(seed=0)
 
 
-def test_the_number_of_threads_changes_neither_the_weights_nor_itself():
+def test_weights_do_not_depend_on_the_number_of_threads_and_do_not_change_it():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -57,14 +57,14 @@ def test_logits_and_box_codes_spread_on_pictures_never_seen(image_size):
     network = conditioned(NAME, image_size)
     maps = outputs(network, unseen_images(network, 4))
     classes, boxes = maps[: len(maps) // 2], maps[len(maps) // 2 :]
-    # Every picture, not only the pool: one wild picture would hide three dead ones.
+    # Every picture is checked by itself: one large spread would hide that others have none.
     for index in range(4):
         logits = torch.cat([level[index].flatten() for level in classes])
         codes = torch.cat([level[index].flatten() for level in boxes])
         assert 1.0 <= logits.std() <= 2.5
         assert -4.0 <= logits.mean() <= -2.0
         assert 0.2 <= codes.std() <= 0.8
-        # The decoder takes exp of them, unclipped.
+        # The decoder computes exp of the codes and does not clip them.
         assert codes.abs().max() <= 5.0
 
 
@@ -74,7 +74,7 @@ def test_detections_depend_on_the_picture():
     assert (first - second).std() >= 0.5
 
 
-def test_no_parameter_is_at_a_value_that_hides_a_mistake():
+def test_no_parameter_is_all_zeros_or_ones_which_would_hide_a_mistake():
     for key, value in conditioned("tf_efficientdet_d0").state_dict().items():
         if key.endswith("num_batches_tracked"):
             continue

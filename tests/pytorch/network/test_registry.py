@@ -129,6 +129,6 @@ def test_the_state_dict_has_effdets_names_and_shapes(name):
     assert shapes == {key: value.shape for key, value in ours.state_dict().items()}
 
 
-def test_the_cover_has_every_kind_of_backbone_activation_pyramid_and_head():
+def test_the_tested_configurations_have_every_backbone_activation_pyramid_and_head():
     covered = set().union(*(parts(get_config(name)) for name in COVER))
     assert covered == set().union(*(parts(get_config(name)) for name in list_models()))

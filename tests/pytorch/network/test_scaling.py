@@ -17,7 +17,7 @@ CHOSEN_BY_HAND = {
     5: {"fpn_cell_repeats": (8, 7), "image_side": (1152, 1280)},
     6: {"fpn_cell_repeats": (9, 8)},
 }
-"""φ → what the formulas give and what the paper's table 1 registers, where they differ."""
+"""For each φ the values by the formulas and those in the paper's table 1, where they differ."""
 
 
 def registered(phi: int) -> CompoundScale:
@@ -34,7 +34,7 @@ def registered(phi: int) -> CompoundScale:
 
 
 @pytest.mark.parametrize("phi", CHOSEN_BY_HAND)
-def test_the_registered_models_follow_the_formulas_but_where_the_paper_chose_by_hand(phi):
+def test_the_registered_models_follow_the_formulas_except_where_the_paper_differs(phi):
     formula, chosen = vars(compound_scale(phi)), vars(registered(phi))
     differing = {
         field: (formula[field], chosen[field])
@@ -76,7 +76,7 @@ def test_another_coefficient_is_refused(name):
         get_config(name)
 
 
-def test_only_random_weights_are_to_be_had_and_that_is_said():
+def test_there_are_only_random_weights_and_the_note_says_so():
     loaded = build_model("phi:0.5", "random", image_size=128, num_classes=2)
     assert loaded.base_config.name == "phi:0.5"
     (note,) = loaded.notes
@@ -87,7 +87,7 @@ def test_only_random_weights_are_to_be_had_and_that_is_said():
         build_model("phi:0.5")
 
 
-def test_it_runs_and_scripts():
+def test_a_network_of_another_size_runs_and_scripts():
     model = create_model("phi:0.5", image_size=128, num_classes=2).eval()
     image = torch.randn(1, 3, 128, 128)
     with torch.no_grad():

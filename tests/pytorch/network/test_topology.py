@@ -37,7 +37,7 @@ def test_every_pyramid_is_sound(name, max_level):
     num_levels = max_level - 3 + 1
     levels = list(range(3, max_level + 1))
     for index, node in enumerate(topology.nodes):
-        # A node sees only what was there before it, of its own or a neighbouring level.
+        # A node takes only earlier nodes, of its own level or a neighboring one.
         assert all(each < num_levels + index for each in node.inputs)
         seen = [*levels, *(before.level for before in topology.nodes)]
         assert all(abs(seen[each] - node.level) <= 1 for each in node.inputs)
@@ -73,6 +73,6 @@ def test_nasfpn_has_the_seven_cells_of_its_search():
     assert topology.outputs == (7, 8, 9, 11, 10)
 
 
-def test_nasfpn_is_of_five_levels():
+def test_nasfpn_needs_five_levels():
     with pytest.raises(UsageError, match=r"nasfpn_sum has 5 levels, not 6 \(3-8\)"):
         get_config("d7x").replace({"fpn_name": "nasfpn_sum"})

@@ -1,4 +1,4 @@
-"""A model that is already in memory, ours or effdet's, is taken as it is."""
+"""A model in memory, ours or effdet's, is exported as it is."""
 
 from __future__ import annotations
 

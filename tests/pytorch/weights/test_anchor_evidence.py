@@ -1,4 +1,4 @@
-"""A bench's anchors say how a detector was trained; effdet's own anchors are the reference."""
+"""A bench's anchors show how a detector was trained; the tests compare them with effdet's own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def anchors_of(variant: str, size: tuple[int, int], **changes: object) -> np.nda
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", SIZES)
-def test_effdet_s_own_anchors_say_nothing_new(variant, size):
+def test_effdet_s_own_anchors_change_nothing_and_bring_no_notes(variant, size):
     config = get_config(variant).replace({"image_size": size})
     same, notes = with_anchors(config, anchors_of(variant, size), (), "bench.pth")
     assert same == config
@@ -44,7 +44,7 @@ def test_effdet_s_own_anchors_say_nothing_new(variant, size):
         ({"anchor_scale": 2.5}, {"anchor_scale": 2.5}),
     ],
 )
-def test_what_the_anchors_say_is_taken_over_and_said(variant, change, expected):
+def test_settings_that_the_anchors_show_are_taken_over_and_reported(variant, change, expected):
     size = change.get("image_size", (256, 256))
     others = {key: value for key, value in change.items() if key != "image_size"}
     config = get_config(variant).replace({"image_size": (256, 256)})
@@ -54,7 +54,7 @@ def test_what_the_anchors_say_is_taken_over_and_said(variant, change, expected):
     assert "bench.pth" in notes[0]
 
 
-def test_other_aspects_are_solved_for():
+def test_other_aspect_ratios_are_computed_from_the_anchors():
     config = get_config("tf_efficientdet_d0")
     boxes = anchors_of("tf_efficientdet_d0", (512, 512), aspect_ratios=[1.0, 0.5, 3.0])
     said = read_anchors(boxes, config)
@@ -63,7 +63,7 @@ def test_other_aspects_are_solved_for():
     assert said.anchor_scale == 4.0
 
 
-def test_an_image_size_that_was_asked_for_is_kept_and_the_other_is_said():
+def test_a_requested_image_size_is_kept_and_the_other_is_reported():
     config = get_config("d0")
     kept, notes = with_anchors(config, anchors_of(config.name, (256, 256)), ["image_size"], "b.pth")
     assert kept.image_size == (512, 512)
@@ -78,12 +78,12 @@ def test_an_option_that_the_anchors_contradict_is_an_error_that_names_both():
 
 
 @pytest.mark.parametrize("boxes", [np.zeros((12276, 4)), np.ones((9, 4)), np.zeros((5, 3))])
-def test_anchors_of_no_configuration_are_refused(boxes):
+def test_anchors_that_no_configuration_gives_are_refused(boxes):
     with pytest.raises(WeightsError, match="are not a grid of 9"):
         with_anchors(get_config("d0"), boxes, (), "bench.pth")
 
 
-def test_a_bench_trained_at_256_is_exported_at_256_without_being_told(tmp_path):
+def test_a_bench_trained_at_256_is_exported_at_256_without_an_option(tmp_path):
     """The mAP of such a bench fell from 72.5 to 44.3 when its anchors were dropped."""
     network = create_model("d0", num_classes=3, image_size=256)
     config = effdet.get_efficientdet_config("tf_efficientdet_d0")
@@ -115,7 +115,7 @@ def test_a_bare_state_dict_says_what_is_assumed(tmp_path):
         ({"max_level": 6}, ["max_level is 6"]),
     ],
 )
-def test_other_counts_of_anchors_are_taken_over_and_said(tmp_path, change, said):
+def test_other_counts_of_anchors_are_taken_over_and_reported(tmp_path, change, said):
     config = effdet.get_efficientdet_config("tf_efficientdet_d0")
     config.num_classes = 3
     for field, value in change.items():

@@ -46,7 +46,7 @@ def assert_weights(found, expected=WEIGHTS):
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin", ""])
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_containers_are_recognised_by_content_whatever_the_suffix(tmp_path, container, suffix):
+def test_containers_are_recognized_by_content_whatever_the_suffix(tmp_path, container, suffix):
     path = tmp_path / f"weights{suffix}"
     CONTAINERS[container](WEIGHTS, path)
     checkpoint = read_checkpoint(path)
@@ -107,7 +107,7 @@ def test_a_prefix_that_only_some_names_have_is_kept(tmp_path):
         ({"state_dict": collections.OrderedDict(WEIGHTS)}, "state_dict", WEIGHTS),
     ],
 )
-def test_training_checkpoints_are_unwrapped_averaged_weights_first(
+def test_training_checkpoints_are_unwrapped_and_averaged_weights_come_first(
     tmp_path, entries, nested_under, expected
 ):
     torch.save(entries, tmp_path / "last.pth.tar")

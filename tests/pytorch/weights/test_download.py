@@ -136,7 +136,7 @@ def test_a_broken_transfer_without_a_hash_leaves_nothing_and_keeps_the_old_file(
 
 
 @pytest.mark.parametrize("status", [403, 404, 500, 503])
-def test_what_the_server_answers_is_said(site, status):
+def test_the_servers_answer_is_in_the_error(site, status):
     site.status = status
     with pytest.raises(DownloadError, match=f"HTTP {status}") as caught:
         fetch(site.url(NAME))
@@ -145,7 +145,7 @@ def test_what_the_server_answers_is_said(site, status):
 
 def test_without_a_network_it_says_what_to_pass_and_where_the_file_would_go(cache):
     with pytest.raises(DownloadError) as caught:
-        # Port 9 is discard: nothing listens there.
+        # No program listens on port 9 (discard).
         fetch(f"http://127.0.0.1:9/{NAME}")
     assert f"http://127.0.0.1:9/{NAME}" in caught.value.cause
     assert str(cache / NAME) in caught.value.remedy
@@ -181,7 +181,7 @@ def test_a_cache_that_cannot_be_written_names_the_variable(site, cache):
         fetch(site.url(NAME))
 
 
-def test_a_full_disk_is_said_to_be_full(site, monkeypatch):
+def test_a_full_disk_is_reported_as_full(site, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -203,7 +203,7 @@ def test_every_published_name_carries_a_hash():
     assert all(download._NAMED_HASH.search(url) for url in urls if url)
 
 
-def test_two_downloads_of_one_file_at_once_give_it_twice(site):
+def test_two_downloads_of_one_file_at_once_both_give_the_file(site):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(fetch, [site.url(NAME)] * 4))
     assert {path.read_bytes() for path in found} == {CONTENT}
@@ -242,7 +242,9 @@ def test_a_url_names_a_plain_file_in_the_cache(url, name, cache):
         ("linux", {"EFFDET_DEPLOY_CACHE": "mine"}, "mine"),
     ],
 )
-def test_the_cache_is_where_the_platform_wants_it(monkeypatch, platform, variables, expected):
+def test_the_cache_is_in_the_platforms_folder_for_caches(
+    monkeypatch, platform, variables, expected
+):
     for name in ("EFFDET_DEPLOY_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": "home", **variables}.items():

@@ -10,7 +10,7 @@ from tests.pytorch.conftest import NUM_CLASSES
 
 
 def empty_weights(name: str, **overrides) -> dict[str, torch.Tensor]:
-    """Names and shapes only."""
+    """Return a state dict with names and shapes, but without values."""
     config = get_config(name).replace({"num_classes": NUM_CLASSES, **overrides})
     with torch.device("meta"):
         return dict(EfficientDet(config).state_dict())
@@ -76,7 +76,7 @@ def test_a_model_that_is_not_registered_asks_for_its_overrides(d0_weights):
     assert "overrides" in error.remedy
 
 
-def test_nothing_is_loaded_where_something_does_not_fit(d0_weights):
+def test_nothing_is_loaded_if_a_tensor_does_not_fit(d0_weights):
     model = small_d0()
     before = model.backbone.conv_stem.weight.clone()
     changed = {**d0_weights, "extra": torch.zeros(1)}
@@ -102,7 +102,7 @@ def test_the_variant_is_read_off_names_and_shapes(name, variants):
 
 
 @pytest.mark.parametrize("overrides", [{"fpn_channels": 72}, {"fpn_cell_repeats": 2}])
-def test_a_model_of_its_own_is_like_no_variant(overrides):
+def test_a_changed_model_is_not_taken_for_a_variant(overrides):
     assert guess_variants(empty_weights("d0", **overrides)) == []
 
 

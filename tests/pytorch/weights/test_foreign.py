@@ -36,21 +36,21 @@ def refusal(path) -> WeightsError:
         (b"PK\x03\x04" + bytes(40), "damaged"),
     ],
 )
-def test_what_a_file_is_instead_is_said(tmp_path, content, words):
+def test_the_error_says_what_the_file_is_instead(tmp_path, content, words):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     assert words in refusal(path).cause
 
 
 @pytest.mark.parametrize("name", ["model.ckpt-1.data-00000-of-00001", "model.ckpt-1", ""])
-def test_the_parts_of_a_tensorflow_checkpoint_are_recognised(tmp_path, name):
+def test_the_parts_of_a_tensorflow_checkpoint_are_recognized(tmp_path, name):
     (tmp_path / "model.ckpt-1.index").write_bytes(bytes(64) + LEVELDB_TAIL)
     (tmp_path / "model.ckpt-1.data-00000-of-00001").write_bytes(bytes(64))
     assert "The TensorFlow checkpoint 'model.ckpt-1' is damaged" in refusal(tmp_path / name).cause
 
 
 @pytest.mark.parametrize("inside", ["saved_model.pb", "x"])
-def test_directories_without_a_checkpoint_are_recognised(tmp_path, inside):
+def test_directories_without_a_checkpoint_are_recognized(tmp_path, inside):
     (tmp_path / inside).touch()
     assert "directory" in refusal(tmp_path).cause
 
@@ -68,7 +68,7 @@ def test_files_that_are_known_by_their_names_are_refused_by_them(tmp_path, name,
     assert words in refusal(tmp_path / name).cause
 
 
-def test_an_absent_file_is_said_to_be_absent(tmp_path):
+def test_an_absent_file_is_reported_as_absent(tmp_path):
     assert "There is no weights file" in refusal(tmp_path / "absent.pth").cause
 
 
@@ -80,14 +80,14 @@ def test_an_absent_file_is_said_to_be_absent(tmp_path):
         ("notes.txt", "zip archive without torch weights"),
     ],
 )
-def test_zip_archives_are_told_apart(tmp_path, member, words):
+def test_kinds_of_zip_archives_are_distinguished(tmp_path, member, words):
     path = tmp_path / "model.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(member, "content")
     assert words in refusal(path).cause
 
 
-def test_a_real_torchscript_archive_is_no_checkpoint(tmp_path):
+def test_a_real_torchscript_archive_is_not_taken_for_a_checkpoint(tmp_path):
     torch.jit.script(nn.ReLU()).save(tmp_path / "model.pth")
     assert "TorchScript" in refusal(tmp_path / "model.pth").cause
 
@@ -100,7 +100,7 @@ def test_a_real_torchscript_archive_is_no_checkpoint(tmp_path):
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_other_networks_are_recognised_by_their_names(tmp_path, key, words, prefix):
+def test_other_networks_are_recognized_by_their_names(tmp_path, key, words, prefix):
     torch.save({prefix + key: torch.ones(1)}, tmp_path / "weights.pth")
     assert words in refusal(tmp_path / "weights.pth").cause
 

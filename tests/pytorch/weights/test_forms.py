@@ -1,7 +1,7 @@
-"""How people save EfficientDets: each form is written by the tool that writes it, and read back.
+"""The forms in which people save EfficientDets: written by the usual tool and read back.
 
-Objects of packages that are not installed here are written by classes under those packages' names;
-the pickle cannot tell the difference, and nothing of them is imported when it is read.
+For objects of packages that are not installed here, classes with those packages' names are pickled.
+The pickle is the same, and nothing is imported when it is read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Phase(enum.Enum):
 
 
 class AttributeDict(dict):
-    """As Lightning, mmengine and easydict have it."""
+    """A dict like those of Lightning, mmengine and easydict."""
 
 
 def elsewhere(cls: type, module: str, monkeypatch: pytest.MonkeyPatch) -> type:
@@ -77,7 +77,7 @@ def prefixed(prefix: str) -> Callable[[nn.Module], object]:
 
 
 def others(net: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights that are not to be taken."""
+    """Return other weights, which must not be taken."""
     return {
         key: value + 1 if value.is_floating_point() else value
         for key, value in net.state_dict().items()
@@ -242,7 +242,7 @@ def test_every_protocol_of_pickle_is_read(tmp_path, network, protocol):
     "module",
     ["pytorch_lightning.utilities.parsing", "mmengine.config", "easydict", "fastcore.basics"],
 )
-def test_objects_of_packages_that_are_not_here_are_no_obstacle(
+def test_objects_of_packages_that_are_not_installed_are_no_obstacle(
     tmp_path, network, monkeypatch, module
 ):
     config = elsewhere(type("Config", (dict,), {}), module, monkeypatch)
@@ -289,7 +289,7 @@ def test_an_archive_from_a_gpu_under_another_name_is_read(tmp_path, network):
     assert_taken(tmp_path / "m.pth", network)
 
 
-def test_views_of_one_storage_are_told_apart(tmp_path, network):
+def test_views_of_one_storage_keep_their_own_values(tmp_path, network):
     state = network.state_dict()
     floats = {key: value for key, value in state.items() if value.is_floating_point()}
     flat = torch.cat([value.reshape(-1) for value in floats.values()])
@@ -328,7 +328,7 @@ def test_two_networks_beside_one_another_are_not_chosen_between(tmp_path, networ
         read_checkpoint(tmp_path / "two.pth")
 
 
-def test_what_was_not_taken_is_listed(tmp_path, network):
+def test_tensors_that_were_not_taken_are_listed(tmp_path, network):
     bench = DetBenchTrain(network).state_dict()
     torch.save({**bench, "loss": torch.tensor(0.5)}, tmp_path / "bench.pth")
     checkpoint = read_checkpoint(tmp_path / "bench.pth")

@@ -1,7 +1,7 @@
-"""Checkpoints made to act: none runs anything, hangs, or takes the memory that it asks for.
+"""Malicious checkpoints run no code, do not hang, and do not get the memory that they claim.
 
-Each is read in a process of its own with an audit hook, which sees whatever Python does for code
-that a pickle calls: opening files, importing, starting processes.
+They are read in another process with an audit hook. The hook sees what Python does for code that a
+pickle calls: opening files, importing, starting processes.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ except WeightsError as error:
 print(json.dumps({"said": said, "seen": list(seen)}))
 """
 MEMORY = 6 << 30
-"""Bytes of address space: torch alone takes some four gigabytes of it."""
+"""The limit of the address space in bytes; torch alone takes about four gigabytes."""
 SENTINEL = "effdet_deploy_was_here"
 
 
 def call(name: str, *arguments: object) -> bytes:
-    """A pickle of protocol 2 that calls the global ``name``, given as ``module name``."""
+    """Return a pickle of protocol 2 that calls the global ``name``, given as ``module name``."""
     module, _, qualified = name.rpartition(" ")
     packed = pickle.dumps(arguments, protocol=2)[2:-1]
     return b"\x80\x02c" + f"{module}\n{qualified}\n".encode() + packed + b"R."
 
 
 def stacked(name: str, *arguments: object) -> bytes:
-    """The same with protocol 4, whose STACK_GLOBAL takes dotted names."""
+    """Return this pickle with protocol 4, whose STACK_GLOBAL takes dotted names."""
     module, _, qualified = name.rpartition(" ")
     packed = pickle.dumps(arguments, protocol=2)[2:-1]
     words = b"".join(b"\x8c" + bytes([len(each)]) + each.encode() for each in (module, qualified))
@@ -102,7 +102,7 @@ NAMED = {
     "torch.os.system": stacked("torch os.system", TOUCH),
     "torch.serialization.os.system": stacked("torch.serialization os.system", TOUCH),
 }
-"""What the refusal must name, and the pickle."""
+"""By the name that the refusal must contain, the pickle."""
 
 ORDERED = b"ccollections\nOrderedDict\n"
 INERT = {
@@ -162,7 +162,7 @@ def read(path: Path, memory: int = MEMORY) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
-    """What reading each hostile file said; all in one process, as each is read on its own."""
+    """The messages and actions for every hostile file; all files are read in one process."""
     folder = tmp_path_factory.mktemp("hostile")
     for number, pickled in enumerate([*NAMED.values(), *INERT.values()]):
         write(folder / f"{number}.pth", pickled)
@@ -190,21 +190,21 @@ def answers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_name_that_acts_is_refused_by_name_and_nothing_happens(answers, name):
+def test_a_name_that_could_run_code_is_refused_and_nothing_runs(answers, name):
     assert f"holds '{name}', which could run code" in answers[name]["said"]
     assert answers[name]["seen"] == []
 
 
 @pytest.mark.parametrize("name", INERT)
-def test_nothing_happens_and_a_sentence_answers(answers, name):
+def test_a_malformed_pickle_runs_nothing_and_gives_a_message(answers, name):
     said = answers[name]["said"]
     assert "holds no weights" in said or "damaged or incomplete" in said
     assert answers[name]["seen"] == []
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_the_corpus_is_what_it_says(name):
-    """Each file is a whole pickle: what is refused is the name, not a damaged stream."""
+def test_the_hostile_pickles_are_complete(name):
+    """Every file is a complete pickle, so it is refused for its name and not for damage."""
     operations = [each.name for each, _, _ in pickletools.genops(io.BytesIO(NAMED[name]))]
     assert operations[-1] == "STOP"
     assert "REDUCE" in operations
@@ -249,8 +249,8 @@ def answer(path: Path) -> str:
     return "weights"
 
 
-def test_mutations_of_a_checkpoint_end_in_weights_or_in_a_sentence(tmp_path):
-    """Bytes of the pickle changed one at a time, by a seed: no other exception ever comes out."""
+def test_a_mutated_checkpoint_gives_weights_or_a_message(tmp_path):
+    """Single bytes of the pickle are changed, with a seed; no other exception may be raised."""
     state = io.BytesIO()
     weights = {"class_net.predict.conv_pw.weight": torch.ones(2, 2), "b": torch.zeros(3)}
     torch.save({"state_dict": weights, "epoch": 3, "args": ("x", None, 1.5)}, state)

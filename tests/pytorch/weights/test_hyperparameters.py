@@ -1,4 +1,4 @@
-"""What a training wrote beside the weights is read before it is dropped."""
+"""Settings that a training saved beside the weights are used."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Arguments:
 
 
 class AttributeDict(dict):
-    """As Lightning and easydict have it."""
+    """A dict like those of Lightning and easydict."""
 
 
 def effdet_config(**changes: object) -> Any:
@@ -62,7 +62,7 @@ def saved(path: Path, weights: Weights, **beside: object) -> str:
     ],
     ids=["lightning", "nested", "namespace", "omegaconf", "dataclass", "top", "timm"],
 )
-def test_an_image_size_beside_the_weights_is_taken_over_and_said(
+def test_an_image_size_beside_the_weights_is_taken_over_and_reported(
     beside: Mapping[str, object], tmp_path: Path, d0_weights: Weights
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, **beside)
@@ -78,7 +78,7 @@ def test_an_image_size_beside_the_weights_is_taken_over_and_said(
     )
 
 
-def test_an_effdet_config_says_what_weights_do_not_show(
+def test_settings_that_weights_do_not_show_are_taken_from_an_effdet_config(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     config = effdet_config(
@@ -98,7 +98,7 @@ def test_an_effdet_config_says_what_weights_do_not_show(
     assert len(loaded.notes) == 4
 
 
-def test_metadata_of_safetensors_is_read_likewise(tmp_path: Path, d0_weights: Weights) -> None:
+def test_metadata_of_safetensors_is_used_too(tmp_path: Path, d0_weights: Weights) -> None:
     path = tmp_path / "last.safetensors"
     said = {"mean": "[0.5, 0.5, 0.5]", "config": json.dumps({"anchor_scale": 3.0}), "format": "pt"}
     save_file(d0_weights, path, {**said, "image_size": "256x256"})
@@ -118,7 +118,7 @@ def test_the_variant_is_taken_from_timm_s_arguments(tmp_path: Path, d0_weights: 
         build_model("tf_efficientdet_d0_ap", path)
 
 
-def test_a_name_that_the_weights_contradict_is_passed_over_and_said(
+def test_a_name_that_the_weights_contradict_is_ignored_and_reported(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, args={"model": "tf_efficientdet_d1"})
@@ -147,7 +147,7 @@ def test_a_name_that_the_weights_contradict_is_passed_over_and_said(
         ),
     ],
 )
-def test_what_contradicts_itself_is_refused_with_both_values(
+def test_settings_that_contradict_each_other_are_refused_with_both_values(
     beside: dict[str, object], cause: str, remedy: str, tmp_path: Path, d0_weights: Weights
 ) -> None:
     variant = None if remedy == "--variant" else "d0"
@@ -156,7 +156,7 @@ def test_what_contradicts_itself_is_refused_with_both_values(
     assert remedy in caught.value.remedy
 
 
-def test_the_option_that_is_named_decides(tmp_path: Path, d0_weights: Weights) -> None:
+def test_the_option_that_the_error_names_decides(tmp_path: Path, d0_weights: Weights) -> None:
     beside = {
         "args": {"num_classes": 7, "img_size": 256, "arch": "tf_efficientdet_d1"},
         "hparams": {"image_size": 384, "model": "tf_efficientdet_d0"},
@@ -167,14 +167,14 @@ def test_the_option_that_is_named_decides(tmp_path: Path, d0_weights: Weights) -
     assert loaded.config.image_size == (128, 128)
 
 
-def test_a_class_count_with_the_background_is_no_contradiction(
+def test_a_class_count_with_the_background_is_not_a_contradiction(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, args={"num_classes": NUM_CLASSES + 1})
     assert build_model("d0", path).config.num_classes == NUM_CLASSES
 
 
-def test_an_option_against_it_is_refused_with_both_values(
+def test_an_option_that_contradicts_the_settings_is_refused_with_both_values(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, config=effdet_config(anchor_scale=3.0))
@@ -182,7 +182,7 @@ def test_an_option_against_it_is_refused_with_both_values(
         build_model("d0", path, overrides={"anchor_scale": 5.0})
 
 
-def test_anchors_against_it_are_refused_with_both_values(
+def test_anchors_that_contradict_the_settings_are_refused_with_both_values(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     bench = DetBenchTrain(
@@ -206,7 +206,7 @@ def test_anchors_against_it_are_refused_with_both_values(
         {"args": {"interpolation": "linear", "resize": "stretch", "name": "d1"}},
     ],
 )
-def test_what_means_something_else_is_left_alone(
+def test_fields_with_another_meaning_are_ignored(
     beside: dict[str, object], tmp_path: Path, d0_weights: Weights
 ) -> None:
     loaded = build_model("d0", saved(tmp_path / "last.pth", d0_weights, **beside))

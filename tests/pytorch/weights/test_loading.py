@@ -51,7 +51,7 @@ def test_a_described_checkpoint_needs_no_options(described, d0_weights):
     assert not loaded.model.training
 
 
-def test_the_image_size_may_be_chosen_against_the_metadata(described):
+def test_an_option_may_choose_another_image_size_than_the_metadata(described):
     assert build_model("d0", described, image_size=256).config.image_size == (256, 256)
 
 
@@ -130,7 +130,7 @@ def test_a_field_may_be_given_twice_in_two_forms(again):
 
 
 @pytest.mark.parametrize("weights", ["random", "pretrained"])
-def test_weights_that_say_nothing_need_a_variant(weights):
+def test_weights_without_a_description_need_a_variant(weights):
     with pytest.raises(UsageError, match="--variant"):
         build_model(None, weights)
 
@@ -150,7 +150,7 @@ def test_published_weights_with_another_class_count_are_refused_before_the_downl
 
 @pytest.fixture
 def published(plain, tmp_path, monkeypatch):
-    """A release page on the loopback that holds a D0 of three classes under its hash."""
+    """The address of a D0 with three classes on a loopback server, with its hash in the name."""
     content = Path(plain).read_bytes()
     name = f"mine-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):

@@ -1,4 +1,4 @@
-"""CUDA's two Python packages behind one interface, as far as no GPU is needed."""
+"""CUDA's two Python packages behind one interface: the parts that need no GPU."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Code = enum.IntEnum(
 
 
 def fake_cuda_python(**answers) -> SimpleNamespace:
-    """A ``cuda.bindings.runtime`` that gives ``answers``."""
+    """Return a fake ``cuda.bindings.runtime`` that gives ``answers``."""
     calls = {name: lambda *_, answer=answer: answer for name, answer in answers.items()}
     return SimpleNamespace(cudaSetDevice=lambda _index: (Code.cudaSuccess,), **calls)
 
@@ -44,7 +44,7 @@ def test_every_name_of_cuda_python_exists():
 
 
 @pytest.mark.skipif(bool(list_gpus()), reason="a GPU: would show what a machine without one says")
-def test_no_driver_is_a_device_error():
+def test_a_missing_driver_is_a_device_error():
     pytest.importorskip("cuda.bindings.runtime")
 
     with pytest.raises(DeviceError, match="CUDA failed while choosing the device: cudaError"):
@@ -65,7 +65,7 @@ def test_neither_package_names_the_extra(monkeypatch):
         open_cuda(0)
 
 
-def test_no_memory_is_a_resource_error():
+def test_a_lack_of_memory_is_a_resource_error():
     fake = fake_cuda_python(cudaMalloc=(Code.cudaErrorMemoryAllocation, None))
 
     with pytest.raises(ResourceError, match="ran out of memory while allocating 99 bytes"):
@@ -80,7 +80,7 @@ def test_any_other_code_is_a_device_error():
 
 
 class FakePyCuda(ModuleType):
-    """What ``pycuda.driver`` offers, in host memory."""
+    """The functions of ``pycuda.driver`` that are used, in host memory."""
 
     class Error(Exception):
         pass
@@ -115,7 +115,7 @@ class FakePyCuda(ModuleType):
 
 
 class _Event:
-    """Passes at once; the time since another is in milliseconds, as pycuda's is."""
+    """An event that is reached at once; the time since another is in milliseconds, as in pycuda."""
 
     def record(self, _stream):
         self.passed = time.perf_counter()
@@ -136,7 +136,7 @@ class _Allocation:
         del self._driver.contents[self._address]
 
 
-def test_pycuda_serves_where_only_it_is_installed(monkeypatch):
+def test_pycuda_is_used_if_only_pycuda_is_installed(monkeypatch):
     driver = FakePyCuda()
     package = ModuleType("pycuda")
     package.driver = driver

@@ -1,4 +1,4 @@
-"""The TensorRT runtime on doubles of TensorRT and CUDA: sequences, results, what is given back."""
+"""The TensorRT runtime on doubles of TensorRT and CUDA: calls, results, and release of memory."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def ranged_engine(tmp_path):
 
 
 def pictures(*levels: int) -> dict[str, np.ndarray]:
-    """One evenly grey picture a level."""
+    """Return one evenly gray picture per level."""
     canvas = np.empty((len(levels), SIDE, SIDE, 3), np.uint8)
     canvas[:] = np.array(levels)[:, None, None, None]
     return {"images": canvas}
 
 
-def test_it_computes_what_the_engine_does(engine, use_engine_double):
+def test_the_runtime_gives_the_engines_outputs(engine, use_engine_double):
     use_engine_double()
 
     outputs = load_runtime(engine).run(pictures(51))
@@ -56,7 +56,7 @@ def test_plugins_are_registered_before_the_plan_is_read(engine, use_engine_doubl
     assert names.index("init_libnvinfer_plugins") < names.index("deserialize_cuda_engine")
 
 
-def test_it_says_where_it_runs(engine, use_engine_double):
+def test_the_runtime_says_where_it_runs(engine, use_engine_double):
     use_engine_double()
 
     runtime = load_runtime(engine)
@@ -105,7 +105,7 @@ def test_without_a_recorder_every_run_is_queued(engine, use_engine_double):
 
 
 class FailingRecorder(HostRecorder):
-    """CUDA's answer to work that decides its sizes as it runs."""
+    """A recorder that fails as CUDA does for work whose sizes are known only when it runs."""
 
     def end(self, stream):
         super().end(stream)
@@ -135,9 +135,7 @@ def test_a_ranged_batch_takes_every_size_in_any_order(ranged_engine, use_engine_
     assert cuda.recorder.launched == 0
 
 
-def test_the_shape_is_told_when_it_changes_and_only_then(
-    ranged_engine, use_engine_double, tmp_path
-):
+def test_the_input_shape_is_set_only_when_it_changes(ranged_engine, use_engine_double, tmp_path):
     log = tmp_path / "calls.jsonl"
     use_engine_double(log=log)
     runtime = load_runtime(ranged_engine)
@@ -149,7 +147,7 @@ def test_the_shape_is_told_when_it_changes_and_only_then(
     assert told == [str((count, SIDE, SIDE, 3)) for count in (2, 3)]
 
 
-def test_results_are_the_callers_own(engine, use_engine_double):
+def test_a_later_run_does_not_change_earlier_results(engine, use_engine_double):
     use_engine_double()
     runtime = load_runtime(engine)
 
@@ -168,7 +166,7 @@ def test_a_timed_run_gives_the_same_and_three_times(engine, use_engine_double):
     assert min(timed.copy_in, timed.compute, timed.copy_out) > 0
 
 
-def test_closing_gives_everything_back(ranged_engine, engine, use_engine_double):
+def test_closing_releases_everything(ranged_engine, engine, use_engine_double):
     for each in (ranged_engine, engine):
         cuda = use_engine_double()
         runtime = load_runtime(each)

@@ -1,7 +1,7 @@
-"""Checkpoints of other projects, written here: our names turned into theirs, and their containers.
+"""Write checkpoints of other projects: turn our names into theirs and write their containers.
 
-The direction is the opposite of the package's, and the statements are others: each project's names
-are built from the structure of its network, as its own code lays it out.
+The package turns their names into ours. The code here is independent of it: it builds each
+project's names from the structure of the project's network, as the project's own code does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def state_of(variant: str, num_classes: int, **overrides: object) -> Arrays:
-    """A state dict of ours with values drawn from each name, small enough to stay finite."""
+    """Return our state dict with values that depend on the names and are small enough."""
     import torch
 
     with torch.device("meta"):
@@ -44,14 +44,14 @@ def drawn(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if name.endswith("running_var"):
         return (1 + 0.1 * np.abs(values)).astype(np.float32)
     if len(shape) == 4:
-        # Louder than Kaiming: what a wrong layer does must reach the heads.
+        # Larger than Kaiming's values, so that an error in any layer reaches the heads.
         return (1.25 * values / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
     gain = name.endswith((".weight", "edge_weights"))
     return (gain + 0.1 * values).astype(np.float32)
 
 
 def _blocks(names: Mapping[str, object]) -> dict[str, int]:
-    """Number the backbone's blocks straight through."""
+    """Number the backbone's blocks through all stages."""
     places = {re.match(r"backbone\.blocks\.(\d+)\.(\d+)", each) for each in names}
     found = sorted((int(each[1]), int(each[2])) for each in places if each)
     unique = list(dict.fromkeys(found))
@@ -63,7 +63,7 @@ def _nodes(names: Mapping[str, object]) -> int:
 
 
 def _levels(node: int, nodes: int) -> tuple[int, str]:
-    """The level of a BiFPN's node and whether the way there is down (to finer levels) or up."""
+    """Return a BiFPN node's level, and whether it is on the way down (to finer levels) or up."""
     half = nodes // 2
     top = 3 + half
     return (top - 1 - node, "down") if node < half else (4 + node - half, "up")
@@ -103,7 +103,7 @@ def _zylo117(name: str, blocks: dict[str, int], nodes: int) -> str:
             return f"{cell}.p{level}_down_channel{again}.{part[inner[1]]}.{inner[2]}"
         inner = re.fullmatch(r"after_combine\.conv\.(\w+)\.(\w+)", match[3])
         layers = {"conv_dw": "depthwise_conv.conv", "conv_pw": "pointwise_conv.conv", "bn": "bn"}
-        sign = "up" if way == "down" else "down"  # Named for resampling: up on the way down.
+        sign = "up" if way == "down" else "down"  # named by resampling: up on the way down
         return f"{cell}.conv{level}_{sign}.{layers[inner[1]]}.{inner[2]}"
     head, _, rest = layer.partition(".")
     theirs = {"box_net": "regressor", "class_net": "classifier"}[head]
@@ -190,7 +190,7 @@ def object_detection(state: Arrays, variant: str = "D0") -> Arrays:
             found[f"{theirs}/{_NORM[leaf]}"] = value
             continue
         if ".predict.conv_pw" in name:
-            # Aspect ratios outside, octave scales inside.
+            # Aspect ratios are the outer axis, octave scales the inner one.
             grouped = value.reshape(3, 3, -1, *value.shape[1:])
             value = grouped.swapaxes(0, 1).reshape(value.shape)  # noqa: PLW2901
         depthwise = layer.endswith("conv_dw")
@@ -283,7 +283,7 @@ def _entry(dtype: int, shape: tuple[int, ...], offset: int, content: bytes) -> b
 
 
 def _table(entries: Mapping[bytes, bytes], per_block: int = 50) -> bytes:
-    """A LevelDB table: blocks whose keys share beginnings, an index of them, a footer."""
+    """Return a LevelDB table: blocks whose keys share beginnings, an index of blocks, a footer."""
     out, index = bytearray(), []
     items = sorted(entries.items())
     for start in range(0, len(items), per_block):

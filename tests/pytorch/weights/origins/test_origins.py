@@ -1,8 +1,8 @@
-"""Checkpoints of other projects: each map one to one, and the networks those projects trained.
+"""Checkpoints of other projects: every map of names is one to one and gives the recorded heads.
 
-The heads of whole networks were recorded with the maps that networks of the projects themselves
-had proved (differences of 1e-5 to 1.4e-4 at logits that spread by 1.5), on weights that are drawn
-from the variables' names: a map that confuses two variables gives other heads.
+The heads of whole networks were recorded once with maps that had been checked against the projects'
+own networks (differences of 1e-5 to 1.4e-4 for logits with a spread of 1.5). The weights depend on
+the variables' names, so a map that confuses two variables gives other heads.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from tests.pytorch.weights.origins.forms import FORMS, automl, drawn, state_of, 
 
 SIDE, CLASSES = 128, 3
 TOLERANCE = 1e-4
-"""On heads of magnitude 0.2 to 3: float32 sums in another order differ by 1e-5."""
+"""For heads of magnitude 0.2 to 3: float32 sums in another order differ by 1e-5."""
 
 
 def theirs(origin: str, variant: str, **overrides: object):
-    """A checkpoint of ``origin`` as arrays, and our state dict that it must become."""
+    """Return a checkpoint of ``origin`` as arrays, and the state dict that it must become."""
     ours = state_of(variant, CLASSES, **ORIGINS[origin].overrides, **overrides)
     return FORMS[origin](ours), ours
 
@@ -50,7 +50,7 @@ def test_every_map_is_one_to_one(origin, variant):
 
 
 def recorded_heads(model: EfficientDet) -> list[float]:
-    """A few numbers of the heads on a picture of noise: the mean, the spread and three places."""
+    """Return a few numbers of the heads for a picture of noise: mean, spread and three values."""
     image = torch.from_numpy(drawn("image", (1, 3, SIDE, SIDE)))
     with torch.no_grad():
         levels = [each for head in model.eval()(image) for each in head]
@@ -108,14 +108,14 @@ def test_prefixes_of_wrappers_are_dropped(tmp_path, prefix):
 
 
 @pytest.mark.parametrize("origin", ORIGINS)
-def test_another_container_is_as_good(tmp_path, origin):
+def test_the_origin_is_recognized_in_a_numpy_archive_too(tmp_path, origin):
     arrays, _ = theirs(origin, "d0")
     np.savez(tmp_path / "weights.npz", **arrays)
     loaded = build_model("d0", str(tmp_path / "weights.npz"), image_size=SIDE)
     assert loaded.origin == origin
 
 
-def test_where_two_fit_the_user_is_asked(tmp_path):
+def test_if_two_variants_fit_the_error_names_both(tmp_path):
     path = written("zylo117", tmp_path, "d6")
     with pytest.raises(UsageError, match="tf_efficientdet_d6 or tf_efficientdet_d7"):
         build_model(None, str(path))
@@ -127,7 +127,7 @@ def test_another_variant_is_refused(tmp_path):
         build_model("d1", str(path))
 
 
-def test_what_differs_from_effdet_s_network_is_in_the_config(tmp_path):
+def test_differences_from_effdet_s_network_are_in_the_config(tmp_path):
     zylo = build_model("d0", str(written("zylo117", tmp_path)), image_size=SIDE).config
     assert zylo.pool_padding == "zero"
     api = build_model("d0", str(written("tf-object-detection", tmp_path)), image_size=SIDE).config
@@ -135,8 +135,8 @@ def test_what_differs_from_effdet_s_network_is_in_the_config(tmp_path):
     assert api.fill_color == (0, 0, 0)
 
 
-def test_zero_padding_moves_the_heads():
-    """Were the pooling effdet's, the heads would be others: the field is not idle."""
+def test_zero_padding_changes_the_heads():
+    """With effdet's pooling the heads differ, so the field has an effect."""
     heads = []
     for padding in ("zero", "lowest"):
         ours = state_of("d0", CLASSES)
@@ -151,7 +151,7 @@ def test_zero_padding_moves_the_heads():
     assert heads[0] != pytest.approx(heads[1], abs=3 * TOLERANCE)
 
 
-def test_averages_are_taken_and_slots_are_left(tmp_path):
+def test_averaged_weights_are_taken_and_optimizer_slots_are_left_out(tmp_path):
     arrays, ours = theirs("automl", "d0")
     tensors = {"global_step": np.array(7, np.float32)}
     for name, value in arrays.items():
@@ -201,7 +201,7 @@ def test_a_tensorbundle_is_read_value_by_value(bundle):
     assert all(np.array_equal(found[name], value) for name, value in tensors.items())
 
 
-def test_variables_go_by_their_names_where_the_objects_give_them(tmp_path):
+def test_variables_are_found_by_the_names_that_their_objects_give(tmp_path):
     value = drawn("a", (2, 2))
     names = {"net/layer/.ATTRIBUTES/VARIABLE_VALUE": "conv/kernel"}
     write_tensorbundle(tmp_path / "ckpt", dict.fromkeys(names, value), names)
@@ -239,7 +239,7 @@ def test_a_missing_part_is_named(bundle):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_changed_bytes_never_end_in_a_foreign_exception(bundle, seed):
+def test_changed_bytes_never_raise_another_kind_of_exception(bundle, seed):
     path, _ = bundle
     file = path.with_name(path.name + ".index")
     whole = file.read_bytes()
@@ -257,7 +257,7 @@ def test_changed_bytes_never_end_in_a_foreign_exception(bundle, seed):
         assert "\n" not in said
 
 
-def test_a_checkpoint_is_found_by_its_folder_its_parts_and_its_newest(tmp_path):
+def test_a_checkpoint_is_found_by_its_folder_or_its_parts_and_the_newest_is_taken(tmp_path):
     arrays = automl(state_of("d0", CLASSES))
     for number in (1, 2):
         write_tensorbundle(tmp_path / f"ckpt-{number}", arrays)

@@ -1,7 +1,7 @@
-"""What a training left beside its weights fills the configuration, or contradicts what was asked.
+"""Settings that a training left beside its weights fill the configuration or contradict an option.
 
-The texts are what the projects themselves write: ``yaml.dump`` of automl's configuration, tuples
-and all, and a ``pipeline.config`` in the form of the API's model zoo.
+The texts have the projects' own form: automl's configuration by ``yaml.dump``, with its tuples, and
+a ``pipeline.config`` as in the API's model zoo.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ train_config: { fine_tune_checkpoint: "PATH" batch_size: 128 }
 
 @functools.cache
 def checkpoint(origin: str) -> dict[str, bytes]:
-    """The files of a D0 of ``origin``, written once."""
+    """Return the files of a D0 of ``origin``, which are written only once."""
     with tempfile.TemporaryDirectory() as folder:
         written(origin, Path(folder))
         return {each.name: each.read_bytes() for each in Path(folder).iterdir()}
@@ -112,7 +112,7 @@ def beside(origin: str, name: str, text: str, folder: Path) -> str:
     return str(folder / "ckpt-1")
 
 
-def test_config_yaml_of_automl_fills_what_no_option_says(tmp_path):
+def test_config_yaml_of_automl_fills_fields_without_an_option(tmp_path):
     loaded = build_model(None, beside("automl", "config.yaml", CONFIG_YAML, tmp_path))
     config = loaded.config
     assert loaded.base_config.name == "tf_efficientdet_d0"
@@ -137,7 +137,7 @@ def test_hparams_yaml_says_what_a_user_overrode(tmp_path):
     assert loaded.assumed != ()
 
 
-def test_pipeline_config_of_the_api_fills_what_no_option_says(tmp_path):
+def test_pipeline_config_of_the_api_fills_fields_without_an_option(tmp_path):
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     (tmp_path / "pipeline.config").write_text(PIPELINE_CONFIG, encoding="utf-8")
@@ -166,7 +166,7 @@ def test_pipeline_config_of_the_api_fills_what_no_option_says(tmp_path):
         ),
     ],
 )
-def test_the_api_s_way_of_resizing_is_taken_or_said(tmp_path, resizer, size, rule, said):
+def test_the_api_s_way_of_resizing_is_taken_or_reported(tmp_path, resizer, size, rule, said):
     start = PIPELINE_CONFIG.index("image_resizer")
     end = PIPELINE_CONFIG.index("feature_extractor {")
     text = f"{PIPELINE_CONFIG[:start]}image_resizer {{ {resizer} }} {PIPELINE_CONFIG[end:]}"
@@ -193,7 +193,7 @@ FILES = {
         ({"variant": "d1"}, "tf_efficientdet_d0.*tf_efficientdet_d1"),
     ],
 )
-def test_an_option_that_says_something_else_is_refused_and_both_are_named(
+def test_an_option_that_contradicts_the_settings_is_refused_and_both_are_named(
     tmp_path, origin, options, theirs
 ):
     name, text = FILES[origin]
@@ -206,7 +206,7 @@ def test_an_option_that_says_something_else_is_refused_and_both_are_named(
 
 
 @pytest.mark.parametrize("origin", FILES)
-def test_an_option_that_says_the_same_is_no_conflict(tmp_path, origin):
+def test_an_option_with_the_same_value_is_not_a_conflict(tmp_path, origin):
     name, text = FILES[origin]
     path = beside(origin, name, text, tmp_path)
     loaded = build_model("d0", path, num_classes=CLASSES, overrides={"anchor_scale": 3.0})
@@ -214,7 +214,7 @@ def test_an_option_that_says_the_same_is_no_conflict(tmp_path, origin):
 
 
 @pytest.mark.parametrize("origin", FILES)
-def test_an_image_size_that_was_asked_for_is_kept_and_the_other_is_said(tmp_path, origin):
+def test_a_requested_image_size_is_kept_and_the_other_is_reported(tmp_path, origin):
     name, text = FILES[origin]
     loaded = build_model("d0", beside(origin, name, text, tmp_path), image_size=2 * SIDE)
     assert loaded.config.image_size == (2 * SIDE, 2 * SIDE)
@@ -244,7 +244,7 @@ def test_a_file_of_other_weights_is_refused_and_both_counts_are_named(tmp_path, 
         ("tf-object-detection", "[1.0, 3.0, 0.5]", "[1.0, 3.0]", "3 octave scales and 2 aspect"),
     ],
 )
-def test_a_network_that_its_variables_do_not_tell_apart_is_refused(
+def test_a_network_whose_difference_does_not_show_in_its_variables_is_refused(
     tmp_path, origin, old, new, said
 ):
     name, text = FILES[origin]
@@ -267,7 +267,7 @@ def test_a_network_that_its_variables_do_not_tell_apart_is_refused(
         ("tf-object-detection", "model { ssd { num_classes: many } }", "many"),
     ],
 )
-def test_what_cannot_be_read_is_named(tmp_path, origin, text, said):
+def test_settings_that_cannot_be_read_are_named(tmp_path, origin, text, said):
     name = FILES[origin][0]
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(WeightsError, match=f"{name}.*{said}") as caught:
