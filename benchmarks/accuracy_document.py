@@ -74,7 +74,7 @@ def _costs(row: Row) -> tuple[str, str, str]:
     if found:
         text = f"{found['points']:+.2f} [{found['low']:+.2f}, {found['high']:+.2f}]"
         if row["baseline"] != BASELINE:
-            text += f" of {row['baseline']}"
+            text += f" against {row['baseline']}"
     return text, f"{size / 1e6:.1f}" if size else "", f"{share:.0%}" if share else ""
 
 
@@ -94,8 +94,8 @@ def _load(document: dict[str, Any]) -> str:
     for engine, where in document.get("latency_environment", {}).items():
         load = where["load"]
         verdict = "**not to be trusted**" if load["reasons"] else "quiet"
-        text += f"\nLatency in {_ENGINES[engine]}: other programs took {load['other_share']:.1%} "
-        text += f"of the processors' time meanwhile ({verdict}).\n"
+        text += f"\nWhile the latency in {_ENGINES[engine]} was measured, other programs took "
+        text += f"{load['other_share']:.1%} of the processors' time ({verdict}).\n"
     return text
 
 

@@ -10,14 +10,14 @@ from sections import disturbance, run_lines, with_section
 from effdet_deploy.reports.benchmark import markdown_table
 
 TITLE, NEXT = "## Cost of candidates and rows", "## From files to boxes"
-TEXT = """The table shows which share of D0's time at 512x512 is not the network's but
-that of preprocessing, selection, decoding and NMS, on one thread. effdet's own post-processing
-has 5000 candidates and 100 rows. Above 1000 candidates the NMS is greedy and exact for any chain
-of suppressions.
+TEXT = """The table shows the share of D0's time at 512x512, on one thread, that preprocessing,
+selection, decoding and NMS take. Candidates are the boxes that enter NMS, and rows the detections
+that come out. effdet's own post-processing has 5000 candidates and 100 rows. Above 1000 candidates
+the NMS is greedy, and exact however boxes overlap.
 """
 
-ALL_CANDIDATES_TEXT = """D0 with 1000 and with 5000 candidates beside the ways of effdet, in one
-run, end to end at batch 1. The aims are those of the first table.
+ALL_CANDIDATES_TEXT = """The next table compares D0 with 1000 and with 5000 candidates with effdet's
+own ways to run it, in one run, end to end at batch 1. The aims are those of the first table.
 """
 
 

@@ -26,28 +26,32 @@ FOLDER = "benchmarks"
 """The folder of the charts, beside the document."""
 PREFACE = """# Benchmarks
 
-Every program in a table runs the same weights (random, conditioned, seeded) on the same pictures,
-in one process. *End to end* is the time from letterboxed uint8 pictures in host memory to rows of
-boxes in host memory. *Network* is the time from normalized pixels to raw heads. The programs take
-turns. Ratios are medians over the turns with the 95% interval of the sign test, and "faster"
-means that the interval excludes 1. The last column compares with ours in ONNX Runtime where it
-names no engine. What other programs disturbed was measured again, and is marked if the machine
-never was quiet.
+Every program in a table runs the same weights (random ones with a fixed seed, scaled so that
+detections mean something) on the same pictures, in one process. *Ours* are files that effdet-deploy
+exported. *effdet eager* is the PyTorch project effdet without compilation, and *effdet naive ONNX*
+its network in a plain ONNX export, with effdet's post-processing around it. *End to end* is the
+time from letterboxed uint8 pictures in host memory to boxes in host memory. *Network* is the time
+from normalized pixels to raw heads. The programs take turns. Ratios are medians over the turns with
+the 95% interval of the sign test, and "faster" means that the interval excludes 1. The column
+*ours is* says how many times as fast our file in ONNX Runtime is as the program of the row. The
+column *aim* says what we aim at. Measurements that other programs disturbed were repeated; they are
+marked if the machine was never quiet.
 """
-TIME_TEXT = """The table gives milliseconds end to end at batch 1: the median of the table above,
-divided as the engine's own profile divides its time. *Layout changes* are nodes that the engine
-added. A profile overstates parts that consist of many small nodes, such as NMS. The line in the
-summary above is measured without a profile, by turns of the whole graph and of the network alone.
+TIME_TEXT = """The table gives milliseconds end to end at batch 1. It divides the medians of the
+tables above in the proportions of the runtime's own profile. *Layout changes* are nodes that the
+runtime added. A profile overstates parts that consist of many small nodes, such as NMS. The share
+of preprocess, decode, selection and NMS in the first table of this page was measured without a
+profile, by running the whole graph and the network alone in turns.
 """
-CEILING_TEXT = """*Arithmetic* is the multiply-accumulates of all convolutions over the time end
-to end, as a share of the float32 matrix product above. INT8 and BF16 have higher ceilings of
-their own, so their share may pass 100%. *Bandwidth* is the bytes of float32 that the convolutions
-read and write at the least, as a share of the bandwidth of a copy. What stays in caches moves
-faster.
+CEILING_TEXT = """*Arithmetic* is the number of multiply-accumulates of all convolutions, divided by
+the time end to end, as a share of the float32 matrix product at the top of this page. INT8 and BF16
+have higher ceilings of their own, so their share may pass 100%. *Bandwidth* is the number of bytes
+that the convolutions must at least read and write in float32, divided by that time, as a share of
+the bandwidth of a copy. Data that stays in caches moves faster.
 """
 ACCURACY_TEXT = (
     "The chart shows the digits detector in each precision. `benchmarks/accuracy.py` measured "
-    "mAP and latency on one and the same file, in the engine that runs it fastest.\n"
+    "mAP and latency on one and the same file, in the runtime that runs it fastest.\n"
 )
 STARTUP_TEXT = (
     "Every fresh process imports, loads and detects once; the table gives medians. *MB held* is "
@@ -190,7 +194,7 @@ def _startup_section(startup: dict[str, Any]) -> list[str]:
         f"## Getting going: {startup['variant'].upper()}\n",
         (
             f"{STARTUP_TEXT} Ours in ONNX Runtime, which imports no torch, and effdet took turns "
-            f"{sooner['pairs']} times: ours is ready {sooner['median']:.1f}x as soon "
+            f"{sooner['pairs']} times: effdet takes {sooner['median']:.1f}x as long "
             f"({low:.1f}-{high:.1f}). {disturbance(startup['load'])}\n"
         ),
         markdown_table(columns, cells),

@@ -46,7 +46,7 @@ def claims(document: dict[str, Any]) -> str:
         if many:
             lines += [
                 (
-                    f"{name}: cost of an image at batch {LARGER} over that at batch 1",
+                    f"{name}: time for an image at batch {LARGER}, against batch 1",
                     f"{cost['median']:.2f}x ({cost['low']:.2f}-{cost['high']:.2f})",
                     "at most 1.1x",
                 )

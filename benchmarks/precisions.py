@@ -57,7 +57,7 @@ RECIPES: dict[str, How] = {
     "least error, nearest, bias corrected": (None, Recipe(compensate=False)),
     "least error, compensated": (None, Recipe(correct_bias=False)),
     "least error, compensated, bias corrected": (None, Recipe()),
-    "the same, full range": (None, Recipe(int8_range="full")),
+    "least error, compensated, bias corrected, full range": (None, Recipe(int8_range="full")),
 }
 """By name, how activations are clipped (None: as exports do) and how weights are made."""
 AS_EXPORTED = RECIPES["least error, compensated, bias corrected"]

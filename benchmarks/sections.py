@@ -7,8 +7,8 @@ from typing import Any
 
 from effdet_deploy.benchmark.ceilings import Ceilings
 
-NO_BF16 = """This CPU has no BF16 instructions: the rows of BF16 show what converting to it costs,
-not what it gains.
+NO_BF16 = """This CPU has no BF16 instructions: the rows of BF16 show what the conversion to BF16
+costs, not what BF16 gains.
 """
 
 

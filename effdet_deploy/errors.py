@@ -96,7 +96,7 @@ class UnknownNameError(UsageError):
 
 
 class UnknownDeviceError(UnknownNameError):
-    """A device that the engine does not have, or that it calls by another name."""
+    """A device that the runtime does not have, or that it calls by another name."""
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__("device", name, known)
@@ -186,12 +186,12 @@ def require_package(package: str, purpose: str, extra: str = "") -> None:
 
 
 def import_failure(error: ImportError, package: str, engine: str, extra: str) -> MissingError:
-    """Make the error for an engine whose package cannot be imported: it is absent or broken.
+    """Make the error for a runtime whose package cannot be imported: it is absent or broken.
 
     Args:
         error: the exception that its import raised.
         package: the name of the package.
-        engine: the engine's name, such as ``OpenVINO``.
+        engine: the runtime's name, such as ``OpenVINO``.
         extra: the extra of effdet-deploy that installs it.
     """
     absent = (error.name or package).partition(".")[0].replace("_", "-")

@@ -204,8 +204,8 @@ def require_no_folder_at_sidecar(artifact: Path) -> None:
     """Check that the sidecar of ``artifact`` can be written, before any work; raises UsageError."""
     if sidecar_path(artifact).is_dir():
         raise UsageError(
-            f"The sidecar of '{artifact}' would go to '{sidecar_path(artifact)}', a directory.",
-            "Move it away, or name another output.",
+            f"The sidecar of '{artifact}' would replace the directory '{sidecar_path(artifact)}'.",
+            "Move this directory away, or name another output.",
         )
 
 

@@ -231,7 +231,7 @@ def test_a_head_with_another_number_of_classes_is_taken_over_with_a_note(
     network.class_net = other.class_net
     spec, said = accepted(network)
     assert spec.num_classes == 5
-    assert "num_classes is 5, by the heads, and not 3" in said
+    assert "num_classes is 5, according to the heads, and not 3" in said
 
 
 def test_a_network_for_gray_pictures_is_taken_over_with_a_note() -> None:
@@ -240,7 +240,7 @@ def test_a_network_for_gray_pictures_is_taken_over_with_a_note() -> None:
     )
     spec, said = accepted(gray)
     assert spec.input.channels == 1
-    assert "in_chans is 1, by the first layer, and not 3." in said
+    assert "in_chans is 1, according to the first layer, and not 3." in said
 
 
 # Benches: their anchors and settings are taken over, and their rows are compared.

@@ -1,7 +1,8 @@
 """Texts that people read avoid turns of phrase that had to be read twice.
 
-They are docstrings (also the strings under constants), help, messages and comments of the package.
-A pattern stands here because a reader who had not seen the code stumbled over it.
+They are docstrings (also the strings under constants), help, messages and comments of the package,
+and the pages of the documentation. A pattern stands here because a reader who had not seen the code
+stumbled over it.
 """
 
 import ast
@@ -16,6 +17,8 @@ import effdet_deploy
 
 PACKAGE = Path(effdet_deploy.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")])
 BANNED = {
     r"\bis none\b": "say what it is not: 'is not a picture'",
     r"\bless one\b": "write the number or the formula",
@@ -31,7 +34,19 @@ BANNED = {
     r"\beach of (?:them|it)\b": "name the things",
     r"\bwhat is (?:asked|wanted|to be)\b": "use a noun",
 }
-ALLOWED = ("there is no", "There is no", "there are no", "There are no", "no longer")
+ON_PAGES = {
+    r"(?:\| |^)[Tt]he same(?: \||[,.;:]| over| as before)": "name the thing again",
+    r"\bas (?:few|many) \w+ as (?:are|give)\b": "write 'the smallest number that …'",
+    r"\b(?:does|do) so\b": "name what is done",
+    r"\bwhat (?:numpy|it|this) makes of\b": "write 'what numpy computes from'",
+    r"\b(?:is|are) an error that\b": "write 'is refused, and the message …'",
+    r"\bbefore the work\b": "write 'at the start'",
+    r"\b[Oo]f an? [a-z]+ the [a-z]+ (?:is|are)\b": "begin with the subject",
+}
+ALLOWED = (
+    *("there is no", "There is no", "there are no", "There are no", "no longer"),
+    *("is no faster", "are no more"),
+)
 BEGINS_WITH_OF = re.compile(r"\s*Of\b")
 
 
@@ -76,8 +91,31 @@ def test_texts_avoid_what_readers_stumbled_over(path):
             plain = plain.replace(words, "…")
         if is_doc and BEGINS_WITH_OF.match(text):
             wrong.append(f"{path.name}:{line} begins with 'Of': {plain[:90]}")
-        for pattern, advice in BANNED.items():
-            if hit := re.search(pattern, plain):
-                near = plain[max(0, hit.start() - 40) : hit.end() + 40]
-                wrong.append(f"{path.name}:{line} '{hit[0]}' in '{near}': {advice}")
+        wrong += hits(plain, BANNED, f"{path.name}:{line}")
+    assert not wrong, "\n".join(wrong)
+
+
+def hits(plain: str, patterns: dict[str, str], where: str) -> list[str]:
+    """Return a line for every pattern that occurs in the text."""
+    found = ((advice, re.search(pattern, plain)) for pattern, advice in patterns.items())
+    return [
+        f"{where} '{hit[0]}' in '{plain[max(0, hit.start() - 40) : hit.end() + 40]}': {advice}"
+        for advice, hit in found
+        if hit
+    ]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda each: each.relative_to(ROOT).as_posix())
+def test_pages_avoid_what_readers_stumbled_over(path):
+    text = re.sub(
+        r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    wrong = []
+    for part in re.split(r"\n\n|\n(?=\||[-*] |\d+\. )", re.sub(r"`[^`]*`", "…", text)):
+        plain = " ".join(part.split())
+        for words in ALLOWED:
+            plain = plain.replace(words, "…")
+        wrong += hits(plain, BANNED | ON_PAGES, path.name)
+        if re.match(r"(?:[-*] )?(?:\*\*[^*]+\*\* )?Of\b", plain):
+            wrong.append(f"{path.name} begins with 'Of': {plain[:90]}")
     assert not wrong, "\n".join(wrong)

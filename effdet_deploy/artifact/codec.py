@@ -58,7 +58,9 @@ def parse(text: str, what: str) -> object:
         DataError: the text is too long, nested too deep or not JSON.
     """
     if len(text) > MAX_TEXT:
-        raise DataError(f"{what} has {len(text):,} characters; {MAX_TEXT:,} are allowed.", REMEDY)
+        raise DataError(
+            f"{what} has {len(text):,} characters; at most {MAX_TEXT:,} are allowed.", REMEDY
+        )
     try:
         return json.loads(text)
     # Python refuses integers of thousands of digits with a bare ValueError.

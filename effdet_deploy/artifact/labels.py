@@ -72,8 +72,8 @@ class Labels:
         """
         if rule is not None and (rule not in RULES or self.ids is None):
             raise UsageError(
-                f"--labels-by takes rank or id and needs labels with ids; it is '{rule}' for "
-                f"'{self.source}'.",
+                f"--labels-by {rule} does not fit '{self.source}': it takes rank or id, and labels "
+                "that have ids.",
                 "Leave --labels-by out, or pass annotations that have ids.",
             )
         if self.ids is None:
@@ -129,10 +129,10 @@ class Labels:
 
     def _refuse_count(self, num_classes: int, rule: str | None) -> NoReturn:
         ids = [each.category_id for each in self._named(num_classes)]
-        by = f", taken by {rule}," if rule else ""
+        by = f" when taken by {rule}" if rule else ""
         raise DataError(
-            f"There are {len(ids)} labels in '{self.source}', with ids {min(ids)} to {max(ids)}, "
-            f"for a model of {num_classes} classes{by} and they do not fit.",
+            f"The {len(ids)} labels in '{self.source}', with ids {min(ids)} to {max(ids)}, do not "
+            f"fit a model of {num_classes} classes{by}.",
             "Pass the annotations that the model was trained on; with --labels-by id, no id may be "
             "higher than the number of classes.",
         )
@@ -180,8 +180,8 @@ def _require_nameable(names: tuple[str, ...]) -> None:
     longest = len(max(names, key=len))
     if longest > MAX_NAME or len(names) > MAX_CLASSES:
         raise ValueError(
-            f"it has {len(names)} names of up to {longest} characters, where {MAX_CLASSES} of "
-            f"{MAX_NAME} are the most"
+            f"it has {len(names)} names of up to {longest} characters, but at most {MAX_CLASSES} "
+            f"names of {MAX_NAME} characters are allowed"
         )
     # This fails for half a surrogate pair, which is not text.
     "".join(names).encode()

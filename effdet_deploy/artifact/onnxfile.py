@@ -79,7 +79,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
-    """Read once while the file stays the same: recognising and loading ask one after another."""
+    """Keep the result while the file stays the same: recognising and loading both ask for it."""
     with walking_through(path) as walk:
         return walk.model()
 

@@ -196,8 +196,8 @@ class OutputSpec:
     ``candidates`` (K) boxes enter NMS, and ``max_detections`` (D ≤ K) rows leave it. ``nms_form``
     is how the static NMS is written: in steps, in ``blocks`` or as one ``matrix``, which is exact
     for suppression chains of up to ``nms_steps``; or ``greedy``, row by row, which is exact for all
-    chains. ``class_agnostic`` means one NMS for all classes. ``soft_nms`` holds the settings with
-    which raw heads are finished by soft-NMS; None means ordinary NMS.
+    chains. ``class_agnostic`` means one NMS for all classes. ``soft_nms`` holds the settings of the
+    soft-NMS that numpy runs on raw heads; None means ordinary NMS.
     """
 
     nms: NmsKind = "static"
@@ -224,7 +224,7 @@ def enough_candidates(needed: int) -> int:
 
 @dataclass(frozen=True)
 class PrecisionSpec:
-    """The precision in the graph, the engine it is laid out for, and the layers kept higher.
+    """The precision in the graph, the runtime it is laid out for, and the layers kept higher.
 
     ``int8_range`` is the range of INT8 weights. ``portable`` weights cannot overflow the 16 bits in
     which an x86 processor without VNNI adds two products; ``full`` ones can. None means that the
@@ -302,7 +302,7 @@ class DetectorSpec:
         anchors: How the anchors are made.
         classes: The name and the COCO category of each class index.
         output: The tensors that come out, and the settings of NMS.
-        precision: FP32, FP16 or INT8, and for which engine it is laid out.
+        precision: FP32, FP16 or INT8, and for which runtime it is laid out.
         batch: The smallest, the usual and the largest batch.
         overrides: The config fields that differ from the variant's registered ones.
         origin: The project that trained the weights, by whose variable names they are known.
@@ -391,7 +391,7 @@ class DetectorSpec:
             ("input.mean, std and fill for 1, 3 or 4 channels", by_channel in ({1}, {3}, {4})),
             ("uint8 frames where it resizes them", not resizes or self.input.kind == "uint8"),
             ("batches that ascend", batch.minimum <= batch.optimum <= batch.maximum),
-            ("soft NMS behind raw heads alone", output.nms == "none" or not output.soft_nms),
+            ("soft NMS only with raw heads", output.nms == "none" or not output.soft_nms),
             ("at most as many rows as candidates", output.max_detections <= output.candidates),
         ):
             if not holds:

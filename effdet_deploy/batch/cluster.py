@@ -208,5 +208,5 @@ def in_actors(
             f"Ray ended the run: {said}. The first part that is missing is "
             f"'{task.plan.part_name(min(left))}'.",
             "Run the command again with --resume, and with fewer --actors if the memory ran out. "
-            "Remove a picture that kills every process that reads it.",
+            "If one picture kills every process that reads it, remove this picture.",
         ) from error

@@ -52,7 +52,7 @@ class BatchOptions:
         resume: continue the run in the output.
         address: the address of a Ray cluster; None starts Ray on this machine.
         actors: the number of actors; None for as many as there is room for.
-        cpus: processors of an actor: decoding threads, and the engine's threads on a CPU.
+        cpus: processors of an actor: decoding threads, and the runtime's threads on a CPU.
         gpus: GPUs of an actor; a fraction lets several actors share a GPU.
         batch: the most pictures in one run of the model; None for the model's largest batch.
         loading: further arguments of :meth:`Detector.load`.
@@ -170,7 +170,7 @@ def detect_in_all(
 
 
 def _checked(model: Path, options: BatchOptions) -> DetectorSpec:
-    """Check what needs no engine: a cluster's engines may be on other machines."""
+    """Check what needs no runtime: those of a cluster may be installed on other machines only."""
     spec = read_spec(model, recognise(model))
     if spec.external_files:
         check_external_files(model, spec)

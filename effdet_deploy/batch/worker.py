@@ -38,7 +38,7 @@ class Task:
         shipped: if ``model`` is a path of another machine, a reference in Ray's object store to the
             model's files by name; otherwise None.
         loading: further arguments of :meth:`Detector.load`.
-        threads: decoding threads, and threads of the engine on a CPU.
+        threads: decoding threads, and threads of the runtime on a CPU.
         batch: the most pictures in one run; None for the model's largest batch.
     """
 
@@ -77,7 +77,9 @@ class Worker:
         except EffdetDeployError as error:
             report["failure"] = pickle.dumps(error)
         except OSError as error:
-            said = InputError(f"A worker could not write or read: {error}.", "Check the place.")
+            said = InputError(
+                f"A worker could not write or read: {error}.", "Check the folder or address."
+            )
             report["failure"] = pickle.dumps(said)
         report["seconds"] = time.monotonic() - begun
         return {name: [value] for name, value in report.items()}
@@ -127,7 +129,7 @@ def _load(task: Task) -> Detector:
     import ray
 
     home = Path(tempfile.gettempdir(), "model")
-    # Files of killed workers are removed; our own are removed when the engine has read them.
+    # Files of killed workers are removed; our own are removed when the runtime has read them.
     require_writable_target(home)
     with staging(home) as directory:
         for name, content in ray.get(task.shipped).items():

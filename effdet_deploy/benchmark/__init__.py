@@ -1,4 +1,4 @@
-"""Reliable timing: the engine of ``bench`` and of ``benchmarks/*.py``; it does not need torch."""
+"""Reliable timing for ``bench`` and ``benchmarks/*.py``; it does not need torch."""
 
 from effdet_deploy.benchmark.machine import LoadWatch, Machine, describe_machine
 from effdet_deploy.benchmark.measure import Ratio, Schedule, Timing, compare, measure_interleaved

@@ -68,7 +68,7 @@ class Result:
         end_to_end: from letterboxed arrays in host memory to rows of detections in host memory.
         stages: median seconds of the parts of a run that can be timed from outside; empty if the
             images of a batch are computed side by side.
-        shares: shares of the engine's time by part of the graph; empty if it has no profile.
+        shares: shares of the runtime's time by part of the graph; empty if it has no profile.
         ratio: speed compared with the first artifact at the same batch; above 1 this one is faster.
         footprint: time and memory of a new process that loads the artifact and detects once.
         file_size: size in bytes, data files included.
@@ -135,7 +135,7 @@ def bench(
     Raises:
         UsageError: there are no runs, or a batch size is below 1.
         TensorError: an artifact does not accept a requested batch size.
-        DeviceError: the device is missing, or the engine runs on another device.
+        DeviceError: the device is missing, or the runtime runs on another device.
     """
     settings = settings or Settings()
     results: list[Result] = []
@@ -201,7 +201,7 @@ def require_device(actual: str, asked: str) -> None:
     same = actual == asked or (not index and actual.partition(":")[0] == kind)
     if asked != "auto" and not same:
         raise DeviceError(
-            f"The benchmark was requested on '{asked}', but the engine runs on '{actual}'.",
+            f"The benchmark was requested on '{asked}', but the model runs on '{actual}'.",
             f"Pass --device {actual.partition(':')[0]}, or run it on a machine with that device.",
         )
 
@@ -262,7 +262,7 @@ def _result(
 
 
 def _stages(detector: Detector, feed: NDArray[Any]) -> dict[str, float]:
-    """Return median seconds of the copies, the engine and, for raw heads, the rest in numpy."""
+    """Return median seconds of the copies, the runtime and, for raw heads, the rest in numpy."""
     runtime, spec = detector.runtime, detector.spec
     if not isinstance(runtime, TimedRuntime):
         return {}

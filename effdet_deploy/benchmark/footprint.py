@@ -24,7 +24,7 @@ class Footprint:
     """The cost of a new process that loads a model and detects once.
 
     Attributes:
-        import_seconds: time to import this package and the engine.
+        import_seconds: time to import this package and the runtime.
         load_seconds: time from the file to a model that is ready to run.
         first_seconds: time of the first detection, which may compile or allocate.
         peak_memory: the most host memory of the process, in bytes; 0 if unknown.

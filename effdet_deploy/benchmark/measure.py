@@ -55,8 +55,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.min_runs < 1 or self.max_runs < self.min_runs:
             raise UsageError(
-                f"A benchmark needs at least one run, but {self.min_runs} to {self.max_runs} were "
-                "requested.",
+                f"A benchmark needs at least one run, but at least {self.min_runs} and at most "
+                f"{self.max_runs} were requested.",
                 f"Request at least 1 run, or {MIN_PAIRS} for a ratio.",
             )
         if self.precision <= 0 or self.max_seconds <= 0:

@@ -1,4 +1,4 @@
-"""The profile of an ONNX graph by its engine: the time of its parts, and how much it computes."""
+"""The profile of an ONNX graph by its runtime: the time of its parts, and how much it computes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STAGES = {
 }
 """Parts of a graph, by the module path in the names of their nodes; the first match counts."""
 LAYOUT = "layout changes"
-"""Nodes that the engine added to change the memory layout; they have no path of ours."""
+"""Nodes that the runtime added to change the memory layout; they have no path of ours."""
 _PATTERNS = {stage: re.compile(pattern) for stage, pattern in STAGES.items()}
 _KERNEL = "_kernel_time"
 _BYTES = 4
@@ -105,7 +105,7 @@ def profile_openvino(
 
 
 PROFILERS = {"onnxruntime": profile_onnx, "openvino": profile_openvino}
-"""Functions that show where the time goes inside a graph, by engine; both run ONNX files."""
+"""Functions that show where the time goes inside a graph, by runtime; both run ONNX files."""
 
 
 def _node_times(seconds: Mapping[tuple[str, str], list[float]], runs: int) -> list[NodeTime]:
@@ -159,7 +159,7 @@ def convolution_work(path: Path, feeds: Mapping[str, NDArray[Any]]) -> Work:
                 for each in event["args"][end]
             )
             # In our graphs a Gemm replaces a pointwise convolution with channels last. The profile
-            # lacks its weights, which the engine has packed.
+            # lacks its weights, which the runtime has packed.
             weight = constants[0] if operator == "Conv" else [output[1], source[1]]
             macs += math.prod(output) * math.prod(weight[1:])
             traffic += _BYTES * (math.prod(source) + math.prod(weight) + math.prod(output))

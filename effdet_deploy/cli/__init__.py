@@ -43,8 +43,8 @@ COMMANDS = {
     "batch": "Detect objects in millions of pictures on Ray, into Parquet files.",
     "compare": "Compare exported models with a reference, layer by layer if asked.",
     "bench": "Measure how fast exported models run on this machine.",
-    "eval": "Measure the mAP of exported models on a COCO set.",
-    "bundle": "Make a folder of an exported model that Triton or DeepStream loads.",
+    "eval": "Measure the mAP of exported models on annotated pictures.",
+    "bundle": "Put an exported model into a folder that Triton or DeepStream loads.",
     "inspect": "Show what an exported model says about itself.",
     "doctor": "Show what is installed on this machine and what is missing.",
 }

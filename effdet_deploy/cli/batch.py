@@ -160,7 +160,7 @@ def _told() -> Iterator[Callable[[int, int], None]]:
             nonlocal said
             given.append((time.monotonic(), done))
             text = f"{done:,} of {total:,} pictures"
-            # Of the first two, one came before Ray was there, the other when it had just begun.
+            # The first call comes before Ray runs, and the second when its work begins.
             if len(given) > 2:
                 (start, first), (now, _) = given[1], given.pop()
                 rate = (done - first) / (now - start)

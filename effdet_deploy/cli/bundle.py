@@ -75,7 +75,7 @@ def run(
     single_output: SingleOutput = False,
     json_file: option.JsonFile = None,
 ) -> None:
-    """Make a folder of an exported model that Triton or DeepStream loads.
+    """Put an exported model into a folder that Triton or DeepStream loads.
 
     Options that do not fit the model are refused first; the folder appears whole or not at all.
     """

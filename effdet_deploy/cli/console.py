@@ -112,7 +112,7 @@ def require_results(
         first = options.setdefault(written.resolve(), option)
         if first != option:
             raise UsageError(
-                f"{first} and {option} both name '{written}'.", "Give each a file of its own."
+                f"{first} and {option} both name '{written}'.", "Name two different files."
             )
 
 
@@ -211,7 +211,7 @@ def counted(total: int | None) -> Iterator[Callable[[str, int], None]]:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            """Show the rate of late, and that of all at the end."""
+            """Show the rate of the last seconds, and at the end the rate of the whole work."""
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.{1 if speed < _FAST else 0}f}/s" if speed else "", "cyan")
 

@@ -7,7 +7,7 @@ from effdet_deploy.cli import options as option
 
 
 def run(json_file: option.JsonFile = None) -> None:
-    """Show what is installed on this machine, its devices, and what is missing for which task."""
+    """Show what is installed on this machine, its devices, and what each task still lacks."""
     from effdet_deploy.reports.listings import render_installation
     from effdet_deploy.runtimes.installation import examine
 

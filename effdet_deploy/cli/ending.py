@@ -34,7 +34,7 @@ _ONE_REQUEST = 0.5
 def ended_as_by_ctrl_c() -> Iterator[None]:
     """Make a request to end, such as a scheduler's, clean up as Ctrl-C does.
 
-    A second request ends the process at once. Python's own handlers wait until an engine's native
+    A second request ends the process at once. Python's own handlers wait until a runtime's native
     code returns, which may never happen with a damaged model. Therefore the signal's number also
     goes through a socket to a thread that waits for it.
     """
@@ -72,7 +72,7 @@ def _watch(reader: socket.socket) -> None:
         try:
             numbers = reader.recv(64)
         except TimeoutError:
-            note("The engine is still computing. A second Ctrl-C ends the command at once.")
+            note("The model is still computing. A second Ctrl-C ends the command at once.")
             reader.settimeout(None)
             continue
         if not numbers:

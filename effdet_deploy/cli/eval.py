@@ -60,9 +60,9 @@ def run(
     fast_decode: option.FastDecode = False,
     json_file: option.JsonFile = None,
 ) -> None:
-    """Measure the mAP of exported models on a COCO set.
+    """Measure the mAP of exported models on annotated pictures.
 
-    Differences come with a 95% interval from a bootstrap over the pictures.
+    Differences in mAP have a 95% interval, from a bootstrap over the pictures.
     """
     from effdet_deploy.detection.detector import load
     from effdet_deploy.diagnosis.open_reference import eager_detector

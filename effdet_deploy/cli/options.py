@@ -45,8 +45,8 @@ FastDecode = Annotated[
     bool,
     typer.Option(
         "--fast-decode",
-        help="Decode large JPEGs at a half, a quarter or an eighth of their size, where the model "
-        "takes no more; faster, with slightly other scores.",
+        help="Decode large JPEGs at a half, a quarter or an eighth of their size, if that is "
+        "enough for the model's input; this is faster and changes scores slightly.",
     ),
 ]
 AllowSaturation = Annotated[
@@ -127,9 +127,6 @@ _ENGINE: Table = {
     ),
     "dla_core": _option(int | None, "N", "Run on DLA core N of a Jetson; default: run on the GPU."),
 }
-_VERIFY_IMAGES = _option(
-    _FILE, "DIR", "Folder of pictures to verify with; default: four generated pictures."
-)
 BUILD: Table = {
     "batch": _option(
         str | None,
@@ -141,7 +138,9 @@ BUILD: Table = {
     "verify": _option(
         bool, None, "Compare the engine with the ONNX model after the build; this needs a GPU."
     ),
-    "verify_images": _VERIFY_IMAGES,
+    "verify_images": _option(
+        _FILE, "DIR", "Folder of pictures to verify with; default: four generated pictures."
+    ),
     "json_file": JsonFile,
 }
 EXPORT: Table = {
@@ -322,10 +321,15 @@ EXPORT: Table = {
     "opset": _option(int, None, "ONNX opset of the file, 18 to 23."),
     **_ENGINE,
     "keep_onnx": _option(
-        _FILE, "FILE", "With an engine as OUTPUT: write the ONNX file it was built from to FILE."
+        _FILE, "FILE", "With an engine as OUTPUT: keep the ONNX file of the engine as FILE."
     ),
     "verify": _option(bool, None, "Compare the exported model with eager PyTorch."),
-    "verify_images": _VERIFY_IMAGES,
+    "verify_images": _option(
+        _FILE,
+        "DIR",
+        "Folder of pictures to verify with; default: those of --calibration, else four generated "
+        "pictures.",
+    ),
     "seed": _option(int, None, "Seed of the random weights of --weights random."),
     "json_file": JsonFile,
 }

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 _FORKED = ("onnxruntime", "openvino")
-"""Engines that can load a model again in a forked process. OpenMP, which torch uses, would wait
+"""Runtimes that can load a model again in a forked process. OpenMP, which torch uses, would wait
 there for threads that only the parent has; so would CUDA."""
 _MOST_PIXELS_APART = 896 * 896
 """Images of more pixels, larger than D3's, are computed one at a time in a stream: a run takes
@@ -58,7 +58,7 @@ class Detector:
     after a fork, the model is loaded again there.
 
     Args:
-        runtime: the engine; :meth:`load` makes one from a file.
+        runtime: runs the model; :meth:`load` makes it from a file.
         loaded_with: the arguments of :meth:`load`, if that made the detector.
     """
 
@@ -92,19 +92,18 @@ class Detector:
 
     @property
     def runtime(self) -> Runtime:
-        """The engine that runs the model.
+        """The runtime that runs the model.
 
         Raises:
-            UsageError: this process was forked from the one that loaded the model, which cannot be
-                loaded
-                again here.
+            UsageError: this process was forked from the one that loaded the model, and the model
+                cannot be loaded again here.
         """
         if os.getpid() != self._process and not self._is_closed:
             self._reopen()
         return self._runtime
 
     def _reopen(self) -> None:
-        """Load the model again: after a fork, an engine's threads do not exist."""
+        """Load the model again: after a fork, a runtime's threads do not exist."""
         inherited = self._runtime
         can_be_again = inherited.device == "cpu" and inherited.backend in _FORKED
         if self._loaded_with is None or not can_be_again:
@@ -114,7 +113,7 @@ class Detector:
                 "Start workers with multiprocessing's spawn, or load the model in every worker.",
             )
         self._runtime = load_runtime(**self._loaded_with)
-        # The old engine is kept: releasing it would wait for threads that only the parent has.
+        # The old runtime is kept: releasing it would wait for threads that only the parent has.
         self._left_behind = inherited
         self._process = os.getpid()
 
@@ -181,7 +180,7 @@ class Detector:
         batch: int | None = None,
         fast_decode: bool = False,
     ) -> Generator[Outcome]:
-        """Detect in any number of pictures; the next ones are decoded while the engine runs.
+        """Detect in any number of pictures; the next ones are decoded while the runtime runs.
 
         The results are those of :meth:`detect`. A batch consists of the pictures that are ready, up
         to the largest size that the model takes; it does not wait to be full. Memory does not grow
@@ -279,7 +278,7 @@ class Detector:
             return [each.required() for each in outcomes]
 
     def close(self) -> None:
-        """Release the engine; closing twice is harmless."""
+        """Release the runtime; closing twice is harmless."""
         self._is_closed = True
         if os.getpid() == self._process:
             self._runtime.close()
@@ -378,7 +377,8 @@ class Detector:
         count = int(row["num_detections"][0])
         if not 0 <= count <= len(row["detection_scores"]):
             raise ModelFileError(
-                f"The model found {count} boxes, and has room for {len(row['detection_scores'])}.",
+                f"The model found {count} boxes, but its outputs have room for "
+                f"{len(row['detection_scores'])}.",
                 "Export the model again; its spec belongs to another file.",
             )
         scores = row["detection_scores"][:count].astype(np.float32)
@@ -390,7 +390,7 @@ class Detector:
         unknown = labels[(labels < 0) | (labels >= (self.spec.num_classes or MOST_UNNAMED))]
         if unknown.size:
             raise ModelFileError(
-                f"The model found class {unknown[0]}, and its spec names "
+                f"The model found class {unknown[0]}, but its spec names "
                 f"{self.spec.num_classes} classes.",
                 "Export the model again; its spec belongs to another file.",
             )

@@ -157,10 +157,10 @@ def load_image(
     OpenCV's arrays are BGR: pass ``array[..., ::-1]``. Gray is made from color as Pillow does;
     RGBA keeps the transparency.
 
-    Of 16 bits, the highest eight that the picture uses are kept: it is taken to use 8, 10, 12, 14
-    or 16 bits, the fewest that hold its largest value. So a 16-bit file with a camera's 12 bits
-    does not become black. Of 16-bit color, only the high byte can be read; a picture with fewer
-    than five bits in it is refused.
+    A 16-bit picture is reduced to 8 bits: the smallest of 8, 10, 12, 14 and 16 bits that holds its
+    largest value is found, and the highest eight of these bits are kept. So a 16-bit file with a
+    camera's 12 bits does not become black. Only the high byte of 16-bit color can be read; a
+    picture that uses fewer than five bits of it is refused.
 
     Args:
         source: the picture.
@@ -300,9 +300,9 @@ def _require_levels(image: Image.Image, what: str) -> None:
     largest = max(int(high) for _, high in bands)  # type: ignore[misc]
     if 0 < largest < _FEWEST_LEVELS:
         raise ImageError(
-            f"{what} is 16-bit color but uses only the low {largest.bit_length() + 8} bits, of "
-            "which "
-            f"only {largest.bit_length()} can be read.",
+            f"{what} is a 16-bit color picture that uses only the lowest "
+            f"{largest.bit_length() + 8} bits, and only {largest.bit_length()} of these bits can "
+            "be read.",
             "Scale it to 8 bits first, as OpenCV does with cv2.normalize.",
         )
 
@@ -321,7 +321,7 @@ def _unreadable(what: str, error: BaseException) -> ImageError:
     if isinstance(error, MemoryError):
         # A damaged length asks for gigabytes as well.
         return ImageError(
-            f"{what} needs more memory than there is.", "Save it again, smaller, or free some."
+            f"{what} needs more memory than there is.", "Save a smaller copy, or free some memory."
         )
     reason = str(error) or type(error).__name__
     return ImageError(f"{what} cannot be decoded: {reason}.", "Save or download it again.")

@@ -53,7 +53,7 @@ class LargeTiff:
             self._read_layout()
         except UNDECODABLE as error:
             raise ImageError(
-                f"The picture '{path}' is too large to be decoded at once, and no TIFF.",
+                f"The picture '{path}' is too large to be decoded at once, and is not a TIFF.",
                 "Save it as a tiled TIFF, which is read in parts, or scale it down.",
             ) from error
         self._require_parts()
@@ -80,10 +80,10 @@ class LargeTiff:
         """Check that the blocks of the file can be read on their own; raises ImageError."""
         counts = {len(self._offsets), len(self._lengths), self._blocks}
         oddities = {
-            "its orientation is turned": self._tags.get(_ORIENTATION, 1) != 1,
-            "its colors lie in planes of their own": self._tags.get(_PLANAR, 1) != 1,
+            "it is stored turned": self._tags.get(_ORIENTATION, 1) != 1,
+            "its colors are stored in separate planes": self._tags.get(_PLANAR, 1) != 1,
             "its samples do not have 8 bits": self._depths != {8},
-            "it is one block": math.prod(self._block) > MAX_PIXELS,
+            "it consists of a single block": math.prod(self._block) > MAX_PIXELS,
             "its rows are too long": self.width * self._step > 2 * MAX_PIXELS,
             "its blocks are not all listed": len(counts) > 1 or self._blocks < 1,
         }
@@ -100,7 +100,7 @@ class LargeTiff:
         if area > MAX_PIXELS:
             raise ImageError(
                 f"A row of tiles of '{self._path}' has {area / 1e6:.0f} megapixels; at most "
-                f"{MAX_PIXELS / 1e6:.0f} are held.",
+                f"{MAX_PIXELS / 1e6:.0f} are read at a time.",
                 "Choose smaller tiles.",
             )
         return self._part(left, top, right, bottom)
@@ -155,7 +155,7 @@ class LargeTiff:
         pixels = load_image(block.getvalue() + content, self._channels)
         if pixels.shape[:2] != (rows, wide):
             raise ImageError(
-                f"Block {index} of the picture '{self._path}' is no {wide}x{rows}.",
+                f"Block {index} of the picture '{self._path}' does not have {wide}x{rows} pixels.",
                 "Save or download it again.",
             )
         return pixels

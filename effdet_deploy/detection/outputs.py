@@ -148,7 +148,8 @@ def require_directory(output: Path) -> None:
     existing = next(each for each in (output, *output.parents) if each.exists())
     if not existing.is_dir():
         raise UsageError(
-            f"The output '{output}' is not a directory: '{existing}' is a file.", "Choose another."
+            f"The output '{output}' is not a directory: '{existing}' is a file.",
+            "Choose another directory.",
         )
     require_writable_target(existing / "detections.json")
 

@@ -1,8 +1,8 @@
-"""Pictures decoded ahead of the engine, so that it never waits; outcomes come out in order.
+"""Pictures decoded ahead of the runtime, so that it never waits; outcomes come out in order.
 
 A reader takes pictures from the source, decoders read and resize them, and runners compute batches
 of the pictures that are ready and turn the results into detections. All of them are threads: Pillow
-and the engines release the interpreter's lock while they work.
+and the runtimes release the interpreter's lock while they work.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Outcome:
     def required(self) -> Detections:
         """Return the detections, or raise ``error`` if there are none."""
         if self.detections is None:
-            raise self.error or ImageError("The picture has no detections.", "Detect in it first.")
+            raise self.error or ImageError(
+                "This outcome has no detections.", "Take outcomes from Detector.stream."
+            )
         return self.detections
 
 
@@ -227,7 +229,7 @@ class _Line:
                 self._done.put((outcome.index, outcome))
 
     def _computed(self) -> tuple[list[_Ready], Tensors] | None:
-        """Run the pictures that are ready once the engine is free; None at the end."""
+        """Run the pictures that are ready once the runtime is free; None at the end."""
         with self._engine:
             while jobs := self._gathered():
                 try:

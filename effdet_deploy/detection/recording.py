@@ -108,7 +108,7 @@ def detect_video(
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(video)
-            # A live video has few frames under way: its boxes are to be those of what is seen now.
+            # A live video must show boxes of the present, so few of its frames are decoded ahead.
             decoders = 1 if video.is_live else None
             keep = files.annotated is not None
             outcomes = wanted.stream(detector, video, threshold, keep_image=keep, decoders=decoders)

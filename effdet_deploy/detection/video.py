@@ -165,7 +165,7 @@ class Video:
             if self._is_remote:
                 raise DownloadError(
                     f"'{self.source}' does not send a video: {reason}.",
-                    f"Check the address; it may take {timeout:g} seconds to answer.",
+                    f"Check the address; it must answer within {timeout:g} seconds.",
                 ) from error
             what = f"The camera '{place}'" if is_camera else f"'{source}'"
             raise ImageError(

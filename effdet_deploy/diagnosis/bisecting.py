@@ -41,8 +41,8 @@ PICTURES = 2
 """The heads are measured on the first pictures: a layer that loses precision does so on any."""
 MOST_MEASUREMENTS = 160
 GAIN_DB = 10.0
-"""The goal beyond the candidate's own level, in decibels, if that is within the tolerance already:
-then the layers are found that make nine tenths of its noise."""
+"""If the candidate is within the tolerance already, the goal is its own level plus this many
+decibels: this finds the layers that make nine tenths of its noise."""
 _GROUP_PARTS = {"backbone": 3, "fpn": 3}
 """How many parts of a module path name a group of layers; one part for the heads."""
 _SHOWN_ALONE = 10

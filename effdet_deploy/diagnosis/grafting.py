@@ -1,8 +1,8 @@
-"""Grafting: graphs in which some layers are exact as in a reference, and the others reduced.
+"""Grafting: graphs with some layers exact, as in a reference, and the others in lower precision.
 
 INT8 layers of the reduced file are replaced one by one: a convolution then reads the value from
 before the quantizer, and the reference's own constants. FP16 is imitated in the reference instead,
-by rounding every value that the reduced file holds in float16: an engine that computes float16
+by rounding every value that the reduced file holds in float16: a runtime that computes float16
 nodes in float32, as ONNX Runtime does on x86, would not show overflows.
 
 ``layers`` lists the reduced layers in graph order; ``with_exact`` makes a graph whose outputs are
@@ -66,8 +66,8 @@ class Int8Grafting:
         )
         _require_same_network(self.layers, self._nodes)
         quantized = set(self.layers)
-        # Values that a node outside these layers reads quantized too: the layer that makes such a
-        # value keeps the quantizer while the layer is reduced.
+        # Nodes outside these layers may read quantized values too. A reduced layer that makes such
+        # a value keeps its quantizer.
         self._given_quantized = {
             before
             for node in candidate.graph.node

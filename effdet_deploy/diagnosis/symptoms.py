@@ -135,7 +135,7 @@ def find_causes(
     for part, names in _SPEC_FIELDS.items():
         for name in names:
             mine_says, known_says = (getattr(getattr(spec, part), name) for spec in specs)
-            # The effect of a reference that considers more candidates was measured.
+            # If the reference considers more candidates, the effect of that was measured.
             is_measured = name == "candidates" and report.reach is not None
             if mine_says != known_says and not is_measured:
                 found.append(
@@ -143,8 +143,8 @@ def find_causes(
                 )
     if (reach := report.reach) is not None and not reach.fits:
         found.append(
-            f"{reach.allowed} candidates enter its NMS, but {reach.needed} are needed for the rows "
-            f"that the reference finds among {reach.known}: export it with --candidates "
+            f"{reach.allowed} candidates enter its NMS, but {reach.needed} are needed for what the "
+            f"reference detects with {reach.known}: export it with --candidates "
             f"{enough_candidates(reach.needed)}."
         )
     if len({tuple(each.name for each in spec.classes) for spec in specs}) > 1:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BY_NAME, BY_ID = "by-name", "by-id"
 NAMES_ALONE = "names-alone"
-"""As by name, for a set whose ids mean nothing: they are not spoken of, nor taken instead."""
+"""Match by name only, for a set whose ids have no meaning; no message mentions these ids."""
 _UNNAMED = re.compile(r"(class|unused) \d+")
 """Names of classes that have no name of their own."""
 _SHOWN = 6
@@ -104,8 +104,8 @@ def join_classes(
         ]
         if contradicting or (twice and by_name != same_ids):
             raise DataError(
-                "Some ids of the model's classes and the annotations' categories are the same but "
-                f"have other names: {_table(ours, categories, contradicting or list(same_ids))}.",
+                "Some ids have one name in the model and another in the annotations: "
+                f"{_table(ours, categories, contradicting or list(same_ids))}.",
                 "Choose what decides: --class-map by-name, by-id, or a JSON file that maps class "
                 "names to category ids.",
             )
@@ -157,13 +157,13 @@ def _from_file(spec: DetectorSpec, categories: Mapping[int, str], rule: str) -> 
     try:
         given = {name: number_of(value) for name, value in given.items()}
     except ValueError as error:
-        raise DataError(f"In the class map '{path}' {error}.", "Correct this entry.") from error
+        raise DataError(f"In the class map '{path}', {error}.", "Correct this entry.") from error
     unknown = [name for name in given if name not in names]
     absent = [number for number in given.values() if number not in categories]
     if unknown or absent:
         what = f"no class of the model is '{unknown[0]}'" if unknown else (
             f"no category of the annotations has the id {absent[0]}"
         )  # fmt: skip
-        raise DataError(f"In the class map '{path}': {what}.", "Correct that entry.")
+        raise DataError(f"The class map '{path}' does not fit: {what}.", "Correct this entry.")
     found = {names[name]: number for name, number in given.items()}
     return ClassMap(found, tuple(sorted(categories.keys() - set(found.values()))))

@@ -217,18 +217,18 @@ def _paths(
     missing = [path for path in paths.values() if not is_there(path)]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(paths)} pictures of '{annotations}' are missing, the first "
+            f"{len(missing)} of {len(paths)} pictures of '{annotations}' are missing; the first "
             f"is '{missing[0]}'.",
-            "Put them into 'images' beside the annotations, or name their folder with --images "
-            "DIR for "
-            "eval and compare, --eval-images DIR for export.",
+            "Put them into 'images' beside the annotations, or name their folder: --images DIR "
+            "for eval and compare, --eval-images DIR for export.",
         )
     if len(set(paths.values())) < len(paths):
         twice = next(path for path, count in Counter(paths.values()).items() if count > 1)
         raise DataError(
             f"Several pictures of '{annotations}' are the same file, '{twice}'.",
-            "Keep pictures with the same name in the folders that their file_name states, and pass "
-            "the folder above with --images DIR, or --eval-images DIR for export.",
+            "Put pictures with the same name into the folders that their file_name states, and "
+            "name the folder that contains these folders: --images DIR for eval and compare, "
+            "--eval-images DIR for export.",
         )
     return paths
 

@@ -23,7 +23,7 @@ _WRITTEN = ("ap", "ap50", "ap75", "by_category")
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A detector's accuracy, and its difference from the first detector's, which has None.
+    """A detector's accuracy, and its difference from the first detector's; None for the first.
 
     ``lacking`` are the ids of categories that the model has no class for; ``ap_common`` is the mAP
     over the others.

@@ -110,7 +110,9 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
             what = "reach out of their pictures"
         said.append(f"{len(outside)} of {share} boxes {what}; {_EXAMPLE} {_named(outside)}.")
     if len(tiny) > _BULK * share:
-        said.append(f"{len(tiny)} of {share} boxes are under a pixel; {_EXAMPLE} {_named(tiny)}.")
+        said.append(
+            f"{len(tiny)} of {share} boxes are smaller than a pixel; {_EXAMPLE} {_named(tiny)}."
+        )
     return said
 
 

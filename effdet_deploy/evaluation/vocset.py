@@ -67,7 +67,9 @@ def read_voc(
                 for place, each in enumerate(tree.iterfind("object"), start=1)
             ]
         except ValueError as error:
-            raise DataError(f"The annotation '{file}' is not VOC's: {error}.", _FORM) from error
+            raise DataError(
+                f"The annotation '{file}' is not in VOC form: {error}.", _FORM
+            ) from error
     names = sorted({each["name"] for each in objects})
     ids = {name: number for number, name in enumerate(names, start=1)}
     annotations = [each | {"category_id": ids[each["name"]]} for each in objects]

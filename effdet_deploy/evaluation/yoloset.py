@@ -77,7 +77,7 @@ def _document(source: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"The data file '{source}' cannot be read: {error}.", _FORM) from error
     if not isinstance(document, dict):
-        raise DataError(f"The data file '{source}' does not hold names with values.", _FORM)
+        raise DataError(f"The data file '{source}' does not hold keys with values.", _FORM)
     return document
 
 
@@ -165,7 +165,7 @@ def _row(
     """Return the class and the corners of a row; raises ValueError if it is not valid."""
     label, *values = (float(each) for each in line.split())
     if not label.is_integer() or not 0 <= label < classes:
-        raise ValueError(f"the class is {label:g}, but there are {classes}")
+        raise ValueError(f"the class is {label:g}, but it must be from 0 to {classes - 1}")
     if with_points:
         values = values[: _BOX - 1]
     if not all(math.isfinite(each) and -_SLACK <= each <= 1 + _SLACK for each in values):

@@ -1,4 +1,4 @@
-"""How many boxes enter NMS: as few as give the same detections as effdet's 5000."""
+"""How many boxes enter NMS: the smallest number that detects the same as effdet's 5000."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _failure(report: ParityReport | None, kept: Path, reference: str) -> Verific
     if reach is not None and not reach.fits:
         return VerificationError(
             f"Some detections of {reference} are lost: {reach.allowed} candidates enter NMS, but "
-            f"{reach.needed} of effdet's {reach.known} are needed; it is kept as '{kept}'.",
+            f"{reach.needed} of effdet's {reach.known} are needed. The file is kept as '{kept}'.",
             f"Export with --candidates {enough_candidates(reach.needed)}, or without --candidates.",
         )
     return VerificationError(

@@ -28,7 +28,7 @@ class Material:
     Attributes:
         labels: the names of the classes; None takes those of the weights.
         verification: the pictures for the comparison; generated ones if empty.
-        ranges: the pictures that show a reduced precision its ranges; generated ones if empty.
+        ranges: the pictures on which FP16 and INT8 measure ranges; generated ones if empty.
         evaluation: the set on which an mAP budget is measured; None without a budget.
         least: the smallest number of readable pictures that a reduced precision needs.
     """

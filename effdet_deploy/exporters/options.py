@@ -120,7 +120,7 @@ class ExportOptions:
 
     @property
     def engine(self) -> Target | None:
-        """The engine that the file is laid out for; for DeepStream this is TensorRT."""
+        """The runtime that the file is laid out for; for DeepStream this is TensorRT."""
         return "tensorrt" if self.target == "deepstream" else self.target
 
     @property
@@ -174,7 +174,7 @@ class ExportOptions:
         if self.nms == "plugin":
             yield (
                 (
-                    f"--nms plugin always considers the best {PLUGIN_CANDIDATES} scores, and "
+                    f"--nms plugin always considers the best {PLUGIN_CANDIDATES} scores, but "
                     f"--candidates is {self.candidates}."
                 ),
                 "Leave --candidates out, or choose --nms static.",
@@ -308,7 +308,7 @@ class ExportOptions:
                 not is_engine and (self.keep_onnx is not None or self.build != BuildOptions()),
             ),
             (
-                f"--{self.precision} needs --target, because every engine needs its own form.",
+                f"--{self.precision} needs --target, because every runtime needs its own form.",
                 "Add --target tensorrt, --target openvino or --target onnxruntime.",
                 self.precision != "fp32" and suffix == ".onnx" and target is None,
             ),
@@ -319,7 +319,7 @@ class ExportOptions:
             ),
             (
                 (
-                    "--int8-range full is only for engines that run on a CPU; a file for TensorRT "
+                    "--int8-range full is only for runtimes on a CPU; a file for TensorRT "
                     "always has the full range, which is safe on a GPU."
                 ),
                 "Leave --int8-range out.",

@@ -140,8 +140,8 @@ def _what_differs(report: ParityReport) -> str:
         if each.status == "failed":
             allowed = each.allowed or 0.0
             return (
-                f"its {each.name} differ by {each.errors.largest:.2g} from the result of its "
-                f"weights in that network, which rounds by {allowed:.2g}"
+                f"its {each.name} differ by {each.errors.largest:.2g} from what its weights give "
+                f"in the described network, and rounding explains only {allowed:.2g}"
             )
     found = report.detections
     if found is not None and found.status == "failed":

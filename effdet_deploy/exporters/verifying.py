@@ -1,4 +1,4 @@
-"""Comparing an exported ONNX file with eager PyTorch, in the engine that the file is for."""
+"""Comparing an exported ONNX file with eager PyTorch, in the runtime that the file is for."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NO_TENSORRT = (
 
 
 def verifying_engine(target: Target | None) -> tuple[str, str]:
-    """Return the engine that runs a file for ``target`` here, and why it is not its own engine."""
+    """Return the runtime that runs a file for ``target`` here, and why it is not the file's own."""
     if target == "openvino":
         present = importlib.util.find_spec("openvino") is not None
         return ("openvino", "") if present else ("onnxruntime", _NO_OPENVINO)
@@ -47,7 +47,7 @@ def require_verifiable(options: ExportOptions) -> None:
     """Warn before the work if the comparison at its end cannot be a full one.
 
     Warns:
-        EffdetDeployWarning: the engine that the file is for is not installed.
+        EffdetDeployWarning: the runtime that the file is for is not installed.
 
     Raises:
         DeviceError: the full range of INT8 overflows on this processor.
@@ -60,8 +60,8 @@ def require_verifiable(options: ExportOptions) -> None:
     here = instruction_set(engine)
     if options.int8_range == "full" and engine == options.target and not is_exact(here):
         raise DeviceError(
-            f"A file with --int8-range full can only be compared on a processor with VNNI, but "
-            f"{engine} has {here} here.",
+            "A file with --int8-range full can only be compared on a processor with VNNI, but "
+            f"{engine} can only use {here} on this one.",
             "Leave --int8-range out for a file that is right on every x86 processor, or pass "
             "--no-verify.",
         )

@@ -38,7 +38,7 @@ def with_heads(path: Path, spec: DetectorSpec) -> Iterator[Path]:
 def beside_data(path: Path, spec: DetectorSpec) -> Iterator[Path]:
     """Yield a temporary directory with copies of the data files of ``path``.
 
-    They are copies because engines refuse links and the directory of ``path`` may be read-only.
+    They are copies because runtimes refuse links and the directory of ``path`` may be read-only.
     """
     with tempfile.TemporaryDirectory(prefix="effdet-") as name:
         directory = Path(name)

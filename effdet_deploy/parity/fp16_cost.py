@@ -1,7 +1,7 @@
 """What FP16 costs a network, level by level, and whether an FP16 artifact loses more than that.
 
 The effect of rounding the weights can be computed exactly, and is applied to the reference first.
-An engine that computes FP16 files in float32 adds no other error. An engine that computes in FP16
+A runtime that computes FP16 files in float32 adds no other error. A runtime that computes in FP16
 also rounds the output of every operator; how much this changes the heads is measured on the
 network itself.
 """
@@ -33,8 +33,8 @@ MOVED_FACTOR = 2.0
 """Or by this factor times the effect of rounding values that are only joined, cut or reordered,
 which ONNX Runtime does in FP16: it is the larger bound for backbones that do much of that."""
 OWN_FP16_FACTOR = 2.0
-"""In an engine that rounds, heads may differ by this factor times the effect of rounding every
-operator's output, and the loss of detections too: engines fuse and order operators differently."""
+"""In a runtime that rounds, heads may differ by this factor times the effect of rounding every
+operator's output, and the loss of detections too: runtimes fuse and order operators differently."""
 _ROUNDOFF = 2.0**-11
 
 
@@ -67,7 +67,7 @@ class Fp16Cost:
 
     Args:
         spec: the spec of the artifact.
-        rounds: whether its engine rounds the output of every operator, as FP16 arithmetic does.
+        rounds: whether its runtime rounds the output of every operator, as FP16 arithmetic does.
     """
 
     def __init__(self, spec: DetectorSpec, *, rounds: bool) -> None:

@@ -95,7 +95,7 @@ class RuntimeSide:
 
     @property
     def precision(self) -> str:
-        """The precision in which its engine computes."""
+        """The precision in which its runtime computes."""
         runtime = self.raw or self.whole
         return self.spec.precision.kind if runtime is None else runtime.precision
 

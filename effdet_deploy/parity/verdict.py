@@ -288,8 +288,8 @@ class ParityReport:
         detections: the detections; None if only raw outputs could be compared.
         chains: the suppression chains; None if the reference's NMS inputs are unknown.
         reach: the number of NMS inputs; None if the reference considers no more than the candidate.
-        computed_by: the engine that ran the candidate, its version and kernels, if known.
-        not_run: why another engine than the candidate's own ran it; empty if its own did.
+        computed_by: the runtime that ran the candidate, its version and kernels, if known.
+        not_run: why another runtime than the candidate's own ran it; empty if its own did.
     """
 
     precision: str

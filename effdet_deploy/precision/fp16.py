@@ -1,8 +1,9 @@
-"""FP16 written into the graph, in the form that strongly typed engines need.
+"""FP16 written into the graph, in the form that strongly typed runtimes need.
 
 The network computes in float16; preprocessing, box decoding, NMS and outputs stay float32, with a
-Cast at every border. Engines that compute float16 nodes in float32, as ONNX Runtime does on x86, do
-not show an overflow, so values that would overflow are found from the ranges of the float32 graph.
+Cast at every border. Runtimes that compute float16 nodes in float32, as ONNX Runtime does on x86,
+do not show an overflow, so values that would overflow are found from the ranges of the float32
+graph.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 LARGEST = 65504.0
 """The largest finite float16."""
 SMALLEST_NORMAL = 2.0**-14
-"""Below this, float16 loses precision bit by bit, and engines may flush values to zero."""
+"""Below this, float16 loses precision bit by bit, and runtimes may flush values to zero."""
 MARGIN = 4.0
 """Values on other images may be larger by this factor than on the images that were measured."""
 MAX_WEIGHT_ERROR = 2.0**-9

@@ -67,8 +67,8 @@ def read_precision_file(
     products = {each.group for each in every if not layout.can_take(each)}
     if refused := sorted(each for each in products if groups.get(each) == INT8):
         raise DataError(
-            f"The precision file '{path}' makes {refused[0]} {INT8}, but it is a matrix product,  "
-            "which this target computes in higher precision.",
+            f"The precision file '{path}' makes {refused[0]} {INT8}, but this group is a matrix "
+            "product, which this target computes in higher precision.",
             f"Leave this group out, or write '{HIGHER}' there.",
         )
     return tuple(each.name for each in every if groups.get(each.group) == INT8)

@@ -1,4 +1,4 @@
-"""FP16 arithmetic imitated in float32: what a network loses in an engine that computes in FP16.
+"""FP16 arithmetic imitated in float32: what a network loses in a runtime that computes in FP16.
 
 Weights and outputs of operators are rounded; sums inside an operator stay float32. Hooks on modules
 would miss additions and functional activations, so PyTorch's dispatcher is used.
@@ -90,7 +90,7 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Rounds every float32 tensor that an operator makes to FP16, while it is active.
 
     Args:
-        moves_only: only round values that are joined, cut or reordered: an engine that computes
+        moves_only: only round values that are joined, cut or reordered: a runtime that computes
             FP16 in float32 still moves values in FP16.
     """
 

@@ -154,7 +154,8 @@ def require_own_charts(markdown: Path) -> None:
     for chart in (markdown.with_name(chart_name(markdown, title)) for title in CHARTS):
         if chart.exists() and chart.name not in shown:
             raise UsageError(
-                f"A chart of --markdown would replace '{chart}', which '{markdown}' does not show.",
+                f"A chart of --markdown would replace '{chart}', which is not a chart of "
+                f"'{markdown}'.",
                 "Name another Markdown file, or move the chart away.",
             )
 

@@ -116,12 +116,15 @@ def detection_findings(report: ParityReport) -> list[Finding]:
 
 
 def _reach_finding(reach: ReachParity) -> Finding:
-    text = f"candidates: {reach.needed} of {reach.allowed} are enough for the rows of {reach.known}"
+    text = (
+        f"candidates: {reach.needed} of the {reach.allowed} give the same detections as "
+        f"{reach.known}"
+    )
     if reach.last_score is None:
         return Finding(text, "passed")
     text = (
-        f"candidates: {reach.allowed} end at score {reach.last_score:.4f}, where rows are still "
-        f"free, but {reach.needed} are needed for the rows of {reach.known}; "
+        f"candidates: {reach.allowed} are too few, and the score of the last one is "
+        f"{reach.last_score:.4f}; {reach.needed} give the same detections as {reach.known}; "
         f"export with --candidates {enough_candidates(reach.needed)}"
     )
     return Finding(text, "inconclusive")

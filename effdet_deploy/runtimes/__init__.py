@@ -1,4 +1,4 @@
-"""The engines that run exported models, behind one registry.
+"""The runtimes that run exported models, behind one registry.
 
 A row of :data:`BACKENDS` names a module with a function
 ``load(path, *, device, threads, trust) -> Runtime``; the module is imported only when chosen.
@@ -93,7 +93,7 @@ def load_runtime(
     if threads is not None and not 1 <= threads <= most:
         raise UsageError(
             f"The number of threads must be from 1 to {most} on this machine, not {threads}.",
-            "Leave --threads out to let the engine choose.",
+            "Leave --threads out to let the runtime choose.",
         )
     module = import_backend(path, backend)
     runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))

@@ -1,4 +1,4 @@
-"""The interface that all engines have in common, and the checks that they share."""
+"""The interface that all runtimes have in common, and the checks that they share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Runtime(Protocol):
 
     @property
     def backend(self) -> str:
-        """The name of the engine in the registry."""
+        """The name of the runtime in the registry."""
 
     @property
     def spec(self) -> DetectorSpec:
@@ -66,7 +66,7 @@ class Runtime(Protocol):
         """Run on named arrays and return every output by name; raises TensorError."""
 
     def close(self) -> None:
-        """Release the engine."""
+        """Release the runtime."""
 
 
 @runtime_checkable
@@ -113,8 +113,8 @@ def require_spec_fits(path: Path, runtime: Runtime) -> None:
     if not fits or missing:
         have = ", ".join(map(str, (*runtime.inputs, *runtime.outputs)))
         raise ModelFileError(
-            f"The graph of '{path}' does not fit its spec: it has {have}, but the spec says "
-            f"{list(wanted)} in and {', '.join(runtime.spec.output.names)} out.",
+            f"The graph of '{path}' does not fit its spec: it has {have}, but the spec describes "
+            f"the input {list(wanted)} and the outputs {', '.join(runtime.spec.output.names)}.",
             "Export the model again; its spec belongs to another file.",
         )
 

@@ -1,4 +1,4 @@
-"""Translation of an engine's exceptions into our errors, with a cause and a remedy."""
+"""Translation of a runtime's exceptions into our errors, with a cause and a remedy."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ OUT_OF_MEMORY = re.compile(
     r"|smaller than requested bytes",
     re.IGNORECASE,
 )
-"""Words in which engines report too little memory; illegal accesses to memory do not match."""
+"""Words in which runtimes report too little memory; illegal accesses to memory do not match."""
 LONGEST = 300
-"""The most characters of an engine's own message that ours repeats."""
+"""The most characters of a runtime's own message that ours repeats."""
 
 
 @contextlib.contextmanager
@@ -32,13 +32,13 @@ def translated(
     raised: tuple[type[Exception], ...],
     explain: Callable[[str], EffdetDeployError],
 ) -> Iterator[None]:
-    """Raise an exception of an engine inside the block as an error of ours.
+    """Raise an exception of a runtime inside the block as an error of ours.
 
     Args:
         path: the model.
         doing: what happens to the model, ``loaded`` or ``run``.
-        raised: the exceptions that the engine raises.
-        explain: returns the error for the engine's message.
+        raised: the exceptions that the runtime raises.
+        explain: returns the error for the runtime's message.
 
     Raises:
         ResourceError: memory ran out.

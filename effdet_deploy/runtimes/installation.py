@@ -1,6 +1,6 @@
 """The packages and devices of this machine, and what is missing for which task.
 
-Nothing is installed, and no engine but ONNX Runtime is imported. The packages of an extra are read
+Nothing is installed, and no runtime but ONNX Runtime is imported. The packages of an extra are read
 from the metadata of the installed distribution, which come from ``pyproject.toml``.
 """
 

@@ -100,7 +100,7 @@ def is_exact(instructions: str) -> bool:
 def may_saturate(precision: PrecisionSpec, backend: str) -> bool:
     """Return whether ``backend`` may add products of such a file in 16 bits on some processor.
 
-    ONNX Runtime computes a file that is laid out for another engine in float.
+    ONNX Runtime computes a file that is laid out for another runtime in float.
     """
     if precision.kind != "int8" or precision.int8_range == "portable":
         return False
@@ -153,16 +153,16 @@ def require_exact_sums(path: Path, runtime: Runtime) -> None:
         return
     name, largest = next(iter(over.items()))
     raise DeviceError(
-        f"'{path.name}' needs a processor with VNNI, but {backend} has {here} here: {len(over)} of "
-        f"its INT8 layers can overflow. The worst is '{name}', where two products add up to "
-        f"{largest}, more than the {_LARGEST_SUM} that 16 bits hold.",
+        f"'{path.name}' needs a processor with VNNI, but {backend} can only use {here} on this "
+        f"one: {len(over)} INT8 layers of the file can overflow. The worst is '{name}', where two "
+        f"products add up to {largest}, more than the {_LARGEST_SUM} that 16 bits hold.",
         "Export it with --int8-range portable, which is right on every x86 processor; or pass "
         "--allow-saturation to see the wrong results.",
     )
 
 
 def describe_int8(path: Path, precision: PrecisionSpec) -> dict[str, Any]:
-    """Return what an INT8 file needs of a CPU, and whether its engine is right on this one.
+    """Return what an INT8 file needs of a CPU, and whether its runtime is right on this one.
 
     Raises:
         ModelFileError: the file is not an ONNX file, or is truncated or damaged.

@@ -1,8 +1,8 @@
 """Computing images side by side, every image on one thread of the processor.
 
-If an engine computes a batch on all threads, it waits after every node for the slowest thread, and
+If a runtime computes a batch on all threads, it waits after every node for the slowest thread, and
 large images pass through memory between two nodes. Images that are computed side by side do not
-wait and stay in the caches. Beside threads that decode pictures, an engine's threads would wait for
+wait and stay in the caches. Beside threads that decode pictures, a runtime's threads would wait for
 each other most of the time and keep the processor busy.
 """
 

@@ -58,7 +58,7 @@ _RAISED: tuple[type[Exception], ...] = (
     ),
 )
 _UPGRADE = "Upgrade it with: pip install -U onnxruntime; or export with a lower --opset."
-_CUSTOM = "Export the model without custom operators, or run it on the engine that it was made for."
+_CUSTOM = "Export the model without custom operators, or run it in the runtime it was made for."
 # ONNX Runtime's message, its meaning for the user, and the remedy.
 _LOAD_MESSAGES = (
     (
@@ -182,7 +182,7 @@ def _settings(threads: int | None, spec: DetectorSpec) -> ort.SessionOptions:
     # loading time. Without that, runs are as fast and use the same memory.
     settings.enable_mem_reuse = False
     if spec.precision.kind == "int8" and spec.precision.target != "onnxruntime":
-        # A file that is laid out for another engine is computed in float: INT8 kernels are slower
+        # A file that is laid out for another runtime is computed in float: INT8 kernels are slower
         # for it than float kernels, and saturate on processors without VNNI.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:

@@ -67,7 +67,7 @@ def _require_known_version(path: Path) -> None:
     ):
         if found > newest:
             raise ModelFileError(
-                f"'{path}' has {what} {found}, but the newest that is known here is {newest}.",
+                f"'{path}' has {what} {found}, but OpenVINO is known to read only up to {newest}.",
                 "Export it again with --opset 20, or update effdet-deploy and openvino.",
             )
 

@@ -82,7 +82,7 @@ int checked_threads(std::int32_t threads) {
     constexpr int kAlways = 64;
     const int most = std::max(kAlways, 4 * static_cast<int>(std::thread::hardware_concurrency()));
     require(threads >= 0 && threads <= most, "The number of threads is out of range.",
-            "Pass 0 to let the engine choose, or at most four times the number of CPUs.");
+            "Pass 0 to let the runtime choose, or at most four times the number of CPUs.");
     return threads;
 }
 

@@ -18,7 +18,7 @@ struct ModelFile {
     std::shared_ptr<const MappedFile> bytes;
 };
 
-// Reads and checks a model file before any engine sees it. The file's kind is known from its
+// Reads and checks a model file before any runtime sees it. The file's kind is known from its
 // content, the spec is read from its metadata or its sidecar, and the hashes of an engine and of
 // external data are checked. With `trust` an engine is taken although its sidecar has no hash.
 // Throws Failure(EFFDET_BAD_MODEL).

@@ -132,7 +132,7 @@ def test_the_claims_are_ratios_of_what_was_measured(measured):
     assert "2.50x" in lines_with(text, f"{OURS} against effdet naive")[0]
     assert "1.60x" in lines_with(text, "INT8 against our best FP32")[0]
     assert "8.00x" in lines_with(text, "INT8 against effdet eager")[0]
-    assert "1.00x" in lines_with(text, OURS, "batch 8 over that at batch 1")[0]
+    assert "1.00x" in lines_with(text, OURS, "batch 8, against batch 1")[0]
     assert (
         "8.0% of the time (7.0% to 9.0%)"
         in lines_with(text, "preprocess, decode, selection and NMS")[0]

@@ -144,7 +144,7 @@ def test_the_note_beside_a_timing_cache_replaces_no_other_file(tmp_path):
     require_own_note(cache)
     for content in ('{"mine": 1}', "[]", "no JSON"):
         sidecar_path(cache).write_text(content)
-        with pytest.raises(UsageError, match="The timing cache's note would replace"):
+        with pytest.raises(UsageError, match="The sidecar of the timing cache would replace"):
             require_own_note(cache)
     # A damaged note is discarded with the cache that it stands beside.
     cache.touch()
@@ -159,7 +159,7 @@ def test_a_folder_in_the_place_of_the_sidecar_is_refused_before_the_work(
     sidecar_path(output).mkdir()
     more = ["--variant", "d0", "--weights", "random"] if command == "export" else [model]
     asked = [command, *more, output]
-    assert f"The sidecar of '{output}' would go to" in refused(capsys, asked)
+    assert f"The sidecar of '{output}' would replace the directory" in refused(capsys, asked)
 
 
 def test_an_engine_for_refitting_is_refused_without_a_gpu_before_the_build(monkeypatch):

@@ -165,7 +165,7 @@ def test_a_pgm_is_scaled_by_the_range_that_it_states():
 def test_color_of_twelve_bits_in_sixteen_is_refused_because_four_would_be_left():
     """Pillow keeps only the higher byte of every color value of 16 bits."""
     levels = np.full((3, 4, 3), 4095, np.uint16)
-    with pytest.raises(ImageError, match="12 bits, of which only 4 can be read"):
+    with pytest.raises(ImageError, match="12 bits, and only 4 of these bits can be read"):
         load_image(deep_png(levels))
     assert (load_image(deep_png(levels << 4)) == 255).all()
 

@@ -20,7 +20,7 @@ from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 BATCHES = list(graph_inputs(structured_pictures(2, SIDE, SIDE, 5), network_spec()))
 CLIPPED = "backbone.blocks.0.0.conv_pw.conv"
 CLIP = 30.0
-"""How many times too small the planted range is."""
+"""The planted range is smaller than the right one by this factor."""
 OVERFLOWING_GAIN = 3e4
 # Two graphs that agree this well differ only by the rounding of float32 sums.
 SAME_DB = 100.0

@@ -100,7 +100,7 @@ def test_a_class_map_file_decides(tmp_path):
 def test_a_class_map_with_an_unknown_name_or_id_is_refused(tmp_path, content):
     path = tmp_path / "map.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(DataError, match="In the class map"):
+    with pytest.raises(DataError, match="does not fit: no "):
         join_classes(model_of(), {7: "cat"}, path)
 
 

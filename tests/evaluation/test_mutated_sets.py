@@ -93,7 +93,7 @@ def test_other_ids_under_the_same_names_change_nothing_and_are_noted(truth, meas
 def test_foreign_names_are_refused_and_asked_about(truth, measured):
     for each in truth["categories"]:
         each["name"] = f"foreign {each['id']}"
-    with pytest.raises(DataError, match="other names") as caught:
+    with pytest.raises(DataError, match="another in the annotations") as caught:
         measured(truth)
     assert "--class-map by-name, by-id" in caught.value.remedy
     assert measured(truth, "by-id").models[0].accuracy.ap == pytest.approx(1)
@@ -117,7 +117,7 @@ def test_a_category_that_the_model_lacks_is_listed_beside_the_map_over_the_other
         (lambda x, y, w, h: [x, y, x + w, y + h], "corners"),
         (lambda x, y, w, h: [x / WIDTH, y / SIDE, w / WIDTH, h / SIDE], "fractions"),
         (lambda x, y, w, h: [2 * x, 2 * y, 2 * w, 2 * h], "reach out of their pictures"),
-        (lambda x, y, w, _: [x, y, w, 0.25], "under a pixel"),
+        (lambda x, y, w, _: [x, y, w, 0.25], "smaller than a pixel"),
     ],
 )
 def test_boxes_in_another_format_are_doubted(truth, measured, change, said):

@@ -183,7 +183,7 @@ def test_a_picture_without_labels_has_no_objects(yolo):
     [
         ("0 0.5 0.5 0.2", "it has 4 numbers"),
         ("0 0.5 0.5 0.2 0.2 0.9", "it has 6 numbers"),
-        ("3 0.5 0.5 0.2 0.2", "the class is 3, but there are 3"),
+        ("3 0.5 0.5 0.2 0.2", "the class is 3, but it must be from 0 to 2"),
         ("0 48 48 20 20", "not a fraction"),
         ("0 nan 0.5 0.2 0.2", "not a fraction"),
         ("cat 0.5 0.5 0.2 0.2", "could not convert"),

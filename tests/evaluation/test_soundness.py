@@ -122,7 +122,7 @@ def test_boxes_beyond_the_borders_are_counted(annotations):
 
 def test_boxes_thinner_than_a_pixel_are_counted(annotations):
     (said,) = doubts(annotations, boxes(lambda x, y, w, _: [x, y, w, 0.5]))
-    assert "under a pixel" in said
+    assert "smaller than a pixel" in said
 
 
 def test_a_few_odd_boxes_raise_no_doubt_about_the_set(tmp_path):

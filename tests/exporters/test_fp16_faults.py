@@ -47,7 +47,7 @@ SIZES = [
 
 @dataclass(frozen=True)
 class Exported:
-    """An FP16 file that is right, and what it was made from."""
+    """A correct FP16 file, and what it was made from."""
 
     model: ModelProto
     spec: DetectorSpec

@@ -128,7 +128,7 @@ def test_the_full_range_cannot_be_asked_for_with_tensorrt(
     options = ExportOptions(
         precision="int8", target="tensorrt", calibration=tmp_path, int8_range="full"
     )
-    with pytest.raises(UsageError, match="--int8-range full is only for engines that run on a CPU"):
+    with pytest.raises(UsageError, match="--int8-range full is only for runtimes on a CPU"):
         options.require_fits(".onnx")
 
 

@@ -1,4 +1,4 @@
-"""A benchmark with no runs, or on another device than asked, is refused.
+"""A benchmark without runs, or on a device that is missing, is refused.
 
 A machine that is busy with something else gets no numbers either.
 """

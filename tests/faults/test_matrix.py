@@ -36,7 +36,10 @@ def test_every_file_of_faults_is_in_the_matrix():
 
 
 def templates():
-    """Yield a pattern for every text of the package with three words; values may be anything."""
+    """Yield a pattern for every text of the package that has three words or more.
+
+    Where the package inserts a value, the pattern matches any text.
+    """
     for path in PACKAGE.rglob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         inside = {

@@ -106,7 +106,10 @@ def batch_of(*scenes: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torc
 
 
 def numbers(images: int, out: int = 0) -> np.ndarray:
-    """Return K down to 1, the boxes' numbers; the last ``out`` boxes are 0 and take no part."""
+    """Return the input ``alive``: numbers from COUNT down to 1, and 0 for the last ``out`` boxes.
+
+    A box with 0 takes no part in the NMS.
+    """
     found = np.tile(np.arange(COUNT, 0, -1, dtype=np.float32), (images, 1))
     found[:, COUNT - out :] = 0
     return found

@@ -8,7 +8,7 @@ import pytest
 
 
 class Build:
-    """A strongly typed build of ``path``, or of a graph in memory."""
+    """A strongly typed build of an ONNX graph, given as its serialized bytes."""
 
     def __init__(self, serialized: bytes) -> None:
         trt = pytest.importorskip("tensorrt_rtx_bindings")

@@ -88,7 +88,7 @@ def add_profile(
         if any(side < 0 for side in rest):
             raise BuildFailedError(
                 "options",
-                [f"the input '{tensor.name}' has open dimensions: {list(tensor.shape)}"],
+                [f"the input '{tensor.name}' has dimensions without a size: {list(tensor.shape)}"],
             )
         if first < 0:
             sizes = (batch.minimum, batch.optimum, batch.maximum)

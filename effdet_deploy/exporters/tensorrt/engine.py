@@ -110,7 +110,7 @@ def require_ready(options: BuildOptions, *, verify: bool) -> None:
 
     Raises:
         UsageError: the timing cache cannot be read or written, or another file has the name of its
-            note.
+            sidecar.
         DeviceError: TensorRT-RTX cannot build such an engine without a GPU.
         MissingPackageError: there is a GPU, but no package to run the engine on it.
     """
@@ -136,8 +136,9 @@ def _buildable_spec(
         require_batch(batch)
         if batch.minimum < spec.batch.minimum or batch.maximum > spec.batch.maximum:
             raise UsageError(
-                f"--batch {batch} was asked for, but the ONNX file takes {spec.batch}.",
-                "Choose sizes within that range, or export it again with another --batch.",
+                f"--batch {batch} was asked for, but the ONNX file takes a batch of {spec.batch}.",
+                "Choose sizes within this range, or export the ONNX file again with another "
+                "--batch.",
             )
         spec = dataclasses.replace(spec, batch=batch)
     # A DLA computes in FP16 or INT8 at one batch size; otherwise all layers would run on the GPU.

@@ -1,8 +1,8 @@
 """The timing cache: checked before it is used, and replaced in one step.
 
 TensorRT itself may treat a damaged cache as empty, or go on reading. A cache of ours therefore has
-a note beside it (``FILE.json``) with its hash, and the release and GPU it was measured with. A
-cache without a note, such as one of trtexec, is checked only by TensorRT.
+a sidecar (``FILE.json``) with its hash, and the release and GPU it was measured with. A cache
+without a sidecar, such as one of trtexec, is checked only by TensorRT.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Origin:
 
 
 def require_own_note(path: Path) -> None:
-    """Check that the note of the cache at ``path`` would not replace a file of another kind.
+    """Check that the sidecar of the cache at ``path`` would not replace another kind of file.
 
     Raises:
-        UsageError: another file has the note's name.
+        UsageError: another file has the sidecar's name.
     """
     note = sidecar_path(path)
     if not note.exists():
@@ -44,11 +44,11 @@ def require_own_note(path: Path) -> None:
         recorded = json.loads(note.read_bytes())
         is_ours = {"origin", "sha256"} == recorded.keys()
     except BROKEN_DOCUMENT:
-        # A damaged note beside a cache is one of ours.
+        # A damaged sidecar beside a cache is one of ours.
         is_ours = note.is_file() and path.is_file()
     if not is_ours:
         raise UsageError(
-            f"The timing cache's note would replace '{note}', which is a file of another kind.",
+            f"The sidecar of the timing cache would replace '{note}', a file of another kind.",
             "Name another --timing-cache, or move that file away.",
         )
 
@@ -85,7 +85,7 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
         made_by = Origin(**recorded["origin"])
         digest = recorded["sha256"]
     except BROKEN_DOCUMENT:
-        return f"its note '{note.name}' is damaged"
+        return f"its sidecar '{note.name}' is damaged"
     if digest != sha256_bytes(content):
         return "its content is damaged"
     if made_by != origin:
@@ -97,7 +97,7 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
 
 
 def save(config: tensorrt.IBuilderConfig, path: Path, origin: Origin) -> None:
-    """Replace the cache at ``path`` and its note by the measurements of this build."""
+    """Replace the cache at ``path`` and its sidecar by the measurements of this build."""
     cache = config.get_timing_cache()
     serialized = None if cache is None else cache.serialize()
     if serialized is None:

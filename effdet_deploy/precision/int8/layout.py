@@ -1,4 +1,4 @@
-"""INT8 written as Q/DQ pairs, in the form that the target engine turns into INT8 kernels.
+"""INT8 written as Q/DQ pairs, in the form that the target runtime turns into INT8 kernels.
 
 The inputs of convolutions have quantizers, one pair per value; weights are stored as int8 with a
 scale per output channel. Biases stay float: an int32 bias would need a fixed scale.
@@ -39,7 +39,7 @@ OPSET = 19
 
 @dataclass(frozen=True)
 class Layout:
-    """The form of a graph from which an engine makes INT8 kernels.
+    """The form of a graph from which a runtime makes INT8 kernels.
 
     Attributes:
         symmetric: activations are int8 around zero; otherwise they are uint8 with a zero point, so
@@ -50,7 +50,7 @@ class Layout:
             work, but tensors between them and their INT8 neighbors stay four times smaller.
         products: matrix products can be INT8, and the one of the class scores is by default: for 90
             classes it is the largest single layer.
-        paired: engines for x86 may add products in pairs, in 16 bits that saturate.
+        paired: runtimes for x86 may add products in pairs, in 16 bits that saturate.
     """
 
     symmetric: bool
@@ -104,7 +104,7 @@ def insert_quantizers(
         convolutions: the convolutions to quantize.
         ranges: the ranges of all values of :func:`quantized_values`.
         weights: the quantized weights by the name of their constant.
-        layout: the layout for the engine.
+        layout: the layout for the runtime.
 
     Raises:
         ModelFileError: the graph's opset is too old.

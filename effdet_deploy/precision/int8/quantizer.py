@@ -80,7 +80,7 @@ class Quantizer:
     Args:
         model: the FP32 graph, which is not changed.
         batches: graph inputs of the calibration pictures.
-        target: the engine that the graph is laid out for.
+        target: the runtime that the graph is laid out for.
         recipe: how INT8 is made.
         cache: the folder in which histograms are stored.
         progress: called when a stage begins.

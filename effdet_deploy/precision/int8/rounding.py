@@ -41,7 +41,7 @@ class QuantizedWeight:
 
     @property
     def restored(self) -> Floats:
-        """The weights as the engine computes with them."""
+        """The weights as the runtime computes with them."""
         restored: Floats = self.values * self.scale.reshape(-1, 1, 1, 1)
         return restored
 

@@ -15,9 +15,9 @@ def best_first(
 ) -> tuple[Tensor, Tensor]:
     """Return the ``count`` largest of ``values`` ``[N,n]`` and their indices, best first.
 
-    Among equal values the lower index is first if the engine's TopK does so. TensorRT's TopK finds
-    at most ``at_once``; the others take further rounds, in which the values found so far are masked
-    by index: masking by value would also mask equal values that were not found yet.
+    Among equal values the lower index is first if the runtime's TopK does so. TensorRT's TopK finds
+    at most ``at_once``. More values take further rounds, in which the values found so far are
+    masked by index: masking by value would also mask equal values that were not found yet.
     """
     best, indices = torch.topk(values, min(count, at_once))
     found, places = [best], [indices]

@@ -26,7 +26,7 @@ class Preprocess(nn.Module):
         mean = 255 * torch.tensor(spec.mean)[spec.passed_channels]
         fill = torch.tensor(spec.fill)[spec.passed_channels]
         self.frames: nn.Module = nn.Identity()
-        # The mean is a whole row of pixels: engines broadcast along the last axis slowly.
+        # The mean is a whole row of pixels: runtimes broadcast along the last axis slowly.
         row = mean.repeat(1, 1, spec.width, 1)
         mean = row if self.channels_last else mean.view(1, -1, 1, 1)
         if spec.source_size is not None:
@@ -54,5 +54,5 @@ class Preprocess(nn.Module):
             images = torch.where(self.free, self.fill, images)
         if self.center:
             images = images - self.mean
-        # This comes last, so that an engine that computes with channels last can remove it.
+        # This comes last, so that a runtime that computes with channels last can remove it.
         return images.permute(0, 3, 1, 2) if self.channels_last else images

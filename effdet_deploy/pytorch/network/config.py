@@ -136,7 +136,7 @@ class ModelConfig:
             raise UsageError(
                 f"{len(self.backbone_indices)} backbone features do not fit {self.num_levels} "
                 f"levels ({self.min_level}-{self.max_level}).",
-                "Set at least one of backbone_indices, and no more than there are levels.",
+                "Give from one to as many backbone_indices as there are levels.",
             )
         rising = sorted({each for each in self.backbone_indices if each >= 0})
         if list(self.backbone_indices) != rising:

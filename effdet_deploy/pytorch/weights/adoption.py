@@ -55,10 +55,14 @@ def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:
     state = {key.replace(_COMPILED, ""): each for key, each in network.state_dict().items()}
     notes = [given.note] if given.note else []
     if config.in_chans != (usual := get_config(config.name).in_chans):
-        notes.append(f"in_chans is {config.in_chans}, by the first layer, and not {usual}.")
+        notes.append(
+            f"in_chans is {config.in_chans}, according to the first layer, and not {usual}."
+        )
     classes = infer_num_classes(state)
     if classes is not None and classes != config.num_classes:
-        notes.append(f"num_classes is {classes}, by the heads, and not {config.num_classes}.")
+        notes.append(
+            f"num_classes is {classes}, according to the heads, and not {config.num_classes}."
+        )
         config = config.replace({"num_classes": classes})
     if given.bench is not None:
         boxes = given.bench.anchors.boxes.detach().cpu().numpy()

@@ -44,12 +44,12 @@ def settle(
             continue
         if name not in chosen:
             taken[name] = theirs
-            notes.append(f"{name} is {theirs}, by {where}, and not {ours}.")
+            notes.append(f"{name} is {theirs}, according to {where}, and not {ours}.")
         elif name == "image_size":
             notes.append(f"image_size is {ours}, as requested; {where} are for {theirs}.")
         else:
             raise WeightsError(
-                f"{name} is {ours} by the config overrides, but {theirs} by {where}.",
+                f"{name} is {ours} in the config overrides, but {theirs} in {where}.",
                 f"Leave {name} out to take the checkpoint's value.",
             )
     # A fill that the user named does not follow a mean that the checkpoint states.

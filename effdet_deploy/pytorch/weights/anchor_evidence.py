@@ -78,9 +78,9 @@ def with_anchors(
                 said.pop("octave_scales")
             return settle(config, said, chosen, f"the anchors in '{name}'")
     raise WeightsError(
-        f"The {len(boxes)} anchors in '{name}' are not a grid of {per_place} anchors at the places "
-        f"of levels {config.min_level} to {config.min_level + levels - 1}, as its heads need.",
-        "Pass the network without its bench, with the config fields that it was trained with.",
+        f"The {len(boxes)} anchors in '{name}' do not fit its heads, which need {per_place} "
+        f"anchors at every place of levels {config.min_level} to {config.min_level + levels - 1}.",
+        "Pass the network without its bench, and the config fields of its training.",
     )
 
 

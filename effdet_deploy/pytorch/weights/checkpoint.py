@@ -145,7 +145,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     numbers = sum(each.numel() for each in tensors.values() if isinstance(each, Tensor))
     if numbers > _MOST_NUMBERS:
         raise WeightsError(
-            f"The network in '{path.name}' has {numbers:,} numbers, more than {_MOST_NUMBERS:,}.",
+            f"The network in '{path.name}' has {numbers:,} weights, more than {_MOST_NUMBERS:,}.",
             "Save only the weights of an EfficientDet; D7x has 77 million.",
         )
     state_dict = {key: _as_float32(key, value, path.name) for key, value in tensors.items()}

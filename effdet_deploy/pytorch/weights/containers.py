@@ -80,7 +80,7 @@ def read_zip(path: Path) -> object:
                 if entry.file_size != entry.compress_size:
                     raise pickle.UnpicklingError("its tensors are compressed")
                 if entry.file_size + sum(len(each.data) for each in storages.values()) > size:
-                    raise pickle.UnpicklingError("its tensors lie over one another")
+                    raise pickle.UnpicklingError("its tensors overlap")
                 storages[key] = Storage(dtype, bytearray(archive.read(entry)))
             return storages[key]
 

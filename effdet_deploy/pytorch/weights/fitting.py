@@ -56,7 +56,7 @@ def load_state(
     if channels and channels != of_config:
         raise WeightsError(
             f"The network of '{name}' takes pictures with {channels[0]} channels, but the "
-            f"configuration of {config.name} pictures with {of_config[0]}.",
+            f"configuration of {config.name} says {of_config[0]}.",
             f"Train the network with in_chans={of_config[0]}.",
         )
     grid, of_config = head_grid(state_dict), (config.num_anchors, config.num_levels)
@@ -249,7 +249,7 @@ def agreed_variant(
     both = settings.contradictions.get("variant") if settings else None
     if both and variant is None:
         raise WeightsError(
-            f"The variant is {both} by the settings in '{checkpoint.name}'.",
+            f"The settings in '{checkpoint.name}' name the variants {both}.",
             "Choose one of them with --variant.",
         )
     if variant is None and written is None:

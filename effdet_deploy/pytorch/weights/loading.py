@@ -165,9 +165,9 @@ def _about_scale(config: ModelConfig) -> tuple[str, ...]:
         return ()
     height, width = config.image_size
     said = (
-        f"{config.name} is {config.fpn_channels} channels in {config.fpn_cell_repeats} pyramid "
-        f"cells, {config.box_class_repeats} repeats in the heads and {height}x{width} pixels, by "
-        f"EfficientDet's equations; its backbone is the nearest one, {config.backbone_name}. "
+        f"By EfficientDet's equations, {config.name} has {config.fpn_channels} channels in "
+        f"{config.fpn_cell_repeats} pyramid cells, {config.box_class_repeats} repeats in the heads "
+        f"and {height}x{width} pixels; its backbone is the nearest one, {config.backbone_name}. "
         "It has no trained weights: these are random."
     )
     return (said,)
@@ -196,7 +196,7 @@ def _joined(chosen: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
             continue
         if field in options and _as_tuple(options[field]) != _as_tuple(value):
             raise UsageError(
-                f"{field} is {value} by option, but {options[field]} by the config overrides.",
+                f"{field} is {value} as an option, but {options[field]} in the config overrides.",
                 "Set it only once.",
             )
         options[field] = value
@@ -331,8 +331,8 @@ def _with_evidence(
         one, other = getattr(before, field), getattr(config, field)
         if one != other:
             raise WeightsError(
-                f"'{checkpoint.name}' contradicts itself: its {field} is {one} by the settings "
-                f"beside the weights, but {other} by its anchors.",
+                f"'{checkpoint.name}' contradicts itself: its {field} is {one} according to the "
+                f"settings beside the weights, but {other} according to its anchors.",
                 _state(field),
             )
     return config, (*notes, *more)

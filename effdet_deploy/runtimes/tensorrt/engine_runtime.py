@@ -251,6 +251,7 @@ def _check_against_spec(runtime: TensorRtRuntime, profile: list[tuple[int, ...]]
         ranges = " to ".join(map(str, found)), " to ".join(map(str, wanted))
         raise ModelFileError(
             f"The {name} engine does not fit its spec: it has {have} with the profile {ranges[0]}, "
-            f"but the spec says {ranges[1]} in and {', '.join(spec.output.names)} out.",
+            f"but the spec describes the input {ranges[1]} and the outputs "
+            f"{', '.join(spec.output.names)}.",
             "Build the engine again; its spec belongs to another file.",
         )

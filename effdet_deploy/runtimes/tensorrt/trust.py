@@ -118,14 +118,15 @@ def spec_without_sidecar(
         raise ModelFileError(
             f"'{name}' has no sidecar, and its tensors do not say how pictures are prepared for it "
             f"or what comes out: {', '.join(map(str, (*inputs, *outputs)))}.",
-            "Put its sidecar beside it; only engines from uint8 pictures to boxes do without.",
+            "Put its sidecar beside it; only an engine that takes uint8 pictures and gives boxes "
+            "can run without a sidecar.",
         )
     depth = rows["detection_boxes"][1] or 1
     sizes = [each[0] for each in profile] or [shape[0] or 1] * 3
     return DetectorSpec(
         variant="unknown",
         input=InputSpec(height=shape[1] or 0, width=shape[2] or 0),
-        # Of no use to boxes that are decoded already.
+        # The graph has decoded the boxes already, so nothing reads these anchors.
         anchors=AnchorSpec(3, 7, even_octaves(3), ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4)), 4.0),
         classes=(),
         output=OutputSpec(candidates=depth, max_detections=depth, score_threshold=0.0),

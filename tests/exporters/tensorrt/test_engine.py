@@ -205,7 +205,7 @@ def test_a_static_network_gets_no_profile(model, tmp_path, use_double):
 
 
 def test_a_batch_outside_the_models_range_is_refused(ranged_model, tmp_path):
-    with pytest.raises(UsageError, match=r"--batch 8 was asked for.*takes 1\.\.4"):
+    with pytest.raises(UsageError, match=r"--batch 8 was asked for.*takes a batch of 1\.\.4"):
         build_engine(ranged_model, tmp_path / "e.engine", RTX, batch=BatchSpec(8, 8, 8))
 
 

@@ -69,7 +69,7 @@ def test_an_image_size_beside_the_weights_is_taken_over_and_reported(
     loaded = build_model("d0", path)
     assert loaded.config.image_size == (256, 256)
     assert loaded.notes == (
-        "image_size is (256, 256), by the settings in 'last.pth', and not (512, 512).",
+        "image_size is (256, 256), according to the settings in 'last.pth', and not (512, 512).",
     )
     asked = build_model("d0", path, image_size=384)
     assert asked.config.image_size == (384, 384)
@@ -178,7 +178,7 @@ def test_an_option_that_contradicts_the_settings_is_refused_with_both_values(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, config=effdet_config(anchor_scale=3.0))
-    with pytest.raises(WeightsError, match=r"anchor_scale is 5.0 .* but 3.0 by the settings"):
+    with pytest.raises(WeightsError, match=r"anchor_scale is 5.0 .* but 3.0 in the settings"):
         build_model("d0", path, overrides={"anchor_scale": 5.0})
 
 
@@ -189,7 +189,7 @@ def test_anchors_that_contradict_the_settings_are_refused_with_both_values(
         effdet.EfficientDet(effdet_config(image_size=(256, 256)), pretrained_backbone=False)
     )
     path = saved(tmp_path / "last.pth", bench.state_dict(), args={"img_size": 384})
-    with pytest.raises(WeightsError, match=r"is \(384, 384\) .* but \(256, 256\) by its anchors"):
+    with pytest.raises(WeightsError, match=r"is \(384, 384\) .* but \(256, 256\) according to its"):
         build_model("d0", path)
     assert build_model("d0", path, image_size=256).config.image_size == (256, 256)
 

@@ -113,7 +113,7 @@ def test_config_overrides_reach_the_model(tmp_path):
 
 
 def test_a_field_given_twice_must_have_one_value():
-    with pytest.raises(UsageError, match="num_classes is 3 by option, but 4"):
+    with pytest.raises(UsageError, match="num_classes is 3 as an option, but 4"):
         build_model("d0", "random", num_classes=3, overrides={"num_classes": 4})
 
 

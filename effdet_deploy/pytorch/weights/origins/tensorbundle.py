@@ -162,7 +162,7 @@ def _read(prefix: Path) -> dict[str, NDArray[Any]]:
             raise ValueError(f"'{name}' reaches past the end of its file")
         left -= len(raw)
         if left < 0:
-            raise ValueError("its tensors lie over one another")
+            raise ValueError("its tensors overlap")
         if name == _OBJECT_GRAPH:
             names = _variable_names(raw.tobytes())
         elif entry.dtype in _DTYPES:
@@ -196,7 +196,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         offset, size = _handle(place, 0)[0]
         left -= size
         if left < 0:
-            raise ValueError("the blocks of its .index file lie over one another")
+            raise ValueError("the blocks of its .index file overlap")
         yield from _block(data, offset, size)
 
 
