@@ -143,7 +143,7 @@ def test_ids_from_zero_are_asked_about_because_effdet_trains_no_output_for_zero(
 
 @pytest.mark.parametrize("names", [{1: "a", 2: "b"}, {5: "a", 6: "b"}, {1: "a", 9: "b"}])
 def test_fewer_labels_than_outputs_are_refused(tmp_path, names):
-    with pytest.raises(DataError, match=r"2 labels.*for a model of 4 classes"):
+    with pytest.raises(DataError, match=r"2 labels.*do not fit a model of 4 classes"):
         named(coco(tmp_path, names), 4)
 
 
@@ -238,7 +238,7 @@ def test_a_list_of_names_must_name_every_output(tmp_path):
     labels = read_labels(written(tmp_path, "labels.json", ["a", "b"]))
     with pytest.raises(DataError, match="2 labels for a model of 3 classes"):
         labels.classes(3)
-    with pytest.raises(UsageError, match="labels with ids"):
+    with pytest.raises(UsageError, match="labels that have ids"):
         labels.classes(2, "id")
 
 
