@@ -40,7 +40,11 @@ def test_picture_ids_are_the_numbers_in_cocos_names_or_count_from_one():
         assert [each.number for each in found.values()] == [1, 2]
 
 
-@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=6)))
+@given(
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=6)
+    )
+)
 def test_no_name_is_given_twice(wanted):
     names = Names()
     given_names = [names.free(each, ".txt").casefold() for each in wanted]
