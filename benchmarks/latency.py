@@ -175,7 +175,7 @@ def measure_scaling(options: argparse.Namespace, directory: Path) -> int:
 
 
 def table_key(table: dict[str, Any]) -> tuple[Any, ...]:
-    """Return the values that tell a table from the others."""
+    """Return the values that identify a table."""
     return tuple(table[name] for name in ("variant", "asked_size", "batch", "threads", "part"))
 
 

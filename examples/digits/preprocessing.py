@@ -1,4 +1,4 @@
-"""Measure the loss in mAP if pictures are prepared in another way than for the training.
+"""Measure how much mAP is lost if pictures are prepared in another way than in the training.
 
     python examples/digits/preprocessing.py
 

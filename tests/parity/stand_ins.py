@@ -38,7 +38,7 @@ def detector_spec(precision="fp32", batch=BatchSpec(), **output) -> DetectorSpec
 
 
 def heads_of(batch: np.ndarray) -> dict[str, np.ndarray]:
-    """Return heads that depend only on the pixels of each image, and on all of them."""
+    """Return heads that depend on every pixel of an image and on nothing else."""
     count = len(anchor_boxes(ANCHORS, 128, 128))
     logits, codes = [], []
     for image in batch:
