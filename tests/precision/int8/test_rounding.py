@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from effdet_deploy.precision.int8.correction import mean_output
-from effdet_deploy.precision.int8.rounding import LARGEST, quantize_weight, second_moments
+from effdet_deploy.precision.int8.rounding import _BLOCK, LARGEST, quantize_weight, second_moments
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,25 @@ def test_compensated_rounding_halves_the_error_of_the_output_at_least(pointwise)
     moments = inputs @ inputs.T / inputs.shape[1]
     nearest = output_error(weight, quantize_weight(weight), inputs)
     assert output_error(weight, quantize_weight(weight, moments), inputs) < nearest / 2
+
+
+def test_compensated_rounding_solves_for_the_columns_that_are_not_rounded_yet():
+    columns = 2 * _BLOCK + 5
+    random = np.random.default_rng(4)
+    weight = random.normal(size=(6, columns, 1, 1)).astype(np.float32)
+    inputs = random.normal(size=(columns, columns)) @ random.normal(size=(columns, 1000))
+    moments = inputs @ inputs.T / 1000
+    found = quantize_weight(weight, moments)
+    rows, scale = weight[..., 0, 0].astype(np.float64), found.scale.astype(np.float64)[:, None]
+    damped = moments + 0.01 * np.trace(moments) / columns * np.eye(columns)
+    wanted = rows.copy()
+    for column in range(columns):
+        # The least squared error of the output, with everything before this column as it is.
+        lost = wanted[:, :column] - rows[:, :column]
+        change = np.linalg.solve(damped[column:, column:], damped[column:, :column] @ lost.T)[:1]
+        steps = np.rint((rows[:, [column]] - change.T) / scale)
+        wanted[:, [column]] = np.clip(steps, -LARGEST, LARGEST) * scale
+    np.testing.assert_array_equal(found.values[..., 0, 0], np.rint(wanted / scale))
 
 
 def test_compensation_never_makes_the_output_worse():
