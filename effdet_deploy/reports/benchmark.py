@@ -49,7 +49,7 @@ MEASURED: tuple[Column[Result], ...] = (
 
 
 def render_benchmark(benchmark: Benchmark) -> RenderableType:
-    """Return the benchmark for a terminal: a table of all artifacts, then details in lines."""
+    """Return the benchmark for a terminal: a table per model and runtime, then lines of details."""
     groups: dict[str, list[Result]] = {}
     for each in benchmark.results:
         groups.setdefault(": ".join(column.cell(each) for column in NAMING), []).append(each)
@@ -62,8 +62,8 @@ def render_benchmark(benchmark: Benchmark) -> RenderableType:
 def detail_lines(benchmark: Benchmark) -> list[str]:
     """Return the details that the table has no room for, as lines.
 
-    They are: where the time goes, which share of the machine's ceilings is reached, and what a new
-    process needs until its first detection.
+    They say where the time goes, which share of the machine's ceilings (the arithmetic and the
+    bandwidth that it can reach) is used, and what a new process needs until its first detection.
     """
     stages, ceilings, started = [], [], {}
     for each in benchmark.results:
@@ -75,10 +75,10 @@ def detail_lines(benchmark: Benchmark) -> list[str]:
             stages.append(f"{named}: {', '.join(parts)}")
         if each.work is not None and each.reached is not None and each.work.macs:
             ceilings.append(
-                f"{named}: {1e-9 * each.work.macs:.2f} GMACs are "
-                f"{each.reached.arithmetic:.0%} of this machine's float32 arithmetic at "
-                f"{1e3 * each.end_to_end.median:.1f} ms, {1e-6 * each.work.traffic:.0f} MB of "
-                f"activations and weights {each.reached.bandwidth:.0%} of its bandwidth"
+                f"{named}: {1e-9 * each.work.macs:.2f} GMACs in "
+                f"{1e3 * each.end_to_end.median:.1f} ms use {each.reached.arithmetic:.0%} of this "
+                f"machine's float32 arithmetic, and {1e-6 * each.work.traffic:.0f} MB of "
+                f"activations and weights use {each.reached.bandwidth:.0%} of its memory bandwidth"
             )
         needs = each.footprint
         memory = f"{_megabytes(needs.peak_memory)} of host memory at most"
@@ -141,29 +141,30 @@ CHARTS = ("latency", "throughput against batch", "throughput against threads")
 
 
 def chart_name(markdown: Path, title: str) -> str:
-    """Return the file beside ``markdown`` that a chart is written to."""
+    """Return the name of the file beside ``markdown`` into which a chart is written."""
     return f"{markdown.stem}-{title.replace(' ', '-')}.svg"
 
 
 def require_own_charts(markdown: Path) -> None:
     """Check that charts only replace files that ``markdown`` shows; raises UsageError.
 
-    Such a file is a chart of an earlier run.
+    A file that ``markdown`` shows is a chart of an earlier run.
     """
     shown = markdown.read_text(encoding="utf-8", errors="replace") if markdown.is_file() else ""
     for chart in (markdown.with_name(chart_name(markdown, title)) for title in CHARTS):
         if chart.exists() and chart.name not in shown:
             raise UsageError(
-                f"A chart of --markdown would replace '{chart}', which is not a chart of "
-                f"'{markdown}'.",
-                "Name another Markdown file, or move the chart away.",
+                f"A chart of --markdown would replace '{chart}', which '{markdown}' does not "
+                "show, so no earlier run wrote it.",
+                f"Name another Markdown file, or move '{chart.name}' away.",
             )
 
 
 def to_charts(benchmark: Benchmark) -> dict[str, str]:
     """Return SVG files by title: latency side by side, throughput against batch and threads.
 
-    A chart with one value is left out. Drawing needs matplotlib, from the extra ``[report]``.
+    A chart that would show a single value is left out. Drawing needs matplotlib, from the extra
+    ``[report]``.
     """
     from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
 

@@ -1,7 +1,7 @@
-"""Charts as SVG, drawn by matplotlib: bars, lines, points and shares; for files and for pages.
+"""Charts as SVG, drawn by matplotlib, for files of their own and for HTML pages.
 
-A file has a white background; inside a page, a chart takes the colors of the page's style sheet,
-light or dark. A chart holds no date, and only a file has the XML namespace.
+In a file, a chart has a white background and the XML namespace. In a page, it takes the colors of
+the page's style sheet, light or dark. No chart contains a date.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLORS = {
     "open": "#b87900",
     "accent": "#2f5fd0",
 }
-"""The colors of the page's light style sheet, by their names there."""
+"""The colors of the page's light style sheet, by the names that they have in the style sheet."""
 _OURS, THEIRS = COLORS["accent"], "#a9b4c2"
 _STYLE = Path(__file__).parent / "templates" / "chart.mplstyle"
 _NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -55,7 +55,10 @@ WIDTH, _ROW = 760, 26
 
 @dataclass(frozen=True)
 class Mark:
-    """A named value: a bar of length ``x``, or a point at ``x`` and ``y``; ours are colored."""
+    """A named value: a bar of length ``x``, or a point at ``x`` and ``y``.
+
+    With ``is_ours``, the value belongs to this package and has a color; other values are gray.
+    """
 
     name: str
     x: float
@@ -97,8 +100,9 @@ def to_svg(
 
     Args:
         figure: the figure.
-        label: a description of what it shows.
-        tips: texts for the pointer resting on a mark, in the order of an artist's marks.
+        label: a description of what the chart shows.
+        tips: the texts that appear when the pointer rests on a mark: for an artist, one text per
+            mark.
         in_page: use the page's colors, and leave out the XML namespace that a file needs.
     """
     tips = tips or {}
@@ -132,7 +136,7 @@ def to_svg(
 
 
 def note(axes: Axes, text: str, at: tuple[float, float], shift: Shift, **look: Any) -> None:
-    """Write a text beside a point of the plot, ``shift`` drawing units to the right and up."""
+    """Write a text beside a point of the plot, moved by ``shift`` drawing units: right, up."""
     axes.annotate(text, at, shift, textcoords="offset points", **look)
 
 
@@ -174,7 +178,7 @@ def name_rows(axes: Axes, names: list[str], unit: str) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.tick_params(length=0)
-    # The value stands beside its bar.
+    # A bar has its value written beside it, so the axis needs no ticks.
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     axes.set_xlabel(unit, loc="left")

@@ -1,4 +1,4 @@
-"""The parts of a report as data: tables, whose columns make the cells of a row; and findings.
+"""The parts of a report as data: findings, and tables, whose columns turn a row into cells.
 
 :mod:`effdet_deploy.reports.text` shows them in a terminal, and the templates show them in a page.
 """

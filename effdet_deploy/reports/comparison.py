@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     Counted: TypeAlias = tuple[str, Count]
 
 _CLASSES = 10
-"""Classes that a terminal shows, those with most differences first; the JSON has all of them."""
+"""How many classes a terminal shows, those that differ most; the JSON lists all classes."""
 _PERCENT = 100
 
 
@@ -42,7 +42,7 @@ def class_name(spec: DetectorSpec, label: int) -> str:
 
 
 def _detected(say: Callable[[DetectionParity, Breakdown], str]) -> Callable[[Examined], str]:
-    """Make a cell that is empty if detections were not compared."""
+    """Return a function that makes a cell, which is empty if detections were not compared."""
 
     def cell(each: Examined) -> str:
         detections = each.comparison.report.detections
@@ -74,7 +74,7 @@ MAP: Column[Examined] = Column(
 COUNTS: tuple[Column[Counted], ...] = (
     Column("detections", lambda row: row[0], "words"),
     Column("reference", partial(_count, "reference")),
-    Column("here", partial(_count, "candidate")),
+    Column("candidate", partial(_count, "candidate")),
     *(
         Column(name.replace("_", " "), partial(_count, name))
         for name in (*("matched", "missed", "extra", "set_aside"),)
@@ -115,7 +115,7 @@ def causes(each: Examined) -> list[Finding]:
 
 
 def spreads(each: Examined) -> list[Finding]:
-    """Return the differences of boxes and scores of pairs."""
+    """Return by how much the boxes and the scores of matched pairs differ."""
     detections = each.comparison.report.detections
     if detections is None or not detections.matched:
         return []
@@ -130,7 +130,7 @@ def spreads(each: Examined) -> list[Finding]:
 
 
 def counts(each: Examined, classes: int) -> Table[Counted]:
-    """Return detections by size and by class; at most ``classes`` classes, most differing first."""
+    """Return counts of detections by size, and by class for the ``classes`` that differ most."""
     ordered = sorted(
         each.breakdown.classes.items(),
         key=lambda item: (-(item[1].missed + item[1].extra), -item[1].reference, item[0]),
@@ -138,7 +138,7 @@ def counts(each: Examined, classes: int) -> Table[Counted]:
     spec = each.comparison.candidate
     named = [(class_name(spec, label), count) for label, count in ordered[:classes]]
     more = len(ordered) - classes
-    note = f"and {more} classes more" if more > 0 else ""
+    note = f"{more} more classes are not shown" if more > 0 else ""
     return Table(COUNTS, [list(each.breakdown.sizes.items()), named], note=note)
 
 

@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from effdet_deploy.reports.charts import Tips
 
 _LOWEST = -8
-"""The decade of relative error where the depth chart begins; smaller errors are drawn there."""
+"""The lowest decade of relative error in the depth chart; smaller errors are drawn at it."""
 _MAX_POINTS = 2500
 """The most points of a kind in a scatter chart: more would only make the page larger."""
 _BINS_PER_DECADE = 4
 _ZERO_BAR = -1.25
-"""Decades before the first one at which the bar of values without difference begins."""
+"""Where the bar for differences of zero begins, in decades from the chart's first decade."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NAMED_SHARE = 0.06
-"""The share of all layers from which a part of the network has room for its name."""
+"""A part of the network that has more than this share of all layers has room for its name."""
 
 
 @chart_style()
 def depth_chart(report: LayerReport) -> str:
-    """Draw the relative error of every layer in the order of computation, with parts shaded."""
+    """Draw the relative error of every layer, in the order of computation."""
     figure, axes = canvas(1080, 320)
     errors = [min(1.0, max(_LOWEST, -each.snr_db / 20)) for each in report.layers]
     top = max(0, math.ceil(max(errors, default=0.0)))

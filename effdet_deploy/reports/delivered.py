@@ -65,7 +65,7 @@ def what_was_compared(artifact: Artifact) -> str:
 
 
 def next_step(artifact: Artifact) -> str:
-    """Return the command that uses the artifact, or says where it can be used."""
+    """Return the command that uses the artifact, or a sentence on where it can be used."""
     path, engine = artifact.path, artifact.spec.engine
     names = f"{path.name} and {artifact.sidecar.name}"
     if artifact.spec.output.nms == "plugin" and engine is None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN = 12
 """The number of pictures shown per candidate."""
 DRAWN = 15
-"""The most boxes of a kind in a picture, best scores first: a hundred would hide the picture."""
+"""At most this many boxes of a kind are drawn, best scores first: more would hide the picture."""
 _MAX_SIDE = 800
 _MIN_SIDE = 320
 _QUALITY = 82
@@ -76,7 +76,8 @@ def gallery(examined: Examined, pictures: Pictures, uris: dict[int, str]) -> lis
     Args:
         examined: the candidate.
         pictures: all pictures of the comparison.
-        uris: data URIs by picture, made for other candidates; new ones are added.
+        uris: data URIs by the index of the picture; this function adds those that are missing, so
+            that all candidates share them.
     """
     shown = []
     for image in worst_first(examined)[:SHOWN]:

@@ -53,9 +53,9 @@ def to_html(result: SideBySide) -> str:
 def _candidate(each: Examined, result: SideBySide, uris: dict[int, str]) -> dict[str, Any]:
     images, report, layers = each.comparison.images, each.comparison.report, each.layers
     pairs = [
-        (image.reference.scores[mine], image.candidate.scores[theirs])
+        (image.reference.scores[rows], image.candidate.scores[partners])
         for image in images
-        for mine, theirs in [image.matching.pairs.T]
+        for rows, partners in [image.matching.pairs.T]
     ]
     missed = [image.reference.scores[image.matching.missed] for image in images]
     extra = [image.candidate.scores[image.matching.extra] for image in images]

@@ -48,10 +48,10 @@ def _int8(said: Mapping[str, Any]) -> str:
     layers = said["saturating_layers"]
     if not layers:
         return "right on every processor: no sum of two products exceeds 16 bits"
-    right = "right here" if said["right_here"] else "WRONG here"
+    right = "right" if said["right_here"] else "WRONG"
     return (
-        f"needs VNNI in {said['engine']}: without it {len(layers)} layers can saturate, such as "
-        f"{layers[0]}; {right}, with {said['here']}"
+        f"needs VNNI in {said['engine']}: without VNNI {len(layers)} layers can saturate, such as "
+        f"{layers[0]}; results are {right} on this processor, which has {said['here']}"
     )
 
 
@@ -66,10 +66,10 @@ def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dic
     more = ", …" if spec.num_classes > _SHOWN_CLASSES else ""
     target = f" for {precision.target}" if precision.target else ""
     target += f", {precision.int8_range} range" if precision.int8_range else ""
-    kept = f"; kept higher: {len(precision.kept)}" if precision.kept else ""
+    kept = f"; {len(precision.kept)} layers kept in higher precision" if precision.kept else ""
     frames = "x".join(map(str, takes.frame_size or takes.source_size or ()))
-    whose = " of DeepStream's frames" if takes.frame_size else " in the graph of frames"
-    framed = f",{whose} of {frames}" if frames else ""
+    whose = "from DeepStream's frames" if takes.frame_size else "in the graph, from frames"
+    framed = f", {whose} of {frames}" if frames else ""
     chip = f"{engine.gpu} {engine.compute_capability}".strip() if engine else ""
     return {
         "variant": spec.variant + (f" with {_listed(spec.overrides)}" if spec.overrides else ""),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Document: TypeAlias = Mapping[str, Any]
 
 _PERCENT = 100
-_PORTABLE_ALONE = "only INT8 files with the portable range are right"
+_PORTABLE_ALONE = "computes only INT8 files with the portable range correctly"
 CHECKED: tuple[Column[Finding], ...] = (
     Column("", lambda each: each.severity, "words"),
     Column("rule", lambda each: each.rule, "words"),
@@ -120,7 +120,7 @@ def render_evaluation(result: Evaluation, *, by_class: bool = False) -> Renderab
 
 
 def render_batch(done: Statistics, output: str) -> RenderableType:
-    """Return what a run over many pictures came to."""
+    """Return the numbers of a run over many pictures: results, errors and rates."""
     rate = f"{done.seconds:,.1f} s, {done.rate:,.1f} a second"
     said = {
         "pictures": f"{done.pictures:,} in {done.parts:,} files of {output}",
@@ -143,7 +143,11 @@ def render_installation(document: Document) -> RenderableType:
         "machine": f"{document['platform']}, {document['cpus']} CPUs",
         "INT8": "\n".join(
             f"{engine}: {said['instructions']}, "
-            + ("every INT8 file is right" if said["full_range_is_right"] else _PORTABLE_ALONE)
+            + (
+                "computes every INT8 file correctly"
+                if said["full_range_is_right"]
+                else _PORTABLE_ALONE
+            )
             for engine, said in document["int8"].items()
         ),
         "NVIDIA GPUs": ", ".join(document["gpus"]) or "none",

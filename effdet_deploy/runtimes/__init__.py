@@ -1,7 +1,8 @@
 """The runtimes that run exported models, behind one registry.
 
 A row of :data:`BACKENDS` names a module with a function
-``load(path, *, device, threads, trust) -> Runtime``; the module is imported only when chosen.
+``load(path, *, device, threads, trust) -> Runtime``; the module is imported only when a model is
+loaded with this backend.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
     from effdet_deploy.runtimes.adapter import Runtime
 
 _THREADS_PER_CPU = 32
-"""Far too many threads, such as ten thousand, would stall a machine for minutes."""
+"""The most threads per CPU: far too many, such as ten thousand, stall a machine for minutes."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A runtime for one kind of file: the package it needs, and the extra that installs it."""
+    """A runtime for one kind of file: the package it needs, and the extra that installs it.
+
+    ``file`` is the module in this folder, if its name is not ``name``.
+    """
 
     name: str
     content: Content
@@ -42,13 +46,13 @@ class Backend:
 
     @property
     def module(self) -> str:
-        """The name of the module in this folder that implements it."""
+        """The full name of the module that implements this backend."""
         return f"{__name__}.{self.file or self.name}"
 
 
 BACKENDS = {
     each.name: each
-    # Where several backends run one kind of file, "auto" chooses the first.
+    # If several backends run one kind of file, "auto" chooses the one that is listed first.
     for each in (
         Backend("onnxruntime", "onnx", "onnxruntime"),
         Backend("openvino", "onnx", "openvino", "openvino"),
@@ -69,12 +73,13 @@ def load_runtime(
     """Load the model at ``path``.
 
     Args:
-        path: an exported model; the content must be what its suffix says.
+        path: an exported model; its content must match its suffix.
         backend: a name in :data:`BACKENDS`, or ``"auto"`` to go by the suffix.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. A named device is used, or an
-            error if it is missing; ``"auto"`` takes a GPU if the backend can use one.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. If a named device is missing,
+            an error is raised; ``"auto"`` takes a GPU if the backend can use one.
         threads: CPU threads; None lets the runtime choose.
-        trust: load native code even if no sidecar is there to verify it.
+        trust: load a TensorRT engine, which is native code, even if it has no sidecar (the JSON
+            file beside a model) to verify it with.
         allow_saturation: load an INT8 file even if its sums can overflow on this processor.
 
     Raises:
@@ -98,7 +103,7 @@ def load_runtime(
     module = import_backend(path, backend)
     runtime = cast("Runtime", module.load(path, device=device, threads=threads, trust=trust))
     if content != "tensorrt":
-        # A changed engine is refused by its adapter, because it is native code.
+        # tensorrt.engine_runtime refuses a changed engine, because an engine is native code.
         warn_if_changed(path)
     if not allow_saturation:
         try:

@@ -1,4 +1,4 @@
-"""The interface that all runtimes have in common, and the checks that they share."""
+"""The interface that all runtimes have in common, and checks that several runtimes need."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class TimedRun:
 class Runtime(Protocol):
     """A loaded model.
 
-    ``device`` is where it really runs (``"cpu"``, ``"cuda:0"``, or ``"tensorrt:0"`` for TensorRT in
-    ONNX Runtime). ``precision`` is the one that it really computes in, which may be higher than the
-    file's. Several threads may call ``run`` at once; after ``close`` it raises UsageError.
-    ``close`` may be called again.
+    ``device`` is where the model really runs (``"cpu"``, ``"cuda:0"``, or ``"tensorrt:0"`` for
+    TensorRT in ONNX Runtime). ``precision`` is the precision in which the model really computes; it
+    may be higher than the precision that the file states. Several threads may call ``run`` at
+    once; after ``close``, ``run`` raises UsageError. ``close`` may be called again.
     """
 
     @property
@@ -44,7 +44,7 @@ class Runtime(Protocol):
 
     @property
     def spec(self) -> DetectorSpec:
-        """The artifact's description of itself."""
+        """The description that the model file carries."""
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
@@ -56,11 +56,11 @@ class Runtime(Protocol):
 
     @property
     def device(self) -> str:
-        """The device on which it really runs."""
+        """The device on which the model really runs."""
 
     @property
     def precision(self) -> str:
-        """The precision in which it really computes."""
+        """The precision in which the model really computes."""
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run on named arrays and return every output by name; raises TensorError."""
@@ -74,7 +74,7 @@ class TimedRuntime(Protocol):
     """A runtime that can measure copying and computing separately."""
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
-        """Run as ``run`` does and measure; a stage is complete before the next one is timed."""
+        """Run as ``run`` does, and measure; every stage is complete before the next begins."""
 
 
 @runtime_checkable
@@ -83,18 +83,18 @@ class SideBySideRuntime(Protocol):
 
     @property
     def lanes(self) -> Lanes:
-        """How many images are computed side by side, and how many of them together."""
+        """The threads that compute images side by side."""
 
     def divides(self, batch: int) -> bool:
-        """Return whether the images of such a batch are computed side by side."""
+        """Return whether the images of a batch of this size are computed side by side."""
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run as ``run`` does; a batch is run in one piece if that is as fast."""
+        """Run as ``run`` does, but side by side if :meth:`divides` is true for the batch."""
 
     def run_on_one_thread(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run as ``run`` does, on the calling thread, beside other calls.
+        """Run as ``run`` does, on the calling thread; several threads may do this at once.
 
-        This takes at most ``lanes.most`` images, and only works if ``lanes.count`` is above 1.
+        The batch has at most ``lanes.most`` images, and ``lanes.count`` must be above 1.
         """
 
 
@@ -113,23 +113,25 @@ def require_spec_fits(path: Path, runtime: Runtime) -> None:
     if not fits or missing:
         have = ", ".join(map(str, (*runtime.inputs, *runtime.outputs)))
         raise ModelFileError(
-            f"The graph of '{path}' does not fit its spec: it has {have}, but the spec describes "
-            f"the input {list(wanted)} and the outputs {', '.join(runtime.spec.output.names)}.",
+            f"The graph of '{path}' does not fit its spec: the graph has {have}, but the spec "
+            f"describes the input {list(wanted)} and the outputs "
+            f"{', '.join(runtime.spec.output.names)}.",
             "Export the model again; its spec belongs to another file.",
         )
 
 
-def require_no_plugin(path: Path, spec: DetectorSpec, engine: str) -> None:
-    """Check that the graph does not end in the NMS plugin of TensorRT.
+def require_no_plugin(path: Path, spec: DetectorSpec, runtime: str) -> None:
+    """Check that the graph does not end in the NMS plugin of TensorRT, which ``runtime`` lacks.
 
     Raises:
-        ModelFileError: it does, and ``engine`` lacks this plugin.
+        ModelFileError: the graph ends in this plugin.
     """
     if spec.output.nms == "plugin":
         raise ModelFileError(
-            f"'{path}' ends in TensorRT's NMS plugin (--nms plugin), which {engine} does not have.",
-            f"Build an engine from it: effdet-deploy build '{path.name}' model.engine; or export "
-            "it with --nms static, which runs everywhere.",
+            f"'{path}' ends in TensorRT's NMS plugin (--nms plugin), which {runtime} does not "
+            "have.",
+            f"Build an engine from this file: effdet-deploy build '{path.name}' model.engine; or "
+            "export the model with --nms static, which runs everywhere.",
         )
 
 

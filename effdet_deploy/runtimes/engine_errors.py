@@ -22,7 +22,7 @@ OUT_OF_MEMORY = re.compile(
 )
 """Words in which runtimes report too little memory; illegal accesses to memory do not match."""
 LONGEST = 300
-"""The most characters of a runtime's own message that ours repeats."""
+"""At most this many characters of a runtime's own message are repeated in our message."""
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def translated(
     raised: tuple[type[Exception], ...],
     explain: Callable[[str], EffdetDeployError],
 ) -> Iterator[None]:
-    """Raise an exception of a runtime inside the block as an error of ours.
+    """Turn an exception that a runtime raises inside the block into one of our errors.
 
     Args:
         path: the model.
@@ -57,16 +57,16 @@ def translated(
         raise explain(str(error)) from error
 
 
-def failed_run(engine: str, path: Path, said: str) -> ModelFileError:
+def failed_run(runtime: str, path: Path, said: str) -> ModelFileError:
     """Return the error for a model that was loaded but could not be run."""
     return ModelFileError(
-        f"{engine} failed while running '{path.name}': {said}.",
-        "Export the model again; if that does not help, report it with the model.",
+        f"{runtime} failed while running '{path.name}': {said}.",
+        "Export the model again; if that does not help, report this error and attach the model.",
     )
 
 
-def last_line(text: str, beside: str = r"$^") -> str:
-    """Return the last line of ``text`` that does not match ``beside``: it holds the reason."""
+def last_line(text: str, skip: str = r"$^") -> str:
+    """Return the last line of ``text`` that does not match ``skip``: runtimes end in the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not re.search(beside, line)]
+    telling = [line for line in lines if not re.search(skip, line)]
     return (telling or lines or ["no reason given"])[-1][:LONGEST].rstrip(".")

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as the driver alone lists them: no CUDA toolkit is needed."""
+"""The NVIDIA GPUs of this machine, as the driver lists them; no CUDA toolkit is needed."""
 
 from __future__ import annotations
 

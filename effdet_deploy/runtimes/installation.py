@@ -1,7 +1,7 @@
-"""The packages and devices of this machine, and what is missing for which task.
+"""The packages and devices of this machine, and the packages that a task still lacks.
 
-Nothing is installed, and no runtime but ONNX Runtime is imported. The packages of an extra are read
-from the metadata of the installed distribution, which come from ``pyproject.toml``.
+These functions install nothing and import no runtime but ONNX Runtime. They read the packages of an
+extra from the metadata of the installed distribution, which are made from ``pyproject.toml``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ PURPOSES = {
 """What the base install and the extras are for; extras for developers are left out."""
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:.*extra == ['\"]([\w-]+)['\"])?")
 _SERVES_AS_WELL = {"onnxruntime": "onnxruntime-gpu", "cuda-python": "pycuda"}
+"""Package → another package that can take its place."""
 _NOT_INSTALLED = (
     "effdet-deploy runs from its source tree and is not installed, so its extras are unknown.",
     "Install it: pip install effdet-deploy.",
@@ -112,7 +113,7 @@ def _examine(extra: str, packages: list[str]) -> dict[str, Any]:
     missing = [name for name, version in found.items() if not version]
     wanted = f"'{_DISTRIBUTION}[{extra}]'" if extra else _DISTRIBUTION
     if "tensorrt" in packages and "tensorrt" not in missing:
-        # A TensorRT that came with the system, as on a Jetson, must not be mixed with another.
+        # TensorRT may have come with the system, as on a Jetson; pip must not install another one.
         wanted = " ".join(missing) or wanted
     return {
         "purpose": PURPOSES[extra],

@@ -1,8 +1,9 @@
 """The processor instructions that an INT8 file needs, and those that this processor has.
 
-x86 processors multiply uint8 by int8 either with VNNI, which adds in 32 bits, or with
-``pmaddubsw``, which adds two products in 16 bits and saturates. A saturated sum is silently wrong,
-so a file whose weights allow it is refused where VNNI is missing.
+x86 processors multiply uint8 by int8 either with the instructions called VNNI, which add products
+in 32 bits, or with ``pmaddubsw``, which adds two products in 16 bits and saturates. A saturated sum
+is silently wrong, so a file with weights that can saturate a sum is refused on processors without
+VNNI.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ _SETS = (
     ("AVX2", ("avx2",)),
     ("SSE4.1", ("sse4_1",)),
 )
-"""Instruction sets that INT8 kernels are written for, best first, with their flags in Linux."""
+"""Instruction sets for which INT8 kernels are written, best first, with their flags in Linux."""
 _NAMES = tuple(name for name, _ in _SETS)
 _WITH_VNNI = _NAMES[:3]
 _UNKNOWN = "an unknown instruction set"
 ONEDNN_SWITCHES = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Variables that limit oneDNN, with which OpenVINO computes; the first that is set counts."""
+"""Environment variables that limit the instruction sets of oneDNN, the library in which OpenVINO
+computes; the first variable that is set counts."""
 _ONEDNN_LEAVES = {
     "SSE41": _NAMES[5:],
     "AVX": _NAMES[5:],
@@ -54,7 +56,7 @@ _ONEDNN_LEAVES = {
     "AVX512_CORE_BF16": (_NAMES[1], *_NAMES[3:]),
     "AVX512_CORE_FP16": (_NAMES[1], *_NAMES[3:]),
 }
-"""The sets that a limit leaves; an unlisted limit leaves all of them."""
+"""Limit → the instruction sets that oneDNN may still use; any other limit allows all sets."""
 
 
 def instruction_set(
@@ -62,8 +64,8 @@ def instruction_set(
 ) -> str:
     """Name the best instruction set that ``backend`` can use for INT8 on this processor.
 
-    For processors other than x86, none of which adds in 16 bits, the result is the processor's
-    kind. Only Linux tells what an x86 processor has.
+    For other processors than x86, which do not add in 16 bits, the result is the kind of the
+    processor. The instruction set of an x86 processor is known only on Linux.
     """
     if platform.machine().lower() not in _X86:
         return platform.machine()
@@ -90,17 +92,21 @@ def describe_kernels(backend: str) -> str:
 
 
 def is_exact(instructions: str) -> bool:
-    """Return whether INT8 products are added in 32 bits with a set of :func:`instruction_set`.
+    """Return whether INT8 products are added in 32 bits with these instructions.
 
-    An unknown x86 processor counts as not exact.
+    ``instructions`` is a result of :func:`instruction_set`; an unknown set counts as not exact.
     """
     return instructions in _WITH_VNNI or instructions not in (*_NAMES, _UNKNOWN)
 
 
 def may_saturate(precision: PrecisionSpec, backend: str) -> bool:
-    """Return whether ``backend`` may add products of such a file in 16 bits on some processor.
+    """Return whether ``backend`` may add products in 16 bits on some processor.
 
-    ONNX Runtime computes a file that is laid out for another runtime in float.
+    ONNX Runtime computes in float if the file is laid out for another runtime.
+
+    Args:
+        precision: the precision of the file.
+        backend: the name of a runtime.
     """
     if precision.kind != "int8" or precision.int8_range == "portable":
         return False
@@ -110,11 +116,11 @@ def may_saturate(precision: PrecisionSpec, backend: str) -> bool:
 
 
 def pair_bound(weights: NDArray[np.int8]) -> int:
-    """Return the largest absolute sum of two products with uint8 that a layer can form.
+    """Return the largest absolute sum of two products (a weight by a uint8 input) in a layer.
 
-    Any two weights of an output channel count as a pair, because kernels pair them differently. A
-    layer with one input channel, such as a depthwise convolution, is not added in pairs: the bound
-    is then one product.
+    Any two weights of an output channel count as a pair, because kernels form different pairs. In a
+    layer with one input channel, such as a depthwise convolution, kernels do not add pairs; the
+    bound is then a single product.
 
     Args:
         weights: ``[out, in/groups, taps]``.
@@ -131,7 +137,7 @@ def saturating_layers(path: Path) -> dict[str, int]:
     """Return the INT8 layers of an ONNX file in which a sum of two products can exceed 16 bits.
 
     Returns:
-        The largest such sum by the layer's name, largest sum first.
+        The largest sum of every such layer, by the layer's name, with the largest sum first.
     """
     bounds = {name: pair_bound(weights) for name, weights in read_int8_weights(path).items()}
     over = {name: bound for name, bound in bounds.items() if bound > _LARGEST_SUM}
@@ -156,13 +162,13 @@ def require_exact_sums(path: Path, runtime: Runtime) -> None:
         f"'{path.name}' needs a processor with VNNI, but {backend} can only use {here} on this "
         f"one: {len(over)} INT8 layers of the file can overflow. The worst is '{name}', where two "
         f"products add up to {largest}, more than the {_LARGEST_SUM} that 16 bits hold.",
-        "Export it with --int8-range portable, which is right on every x86 processor; or pass "
-        "--allow-saturation to see the wrong results.",
+        "Export the model with --int8-range portable, which is right on every x86 processor; or "
+        "pass --allow-saturation to run the file and get wrong results.",
     )
 
 
 def describe_int8(path: Path, precision: PrecisionSpec) -> dict[str, Any]:
-    """Return what an INT8 file needs of a CPU, and whether its runtime is right on this one.
+    """Return what an INT8 file needs of a CPU, and whether this CPU computes the file correctly.
 
     Raises:
         ModelFileError: the file is not an ONNX file, or is truncated or damaged.

@@ -2,8 +2,8 @@
 
 If a runtime computes a batch on all threads, it waits after every node for the slowest thread, and
 large images pass through memory between two nodes. Images that are computed side by side do not
-wait and stay in the caches. Beside threads that decode pictures, a runtime's threads would wait for
-each other most of the time and keep the processor busy.
+wait and stay in the caches. If other threads decode pictures at the same time, the threads of a
+runtime wait for each other most of the time, and keep the processor busy by waiting.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     Compute = Callable[[Tensors], Tensors]
 
 CACHED_PIXELS = 512 * 512
-"""Smaller images are run together, as many as have this many pixels in all: that fits the caches
-equally well, and starting a run costs the same for any number of images."""
+"""Smaller images are run in groups that together have at most this many pixels. Such a group fits
+the caches as well as one large image, and a run starts once for the whole group."""
 
 
 def usable_cpus() -> set[int]:
@@ -53,8 +53,8 @@ class Lanes:
     Args:
         name: the model's name, for errors.
         count: the number of threads.
-        create: called for the first images, returns the function that computes a group of images on
-            the calling thread, for several callers at once.
+        create: returns the function that computes a group of images on the calling thread, for
+            several callers at once; ``create`` is called when the first images come.
         most: the most images in a group.
     """
 
@@ -66,7 +66,7 @@ class Lanes:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
     def pays(self, batch: int) -> bool:
-        """Return whether every thread would have an image to compute."""
+        """Return whether there are several threads, and an image of the batch for every one."""
         return batch >= self.count > 1
 
     def run(self, feeds: Tensors) -> Tensors:

@@ -90,7 +90,7 @@ _LOAD_MESSAGES = (
         re.compile(
             r"External data path validation failed.*?(escapes|Absolute|does not exist)", re.DOTALL
         ),
-        "its external data file is not a plain file in its own directory ({0})",
+        "its external data file is not a plain file beside the model (onnxruntime says: {0})",
         "Get the model from a source you trust, with its data file beside it.",
     ),
     (
@@ -149,8 +149,8 @@ def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> or
     provider = _GPU_PROVIDERS.get(kind, _CPU)
     options: dict[str, dict[str, str]] = {provider: {}}
     if kind == "tensorrt":
-        # TensorRT's provider knows its cached engines by names and shapes, and would use that of a
-        # model with other weights: therefore the folder's name contains the model's hash.
+        # TensorRT's provider finds a cached engine by names and shapes, and would use the engine
+        # of a model with other weights: therefore the folder's name contains the model's hash.
         cache = path.with_name(f"{path.name}.{sha256_file(path)[:12]}.trt-cache")
         options[provider] = {
             "device_id": index,
@@ -158,8 +158,8 @@ def _create_session(path: Path, device: str, settings: ort.SessionOptions) -> or
             "trt_engine_cache_path": str(cache.resolve()),
         }
     if kind != "cpu":
-        # CUDA computes what TensorRT does not. Its default for FP32 is TF32, with 10 bits of
-        # mantissa, so it is switched off.
+        # CUDA's provider computes the nodes that TensorRT's does not take. By default it computes
+        # FP32 in TF32, with 10 bits of mantissa, so TF32 is switched off.
         options[_CUDA] = {"device_id": index, "use_tf32": "0"}
     with translated(path, "loaded", (*_RAISED, ValueError), partial(_refused, path, provider)):
         session = ort.InferenceSession(
@@ -179,7 +179,7 @@ def _settings(threads: int | None, spec: DetectorSpec) -> ort.SessionOptions:
     # Errors are raised; the log on stderr would only repeat them in ONNX Runtime's words.
     settings.log_severity_level = _FATAL
     # To reuse memory, ONNX Runtime compares all tensors with all others, which takes much of the
-    # loading time. Without that, runs are as fast and use the same memory.
+    # loading time. Without reuse, runs are as fast and need no more memory.
     settings.enable_mem_reuse = False
     if spec.precision.kind == "int8" and spec.precision.target != "onnxruntime":
         # A file that is laid out for another runtime is computed in float: INT8 kernels are slower
@@ -236,14 +236,15 @@ class OnnxRuntime:
         self._path = path
         self._session: ort.InferenceSession | None = session
         require_spec_fits(path, self)
-        # A graph with external data is more than one file, so its images are not computed apart.
+        # The session of the lanes is made from the bytes of one file, so a graph with external
+        # data has no lanes.
         on_cpu = device == "cpu" and not spec.external_files
         count = lane_count(threads, spec) if on_cpu else 1
         loaded = _identity(path)
 
         def create() -> Callable[[Tensors], Tensors]:
             graph = path.read_bytes() if _identity(path) == loaded else None
-            # The file may have been replaced before the first images: then the session is run.
+            # If the file was replaced before the first images came, the loaded session runs them.
             if graph is None or _identity(path) != loaded:
                 return partial(_run, session, self.outputs)
             alone = ort.InferenceSession(graph, _settings(1, spec), providers=[_CPU])
@@ -264,23 +265,23 @@ class OnnxRuntime:
             return _run(session, self.outputs, checked)
 
     def divides(self, batch: int) -> bool:
-        """Return whether :meth:`run_side_by_side` divides such a batch."""
+        """Return whether :meth:`run_side_by_side` divides a batch of this size."""
         return self.lanes.pays(batch)
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run as :meth:`run`, but compute images side by side if there is one per CPU."""
+        """Run as :meth:`run`, but side by side if there is an image for every thread."""
         with self._ready(feeds) as (session, checked):
             if self.divides(len(checked[INPUT_NAME])):
                 return self.lanes.run(checked)
             return _run(session, self.outputs, checked)
 
     def run_on_one_thread(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run a few images as :meth:`run`, on one thread, beside other calls."""
+        """Run as :meth:`run`, on the calling thread; several threads may do this at once."""
         with self._ready(feeds) as (_, checked):
             return self.lanes.run_here(checked)
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
-        """Run as :meth:`run` and time the copies; on the CPU there are none."""
+        """Run as :meth:`run` and time the copies; on the CPU nothing is copied."""
         with self._ready(feeds) as (session, checked):
             if self.device != "cpu":
                 return self._run_bound(session, checked)

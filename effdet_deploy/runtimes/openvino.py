@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.tensors import Tensors
 
 _NEWEST_OPSET, _NEWEST_IR_VERSION = 28, 14
-"""The newest versions that are known here, those of ONNX 1.23."""
+"""The newest versions that OpenVINO is known to read: those of ONNX 1.23."""
 
 
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVinoRuntime:  # noqa: ARG001
@@ -48,7 +48,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
     _require_known_version(path)
     if device.partition(":")[0] == "cuda":
         raise DeviceError(
-            f"The device '{device}' was asked for, but OpenVINO runs only on the CPU here.",
+            f"The device '{device}' was asked for, but this package runs OpenVINO only on the CPU.",
             "Use --device cpu, or --backend onnxruntime.",
         )
     if device not in ("auto", "cpu"):
@@ -58,7 +58,7 @@ def load(path: Path, *, device: str, threads: int | None, trust: bool) -> OpenVi
 
 
 def _require_known_version(path: Path) -> None:
-    """Refuse versions that are too new: OpenVINO reads them as the newest that it knows."""
+    """Refuse a file of a newer version, which OpenVINO reads as if it were of an older one."""
     model = read_onnx(path)
     opset = max((model.opsets.get(each, 0) for each in ("", "ai.onnx")), default=0)
     for what, found, newest in (
@@ -74,13 +74,13 @@ def _require_known_version(path: Path) -> None:
 
 @functools.cache
 def _core() -> ov.Core:
-    """Return the single core: models and errors need the libraries that a core holds."""
+    """Return the only core of this process: models and errors need the libraries of a core."""
     return ov.Core()
 
 
 def _translated(path: Path, doing: str) -> contextlib.AbstractContextManager[None]:
     def explain(text: str) -> ModelFileError:
-        said = last_line(text, beside=r"src/|Exception from")
+        said = last_line(text, skip=r"src/|Exception from")
         return ModelFileError(
             f"'{path.name}' cannot be {doing} by OpenVINO {ov.__version__}: {said}.",
             "Run it with --backend onnxruntime, or export it again.",
@@ -93,7 +93,7 @@ class OpenVinoRuntime:
     """A compiled model; see :class:`effdet_deploy.runtimes.adapter.Runtime`.
 
     OpenVINO is faster for shapes that it knows. A model whose batch range begins at one is compiled
-    for one image, and for any number of images when a larger batch comes.
+    for one image, and once more, for any number of images, when the first larger batch comes.
     """
 
     backend = "openvino"
@@ -129,18 +129,18 @@ class OpenVinoRuntime:
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked)
 
     def divides(self, batch: int) -> bool:
-        """Return whether :meth:`run_side_by_side` divides such a batch."""
+        """Return whether :meth:`run_side_by_side` divides a batch of this size."""
         return self.lanes.pays(batch)
 
     def run_side_by_side(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run as :meth:`run`, but compute images side by side if there is one per CPU."""
+        """Run as :meth:`run`, but side by side if there is an image for every thread."""
         with self._ready(feeds) as checked:
             if self.divides(len(checked[INPUT_NAME])):
                 return self.lanes.run(checked)
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked).outputs
 
     def run_on_one_thread(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run one image as :meth:`run`, on one thread, beside other calls."""
+        """Run one image as :meth:`run`, on one thread; several threads may call this at once."""
         with self._ready(feeds) as checked:
             return self.lanes.run_here(checked)
 
@@ -160,7 +160,7 @@ class OpenVinoRuntime:
             yield checked
 
     def _compiled_for(self, batch: int) -> _Compiled:
-        """Return the model compiled for one image if the batch is one image."""
+        """Return the model compiled for one image, or for any number if ``batch`` is larger."""
         one = batch == 1
         with self._lock:
             if one not in self._compiled:

@@ -79,7 +79,7 @@ class TorchScriptRuntime:
 
     @property
     def precision(self) -> str:
-        """The precision of the computation: the archive's own."""
+        """The precision of the computation: the one that the archive's spec states."""
         return self.spec.precision.kind
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:

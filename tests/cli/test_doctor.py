@@ -47,7 +47,7 @@ def test_it_says_which_int8_files_this_processor_computes_right(monkeypatch, cap
     monkeypatch.setattr(instructions, "instruction_set", sets.get)
     assert main(["doctor", "--json", str(tmp_path / "doctor.json")]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "onnxruntime: AVX-512 with VNNI, every INT8 file is right" in shown
-    assert "openvino: AVX2, only INT8 files with the portable range are right" in shown
+    assert "onnxruntime: AVX-512 with VNNI, computes every INT8 file correctly" in shown
+    assert "openvino: AVX2, computes only INT8 files with the portable range correctly" in shown
     said = json.loads((tmp_path / "doctor.json").read_text())["int8"]
     assert said["openvino"] == {"instructions": "AVX2", "full_range_is_right": False}

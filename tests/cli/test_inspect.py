@@ -34,7 +34,7 @@ def test_it_shows_spec_tensors_operators_size_and_hash(model, capsys):
 def test_it_shows_the_frames_that_deepstream_scales(tmp_path, capsys):
     spec = with_input(detector_spec(), kind="float255", frame_size=(720, 1280))
     assert main(["inspect", str(write_tiny(tmp_path / "tiny.onnx", spec))]) == 0
-    assert "float255, rgb; letterbox, of DeepStream's frames of 720x1280" in " ".join(
+    assert "float255, rgb; letterbox, from DeepStream's frames of 720x1280" in " ".join(
         capsys.readouterr().out.split()
     )
 
@@ -42,7 +42,7 @@ def test_it_shows_the_frames_that_deepstream_scales(tmp_path, capsys):
 def test_it_shows_the_frames_that_the_graph_resizes(tmp_path, capsys):
     spec = with_input(detector_spec(), source_size=(720, 1280))
     assert main(["inspect", str(write_tiny(tmp_path / "tiny.onnx", spec))]) == 0
-    assert "letterbox, in the graph of frames of 720x1280" in " ".join(
+    assert "letterbox, in the graph, from frames of 720x1280" in " ".join(
         capsys.readouterr().out.split()
     )
 
@@ -115,8 +115,8 @@ def test_an_unwritable_json_target_is_refused_first(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("written", "here", "said"),
     [
-        ("full", "AVX2", "WRONG here, with AVX2"),
-        ("full", "AMX", "right here, with AMX"),
+        ("full", "AVX2", "WRONG on this processor, which has AVX2"),
+        ("full", "AMX", "right on this processor, which has AMX"),
         ("portable", "AVX2", "right on every processor"),
     ],
 )

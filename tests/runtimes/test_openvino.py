@@ -75,7 +75,7 @@ def test_threads_get_the_results_of_their_own_pictures(tmp_path):
 
 
 def test_a_gpu_is_refused(tmp_path):
-    with pytest.raises(DeviceError, match="OpenVINO runs only on the CPU"):
+    with pytest.raises(DeviceError, match="runs OpenVINO only on the CPU"):
         opened(write_tiny(tmp_path / "tiny.onnx"), device="cuda:0")
 
 

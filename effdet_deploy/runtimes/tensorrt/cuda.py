@@ -25,10 +25,10 @@ def require_cuda() -> None:
     """Check that cuda-python or pycuda is installed, before anything is run.
 
     Raises:
-        MissingPackageError: neither of them is installed.
+        MissingPackageError: neither package is installed.
     """
     for name in ("cuda.bindings", "pycuda"):
-        # find_spec raises for a part of an absent package.
+        # find_spec raises ImportError for a submodule of an absent package.
         with contextlib.suppress(ImportError):
             if importlib.util.find_spec(name) is not None:
                 return
@@ -39,7 +39,7 @@ def open_cuda(index: int) -> Cuda:
     """Open device ``index`` with cuda-python, or with pycuda if only that is installed.
 
     Raises:
-        MissingPackageError: neither is installed.
+        MissingPackageError: neither package is installed.
         DeviceError: the device cannot be used.
     """
     try:
@@ -92,7 +92,7 @@ class CudaPython:
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the device current in the calling thread; all other calls need this."""
+        """Make the device current in the calling thread, as all other methods require."""
         _check("choosing the device", self._cuda.cudaSetDevice(self._index))
         yield
 
@@ -101,7 +101,7 @@ class CudaPython:
         return int(_check(f"allocating {size} bytes", self._cuda.cudaMalloc(size)))
 
     def free(self, address: int) -> None:
-        """Free memory of :meth:`allocate`."""
+        """Free memory that :meth:`allocate` returned."""
         _check("freeing memory", self._cuda.cudaFree(address))
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
@@ -111,7 +111,7 @@ class CudaPython:
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
-        """Free an array of :meth:`allocate_pinned`, which must not be used afterwards."""
+        """Free an array that :meth:`allocate_pinned` returned; do not use it afterwards."""
         _check("freeing host memory", self._cuda.cudaFreeHost(array.ctypes.data))
 
     def create_stream(self) -> int:
@@ -190,9 +190,9 @@ class Recorder:
 
 
 class _PyCuda:
-    """The same as :class:`CudaPython` with ``pycuda.driver``; it cannot record graphs.
+    """One device, through ``pycuda.driver``; see :class:`CudaPython` for the methods.
 
-    Objects of pycuda are kept here by their addresses.
+    pycuda cannot record graphs. Its objects are kept here by their addresses.
 
     Args:
         driver: the module ``pycuda.driver``.

@@ -104,7 +104,7 @@ def _device_index(device: str, count: int) -> int:
     if device == "cpu":
         raise DeviceError(
             "A TensorRT engine runs only on an NVIDIA GPU, but --device cpu was given.",
-            "Run the ONNX file it was built from on the CPU.",
+            "To use the CPU, run the ONNX file from which the engine was built.",
         )
     match = _DEVICE.fullmatch(device)
     if match is None:
@@ -121,14 +121,14 @@ def _device_index(device: str, count: int) -> int:
 class TensorRtRuntime:
     """A loaded engine; see :class:`effdet_deploy.runtimes.adapter.Runtime`.
 
-    Several threads may run it at once: each takes a context that no other thread is using, or a
-    new one.
+    Several threads may run the engine at once: a run takes an execution context that no other
+    thread is using, or creates one.
 
     Args:
         name: the file's name, for messages.
         trt: the module ``tensorrt`` or the one of TensorRT-RTX.
         engine: the deserialized engine.
-        spec: the engine's spec; None derives one from its tensors.
+        spec: the engine's spec; if it is None, a spec is derived from the engine's tensors.
         cuda: the device.
         index: the number of the device.
         log: the logger that TensorRT writes to.
@@ -164,7 +164,7 @@ class TensorRtRuntime:
 
     @property
     def precision(self) -> str:
-        """The precision of the computation: the graph's own."""
+        """The precision of the computation: the one that the spec states."""
         return self.spec.precision.kind
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
@@ -203,8 +203,8 @@ class TensorRtRuntime:
             try:
                 yield context, checked
             except BaseException:
-                # After a failure the state of its stream and buffers is unknown, and freeing them
-                # may fail too: the first error is the one to report.
+                # After a failure the state of the context's stream and buffers is unknown. Freeing
+                # them may fail too, but the error to report is the one that came before.
                 with contextlib.suppress(EffdetDeployError):
                     context.close()
                 raise
@@ -250,8 +250,8 @@ def _check_against_spec(runtime: TensorRtRuntime, profile: list[tuple[int, ...]]
         have = ", ".join(map(str, (*runtime.inputs, *runtime.outputs)))
         ranges = " to ".join(map(str, found)), " to ".join(map(str, wanted))
         raise ModelFileError(
-            f"The {name} engine does not fit its spec: it has {have} with the profile {ranges[0]}, "
-            f"but the spec describes the input {ranges[1]} and the outputs "
+            f"The {name} engine does not fit its spec: the engine has {have} with the profile "
+            f"{ranges[0]}, but the spec describes the input {ranges[1]} and the outputs "
             f"{', '.join(spec.output.names)}.",
             "Build the engine again; its spec belongs to another file.",
         )

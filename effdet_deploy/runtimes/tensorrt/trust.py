@@ -52,9 +52,9 @@ def trusted_spec(path: Path, plan: bytes, *, trust: bool) -> DetectorSpec | None
             return None
         raise ModelFileError(
             f"The engine '{path}' has no sidecar '{sidecar_path(path).name}'; an engine is native "
-            "code, which cannot be verified without it.",
-            "Put the sidecar beside it under that name, or pass --trust if you know where the "
-            "engine comes from.",
+            "code, which cannot be verified without its sidecar.",
+            "Put the sidecar beside the engine under this name, or pass --trust if you know where "
+            "the engine comes from.",
         )
     require_engine_of(sidecar, path, sha256_bytes(plan))
     return sidecar.spec
@@ -70,7 +70,7 @@ def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> N
     rebuild = (
         f"Build it on this machine from its ONNX file: effdet-deploy build model.onnx '{path.name}'"
     )
-    # Version-compatible engines run under later releases of one major version.
+    # Version-compatible engines run under later releases of the same major version.
     here, there = ([int(part) for part in re.findall(r"\d+", x)] for x in (version, built.version))
     is_later = "version-compatible" in traits and here[:1] == there[:1] and here >= there
     if built.version != version and not is_later:
@@ -104,20 +104,20 @@ def spec_without_sidecar(
     outputs: Sequence[TensorInfo],
     profile: Sequence[tuple[int, ...]],
 ) -> DetectorSpec:
-    """Derive the spec of an engine that takes uint8 pictures and gives boxes from its tensors.
+    """Derive from the tensors the spec of an engine that takes uint8 pictures and gives boxes.
 
-    The boxes are taken to be xyxy. The tensors do not tell the classes, so the spec has no classes.
+    The boxes are taken to be xyxy. The tensors do not name the classes, so the spec has no classes.
 
     Raises:
-        ModelFileError: the engine has another kind, which cannot be interpreted without sidecar.
+        ModelFileError: the engine has other tensors, whose meaning only a sidecar can tell.
     """
     shape = inputs[0].shape if len(inputs) == 1 else ()
     whole_job = len(shape) == _PICTURE_RANK and inputs[0].dtype == np.dtype(np.uint8)
     rows = {each.name: each.shape for each in outputs}
     if not whole_job or not set(DETECTION_OUTPUTS) <= rows.keys():
         raise ModelFileError(
-            f"'{name}' has no sidecar, and its tensors do not say how pictures are prepared for it "
-            f"or what comes out: {', '.join(map(str, (*inputs, *outputs)))}.",
+            f"'{name}' has no sidecar, and its tensors do not say how pictures must be prepared "
+            f"or what the outputs mean: {', '.join(map(str, (*inputs, *outputs)))}.",
             "Put its sidecar beside it; only an engine that takes uint8 pictures and gives boxes "
             "can run without a sidecar.",
         )
