@@ -354,7 +354,7 @@ def test_an_exported_bench_was_compared_with_the_bench_s_own_rows(
     assert artifact.report.detections.reference_count <= 40 * artifact.report.images
     assert len(artifact.notes) == 3
     assert "candidates give the same detections as" in artifact.notes[2]
-    assert artifact.notes[0].startswith("anchor_scale is 2.0, by the anchors")
+    assert artifact.notes[0].startswith("anchor_scale is 2.0, according to the anchors")
     assert artifact.notes[1] == "The artifact gives up to 40 detections, like the bench."
 
 

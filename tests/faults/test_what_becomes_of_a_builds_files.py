@@ -69,7 +69,7 @@ def test_two_builds_to_one_target_leave_one_complete_result(tmp_path):
         (b"bit rot", {"sha256": "0" * 64}, "its content is damaged"),
         (b"old", {"version": "9.0.0"}, "it was measured with tensorrt 9.0.0"),
         (b"old", {"gpu": "NVIDIA T4"}, "on NVIDIA T4"),
-        (b"odd", "not JSON", "its note 'timings.bin.json' is damaged"),
+        (b"odd", "not JSON", "its sidecar 'timings.bin.json' is damaged"),
     ],
 )
 def test_a_bad_timing_cache_is_discarded_and_made_anew(
