@@ -18,26 +18,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--engine-table", metavar="FILE", help="append each engine that is built to FILE, as JSON"
     )
     parser.addoption(
+        "--fp16-table", metavar="FILE", help="append what FP16 costs a network to FILE, as JSON"
+    )
+    parser.addoption(
         "--dry-gpu", action="store_true", help="run tests of PyTorch on a GPU on the CPU instead"
     )
 
 
 @pytest.fixture(scope="session")
-def engine_table(request: pytest.FixtureRequest) -> Callable[[str, str, str, float, int], None]:
+def engine_table(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Return a function that adds an engine to the file of --engine-table, if one was named."""
-    target = request.config.getoption("--engine-table")
+    return _adder(request.config.getoption("--engine-table"))
 
-    def add(name: str, precision: str, batch: str, seconds: float, size: int) -> None:
-        if target is None:
-            return
-        row = {
-            "name": name,
-            "precision": precision,
-            "batch": batch,
-            "seconds": round(seconds, 1),
-            "size": size,
-        }
-        with Path(target).open("a", encoding="utf-8") as table:
-            table.write(json.dumps(row) + "\n")
+
+@pytest.fixture(scope="session")
+def fp16_table(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Return a function that adds what FP16 costs to the file of --fp16-table, if one was named."""
+    return _adder(request.config.getoption("--fp16-table"))
+
+
+def _adder(target: str | None) -> Callable[..., None]:
+    """Return a function that appends its keyword arguments to ``target``, as a line of JSON."""
+
+    def add(**fields: object) -> None:
+        if target is not None:
+            with Path(target).open("a", encoding="utf-8") as table:
+                table.write(json.dumps(fields) + "\n")
 
     return add

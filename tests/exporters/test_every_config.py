@@ -1,7 +1,8 @@
 """All 47 configurations at a small size: verified in FP32, built by NVIDIA in every precision.
 
 Slow: `make test-all` runs it. With `--engine-table FILE` every build becomes a line of that file,
-which is how the table of docs/tensorrt.md is made.
+which is how the table of docs/tensorrt.md is made; `--fp16-table FILE` does the same for the costs
+of FP16 in docs/verification.md.
 """
 
 from __future__ import annotations
@@ -120,12 +121,21 @@ def test_its_layers_are_those_of_eager_pytorch(exported):
 
 
 @pytest.mark.parametrize("target", ["tensorrt", "openvino"])
-def test_its_fp16_costs_what_fp16_costs_the_network(exported, target):
+def test_its_fp16_costs_what_fp16_costs_the_network(exported, target, fp16_table):
     path, spec = exported.lowered("ranged", "fp16")
     precision = dataclasses.replace(spec.precision, target=target)
     spec = dataclasses.replace(spec, precision=precision)
     report = verified(path, spec, exported.source, FP16_PICTURES)
     assert report.passed, report.to_dict()
+    assert report.detections is not None
+    fp16_table(
+        name=exported.name,
+        target=target,
+        alone={each.name: each.fp16_snr_db for each in report.outputs},
+        file={each.name: each.errors.snr_db for each in report.outputs},
+        kept_alone=report.detections.fp16_share,
+        kept=report.detections.plain_share,
+    )
     assert report.batch_sizes == (4, 1)
     for each in report.outputs:
         assert each.worst_level.used < 1
@@ -149,7 +159,9 @@ def test_rtx_builds_it(exported, precision, batch, tmp_path, engine_table):
     assert artifact.spec.engine is not None
     assert artifact.spec.precision == spec.precision
     assert artifact.spec.batch == BATCHES[batch]
-    engine_table(exported.name, precision, batch, seconds, artifact.size)
+    engine_table(
+        name=exported.name, precision=precision, batch=batch, seconds=seconds, size=artifact.size
+    )
 
 
 def test_fp16_leaves_only_convolutions_in_float_that_the_spec_names(exported):
@@ -174,7 +186,13 @@ def test_int8_computes_the_chosen_convolutions_in_int8_and_none_in_float(
     seconds = time.monotonic() - begun
     assert build.errors == []
     assert build.engine is not None
-    engine_table(exported.name, "int8", "fixed", seconds, build.engine.nbytes)
+    engine_table(
+        name=exported.name,
+        precision="int8",
+        batch="fixed",
+        seconds=seconds,
+        size=build.engine.nbytes,
+    )
     types = build.inputs_of_convolutions()
     kept = set(spec.precision.kept)
     assert {name for name, kind in types.items() if kind == "Int8"} == types.keys() - kept
