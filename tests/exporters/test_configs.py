@@ -60,6 +60,7 @@ def test_a_scaled_variant_passes_verification_at_its_own_size(name: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("name", ["d2", "d4", "d6", "lite2", "lite4"])
 def test_fp16_of_random_weights_passes_verification_at_the_variants_own_size(
     name: str, tmp_path: Path
