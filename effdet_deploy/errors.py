@@ -1,4 +1,4 @@
-"""The errors that this package raises, and the exit code of each.
+"""The errors that this package raises, and their exit codes.
 
 ::
 

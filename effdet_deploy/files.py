@@ -1,4 +1,4 @@
-"""File handling that every room shares: atomic writes, hashes, safe paths."""
+"""File handling for the whole package: atomic writes, hashes, safe paths."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
 
 def why_no_file(path: Path) -> str:
-    """Say why a path is not a file, as the end of a sentence that begins with it; "" for a file."""
+    """Say why a path is not a file, as the end of a sentence about the path; "" for a file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -190,7 +190,7 @@ def require_writable_target(target: Path) -> None:
 
 
 def _accepts_files(directory: Path) -> bool:
-    """Try to create a file: permission bits do not tell for root or on read-only file systems."""
+    """Try to create a file: permission bits mean nothing for root and on read-only file systems."""
     if not os.access(directory, os.W_OK | os.X_OK):
         return False
     try:

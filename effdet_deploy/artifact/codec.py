@@ -140,7 +140,8 @@ def _bounded(value: object, kind: type, where: str, within: Within | None = None
     bounds = within or _BOUNDS[kind]
     limits = f"{bounds.low:,} to {bounds.high:,}"
     if kind in (int, float):
-        # This check precedes the conversion: a float cannot hold every int. NaN fails it.
+        # The bounds are checked before the conversion to float, which cannot hold every int. NaN is
+        # out of all bounds.
         _expect(bounds.low <= found <= bounds.high, found, where, f"from {limits}")
         return kind(found)
     _expect(bounds.low <= len(found) <= bounds.high, found, where, f"{limits} long")

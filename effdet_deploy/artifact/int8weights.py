@@ -28,8 +28,8 @@ _WEIGHTED = ("Conv", "Gemm", "MatMul")
 def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
     """Return the weights ``[out, in/groups, taps]`` of every layer that computes in INT8, by name.
 
-    Such a layer reads its weights through a DequantizeLinear from an int8 constant stored in the
-    file itself.
+    A layer that computes in INT8 reads its weights through a DequantizeLinear from an int8 constant
+    stored in the file itself.
 
     Raises:
         ModelFileError: the file is not an ONNX file, or is truncated or damaged.
@@ -68,7 +68,7 @@ def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
 
 
 def _int8_tensor(walk: Walk, span: Span) -> dict[str, NDArray[np.int8]]:
-    """Return an int8 tensor by its name; an empty dict for other types or external storage."""
+    """Return a dict of an int8 tensor by its name; empty for other types or external data."""
     dims: list[int] = []
     said: dict[int, int | Span] = {}
     for number, value in walk.fields(span):

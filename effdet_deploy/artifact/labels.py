@@ -4,7 +4,8 @@ Annotations number their categories and models number their outputs, and neither
 are related. Two conventions are in use. By *rank*, the category with the k-th smallest id is
 output k. By *id*, the category with id i is output i - 1: effdet's CocoParser trains like this,
 COCO's 80 categories lie on 90 outputs like this, and the TensorFlow Object Detection API numbers
-its label maps like this. Where both fit a model and differ, the user is asked.
+its label maps like this. Where both conventions fit a model but give different names, the user is
+asked.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Labels:
         source: the file's name, for messages.
         names: the class names; by ascending id where the file has ids.
         ids: the id of each name; None where the file only lists names, in the order of the outputs.
-        root: the index of a category that only groups the others, as Roboflow writes one; None
-            where there is no such category.
+        root: the index of a category that only groups other categories, as Roboflow writes one;
+            None where there is no such category.
         counts_outputs: whether ids number the model's outputs from 1 by definition.
     """
 
@@ -81,7 +82,8 @@ class Labels:
         ways = {BY_RANK: self._by_rank(num_classes), BY_ID: self._by_id(num_classes)}
         asked = rule or (BY_ID if self.counts_outputs else None)
         found = {way: each for way, each in ways.items() if each and asked in (None, way)}
-        # Names for the first outputs only belong to another model, unless the user says otherwise.
+        # Names that fill only the first outputs belong to another model, unless --labels-by is
+        # given.
         if not found or (
             not ways[BY_RANK] and not rule and self._fills_only_the_first(num_classes)
         ):
@@ -93,7 +95,7 @@ class Labels:
         return classes, () if is_plain else (self._said(way, num_classes),)
 
     def _named(self, num_classes: int) -> tuple[ClassSpec, ...]:
-        """Return the named classes, without the root unless an output is left for it."""
+        """Return the named classes; the root is among them only if an output is left for it."""
         pairs = enumerate(zip(self.names, self.ids or (), strict=True))
         leaves_root = len(self.names) != num_classes
         return tuple(ClassSpec(*each) for at, each in pairs if at != self.root or not leaves_root)
@@ -124,7 +126,7 @@ class Labels:
         )
         text = f"The {num_classes} outputs have the names of '{self.source}' {order}."
         if self.root is not None and len(self.names) != num_classes:
-            text += f" '{self.names[self.root]}', which only groups the others, was left out."
+            text += f" '{self.names[self.root]}', which only groups other categories, was left out."
         return text
 
     def _refuse_count(self, num_classes: int, rule: str | None) -> NoReturn:

@@ -127,7 +127,7 @@ def require_content(path: Path, wanted: Content) -> None:
         suffix = next(suffix for suffix, content in SUFFIXES.items() if content == found)
         remedy = f"Rename it to end in '{suffix}', or name the right file."
         if SUFFIXES.get(path.suffix.lower()) == found:
-            remedy = f"Name a file that holds {_NAMES[wanted]}, or a backend that takes this one."
+            remedy = f"Name a file that holds {_NAMES[wanted]}, or a backend that takes this file."
         raise ModelFileError(f"'{path}' holds {_NAMES[found]}, not {_NAMES[wanted]}.", remedy)
 
 

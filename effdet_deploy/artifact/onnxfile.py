@@ -2,7 +2,7 @@
 
 Only the structure is read (versions, metadata, operators, names of external files), by walking the
 protobuf wire format: https://protobuf.dev/programming-guides/encoding. A file whose walk does not
-end exactly at its last byte is truncated or no ONNX file.
+end exactly at its last byte is truncated or is not an ONNX file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _INSIDE: dict[str, dict[int, str]] = {
         **dict.fromkeys((6, 11), "graph"),
         **dict.fromkeys((22, 23), "sparse tensor"),
     },
-    # Its values and indices are tensors, its dims are not.
+    # The values and indices of a sparse tensor are tensors, its dims are not.
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
@@ -56,7 +56,8 @@ class OnnxFile:
         ir_version: the version of the file format.
         opsets: the opset version of each domain; ``""`` is ONNX's own.
         metadata: the model's key-value properties.
-        operators: how often each operator occurs; those of other domains as ``domain::Operator``.
+        operators: how often each operator occurs; operators of other domains are named
+            ``domain::Operator``.
         external: the names of the data files it refers to.
     """
 
@@ -79,7 +80,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
-    """Keep the result while the file stays the same: recognising and loading both ask for it."""
+    """Read an unchanged file only once, though it is needed to recognise and to load a model."""
     with walking_through(path) as walk:
         return walk.model()
 
@@ -132,7 +133,7 @@ class Walk:
         )
 
     def message(self, kind: str, span: Span, depth: int) -> None:
-        """Take what a message says, and all that is inside it."""
+        """Read a message and all messages inside it."""
         if depth > _MAX_DEPTH:
             raise ValueError("its graphs are nested too deeply")
         said: dict[int, Span] = {}

@@ -86,7 +86,7 @@ def taken_input(spec: InputSpec) -> InputSpec:
 def shown_input(spec: InputSpec) -> InputSpec:
     """Return the input that the pictures of a verification are fitted into.
 
-    Where DeepStream scales frames, this is a frame of the size that it has inside the input.
+    For DeepStream this is only the part of the input that a frame covers.
     """
     if spec.frame_area is None:
         return spec

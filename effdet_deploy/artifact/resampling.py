@@ -1,4 +1,4 @@
-"""Scaling of pictures with the filters that trainings use: Pillow's and OpenCV's bilinear ones."""
+"""Scaling of pictures with the filters of trainings: bilinear, as in Pillow or OpenCV."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def resize_exactly(
 ) -> NDArray[np.float64]:
     """Resize as :func:`resize` does, with weights in float64 instead of fixed point.
 
-    Both round to whole levels, so results differ by a level where a value lies between two levels.
+    Both functions round to whole levels, so their results can differ by one level where a value
+    lies about halfway between two.
     """
     source, target = image.shape[:2], (height, width)
     order = (1, 0) if begins_with_rows(source, target) else (0, 1)
@@ -91,7 +92,7 @@ def _linear(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uin
     for rows, share in zip((upper, lower), down, strict=True):
         lines = image[rows]
         sums = np.take(lines, left, axis=1) * first + np.take(lines, right, axis=1) * second
-        # The two weights added 4 + 16 + 2 bits, and OpenCV drops them in this way.
+        # The weights of both axes add 22 bits, which OpenCV drops in three steps: 4, 16 and 2.
         total += (share[:, None, None] * (sums >> 4)) >> 16
     scaled: NDArray[np.uint8] = np.minimum((total + 2) >> 2, 255).astype(np.uint8)
     return scaled

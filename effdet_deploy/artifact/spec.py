@@ -38,14 +38,15 @@ HEAD_OUTPUTS = ("class_logits", "box_regression")
 TENSORRT_MAX_TOPK = 3840
 """The largest K that TensorRT's TopK takes."""
 EFFDET_CANDIDATES = 5000
-"""How many boxes enter effdet's own NMS, and that of every reference."""
+"""How many boxes enter effdet's own NMS, and the NMS of every reference."""
 CANDIDATE_CHOICES = (1000, 2000, TENSORRT_MAX_TOPK, EFFDET_CANDIDATES)
 """The values that ``--candidates auto`` chooses from."""
 PLUGIN_CANDIDATES = 4096
 """How many scores TensorRT's NMS plugin considers; the plugin has no attribute to change it."""
 MAX_BATCH = 1024
 MAX_ANCHORS = 1 << 24
-"""The most anchors of the finest level, which holds three quarters of all; D7x has 330,000."""
+"""The most anchors of the finest level, which holds three quarters of all anchors. D7x has 330,000
+there."""
 
 MAX_NAME, MAX_CLASSES = 1000, 100_000
 MAX_SIDE = 16_384
@@ -150,7 +151,8 @@ def channel_places(order: ChannelOrder, channels: int) -> list[int]:
 class AnchorSpec:
     """The anchor grid: levels, octave scales and aspect ratios (w, h) of each place.
 
-    ``order`` says which of the two is the outer loop; in effdet it is the octave scales.
+    ``order`` says whether octave scales or aspect ratios are the outer loop; in effdet the octave
+    scales are.
     """
 
     min_level: Level
@@ -224,12 +226,13 @@ def enough_candidates(needed: int) -> int:
 
 @dataclass(frozen=True)
 class PrecisionSpec:
-    """The precision in the graph, the runtime it is laid out for, and the layers kept higher.
+    """The precision in the graph, the intended runtime, and the layers in higher precision.
 
     ``int8_range`` is the range of INT8 weights. ``portable`` weights cannot overflow the 16 bits in
-    which an x86 processor without VNNI adds two products; ``full`` ones can. None means that the
-    file is not INT8, or is too old to say: then its weights have to be examined. ``instruction`` is
-    the processor instruction that correct results need; None if every processor is right.
+    which an x86 processor without VNNI adds two products; ``full`` weights can. None means that the
+    file is not INT8, or is too old to state the range: then its weights have to be examined.
+    ``instruction`` is the processor instruction that correct results need; None if every processor
+    is right.
     """
 
     kind: Precision = "fp32"
@@ -305,7 +308,7 @@ class DetectorSpec:
         precision: FP32, FP16 or INT8, and for which runtime it is laid out.
         batch: The smallest, the usual and the largest batch.
         overrides: The config fields that differ from the variant's registered ones.
-        origin: The project that trained the weights, by whose variable names they are known.
+        origin: The project that trained the weights, recognized by the names of its variables.
         assumed: One sentence per assumption about something that the weights do not say.
         weights_sha256: The SHA-256 of the weights.
         opset: The ONNX opset; 0 where the artifact is not an ONNX file or an engine made from one.

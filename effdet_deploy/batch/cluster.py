@@ -48,8 +48,8 @@ ENVIRONMENT = {
 def connected(address: str | None) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at ``address``; leave it at the end.
 
-    No process and no file stays behind, and no statistics are sent. A Ray that the caller has
-    started is used and stays.
+    No process and no file stays behind, and no statistics are sent. If the caller has already
+    started Ray, that Ray is used and keeps running.
 
     Raises:
         MissingError: Ray is not installed or does not start, or there is no cluster.
@@ -186,7 +186,7 @@ def in_actors(
     # A block holds one part, because Ray distributes, retries and reports blocks.
     blocks = ray.data.from_items(items, override_num_blocks=len(items))
     with warnings.catch_warnings():
-        # Ray 2.64 will not accept max_task_retries; the extra requires an older release.
+        # Ray 2.64 will not accept max_task_retries; effdet-deploy[batch] requires an older release.
         warnings.simplefilter("ignore")
         parts = blocks.map_batches(
             Worker,

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.thresholds import ScoreThreshold
 
 PART = 1000
-"""Pictures in a file: with a lost worker, at most one part of work is lost."""
+"""Pictures in one file of the output; a worker that dies loses the work on at most one file."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class BatchOptions:
         resume: continue the run in the output.
         address: the address of a Ray cluster; None starts Ray on this machine.
         actors: the number of actors; None for as many as there is room for.
-        cpus: processors of an actor: decoding threads, and the runtime's threads on a CPU.
+        cpus: processors of an actor; it decodes in this number of threads, and on a CPU the runtime
+            has this number of threads too.
         gpus: GPUs of an actor; a fraction lets several actors share a GPU.
         batch: the most pictures in one run of the model; None for the model's largest batch.
         loading: further arguments of :meth:`Detector.load`.
@@ -84,8 +85,8 @@ class Statistics:
         parts: the number of files.
         done_now: pictures of this run alone.
         seconds: the time of this run, from Ray's start to the last part.
-        workers: by machine and process, pictures per second while it worked. A lost worker and its
-            successor are two workers.
+        workers: pictures per second of a worker while it worked, by its machine and process. A lost
+            worker and its successor are two workers.
     """
 
     pictures: int
@@ -170,7 +171,7 @@ def detect_in_all(
 
 
 def _checked(model: Path, options: BatchOptions) -> DetectorSpec:
-    """Check what needs no runtime: those of a cluster may be installed on other machines only."""
+    """Check options without a runtime, which may be installed on the other machines only."""
     spec = read_spec(model, recognise(model))
     if spec.external_files:
         check_external_files(model, spec)

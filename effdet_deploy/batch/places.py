@@ -21,7 +21,7 @@ _FINAL = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
 
 
 def as_given(address: str) -> str:
-    """Return an address; that of a file on this machine as a path."""
+    """Return ``address``, as a path if it names a file on this machine."""
     return address.removeprefix(_FILE)
 
 
@@ -78,7 +78,7 @@ def names_in(folder: str) -> set[str]:
 
 
 def write(address: str, content: bytes) -> None:
-    """Write a file, which is seen whole or not at all, and replaces an old one.
+    """Write a file so that readers never see a part of the content; replace an old file.
 
     Raises:
         ResourceError: the disk is full.
@@ -95,7 +95,7 @@ def require_folder(folder: str) -> None:
     """Create ``folder`` if it is missing, and remove files that killed workers left in it.
 
     Raises:
-        UsageError: it is a file, or cannot be written to.
+        UsageError: ``folder`` is a file, or cannot be written to.
     """
     if not is_remote(folder):
         require_directory(Path(folder))

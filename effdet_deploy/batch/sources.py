@@ -87,7 +87,7 @@ def read_pictures(listing: Listing, key_column: str | None) -> Iterator[tuple[st
 
 
 def _found(source: str, suffixes: frozenset[str]) -> list[str]:
-    """Return the addresses of files with these suffixes below a folder, or of a pattern."""
+    """Return the addresses of files with these suffixes in a folder, or that match a pattern."""
     files, path = file_system(source)
     names = files.glob(path) if glob.has_magic(path) else files.find(path)
     kept = [each for each in names if PurePosixPath(each).suffix.lower() in suffixes]
@@ -109,11 +109,12 @@ def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
     wrong = f"has no column '{column}' of bytes or text" if column else "needs --column"
     if chosen in kinds and key is not None:
         is_path = "string" in kinds[chosen]
-        wrong = "has paths, which are keys themselves" if is_path else f"has no column '{key}'"
+        takes_no_key = "names pictures by their paths, so it takes no --key"
+        wrong = takes_no_key if is_path else f"has no column '{key}'"
     listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     raise UsageError(
         f"The Parquet file '{files[0]}' {wrong}.",
-        f"Name the column of pictures or of their paths with --column. There are: {listed}.",
+        f"Name the column of pictures or of their paths with --column. The columns are: {listed}.",
     )
 
 

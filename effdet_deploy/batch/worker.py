@@ -1,4 +1,4 @@
-"""The code in a Ray actor: it loads the model once and detects in one part after the other."""
+"""The code in a Ray actor: it loads the model once and detects in one part after another."""
 
 from __future__ import annotations
 

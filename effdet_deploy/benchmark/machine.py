@@ -64,7 +64,8 @@ class Machine:
 class Load:
     """The load during a measurement; shares refer to the time of the usable CPUs.
 
-    ``observed`` is false if the system does not tell (no ``/proc/stat``); then the shares are 0.
+    ``observed`` is false if the system does not report its load (no ``/proc/stat``); then the
+    shares are 0.
     """
 
     seconds: float
@@ -89,7 +90,7 @@ class Load:
         if self.throttle_events:
             found.append(f"the processor was throttled {self.throttle_events} times by heat")
         if self.clock_ratio < MIN_CLOCK_RATIO:
-            found.append(f"the clock fell to {self.clock_ratio:.0%} of its start")
+            found.append(f"the clock fell to {self.clock_ratio:.0%} of its rate at the start")
         return tuple(found)
 
     def require_quiet(self) -> None:
@@ -151,7 +152,7 @@ def _read(path: Path) -> str:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Return the lines ``name: value`` of a kernel file; if it lists CPUs, those of the first."""
+    """Return the lines ``name: value`` of a kernel file; of the first CPU if it lists CPUs."""
     lines = _read(path).partition("\n\n")[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}

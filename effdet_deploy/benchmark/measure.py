@@ -38,8 +38,9 @@ class Schedule:
         precision: stop when the interval of the median is within this share of the median.
         max_seconds: begin no further run after this time, once there are ``min_runs``.
         warm_up_seconds: stop waiting for stable times after this.
-        settling_runs: runs that do not count before one that does, if several things take turns:
-            the others fill the caches with their weights, which does not happen to a single model.
+        settling_runs: if several things take turns, how many runs of a thing are discarded before
+            one counts: the other things have filled the caches, which does not happen to a model
+            that runs alone.
 
     Raises:
         UsageError: there are no runs, or values are out of order.
@@ -84,7 +85,7 @@ class Timing:
 
     @property
     def variation(self) -> float:
-        """The coefficient of variation: standard deviation over mean."""
+        """The coefficient of variation: the standard deviation divided by the mean."""
         mean = float(np.mean(self.seconds))
         return float(np.std(self.seconds, ddof=1)) / mean if len(self.seconds) > 1 else 0.0
 
@@ -99,7 +100,7 @@ class Timing:
 
     @property
     def precision(self) -> float:
-        """Half the width of the interval over the median; infinite if there are too few runs."""
+        """Half the width of the interval, divided by the median; infinite with too few runs."""
         low, high = self.interval
         return (high - low) / 2 / self.median
 
@@ -125,7 +126,7 @@ def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
 
     It is the interval of the sign test: the r-th smallest and the r-th largest value, with the
     largest r for which 2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the
-    distribution, but assumes that the number of values did not depend on them: a run that ends once
+    distribution, but that the values did not decide their number: a run that ends once
     its interval is narrow enough is a little less certain. With fewer than six values the interval
     is infinite.
     """
@@ -191,7 +192,7 @@ def seconds_of(run: Run, clock: Clock = time.perf_counter) -> float:
 
 
 def _warm_up(run: Run, schedule: Schedule, clock: Clock) -> tuple[int, bool]:
-    """Run until two windows agree; return the number of runs, and whether they agreed."""
+    """Run until two windows agree; return the number of runs, and whether the windows agreed."""
     begun = clock()
     times: list[float] = []
     while True:
@@ -207,7 +208,7 @@ def _warm_up(run: Run, schedule: Schedule, clock: Clock) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times as fast as the other the candidate is: above 1, the candidate is faster.
+    """The speed of a candidate divided by that of another thing; above 1, it is faster.
 
     ``median`` is taken over ``pairs`` of runs that followed each other; ``low`` and ``high`` bound
     it with 95% confidence (:func:`median_interval`).
@@ -239,7 +240,7 @@ class Ratio:
 
 
 def compare(candidate: Timing, other: Timing) -> Ratio:
-    """Return how many times as fast as ``other`` the ``candidate`` is, if they took turns.
+    """Return the speed of ``candidate`` divided by that of ``other``; the two took turns.
 
     Raises:
         UsageError: there are fewer than seven pairs, with which no interval excludes chance.

@@ -32,11 +32,11 @@ STAGES = {
 }
 """Parts of a graph, by the module path in the names of their nodes; the first match counts."""
 LAYOUT = "layout changes"
-"""Nodes that the runtime added to change the memory layout; they have no path of ours."""
+"""Nodes that the runtime added to change the memory layout; their names hold no module path."""
 _PATTERNS = {stage: re.compile(pattern) for stage, pattern in STAGES.items()}
 _KERNEL = "_kernel_time"
 _BYTES = 4
-"""Bytes of an element, which is float32 like the ceilings."""
+"""Bytes of an element: float32, as in the measured :class:`Ceilings`."""
 _ERRORS_ONLY = 3
 
 
@@ -50,7 +50,7 @@ class NodeTime:
 
     @property
     def stage(self) -> str:
-        """The part of the graph that it belongs to; nodes that are not ours are layout changes."""
+        """Its part of the graph; nodes that the runtime added are layout changes."""
         found = (stage for stage, pattern in _PATTERNS.items() if pattern.match(self.name))
         return next(found, LAYOUT)
 
@@ -77,7 +77,7 @@ def profile_onnx(
 def profile_openvino(
     path: Path, feeds: dict[str, NDArray[Any]], *, threads: int | None, runs: int = 10
 ) -> list[NodeTime]:
-    """Run the model in OpenVINO with its counters on; otherwise the same as :func:`profile_onnx`.
+    """Run the model in OpenVINO with its counters on; otherwise as :func:`profile_onnx`.
 
     The model is compiled for the shape of the feeds, as in a benchmark.
     """

@@ -21,7 +21,7 @@ BUNDLES = {
     "deepstream": "effdet_deploy.bundles.deepstream",
     "triton": "effdet_deploy.bundles.triton",
 }
-"""The system that loads the folder, and the module that makes it."""
+"""The systems that load a folder, and the modules that make the folder."""
 
 
 def bundle(system: str, model: Path, folder: Path, options: BundleOptions | None = None) -> Bundle:

@@ -1,8 +1,8 @@
 """``bundle deepstream``: a folder for nvinfer, NVIDIA DeepStream's inference plugin.
 
-The keys of the configuration are in "Gst-nvinfer" of DeepStream's developer guide. DeepStream
-scales frames over black; an export for it (``--target deepstream``) refills that part with the fill
-color and clips the boxes.
+The keys of the configuration are in "Gst-nvinfer" of DeepStream's developer guide. DeepStream pads
+scaled frames with black; a model for DeepStream (``--target deepstream``) fills the padding with
+the fill color and clips the boxes.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def bundle(model: Path, folder: Path, options: BundleOptions) -> Bundle:
             write_single_output(source, file)
         else:
             source.copy_to(file)
-            # A build on the target machine reads from it what was verified.
+            # A build on the target machine reads from the sidecar what was verified.
             if sidecar_path(source.path).is_file():
                 shutil.copyfile(sidecar_path(source.path), sidecar_path(file))
             shutil.copyfile(PARSER, staged / PARSER.name)
@@ -89,7 +89,7 @@ def configuration(
     taken = spec.input
     function, library = _YOLO_PARSER if single else _OUR_PARSER
     rows, columns = taken.frame_size or (0, 0)
-    # nvinfer builds FP16 and INT8 with its own flags; only an engine keeps the file's precision.
+    # nvinfer would build an FP16 or INT8 file with flags of its own and change its precision.
     builds = source.content == "onnx" and spec.precision.kind == "fp32"
     properties = {
         "gpu-id": 0,

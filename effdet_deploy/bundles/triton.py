@@ -32,7 +32,7 @@ _BACKENDS = {
     "openvino": ('backend: "openvino"\ndefault_model_filename: "model.onnx"', "model.onnx"),
     "onnxruntime": ('platform: "onnxruntime_onnx"', "model.onnx"),
 }
-"""The engine, its entry in the configuration, and the name that it needs for the model's file."""
+"""By runtime: its lines in the configuration, and the name that the model's file must have."""
 
 
 def bundle(model: Path, repository: Path, options: BundleOptions) -> Bundle:
@@ -75,7 +75,7 @@ def configuration(source: Source, engine: str) -> str:
         f"instance_group [ {{ count: 1 kind: {_place(spec, engine)} }} ]",
         # Add max_queue_delay_microseconds to make requests wait for others.
         *(["dynamic_batching { }"] if batches else []),
-        # The first run of an engine at a batch size takes many times as long as the next ones.
+        # The first run of a model at a batch size takes many times as long as the next ones.
         *(_warm_up(inputs, size, batches) for size in warmed),
         f'parameters {{ key: "{SPEC_PARAMETER}" value {{ string_value: {_quoted(spec)} }} }}',
     ]
@@ -146,7 +146,7 @@ def _notes(source: Source, engine: str) -> tuple[str, ...]:
         )
     if precision.instruction is not None:
         notes.append(
-            f"the model is right only on processors with {precision.instruction.upper()}, but "
+            f"the results are right only on processors with {precision.instruction.upper()}, but "
             "Triton does "
             "not check that"
         )

@@ -51,7 +51,7 @@ COMMANDS = {
 """Every command and its line in the help; the full help of a command is in its module."""
 
 _NO_MEMORY = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
-"""How torch words it, in a RuntimeError, when memory runs out."""
+"""The words of torch's RuntimeError when memory runs out."""
 _ISSUES = "the issue tracker of effdet-deploy"
 _EPILOG = "Add --debug to see the traceback of an error."
 
@@ -82,7 +82,8 @@ def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) 
             warnings.simplefilter("always", EffdetDeployWarning)
             warnings.showwarning = lambda message, *_others, **_more: note(f"warning: {message}")
         code = _attempt(program, names, given, debug)
-    # An exception that nobody caught has left this function by now, with our hook in place.
+    # The hook stays in place when an exception leaves this function, because nobody else catches
+    # it.
     sys.excepthook = before
     return code
 

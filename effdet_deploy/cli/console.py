@@ -129,7 +129,7 @@ def require_distinct(option: str, written: Path | None, *others: Path | None) ->
     """Refuse to write a file that would replace another one that the command reads or writes.
 
     ``option`` names the file. A result never replaces a picture or a model, not even one that this
-    command does not use: it may lie in a folder that the command reads.
+    command does not use: the picture or model may lie in a folder that the command reads.
     """
     from effdet_deploy.artifact.modelfile import SUFFIXES
     from effdet_deploy.detection.images import SUFFIXES as PICTURES
@@ -170,7 +170,8 @@ def write_json(target: Path | None, document: object) -> None:
 def stages() -> Iterator[Callable[[str], None]]:
     """Give a function that announces a stage of the work; show how many seconds a stage took.
 
-    A stage that is named like the last one up to a colon, such as a download, continues it.
+    If two stages in succession have the same name up to a colon, as those of a download, the second
+    continues the first.
     """
     from rich.text import Text
 

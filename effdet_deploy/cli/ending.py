@@ -32,7 +32,7 @@ _ONE_REQUEST = 0.5
 
 @contextlib.contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
-    """Make a request to end, such as a scheduler's, clean up as Ctrl-C does.
+    """Clean up as after Ctrl-C when a scheduler or another program asks the command to end.
 
     A second request ends the process at once. Python's own handlers wait until a runtime's native
     code returns, which may never happen with a damaged model. Therefore the signal's number also

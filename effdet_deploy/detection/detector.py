@@ -45,8 +45,8 @@ _FORKED = ("onnxruntime", "openvino")
 """Runtimes that can load a model again in a forked process. OpenMP, which torch uses, would wait
 there for threads that only the parent has; so would CUDA."""
 _MOST_PIXELS_APART = 896 * 896
-"""Images of more pixels, larger than D3's, are computed one at a time in a stream: a run takes
-0.5 GB or more."""
+"""Larger images, such as those of variants above D3, are computed one at a time in a stream: a run
+takes 0.5 GB or more."""
 MOST_UNNAMED = 10_000
 """A spec without class names (of an engine without a sidecar) allows class numbers below this."""
 
@@ -221,7 +221,7 @@ class Detector:
         count = decoders or len(usable_cpus())
         prepare = partial(self._prepare, keep_image=keep_image, fast=fast_decode)
         stages = self._stages(prepare, floor, batch or most)
-        # As many pictures are gathered as are computed.
+        # While some batches are computed, equally many pictures are gathered for the next ones.
         return outcomes(sources, stages, count, ahead=count + 2 * stages.batch * stages.runs)
 
     def _stages(
@@ -266,8 +266,8 @@ class Detector:
                 shorter than this overlap.
             score_threshold: as for :meth:`detect`.
 
-        Returns:
-            The same as :meth:`detect`, but a picture may have more detections than the model gives.
+        Returns: What :meth:`detect` returns, but a picture may have more detections than the model
+            gives.
 
         Raises:
             ImageError: a picture is unusable.
@@ -345,7 +345,7 @@ class Detector:
         ]
 
     def detect_prepared(self, batch: NDArray[Any]) -> Tensors:
-        """Run on a prepared input tensor and return the four detection outputs of the contract.
+        """Run on a prepared input tensor and return the four detection outputs.
 
         Raw heads are finished in numpy. Boxes are in network pixels, as the spec's box format says.
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".otf", ".ttc", ".ttf"}
 _STYLES = ("bold", "black", "condensed", "italic", "light", "mono", "oblique", "serif", "thin")
-"""Words in a file's name that mark fonts to use after plain upright ones without serifs."""
+"""Words in the names of font files that are tried last, after plain upright fonts."""
 _PLACEHOLDERS = "lastresort"
 """Fonts of Apple and Unicode that show a box with the script's name for every character."""
 _TRIED = 16

@@ -45,7 +45,7 @@ FORMS = {
     "csv": Form(Csv, "CSV", ("detections.csv",)),
     "labelme": Form(Labelme, "labelme's files", folder="labelme"),
 }
-"""The formats by name. The tool's own JSON is written with its other results."""
+"""The formats by name. ``json`` is not one of them: ``outputs.py`` writes it."""
 _ALL = FORMS | {CROPS: Form(Crops, "crops", folder="crops")}
 JSON = "json"
 
@@ -86,7 +86,7 @@ def result_files(names: Sequence[str], output: Path) -> list[Path]:
 
 
 def places_said(names: Sequence[str], output: Path) -> list[str]:
-    """Return for a sentence where the formats are written."""
+    """Return where the formats are written, as parts of a sentence."""
     forms = [_ALL[each] for each in names if each in _ALL]
     return [f"{each.title} in {output / (each.folder or each.files[0])}" for each in forms]
 
@@ -100,7 +100,8 @@ def writing(
     Formats are also completed if the work is interrupted or fails: finished results are kept.
 
     Args:
-        names: names of :data:`FORMS`, and :data:`CROPS`; other names are the caller's.
+        names: names of :data:`FORMS`, and :data:`CROPS`; other names, such as ``json``, are
+            ignored.
         output: the directory to write to.
         classes: the model's classes; if it names none, the classes that were found.
     """

@@ -40,8 +40,8 @@ MAX_PIXELS = 80_000_000
 _TOO_LARGE = "Scale it down first, or save it as a tiled TIFF and detect in tiles (--tile N)."
 
 # EPS is left out on purpose: Pillow would start Ghostscript for it. The first five come first
-# because Pillow has them loaded; any other makes it import all of its plugins. Formats without a
-# signature, such as TGA, are left out, because any bytes can pass for them.
+# because Pillow has loaded them; any other format makes Pillow import all of its plugins. Formats
+# without a signature, such as TGA, are left out, because any bytes can pass for them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "WEBP", "TIFF", "JPEG2000", "AVIF")
 
 SUFFIXES = frozenset(
@@ -61,8 +61,8 @@ _DEEP = 16
 _DEPTHS = (8, 10, 12, 14)
 """Numbers of bits that cameras and scanners use in 16-bit files; the other bits are zero."""
 _FEWEST_LEVELS = 16
-"""The fewest levels of 16-bit color: Pillow keeps only the high byte, which of 12 bits holds too
-little."""
+"""The fewest levels in the high byte of 16-bit color: Pillow keeps only this byte, which holds too
+little of a 12-bit picture."""
 _BACKDROP = (255, 255, 255)
 _OPAQUE_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr", "HSV"}
 _ALPHA_MODES = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -118,7 +118,8 @@ def _files_under(folder: Path) -> list[Path]:
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
     links = [folder]
-    # Links come last, so that a folder that is also here itself keeps its own name.
+    # Links come last, so that a folder that is reached both directly and by a link keeps its own
+    # name.
     while links:
         for here, folders, names in os.walk(links.pop()):
             state = Path(here).stat()

@@ -71,7 +71,7 @@ class LargeTiff:
         self._offsets, self._lengths = (tuple(map(int, each)) for each in (offsets, lengths))
         self._across = -(-self.width // self._block[0])
         self._blocks = self._across * -(-self.height // self._block[1])
-        # Bands of whole blocks that are a whole number of reduced rows.
+        # The height of a band: at least one row of blocks, and a whole number of reduced rows.
         self._factor = -(-max(self.width, self.height) // _LONGEST_SIDE)
         self._step = self._factor * -(-self._block[1] // self._factor)
         self._depths = set(tags.get(_DEPTH, (1,)))

@@ -166,7 +166,7 @@ def shown_threshold(detector: Detector, asked: ScoreThreshold | None) -> ScoreTh
 
 
 def about_precision(detector: Detector, name: str) -> str:
-    """Say that a model is computed in another precision than its own; empty if it is not."""
+    """Return a sentence if a model is computed in another precision than its own; else ""."""
     said, computed = detector.spec.precision.kind, detector.runtime.precision
     if said == computed:
         return ""
@@ -326,7 +326,7 @@ def summarize(images: Sequence[Mapping[str, Any]]) -> str:
 
 
 def about_letters(images: Sequence[Mapping[str, Any]], font: Path | None) -> str:
-    """Say which class names on ``images`` were escaped; empty if none were."""
+    """Return a sentence on class names that were escaped on ``images``; else an empty text."""
     found = sorted({each["name"] for image in images for each in image.get("detections", ())})
     odd = unwritten(found, font)
     if not odd:
@@ -340,7 +340,9 @@ def about_letters(images: Sequence[Mapping[str, Any]], font: Path | None) -> str
 
 
 def require_all_read(images: Sequence[Mapping[str, Any]], *, in_json: bool = True) -> None:
-    """Check that all pictures of :func:`detect_files` were usable; ``in_json``: JSON is written.
+    """Check that all pictures of :func:`detect_files` were usable.
+
+    ``in_json`` says whether a JSON file lists the pictures.
 
     Raises:
         ImageError: a picture was unusable.
@@ -349,7 +351,7 @@ def require_all_read(images: Sequence[Mapping[str, Any]], *, in_json: bool = Tru
     if errors:
         raise ImageError(
             f"{len(errors)} of {_counted(len(images), 'picture')} could not be read: {errors[0]}",
-            "All others are done" + ("; the JSON lists every error." if in_json else "."),
+            "All other pictures are done" + ("; the JSON lists every error." if in_json else "."),
         )
 
 

@@ -42,7 +42,7 @@ def decode_boxes(regression: Floats, anchors: Floats, box_format: BoxFormat = "x
 
 
 def iou_with(box: Floats, others: Floats) -> Floats:
-    """Return the IoU of ``box`` ``[4]`` with ``others`` ``[n,4]``, float32; NaN for two points."""
+    """Return the IoU of ``box`` ``[4]`` with ``others`` ``[n,4]``, float32; NaN for points."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[2:], others[:, 2:])
     inner = np.prod(np.maximum(high - low, np.float32(0)), axis=1)
@@ -56,7 +56,7 @@ def iou_with(box: Floats, others: Floats) -> Floats:
 def greedy_nms(
     boxes: Floats, classes: Integers, iou_threshold: float, limit: int | None = None
 ) -> Integers:
-    """Keep every box that no kept box of its class before it overlaps above the threshold.
+    """Keep a box unless a better box of its class, kept before, overlaps it too much.
 
     Args:
         boxes: ``[n,4]`` corners (either order), best score first.
@@ -120,8 +120,8 @@ def top_candidates(class_logits: Floats, count: int) -> tuple[Integers, Integers
         ``count`` or the number of pairs if that is smaller.
     """
     classes = class_logits.shape[1]
-    # A pair among the best K belongs to one of the K anchors with the best single class, ties
-    # included: every anchor ahead of it has a pair ahead of it.
+    # The best K pairs belong to the K anchors whose best classes score highest: every anchor that
+    # ranks before a pair's anchor has a pair that ranks before this pair. The same holds for ties.
     anchors = np.sort(_best(class_logits.max(axis=1), count))
     pairs = _best(class_logits[anchors].reshape(-1), count)
     return anchors[pairs // classes], pairs % classes

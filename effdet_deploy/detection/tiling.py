@@ -59,7 +59,7 @@ class Tiles:
         side: the side of the square tiles, in pixels of the picture; tiles are resized to the
             network's input.
         overlap: the least share of a side that neighbors have in common. Tiles alone find objects
-            up to this length.
+            that are shorter than the overlap.
 
     Raises:
         UsageError: a value is out of range.
@@ -176,8 +176,8 @@ def stream_tiled(
     picture are run; boxes are in pixels of the picture, and the model's NMS settings apply to all
     of them together. So a picture may have more detections than the model gives at once.
 
-    A TIFF of more than 80 megapixels is read band by band; other formats are decoded as a whole and
-    refused beyond that.
+    A TIFF of more than 80 megapixels is read band by band; pictures of this size in other formats
+    are refused.
 
     Args:
         detector: the model.
@@ -231,10 +231,10 @@ def _regions(sources: Iterable[ImageSource], tiles: Tiles, channels: int) -> Ite
 def _opened(
     source: ImageSource, channels: int
 ) -> tuple[LargeTiff | None, _Sheet, tuple[int, int] | None]:
-    """Return a picture that is read when it is needed, and its size; None for an unreadable one.
+    """Return a large TIFF or None, the sheet of a picture, and its size; None if unreadable.
 
-    What is too large to be decoded at once is read in parts, where its format can be; then its
-    sheet is a reduced one.
+    A sheet decodes the picture when it is first needed. A TIFF that is too large to be decoded at
+    once is read in parts; its sheet holds a reduced copy.
     """
     sheet = _Sheet(partial(load_image, source, channels))
     if isinstance(source, str | os.PathLike):

@@ -220,7 +220,7 @@ class Yolo:
 class Labelme:
     """``labelme/PICTURE.json`` per picture: rectangles with their ``score``.
 
-    A file names its picture by the path that leads there from the file.
+    A file names its picture by the path from the file to the picture.
     """
 
     def __init__(self, output: Path, scratch: Path) -> None:

@@ -2,11 +2,11 @@
 
 :func:`bisect_file` compares an ONNX file with the FP32 file that it was made from.
 
-Groups of layers are ranked by the noise that each group makes alone. The fewest of the worst groups
-that reach the goal together are found by halving; then the layers among them that are needed, again
-by halving (QuickXplain: Junker, "Preferred Explanations and Relaxations for Over-Constrained
-Problems", 2004), which takes about 2·k·log2(n/k) measurements for k of n layers. At the end, every
-layer of the result is tested by leaving it out.
+Groups of layers are ranked by the noise that each group makes alone. Halving finds how many of the
+noisiest groups are needed to reach the goal together. Halving again finds which of their layers are
+needed (QuickXplain: Junker, "Preferred Explanations and Relaxations for Over-Constrained Problems",
+2004), which takes about 2·k·log2(n/k) measurements for k of n layers. At the end, every layer of
+the result is tested by leaving it out.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 Kind = Literal["fp16", "int8"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PICTURES = 2
-"""The heads are measured on the first pictures: a layer that loses precision does so on any."""
+"""How many pictures the heads are measured on: lost precision shows on any picture."""
 MOST_MEASUREMENTS = 160
 GAIN_DB = 10.0
 """If the candidate is within the tolerance already, the goal is its own level plus this many
@@ -115,8 +115,10 @@ class Bisection:
             lost = (
                 f"With all {self.total} layers exact {reached}: precision does not cause the loss."
             )
-            return [first, f"{lost} Compare with --layers {effort}."]
-        needed = "none of them can be left out" if self.is_smallest else "a smaller set may do"
+            return [first, f"{lost} {effort} Compare with --layers."]
+        needed = (
+            "none of them can be left out" if self.is_smallest else "a smaller set may be enough"
+        )
         exact = f"With these {len(self.layers)} of {self.total} layers exact"
         return [first, f"{exact} {reached}, and {needed} {effort}:", *map(str, self.layers)]
 

@@ -80,7 +80,7 @@ class Examined:
 
     @property
     def passed(self) -> bool:
-        """Whether the candidate does what the reference does."""
+        """Whether the candidate agrees with the reference."""
         return self.comparison.report.passed
 
     def to_dict(self, pictures: Sequence[str]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class SideBySide:
 
     @property
     def passed(self) -> bool:
-        """Whether every candidate does what the reference does."""
+        """Whether every candidate agrees with the reference."""
         return all(each.passed for each in self.examined)
 
     def to_dict(self) -> dict[str, Any]:

@@ -66,8 +66,8 @@ class Int8Grafting:
         )
         _require_same_network(self.layers, self._nodes)
         quantized = set(self.layers)
-        # Nodes outside these layers may read quantized values too. A reduced layer that makes such
-        # a value keeps its quantizer.
+        # Nodes outside the INT8 layers may read quantized values too. An INT8 layer that makes a
+        # value for them keeps its quantizer even when it is made exact.
         self._given_quantized = {
             before
             for node in candidate.graph.node

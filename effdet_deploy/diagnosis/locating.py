@@ -70,7 +70,7 @@ class LayerReport:
     Attributes:
         layers: all layers that both sides have.
         least_snr_db: the ratio from which a layer counts as the same, in decibels.
-        first: the first layer below it.
+        first: the first layer below ``least_snr_db``.
         symptom: how its output differs, as a clause; empty if there is no simple description.
         unmatched: modules of the candidate that the reference lacks, so that they were not
             compared.
@@ -200,7 +200,7 @@ def _measured(
 
 
 def _unmasked(known: NDArray[Any], mine: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Set both to 0 where both are the same infinity: selection masks taken boxes with it."""
+    """Set both to 0 where both are the same infinity, with which selection masks boxes."""
     if known.shape != mine.shape:
         return known, mine
     masked = np.isinf(known) & (known == mine)

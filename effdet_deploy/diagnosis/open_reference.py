@@ -49,7 +49,7 @@ class Engine:
 def open_references(
     given: str, specs: Mapping[Path, DetectorSpec], engine: Engine, stack: ExitStack
 ) -> dict[Path, Side]:
-    """Open the references of the candidates, one for all candidates that it fits.
+    """Open the references of the candidates; candidates that one reference fits share it.
 
     Args:
         given: the path of an exported model; or weights, which take the candidate's variant.

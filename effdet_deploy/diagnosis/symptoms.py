@@ -1,4 +1,4 @@
-"""Descriptions of differences, and their causes as far as they can be found by trying them out.
+"""Descriptions of differences, and their causes as far as they can be found by trials.
 
 A tensor that differs is described as the reference's scaled, clipped or in another order. The cause
 of a candidate's difference is found in its spec, and by running it with typical mistakes corrected.
@@ -47,7 +47,7 @@ _EXPLAINED_SHARE = 0.95
 
 
 def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str:
-    """Say in a clause how ``candidate`` follows from ``reference``; empty if nothing simple fits.
+    """Return a clause on what turns ``reference`` into ``candidate``; empty if nothing simple does.
 
     Args:
         reference: any shape; channels are recognized in ``[N,C,H,W]`` and ``[N,rows,C]``.
@@ -125,7 +125,7 @@ def find_causes(
     """Say in sentences why a candidate differs, as far as that can be found out.
 
     Args:
-        comparison: of the two.
+        comparison: the comparison of ``candidate`` with ``reference``.
         candidate: the artifact to examine.
         reference: the model to compare with.
         picture: RGB uint8 ``[h,w,3]`` on which explanations are tried.
@@ -135,7 +135,8 @@ def find_causes(
     for part, names in _SPEC_FIELDS.items():
         for name in names:
             mine_says, known_says = (getattr(getattr(spec, part), name) for spec in specs)
-            # If the reference considers more candidates, the effect of that was measured.
+            # If more boxes enter the NMS of the reference, the comparison has measured what that
+            # changes.
             is_measured = name == "candidates" and report.reach is not None
             if mine_says != known_says and not is_measured:
                 found.append(
@@ -161,7 +162,7 @@ def find_causes(
 
 
 def _swapped_channels(mine: Answer, swapped: Answer, known: Answer) -> str:
-    """Say if the candidate agrees with red and blue swapped; by heads if they are known."""
+    """Return a sentence if swapping red and blue makes the candidate agree; else an empty text."""
     if mine.heads is not None and swapped.heads is not None and known.heads is not None:
         logits = known.heads[HEAD_OUTPUTS[0]]
         before, after = (
@@ -209,6 +210,6 @@ def _behind_the_heads(mine: Answer) -> str:
         if _matched_share(rows, mine.rows) >= _EXPLAINED_SHARE:
             return f"The raw heads agree but the boxes do not: {text}."
     return (
-        "The raw heads agree but the detections do not: the fault lies behind the heads, in  "
+        "The raw heads agree but the detections do not: the fault lies behind the heads, in "
         "anchors, decoding or NMS."
     )

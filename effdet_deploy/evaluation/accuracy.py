@@ -179,7 +179,8 @@ def _category_ap(each: _CategoryEvidence, weight: NDArray[np.int64], truths: int
 def difference(mine: Accuracy, reference: Accuracy, resamples: int = RESAMPLES) -> Difference:
     """Return by how much ``mine`` exceeds ``reference``, measured on the same pictures.
 
-    The interval is a bootstrap's over pictures (Efron 1979), with both sides resampled together.
+    The interval comes from a bootstrap over pictures (Efron 1979) that resamples both sides
+    together.
     """
     images = len(mine.evidence[0].truths) if mine.evidence else 0
     points = 100 * (mine.ap - reference.ap)

@@ -73,7 +73,7 @@ def read_coco(
     Values that COCO files often lack are added: a box without ``iscrowd`` is not a crowd, and one
     without ``area`` has the area width times height. Annotations are numbered anew from 1, since
     pycocotools treats a match with number 0 as no match; ``source_id`` is their own number. A
-    category that only groups the others and owns no box, as Roboflow writes one, is left out.
+    category that only groups other categories and owns no box, as Roboflow writes one, is left out.
 
     Args:
         annotations: the JSON file.

@@ -26,7 +26,7 @@ class Evaluated:
     """A detector's accuracy, and its difference from the first detector's; None for the first.
 
     ``lacking`` are the ids of categories that the model has no class for; ``ap_common`` is the mAP
-    over the others.
+    over all other categories.
     """
 
     name: str

@@ -92,7 +92,7 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
         return [
             (
                 f"The boxes of {len(fractions)} of {share} annotations lie within 0 to 1: they are "
-                f"fractions of the picture, but COCO uses pixels;  {_EXAMPLE} {_named(fractions)}."
+                f"fractions of the picture, but COCO uses pixels; {_EXAMPLE} {_named(fractions)}."
             )
         ]
     outside = found(_reaches_out)

@@ -111,7 +111,7 @@ def _within(folder: Path) -> list[Path]:
 
 
 def _listed(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
-    """Yield the pictures in a text file, one per line, relative to its own folder or the set's."""
+    """Yield the pictures in a text file, relative to the file's folder or the set's."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:

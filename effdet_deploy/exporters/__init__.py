@@ -61,9 +61,9 @@ def export(
     """Export a detector, verify it against eager PyTorch, and write it with its sidecar.
 
     Args:
-        variant_or_model: a variant such as ``d2``; or a model in memory: ours, or an effdet model
-            or bench, alone or inside another module, which is also what the artifact is compared
-            with; or None to take the variant from the weights' metadata.
+        variant_or_model: a variant such as ``d2``; or a model in memory (ours, or an effdet model
+            or bench, alone or inside another module), with which the artifact is then compared; or
+            None to take the variant from the weights' metadata.
         output: the file to write; its suffix decides what is made.
         options: see :class:`ExportOptions`.
         progress: called with a few words whenever the next stage begins.

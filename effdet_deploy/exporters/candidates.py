@@ -45,7 +45,7 @@ def settle_candidates(
         options: the options of the export.
         reference: the reference that the artifact will be compared with; None without verification.
         images: the pictures that it will be compared on.
-        shown: how many of them are the user's own.
+        shown: how many of ``images`` are the user's own.
 
     Returns:
         The spec to trace, and notes for the user.
@@ -73,7 +73,7 @@ def settle_candidates(
 def _nms_form(spec: DetectorSpec, options: ExportOptions, candidates: int) -> NmsForm:
     """Return the form of the static NMS; on a GPU, one matrix needs the fewest kernels."""
     is_large = candidates > MATRIX_CANDIDATES and options.nms_steps is None
-    # Greedy NMS would spend rows on boxes outside of a frame, which rows inside then lack.
+    # Greedy NMS would fill rows with boxes outside of a frame, and boxes inside would get no row.
     if is_large and options.nms == "static" and box_limits(spec.input) is None:
         return "greedy"
     return "matrix" if options.engine == "tensorrt" else "blocks"

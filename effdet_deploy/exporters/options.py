@@ -42,12 +42,12 @@ ENGINE_SUFFIXES = (".engine", ".plan")
 class ExportOptions:
     """What to export and how; the fields are the command line's options.
 
-    Four options have another name: ``precision`` is ``--fp16`` or ``--int8``, ``precision_file`` is
-    ``--precision``, ``input_kind`` is ``--input``, ``overrides`` is the content of ``--config``.
-    ``build`` holds the options of engines. Files and folders are paths, not text. ``candidates``
-    None means ``auto``. ``nms_steps`` None lets the export choose a form of NMS. The fields from
-    ``resize`` to ``fill`` say how the network was trained, as the fields of ``ModelConfig`` do;
-    None takes them from the weights.
+    Four fields are named differently from their options: ``precision`` is ``--fp16`` or ``--int8``,
+    ``precision_file`` is ``--precision``, ``input_kind`` is ``--input``, ``overrides`` is the
+    content of ``--config``. ``build`` holds the options of engines. Files and folders are paths,
+    not text. ``candidates`` None means ``auto``. ``nms_steps`` None lets the export choose a form
+    of NMS. The fields from ``resize`` to ``fill`` say how the network was trained, as the fields of
+    ``ModelConfig`` do; None takes them from the weights.
 
     Raises:
         UsageError: values out of range, or options that contradict each other.
@@ -257,7 +257,8 @@ class ExportOptions:
             "Pass both: --target deepstream --frame-size 1080x1920, the frame size of nvstreammux.",
             is_for_it != (self.frame_size is not None),
         )
-        # nvinfer scales frames with even sides and leaves out the last row or column of odd ones.
+        # nvinfer scales frames with even sides and leaves out the last row or column of other
+        # frames.
         sides = self.frame_size or (2, 2)
         wanted, size = f"even, from 2 to {MAX_SIDE}", "x".join(map(str, sides))
         holds = all(0 < each <= MAX_SIDE and each % 2 == 0 for each in sides)

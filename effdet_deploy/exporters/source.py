@@ -275,7 +275,8 @@ def describe(
         output=dataclasses.replace(
             output, candidates=candidates, max_detections=min(output.max_detections, candidates)
         ),
-        # JSON reads tuples back as lists; this makes a spec equal its own round trip.
+        # JSON reads tuples back as lists. Lists from the start make a spec equal to itself after
+        # writing and reading.
         overrides=json.loads(json.dumps(config.overrides_of(base))),
         **fields,
     )

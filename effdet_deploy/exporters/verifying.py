@@ -36,7 +36,7 @@ _NO_TENSORRT = (
 
 
 def verifying_engine(target: Target | None) -> tuple[str, str]:
-    """Return the runtime that runs a file for ``target`` here, and why it is not the file's own."""
+    """Return the runtime that runs a file for ``target`` here, and why not the intended one."""
     if target == "openvino":
         present = importlib.util.find_spec("openvino") is not None
         return ("openvino", "") if present else ("onnxruntime", _NO_OPENVINO)
@@ -44,7 +44,7 @@ def verifying_engine(target: Target | None) -> tuple[str, str]:
 
 
 def require_verifiable(options: ExportOptions) -> None:
-    """Warn before the work if the comparison at its end cannot be a full one.
+    """Warn before an export if the comparison at its end cannot use the intended runtime.
 
     Warns:
         EffdetDeployWarning: the runtime that the file is for is not installed.

@@ -45,8 +45,8 @@ _CONSTANT_ROLES = {
 def prepare_graph(graph: ir.Graph) -> None:
     """Name every node of a freshly traced graph by module path and role, in place.
 
-    The role is the operator in lower case; a module that uses an operator several times numbers
-    them. Poolings are rewritten into a form that every runtime accepts.
+    The role is the operator in lower case; if a module uses an operator several times, its nodes
+    are numbered. Poolings are rewritten into a form that every runtime accepts.
     """
     write_out_pool_padding(graph)
     taken: Counter[str] = Counter()

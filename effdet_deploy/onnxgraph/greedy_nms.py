@@ -75,7 +75,7 @@ def expand_greedy(model: ModelProto, *, unroll: bool) -> None:
 
     Its inputs are the table ``[N,K,6]`` (box, area, class; best first) and the numbers of the boxes
     that take part ``[N,K]``, where the first box has number K. Its output is the numbers of the
-    boxes that are kept ``[N,D]``, and 0 if fewer are kept. See
+    boxes that are kept ``[N,D]``, filled up with 0. See
     :class:`effdet_deploy.pytorch.graph.nms.GreedyNms`.
     """
     graph = model.graph

@@ -1,4 +1,4 @@
-"""Rewriting of poolings whose last window reaches over the border: with explicit padding.
+"""Rewriting of poolings so that explicit padding holds a last window beyond the border.
 
 PyTorch rounds the size of such a pooling up (``ceil_mode``). onnxruntime-web's WebGPU refuses that.
 Sizes are fixed at export, so the padding at the end that gives the same windows can be computed.

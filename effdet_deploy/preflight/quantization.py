@@ -144,7 +144,7 @@ def check_quantized_convolutions(graph: Graph, target: Target) -> Iterator[Findi
             wanted = _OUTPUT_CHANNEL_AXIS[node.op_type]
             if len(scales) == 1 and scales[0] != 1 and axis != wanted:
                 cause = (
-                    f"The weights of '{node.name}' have one scale per index of axis {axis};  "
+                    f"The weights of '{node.name}' have one scale per index of axis {axis}; "
                     f"{target.title} runs it in floating point unless that is axis {wanted}."
                 )
                 remedy = f"Quantize the weights per output channel: axis {wanted}."

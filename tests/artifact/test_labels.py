@@ -97,7 +97,7 @@ def test_roboflows_category_that_groups_the_others_names_no_output(tmp_path):
     labels = read_labels(path)
     classes, (said,) = labels.classes(2)
     assert classes == (ClassSpec("cat", 1), ClassSpec("dog", 2))
-    assert "'animals', which only groups the others" in said
+    assert "'animals', which only groups other categories" in said
 
 
 def test_a_category_that_groups_the_others_is_asked_about_if_it_may_have_an_output(tmp_path):

@@ -398,11 +398,11 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(monkeypatch, mo
         ("n", None, "has no column 'n' of bytes or text"),
         ("x", None, "has no column 'x' of bytes or text"),
         ("image", "id", "has no column 'id'"),
-        ("image.path", "n", "has paths, which are keys themselves"),
+        ("image.path", "n", "names pictures by their paths, so it takes no --key"),
     ):
         with pytest.raises(UsageError, match=said) as raised:
             run(model, file, tmp_path / "out", column=column, key=key)
-        listed = "There are: image.bytes (binary), image.path (string), n (int64)."
+        listed = "The columns are: image.bytes (binary), image.path (string), n (int64)."
         assert raised.value.remedy.endswith(listed)
     with pytest.raises(UsageError, match="SOURCE has pictures"):
         run(model, tmp_path, tmp_path / "out", key="id")

@@ -334,7 +334,7 @@ def test_only_results_are_written_without_annotated_copies(model, here, capsys):
     assert "4 detections in 1 picture; CSV in out/detections.csv." in capsys.readouterr().err
     (here / "in" / "b.png").write_bytes(b"no picture")
     assert main(["detect", str(model), "in", "-o", "out", "--no-annotate", "--format", "csv"]) == 5
-    assert "All others are done.\n" in capsys.readouterr().err
+    assert "All other pictures are done.\n" in capsys.readouterr().err
     asked = ["--no-annotate", "--format", "csv", "--json", "r.json"]
     assert main(["detect", str(model), "in/a.png", "-o", "out", *asked]) == 0
     assert "annotated" not in rows(here / "r.json")[0]

@@ -195,7 +195,7 @@ def test_a_bound_on_measurements_holds_and_a_larger_set_is_still_found(bound):
     assert found.measurements <= bound
     assert found.is_explained
     assert not found.is_smallest
-    assert "a smaller set may do" in " ".join(found.lines())
+    assert "a smaller set may be enough" in " ".join(found.lines())
 
 
 def test_the_json_of_a_bisection_holds_no_infinity():

@@ -1,7 +1,7 @@
 """The TensorRT calls that make a plan; the same for 10.x, 11.x and TensorRT-RTX.
 
-The module is passed in as ``trt``, because the three have different names. Features that releases
-differ in are looked up.
+The module is passed in as ``trt``, because its name differs among the three. Features that a
+release may lack are looked up.
 """
 
 from __future__ import annotations

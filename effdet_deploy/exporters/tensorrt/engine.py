@@ -57,7 +57,7 @@ def build_engine(
     verify: bool = True,
     precision_file: Path | None = None,
 ) -> Artifact:
-    """Build ``engine_path`` from an ONNX file of ours and compare the two on a GPU.
+    """Build ``engine_path`` from an ONNX file of ours and compare both on a GPU.
 
     This needs no torch. The builder's process first checks whether its release of TensorRT accepts
     the file, and then parses it.
@@ -192,7 +192,7 @@ def _verify(
 
 
 def _not_run(spec: DetectorSpec, verified: str, *, verify: bool) -> tuple[str, ...]:
-    """Say why the engine itself was not run; an empty tuple if it was."""
+    """Return a note on why the engine was not run; an empty tuple if it was run."""
     engine = spec.engine
     if engine is None or verified == "engine":
         return ()
@@ -212,7 +212,7 @@ def _not_run(spec: DetectorSpec, verified: str, *, verify: bool) -> tuple[str, .
 def _evidence(digest: str, recorded: Sidecar | None, report: ParityReport | None) -> dict[str, Any]:
     """Return further facts for the sidecar: what was compared, and the ONNX file's SHA-256.
 
-    ``digest`` is that SHA-256.
+    ``digest`` is this SHA-256.
     """
     of_this_file = recorded is not None and recorded.sha256 == digest
     compared = recorded.verification if recorded is not None and of_this_file else None

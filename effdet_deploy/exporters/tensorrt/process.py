@@ -100,7 +100,7 @@ def _started(
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
     """Start the process, yield it with its stdin and stdout, and make sure that it ends.
 
-    It has a session of its own, so that only we get Ctrl-C and then tell it to stop.
+    The process has a session of its own: only this process gets Ctrl-C and then stops the other.
     """
     package_home = str(Path(effdet_deploy.__file__).parents[1])
     paths = [package_home, os.environ.get("PYTHONPATH", "")]
