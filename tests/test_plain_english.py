@@ -41,7 +41,7 @@ ON_PAGES = {
     r"\bwhat (?:numpy|it|this) makes of\b": "write 'what numpy computes from'",
     r"\b(?:is|are) an error that\b": "write 'is refused, and the message …'",
     r"\bbefore the work\b": "write 'at the start'",
-    r"\b(?:one|name|object|row) a (?:line|row|picture)\b": "write 'one per line'",
+    r"\b(?:one|name|object) a (?:line|row)\b": "write 'one per line'",
     r"\b[Oo]f an? [a-z]+ the [a-z]+ (?:is|are)\b": "begin with the subject",
 }
 ALLOWED = (
