@@ -65,7 +65,7 @@ def finish_traced(
     Args:
         traced: the traced file; its directory is the caller's own and keeps intermediate files.
         spec: the spec of the model.
-        path: the finished file to write, in the same directory.
+        path: the finished file to write, in the directory of ``traced``.
         example: an input on which the simplified graph is compared.
 
     Returns:
@@ -104,11 +104,11 @@ def finish_graph(model: onnx.ModelProto) -> None:
 
 
 def name_values(graph: onnx.GraphProto) -> None:
-    """Give every node's first output the node's name, in place; graph outputs keep theirs.
+    """Give every node's first output the node's name, in place; graph outputs keep their names.
 
-    Nodes that a simplifier added are named after the value that they make. Further outputs of a
-    node are numbered. Constants are named after their first use, so that no name of the tracer is
-    left.
+    Nodes that a simplifier added are named after their operator, such as ``graph.add``. Further
+    outputs of a node are numbered. Constants are named after their first use, so that no name of
+    the tracer is left.
     """
     fixed = {value.name for value in (*graph.input, *graph.output)}
     taken = Counter(node.name for node in graph.node if node.name)

@@ -73,9 +73,9 @@ loop (float[N,K] alive) => (float[N,D] kept) {
 def expand_greedy(model: ModelProto, *, unroll: bool) -> None:
     """Replace the node that stands for greedy NMS, in place; other graphs do not change.
 
-    Its inputs are the table ``[N,K,6]`` (box, area, class; best first) and the numbers of the boxes
-    that take part ``[N,K]``, where the first box has number K. Its output is the numbers of the
-    boxes that are kept ``[N,D]``, filled up with 0. See
+    The node's inputs are the table ``[N,K,6]`` (box, area, class; best first) and the numbers of
+    the boxes that take part ``[N,K]``, where the first box has number K. The node's output has the
+    numbers of the kept boxes ``[N,D]``; if fewer than D are kept, the rest are 0. See
     :class:`effdet_deploy.pytorch.graph.nms.GreedyNms`.
     """
     graph = model.graph

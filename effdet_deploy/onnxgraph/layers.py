@@ -160,7 +160,7 @@ def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
 
 
 def _first_image(value: NDArray[Any], images: int) -> NDArray[Any]:
-    """Return the values of the first image; a table of all images has their rows in turn."""
+    """Return the values of the first image; a table holds the rows of one image after another."""
     if value.ndim == 2 and len(value) > images:
         return value[np.newaxis, : len(value) // images]
     return value[:1]

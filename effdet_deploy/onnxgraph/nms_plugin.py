@@ -60,7 +60,7 @@ def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> Detecto
     inputs = [*reversed(HEAD_OUTPUTS), f"{NODE}.anchors"]
     for index, head in enumerate(inputs[:2]):
         maker = next(node for node in graph.node if head in node.output)
-        # A value inside a graph is named after the node that makes it.
+        # The head is no longer an output of the graph, so it gets the name of its node.
         inputs[index] = maker.output[0] = maker.name
     centres = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
     graph.initializer.append(numpy_helper.from_array(centres[None], inputs[2]))

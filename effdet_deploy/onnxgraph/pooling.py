@@ -1,7 +1,8 @@
 """Rewriting of poolings so that explicit padding holds a last window beyond the border.
 
-PyTorch rounds the size of such a pooling up (``ceil_mode``). onnxruntime-web's WebGPU refuses that.
-Sizes are fixed at export, so the padding at the end that gives the same windows can be computed.
+PyTorch rounds the output size of such a pooling up (``ceil_mode``), which onnxruntime-web's WebGPU
+refuses. Sizes are fixed at export, so the padding at the end that gives these windows can be
+computed.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _POOLS = ("MaxPool", "AveragePool")
 def write_out_pool_padding(graph: ir.Graph) -> None:
     """Remove ``ceil_mode`` from the poolings of ``graph``, in place, without changing any value.
 
-    A pooling of unknown size, or an average that counts its padding, is left as it is: explicit
-    padding would be counted, which ``ceil_mode`` does not do.
+    A pooling of unknown size does not change. An average pooling that counts its padding does not
+    change either: it would count explicit padding, but not the part that ``ceil_mode`` adds.
     """
     for node in graph:
         if node.op_type not in _POOLS or not node.attributes.get_int("ceil_mode", 0):

@@ -38,7 +38,8 @@ def with_heads(path: Path, spec: DetectorSpec) -> Iterator[Path]:
 def beside_data(path: Path, spec: DetectorSpec) -> Iterator[Path]:
     """Yield a temporary directory with copies of the data files of ``path``.
 
-    They are copies because runtimes refuse links and the directory of ``path`` may be read-only.
+    The data files are copied because runtimes refuse links, and to a temporary directory because
+    the directory of ``path`` may be read-only.
     """
     with tempfile.TemporaryDirectory(prefix="effdet-") as name:
         directory = Path(name)
@@ -52,7 +53,7 @@ def add_head_outputs(source: Path, target: Path) -> None:
 
     A file whose outputs are the heads is copied as it is. If the graph ends in a plugin of
     TensorRT, the copy ends in the heads, and its spec says so: only TensorRT could run the plugin.
-    If ``source`` has external data, ``target`` must lie in the same directory.
+    If ``source`` has external data, ``target`` must lie in the directory of ``source``.
 
     Raises:
         ModelFileError: the graph has no head nodes with the names that our exporter gives.
@@ -91,7 +92,7 @@ def head_node(graph: onnx.GraphProto, head: str) -> onnx.NodeProto:
 
 
 def _end_before_plugin(model: onnx.ModelProto) -> None:
-    """Remove the plugin and all nodes that only it needs or that depend on it, in place."""
+    """Remove the plugin, the nodes that depend on it, and constants without readers, in place."""
     graph = model.graph
     lost: set[str] = set()
     kept = []

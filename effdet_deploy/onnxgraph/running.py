@@ -96,8 +96,8 @@ def open_session(model: ModelProto, threads: int | None = None) -> ort.Inference
     # Nodes run in the order of the file. By default, nodes that only an output needs run at the
     # end, and their inputs are held until then: the extremes of a D4 then take 15 GB.
     settings.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    # An arena keeps all that it ever held, and from the second run on a plan of the first one is
-    # allocated beside it.
+    # An arena keeps all memory that it ever held. With a memory pattern, the second run allocates
+    # the memory of the whole first run in addition.
     settings.enable_cpu_mem_arena = settings.enable_mem_pattern = False
     settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 SIMPLIFY_TIMEOUT_S = 600
 """Many times the time that the largest variant takes: a simplifier that takes longer hangs."""
 MAX_RELATIVE_CHANGE = 1e-4
-"""As a share of the heads' largest value: folded constants and fused nodes round differently."""
+"""The allowed change, as a share of the heads' largest value: folded constants and fused nodes
+round differently."""
 _CHILD = """
 import sys
-# onnxsim loads both, for seconds, and simplifies without them.
+# onnxsim imports torch and sympy, which takes seconds, but simplifies without them.
 sys.modules["torch"] = sys.modules["sympy"] = None
 import onnx, onnxsim
 model, _ = onnxsim.simplify(sys.argv[1], check_n=0)
@@ -50,7 +51,7 @@ def simplify(
 
     Args:
         source: a traced graph of ours with named nodes.
-        target: the result, in the same directory.
+        target: the result, in the directory of ``source``.
         example: an input to compare the two graphs on, by their raw heads.
         program: Python code that simplifies its first argument into its second.
         timeout: seconds after which the child process is killed.
@@ -89,7 +90,7 @@ def _failure(command: list[str], timeout: float) -> str:
 
 
 def _change(before: Future[list[NDArray[Any]]], target: Path, example: NDArray[Any]) -> str:
-    """Say how the simplified graph computes something else; an empty string if it does not."""
+    """Say how the results of the simplified graph differ; an empty string if they do not."""
     try:
         expected_heads, found_heads = before.result(), _heads(target, example)
     except Exception as error:  # noqa: BLE001 - in any case the traced graph is delivered
@@ -98,7 +99,7 @@ def _change(before: Future[list[NDArray[Any]]], target: Path, example: NDArray[A
     for name, expected, found in zip(HEAD_OUTPUTS, expected_heads, found_heads, strict=True):
         if expected.shape != found.shape:
             return f"changed the shape of {name}"
-        # Written this way, NaN counts as a change.
+        # NaN counts as a change, because NaN <= x is false.
         if not np.abs(expected - found).max() <= MAX_RELATIVE_CHANGE * np.abs(expected).max():
             return f"changed the numbers of {name}"
     return ""

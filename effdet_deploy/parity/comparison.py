@@ -1,8 +1,8 @@
 """Candidates compared with a reference on pictures, for exports, builds and ``compare``.
 
 :func:`verify` judges one candidate at its smallest and largest batch size; :func:`compare_all`
-compares several with one reference, picture by picture. Both collect the same results and judge
-them by the same rules.
+compares several with one reference, picture by picture. Both functions collect and judge results
+with :class:`_Pairing`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def compare(
         tolerance: the allowed differences; default: those of the coarser precision.
 
     Raises:
-        UsageError: there are no images, or the two have different numbers of classes.
+        UsageError: there are no images, or the artifacts have different numbers of classes.
     """
     with ExitStack() as stack:
         detectors = (
@@ -226,7 +226,7 @@ class _Pairing:
         """Return the reference's answer, with FP16 weights in its heads if the candidate has them.
 
         Args:
-            index: the number of the picture; the cost of FP16 is measured on the first ones only.
+            index: the number of the picture; only on the first few, the cost of FP16 is measured.
             known: the reference's answer.
             picture: RGB uint8 ``[h,w,3]``.
         """
@@ -256,9 +256,9 @@ class _Pairing:
             known: the reference's answer.
             floor: rows with lower scores are left out, as in a Detector; 0 keeps every row that the
                 artifact gives.
-            batch: the batch size of the candidate's run, if runs differ in it.
+            batch: the batch size of the candidate's run, if there are runs of several sizes.
         """
-        # NaN or infinity must not reach the detections, and not all heads are compared.
+        # NaN and infinity are counted in all heads, because not all heads are compared below.
         for heads in (mine.heads, known.heads):
             for each in (heads or {}).values():
                 self._non_finite += int(np.count_nonzero(~np.isfinite(each)))
@@ -330,7 +330,8 @@ class _Pairing:
     def _fp16_share(self) -> float | None:
         """Return the share of its detections that the reference keeps in FP16, or None.
 
-        It only counts if the candidate's detections are those of its own heads, which are judged.
+        It is None unless the candidate's detections follow from its own heads: then the verdict on
+        the heads covers them too.
         """
         own = judge_detections(self._own_fp16, self.output, self.asked)
         made = judge_detections(self._from_own_heads, self.output, TOLERANCES["fp32"])

@@ -30,11 +30,13 @@ ROUNDOFF_FACTOR = 2.0
 """Beyond the effect of its FP16 weights, a level may differ by this factor times FP16's unit
 roundoff of its size, because the heads themselves are rounded."""
 MOVED_FACTOR = 2.0
-"""Or by this factor times the effect of rounding values that are only joined, cut or reordered,
-which ONNX Runtime does in FP16: it is the larger bound for backbones that do much of that."""
+"""A level may also differ by this factor times the effect of rounding values that are only joined,
+cut or reordered, which ONNX Runtime does in FP16. For backbones with many operators that do this,
+it is the larger limit."""
 OWN_FP16_FACTOR = 2.0
-"""In a runtime that rounds, heads may differ by this factor times the effect of rounding every
-operator's output, and the loss of detections too: runtimes fuse and order operators differently."""
+"""In a runtime that computes in FP16, heads may differ by this factor times the effect of rounding
+every operator's output. By this factor, an FP16 artifact may also lose more detections than the
+network itself loses in FP16. The reason: runtimes fuse and order operators differently."""
 _ROUNDOFF = 2.0**-11
 
 
@@ -96,7 +98,7 @@ class Fp16Cost:
                 )
 
     def snr_db(self, name: str) -> float | None:
-        """Return the signal-to-noise ratio of a head in decibels that FP16 leaves the network."""
+        """Return the signal-to-noise ratio, in decibels, of the network's own head in FP16."""
         return self._whole[name].snr_db if name in self._whole else None
 
     def levels(self, name: str) -> tuple[LevelCost, ...]:

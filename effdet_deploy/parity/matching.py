@@ -1,4 +1,4 @@
-"""Which detections of two runs are the same, and which of the others are only border cases."""
+"""Pairing of the detections of two runs, and border cases among detections without a partner."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 NMS_MARGIN = 1e-3
 """An IoU this close to the NMS threshold may fall on either side of it."""
 TIE = 2.5e-4
-"""Scores that differ by more than this have a meaningful order in any precision: then it is a real
-difference which of two overlapping boxes survives."""
+"""Scores that differ by more than this have a meaningful order in any precision. If the two sides
+then keep different ones of two overlapping boxes, that is a real difference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +143,7 @@ def strays(
         "the score threshold": output.score_threshold,
         "the reference's last row": image.reference.last_score,
         "the candidate's last row": image.candidate.last_score,
-        "the last candidate": _last_score(image.nms_inputs, output.candidates),
+        "the last box that enters NMS": _last_score(image.nms_inputs, output.candidates),
     }
     tie = min(score_error, TIE)
     entered = pool.as_nms_sees_them(output)

@@ -22,8 +22,8 @@ class TensorErrors:
     """Errors of a candidate against a reference; two instances can be added.
 
     Sums cover the elements that are finite on both sides; ``non_finite_reference`` and
-    ``non_finite_candidate`` count the others. ``mismatch`` says in a sentence why the two could not
-    be compared, if so.
+    ``non_finite_candidate`` count the elements that are not. ``mismatch`` is a clause that says why
+    the tensors could not be compared, or empty.
     """
 
     count: int = 0
@@ -59,7 +59,7 @@ class TensorErrors:
     def cosine(self) -> float:
         """Cosine of the angle between the two tensors as vectors; 1 for two zero vectors.
 
-        It is NaN if the two cannot be compared.
+        It is NaN if the tensors cannot be compared.
         """
         if not self.is_comparable:
             return math.nan
@@ -72,7 +72,7 @@ class TensorErrors:
     def snr_db(self) -> float:
         """Signal-to-noise ratio in decibels: energy of the reference over energy of the error.
 
-        It is inf without an error, and -inf if the two cannot be compared.
+        It is inf without an error, and -inf if the tensors cannot be compared.
         """
         if not self.is_comparable:
             return -math.inf
@@ -84,7 +84,7 @@ class TensorErrors:
 
     @property
     def passing_tolerance(self) -> float:
-        """The smallest absolute tolerance, with two digits, that would pass; inf if none would."""
+        """The smallest absolute tolerance, with two digits, that passes; inf if none passes."""
         if not self.is_comparable:
             return math.inf
         return float(Context(_DIGITS, ROUND_UP).create_decimal(repr(self.largest)))
@@ -99,7 +99,7 @@ GAIN_DB = 20.0
 
 
 def is_explained(before_db: float, after_db: float) -> bool:
-    """Return whether such a change of the signal-to-noise ratio explains a difference."""
+    """Return whether an explanation that raises the signal-to-noise ratio this much counts."""
     return after_db > before_db and after_db >= before_db + GAIN_DB
 
 

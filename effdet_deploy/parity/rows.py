@@ -32,7 +32,8 @@ class Rows:
         boxes: float64 ``[n,4]`` xyxy in pixels.
         scores: float64 ``[n]``.
         classes: int64 ``[n]``, 0-based.
-        limit: the largest possible number of rows: D for detections, K for NMS inputs; 0 for any.
+        limit: the largest possible number of rows: D for detections, K for NMS inputs; 0 if there
+            is no limit.
     """
 
     boxes: NDArray[np.float64]
@@ -61,7 +62,7 @@ class Rows:
 
     def above(self, floor: float) -> Rows:
         """Remove the rows with scores below ``floor``."""
-        # Written this way, rows with NaN scores stay and are found.
+        # NaN is not below the floor, so rows with NaN scores stay and are reported.
         kept = ~(self.scores < floor)
         # Removed rows leave free places: only rows that are still full have a last score.
         return replace(self.take(kept), limit=self.limit)
@@ -158,7 +159,7 @@ def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArr
 def overlapping_pairs(
     rows: Rows, minimum: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return (row, other, IoU) of all ordered pairs of a class with an IoU above ``minimum``."""
+    """Return (row, other, IoU) of all ordered pairs in one class with an IoU above ``minimum``."""
     empty = np.empty(0, dtype=np.int64)
     found = [(empty, empty, np.empty(0))]
     for label in np.unique(rows.classes):

@@ -53,7 +53,7 @@ class Side(Protocol):
 
     @property
     def precision(self) -> str:
-        """The precision of the computation, which may be higher than the file's."""
+        """The precision of the computation, which may be higher than the one in the file."""
         ...
 
     def heads(self, batch: NDArray[Any]) -> Tensors | None:
@@ -69,8 +69,8 @@ class Side(Protocol):
     ) -> tuple[Tensors, Tensors, Tensors] | None:
         """Return by how much FP16 changes the heads of a network, or None.
 
-        The three parts are the effects of FP16 weights alone; of rounding values that are only
-        moved as well; and of rounding all values. Nodes named in ``kept`` stay FP32.
+        The three results are the changes if only weights are rounded; if values that are only
+        moved are rounded too; and if all values are rounded. Nodes named in ``kept`` stay FP32.
         """
         ...
 
@@ -85,7 +85,7 @@ class RuntimeSide:
 
     Attributes:
         spec: the spec of the artifact.
-        whole: the runtime that gives detections; None if there is none that runs its NMS here.
+        whole: the runtime that gives detections; None if no runtime here can run the model's NMS.
         raw: the runtime that gives raw heads: the model itself, or a copy with heads as outputs.
     """
 
@@ -95,7 +95,7 @@ class RuntimeSide:
 
     @property
     def precision(self) -> str:
-        """The precision in which its runtime computes."""
+        """The precision in which the model's runtime computes."""
         runtime = self.raw or self.whole
         return self.spec.precision.kind if runtime is None else runtime.precision
 
@@ -129,7 +129,7 @@ def open_side(path: Path, stack: ExitStack, **settings: Any) -> RuntimeSide:
     """Load an exported model, with its raw heads if they are available; ``stack`` closes it.
 
     Heads of an ONNX file with NMS need the ``onnx`` package. Without that package, and in files
-    that another program made, they stay unknown.
+    that another program made, the heads stay unknown.
 
     Args:
         path: the model file.
@@ -159,7 +159,7 @@ def open_heads(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any
 def open_export(path: Path, spec: DetectorSpec, stack: ExitStack, **settings: Any) -> RuntimeSide:
     """Load an ONNX file of ours with its raw heads; ``stack`` closes it.
 
-    If a graph ends in a plugin, only the raw heads can be run; numpy finishes them.
+    If a graph ends in a plugin, only its raw heads can be run; numpy makes detections of them.
 
     Raises:
         ModelFileError: the graph has no head nodes with the names that our exporter gives.
@@ -208,11 +208,11 @@ def reach_of(answer: Answer, floor: float = 0.0) -> int:
 
 
 def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[Answer]:
-    """Run a side once on pictures uint8 ``[h,w,C]``, RGB unless it takes other channels.
+    """Run a side once on pictures uint8 ``[h,w,C]``, RGB unless the model takes other channels.
 
     Args:
         side: the model to run.
-        pictures: at most as many as its largest batch.
+        pictures: at most the number of pictures in the model's largest batch.
         swap_channels: swap red and blue in the pictures first.
 
     Raises:
@@ -247,7 +247,7 @@ def answers(
     detections: Tensors | None,
     batch: int = 1,
 ) -> list[Answer]:
-    """Turn the outputs of a run into answers per picture; numpy finishes raw heads.
+    """Turn the outputs of a run into one answer per picture; numpy makes detections of raw heads.
 
     Args:
         spec: the spec of the side.
@@ -285,7 +285,8 @@ def answers(
 def score_error(reference: Answer, candidate: Answer) -> float:
     """Return the largest difference of scores among the best pairs of both sides' heads.
 
-    The pairs are as many as enter the reference's NMS. It is 0 for heads of different shapes.
+    A pair is an anchor with a class; the number of pairs is that of the boxes that enter the
+    reference's NMS. The result is 0 for heads of different shapes.
     """
     if reference.heads is None or candidate.heads is None:
         return 0.0

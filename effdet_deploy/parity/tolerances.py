@@ -22,7 +22,7 @@ class Tolerance:
         heads: largest absolute error of an element of the heads; None judges only detections.
         matched: share of detections that must have a counterpart; None where another criterion,
             such as an mAP budget, decides.
-        iou: the IoU from which two detections count as the same.
+        iou: the IoU from which two detections count as a match.
         score_error: upper limit for the measured score error that border cases are judged with: a
             larger difference is a finding, not a tie.
         least_snr_db: signal-to-noise ratio in decibels that the heads must reach if ``heads`` is
@@ -40,9 +40,9 @@ class Tolerance:
 TOLERANCES: dict[Precision, Tolerance] = {
     # A score changes by at most 1/4 of the change of its logit.
     "fp32": Tolerance(heads=1e-3, matched=0.999, iou=0.99, score_error=2.5e-4),
-    # This is below the ratio of heads that are correctly computed in FP16.
+    # 35 dB is below the ratio of heads that are correctly computed in FP16.
     "fp16": Tolerance(heads=None, matched=0.99, iou=0.95, score_error=0.01, least_snr_db=35.0),
-    # This is below the ratio that any recipe of docs/precision.md leaves of a trained detector.
+    # 12 dB is below the ratio of a trained detector with any recipe in docs/precision.md.
     "int8": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05, least_snr_db=12.0),
 }
 """Tolerances by the precision in the graph; of two sides, the coarser precision counts."""

@@ -110,7 +110,7 @@ class DetectionParity:
         candidate_count: the number of detections of the candidate.
         matched: the number of pairs of one class with an IoU of ``iou`` or more.
         strays: detections without counterpart, border cases included.
-        iou: the IoU from which two detections count as the same.
+        iou: the IoU from which two detections count as a match.
         required: the share that must be matched; None if it is measured but not judged.
         box_difference: largest coordinate difference among pairs, in pixels.
         score_difference: largest score difference among pairs.
@@ -200,7 +200,8 @@ class DetectionParity:
             return "passed", asked
         own_loss = 0.0 if self.fp16_share is None else 1 - self.fp16_share
         if 1 - self.plain_share <= OWN_FP16_FACTOR * own_loss:
-            return "passed", f"in FP16 the network itself keeps {1 - own_loss:.1%} of its own"
+            said = f"the network itself keeps {1 - own_loss:.1%} of its detections in FP16"
+            return "passed", said
         if self.set_aside_share > MAX_SET_ASIDE:
             return "inconclusive", f"{self.set_aside_share:.1%} are border cases"
         if self.share >= self.required:
@@ -237,7 +238,7 @@ class DetectionParity:
 
 @dataclass(frozen=True)
 class ChainParity:
-    """Chains of boxes that suppress each other, as found on the images.
+    """Chains of boxes in which every box suppresses the next one, as found on the images.
 
     Attributes:
         needed: how many steps the static NMS needs to be exact on all images.
@@ -255,14 +256,14 @@ class ChainParity:
 
 @dataclass(frozen=True)
 class ReachParity:
-    """How many of the reference's NMS inputs give all its rows, if it considers more boxes.
+    """How many of the reference's NMS inputs give all its rows, if the candidate has fewer inputs.
 
     Attributes:
-        needed: how many are needed on every image.
+        needed: how many NMS inputs are enough on every image.
         allowed: how many boxes enter the candidate's NMS.
         known: how many boxes enter the reference's NMS.
-        last_score: the highest score at which ``allowed`` boxes end on an image that needs more;
-            None if no image does.
+        last_score: the highest score of the last of the ``allowed`` boxes, among the images that
+            need more boxes; None if no image needs more.
     """
 
     needed: int
@@ -287,9 +288,9 @@ class ParityReport:
         outputs: the raw outputs; empty if only detections could be compared.
         detections: the detections; None if only raw outputs could be compared.
         chains: the suppression chains; None if the reference's NMS inputs are unknown.
-        reach: the number of NMS inputs; None if the reference considers no more than the candidate.
+        reach: the number of NMS inputs; None if the reference has no more than the candidate.
         computed_by: the runtime that ran the candidate, its version and kernels, if known.
-        not_run: why another runtime than the candidate's own ran it; empty if its own did.
+        not_run: why the candidate was not run by its own runtime; empty if it was.
     """
 
     precision: str

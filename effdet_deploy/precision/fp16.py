@@ -39,7 +39,7 @@ SMALLEST_NORMAL = 2.0**-14
 MARGIN = 4.0
 """Values on other images may be larger by this factor than on the images that were measured."""
 MAX_WEIGHT_ERROR = 2.0**-9
-"""Relative RMS error of a rounded constant; rounding alone gives about 2**-12."""
+"""The largest relative RMS error of a rounded constant; rounding alone gives about 2**-12."""
 _HALF, _SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 # Operators that make float32 from other types; their float32 result is cast where it is read.
 _CREATORS = {"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"}
@@ -139,7 +139,7 @@ def to_half(model: ModelProto, kept: Collection[str] = ()) -> None:
             )
     added: dict[str, list[NodeProto]] = {}
     for (value, kind), name in casts.items():
-        # A cast whose result is a graph output gives it that output's name, so it is named itself.
+        # The result may have the name of a graph output, so the node gets a name of its own.
         node_name = f"{value}.{'to_fp16' if kind == _HALF else 'to_fp32'}"
         cast = onnx.helper.make_node("Cast", [value], [name], node_name, to=kind)
         added.setdefault(value, []).append(cast)

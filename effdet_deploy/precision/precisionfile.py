@@ -28,7 +28,7 @@ def write_precision_file(
 ) -> None:
     """Write which groups of ``convolutions`` are INT8: those with a member in ``names``.
 
-    ``search`` adds a table of losses for people; it is not read again.
+    ``search`` adds a table of losses for human readers, which no program reads again.
     """
     groups: dict[str, str] = {}
     for each in convolutions:
@@ -69,7 +69,7 @@ def read_precision_file(
         raise DataError(
             f"The precision file '{path}' makes {refused[0]} {INT8}, but this group is a matrix "
             "product, which this target computes in higher precision.",
-            f"Leave this group out, or write '{HIGHER}' there.",
+            f"Leave this group out, or give it the value '{HIGHER}'.",
         )
     return tuple(each.name for each in every if groups.get(each.group) == INT8)
 
@@ -84,7 +84,7 @@ def require_precision_file(path: Path) -> None:
 
 
 def _groups(path: Path) -> dict[str, str]:
-    remedy = "An export with --int8 writes a precision file beside the model."
+    remedy = "Use a precision file as an export with --int8 writes it beside the model."
     groups = read_json_object(path, "The precision file", remedy).get("groups")
     if not isinstance(groups, dict) or any(each not in (INT8, HIGHER) for each in groups.values()):
         raise DataError(

@@ -1,7 +1,7 @@
 """Preflight: does TensorRT accept this ONNX file, and does it compute what the file says?
 
 A table (:mod:`effdet_deploy.preflight.tables`) gives the answer, so neither TensorRT nor a GPU is
-needed. For ``tensorrt-rtx``, NVIDIA's own parser confirms it, if installed.
+needed. For ``tensorrt-rtx``, NVIDIA's own parser is asked too, if it is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _PARSED_HERE = "tensorrt-rtx"
 RTX_MODULE = "tensorrt_rtx_bindings"
-"""The module with NVIDIA's parser; the one of TensorRT-RTX needs no GPU."""
+"""The module with the parser of TensorRT-RTX, which needs no GPU."""
 
 
 def check_model(path: Path, target: str) -> tuple[Finding, ...]:
@@ -120,7 +120,7 @@ def parser_findings(parser: Any) -> tuple[Finding, ...]:
             "parser",
             error.node_name() or error.node_operator(),
             f"NVIDIA's parser refuses {error.node_operator() or 'the model'}: {reason}.",
-            "Export the model without it.",
+            f"Export the model without {error.node_operator() or 'what the parser refuses'}.",
         )
         for error in errors
         for reason in (" ".join(str(error.desc()).split()).removesuffix("."),)

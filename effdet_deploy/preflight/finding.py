@@ -14,7 +14,7 @@ class Finding:
 
     Attributes:
         rule: the rule that found it, such as ``"topk"``.
-        node: the name of the node; of its tensor if the node has no name; ``""`` for the whole
+        node: the name of the node, or of its tensor if the node has no name; ``""`` for the whole
             model.
         cause: one sentence that says what is wrong, with the expected and the actual value.
         remedy: one sentence that says what to do about it.

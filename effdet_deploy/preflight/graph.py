@@ -35,7 +35,7 @@ _UNREADABLE = (
     *(onnx.shape_inference.InferenceError, onnx.checker.ValidationError),
 )
 """The errors of onnx for a damaged model."""
-# The results of these depend on a tensor's shape only, not on its values.
+# The results of these operators depend on a tensor's shape only, not on its values.
 _SHAPE_ONLY = ("Shape", "Size")
 
 
@@ -157,7 +157,7 @@ def read_graph(path: Path) -> Graph:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infer types from the nodes alone: the declared types may be wrong, and are checked."""
+    """Infer types from the nodes alone: declared types may be wrong, and a rule checks them."""
     bare = deepcopy(model)
     del bare.graph.value_info[:]
     for output in bare.graph.output:

@@ -27,7 +27,7 @@ _ONNX_RUNTIME_DOMAIN = "com.microsoft"
 def check_versions(graph: Graph, target: Target) -> Iterator[Finding]:
     """Yield problems with the opset and the IR version.
 
-    The parser reads any version as if it knew it, so these are warnings.
+    The parser reads a file of any version as if it knew the version, so these are warnings.
     """
     low, high = target.opsets
     if not low <= graph.opset <= high:
@@ -61,7 +61,7 @@ def check_operators(graph: Graph, target: Target) -> Iterator[Finding]:
         is_plugin = node.op_type in target.plugin_attributes
         kind = "plugin" if is_plugin else "operator" if own else "custom operator"
         name = node.op_type if own else f"{node.domain}::{node.op_type}"
-        remedy = "Export the model without it."
+        remedy = f"Export the model without this {kind}."
         if node.domain.startswith(_ONNX_RUNTIME_DOMAIN):
             remedy = "Use the file as it was exported, not a file that ONNX Runtime has optimized."
         cause = f"{target.title} does not have the {kind} {name}."
@@ -92,8 +92,11 @@ def check_attributes(graph: Graph, target: Target) -> Iterator[Finding]:
             elements = value if isinstance(value, list | tuple) else (value,)
             if wrong := [each for each in elements if each not in allowed]:
                 listed = ", ".join(str(each) for each in allowed)
-                cause = f"{node.op_type} has {name} {wrong[0]}; {target.title} takes {listed}."
-                yield Finding("attribute", node.name, cause, f"Export it with {name} {allowed[0]}.")
+                cause = (
+                    f"{node.op_type} has {name} {wrong[0]}, but {target.title} takes only {listed}."
+                )
+                remedy = f"Export the model with {name} {allowed[0]}."
+                yield Finding("attribute", node.name, cause, remedy)
 
 
 def check_arity(graph: Graph, target: Target) -> Iterator[Finding]:
@@ -102,7 +105,8 @@ def check_arity(graph: Graph, target: Target) -> Iterator[Finding]:
         most = target.outputs.get(node.op_type)
         if most is not None and len(node.output) > most:
             cause = (
-                f"{node.op_type} has {len(node.output)} outputs, but {target.title} gives {most}."
+                f"{node.op_type} has {len(node.output)} outputs, but {target.title} gives only "
+                f"{most}."
             )
             yield Finding("outputs", node.name, cause, f"Remove the output '{node.output[most]}'.")
         for index in target.constants.get(node.op_type, ()):
@@ -112,7 +116,7 @@ def check_arity(graph: Graph, target: Target) -> Iterator[Finding]:
                     f"Input '{given}' of {node.op_type} depends on the graph's inputs, but "
                     f"{target.title} must know it when the engine is built."
                 )
-                remedy = "Make it a constant of the graph."
+                remedy = "Make this input a constant of the graph."
                 yield Finding("constant-input", node.name, cause, remedy)
 
 
@@ -123,7 +127,7 @@ def check_inputs(graph: Graph, target: Target) -> Iterator[Finding]:
             if name and name not in graph.known:
                 cause = (
                     f"{node.op_type} reads the tensor '{name}', which no part of the model gives; "
-                    f"{target.title} refuses it."
+                    f"{target.title} refuses the model."
                 )
                 remedy = "The file is damaged: export it again."
                 yield Finding("undefined-input", node.name, cause, remedy)
@@ -151,7 +155,7 @@ def check_ranks(graph: Graph, target: Target) -> Iterator[Finding]:
                 f"{target.max_spatial_rank}."
             )
             yield Finding(
-                "rank", node.name, cause, "Split it into operators with fewer dimensions."
+                "rank", node.name, cause, "Split the node into operators with fewer dimensions."
             )
     for name, shape in graph.shapes.items():
         if len(shape) > target.max_rank:

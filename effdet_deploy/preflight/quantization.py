@@ -30,7 +30,7 @@ _BLOCK_AXES = 2
 
 
 def check_quantized_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield quantizers to other types than signed integers around zero."""
+    """Yield quantizers whose type is not a signed integer around zero."""
     for node in graph.nodes_of(*_QUANTIZERS):
         dequantizes = node.op_type == "DequantizeLinear"
         kind = graph.types.get(input_of(node, 0) if dequantizes else node.output[0], "")
@@ -78,10 +78,10 @@ def check_scales(graph: Graph, target: Target) -> Iterator[Finding]:
                 "only takes "
                 "positive scales."
             )
-            remedy = "Calibrate again, and give channels without values a small scale."
+            remedy = "Calibrate again, and give channels that are always zero a small scale."
             yield Finding("scale", node.name, cause, remedy)
         elif not np.isfinite(value).all():
-            cause = f"{node.op_type} has an infinite scale, so everything becomes zero."
+            cause = f"{node.op_type} has an infinite scale, so all values become zero."
             yield Finding("scale", node.name, cause, "Calibrate again.", "warning")
         elif value.dtype == np.float16 and value.min() < SMALLEST_FP16_SCALE:
             cause = (
@@ -103,7 +103,7 @@ def check_granularity(graph: Graph, target: Target) -> Iterator[Finding]:
                 cause = (
                     f"{node.op_type} has blocks along axis {axis} of {rank}, but {target.title} "
                     "only takes "
-                    "blocks along the last two."
+                    "blocks along the last two axes."
                 )
                 yield Finding("blocks", node.name, cause, "Use one scale for the whole tensor.")
         elif (
@@ -112,8 +112,8 @@ def check_granularity(graph: Graph, target: Target) -> Iterator[Finding]:
             and not graph.is_weight(input_of(node, 0))
         ):
             cause = (
-                f"QuantizeLinear has {scales[0]} scales for the activation '{input_of(node, 0)}'; "
-                f"{target.title} computes what follows in floating point."
+                f"QuantizeLinear has {scales[0]} scales for the activation '{input_of(node, 0)}', "
+                f"so {target.title} computes the nodes that read it in floating point."
             )
             remedy = "Use one scale for a whole activation tensor."
             yield Finding("per-channel-activation", node.name, cause, remedy, "warning")
@@ -135,7 +135,7 @@ def check_quantized_convolutions(graph: Graph, target: Target) -> Iterator[Findi
                 f"{node.op_type} runs in floating point on {target.title}, because only its {only} "
                 "quantized."
             )
-            remedy = f"Quantize its {missing} too, or leave all of it in floating point."
+            remedy = f"Quantize its {missing} too, or leave the whole node in floating point."
             yield Finding("half-quantised", node.name, cause, remedy, "warning")
         elif weight is not None:
             scales = graph.shapes.get(input_of(weight, 1), ())
@@ -144,8 +144,8 @@ def check_quantized_convolutions(graph: Graph, target: Target) -> Iterator[Findi
             wanted = _OUTPUT_CHANNEL_AXIS[node.op_type]
             if len(scales) == 1 and scales[0] != 1 and axis != wanted:
                 cause = (
-                    f"The weights of '{node.name}' have one scale per index of axis {axis}; "
-                    f"{target.title} runs it in floating point unless that is axis {wanted}."
+                    f"The weights of '{node.name}' have one scale per index of axis {axis}, but "
+                    f"{target.title} runs the node in INT8 only with scales along axis {wanted}."
                 )
                 remedy = f"Quantize the weights per output channel: axis {wanted}."
                 yield Finding("weight-axis", weight.name, cause, remedy, "warning")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The operators that accept a uint8 tensor directly.
 _TAKES_UINT8 = ("Cast", "CastLike", "Shape", "Size")
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-# NVIDIA's parser casts bounds and scales of these itself; other runtimes refuse such files.
+# NVIDIA's parser casts the bounds and scales of these operators; other runtimes refuse the file.
 _LENIENT = ("Clip", "Resize")
 _TYPE_WORDS = {"FLOAT": "FP32", "FLOAT16": "FP16", "BFLOAT16": "BF16", "DOUBLE": "FP64"}
 
@@ -45,7 +45,7 @@ def check_known_types(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def _is_passed_on(graph: Graph, name: str) -> bool:
-    """Return whether a tensor takes its type from an input of its node, where the cause lies."""
+    """Return whether a tensor has the type of an input of its node, so the cause lies before it."""
     made = graph.producer.get(name)
     return made is not None and graph.types[name] in [graph.types.get(e) for e in made.input]
 
@@ -82,12 +82,12 @@ def check_operator_types(graph: Graph, target: Target) -> Iterator[Finding]:
         cause = (
             f"{node.op_type} takes the {_word(kind)} tensor '{input_of(node, 0)}'; {target.title} "
             + (
-                "has that type only between QuantizeLinear and DequantizeLinear."
+                "has this type only between QuantizeLinear and DequantizeLinear."
                 if quantized
                 else f"takes {', '.join(sorted(_word(each) for each in allowed))}."
             )
         )
-        remedy = "Dequantize before it." if quantized else "Cast before it."
+        remedy = f"Put a {'DequantizeLinear' if quantized else 'Cast'} before {node.op_type}."
         yield Finding(
             "operator-type", node.name, cause, remedy, "warning" if quantized else "error"
         )
@@ -106,13 +106,13 @@ def check_onnx_types(graph: Graph, target: Target) -> Iterator[Finding]:
                 continue
             cause = (
                 f"{node.op_type} takes the {_word(kind)} tensor '{name}', which opset "
-                f"{graph.opset} of ONNX does not allow; {target.title} refuses it."
+                f"{graph.opset} of ONNX does not allow; {target.title} refuses the model."
             )
-            yield Finding("onnx-type", node.name, cause, "Cast before it.")
+            yield Finding("onnx-type", node.name, cause, f"Put a Cast before {node.op_type}.")
 
 
 def check_same_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield nodes whose inputs have different types, although ONNX and strong typing want one."""
+    """Yield nodes whose inputs have different types, although ONNX requires a single type."""
     for node in graph.nodes:
         if node.op_type in _QUANTIZERS:
             continue
@@ -138,7 +138,7 @@ def check_same_types(graph: Graph, target: Target) -> Iterator[Finding]:
 def _formals(
     node: NodeProto, opset: int
 ) -> Iterator[tuple[str, onnx.defs.OpSchema.FormalParameter]]:
-    """Pair the node's inputs with their definitions; the last definition may hold for several."""
+    """Yield a node's inputs with their definitions; the last one may apply to several inputs."""
     newest = min(opset, onnx.defs.onnx_opset_version())
     try:
         inputs = onnx.defs.get_schema(node.op_type, max_inclusive_version=newest).inputs

@@ -50,7 +50,7 @@ class Target:
         constants: operator → the inputs, by index, that must be known when the engine is built.
         max_rank, max_topk, max_spatial_rank: limits.
         plugin_attributes: plugin → the attributes that it must have.
-        remedies: a replacement for an operator that is not accepted.
+        remedies: operator that is not accepted → a sentence on what to use instead.
     """
 
     name: str

@@ -1,4 +1,8 @@
-"""Finding where a module in memory departs from the network that its configuration describes."""
+"""Finding where a module in memory differs from the network that its configuration describes.
+
+``ours`` is our copy of the module's network, made from its configuration and weights; ``theirs`` is
+the network in memory, with all changes that were made to it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,8 @@ if TYPE_CHECKING:
 _SAMPLED = 4096
 """How many values of a layer's output are kept: enough to tell layers apart, with little memory."""
 _RELATIVE = 1e-3
-"""As a share of a layer's largest value: above rounding errors, below the effect of a change."""
+"""The difference that counts, as a share of a layer's largest value: larger than rounding errors,
+smaller than the effect of a change."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Hooked:
 
 
 def hooks_in(source: LoadedModel) -> list[Hooked]:
-    """Return the modules in memory that have hooks, apart from hooks that timm's backbones need."""
+    """Return the modules in memory that have hooks which our copy lacks; timm's own are in both."""
     given = source.given
     if given is None:
         return []
@@ -59,7 +64,7 @@ def hooks_in(source: LoadedModel) -> list[Hooked]:
 
 
 def first_departure(source: LoadedModel, spec: InputSpec, picture: NDArray[np.uint8]) -> str:
-    """Name the first layer whose output differs from our copy's, and the reason.
+    """Name the first layer whose output differs from the output in our copy, and the reason.
 
     Args:
         source: a module in memory and our copy of its network.
@@ -85,8 +90,8 @@ def first_departure(source: LoadedModel, spec: InputSpec, picture: NDArray[np.ui
         return ""
     if given.path and departing(lambda: GivenModule(given.network, "").run(pixels)) is None:
         return (
-            f"Its network alone, '{given.path}', is right: the difference comes from what "
-            f"{type(given.module).__name__} does around it."
+            f"Its network alone, '{given.path}', gives the right results: the difference comes "
+            f"from what {type(given.module).__name__} does around the network."
         )
     layers = dict(given.network.named_modules())
     # A hook before a module shows first in the modules inside it.
@@ -118,7 +123,7 @@ def _sampled(network: nn.Module, run: Callable[[], Any]) -> Seen:
 def _differ(theirs: list[Tensor], ours: list[Tensor]) -> bool:
     """Return whether a call of a layer gave an output that no call of its copy gave.
 
-    The heads, which all levels share, may run levels and repeats in another order than ours.
+    The order of the calls may differ: a head is called for every level and repeat.
     """
     return not all(any(_same(one, other) for other in ours) for one in theirs)
 
@@ -131,7 +136,7 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _reason(layer: nn.Module, copied: nn.Module) -> str:
-    """Say in a clause what a layer has that its copy lacks; empty if nothing is visible."""
+    """Say in a clause what a layer has that its copy lacks; empty if they look equal."""
     hooks = [kind for kind in hooks_of(layer) if kind not in hooks_of(copied)]
     if hooks:
         return f", which has a {hooks[0]}"

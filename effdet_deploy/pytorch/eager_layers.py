@@ -1,9 +1,10 @@
 """The outputs of layers in eager PyTorch, under the names that the layers have in our ONNX files.
 
 The exported graph is folded: a BatchNorm is part of the convolution before it, and the heads have
-one convolution per level. Values that both sides compute are compared: the output of a BatchNorm
-for its convolution, and the calls of a head, which all levels share, for the levels. If a
-convolution contains the fusion weight of its map, the output is multiplied by that weight.
+one convolution per level. So a convolution of the graph is compared with the BatchNorm that follows
+it in eager PyTorch, and a convolution of a level with one call of the head, which all levels share.
+If the graph's convolution also contains the fusion weight of its map, the value in eager PyTorch is
+multiplied by this weight.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _HEADS = ("class_net", "box_net")
 
 
 class NamedLayer(Protocol):
-    """A layer of the exported graph; ``GraphLayer``, which reads graphs, has this form."""
+    """A layer of the exported graph; ``onnxgraph.layers.GraphLayer`` has these properties."""
 
     @property
     def name(self) -> str:
@@ -57,12 +58,12 @@ class NamedLayer(Protocol):
 
     @property
     def value(self) -> str:
-        """The tensor that it makes."""
+        """The tensor that the layer makes."""
         ...
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The tensors that it reads."""
+        """The tensors that the layer reads."""
         ...
 
 
@@ -84,7 +85,7 @@ class EagerLayers:
         self._spots = _spots_of(self._network, layers)
         self._weights = _absorbed(self._network)
         self._modules = {layer.name: layer.module for layer in layers}
-        # Every node that holds all levels of a head: the head's number, and the length of its rows.
+        # Node that holds all levels of a head → the head's number, and the length of its rows.
         self._joined: dict[str, tuple[int, int]] = {}
         outputs = (network.config.num_classes, 4)
         for index, (net, head) in enumerate(zip(_HEADS, HEAD_OUTPUTS, strict=True)):
@@ -118,7 +119,7 @@ class EagerLayers:
 
 @contextlib.contextmanager
 def _watched(network: nn.Module, wanted: set[Spot]) -> Iterator[dict[Spot, NDArray[Any]]]:
-    """Collect copies of the values at the wanted spots while the network runs."""
+    """Collect copies of the values at the wanted spots while the network runs inside the block."""
     seen: dict[Spot, NDArray[Any]] = {}
     calls: Counter[str] = Counter()
 
@@ -145,7 +146,7 @@ def _watched(network: nn.Module, wanted: set[Spot]) -> Iterator[dict[Spot, NDArr
 
 
 def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, Spot]:
-    """Return where the graph's layers can be seen in eager PyTorch, for those that can."""
+    """Return where a layer of the graph is seen in eager PyTorch, for all layers that are seen."""
     nodes: dict[str, list[NamedLayer]] = defaultdict(list)
     for layer in layers:
         nodes[layer.module].append(layer)
@@ -190,7 +191,7 @@ def _absorbed(network: EfficientDet) -> dict[str, float]:
 
 
 def _graph_paths(call: Call, network: EfficientDet) -> Iterator[tuple[str, Spot]]:
-    """Yield the module paths in the graph that show the result of this call, and its spot."""
+    """Yield the paths of the graph's modules that show the result of this call, and the spot."""
     spot = call.spot
     net, _, inside = spot.module.partition(".")
     if net in _HEADS and inside == "act":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Heads = dict[str, NDArray[Any]]
 
 _MOVES = (torch.ops.aten.cat.default, torch.ops.aten.stack.default, torch.ops.aten.clone.default)
-"""Operators that only move values but do not return a view."""
+"""Operators that only move values, and return a copy instead of a view."""
 
 
 class HalfNetwork:
@@ -62,8 +62,8 @@ class HalfNetwork:
         """Return by how much FP16 changes the heads for a batch of graph inputs.
 
         Returns:
-            The changes of :data:`.HEAD_OUTPUTS` from rounded weights alone; from rounding values
-            that are only moved as well; and from rounding all values.
+            Three times the changes of :data:`.HEAD_OUTPUTS`: if only weights are rounded; if
+            values that are only moved are rounded too; and if all values are rounded.
         """
         with torch.no_grad():
             pixels = self._exact.preprocess(torch.from_numpy(batch))
@@ -107,7 +107,7 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Call the operator and round its result, in place."""
         given = func(*args, **(kwargs or {}))
-        # A view is not computed: its values have been rounded where they were computed.
+        # A view is not computed: its values were rounded when they were computed.
         moves = func.is_view or func in _MOVES
         if func.is_view if not self._moves_only else not moves:
             return given
@@ -118,7 +118,7 @@ class Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def to_half_and_back(values: Tensor) -> Tensor:
-    """Round to FP16; values that FP16 cannot hold stay, as they stay FP32 in a file of ours."""
+    """Round to FP16; values too large for FP16 stay, because our files keep them in FP32."""
     if values.dtype != torch.float32:
         return values
     rounded = values.half().float()

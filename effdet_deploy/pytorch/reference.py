@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 
 _REMEMBERED = 512 * 1024**2
-"""Bytes of heads that are kept between the choice of candidates and the comparison."""
+"""How many bytes of heads are kept, so that the comparison need not run the network again on
+pictures on which the number of candidates was chosen."""
 _EFFDET_IOU = 0.5
 """The IoU threshold of the NMS in effdet's benches."""
 
@@ -52,16 +53,16 @@ class EagerReference:
     It shares neither preprocessing nor folding with the exported graph, so that mistakes in them
     show. The network is copied and not changed.
 
-    As a side of a comparison it gives heads. Exact greedy NMS finishes them among effdet's 5000
-    candidates, or more if the artifact takes more. It is also a runtime, so that a Detector can run
-    it beside exported models.
+    As a side of a comparison it gives heads. Box decoding and exact greedy NMS turn them into
+    detections, from effdet's 5000 candidates, or from more if the artifact takes more. It is also a
+    runtime, so that a Detector can run it beside exported models.
 
     Args:
         network: our model, or a module whose ``forward`` gives effdet's two lists and that has a
             ``config`` with ``num_classes``.
         spec: the spec of the artifact that is compared with it: it describes the batches, and how
             heads are finished.
-        remembers: bytes of heads that are kept for pictures that are asked for again.
+        remembers: how many bytes of heads are kept, for pictures that are run again.
     """
 
     backend = "pytorch"
@@ -139,7 +140,7 @@ class EagerReference:
 
 
 class GivenReference(EagerReference):
-    """A module in memory, run as it was given, with all changes that were made to it.
+    """A module in memory as the reference, run as it was given, with all changes made to it.
 
     Args:
         given: the module in memory.
@@ -171,21 +172,24 @@ class GivenReference(EagerReference):
         return self._answers(batch)[0]
 
     def heads64(self, batch: NDArray[Any]) -> Heads:
-        """Return these heads without float32's rounding error, which our copy shows."""
+        """Return the heads without float32's rounding error, which is measured on our copy."""
         exact, rounded = super().heads64(batch), super().heads(batch)
         return {
             name: each + (exact[name] - rounded[name]) for name, each in self.heads(batch).items()
         }
 
     def detections(self, batch: NDArray[Any]) -> Heads | None:
-        """Return a bench's own detections; None without a bench, or if its settings do not fit."""
+        """Return the detections of the module's bench, or None without a bench that fits ``spec``.
+
+        A bench is effdet's wrapper around a network, which decodes boxes and runs NMS.
+        """
         rows = self._answers(batch)[1]
         if rows is None or not self._has_rows:
             return None
         output = self.spec.output
         rows = rows[:, : output.max_detections]
         found = (rows[..., 5] > 0) & (rows[..., 4] >= output.score_threshold)
-        # Rows are sorted best first, so rows that are left out stand at the end.
+        # Rows are sorted best first, so the rows that are set to zero stand at the end.
         rows = np.where(found[..., None], rows, 0)
         columns = [0, 1, 2, 3] if output.box_format == "xyxy" else [1, 0, 3, 2]
         values = (
@@ -214,8 +218,8 @@ class GivenReference(EagerReference):
                         raise UsageError(
                             f"The module in memory gives {what} for {count:g} anchors, but its "
                             f"configuration has {anchors}.",
-                            "Undo the change before the export, or build the module from a "
-                            "configuration that describes the change.",
+                            "Undo what changed the number of anchors, or build the module from a "
+                            "configuration that has this number of anchors.",
                         )
                 rows.extend([] if found is None else [found.numpy()])
                 return logits, codes
@@ -233,7 +237,7 @@ def reference_of(source: LoadedModel, spec: DetectorSpec) -> EagerReference:
 
 
 def _network_input(frame: NDArray[np.uint8], spec: InputSpec, *, exactly: bool) -> NDArray[Any]:
-    """Resize a frame ``[h,w,C]`` to ``[H,W,C]`` with Pillow, or without its fixed point."""
+    """Resize a frame ``[h,w,C]`` to ``[H,W,C]``: as Pillow in fixed point, or ``exactly``."""
     placed = place(spec, *frame.shape[:2])
     (left, top), (height, width) = map(int, placed.offset), placed.content
     canvas = np.empty((spec.height, spec.width, spec.channels))
@@ -249,7 +253,7 @@ def normalize(
 ) -> NDArray[np.float64]:
     """Turn graph inputs of any kind into the network's input, float64 ``[N,C,H,W]``.
 
-    Frames are resized as in training, or ``exactly``: in float64 instead of rounding.
+    Frames are resized as in training, or ``exactly``: in float64, without rounding.
     """
     if spec.source_size is not None:
         batch = np.stack([_network_input(frame, spec, exactly=exactly) for frame in batch])

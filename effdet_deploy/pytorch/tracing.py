@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network import EfficientDet
 
 EXAMPLE_SEED = 7
-"""Seed of the images a graph is traced with; verification uses others."""
+"""Seed of the images with which a graph is traced; verification uses other images."""
 
 
 def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.ONNXProgram:
@@ -63,17 +63,20 @@ def trace(network: EfficientDet, spec: DetectorSpec, opset: int) -> torch.onnx.O
 
 
 def example_input(spec: DetectorSpec) -> torch.Tensor:
-    """Return a seeded input; with a ranged batch, two images or more, or the size becomes fixed."""
+    """Return a seeded input.
+
+    For a range of batches it has at least two images, because one image would make the size fixed.
+    """
     size = spec.batch.minimum if spec.batch.is_static else max(2, spec.batch.minimum)
     pixels = np.random.default_rng(EXAMPLE_SEED).integers(0, 256, spec.input.shape(size))
     return torch.from_numpy(pixels.astype(np.uint8 if spec.input.kind == "uint8" else np.float32))
 
 
 def _fold(model: onnx_ir.Model) -> None:
-    """Fold constants and merge nodes that compute the same.
+    """Fold constants, and merge nodes that compute the same value.
 
-    The exporter's own optimization also tries its rewrite rules at every node, which takes longer
-    than everything else; after simplification the nodes are the same.
+    The exporter's own optimization also tries its rewrite rules at every node. That takes longer
+    than all other steps, and the graph after simplification has the same nodes without it.
     """
     passes.InlinePass()(model)
     fold_constants_ir(model)

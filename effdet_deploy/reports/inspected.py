@@ -61,7 +61,7 @@ def _spec_rows(spec: DetectorSpec, inputs: list[str], outputs: list[str]) -> dic
     in_steps = "row by row" if gives.nms_form == "greedy" else f"{gives.nms_steps} steps"
     steps = f", {in_steps}" if gives.nms == "static" else ""
     steps += ", soft" if gives.soft_nms else ""
-    steps += ", one for all classes" if gives.class_agnostic else ""
+    steps += ", all classes together" if gives.class_agnostic else ""
     names = ", ".join(each.name for each in spec.classes[:_SHOWN_CLASSES])
     more = ", …" if spec.num_classes > _SHOWN_CLASSES else ""
     target = f" for {precision.target}" if precision.target else ""

@@ -83,8 +83,8 @@ def _output_finding(output: OutputParity) -> Finding:
         alone = output.fp16_snr_db
         costs = "" if alone is None else f" (FP16 alone: {alone:.1f} dB)"
         text = (
-            f"{output.name}: {decibels(errors)} dB{costs}; beyond its FP16 weights "
-            f"{worst.error:.1e} at level {worst.level}, allowed {worst.allowed:.1e}"
+            f"{output.name}: {decibels(errors)} dB{costs}; apart from its FP16 weights it differs "
+            f"by {worst.error:.1e} at level {worst.level}, allowed {worst.allowed:.1e}"
         )
         return Finding(text, output.status)
     if output.allowed is None:
@@ -123,8 +123,8 @@ def _reach_finding(reach: ReachParity) -> Finding:
     if reach.last_score is None:
         return Finding(text, "passed")
     text = (
-        f"candidates: {reach.allowed} are too few, and the score of the last one is "
-        f"{reach.last_score:.4f}; {reach.needed} give the same detections as {reach.known}; "
+        f"candidates: {reach.allowed} are too few (the score of the last candidate is "
+        f"{reach.last_score:.4f}); {reach.needed} give the same detections as {reach.known}; "
         f"export with --candidates {enough_candidates(reach.needed)}"
     )
     return Finding(text, "inconclusive")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from effdet_deploy.runtimes.adapter import Runtime
 
 _THREADS_PER_CPU = 32
-"""The most threads per CPU: far too many, such as ten thousand, stall a machine for minutes."""
+"""At most this many threads per CPU are allowed: ten thousand stall a machine for minutes."""
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from effdet_deploy.runtimes.adapter import (
     require_no_plugin,
     require_spec_fits,
 )
-from effdet_deploy.runtimes.engine_errors import LONGEST, failed_run, translated
 from effdet_deploy.runtimes.lanes import Lanes, images_in_cache, lane_count
+from effdet_deploy.runtimes.runtime_errors import LONGEST, failed_run, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -24,8 +24,8 @@ from effdet_deploy.runtimes.adapter import (
     require_no_plugin,
     require_spec_fits,
 )
-from effdet_deploy.runtimes.engine_errors import last_line, translated
 from effdet_deploy.runtimes.lanes import Lanes, lane_count
+from effdet_deploy.runtimes.runtime_errors import last_line, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -14,7 +14,7 @@ from effdet_deploy.artifact.spec import INPUT_NAME
 from effdet_deploy.artifact.tensors import checked_feeds, spec_tensors
 from effdet_deploy.errors import DeviceError, ModelFileError, UnknownDeviceError
 from effdet_deploy.runtimes.adapter import TimedRun, closed_error
-from effdet_deploy.runtimes.engine_errors import failed_run, last_line, translated
+from effdet_deploy.runtimes.runtime_errors import failed_run, last_line, translated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

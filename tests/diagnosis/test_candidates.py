@@ -45,7 +45,7 @@ def test_too_few_candidates_are_named_as_the_cause_with_a_number_that_is_enough(
         and "--candidates 1000" in each
         for each in causes
     )
-    assert "200 are too few, and the score of the last one is 0." in said_of(comparison)
+    assert "200 are too few (the score of the last candidate is 0." in said_of(comparison)
     assert "export with --candidates 1000" in said_of(comparison)
 
 

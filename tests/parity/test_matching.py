@@ -163,7 +163,7 @@ def test_a_score_at_the_last_candidate_is_set_aside():
     output = dataclasses.replace(OUTPUT, candidates=2, max_detections=2)
     given = (boxes_at(0), boxes_at(0, 80, scores=[0.9, 0.5]), candidates)
     (stray,) = found_strays(*given, output=output)
-    assert "the last candidate" in stray.excuse
+    assert "the last box that enters NMS" in stray.excuse
     (stray,) = found_strays(*given)
     assert stray.excuse == ""
 

@@ -21,8 +21,8 @@ from effdet_deploy.errors import (
 from effdet_deploy.files import sha256_file, sidecar_path
 from effdet_deploy.runtimes import load_runtime
 from effdet_deploy.runtimes.adapter import TimedRuntime
-from effdet_deploy.runtimes.engine_errors import translated
 from effdet_deploy.runtimes.onnxruntime import _refused as refused
+from effdet_deploy.runtimes.runtime_errors import translated
 from tests.onnx_models import SIDE, detector_spec, set_spec, tiny_model, with_input, write_tiny
 
 

@@ -15,7 +15,7 @@ from effdet_deploy.errors import (
     ResourceError,
     UsageError,
 )
-from effdet_deploy.runtimes.engine_errors import OUT_OF_MEMORY
+from effdet_deploy.runtimes.runtime_errors import OUT_OF_MEMORY
 from effdet_deploy.runtimes.tensorrt.library import MODULES, NAMES, essence
 
 if TYPE_CHECKING:

@@ -99,7 +99,7 @@ def collect(
         if not math.isfinite(seen.high - seen.low):
             raise DataError(
                 f"The tensor '{value}' has NaN or infinite values on the calibration pictures.",
-                "Check the weights: a model that overflows in FP32 cannot be made INT8.",
+                "Check the weights: a model that overflows in FP32 cannot be quantized to INT8.",
             )
     counts = {value: np.zeros(BINS, dtype=np.int64) for value in values}
     for done, arrays in enumerate(activations(model, values, batches), start=1):
@@ -143,11 +143,9 @@ def cached(
     batches: Sequence[NDArray[Any]],
     progress: Progress = silent,
 ) -> dict[str, Histogram]:
-    """Do the same as :func:`collect` and keep the result in ``directory``.
+    """Return the histograms of :func:`collect` from ``directory``, or compute and store them there.
 
-    Its key is the hash of graph, pictures and settings.
-
-    Counts from other weights or pictures have another key, and a damaged file is made again.
+    The file is named after a hash of graph, pictures and settings. A damaged file is replaced.
     """
     path = directory / f"{calibration_key(model, values, batches)}.npz"
     # If the file is missing or useless, the histograms are counted again.

@@ -74,8 +74,8 @@ def find_convolutions(model: ModelProto) -> list[Convolution]:
         value.name: [side.dim_value for side in value.type.tensor_type.shape.dim]
         for value in inferred.value_info
     }
-    # The rows of a product are those of all images; tables hold the number of rows per image
-    # before they were joined.
+    # A product reads the rows of all images in one table. The shape before that table's Reshape
+    # has the number of rows of one image.
     tables = {
         node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Reshape"
     }

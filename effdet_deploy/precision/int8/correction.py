@@ -78,7 +78,7 @@ def channel_means(
 
     Args:
         model: the FP32 graph.
-        values: True for a table ``[rows, C]``, False for a map ``[N,C,H,W]``.
+        values: name of a value → True for a table ``[rows, C]``, False for a map ``[N,C,H,W]``.
         batches: graph inputs.
     """
     edited = deepcopy(model)

@@ -48,8 +48,8 @@ class Layout:
         half: everything that is not INT8 becomes FP16, so scales must be valid in FP16.
         depthwise: depthwise convolutions of the backbone are INT8 by default too: they are little
             work, but tensors between them and their INT8 neighbors stay four times smaller.
-        products: matrix products can be INT8, and the one of the class scores is by default: for 90
-            classes it is the largest single layer.
+        products: matrix products can be INT8, and the product that gives the class scores is INT8
+            by default: for 90 classes it is the largest single layer.
         paired: runtimes for x86 may add products in pairs, in 16 bits that saturate.
     """
 

@@ -55,7 +55,7 @@ _LEAST_INPUT_SNR_DB = 20.0
 does not become INT8 by default.
 
 A trained D0 is well above this limit. A D0 whose channels were scaled up to a thousand times apart,
-which does not change its detections, is far below: tests/precision/test_hostile_d0.py has both.
+which does not change its detections, is far below: see tests/precision/test_hostile_d0.py.
 """
 
 
@@ -104,7 +104,7 @@ class Quantizer:
         self.cache = cache
         self._choosable = [each for each in self.convolutions if self.layout.can_take(each)]
         values = quantized_values(self._choosable, self.layout)
-        # Results that depend on the quantizer depend on the graph, the pictures and the settings.
+        # The key names all that a quantizer's results depend on: graph, pictures and settings.
         self.key = f"{calibration_key(model, values, batches)} {target} {recipe}"
         self.histograms: dict[str, Histogram] = cached(cache, model, values, batches, progress)
         self._weights: dict[str, QuantizedWeight] = {}
@@ -116,10 +116,10 @@ class Quantizer:
 
     @functools.cached_property
     def drowned(self) -> dict[str, float]:
-        """Matrix products that rounding of their input would ruin, and the dB they would keep.
+        """Matrix products that would drown in rounding errors → their signal-to-noise ratio in dB.
 
         The layer before a product is linear, without normalization or activation between them, so
-        its input channels may have very different ranges.
+        the product's input channels may have very different ranges.
         """
         products = [
             each for each in self.convolutions if each.kind == "product" and self.layout.takes(each)
@@ -190,7 +190,7 @@ class Quantizer:
             )
 
     def _largest(self, weight: NDArray[np.float32]) -> int:
-        # Kernels pair input channels; weights with a single one keep eight bits.
+        # Kernels pair input channels; weights with a single input channel keep eight bits.
         is_paired = self.layout.paired and weight.shape[1] > 1
         is_portable = self._recipe.int8_range == "portable"
         return LARGEST_PORTABLE if is_paired and is_portable else LARGEST

@@ -1,4 +1,4 @@
-"""Weights to INT8: per-channel scales with least error, and rounding that cancels its errors."""
+"""Weights to INT8: scales with least error, and rounding in which later weights cancel errors."""
 
 from __future__ import annotations
 
@@ -150,8 +150,8 @@ def input_snr_db(weight: Floats, moments: NDArray[np.float64], step: float) -> f
 def second_moments(runs: Iterable[dict[str, Floats]]) -> dict[str, NDArray[np.float64]]:
     """Return the mean of x·xᵀ ``[C,C]`` over sampled positions, for maps ``[N,C,H,W]``.
 
-    Tables ``[rows, C]`` are sampled likewise. The positions depend only on the map's name: a layer
-    is rounded in the same way, whichever other layers are rounded with it.
+    Tables ``[rows, C]`` are sampled too. The positions depend only on the map's name, so that the
+    rounding of a layer does not depend on which other layers are rounded with it.
     """
     sums: dict[str, NDArray[np.float64]] = {}
     counts: dict[str, int] = {}

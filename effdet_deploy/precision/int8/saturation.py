@@ -1,9 +1,9 @@
 """The loss of an INT8 graph on an x86 processor without VNNI, computed on any processor.
 
 Such a processor adds the products of two neighboring input channels in 16 bits that saturate
-(``pmaddubsw``), and then adds those sums in 32 bits. MLAS (in ONNX Runtime) and oneDNN (in
-OpenVINO) both do so. Measurements show that they pair channels 2i and 2i+1 at every place of a
-kernel, move int8 inputs up by 128 first, and compute depthwise convolutions exactly.
+(``pmaddubsw``), and then adds these sums in 32 bits. MLAS (in ONNX Runtime) and oneDNN (in
+OpenVINO) compute in this way. Measurements show that they pair channels 2i and 2i+1 at every place
+of a kernel, move int8 inputs up by 128 first, and compute depthwise convolutions exactly.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def losses_without_vnni(model: ModelProto, batches: Sequence[NDArray[Any]]) -> l
 def _places(node: NodeProto, maps: NDArray[np.float32], taps: int) -> NDArray[np.float32]:
     """Return the values that a layer reads at some places of a map, or in rows of a table.
 
-    Places are sampled anywhere, whatever the strides, since values are much the same. The map
-    ``[N,C,H,W]`` is padded with zeros, as for convolutions, and may be smaller than the kernel;
-    a table is ``[rows, C]``.
+    Places are sampled regardless of the strides, since values at other places are similar. A map is
+    ``[N,C,H,W]``; it is padded with zeros, as for convolutions, and may be smaller than the kernel.
+    A table is ``[rows, C]``.
     """
     random = np.random.default_rng(zlib.crc32(node.name.encode()))
     if maps.ndim == 2:

@@ -45,7 +45,10 @@ class GroupLoss:
 
     @property
     def price(self) -> float:
-        """Noise per share of the multiply-accumulates: costly groups are given up first."""
+        """Noise per share of the multiply-accumulates.
+
+        The groups with the highest price are the first that stay in higher precision.
+        """
         return self.noise / self.macs_share if self.macs_share else float("inf")
 
 
@@ -55,7 +58,7 @@ class Search:
 
     Attributes:
         kept: the groups that stay in higher precision.
-        losses: all ranked groups, costliest first.
+        losses: all ranked groups, highest price first.
         drop: points of mAP lost against FP32.
         share: the share of multiply-accumulates that is INT8.
         evaluations: how often mAP was measured.
@@ -97,7 +100,7 @@ class Journal:
 def rank_groups(
     quantizer: Quantizer, names: Collection[str], journal: Journal, progress: Progress
 ) -> list[GroupLoss]:
-    """Return the groups of the convolutions ``names``, costliest first."""
+    """Return the groups of the convolutions ``names``, highest price first."""
     batches = quantizer.batches[:_IMAGES]
     heads = [head_node(quantizer.model.graph, name).output[0] for name in HEAD_OUTPUTS]
     exact = list(run_graph(quantizer.model, heads, batches))
@@ -133,7 +136,7 @@ def search(
 ) -> Search:
     """Find the largest share of INT8 whose mAP lies within ``budget`` points of FP32's.
 
-    The costliest groups are given up first; bisection finds how many.
+    The groups with the highest price stay in higher precision; bisection finds how many must.
 
     Args:
         quantizer: the quantizer of the FP32 graph.
@@ -152,7 +155,7 @@ def search(
     drops: dict[int, float] = {}
 
     def drop_without(count: int) -> float:
-        """Return the points lost if the ``count`` costliest groups stay in higher precision."""
+        """Return the points lost if the first ``count`` groups stay in higher precision."""
         if count not in drops:
             chosen = _without(quantizer, names, losses[:count])
             progress(f"measuring mAP with {len(losses) - count} of {len(losses)} groups in INT8")
@@ -165,7 +168,7 @@ def search(
     if count is None:
         raise VerificationError(
             f"No INT8 graph stays within {budget:g} points of FP32's mAP "
-            f"({100 * exact:.2f}): the least harmful group alone loses "
+            f"({100 * exact:.2f}): with only the least harmful group in INT8, the loss is "
             f"{drops[len(losses) - 1]:.2f}.",
             "Allow a larger --max-map-drop, calibrate on more pictures, or use --fp16.",
         )

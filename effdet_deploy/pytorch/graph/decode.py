@@ -15,9 +15,10 @@ def best_first(
 ) -> tuple[Tensor, Tensor]:
     """Return the ``count`` largest of ``values`` ``[N,n]`` and their indices, best first.
 
-    Among equal values the lower index is first if the runtime's TopK does so. TensorRT's TopK finds
-    at most ``at_once``. More values take further rounds, in which the values found so far are
-    masked by index: masking by value would also mask equal values that were not found yet.
+    Among equal values the lower index is first if the runtime's TopK orders them so. TensorRT's
+    TopK finds at most ``at_once`` values. More values take further rounds, in which the values
+    found so far are masked by index: masking by value would also mask equal values that were not
+    found yet.
     """
     best, indices = torch.topk(values, min(count, at_once))
     found, places = [best], [indices]
@@ -39,8 +40,8 @@ def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
 class CandidateSelector(nn.Module):
     """Picks the K best (anchor, class) pairs.
 
-    The K anchors with the best single class hold the K best pairs, since a pair outside them is
-    beaten by K better ones. Two small TopK replace one over anchors x classes.
+    The K best pairs belong to the K anchors whose best class scores highest: a pair of any other
+    anchor is beaten by K better pairs. So two small TopK replace one over anchors x classes.
     """
 
     def __init__(self, candidates: int, num_classes: int) -> None:

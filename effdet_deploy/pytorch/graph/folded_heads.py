@@ -1,4 +1,4 @@
-"""The heads in the form in which they are exported: BatchNorms folded, one predict layer for all.
+"""The heads as they are exported: BatchNorms folded, and one predict layer for all levels.
 
 TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
 """
@@ -15,7 +15,7 @@ from effdet_deploy.pytorch.network.blocks import SeparableConv2d, last_conv
 class FoldedHead(nn.Module):
     """A head whose per-level BatchNorms are folded into separate convolutions per level.
 
-    All levels still share depthwise and predict convolutions.
+    All levels still share the depthwise convolutions and the predict layer.
     """
 
     def __init__(self, head: Any) -> None:
@@ -39,9 +39,9 @@ class FoldedHead(nn.Module):
 class SeparablePredict(nn.Module):
     """A separable predict layer that joins the levels before its pointwise half.
 
-    The outputs of that half are by far the largest tensors after the backbone. One matrix product
-    over the positions of all levels gives them in the order in which decoding reads them, so that
-    they need not be reordered or joined afterwards.
+    The outputs of the pointwise half are by far the largest tensors after the backbone. One matrix
+    product over the positions of all levels gives them in the order in which decoding reads them,
+    so that these large tensors are neither reordered nor joined afterwards.
     """
 
     def __init__(self, predict: SeparableConv2d) -> None:
@@ -103,7 +103,10 @@ def join_levels(maps: list[Tensor]) -> Tensor:
 
 
 class _FoldedRepeat(nn.Module):
-    """One repeat: a shared depthwise convolution, a separate one per level, and activation."""
+    """One repeat: a depthwise convolution for all levels, a convolution per level, an activation.
+
+    The convolution of a level contains the level's BatchNorm.
+    """
 
     def __init__(self, conv: Any, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ _HEADS = ("class_net.", "box_net.")
 def fold_for_inference(network: EfficientDet, spec: InputSpec) -> FoldedNetwork:
     """Return a folded copy of ``network`` for graph inputs that ``spec`` describes.
 
-    Its input is the output of :class:`effdet_deploy.pytorch.graph.preprocess.Preprocess`.
+    The copy takes the output of :class:`effdet_deploy.pytorch.graph.preprocess.Preprocess`.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     with torch.no_grad():
@@ -58,7 +58,7 @@ class FoldedNetwork(nn.Module):
 def fold_batch_norms(network: EfficientDet) -> None:
     """Fold every BatchNorm of backbone and pyramid that follows a convolution, in place."""
     for call in calls_of(network):
-        # A head's convolution has one BatchNorm per level: see FoldedHead.
+        # A head's convolution has one BatchNorm per level, which FoldedHead folds.
         if call.conv is None or call.conv.module.startswith(_HEADS):
             continue
         conv: Any = network.get_submodule(call.conv.module)
@@ -74,7 +74,7 @@ def fold_batch_norms(network: EfficientDet) -> None:
 def fold_fusion_weights(pyramid: BiFpn) -> None:
     """Turn fusion weights into constants, and fold them into convolutions if possible, in place.
 
-    A simplifier would fold the same weights, but here it is recorded which layers contain them.
+    A simplifier would fold these weights too, but it would not record which layers contain them.
     """
     for module in pyramid.modules():
         if isinstance(module, FpnCombine):
@@ -89,9 +89,10 @@ def fold_fusion_weights(pyramid: BiFpn) -> None:
 
 
 def fold_input(backbone: nn.Module, spec: InputSpec) -> None:
-    """Fold 1/std and both channel orders into the first convolution, in place.
+    """Fold 1/std, and the channel orders of input and training, into the first convolution.
 
-    ``normalized`` input is already divided, so only its channel order is folded.
+    The backbone is changed in place. ``normalized`` input is already divided by std, so only the
+    channel orders are folded.
     """
     stem = next(each for each in backbone.modules() if isinstance(each, nn.Conv2d))
     weight = stem.weight.data[:, spec.trained_channels]

@@ -1,10 +1,11 @@
 """Non-maximum suppression in static-shape operators, and as ONNX's own operator.
 
 Greedy NMS keeps a box unless a kept box of its class with a better score overlaps it by more than
-the threshold. :class:`GreedyNms` does this one box after the other. :class:`StaticNms` works on all
-boxes at once, with K x K numbers: if M[j,i] = 1 means that j may suppress i, the result is the
-fixed point of ``keep = (keep @ M == 0)``. Starting from all ones, every step settles one more link
-of every suppression chain, so n steps are exact for chains of at most n + 1 boxes.
+the threshold. :class:`GreedyNms` decides one box at a time. :class:`StaticNms` works on all K
+boxes at once, with a matrix M of K x K numbers: M[j,i] is 1 if box j may suppress box i. The result
+is the fixed point of ``keep = (keep @ M == 0)``. A suppression chain is a sequence of boxes in
+which every box may suppress the next one. From a start with all ones, every step settles one more
+link of every chain, so n steps are exact for chains of at most n + 1 boxes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 CPU_BLOCKS = 4
 """If a CPU runs the graph, boxes are settled in this many groups, best boxes first: a CPU spends
 most time on reading and writing M, and groups leave out half of M and keep the rest in the cache.
-For a GPU one group is best, because every step waits for the one before."""
+For a GPU a single group is best, because every step waits for the step before."""
 MIN_BLOCK_ROWS = 250
-"""The least number of boxes in a group, except the last: smaller groups spend the time of a CPU
-between the nodes."""
+"""The least number of boxes in every group but the last: with smaller groups, a CPU spends its time
+between the graph's nodes."""
 
 
 def _suppressed_after(columns: Tensor, rows: int, iou_threshold: float) -> Tensor:
@@ -51,7 +52,7 @@ class StaticNms(nn.Module):
     Args:
         iou_threshold: a box suppresses others that overlap it by more than this IoU.
         steps: the number of steps for a group of boxes.
-        blocks: the most groups; the limit on chains applies within a group.
+        blocks: the largest number of groups; the limit on chains applies within a group.
     """
 
     def __init__(self, iou_threshold: float, steps: int, blocks: int = CPU_BLOCKS) -> None:
@@ -80,7 +81,7 @@ class StaticNms(nn.Module):
             free = left[..., :size]
             keep = free
             for _ in range(self.steps):
-                # The number of kept suppressors is a whole number: this is 1 if there are none.
+                # A box has a whole number of kept suppressors, so this is 1 or 0.
                 keep = torch.relu(free - keep @ among)
             kept.append(keep)
             left = torch.relu(left - keep @ matrix)[..., size:]
@@ -88,11 +89,11 @@ class StaticNms(nn.Module):
 
 
 class GreedyNms(nn.Module):
-    """Greedy NMS one box after the other: exact for any chain, at a cost of rows x boxes.
+    """Greedy NMS one box at a time: exact for any chain, at a cost of rows x boxes.
 
     Args:
         iou_threshold: a box suppresses others that overlap it by more than this IoU.
-        rows: the most boxes that are kept.
+        rows: the largest number of boxes that are kept.
     """
 
     def __init__(self, iou_threshold: float, rows: int) -> None:
@@ -104,8 +105,8 @@ class GreedyNms(nn.Module):
         """Map boxes ``[N,K,4]``, best first, ``alive`` and classes ``[N,K]`` to rows ``[N,rows]``.
 
         ``alive`` is float32 and numbers the boxes: K for the first box, K - 1 for the next and so
-        on, but 0 for a box that does not take part. The rows are the numbers of the boxes that are
-        kept, and 0 if fewer are kept.
+        on, but 0 for a box that does not take part. The rows are the numbers of the kept boxes;
+        if fewer than ``rows`` are kept, the rest are 0.
         """
         table = with_area_and_class(boxes, classes)
         count = alive.shape[1]
@@ -121,7 +122,7 @@ class GreedyNms(nn.Module):
             inter = width * _shared(one[0], one[2], columns[0], columns[2])
             scaled = inter * ((1 + self.iou_threshold) / self.iou_threshold)
             suppressed = (scaled > columns[4] + one[4]) & (columns[5] == one[5])
-            # The box is removed by its number too: a box without area does not overlap itself.
+            # A box without area does not overlap itself, so the kept box is removed by its number.
             alive = torch.where(suppressed | (alive >= number), 0.0, alive)
         return torch.cat(kept, dim=1)
 
@@ -178,7 +179,7 @@ class OnnxNms(nn.Module):
         """Map as :meth:`StaticNms.forward` does; only an exporter can run it."""
         count = scores.shape[1]
         labels = torch.arange(self.num_classes, device=classes.device).view(1, -1, 1)
-        # One row of scores per class; -1 keeps a box out of all classes but its own.
+        # One row of scores per class; a box has the score -1 in all classes but its own.
         per_class = torch.where(classes.unsqueeze(1) == labels, scores.unsqueeze(1), -1.0)
         selected = torch.onnx.ops.symbolic(
             "NonMaxSuppression",
@@ -195,6 +196,6 @@ class OnnxNms(nn.Module):
         )
         positions = selected[:, 0] * count + selected[:, 2]
         keep = torch.zeros_like(scores).flatten()
-        # This is computed: at run time there are fewer rows than the tracer was told.
+        # This is not a constant of ones: at run time, ``selected`` has fewer rows than when traced.
         kept = (positions >= 0).to(scores.dtype)
         return keep.scatter(0, positions, kept).view_as(scores)

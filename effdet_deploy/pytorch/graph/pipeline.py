@@ -60,7 +60,7 @@ class Postprocess(nn.Module):
             )
         else:
             raise UsageError(
-                f"--nms {output.nms} cannot be part of this graph.",
+                f"--nms {output.nms} is not a form of NMS that the traced graph can contain.",
                 "Choose static, onnx or none.",
             )
         self.class_agnostic = output.class_agnostic
@@ -68,7 +68,7 @@ class Postprocess(nn.Module):
         self.max_detections = output.max_detections
         axes = [1, 0, 3, 2] if output.box_format == "xyxy" else [0, 1, 2, 3]
         self.register_buffer("axes", torch.tensor(axes), persistent=False)
-        # Positive, falling with the rank, and exact in float32: a sortable value for "first".
+        # A value to sort by: the best box has the largest one. All are positive and exact in FP32.
         precedence = torch.arange(output.candidates, 0, -1, dtype=torch.float32)
         self.register_buffer("precedence", precedence, persistent=False)
         limits = spec.input.frame_area
@@ -85,7 +85,7 @@ class Postprocess(nn.Module):
         """Map heads to num ``[N,1]``, boxes ``[N,D,4]``, scores and classes ``[N,D]``."""
         scores, anchor_index, classes = self.select(class_logits)
         boxes = self.decode(box_regression, anchor_index)
-        # Boxes of one group suppress each other. The product adapts to the batch size by itself.
+        # Boxes of one group suppress each other. Times 0 gives zeros for any batch size.
         groups = classes * 0 if self.class_agnostic else classes
         strong = scores >= self.score_threshold
         if self.is_greedy:

@@ -10,9 +10,9 @@ from effdet_deploy.pytorch.graph.resizing import FrameResize
 class Preprocess(nn.Module):
     """Converts images to the network's layout and subtracts the mean.
 
-    Scale (1/std) and channel order are in the stem convolution, where
+    Scale (1/std) and channel order are in the weights of the network's first convolution, where
     :func:`effdet_deploy.pytorch.graph.folding.fold_input` puts them. The mean cannot be there,
-    because the stem pads with zeros after normalization.
+    because this convolution pads normalized images with zeros.
     """
 
     mean: Tensor
@@ -35,7 +35,7 @@ class Preprocess(nn.Module):
             mean = mean - resize.padded(fill)
             self.frames = resize
         self.register_buffer("mean", mean, persistent=False)
-        # Only float255 input has such frames.
+        # Only float255 input has a frame area: DeepStream pads frames with black.
         self.refills = spec.frame_area is not None
         top, left, bottom, right = spec.frame_area or (0, 0, 0, 0)
         free = torch.ones(1, 1, spec.height, spec.width, dtype=torch.bool)
@@ -46,7 +46,7 @@ class Preprocess(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map ``[N,H,W,C]`` uint8, or ``[N,C,H,W]`` float32, to ``[N,C,H,W]`` float32.
 
-        Frames that are resized here are ``[N,h,w,C]`` uint8.
+        If the graph resizes frames, they are ``[N,h,w,C]`` uint8.
         """
         # No operation may precede the cast: TensorRT allows no other operation on uint8.
         images = self.frames(images.to(torch.float32))
@@ -54,5 +54,5 @@ class Preprocess(nn.Module):
             images = torch.where(self.free, self.fill, images)
         if self.center:
             images = images - self.mean
-        # This comes last, so that a runtime that computes with channels last can remove it.
+        # The transpose comes last: a runtime that computes with channels last can remove it.
         return images.permute(0, 3, 1, 2) if self.channels_last else images

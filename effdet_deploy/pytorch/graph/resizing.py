@@ -20,9 +20,9 @@ from effdet_deploy.artifact.resampling import axis_weights, begins_with_rows
 from effdet_deploy.artifact.spec import InputSpec, Interpolation
 
 _DEAR = 500e6
-"""Multiplications from which the user is told: a fifth of D0's network."""
+"""A resize with more multiplications is reported to the user; D0's network has five times this."""
 _NEAR = 16
-"""How many pixels away a cheaper frame size is searched."""
+"""A cheaper frame size is searched up to this many pixels away."""
 _PILLOW_ONE = 1 << 22
 """Pillow's weights are multiples of 1 over this number; float32 holds them exactly."""
 
@@ -31,11 +31,12 @@ class AxisResize(nn.Module):
     """Resizes one axis of images ``[N,1,rows,columns]``; columns hold interleaved channels.
 
     Args:
-        source: the number of pixels along the axis.
-        target: the number of pixels along the axis afterwards.
+        source: the number of pixels along the axis before the resize.
+        target: the number of pixels along the axis after the resize.
         interpolation: the filter.
-        channels: how many numbers a pixel of the axis has; 1 for rows.
-        along_rows: resize the columns of every row, else the rows of every column.
+        channels: how many numbers a pixel has along this axis; 1 if rows are resized.
+        along_rows: resize along the rows, which changes the number of columns; else along the
+            columns.
     """
 
     filters: Tensor
@@ -62,7 +63,7 @@ class AxisResize(nn.Module):
         last = self.period * (common - 1) + first + weights.shape[1]
         self.before, self.after = channels * -first, channels * max(0, last - source)
         scale = _border_scale(weights, first, self.period, source, common)
-        # Every number of q pixels has its own filter, which only reads its own channel.
+        # Every channel of q output pixels has its own filter, which reads only this channel.
         filters = np.zeros((self.phases, channels, weights.shape[1], channels))
         for channel in range(channels):
             filters[:, channel, :, channel] = weights
@@ -92,7 +93,8 @@ def _phase_weights(
 ) -> tuple[NDArray[np.float64], int]:
     """Return the filters ``[phases,taps]`` of the first ``phases`` outputs, away from borders.
 
-    The second value is the pixel that the first tap reads; it lies before the image.
+    The second value is the pixel that the first tap reads; it is not above 0, so it may lie before
+    the image.
     """
     around = -(-2 * max(period, phases) // period)
     weights = axis_weights((2 * around + 1) * period, (2 * around + 1) * phases, interpolation)
@@ -104,7 +106,10 @@ def _phase_weights(
 def _border_scale(
     weights: NDArray[np.float64], first: int, period: int, source: int, groups: int
 ) -> NDArray[np.float64]:
-    """Return for every output 1, or the sum of the part of its filter that is inside the image."""
+    """Return for every output the factor that makes up for taps of its filter outside the image.
+
+    It is 1 divided by the share of the filter's sum that lies inside the image.
+    """
     pixels = np.arange(groups)[:, None] * period + first + np.arange(weights.shape[1])
     inside = (pixels >= 0) & (pixels < source)
     part = np.where(inside[:, None, :], weights, 0).sum(axis=2) / weights.sum(axis=1)
@@ -112,9 +117,10 @@ def _border_scale(
 
 
 class FrameResize(nn.Module):
-    """Resizes frames as ``spec`` says, and puts them into the network's input.
+    """Resizes frames as ``spec`` says, and pads them to the size of the network's input.
 
-    Pillow rounds to whole levels after either axis, OpenCV only once at the end.
+    As in Pillow, the filter ``antialias`` rounds to whole levels after each of the two axes; as in
+    OpenCV, other filters round once at the end.
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -186,13 +192,13 @@ def multiplications(spec: InputSpec, frame: tuple[int, int]) -> float:
     height, width = frame
     rows, columns = place(spec, height, width).content
     lines, rest = (height, columns) if begins_with_rows(frame, (rows, columns)) else (rows, width)
-    # A number of a row is also multiplied with the other channels' filters, whose weights are 0.
+    # Along rows, a number is also multiplied by the zeros in the filters of the other channels.
     along = spec.channels**2 * columns * lines * _taps(width, columns)
     return along + spec.channels * rows * rest * _taps(height, rows)
 
 
 def _taps(source: int, target: int) -> float:
-    """Return roughly the length of a filter for one period of outputs."""
+    """Return roughly how many taps a filter has."""
     if source == target:
         return 1
     scale = source / target
@@ -200,7 +206,7 @@ def _taps(source: int, target: int) -> float:
 
 
 def cost_notes(spec: InputSpec) -> tuple[str, ...]:
-    """Return a sentence if the resize is slow, with the nearest frame size that is not."""
+    """Return a sentence if the resize is slow, with the nearest frame size that is fast."""
     if spec.source_size is None or (cost := multiplications(spec, spec.source_size)) < _DEAR:
         return ()
     height, width = spec.source_size
@@ -208,9 +214,13 @@ def cost_notes(spec: InputSpec) -> tuple[str, ...]:
     near = sorted(itertools.product(steps, steps), key=lambda by: abs(by[0]) + abs(by[1]))
     sizes = ((max(1, height + down), max(1, width + across)) for down, across in near)
     cheap = next((each for each in sizes if multiplications(spec, each) < _DEAR / 2), None)
-    better = f" Frames of {cheap[0]}x{cheap[1]} take a fraction of that." if cheap else ""
+    better = (
+        f" Frames of {cheap[0]}x{cheap[1]} take less than {_DEAR / 2e6:,.0f} million."
+        if cheap
+        else ""
+    )
     text = (
         f"Resizing a frame of {height}x{width} takes {cost / 1e6:,.0f} million multiplications, "
-        f"because its sides have few factors in common with the network's input.{better}"
+        f"because its sides have few factors in common with those of the network's input.{better}"
     )
     return (text,)

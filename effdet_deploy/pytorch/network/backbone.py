@@ -1,4 +1,4 @@
-"""Backbones: timm's feature extractors, adapted where timm's own do not script or export.
+"""Backbones: timm's feature extractors, adapted where they cannot be scripted or exported.
 
 TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
 """
@@ -20,8 +20,8 @@ def create_backbone(config: ModelConfig) -> Any:
 
     Raises:
         UnknownNameError: timm has no model with this name.
-        UsageError: the backbone has no such ``backbone_indices``, or ``feature_location`` is set
-            but the backbone has no expansions.
+        UsageError: the backbone lacks a feature map of ``backbone_indices``, or
+            ``feature_location`` is set but the backbone has no expansions.
     """
     if not timm.is_model(config.backbone_name):
         raise UnknownNameError("timm backbone", config.backbone_name, timm.list_models())
@@ -53,7 +53,7 @@ class BlockFeatures(nn.Module):
     map are left out.
 
     Raises:
-        UsageError: the backbone has no such blocks.
+        UsageError: the backbone lacks one of these blocks.
     """
 
     def __init__(self, features: Any, places: tuple[tuple[int, int], ...]) -> None:
@@ -69,7 +69,7 @@ class BlockFeatures(nn.Module):
         last_stage, last_block = places[-1]
         kept = [*stages[:last_stage], stages[last_stage][: last_block + 1]]
         self.blocks = nn.ModuleList(nn.ModuleList(stage) for stage in kept)
-        # Blocks are numbered over all stages, as the loop below counts.
+        # Blocks are numbered over all stages, as ``forward`` counts them.
         starts = [sum(map(len, kept[:stage])) for stage in range(len(kept))]
         self.places = [starts[stage] + block for stage, block in places]
         channels = {
@@ -101,14 +101,14 @@ class ExpansionBlock(nn.Sequential):
     It holds the block's own layers under their own names, in the order in which they run.
 
     Raises:
-        UsageError: the block has another kind.
+        UsageError: the block is not one of timm's EfficientNet blocks.
     """
 
     def __init__(self, block: nn.Module) -> None:
         if not isinstance(block, InvertedResidual | DepthwiseSeparableConv):
             raise UsageError(
-                f"Features before the projection need EfficientNet blocks, "
-                f"not {type(block).__name__}.",
+                "feature_location takes features from inside EfficientNet blocks, but this "
+                f"backbone consists of {type(block).__name__}.",
                 "Leave feature_location empty for this backbone.",
             )
         super().__init__(OrderedDict(block.named_children()))
@@ -131,7 +131,8 @@ class ExpansionBlock(nn.Sequential):
 class ExpansionFeatures(nn.Module):
     """An EfficientNet whose feature maps are the expansions in the last block of their stages.
 
-    It is built from timm's extractor with the same attribute names, so ``state_dict`` is the same.
+    It is built from timm's extractor with the same attribute names, so that its ``state_dict`` has
+    timm's names.
     """
 
     def __init__(self, features: Any) -> None:

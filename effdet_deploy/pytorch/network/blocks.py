@@ -20,7 +20,7 @@ from effdet_deploy.pytorch.network.topology import UNWEIGHTED
 LayerFactory: TypeAlias = Callable[..., nn.Module]
 
 _BELOW_ANY_FEATURE = -6e4
-"""A value below those of any feature map that float16 can still hold."""
+"""A value that float16 can still hold, and that is below all values of feature maps."""
 FAST_FUSION_EPS = 1e-4
 """Keeps fast normalized fusion finite if all weights are zero (EfficientDet, section 3.3)."""
 
@@ -86,7 +86,7 @@ class SeparableConv2d(nn.Module):
 
 
 def last_conv(layer: Any) -> nn.Conv2d:
-    """Return the convolution that makes the outputs of either kind of layer."""
+    """Return the convolution that makes the outputs of a SeparableConv2d or a ConvBnAct2d."""
     return layer.conv_pw if isinstance(layer, SeparableConv2d) else layer.conv
 
 
@@ -163,8 +163,8 @@ def _downsample(
     sides = list(zip(input_size, output_size, strict=True))
     stride = tuple((into - 1) // out + 1 for into, out in sides)
     if config.downsample_type == "max" and config.pad_type == "same":
-        # SAME padding, without the Pad node that timm's layer exports. The smaller half of its
-        # rows comes first; rounding the output size up gives the other half.
+        # SAME padding, without the Pad node that timm's layer exports. ``padding`` gives the rows
+        # at the beginning; ceil_mode gives the rows at the end, of which there are as many or more.
         padding = tuple(
             (out * step - into + 1) // 2 for (into, out), step in zip(sides, stride, strict=True)
         )
@@ -185,9 +185,9 @@ def _downsample(
 class ZeroPaddedPool(nn.Module):
     """A max pooling whose SAME padding is zeros, as in zylo117's project.
 
-    Instead of padding, windows that reach over a border give at least 0. ONNX Runtime 1.31 would
-    merge a Pad of zeros into the pooling, whose padding counts as minus infinity, and compute
-    something else.
+    No zeros are padded: a window that reaches over a border gives at least 0. ONNX Runtime 1.31
+    would merge a Pad of zeros into the pooling, whose padding counts as minus infinity, and so
+    compute other values.
     """
 
     border: Tensor
@@ -198,7 +198,7 @@ class ZeroPaddedPool(nn.Module):
         super().__init__()
         self.pool = pool
         border = torch.full((1, 1, *output_size), _BELOW_ANY_FEATURE)
-        # All sides are padded at their end, and some at their beginning too.
+        # Both axes are padded at the end, and an axis with ``padding`` at the beginning too.
         border[:, :, -1] = border[:, :, :, -1] = 0
         if padding[0]:
             border[:, :, 0] = 0

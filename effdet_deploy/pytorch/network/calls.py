@@ -30,7 +30,8 @@ class Spot:
 class Call:
     """One call of a module that returned a tensor, in the order of the calls.
 
-    ``conv`` is the call of the convolution whose output a BatchNorm read, if it did.
+    If ``module`` is a BatchNorm that read the output of a convolution, ``conv`` is the call of this
+    convolution.
     """
 
     spot: Spot

@@ -38,13 +38,14 @@ _BY_CHANNEL = ("mean", "std", "fill_color")
 class ModelConfig:
     """One EfficientDet configuration; field names are effdet's where effdet has the field.
 
-    Sizes are (height, width) in pixels, ``aspect_ratios`` are (width, height) factors. The training
-    is described by: ``in_chans``, the channels of its pictures (1 gray, 3 RGB, 4 RGBA), in the
-    order ``trained_on``; the rule ``resize`` and the filter ``interpolation``, which brought them
-    to size; ``mean`` and ``std`` on the 0-1 scale and the color ``fill_color`` in 0-255, with one
-    value per channel in that order. ``drop_path_rate`` only matters in training. Empty
-    ``octave_scales`` mean even steps. ``feature_blocks`` are the (stage, block) that give the
-    backbone's feature maps; if empty, the last blocks of the stages in ``backbone_indices`` do.
+    Sizes are (height, width) in pixels, ``aspect_ratios`` are (width, height) factors. These fields
+    describe the pictures of the training: ``in_chans`` is the number of channels (1 gray, 3 RGB, 4
+    RGBA), and ``trained_on`` their order. ``resize`` is the rule and ``interpolation`` the filter
+    for bringing pictures to size. ``mean`` and ``std`` (on the 0-1 scale) and the color
+    ``fill_color`` (0-255) have one value per channel, in the order ``trained_on``.
+    ``drop_path_rate`` only matters in training. Empty ``octave_scales`` mean even steps.
+    ``feature_blocks`` names, as (stage, block), the blocks that give the backbone's feature maps;
+    if it is empty, the last blocks of the stages in ``backbone_indices`` give them.
 
     Raises:
         UsageError: a value is out of its range; the message names the range.
@@ -136,7 +137,7 @@ class ModelConfig:
             raise UsageError(
                 f"{len(self.backbone_indices)} backbone features do not fit {self.num_levels} "
                 f"levels ({self.min_level}-{self.max_level}).",
-                "Give from one to as many backbone_indices as there are levels.",
+                f"Give at least one and at most {self.num_levels} backbone_indices.",
             )
         rising = sorted({each for each in self.backbone_indices if each >= 0})
         if list(self.backbone_indices) != rising:
@@ -191,12 +192,12 @@ class ModelConfig:
 
         Lists become tuples. One number for ``image_size`` means a square, and one for ``mean``,
         ``std`` and ``fill_color`` means all channels. One number r for an aspect ratio means, as in
-        effdet, a width of √r and a height of 1/√r. If only the mean is given, the fill follows it,
-        as with the ``fill_color`` ``"mean"``.
+        effdet, a width of √r and a height of 1/√r. If ``mean`` is given without ``fill_color``, the
+        fill color becomes the mean, as with ``fill_color="mean"``.
 
         Raises:
             UnknownNameError: a field does not exist.
-            UsageError: a value has another type or is out of range.
+            UsageError: a value has the wrong type or is out of range.
         """
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         for name in overrides:
@@ -205,7 +206,7 @@ class ModelConfig:
         given = {**_recast(fields, overrides), **overrides}
         channels = given.get("in_chans", self.in_chans)
         for name in _BY_CHANNEL:
-            # This accepts 3.0 too, which is refused below.
+            # A number of channels such as 3.0 is refused below, by its type.
             if _is_number(given.get(name)) and channels in (1, 3, 4):
                 given[name] = (given[name],) * int(channels)
         coerced = {
@@ -221,7 +222,8 @@ class ModelConfig:
     def overrides_of(self, base: ModelConfig) -> dict[str, Any]:
         """Return the fields to give to ``base.replace`` to get this config.
 
-        They are the fields that differ, and the fill if the mean differs, as it would follow it.
+        They are the fields that differ. If the mean differs, ``fill_color`` is among them, because
+        ``replace`` would otherwise set it to the mean.
         """
         names = [each.name for each in dataclasses.fields(self)]
         changed = {name for name in names if getattr(self, name) != getattr(base, name)}
@@ -230,7 +232,10 @@ class ModelConfig:
 
 
 def _recast(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return mean, std and fill for another number of channels; an added one gets their average."""
+    """Return mean, std and fill for another number of channels.
+
+    A single or a fourth channel gets the average of the three colors.
+    """
     channels = overrides.get("in_chans", fields["in_chans"])
     if channels == fields["in_chans"] or channels not in (1, 3, 4):
         return {}
@@ -246,7 +251,7 @@ def _recast(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
 def _require_range(field: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
         raise UsageError(
-            f"{field} must be from {low} to {high}, not {value}.", "Choose a value in that range."
+            f"{field} must be from {low} to {high}, not {value}.", "Choose a value in this range."
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 _PRIOR = 0.01
-"""The score that every class starts with (focal loss, arXiv:1708.02002, section 3.3)."""
+"""The score of every class before training (focal loss, arXiv:1708.02002, section 3.3)."""
 
 
 class EfficientDet(nn.Module):

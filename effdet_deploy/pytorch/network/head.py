@@ -3,8 +3,8 @@
 TorchScript reads class annotations as objects, hence no ``from __future__ import annotations``.
 """
 
-# ruff: noqa: B905 - TorchScript's zip has no strict, and a line that says so beside the
-# "type: ignore" that it needs would be taken for a type comment by TorchScript.
+# ruff: noqa: B905 - TorchScript's zip has no strict. This stands here and not in the lines with zip,
+# because TorchScript would take a text after their "type: ignore" for a type comment.
 from collections import OrderedDict
 from functools import partial
 from typing import Any, Final

@@ -121,11 +121,12 @@ class BiFpn(nn.Module):
 def absorbed_weights(pyramid: BiFpn) -> dict[str, tuple[FpnCombine, int]]:
     """Return the fusion weights that can be folded into the convolution before them.
 
-    This is possible if nothing stands between the two, and no other node reads the map.
+    This is possible if no operation stands between the convolution and the weight, and if only one
+    node reads the convolution's map.
 
     Returns:
-        By the name of the convolving layer, a submodule of ``pyramid``: the node that joins its
-        map, and the position of its weight there.
+        Name of the convolving layer, a submodule of ``pyramid`` → the node that joins the layer's
+        map with others, and the position of the map's weight in this node.
     """
     readers: Counter[str] = Counter()
     weighted: dict[str, tuple[FpnCombine, int]] = {}

@@ -1,8 +1,8 @@
 """Random weights with meaningful outputs: seeded, and conditioned on pictures with structure.
 
-After initialization, all logits of an EfficientDet are equal to five digits: detections are ties,
-and comparing two such networks proves nothing. Here BatchNorm gets the statistics of a dozen
-pictures, and the predict layers are scaled so that the best scores reach 0.99.
+After initialization, all logits of an EfficientDet agree in their first five digits, so scores are
+nearly equal and a comparison of two networks proves nothing. Here BatchNorm gets the statistics of
+a dozen pictures, and the predict layers are scaled so that the best scores reach 0.99.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ PICTURES = 12
 """With only two pictures, the coarsest level's statistics would come from a handful of pixels."""
 NORM_SHIFT = 0.5
 NORM_SCALE = (0.3, 0.5)
-"""Mean of the BatchNorm shifts, and range of their scales. With shifts around 0, every activation
-bends its input in the middle, and over a hundred layers differences grow until the logits of one
-picture spread by 0.5 and those of another by 200. With scales around 1 they still grow: FP16 then
-leaves 29 dB of lite2's box codes, but 47 dB with these values; trained detectors keep 53 to 69 dB.
-Shifts much larger than the scales leave less of the picture, because padding is zero."""
+"""Mean of the BatchNorm shifts, and range of their scales. With shifts around 0, inputs of an
+activation lie around its bend, and over a hundred layers differences grow until the logits of one
+picture spread by 0.5 and those of another by 200. With scales around 1 differences still grow: in
+FP16, lite2's box codes then have a signal-to-noise ratio of 29 dB, but 47 dB with these values;
+those of trained detectors have 53 to 69 dB. With shifts much larger than the scales, less of the
+picture reaches the outputs, because padding is zero."""
 MAX_SIDE = 512
 """The largest image side for conditioning; the weights do not depend on it, only the time does."""
 
@@ -118,8 +119,8 @@ def _set_batch_norm_statistics(
 def _scale_predict(predict: nn.Module, outputs: list[Tensor], mean: float, spread: float) -> None:
     """Scale the last convolution so that every output channel has about the mean ``mean``.
 
-    ``outputs`` are the levels' ``[N,C,h,w]`` before scaling. All levels count the same in the mean,
-    and the pooled deviation from it becomes ``spread``.
+    ``outputs`` are the levels' ``[N,C,h,w]`` before scaling. All levels count equally in the mean;
+    the standard deviation from this mean, over all channels and levels, becomes ``spread``.
     """
     conv: Any = last_conv(predict)
     center = torch.stack([level.mean(dim=(0, 2, 3)) for level in outputs]).mean(dim=0)

@@ -1,4 +1,4 @@
-"""The 47 named configurations of effdet 0.4.1, their short names, and sizes between them.
+"""The 47 named configurations of effdet 0.4.1, their short names, and configurations between them.
 
 The table is in ``configurations.toml``.
 """
@@ -17,7 +17,7 @@ from effdet_deploy.pytorch.network.scaling import MAX_PHI, compound_scale
 _RELEASE = "https://github.com/rwightman/efficientdet-pytorch/releases/download/v0.1/"
 _SHORT_NAME = re.compile(r"(?:d[0-6](?:_ap)?|d7x?|lite\d+x?)$")
 SCALED = "phi:"
-"""Prefix of a coefficient, for sizes without a name."""
+"""Prefix of EfficientDet's coefficient φ: ``phi:2.5`` names a size between D2 and D3."""
 
 
 @functools.cache

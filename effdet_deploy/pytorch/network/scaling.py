@@ -33,7 +33,7 @@ def compound_scale(phi: float) -> CompoundScale:
     """Evaluate the paper's equations at ``phi``, which is 0 for D0, with rounding to the nearest.
 
     W = 64·1.35^φ to a multiple of 8, D = 3+φ, heads 3+⌊φ/3⌋, R = 512+128φ to a multiple of 128.
-    The registered variants follow them, except where the paper itself departs from them.
+    The registered variants follow these equations, except where the paper's own table does not.
     The backbone is the EfficientNet with the nearest coefficient.
     """
     width = _BASE_WIDTH * _WIDTH_GROWTH**phi

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 FUSIONS = {"fa": "fastattn", "attn": "attn", "sum": "sum", "unbounded": "unbounded"}
-"""The suffix of an FPN name, and how a node weights its inputs."""
+"""Suffix of an FPN name → how a node weights its inputs."""
 POOLED = "pooled"
-"""NAS-FPN's other fusion: the first input, pooled to one number per channel, gates the second."""
+"""NAS-FPN's own fusion: the first input, pooled to one number per channel, gates the second."""
 UNWEIGHTED = ("sum", POOLED)
 """The fusions without learned weights."""
 
@@ -88,7 +88,7 @@ def _bifpn(build: _Builder) -> None:
 
 
 def _qufpn(build: _Builder) -> None:
-    """Top-down then bottom-up, beside bottom-up then top-down, joined level by level."""
+    """Two branches that join at every level: top-down then bottom-up, bottom-up then top-down."""
     low, high, maps = build.low, build.high, build.maps
     first = {level: maps[level][0] for level in maps}
     above = first[high]
@@ -121,8 +121,8 @@ def _nasfpn(build: _Builder) -> None:
     """The seven merging cells that NAS-FPN's search found (arXiv:1904.07392, section 4.2).
 
     Levels and inputs are those of ``NASFPN_BLOCK_SPECS`` in the TensorFlow model garden. A pooled
-    cell is gated by its coarser input, which is the first one here. An input that no
-    cell has used is added to the output of its level.
+    cell is gated by its coarser input, which comes first in the calls below. An input that no cell
+    has used is added to the output of its level.
     """
     finest, fine, middle, coarse, coarsest = range(build.low, build.high + 1)
     p3, p4, p5, p6, p7 = (build.maps[level][0] for level in range(build.low, build.high + 1))

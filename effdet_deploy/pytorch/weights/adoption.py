@@ -31,7 +31,7 @@ _COMPILED = "_orig_mod."
 _QUANTIZED = (".quantized", ".qat", "torchao")
 """Parts of the names of Python modules that define quantized layers."""
 NAME = "a model in memory"
-_UNDO = "Undo the change, or build the model from a configuration that describes it."
+_UNDO = "Undo what changed its layers, or build it from a configuration that has these layers."
 
 
 def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:

@@ -22,7 +22,7 @@ def settle(
     """Change ``config`` to the values that a checkpoint states.
 
     Args:
-        config: the configuration by options, metadata and the variant.
+        config: the configuration so far, from options, metadata and the variant.
         said: the stated fields and their values, in any form that a config accepts.
         chosen: the fields that the user named. A named image size is kept, because weights do not
             depend on it; other named fields must agree.

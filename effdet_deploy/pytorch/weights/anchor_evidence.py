@@ -1,8 +1,9 @@
 """The configuration of a training, as far as it follows from the anchors in a checkpoint.
 
 effdet's benches (``DetBenchPredict``, ``DetBenchTrain``) keep their anchors beside the weights.
-They follow from image size, anchor scale, octave scales and aspect ratios, and can be solved for
-these: an export without them would silently find all boxes in other places.
+Anchors follow from image size, anchor scale, octave scales and aspect ratios, and these values can
+be computed from the anchors. An export with other anchors would silently find all boxes in other
+places.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 _PIXELS = 1e-2
-"""The largest distance between anchors of one configuration: float16 benches round that much."""
+"""Coordinates that differ by less count as equal: a bench in float16 rounds its anchors so much."""
 _RELATIVE = 1e-3
 _WHOLE = 0.1
 """How far a computed image size may lie from whole pixels."""
@@ -52,19 +53,19 @@ def with_anchors(
     """Change ``config`` to the values that follow from a checkpoint's anchors.
 
     Args:
-        config: the configuration by options, metadata and the variant.
+        config: the configuration so far, from options, metadata and the variant.
         boxes: the anchors, ``[A,4]`` yxyx pixels.
         chosen: the fields that the user named; see :func:`settle`.
         name: the name of the checkpoint.
-        heads: the number of anchors at a place and of levels that its heads have; None if they are
-            those of ``config``.
+        heads: the number of anchors at a place and the number of levels in the checkpoint's heads;
+            None if they are those of ``config``.
 
     Returns:
         The configuration, and a sentence for every field that was changed.
 
     Raises:
         WeightsError: the anchors contradict an option, or no configuration with these levels has
-            such anchors.
+            these anchors.
     """
     per_place, levels = heads or (config.num_anchors, config.num_levels)
     for each in _splits(config, per_place, levels):
@@ -85,9 +86,9 @@ def with_anchors(
 
 
 def _splits(config: ModelConfig, per_place: int, levels: int) -> Iterator[ModelConfig]:
-    """Yield the splits of ``per_place`` into octave scales times aspects, likeliest first.
+    """Yield configurations that split ``per_place`` into octave scales times aspect ratios.
 
-    The anchors do not depend on the split.
+    The likeliest split comes first. The anchors do not depend on the split.
     """
     deepest = config.min_level + levels - 1
     if (per_place, deepest) == (config.num_anchors, config.max_level):
@@ -115,7 +116,7 @@ def read_anchors(boxes: NDArray[Any], config: ModelConfig) -> AnchorEvidence | N
         config: a configuration with the number of levels and of octave scales.
 
     Returns:
-        The fields, or None if the boxes are not such a grid.
+        The fields, or None if no fields give these boxes.
     """
     boxes = np.asarray(boxes, np.float64)
     per_place = config.num_anchors
@@ -168,7 +169,7 @@ def _shapes(
     """Split the sides (h, w) of a place's anchors into scale, octave scales, aspects (w, h)."""
     per_octave = sides.reshape(config.num_scales, -1, 2)
     octaves = per_octave[:, 0] / per_octave[0, 0]
-    # Written this way, NaN does not pass as a small difference.
+    # A difference of NaN is refused too, because NaN <= x is false.
     if not np.abs(octaves[:, 0] - octaves[:, 1]).max() <= _RELATIVE:
         return None
     even = even_octaves(config.num_scales)

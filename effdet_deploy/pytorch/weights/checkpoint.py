@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 NESTED_UNDER = ("state_dict_ema", "state_dict", "model_state_dict")
 """Keys under which training loops keep the weights of unknown networks, best first."""
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-"""Prefixes of DataParallel, ``torch.compile`` and effdet's benches around such a network."""
+"""Prefixes of DataParallel, ``torch.compile`` and effdet's benches around an unknown network."""
 
 _BROKEN_FILE: tuple[type[Exception], ...] = (
     SafetensorError,
@@ -145,7 +145,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     numbers = sum(each.numel() for each in tensors.values() if isinstance(each, Tensor))
     if numbers > _MOST_NUMBERS:
         raise WeightsError(
-            f"The network in '{path.name}' has {numbers:,} weights, more than {_MOST_NUMBERS:,}.",
+            f"The network in '{path.name}' has {numbers:,} weights, but the limit is "
+            f"{_MOST_NUMBERS:,}.",
             "Save only the weights of an EfficientDet; D7x has 77 million.",
         )
     state_dict = {key: _as_float32(key, value, path.name) for key, value in tensors.items()}
@@ -177,7 +178,7 @@ def _read_safetensors(
         except ValueError as error:
             raise WeightsError(
                 f"The metadata '{key}' of '{path.name}' must be {form}, not {written[key]!r}.",
-                "Write the file again with metadata in that form.",
+                "Write the file again with metadata in this form.",
             ) from error
     rest = {key: _json_or_text(text) for key, text in written.items() if key not in fields}
     return tensors, CheckpointMetadata(**fields), rest
@@ -252,7 +253,7 @@ def _unrecognized(loaded: object, name: str) -> tuple[str, dict[str, Found], dic
         shown = ", ".join(list(entries)[:_SHOWN]) or type(loaded).__name__
         raise WeightsError(
             f"The checkpoint '{name}' holds no weights. It holds: {shown}.",
-            f"Save the weights themselves, or under one of {', '.join(NESTED_UNDER)}.",
+            f"Save a dict of tensors, alone or under one of the keys {', '.join(NESTED_UNDER)}.",
         )
     anchors = {key: value for key, value in tensors.items() if key.endswith("anchors.boxes")}
     plain = {key: value for key, value in tensors.items() if key not in anchors}
@@ -265,7 +266,7 @@ def _unrecognized(loaded: object, name: str) -> tuple[str, dict[str, Found], dic
 
 def _as_float32(key: str, value: Found, name: str) -> Tensor:
     if isinstance(value, Unusable) or value.is_complex():
-        kind = value.kind if isinstance(value, Unusable) else "of complex numbers"
+        kind = value.kind if isinstance(value, Unusable) else "complex"
         raise WeightsError(
             f"The tensor '{key}' of '{name}' is {kind}.",
             "Save the network as dense floating-point tensors on the CPU.",
@@ -287,7 +288,7 @@ def require_finite(state_dict: Mapping[str, Tensor], name: str) -> None:
 
 
 def state_dict_sha256(state_dict: Mapping[str, Tensor]) -> str:
-    """Hash weights by name, dtype, shape and bytes: the same for every container.
+    """Hash weights by name, dtype, shape and bytes; the container of the file does not matter.
 
     BatchNorm's ``num_batches_tracked`` is left out: it is not a weight, and some files lack it.
     """

@@ -138,7 +138,7 @@ def read_numpy(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 def _require_plausible(path: Path, declared: int) -> None:
     """Check how much a file unpacks to: zeros compress a thousandfold, but weights do not."""
     if declared > _MOST_UNPACKED * path.stat().st_size + _SMALL:
-        raise ValueError(f"it unpacks to {declared:,} bytes, more than weights of its size can")
+        raise ValueError(f"it unpacks to {declared:,} bytes, too many for weights in such a file")
 
 
 def read_hdf5(path: Path) -> dict[str, np.ndarray[Any, Any]]:

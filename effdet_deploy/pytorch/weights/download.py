@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Progress = Callable[[int, int | None], None]
-"""Called with the number of bytes received and of all bytes, or None if that is unknown."""
+"""Called with the number of bytes received, and the number of all bytes or None if unknown."""
 
 _TIMEOUT_S = 30.0
 _CHUNK = 1 << 18
@@ -55,9 +55,9 @@ def cached_path(url: str) -> Path:
 def fetch(url: str, progress: Progress | None = None) -> Path:
     """Return the file of an http(s) ``url``, from the cache if its name contains its hash.
 
-    Such a hash is eight or more hexadecimal digits before the suffix, the start of the SHA-256, as
-    in ``tf_efficientdet_d2_43-8107aa99.pth``. Without it, an old copy could not be recognized, so
-    the file is downloaded every time.
+    The hash in a name consists of eight or more hexadecimal digits before the suffix, with which
+    the SHA-256 begins, as in ``tf_efficientdet_d2_43-8107aa99.pth``. Without a hash, an old copy
+    could not be recognized, so the file is downloaded every time.
 
     Raises:
         UsageError: the address is not an http(s) URL.
@@ -82,7 +82,7 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
             _fetch_afresh(url, target, progress or _silent)
             return target
         with one_at_a_time(target.parent):
-            # Another process may have downloaded it in the meantime.
+            # Another process may have downloaded the file in the meantime.
             if not _is_whole(target, named[1]):
                 part = target.with_name(f"{target.name}.part")
                 _receive(url, part, progress or _silent)
@@ -90,8 +90,8 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
                 if not actual.startswith(named[1]):
                     part.unlink()
                     raise DownloadError(
-                        f"The file from {url} has SHA-256 {actual[:16]}, not {named[1]}; it was "
-                        "removed.",
+                        f"The file from {url} has SHA-256 {actual[:16]}, not {named[1]}; the file "
+                        "was removed.",
                         "Run the same command again; if this repeats, get the file elsewhere and "
                         "pass --weights PATH.",
                     )
@@ -157,7 +157,7 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
     if total is not None and received < total:
         raise DownloadError(
             f"The download of {url} stopped after {received} of {total} bytes.",
-            "Run the same command again: it continues from there.",
+            "Run the same command again: it continues the download.",
         )
 
 
@@ -175,7 +175,7 @@ def _translated(
         file = next((each for each in places if each.is_file()), target.parent)
         return ResourceError(
             f"The cache '{target.parent}' cannot be created: '{file}' is a file.",
-            f"Move that file away, or set {CACHE_VARIABLE} to a writable directory.",
+            f"Move '{file}' away, or set {CACHE_VARIABLE} to a writable directory.",
         )
     if isinstance(error, PermissionError):
         return ResourceError(

@@ -28,7 +28,7 @@ _BOX_CODES = 4
 _STEM = re.compile(r"backbone\.(conv1|conv_stem|stem)\b.*weight$")
 """The names of a backbone's first layers; if there are several, the first reads the picture."""
 _COUNTER = ".num_batches_tracked"
-"""A training counter that old checkpoints lack, and that is never read here."""
+"""A training counter that old checkpoints lack, and that this package never reads."""
 
 
 def load_state(
@@ -110,7 +110,7 @@ def _remedy(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> str:
         )
     if config.name in variants:
         own = config.overrides_of(get_config(config.name)).keys() - {"num_classes", "image_size"}
-        return f"They fit {config.name} without changes: leave {', '.join(sorted(own))} out."
+        return f"The weights fit {config.name} unchanged: leave {', '.join(sorted(own))} out."
     if variants:
         more = f" --num-classes {classes}" if classes != config.num_classes else ""
         return (
@@ -163,8 +163,8 @@ def _predict_shape(state_dict: Mapping[str, Tensor], net: str) -> tuple[int, ...
 def guess_variants(state_dict: Mapping[str, Tensor]) -> list[str]:
     """Return the registered variants whose weights have exactly these names and shapes.
 
-    Some variants differ only in image size, anchors or normalization. Likely ones are chosen by
-    their configurations, and only these are built, without memory for their weights.
+    There may be several, because some variants differ only in image size, anchors or normalization.
+    Only variants with a likely configuration are built, without memory for their weights.
     """
     classes = infer_num_classes(state_dict)
     if not classes:
@@ -198,7 +198,7 @@ def _facts_of_config(config: ModelConfig) -> tuple[int, ...]:
 
 
 def _facts_of_weights(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Read the same facts in the same order from the names and shapes of weights."""
+    """Read the facts of :func:`_facts_of_config`, in its order, from names and shapes."""
     level_first = "box_net.bn_rep.0.0.weight" in state_dict
 
     def count(pattern: str) -> int:
@@ -243,8 +243,8 @@ def agreed_variant(
     """Return the variant on which the option and the ``written`` variant agree.
 
     Raises:
-        WeightsError: they disagree, or the settings contradict themselves.
-        UsageError: neither names a variant.
+        WeightsError: option and checkpoint disagree, or the settings contradict themselves.
+        UsageError: neither the option nor the checkpoint names a variant.
     """
     both = settings.contradictions.get("variant") if settings else None
     if both and variant is None:
@@ -260,9 +260,9 @@ def agreed_variant(
         )
     names = {resolve_name(each) for each in (written, variant) if each is not None}
     if len(names) > 1:
-        said = f"'{settings.source}' is" if settings else f"'{checkpoint.name}' holds weights"
+        said = f"'{settings.source}' is for" if settings else f"'{checkpoint.name}' has weights of"
         raise WeightsError(
-            f"{said} of {resolve_name(written or '')}, but the requested variant is "
+            f"{said} {resolve_name(written or '')}, but the requested variant is "
             f"{resolve_name(variant or '')}.",
             "Leave --variant out, or pass weights of that variant.",
         )

@@ -1,4 +1,4 @@
-"""Recognition of files that are not checkpoints of ours, by first bytes, names and keys."""
+"""Recognition of files that are not supported checkpoints, by first bytes, names and keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FIRST_BYTES = (
         4,
         b"TFL3",
         "a TensorFlow Lite model",
-        "Pass the checkpoint that it was converted from: automl's or the Object Detection API's.",
+        "Pass the checkpoint of automl or the Object Detection API from which it was converted.",
     ),
     (
         0,
@@ -64,10 +64,10 @@ _KEYS = (
 
 
 def refuse_foreign_path(path: Path) -> None:
-    """Check that ``path`` is a file, and not of a kind that is known by its name.
+    """Check that ``path`` is a file, and that its suffix does not stand for an unsupported kind.
 
     Raises:
-        WeightsError: it is; the message names the kind of file and a remedy.
+        WeightsError: ``path`` fails this check; the message names the kind of file and a remedy.
     """
     if path.suffix in _SUFFIXES:
         raise _refusal(path, *_SUFFIXES[path.suffix])
@@ -125,7 +125,7 @@ def _sniff_zip(path: Path) -> str:
         raise _refusal(
             path,
             "a TorchScript archive: an exported model, not a checkpoint",
-            "Pass the checkpoint that it was made from.",
+            "Pass the checkpoint from which it was made.",
         )
     if any(name.endswith(".weights.h5") for name in names):
         raise _refusal(path, *_SUFFIXES[".keras"])

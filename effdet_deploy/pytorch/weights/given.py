@@ -107,13 +107,13 @@ class GivenModule:
     @property
     def _instead(self) -> str:
         inner = self.path.partition(".")[0]
-        return f"Pass its '{inner}' instead." if inner else "Make sure that it can be run."
+        return f"Pass its '{inner}' instead." if inner else "Make it run on pictures alone."
 
     def _predict(self, pixels: Tensor) -> Any:
         bench: Any = type(self.module)
         for kind in bench.__mro__:
             if kind.__name__ == "DetBenchTrain" and bench.forward is kind.forward:
-                # It needs true boxes, for its loss; but it has all that effdet's prediction needs.
+                # DetBenchTrain needs true boxes for its loss, but has what DetBenchPredict uses.
                 predicting = vars(sys.modules[kind.__module__])["DetBenchPredict"]
                 return predicting.forward(self.module, pixels)
         return self.module(pixels)

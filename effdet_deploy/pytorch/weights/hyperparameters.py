@@ -44,7 +44,7 @@ _ANY = ModelConfig("", "", (512, 512))
 _MAX_ENTRIES = 10_000
 """The most entries of a table of arguments."""
 _LONGEST = 64
-"""The most letters of a name and numbers of a list in a configuration."""
+"""The most characters of a name, and the most numbers of a list, in a configuration."""
 _LARGEST = 1e6
 
 

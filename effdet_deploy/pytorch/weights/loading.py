@@ -55,14 +55,14 @@ RANDOM = "random"
 class LoadedModel:
     """A model in evaluation mode, and the facts about its weights.
 
-    ``config`` is the model's own, ``base_config`` the registered one of its variant. ``labels`` and
+    ``config`` is the model's configuration, ``base_config`` that of its variant. ``labels`` and
     ``category_ids`` have one entry per class, or are None if the checkpoint has none.
     ``weights_sha256`` is the hash of the loaded weights, which does not depend on the container.
-    ``source`` says in a few words where they came from, without directories. ``origin`` is the
-    project that made the network. ``assumed`` are sentences about what the file does not say, and
-    ``notes`` are sentences about what was taken from it. ``given`` is the module in memory that the
-    model was made from, ``max_detections`` is how many rows its bench gives, and ``soft_nms``
-    whether the bench uses soft-NMS.
+    ``source`` says in a few words where the weights came from, without directories. ``origin`` is
+    the project that made the network. ``assumed`` are sentences about what the file does not say,
+    and ``notes`` are sentences about what was taken from the file. ``given`` is the module in
+    memory from which the model was made; ``max_detections`` is how many detections its bench gives,
+    and ``soft_nms`` whether its bench uses soft-NMS.
     """
 
     model: EfficientDet
@@ -104,9 +104,9 @@ def build_model(
         num_classes: the number of classes without background.
         image_size: (height, width) or one number for a square.
         overrides: any other config fields.
-        preprocessing: the overrides among them that have an option of their own.
+        preprocessing: config fields about preprocessing, which have options of their own.
         seed: the seed of ``random``.
-        origin: the project that made the checkpoint; None recognizes it by its names.
+        origin: the project that made the checkpoint; None recognizes it by the weights' names.
         progress: called during a download.
 
     Raises:
@@ -146,8 +146,8 @@ def loaded_module(module: nn.Module, preprocessing: Mapping[str, Any] | None = N
     ``preprocessing`` are config fields about its training, which do not change the network.
 
     Raises:
-        UsageError: it is something else, or has parts that our network lacks.
-        WeightsError: its weights are not finite, or no configuration has its anchors.
+        UsageError: ``module`` is something else, or has parts that our network lacks.
+        WeightsError: the weights are not finite, or no configuration has the bench's anchors.
     """
     given = find_network(module)
     model, notes = adopt_module(given)
@@ -167,7 +167,8 @@ def _about_scale(config: ModelConfig) -> tuple[str, ...]:
     said = (
         f"By EfficientDet's equations, {config.name} has {config.fpn_channels} channels in "
         f"{config.fpn_cell_repeats} pyramid cells, {config.box_class_repeats} repeats in the heads "
-        f"and {height}x{width} pixels; its backbone is the nearest one, {config.backbone_name}. "
+        f"and {height}x{width} pixels; its backbone is the nearest EfficientNet, "
+        f"{config.backbone_name}. "
         "It has no trained weights: these are random."
     )
     return (said,)
@@ -309,10 +310,10 @@ def _with_evidence(
     options: Mapping[str, Any],
     checkpoint: Checkpoint,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Change ``config`` to what a checkpoint states beside its weights; it has ``fields`` already.
+    """Change ``config``, which contains ``fields``, to what is stated beside the weights.
 
     Raises:
-        WeightsError: the statements contradict each other, the weights or an option.
+        WeightsError: the statements contradict one another, the weights or an option.
     """
     notes: tuple[str, ...] = ()
     said = dict(fields)
@@ -341,8 +342,8 @@ def _with_evidence(
 def _state(field: str) -> str:
     """Return a remedy that says how the user can choose the value of a field."""
     if field in ("image_size", "num_classes"):
-        return f"Choose one of them with --{field.replace('_', '-')}."
-    return f"Choose one of them as {field} in --config FILE.json."
+        return f"Choose one of these values with --{field.replace('_', '-')}."
+    return f"Choose one of these values as {field} in --config FILE.json."
 
 
 def _with_settings(
@@ -361,7 +362,7 @@ def _with_settings(
     scored = infer_num_classes(checkpoint.state_dict)
     classes = settings.fields.get("num_classes", scored)
     possible, stated = {scored}, dict(settings.fields)
-    remedy = "Put the file that belongs to the weights beside them, or move this file away."
+    remedy = f"Put the right settings file beside the weights, or move '{settings.source}' away."
     if settings.is_inside and scored is not None:
         # Some trainings count the background, and the heads confirm what the user says.
         possible |= {scored + 1} | ({classes} if "num_classes" in options else set())

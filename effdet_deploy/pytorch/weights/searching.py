@@ -38,7 +38,8 @@ _LANDMARKS = (
 _AROUND_PARTS = re.compile(
     r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
-"""Parts of names that torch adds when a module is compiled, sharded or checkpointed alone."""
+"""Parts of names that torch adds if a module inside a network is compiled or sharded, or if its
+activations are checkpointed."""
 _CLASS_NAMES = (
     *(("meta", "classes"), ("meta", "CLASSES")),
     *(("meta", "dataset_meta", "classes"), ("meta", "dataset_meta", "CLASSES")),
@@ -136,7 +137,8 @@ def tensor_of(node: Any) -> Found | None:
     if isinstance(node, torch.Tensor):
         return node
     if isinstance(node, np.ndarray):
-        return torch.from_numpy(node) if node.dtype.kind in "fiub" else Unusable("not of numbers")
+        is_number = node.dtype.kind in "fiub"
+        return torch.from_numpy(node) if is_number else Unusable("not an array of numbers")
     if not isinstance(node, StandIn):
         return None
     name, arguments = node.qualified_name, node.arguments
@@ -158,7 +160,7 @@ def _dense(
         return Unusable("of a type that weights cannot have")
     size, stride = _whole_numbers(size), _whole_numbers(stride)
     if size is None or stride is None or len(size) != len(stride) or type(offset) is not int:
-        return Unusable("of no valid shape")
+        return Unusable("without a valid shape")
     elements = int(np.prod(size, dtype=object)) if size else 1
     if not elements:
         return torch.empty(size, dtype=dtype)
@@ -227,7 +229,7 @@ def class_names_in(loaded: Any) -> tuple[str, ...]:
 def find_networks(loaded: Any) -> list[Candidate]:
     """Return the networks in a checkpoint, best one first.
 
-    Averaged weights come first, then those nearest to the top.
+    Networks of averaged weights come first, and then the networks nearest to the file's top.
     """
     candidates: list[Candidate] = []
     seen: set[int] = set()

@@ -31,8 +31,8 @@ def in_our_names(
     """Translate a checkpoint for ``variant``, or for the one variant of its project that it fits.
 
     Raises:
-        WeightsError: it fits no variant, or it does not fit ``variant``.
-        UsageError: it fits several variants, so the user must choose.
+        WeightsError: the checkpoint fits no variant, or it does not fit ``variant``.
+        UsageError: the checkpoint fits several variants, so the user must choose.
     """
     arrays = {name: value.numpy() for name, value in checkpoint.state_dict.items()}
     heads = {name: value for name, value in arrays.items() if _HEADS.search(name)}

@@ -109,7 +109,8 @@ class StandIn(metaclass=_Frozen):
         self.members.append(value)
 
 
-class _Reader(pickle._Unpickler):  # noqa: SLF001 - the one in C takes memory by the memo's numbers
+# The unpickler in C would allocate memory for the largest memo number that a pickle names.
+class _Reader(pickle._Unpickler):  # noqa: SLF001
     """The standard library's unpickler, which gets stand-ins for all names.
 
     Dicts and sets become stand-ins too: hashing a key that is nested a million times would overflow
@@ -174,8 +175,8 @@ def unpickle(file: BinaryIO, load_storage: Callable[[Any], object]) -> object:
         load_storage: returns the object for a persistent id.
 
     Raises:
-        ForbiddenNameError: it names something that could act on the machine.
-        pickle.UnpicklingError: it is damaged, or does what no checkpoint does; ``pickle`` may also
-            raise other errors for damaged files.
+        ForbiddenNameError: the pickle names something that could act on the machine.
+        pickle.UnpicklingError: the pickle is damaged, or does what no checkpoint does. For damaged
+            files, ``pickle`` may also raise other errors.
     """
     return _Reader(file, load_storage).load()

@@ -11,7 +11,7 @@ import numpy as np
 
 from effdet_deploy.errors import DeviceError, EffdetDeployError, ModelFileError, ResourceError
 from effdet_deploy.runtimes.adapter import TimedRun
-from effdet_deploy.runtimes.engine_errors import OUT_OF_MEMORY
+from effdet_deploy.runtimes.runtime_errors import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -76,7 +76,7 @@ def require_runnable(path: Path, built: EngineSpec, version: str, gpu: Gpu) -> N
     if built.version != version and not is_later:
         raise ModelFileError(
             f"'{path}' was built for {name} {built.version}, but this is {name} {version}.",
-            f"{rebuild}; or install that release.",
+            f"{rebuild}; or install {name} {built.version}.",
         )
     if "hardware-compatible=ampere+" in traits:
         fits = float(gpu.compute_capability) >= _AMPERE
@@ -118,8 +118,8 @@ def spec_without_sidecar(
         raise ModelFileError(
             f"'{name}' has no sidecar, and its tensors do not say how pictures must be prepared "
             f"or what the outputs mean: {', '.join(map(str, (*inputs, *outputs)))}.",
-            "Put its sidecar beside it; only an engine that takes uint8 pictures and gives boxes "
-            "can run without a sidecar.",
+            "Put the sidecar beside the engine; only an engine that takes uint8 pictures and gives "
+            "boxes can run without a sidecar.",
         )
     depth = rows["detection_boxes"][1] or 1
     sizes = [each[0] for each in profile] or [shape[0] or 1] * 3

@@ -176,7 +176,7 @@ def test_a_redirect_to_http_is_followed(site):
 
 def test_a_cache_that_cannot_be_written_names_the_variable(site, cache):
     cache.write_bytes(b"a file where the directory should be")
-    said = r"is a file\. Move that file away, or set EFFDET_DEPLOY_CACHE"
+    said = r"is a file\. Move '.*' away, or set EFFDET_DEPLOY_CACHE"
     with pytest.raises(ResourceError, match=said):
         fetch(site.url(NAME))
 

@@ -70,7 +70,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "mean_rgb": ("mean", _colors),
     "stddev_rgb": ("std", _colors),
 }
-"""automl's key, our field, and the function that reads its value, whose scalars are text."""
+"""automl's key → our field, and the function that reads the value; YAML's scalars are text here."""
 
 
 def read_hparams(source: str, text: str) -> Settings:

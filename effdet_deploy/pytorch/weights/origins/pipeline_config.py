@@ -54,10 +54,11 @@ def read_pipeline_config(source: str, text: str) -> Settings:
     codes = [_last(coder, name, default) for name, default in _CODES.items()]
     anchors = _only(_only(ssd, "anchor_generator"), "multiscale_anchor_generator")
     aspects, scales = anchors.get("aspect_ratios", []), _last(anchors, "scales_per_octave", 2)
+    found = f"{scales} octave scales and {len(aspects)} aspect ratios"
     for what, holds in (
         (f"scales its box codes by {', '.join(f'{each:g}' for each in codes)}", set(codes) == {1}),
         (
-            f"has {scales} octave scales and {len(aspects)} aspect ratios, not {SCALES} of both",
+            f"has {found} instead of {SCALES} and {ASPECTS}",
             (scales, len(aspects)) == (SCALES, ASPECTS),
         ),
     ):
@@ -89,7 +90,7 @@ def read_pipeline_config(source: str, text: str) -> Settings:
 
 
 def _resizing(resizer: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the fields that the resizer decides, and sentences on what is different here."""
+    """Return the fields that the resizer decides, and sentences on what our model does not do."""
     fixed = _only(resizer, "fixed_shape_resizer")
     if fixed:
         size = (_last(fixed, "height", 300), _last(fixed, "width", 300))
@@ -103,12 +104,11 @@ def _resizing(resizer: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]
     if fill := kept["per_channel_pad_value"]:
         fields["fill_color"] = tuple(round(each) for each in fill)
     if not _last(kept, "pad_to_max_dimension", False):
-        assumed = ("The network was trained on pictures of any size; here they have one size.",)
+        assumed = ("The network was trained on pictures of any size; this model takes one size.",)
     elif shortest != longest:
-        short = f"a short side of {shortest} and a long one within {longest}"
-        assumed = (
-            f"The network was trained on pictures with {short}; here the long side is always that.",
-        )
+        sides = f"a short side of {shortest} and a long side of at most {longest}"
+        here = f"in this model the long side is always {longest}"
+        assumed = (f"The network was trained on pictures with {sides}; {here}.",)
     return {"image_size": (longest, longest), **fields}, assumed
 
 

@@ -89,8 +89,8 @@ class Origin:
 
 Target = str | Callable[..., str]
 Rule = tuple[str, Target]
-"""A regular expression for a whole name, and ours: a template for ``Match.expand``, or a function
-of the layout and the groups, with numbers as int."""
+"""A regular expression for a project's whole name, and our name: as a template for
+``Match.expand``, or as a function of the layout and the match's groups, with numbers as int."""
 
 
 def renamed(

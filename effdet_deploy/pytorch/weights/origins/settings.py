@@ -27,7 +27,7 @@ class Settings:
         labels: one name per class, if the file has names.
         assumed: sentences about what the project's files do not say.
         is_inside: whether the settings are in the checkpoint itself.
-        contradictions: fields that they state twice, differently, and the two values.
+        contradictions: fields that the settings state twice → the two different values, as text.
     """
 
     source: str
@@ -43,8 +43,9 @@ class Settings:
 class SettingsFile:
     """The settings of a project: the names of its files, and the function that reads one.
 
-    ``read`` takes name and text. It raises one of :data:`BROKEN_DOCUMENT` if the text is not such a
-    file, and WeightsError for a network that differs from effdet's despite equal names.
+    ``read`` takes the name and the text of a file. It raises one of :data:`BROKEN_DOCUMENT` if the
+    text is not a settings file of the project, and WeightsError for a network that differs from
+    effdet's despite equal names.
     """
 
     names: tuple[str, ...]
@@ -54,7 +55,7 @@ class SettingsFile:
         """Read the settings beside a file or folder of ``weights``; None without settings.
 
         Raises:
-            WeightsError: they cannot be read, or belong to a network that is not effdet's.
+            WeightsError: the settings cannot be read, or belong to a network that is not effdet's.
         """
         folder = (weights if weights.is_dir() else weights.parent).absolute()
         while folder.name in _INNER:

@@ -222,7 +222,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Read the place of a block, which is its offset and size, and return where that ends."""
+    """Read the place of a block; return its offset and size, and the position after the place."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return (offset, size), position

@@ -1,6 +1,6 @@
 """zylo117/Yet-Another-EfficientDet-Pytorch, and its many copies.
 
-The project is LGPL: only the names of its variables are here, none of its code. Its network is
+The project is LGPL: this file uses the names of its variables, but none of its code. Its network is
 effdet's with one difference: its max pooling pads with zeros, where TensorFlow and effdet pad with
 minus infinity.
 """
