@@ -126,7 +126,7 @@ def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
 
     It is the interval of the sign test: the r-th smallest and the r-th largest value, with the
     largest r for which 2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the
-    distribution, but that the values did not decide their number: a run that ends once
+    distribution, but it assumes that the values did not decide their number: a run that ends once
     its interval is narrow enough is a little less certain. With fewer than six values the interval
     is infinite.
     """

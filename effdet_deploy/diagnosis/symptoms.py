@@ -140,12 +140,13 @@ def find_causes(
             is_measured = name == "candidates" and report.reach is not None
             if mine_says != known_says and not is_measured:
                 found.append(
-                    f"The specs differ in {part}.{name}: {mine_says}, reference {known_says}."
+                    f"The specs differ in {part}.{name}: {mine_says} in the candidate, "
+                    f"{known_says} in the reference."
                 )
     if (reach := report.reach) is not None and not reach.fits:
         found.append(
-            f"{reach.allowed} candidates enter its NMS, but {reach.needed} are needed for what the "
-            f"reference detects with {reach.known}: export it with --candidates "
+            f"{reach.allowed} boxes enter the candidate's NMS, but it takes {reach.needed} to find "
+            f"what the reference finds with {reach.known}: export the candidate with --candidates "
             f"{enough_candidates(reach.needed)}."
         )
     if len({tuple(each.name for each in spec.classes) for spec in specs}) > 1:

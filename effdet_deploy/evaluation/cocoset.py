@@ -134,7 +134,7 @@ def dataset_of(
         raise DataError(
             f"The annotations '{annotations}' hold boxes of category {min(unknown)}, which their "
             "categories do not name.",
-            "Add this category to the categories.",
+            "Add this category to the list 'categories'.",
         )
     return dataset
 

@@ -98,7 +98,7 @@ def write_graph(
     program = trace(network, spec, opset)
     prepare_graph(program.model.graph)
     program.save(traced)
-    # It holds a copy of the weights, in reference cycles that would stay until the end.
+    # The program holds a copy of the weights, in reference cycles that would stay until the end.
     del program
     gc.collect()
     progress("simplifying the graph")

@@ -30,8 +30,8 @@ _NO_OPENVINO = (
     "float for the comparison. To compare it in OpenVINO: pip install 'effdet-deploy[openvino]'."
 )
 _NO_TENSORRT = (
-    "TensorRT, for which the file is laid out, cannot run it here: ONNX Runtime runs it in float "
-    "for the comparison."
+    "TensorRT, for which the file is laid out, cannot run the file here: ONNX Runtime runs the "
+    "file in float for the comparison."
 )
 
 

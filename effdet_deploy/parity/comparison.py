@@ -65,7 +65,7 @@ def compare(
 ) -> ParityReport:
     """Run two artifacts on the same pictures and compare what they find.
 
-    Detections are compared in pixels of the picture, above the higher of the two score floors;
+    Detections are compared in pixels of the picture, above the higher of the two score thresholds;
     raw heads are compared too if both artifacts give them for the same anchors and classes.
 
     Args:

@@ -69,7 +69,7 @@ def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matchi
 
     Among equal IoUs, the pair with the nearer scores wins. The result does not depend on which side
     is the reference. Above an IoU of 0.8 it is unique for boxes that survived an NMS at 0.5, since
-    no box can be that near to two boxes that overlap so little.
+    no box has such an IoU with two boxes that overlap by 0.5 or less.
     """
     ious = iou_matrix(reference.boxes, candidate.boxes)
     same_class = reference.classes[:, None] == candidate.classes[None, :]
@@ -173,7 +173,7 @@ def strays(
 
 
 def _last_score(inputs: Rows | None, count: int) -> float | None:
-    """Return the score of the last of ``count`` boxes that enter NMS; None if all of them do."""
+    """Return the score of the last of ``count`` boxes that enter NMS; None if all boxes enter."""
     is_full = inputs is not None and len(inputs) >= count
     return float(inputs.scores[count - 1]) if inputs is not None and is_full else None
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 OWN_ERROR_FACTOR = 4.0
 """Heads may differ by this many times the network's own FP32 error against float64."""
 MAX_SET_ASIDE = 0.05
-"""If more than this share are border cases, detections prove nothing."""
+"""If more than this share of detections are border cases, detections prove nothing."""
 
 
 @dataclass(frozen=True)

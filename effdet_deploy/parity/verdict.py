@@ -31,7 +31,7 @@ class OutputParity:
         least_snr_db: signal-to-noise ratio from which the output matches if ``tolerance`` is None;
             it only counts if detections prove nothing and ``levels`` are unknown.
         levels: the cost of FP16 per level, for an FP16 output whose network shows its own cost.
-        fp16_snr_db: signal-to-noise ratio that FP16 leaves the reference's network.
+        fp16_snr_db: signal-to-noise ratio of the output when the reference's network runs in FP16.
     """
 
     name: str
@@ -118,7 +118,7 @@ class DetectionParity:
         non_finite: rows with a NaN or infinity, on both sides together.
         own_share: share of the reference's own detections that its float64 run confirms, if
             measured: no artifact can be required to do better.
-        fp16_share: share of its own detections that the reference's network keeps in FP16, border
+        fp16_share: share of the reference's detections that its network still finds in FP16, border
             cases included, if the candidate is FP16 and this was measured.
         broken: a sentence that says why nothing could be compared, if so.
     """
@@ -195,7 +195,7 @@ class DetectionParity:
         if self.required is None:
             return "passed", "measured, not judged"
         asked = f"at least {self.required:.1%} is required"
-        # Enough match even if all border cases count, so none needs to be left out.
+        # Enough detections match even if all border cases count, so no border case is left out.
         if self.plain_share >= self.required:
             return "passed", asked
         own_loss = 0.0 if self.fp16_share is None else 1 - self.fp16_share
@@ -203,12 +203,13 @@ class DetectionParity:
             said = f"the network itself keeps {1 - own_loss:.1%} of its detections in FP16"
             return "passed", said
         if self.set_aside_share > MAX_SET_ASIDE:
-            return "inconclusive", f"{self.set_aside_share:.1%} are border cases"
+            return "inconclusive", f"{self.set_aside_share:.1%} of the detections are border cases"
         if self.share >= self.required:
             return "passed", asked
         if self.own_share is not None and self.own_share < self.required:
             return "inconclusive", (
-                f"the network's own float64 run confirms only {self.own_share:.1%} of them"
+                f"the network's own float64 run confirms only {self.own_share:.1%} of its "
+                "detections"
             )
         return "failed", asked
 

@@ -55,7 +55,8 @@ def read_precision_file(
     A group that the file does not name stays in higher precision.
 
     Raises:
-        DataError: the file is unreadable, has another form, or wants a layer that cannot be INT8.
+        DataError: the file is unreadable, has another form, or makes a layer INT8 that cannot be
+            INT8.
         UnknownNameError: the file names a group that the network does not have.
     """
     groups = _groups(path)

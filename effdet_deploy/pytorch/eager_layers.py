@@ -182,7 +182,7 @@ def _reader_inside(layer: NamedLayer, layers: Sequence[NamedLayer]) -> str | Non
 
 
 def _absorbed(network: EfficientDet) -> dict[str, float]:
-    """Map the paths of the graph's convolutions that contain a fusion weight to that weight."""
+    """Map the paths of the graph's convolutions that contain a fusion weight to this weight."""
     paths = {module: name for name, module in network.named_modules()}
     return {
         paths[last_conv(network.fpn.get_submodule(name))]: combine.fusion_weights()[position]

@@ -50,8 +50,8 @@ _EFFDET_IOU = 0.5
 class EagerReference:
     """The network as it was trained, run image by image with its own preprocessing.
 
-    It shares neither preprocessing nor folding with the exported graph, so that mistakes in them
-    show. The network is copied and not changed.
+    It shares neither preprocessing nor folding with the exported graph, so that mistakes of the
+    graph in either one show. The network is copied and not changed.
 
     As a side of a comparison it gives heads. Box decoding and exact greedy NMS turn them into
     detections, from effdet's 5000 candidates, or from more if the artifact takes more. It is also a

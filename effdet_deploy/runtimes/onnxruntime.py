@@ -183,7 +183,7 @@ def _settings(threads: int | None, spec: DetectorSpec) -> ort.SessionOptions:
     settings.enable_mem_reuse = False
     if spec.precision.kind == "int8" and spec.precision.target != "onnxruntime":
         # A file that is laid out for another runtime is computed in float: INT8 kernels are slower
-        # for it than float kernels, and saturate on processors without VNNI.
+        # for this layout than float kernels, and saturate on processors without VNNI.
         settings.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         settings.intra_op_num_threads = threads

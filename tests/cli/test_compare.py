@@ -105,7 +105,10 @@ def test_specs_that_ask_for_different_things_are_named(tmp_path, model, pictures
     other = write_tiny(tmp_path / "other.onnx", detector_spec(iou_threshold=0.6))
     main(["compare", str(other), "--reference", str(model), "--images", str(pictures)])
     said = " ".join(capsys.readouterr().out.split())
-    assert "The specs differ in output.iou_threshold: 0.6, reference 0.5." in said
+    assert (
+        "The specs differ in output.iou_threshold: 0.6 in the candidate, 0.5 in the reference."
+        in said
+    )
 
 
 def test_the_option_layers_is_refused_for_an_engine_before_anything_is_loaded(model, capsys):

@@ -98,7 +98,7 @@ def test_the_range_of_int8_is_in_the_spec_and_a_note_says_what_it_means(
 def test_a_file_for_tensorrt_is_compared_in_onnx_runtime_which_the_report_says() -> None:
     engine, not_run = verifying.verifying_engine("tensorrt")
     assert engine == "onnxruntime"
-    assert not_run.startswith("TensorRT, for which the file is laid out, cannot run it here")
+    assert not_run.startswith("TensorRT, for which the file is laid out, cannot run the file here")
     assert verifying.verifying_engine("onnxruntime") == ("onnxruntime", "")
     assert verifying.verifying_engine(None) == ("onnxruntime", "")
 

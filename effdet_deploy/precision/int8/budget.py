@@ -44,7 +44,8 @@ class BudgetedAccuracy:
         digest = hashlib.sha256(quantizer.key.encode())
         digest.update(json.dumps(dataset.document, sort_keys=True).encode())
         digest.update(repr(self._classes.category_of).encode())
-        # Labels name the categories, and thresholds decide which boxes count.
+        # The spec belongs to the key: labels name the categories, and thresholds decide which boxes
+        # count.
         digest.update(spec.to_json().encode())
         for path in dataset.paths.values():
             digest.update(sha256_file(path).encode())

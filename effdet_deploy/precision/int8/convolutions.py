@@ -37,8 +37,8 @@ class Convolution:
     Attributes:
         name: the name of the node.
         source: the value that it reads, ``[N,C,H,W]``; for a product the table ``[rows, C]``.
-        weight: the name of its constant ``[out, in/groups, kh, kw]``, which others may share; for a
-            product ``[in, out]``.
+        weight: the name of its constant ``[out, in/groups, kh, kw]``, which other convolutions may
+            share; for a product ``[in, out]``.
         bias: the name of its constant ``[out]``, or an empty string.
         output: the value that it makes.
         kind: its role in the network.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 LARGEST = 127
 LARGEST_PORTABLE = 64
-"""Two products of a uint8 with such a weight stay within 16 bits: 2 x 255 x 64 = 32,640 < 2**15.
+"""The sum of two products of a uint8 and a weight up to this one stays within 16 bits: 2 x 255 x 64
+= 32,640 < 2**15.
 
 x86 processors without VNNI add products in pairs and saturate there. A bound on every weight holds
 for any pairing; keeping eight bits where the pairs of today's kernels allow it gave only 0.1 to
@@ -29,7 +30,7 @@ SMALLEST_SCALE = 2.0**-20
 _SHARES = np.linspace(1.0, 0.7, 16)
 _DAMPING = 0.01
 _BLOCK = 32
-"""Columns of a weight that are rounded before the columns after them get their errors."""
+"""How many columns of a weight are rounded before the later columns get their errors."""
 _SAMPLES = 512
 """Positions of a picture that are sampled for the second moments."""
 

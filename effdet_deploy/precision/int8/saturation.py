@@ -94,7 +94,8 @@ def losses_without_vnni(model: ModelProto, batches: Sequence[NDArray[Any]]) -> l
                 levels = np.rint(places / np.float32(scale)).astype(np.int64) + offset
                 exact = np.tensordot(levels, weights.astype(np.float64), ([1, 2], [1, 2]))
                 found = pairwise_sums(levels.astype(np.uint8), weights)
-                # The offset is subtracted from both sums.
+                # Inputs were moved up by the offset; its share is taken out of the exact and the
+                # found sums.
                 shift = offset * weights.sum(axis=(1, 2), dtype=np.int64)
                 sums.setdefault(node.name, []).append((exact - shift, found - shift))
     losses = []

@@ -27,7 +27,7 @@ LOGIT_SPREAD = 1.5
 BOX_SPREAD = 0.4
 """Standard deviation of the box codes; larger codes make the decoder's unclipped ``exp`` large."""
 PICTURES = 12
-"""With only two pictures, the coarsest level's statistics would come from a handful of pixels."""
+"""The number of pictures: with two, the coarsest level would take statistics of a few pixels."""
 NORM_SHIFT = 0.5
 NORM_SCALE = (0.3, 0.5)
 """Mean of the BatchNorm shifts, and range of their scales. With shifts around 0, inputs of an
@@ -37,7 +37,7 @@ FP16, lite2's box codes then have a signal-to-noise ratio of 29 dB, but 47 dB wi
 those of trained detectors have 53 to 69 dB. With shifts much larger than the scales, less of the
 picture reaches the outputs, because padding is zero."""
 MAX_SIDE = 512
-"""The largest image side for conditioning; the weights do not depend on it, only the time does."""
+"""The largest image side for conditioning; only the time depends on it, not the weights."""
 
 
 def randomize(model: EfficientDet, seed: int = 0) -> None:

@@ -37,7 +37,8 @@ _HANDLERS = (
 )
 """Handlers for http(s) only, so that no redirect leads to a local file."""
 _NAMED_HASH = re.compile(r"-(?=\d*[a-f]|08676892\.)([0-9a-f]{8,64})\.\w+$")
-"""Digits alone are not a hash but a date or a number of steps, except for one published file."""
+"""A hash in a file name. Digits alone are a date or a number of steps, except for one published
+file."""
 
 
 def cached_path(url: str) -> Path:

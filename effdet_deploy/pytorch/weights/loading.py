@@ -178,7 +178,7 @@ def published_url(config: ModelConfig) -> str:
     """Return the URL of the published weights of ``config``.
 
     Raises:
-        UsageError: the variant has none; the message names those that have.
+        UsageError: the variant has none; the message names the variants that have some.
     """
     if not config.url:
         published = ", ".join(name for name in list_models() if get_config(name).url)

@@ -121,7 +121,7 @@ def translate(
 
 
 def _scales_first(value: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Reorder the outputs of a predict layer from aspect by scale to effdet's scale by aspect."""
+    """Reorder the outputs of a predict layer by octave scale first, as in effdet."""
     grouped = value.reshape(ASPECTS, SCALES, -1, *value.shape[1:])
     return grouped.swapaxes(0, 1).reshape(value.shape)
 
