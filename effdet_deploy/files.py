@@ -38,7 +38,7 @@ _LONGEST_NAME = 255
 """The longest file name in bytes that the usual file systems allow."""
 _SCRATCH = ".effdet-{}.tmp"
 _MAX_YAML_VALUES = 400_000
-# Some builds of Python have no lzma; their zipfile refuses such an entry itself.
+# Some builds of Python have no lzma; their zipfile refuses entries in LZMA itself.
 _LZMA = getattr(zipfile, "lzma", None)
 BROKEN_ARCHIVE: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BundleOptions:
-    """The command line's options of the same name; None takes the value from the model.
+    """The options of ``effdet-deploy bundle``; None takes the value from the model.
 
     Attributes:
         name: the model's name in the system; default: the file's name without its suffix.

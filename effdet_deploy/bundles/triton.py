@@ -130,9 +130,8 @@ def _notes(source: Source, engine: str) -> tuple[str, ...]:
     precision, notes = source.spec.precision, []
     if source.spec.batch.is_static:
         notes.append(
-            f"the batch size is fixed at {source.spec.batch}, so Triton joins no requests: export "
-            "with "
-            "--batch 1..8 for that"
+            f"the batch size is fixed at {source.spec.batch}, so Triton joins no requests: an "
+            "export with --batch 1..8 lets Triton join them"
         )
     if source.spec.input.interpolation == "linear":
         notes.append(

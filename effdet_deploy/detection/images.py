@@ -221,7 +221,7 @@ def _as_array(value: Any) -> NDArray[Any]:
     kind = type(value)
     try:
         array = np.asarray(value)
-    # Such a tensor of torch is on another device or part of a graph.
+    # A tensor of torch raises these on another device or with gradients.
     except (TypeError, ValueError, RuntimeError) as error:
         raise ImageError(
             f"A picture of type {kind.__name__} cannot be read as an array: {error}",

@@ -141,7 +141,8 @@ def require_bisectable(candidates: Sequence[Path], reference: str, kind: Kind) -
     """Check the files to bisect before they are loaded.
 
     Raises:
-        UsageError: a candidate is not an ONNX file of that precision, or the reference is not FP32.
+        UsageError: a candidate is not an ONNX file of the precision ``kind``, or the reference is
+            not FP32.
         MissingPackageError: the ``onnx`` package is not installed.
     """
     for path, wanted in (*((each, kind) for each in candidates), (Path(reference), "fp32")):

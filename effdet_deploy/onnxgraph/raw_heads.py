@@ -80,7 +80,7 @@ def head_node(graph: onnx.GraphProto, head: str) -> onnx.NodeProto:
     """Return the node that makes ``head``, one of :data:`HEAD_OUTPUTS`, whatever its precision.
 
     Raises:
-        ModelFileError: there is no such node.
+        ModelFileError: no node makes this head.
     """
     found = next((node for node in graph.node if node.name == f"{head}.reshape"), None)
     if found is None:

@@ -97,7 +97,7 @@ def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matchi
 
 @dataclass(frozen=True, eq=False)
 class ComparedImage:
-    """The detections of both sides on one picture, without those below the common score floor.
+    """The detections of both sides on one picture, without those below the score threshold.
 
     Attributes:
         index: the number of the picture.

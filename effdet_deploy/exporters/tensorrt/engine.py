@@ -109,9 +109,9 @@ def require_ready(options: BuildOptions, *, verify: bool) -> None:
     """Check in advance what a build needs at its end.
 
     Raises:
-        UsageError: the timing cache cannot be read or written, or another file has the name of its
-            sidecar.
-        DeviceError: TensorRT-RTX cannot build such an engine without a GPU.
+        UsageError: the timing cache cannot be read or written, or another file has the name of the
+            sidecar of the cache.
+        DeviceError: TensorRT-RTX needs a GPU to build with these options.
         MissingPackageError: there is a GPU, but no package to run the engine on it.
     """
     cache = options.timing_cache

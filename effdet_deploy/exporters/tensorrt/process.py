@@ -46,7 +46,7 @@ def require_gpu_to_refit(options: BuildOptions, *, has_gpu: bool) -> None:
     """Check that a refittable engine can be built, which needs a GPU.
 
     Raises:
-        DeviceError: TensorRT-RTX is asked for such an engine, and there is no GPU.
+        DeviceError: TensorRT-RTX is to build a refittable engine, and there is no GPU.
     """
     if (options.refit or options.strip_plan) and not has_gpu:
         raise DeviceError(

@@ -103,7 +103,7 @@ def fetch(url: str, progress: Progress | None = None) -> Path:
 
 
 def _fetch_afresh(url: str, target: Path, progress: Progress) -> None:
-    """Download a file without a hash in its name; a part of such a file cannot be resumed."""
+    """Download a file without a hash in its name; a part of the file cannot be resumed."""
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         _receive(url, part, progress)
