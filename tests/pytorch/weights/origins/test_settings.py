@@ -241,7 +241,7 @@ def test_a_file_of_other_weights_is_refused_and_both_counts_are_named(tmp_path, 
         ),
         ("tf-object-detection", "y_scale: 1.0", "y_scale: 10.0", "box codes by 10, 1, 1, 1"),
         ("tf-object-detection", "box_coder {", "other_coder {", "box codes by 10, 10, 5, 5"),
-        ("tf-object-detection", "[1.0, 3.0, 0.5]", "[1.0, 3.0]", "3 octave scales and 2 aspects"),
+        ("tf-object-detection", "[1.0, 3.0, 0.5]", "[1.0, 3.0]", "3 octave scales and 2 aspect"),
     ],
 )
 def test_a_network_whose_difference_does_not_show_in_its_variables_is_refused(
