@@ -200,7 +200,7 @@ def test_a_part_that_was_compiled_is_taken_as_it_was(network: nn.Module) -> None
 @pytest.mark.parametrize(
     ("wrap", "said"),
     [
-        (Scaled, "Its network alone, 'detector', is right: .* what Scaled does"),
+        (Scaled, "alone, 'detector', gives the right results: .* what Scaled does"),
         (Training, "cannot be run on pictures of 128x128 .* Pass its 'model' instead"),
         (lambda each: nn.ModuleList([each, copy.deepcopy(each)]), "holds 2 networks: 0, 1"),
     ],
