@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.evaluation.accuracy import Accuracy
 
-ENGINES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino")
 WEIGHTS = Path(__file__).parent.parent / "examples" / "digits" / "digits_d0.safetensors"
 
 
@@ -61,7 +61,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--redo", nargs="*", default=[], help="measure these rows again")
     parser.add_argument("--no-latency", action="store_true", help="do not measure latency")
     parser.add_argument("--latency-only", action="store_true", help="only measure latency")
-    parser.add_argument("--latency-engines", default=",".join(ENGINES), help="for example openvino")
+    parser.add_argument(
+        "--latency-runtimes", default=",".join(RUNTIMES), help="for example openvino"
+    )
     parser.add_argument("--latency-threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=21, help="number of timed turns")
     parser.add_argument("--under-load", action="store_true", help="accept times of a busy machine")
@@ -118,7 +120,7 @@ def measure_rows(setting: Setting, few: int, record: Record, options: argparse.N
             for stored in setting.files.glob(f"{entry.stem}-{12 * '[0-9a-f]'}.results.json"):
                 stored.unlink()
         tell(name)
-        row: dict[str, Any] = {"engine": entry.engine, "technique": entry.is_technique}
+        row: dict[str, Any] = {"engine": entry.runtime, "technique": entry.is_technique}
         begun = time.monotonic()
         try:
             row |= scenes.measured(entry, known) | {"seconds": round(time.monotonic() - begun)}
@@ -135,10 +137,10 @@ from pathlib import Path
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.evaluation.cocoset import read_coco
 from effdet_deploy.evaluation.predictions import predict
-path, engine, threads, scenes, count = json.loads(sys.argv[1])
+path, runtime, threads, scenes, count = json.loads(sys.argv[1])
 dataset = read_coco(Path(scenes), limit=count)
 settings = {"device": "cpu", "threads": threads, "allow_saturation": True}
-with Detector.load(path, backend=engine, **settings) as detector:
+with Detector.load(path, backend=runtime, **settings) as detector:
     print(json.dumps(predict(detector, dataset)))
 """
 
@@ -159,7 +161,7 @@ class Scenes:
             made = entry.make(self.setting, file_of(self.setting, entry))
             size = made.path.stat().st_size
             found = {"size": size, "int8_share": made.share, "remark": made.remark}
-        dataset = self._of(entry)
+        dataset = self._scenes_of(entry)
         accuracy = self._accuracy(entry, dataset)
         found |= {"scenes": len(dataset), "ap": accuracy.ap, "ap50": accuracy.ap50}
         found["ap75"] = accuracy.ap75
@@ -169,7 +171,7 @@ class Scenes:
             found["difference"] = asdict(difference(accuracy, baseline))
         return found
 
-    def _of(self, entry: Entry) -> CocoSet:
+    def _scenes_of(self, entry: Entry) -> CocoSet:
         return self.first if entry.is_technique else self.every
 
     def _accuracy(self, entry: Entry, dataset: CocoSet) -> Accuracy:
@@ -177,7 +179,7 @@ class Scenes:
 
         The file's name holds a hash of the model and the scenes, so it fits only this entry.
         """
-        path, scenes = file_of(self.setting, entry), self._of(entry)
+        path, scenes = file_of(self.setting, entry), self._scenes_of(entry)
         digest = hashlib.sha256((path if entry.make else self.setting.weights).read_bytes())
         digest.update(self.setting.test.read_bytes())
         digest.update(str(len(scenes)).encode())
@@ -194,7 +196,7 @@ class Scenes:
 
     def _predicted_under_limit(self, entry: Entry, path: Path, count: int) -> Any:
         """Detect in a process of its own, in which oneDNN uses at most ``entry.limit``."""
-        asked = json.dumps([str(path), entry.engine, self.threads, str(self.setting.test), count])
+        asked = json.dumps([str(path), entry.runtime, self.threads, str(self.setting.test), count])
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _LIMITED, asked],
             env={**os.environ, "ONEDNN_MAX_CPU_ISA": entry.limit},
@@ -206,7 +208,7 @@ class Scenes:
     def _detector(self, entry: Entry, path: Path) -> Detector:
         if entry.make is None:
             return eager_detector(self.setting.spec, str(self.setting.weights))
-        return Detector.load(path, backend=entry.engine, device="cpu", threads=self.threads)
+        return Detector.load(path, backend=entry.runtime, device="cpu", threads=self.threads)
 
 
 def file_of(setting: Setting, entry: Entry) -> Path:
@@ -227,26 +229,26 @@ def measure_latency(setting: Setting, record: Record, options: argparse.Namespac
         and "inexact" not in entry.name
     ]
     schedule = Schedule(min_runs=options.runs, max_runs=options.runs, max_seconds=3600)
-    for engine in options.latency_engines.split(","):
-        tell(f"timing in {engine}")
-        settings = Settings(engine, "cpu", threads=(options.latency_threads,), schedule=schedule)
-        runnable = [entry for entry in timed if _loads(file_of(setting, entry), engine)]
+    for runtime in options.latency_runtimes.split(","):
+        tell(f"timing in {runtime}")
+        settings = Settings(runtime, "cpu", threads=(options.latency_threads,), schedule=schedule)
+        runnable = [entry for entry in timed if _loads(file_of(setting, entry), runtime)]
         found = bench([file_of(setting, entry) for entry in runnable], settings, tell)
         if not options.under_load:
             found.load.require_quiet()
         for entry, result in zip(runnable, found.results, strict=True):
             told = result.to_dict()
-            rows[entry.name].setdefault("latency", {})[engine] = {
+            rows[entry.name].setdefault("latency", {})[runtime] = {
                 key: told[key] for key in ("precision", "threads", "ratio_to_first")
             } | {"median_ms": 1e3 * result.end_to_end.median}
         where = environment(found.machine, found.load)
-        record.document.setdefault("latency_environment", {})[engine] = where
+        record.document.setdefault("latency_environment", {})[runtime] = where
         record.save()
 
 
-def _loads(path: Path, engine: str) -> bool:
+def _loads(path: Path, runtime: str) -> bool:
     try:
-        Detector.load(path, backend=engine, device="cpu").close()
+        Detector.load(path, backend=runtime, device="cpu").close()
     except EffdetDeployError as error:
         tell(f"{path.name} is not timed: {error}")
         return False

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 _MARKED = re.compile(r"(<!-- accuracy: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_ENGINES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
+_RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "pytorch": "PyTorch"}
 _TIMED = ("onnxruntime", "openvino")
 _SHORT = ("", "mAP", "against FP32, points", "MB", "INT8 MACs")
 _FULL = (
@@ -54,11 +54,11 @@ def sections(document: dict[str, Any]) -> dict[str, str]:
 
 
 def _full(name: str, row: Row) -> tuple[str, ...]:
-    engine = _ENGINES[row["engine"]]
+    runtime = _RUNTIMES[row["engine"]]
     if "failed" in row:
-        return (name, engine, "failed", *[""] * (len(_FULL) - 3))
+        return (name, runtime, "failed", *[""] * (len(_FULL) - 3))
     metrics = (f"{100 * row[key]:.2f}" for key in ("ap", "ap50", "ap75"))
-    return (name, engine, str(row["scenes"]), *metrics, *_costs(row))
+    return (name, runtime, str(row["scenes"]), *metrics, *_costs(row))
 
 
 def _short(name: str, row: Row) -> tuple[str, ...]:
@@ -80,8 +80,8 @@ def _costs(row: Row) -> tuple[str, str, str]:
 
 def _latency(row: Row) -> list[str]:
     timed, cells = {} if "failed" in row else row.get("latency", {}), []
-    for engine in _TIMED:
-        found, text = timed.get(engine), ""
+    for runtime in _TIMED:
+        found, text = timed.get(runtime), ""
         if found and (ratio := found["ratio_to_first"]):
             text = f"{ratio['median']:.2f}x ({ratio['interval'][0]:.2f}-{ratio['interval'][1]:.2f})"
         cells += [f"{found['median_ms']:.1f}" if found else "", text]
@@ -91,10 +91,10 @@ def _latency(row: Row) -> list[str]:
 def _load(document: dict[str, Any]) -> str:
     """Return a text that says how busy the machine was while latency was measured."""
     text = ""
-    for engine, where in document.get("latency_environment", {}).items():
+    for runtime, where in document.get("latency_environment", {}).items():
         load = where["load"]
         verdict = "**not to be trusted**" if load["reasons"] else "quiet"
-        text += f"\nWhile the latency in {_ENGINES[engine]} was measured, other programs took "
+        text += f"\nWhile the latency in {_RUNTIMES[runtime]} was measured, other programs took "
         text += f"{load['other_share']:.1%} of the processors' time ({verdict}).\n"
     return text
 

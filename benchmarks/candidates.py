@@ -46,7 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure every combination of candidates and rows in both engines."""
+    """Measure every combination of candidates and rows in both runtimes."""
     options = parse_arguments(arguments)
     record = Record.open(
         options.json, circumstances(), {"command": "", "shares": []}, resume=options.resume
@@ -59,11 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for candidates in CANDIDATE_CHOICES:
             for rows in ROWS:
                 path = case.our_file(WHOLE, candidates=candidates, rows=rows)
-                for engine in (OURS, OPENVINO):
-                    if options.prepare or (engine, candidates, rows) in known:
+                for runtime in (OURS, OPENVINO):
+                    if options.prepare or (runtime, candidates, rows) in known:
                         continue
-                    share = outside_share(case, path, engine, options.turns)
-                    found = {"engine": engine, "candidates": candidates, "rows": rows} | share
+                    share = outside_share(case, path, runtime, options.turns)
+                    found = {"engine": runtime, "candidates": candidates, "rows": rows} | share
                     tell(str(found))
                     shares.append(found)
                     load = environment(describe_machine(), watch.so_far())["load"]
@@ -78,10 +78,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def outside_share(case: Case, path: Path, engine: str, turns: int) -> dict[str, Any]:
+def outside_share(case: Case, path: Path, runtime: str, turns: int) -> dict[str, Any]:
     """Return the share of the graph's time that is spent outside its network."""
     runs = {
-        part: started(engine, case, file, part)
+        part: started(runtime, case, file, part)
         for part, file in ((WHOLE, path), (NETWORK, case.our_file(NETWORK)))
     }
     for run in runs.values():
@@ -98,10 +98,10 @@ def outside_share(case: Case, path: Path, engine: str, turns: int) -> dict[str, 
     }
 
 
-def started(engine: str, case: Case, path: Path, part: str) -> Callable[[], Any]:
+def started(runtime: str, case: Case, path: Path, part: str) -> Callable[[], Any]:
     """Return a function that runs a file once."""
     feed = case.our_input(part)
-    if engine == OURS:
+    if runtime == OURS:
         return bound_run(path, feed, case.threads)
     return partial(openvino_session(path, case, "f32"), feed)
 

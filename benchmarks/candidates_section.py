@@ -16,8 +16,9 @@ that come out. effdet's own post-processing has 5000 candidates and 100 rows. Ab
 the NMS is greedy, and exact however boxes overlap.
 """
 
-ALL_CANDIDATES_TEXT = """The next table compares D0 with 1000 and with 5000 candidates with effdet's
-own ways to run it, in one run, end to end at batch 1. The aims are those of the first table.
+ALL_CANDIDATES_TEXT = """In the next table our D0 has 1000 or 5000 candidates, and is compared with
+effdet's own ways to run the network: in one run, end to end, at batch 1. The aims are those of the
+first table.
 """
 
 
@@ -32,7 +33,7 @@ def candidates_section(document: dict[str, Any] | None) -> list[str]:
         text = f"{each['median']:.1%} ({each['low']:.1%}-{each['high']:.1%})"
         cells.setdefault(each["candidates"], {})[each["rows"], each["engine"]] = text
     table = markdown_table(
-        ("candidates", *(f"{rows} rows, {engine}" for rows, engine in columns)),
+        ("candidates", *(f"{rows} rows, {runtime}" for rows, runtime in columns)),
         [
             (str(count), *(found.get(column, "") for column in columns))
             for count, found in cells.items()

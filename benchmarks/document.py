@@ -34,29 +34,37 @@ time from letterboxed uint8 pictures in host memory to boxes in host memory. *Ne
 from normalized pixels to raw heads. The programs take turns. Ratios are medians over the turns with
 the 95% interval of the sign test, and "faster" means that the interval excludes 1. The column
 *ours is* says how many times as fast our file in ONNX Runtime is as the program of the row. The
-column *aim* says what we aim at. Measurements that other programs disturbed were repeated; they are
-marked if the machine was never quiet.
+column *aim* says what we aim at. *Ms an image* is the median divided by the batch, *95% interval*
+the interval of the median, and *spread* the standard deviation of the times divided by their mean.
+90% of the times are at most *p90*, and 99% at most *p99*. *Selection* chooses the boxes that enter
+NMS. Measurements that other programs disturbed were repeated; they are marked if the machine was
+never quiet.
 """
 TIME_TEXT = """The table gives milliseconds end to end at batch 1. It divides the medians of the
-tables above in the proportions of the runtime's own profile. *Layout changes* are nodes that the
-runtime added. A profile overstates parts that consist of many small nodes, such as NMS. The share
-of preprocess, decode, selection and NMS in the first table of this page was measured without a
-profile, by running the whole graph and the network alone in turns.
+tables above in the proportions of the runtime's own profile. *Fpn* is the feature pyramid. *Head
+reorder* joins the outputs of all levels, *decode* computes the boxes from the outputs of the
+network, and *output rows* writes the detections. *Layout changes* are nodes that the runtime added
+to store tensors in another order. A profile overstates parts that consist of many small nodes, such
+as NMS. The share of preprocess, decode, selection and NMS in the first table of this page was
+measured without a profile, by running the whole graph and the network alone in turns.
 """
-CEILING_TEXT = """*Arithmetic* is the number of multiply-accumulates of all convolutions, divided by
-the time end to end, as a share of the float32 matrix product at the top of this page. INT8 and BF16
-have higher ceilings of their own, so their share may pass 100%. *Bandwidth* is the number of bytes
-that the convolutions must at least read and write in float32, divided by that time, as a share of
-the bandwidth of a copy. Data that stays in caches moves faster.
+CEILING_TEXT = """*GMACs* are billions of multiply-accumulates in all convolutions. *Arithmetic* is
+this number, divided by the time end to end, as a share of the float32 matrix product at the top of
+this page. INT8 and BF16 have higher ceilings of their own, so their share may pass 100%. *MB* is
+what the convolutions must at least read and write in float32. *Bandwidth* is this number, divided
+by the time end to end, as a share of the bandwidth of a copy. Data that stays in caches moves
+faster.
 """
 ACCURACY_TEXT = (
     "The chart shows the digits detector in each precision. `benchmarks/accuracy.py` measured "
     "mAP and latency on one and the same file, in the runtime that runs it fastest.\n"
 )
 STARTUP_TEXT = (
-    "Every fresh process imports, loads and detects once; the table gives medians. *MB held* is "
-    "the most host memory that the process ever held. Files are in the system's cache. "
-    "torch.compile is left out, because it takes minutes to its first result."
+    "Every program starts in a fresh process, which imports its packages, loads the model and "
+    "detects once. The table gives medians in seconds. *MB held* is the most host memory that the "
+    "process ever held, and *MB file* the size of the model. The files are already in the memory "
+    "of the operating system. torch.compile is left out, because it takes minutes to its first "
+    "result."
 )
 
 
@@ -248,16 +256,16 @@ def _throughput_charts(document: dict[str, Any]) -> dict[str, str]:
 
 
 def _accuracy_chart(accuracy: dict[str, Any] | None) -> dict[str, str]:
-    """Draw each file of ``accuracy.py`` in the engine that runs it fastest."""
+    """Draw each file of ``accuracy.py`` in the runtime that runs it fastest."""
     marks = []
     for name, row in (accuracy or {"rows": {}})["rows"].items():
         times = {each: found["median_ms"] for each, found in row.get("latency", {}).items()}
-        # The file may be slow in other engines, so it is left out until its own engine was timed.
+        # The file may be slow in other runtimes, so it is left out until its own was timed.
         if "ap" in row and row["engine"] in times:
-            engine = min(times, key=lambda each: times[each])
-            label = f"{name}; {NAMES[engine]}"
+            runtime = min(times, key=lambda each: times[each])
+            label = f"{name}; {NAMES[runtime]}"
             is_ours = not name.startswith("onnxruntime.quantization")
-            marks.append(Mark(label, times[engine], 100 * row["ap"], is_ours))
+            marks.append(Mark(label, times[runtime], 100 * row["ap"], is_ours))
     if not marks:
         return {}
     title = "The digits detector, D0 at batch 1, end to end"

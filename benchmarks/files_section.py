@@ -9,14 +9,17 @@ from sections import with_section
 from effdet_deploy.reports.benchmark import markdown_table
 
 TEXT = """JPEGs of 1080p on disk become boxes, with D0 at 512x512; all networks have random weights.
-All ways take turns on the same files. The bound is what the processor's time of decoding, of the
-letterbox and of the network allows, with each stage measured alone on one thread in the same turns.
-The stand-in waits as for a GPU, so its bound is what decoding and the letterbox allow.
+All ways take turns on the same files. The *bound* is how many files a second the processors could
+do if they never waited. It follows from the processor time of decoding the JPEG, of the letterbox
+and of the network. Each of these stages is measured alone on one thread in the same turns. The
+*stand-in* takes the place of the network: it only waits, as a program waits for a GPU, so its bound
+counts decoding and letterbox alone. *Share of the bound* is empty for ways that decode less or run
+another network.
 """
 HEADING, NEXT = "## From files to boxes\n", "## Scaling\n"
 COLUMNS = ("", "files a second", "middle half of the turns", "share of the bound")
 OTHER_WORK = ("bound", "fast-decode", "288x512", "Ultralytics")
-"""Words in the names of ways that decode less, or run another network: no bound is theirs."""
+"""Words in the names of ways that decode less or run another network; their share stays empty."""
 
 
 def files_section(document: dict[str, Any] | None) -> list[str]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FRAMES = ((1080, 1920), (720, 1280))
-ENGINES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino")
 PILLOW = "Detector with Pillow"
 WARM_UP = 2
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -74,12 +74,12 @@ def exported(options: argparse.Namespace, size: tuple[int, int] | None) -> Path:
 
 
 def detectors(plain: Path, framed: Path) -> dict[str, Callable[[NDArray[np.uint8]], Any]]:
-    """Return our two ways, for both engines."""
+    """Return our two ways, for both runtimes."""
     runs = {}
-    for engine in ENGINES:
+    for runtime in RUNTIMES:
         for way, path in ((PILLOW, plain), ("--source-size", framed)):
-            detector = load(path, engine, threads=1)
-            runs[f"{way}, {engine}"] = partial(detector.detect, score_threshold=0.3)
+            detector = load(path, runtime, threads=1)
+            runs[f"{way}, {runtime}"] = partial(detector.detect, score_threshold=0.3)
     return runs
 
 

@@ -367,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     plan = DRY if options.dry or not torch.cuda.is_available() else ON_A_GPU
     begun = time.monotonic()
-    # PyTorch computes convolutions in TF32 by default. Our engines use FP32, so all peers do here.
+    # PyTorch computes convolutions in TF32 by default. Our files use FP32, so all peers do here.
     torch.backends.cudnn.allow_tf32 = False
     with tempfile.TemporaryDirectory() as scratch:
         try:

@@ -82,7 +82,7 @@ class Subject:
         return write_archive(path, self.case.weights.ours, self.options, precision)
 
     def lacking(self, names: Sequence[str]) -> str:
-        """Return what this machine lacks for the engines in ``names``; empty if nothing."""
+        """Return what this machine lacks for the programs in ``names``; empty if nothing."""
         modules = {ONNXRUNTIME: "onnxruntime", TENSORRT: "tensorrt"}
         for module in (modules[name] for name in names if name in modules):
             if importlib.util.find_spec(module) is None:

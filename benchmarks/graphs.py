@@ -151,7 +151,7 @@ class Case:
         return to_input(self.weights.pictures, read_spec(self.our_file(part), "onnx").input)
 
     def int8_file(self, part: str, target: Target, nms: NmsKind = "static") -> Path:
-        """Quantize our FP32 file to INT8 for an engine, calibrated on pictures that are not timed.
+        """Quantize our FP32 file to INT8 for a runtime, calibrated on pictures that are not timed.
 
         It is not verified: random weights cannot show what INT8 costs in accuracy.
         """

@@ -278,7 +278,7 @@ def rows(timings: dict[str, Timing]) -> list[dict[str, Any]]:
 
 
 def graph_shares(case: Case, part: str, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return by engine the share of the time that each part of our graph takes."""
+    """Return by runtime the share of the time that each part of our graph takes."""
     feeds = {INPUT_NAME: case.our_input(part)}
     float32, int8 = partial(case.our_file, part), partial(case.int8_file, part, "openvino")
     files = {
@@ -287,8 +287,8 @@ def graph_shares(case: Case, part: str, names: Sequence[str]) -> dict[str, dict[
         peers.INT8[0]: ("openvino", int8),
     }
     return {
-        name: stage_shares(PROFILERS[engine](file(), feeds, threads=case.threads))
-        for name, (engine, file) in files.items()
+        name: stage_shares(PROFILERS[runtime](file(), feeds, threads=case.threads))
+        for name, (runtime, file) in files.items()
         if name in names
     }
 

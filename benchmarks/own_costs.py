@@ -31,9 +31,9 @@ BATCH_SCHEDULE = Schedule(min_runs=11, max_runs=31, max_seconds=30.0)
 
 
 def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Measure the share of preprocess, selection, decode and NMS in our FP32 engines in ``names``.
+    """Measure the share of preprocess, selection, decode and NMS in our FP32 files in ``names``.
 
-    An engine's own profile overstates the many small nodes outside the network: timing a node takes
+    A runtime's own profile overstates the many small nodes outside the network: timing a node takes
     about as long as computing a small one. So the whole graph and the network alone take turns.
 
     Returns:
@@ -41,7 +41,7 @@ def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]
         runs, and its 95% interval.
     """
     inputs = {part: case.our_input(part) for part in PARTS}
-    engines = {
+    runtimes = {
         OURS: partial(bound_run, threads=case.threads),
         OPENVINO: lambda path, feed: partial(openvino_session(path, case, "f32"), feed),
     }
@@ -50,7 +50,7 @@ def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]
         candidates = EFFDET_CANDIDATES if name in ALL_CANDIDATES else CANDIDATES
         whole = case.our_file(WHOLE, candidates=candidates)
         files = {WHOLE: whole, NETWORK: case.our_file(NETWORK)}
-        start = engines[name.removesuffix(ALL_CANDIDATES_ENDING)]
+        start = runtimes[name.removesuffix(ALL_CANDIDATES_ENDING)]
         runs = {part: start(files[part], inputs[part]) for part in PARTS}
         timings = measure_interleaved(runs, OUTSIDE_SCHEDULE)
         share = compare(timings[WHOLE], timings[NETWORK])
@@ -64,17 +64,17 @@ def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]
 
 
 def batch_costs(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Measure what an image costs in a batch, in our FP32 engines in ``names``.
+    """Measure what an image costs in a batch, in our FP32 files in ``names``.
 
     Returns:
         By name, the time per image in the batch, divided by the time of a single image: the median
         over neighboring runs, and its 95% interval.
     """
     feed, path = case.our_input(WHOLE), case.our_file(WHOLE)
-    engines = {OURS: "onnxruntime", OPENVINO: "openvino"}
+    runtimes = {OURS: "onnxruntime", OPENVINO: "openvino"}
     found = {}
-    for name in (each for each in engines if each in names):
-        with Detector.load(path, engines[name], "cpu", case.threads) as detector:
+    for name in (each for each in runtimes if each in names):
+        with Detector.load(path, runtimes[name], "cpu", case.threads) as detector:
             runs = {
                 "batch": partial(detector.detect_prepared, feed),
                 "one": partial(detector.detect_prepared, feed[:1]),

@@ -100,12 +100,12 @@ def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
 
 
 def _our_runs(case: Case, part: str, stack: contextlib.ExitStack) -> dict[str, Callable[[], Run]]:
-    """Return functions that start our graph in every engine, by name."""
+    """Return functions that start our graph in every runtime, by name."""
     feed = case.our_input(part)
 
     def loaded(path: Path, backend: str = "auto") -> Run:
         if part == NETWORK and backend == "openvino":
-            # Like the other peers in OpenVINO, whose outputs stay in the engine's memory.
+            # Like the other peers in OpenVINO, whose outputs stay in the runtime's memory.
             return in_openvino(path, "f32")
         detector = stack.enter_context(Detector.load(path, backend, "cpu", case.threads))
         if part == NETWORK:
@@ -165,7 +165,7 @@ def openvino_session(
 ) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
     """Return a function that runs an ONNX file in OpenVINO, tuned for latency at the batch size.
 
-    The outputs stay in the engine's memory, and the next run overwrites them.
+    The outputs stay in the runtime's memory, and the next run overwrites them.
     """
     import openvino
 
@@ -188,7 +188,7 @@ def openvino_session(
 def bound_run(path: Path, feed: NDArray[Any], threads: int) -> Callable[[], None]:
     """Return a run whose output memory is allocated once and used again.
 
-    The network's outputs have megabytes. Within the whole graph they are internal, and the engine
+    The network's outputs have megabytes. Within the whole graph they are internal, and the runtime
     uses their memory again, so a run of the network alone must not allocate it every time either.
     """
     session = onnxruntime_session(path, threads)

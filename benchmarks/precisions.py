@@ -100,14 +100,14 @@ class Made:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: its name, the engine that runs it, the function that makes its file, its baseline.
+    """One row: its name, the runtime that runs it, the function that makes its file, its baseline.
 
     ``make`` is None for eager PyTorch. A technique is there to explain other rows and not for use.
     ``limit`` is the best instruction set that OpenVINO may use.
     """
 
     name: str
-    engine: str
+    runtime: str
     make: Callable[[Setting, Path], Made] | None
     baseline: str = BASELINE
     is_technique: bool = False
@@ -252,7 +252,7 @@ def _rounded(setting: Setting, path: Path) -> Made:
     """Round every constant and computed value of the network to float16's mantissa.
 
     CPUs compute FP16 files in float32, without rounding between layers. This file shows the results
-    of an engine that stores float16 and accumulates in float32.
+    of a runtime that stores float16 and accumulates in float32.
     """
     model = onnx.load(setting.model)
     graph = model.graph

@@ -32,7 +32,7 @@ from effdet_deploy.errors import EffdetDeployError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-ENGINES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "openvino")
 VARIANTS = "d0,d1,d2,d3,d4,d5,d6,d7x,lite0,lite2,lite4"
 EXPORTED = "d0,d4,d7x"
 SIZES = "256,384,512,768"
@@ -162,17 +162,17 @@ def measure(point: Point, options: argparse.Namespace, directory: Path) -> dict[
     schedule = Schedule(min_runs=7, max_runs=40, max_seconds=seconds, warm_up_seconds=seconds / 2)
     with contextlib.ExitStack() as stack:
         runs = {}
-        for engine in ENGINES:
-            detector = stack.enter_context(Detector.load(path, engine, "cpu", point.threads))
+        for runtime in RUNTIMES:
+            detector = stack.enter_context(Detector.load(path, runtime, "cpu", point.threads))
             feed = sample_batch(detector.spec, point.batch)
-            runs[engine] = partial(detector.detect_prepared, feed)
+            runs[runtime] = partial(detector.detect_prepared, feed)
         with LoadWatch() as watch:
             timings = measure_interleaved(runs, schedule)
         spec = detector.spec
     return {
         "image_size": [spec.input.height, spec.input.width],
         "macs": convolution_work(path, {INPUT_NAME: feed}).macs,
-        "engines": {engine: timing.to_dict() for engine, timing in timings.items()},
+        "engines": {name: timing.to_dict() for name, timing in timings.items()},
         "reasons": list(watch.load.reasons),
     }
 

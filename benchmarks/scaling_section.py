@@ -19,6 +19,9 @@ AXES = {
     "export": ("What an export takes", "variant"),
 }
 """For each kind of point the title of its section, and the heading of its first column."""
+EXPORT_TEXT = """*Whole process* adds the time to import torch and to make the network. *Peak
+memory* is that of the larger process: the export itself or the simplifier.
+"""
 
 
 def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> list[str]:
@@ -29,13 +32,16 @@ def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> l
         "## Scaling\n",
         (
             f"Command: `python benchmarks/scaling.py {document['command']}`; the times are "
-            "float32, end to end, in the variant's own size and with batch 1 unless the table says "
-            "otherwise.\n"
+            "medians in float32, end to end, in the variant's own size and with batch 1 unless the "
+            "table says otherwise. *Spread* is the standard deviation of the times divided by "
+            "their mean, and *ms an image, the faster* the time for one image in the faster "
+            "runtime.\n"
         ),
     ]
     for kind, found in _by_kind(document).items():
         title, _ = AXES[kind]
-        parts += [f"### {title}\n", _table(kind, found)]
+        parts += [f"### {title}\n", *([EXPORT_TEXT] if kind == "export" else [])]
+        parts.append(_table(kind, found))
         if f"scaling-{kind}" in plots:
             parts.append(f"![{title}]({plots[f'scaling-{kind}']})\n")
         reasons = {reason for each in found for reason in each["reasons"]}
@@ -77,8 +83,8 @@ def _table(kind: str, found: Points) -> str:
     rows = []
     for each in found:
         row = [_place(each), f"{each['macs'] / 1e9:.2f}"]
-        for engine in NAMES:
-            timing = each["engines"][engine]
+        for runtime in NAMES:
+            timing = each["engines"][runtime]
             row += [f"{timing['median_ms']:.1f}", f"{timing['variation']:.1%}"]
         rows.append((*row, f"{_cheapest(each) / each['batch']:.1f}"))
     return markdown_table((AXES[kind][1], "GMACs", *timed, "ms an image, the faster"), rows)
@@ -109,12 +115,12 @@ def _chart(kind: str, found: Points) -> str:
         return bar_chart(title, "seconds", bars)
     if kind in ("variant", "detections"):
         bars = [Mark(_place(each), _cheapest(each), is_ours=True) for each in found]
-        return bar_chart(title, "milliseconds in the faster engine", bars)
+        return bar_chart(title, "milliseconds in the faster runtime", bars)
     lines: dict[str, list[tuple[float, float]]] = {name: [] for name in NAMES.values()}
     for each in found:
         x = float(each["image_size"][0] if kind == "size" else each[kind])
-        for engine, name in NAMES.items():
-            median = float(each["engines"][engine]["median_ms"])
+        for runtime, name in NAMES.items():
+            median = float(each["engines"][runtime]["median_ms"])
             lines[name].append((x, 1e3 * each["batch"] / median if kind == "batch" else median))
     label = "images a second" if kind == "batch" else "milliseconds"
     series = [Series(name, tuple(points)) for name, points in lines.items()]

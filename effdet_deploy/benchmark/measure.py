@@ -56,8 +56,8 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.min_runs < 1 or self.max_runs < self.min_runs:
             raise UsageError(
-                f"A benchmark needs at least one run, but at least {self.min_runs} and at most "
-                f"{self.max_runs} were requested.",
+                "A benchmark needs at least one run, and --max-runs must be --runs or more, but "
+                f"--runs is {self.min_runs} and --max-runs is {self.max_runs}.",
                 f"Request at least 1 run, or {MIN_PAIRS} for a ratio.",
             )
         if self.precision <= 0 or self.max_seconds <= 0:

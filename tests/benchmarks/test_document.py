@@ -178,7 +178,7 @@ def test_scaling_is_part_of_the_document_with_its_charts(measured, scaling, tmp_
     assert lines_with(text, "D7X", "38.0", "2.60")
 
 
-def test_accuracy_is_drawn_only_where_its_own_engine_was_timed(measured, tmp_path):
+def test_accuracy_is_drawn_only_where_its_own_runtime_was_timed(measured, tmp_path):
     from document import write_plots
 
     row = {"ap": 0.5, "engine": "openvino", "latency": {"openvino": {"median_ms": 30.0}}}

@@ -107,7 +107,7 @@ def test_a_dry_run_times_every_peer_and_its_record_is_never_shown(tmp_path, reco
         gpu_section(saved)
 
 
-def test_steps_whose_engine_is_missing_are_recorded_as_not_run(tmp_path, record):
+def test_steps_whose_runtime_is_missing_are_recorded_as_not_run(tmp_path, record):
     import gpu
 
     absent = [each for each in gpu.steps(gpu.DRY, tmp_path) if "ONNX Runtime" in each.name]
@@ -124,7 +124,7 @@ def test_every_step_is_accounted_for(record):
         raise ValueError("wrong")
 
     def absent():
-        raise gpu.NotHereError("no such engine")
+        raise gpu.NotHereError("no such runtime")
 
     def endless():
         while True:

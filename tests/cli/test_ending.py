@@ -1,4 +1,4 @@
-"""A second Ctrl-C ends a command whose engine never returns."""
+"""A second Ctrl-C ends a command whose runtime never returns."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def endless(path) -> None:
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_a_command_whose_engine_never_returns(tmp_path, second):
+def test_a_second_signal_ends_a_command_whose_runtime_never_returns(tmp_path, second):
     endless(tmp_path / "endless.onnx")
     command = [sys.executable, "-c", RUN, tmp_path / "endless.onnx"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
