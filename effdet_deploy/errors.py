@@ -3,7 +3,7 @@
 ::
 
     EffdetDeployError                 1  a bug of ours, unless a subclass says otherwise
-    ├── UsageError                    2  options that are unknown, contradict or cannot be met
+    ├── UsageError                    2  options that are unknown, contradictory or impossible
     │   └── UnknownNameError          2  a name that is not in a registry; carries the nearest ones
     │       └── UnknownDeviceError    2  a device
     ├── VerificationError             3  the artifact does not do what its reference does
@@ -66,7 +66,7 @@ def _restored(
 
 
 class UsageError(EffdetDeployError):
-    """Options that are unknown, contradict each other or cannot be met."""
+    """Options that are unknown, contradict each other or ask for something impossible."""
 
     exit_code = 2
 
@@ -185,18 +185,18 @@ def require_package(package: str, purpose: str, extra: str = "") -> None:
         raise MissingPackageError(package, purpose, extra) from error
 
 
-def import_failure(error: ImportError, package: str, engine: str, extra: str) -> MissingError:
+def import_failure(error: ImportError, package: str, runtime: str, extra: str) -> MissingError:
     """Make the error for a runtime whose package cannot be imported: it is absent or broken.
 
     Args:
         error: the exception that its import raised.
         package: the name of the package.
-        engine: the runtime's name, such as ``OpenVINO``.
+        runtime: the runtime's name, such as ``OpenVINO``.
         extra: the extra of effdet-deploy that installs it.
     """
     absent = (error.name or package).partition(".")[0].replace("_", "-")
     if isinstance(error, ModuleNotFoundError) and package.startswith(absent):
-        return MissingPackageError(package, f"running models with {engine}", extra)
+        return MissingPackageError(package, f"running models with {runtime}", extra)
     return DeviceError(
         f"The package '{package}' is installed but cannot be loaded: {error}.",
         "Install it again, together with the libraries that the message names.",

@@ -107,14 +107,19 @@ def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
         files_home = files[0].rpartition("/")[0]
         return Listing(_paths(files, chosen), files_home)
     wrong = f"has no column '{column}' of bytes or text" if column else "needs --column"
+    remedy = "Name the column of pictures or of their paths with --column."
     if chosen in kinds and key is not None:
-        is_path = "string" in kinds[chosen]
-        takes_no_key = "names pictures by their paths, so it takes no --key"
-        wrong = takes_no_key if is_path else f"has no column '{key}'"
+        if "string" in kinds[chosen]:
+            wrong, remedy = (
+                "names pictures by their paths, so it takes no --key",
+                "Leave --key out.",
+            )
+        else:
+            wrong = f"has no column '{key}'"
+            remedy = "Name another column with --key, or leave --key out."
     listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     raise UsageError(
-        f"The Parquet file '{files[0]}' {wrong}.",
-        f"Name the column of pictures or of their paths with --column. The columns are: {listed}.",
+        f"The Parquet file '{files[0]}' {wrong}.", f"{remedy} The columns are: {listed}."
     )
 
 

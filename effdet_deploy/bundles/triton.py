@@ -40,26 +40,26 @@ def bundle(model: Path, repository: Path, options: BundleOptions) -> Bundle:
     refuse_others(options, "triton", ("batch", "score_threshold", "single_output"))
     source = read_source(model, options)
     _require_pictures(source)
-    engine = "openvino" if source.spec.precision.target == "openvino" else "onnxruntime"
+    runtime = "openvino" if source.spec.precision.target == "openvino" else "onnxruntime"
     if source.content == "tensorrt":
-        engine = "tensorrt"
-    _, file = _BACKENDS[engine]
+        runtime = "tensorrt"
+    _, file = _BACKENDS[runtime]
     folder = repository / source.name
     with new_folder(folder) as staged:
         (staged / "1").mkdir()
         source.copy_to(staged / "1" / file)
-        (staged / "config.pbtxt").write_text(configuration(source, engine), encoding="utf-8")
+        (staged / "config.pbtxt").write_text(configuration(source, runtime), encoding="utf-8")
         (staged / "labels.txt").write_text(source.labels, encoding="utf-8")
         shutil.copyfile(CLIENT, staged / CLIENT.name)
     commands = (
         f"tritonserver --model-repository {repository}",
         f"python {folder / CLIENT.name} localhost:8000 {source.name} PICTURE.jpg",
     )
-    return Bundle(folder, files_in(folder), commands, _notes(source, engine))
+    return Bundle(folder, files_in(folder), commands, _notes(source, runtime))
 
 
-def configuration(source: Source, engine: str) -> str:
-    """Return the text of ``config.pbtxt`` for a model that ``engine`` runs."""
+def configuration(source: Source, runtime: str) -> str:
+    """Return the text of ``config.pbtxt`` for a model that ``runtime`` runs."""
     spec = source.spec
     inputs, outputs = spec_tensors(spec)
     batches = not spec.batch.is_static
@@ -68,11 +68,11 @@ def configuration(source: Source, engine: str) -> str:
     # Where Triton makes batches itself, dimensions leave out the batch.
     parts = [
         f'name: "{source.name}"',
-        _BACKENDS[engine][0],
+        _BACKENDS[runtime][0],
         f"max_batch_size: {spec.batch.maximum if batches else 0}",
         *(f"input [ {{ {_tensor(each, batches)} }} ]" for each in inputs),
         *(f"output [ {{ {_tensor(each, batches)} }} ]" for each in outputs),
-        f"instance_group [ {{ count: 1 kind: {_place(spec, engine)} }} ]",
+        f"instance_group [ {{ count: 1 kind: {_place(spec, runtime)} }} ]",
         # Add max_queue_delay_microseconds to make requests wait for others.
         *(["dynamic_batching { }"] if batches else []),
         # The first run of a model at a batch size takes many times as long as the next ones.
@@ -99,8 +99,8 @@ def _warm_up(inputs: tuple[TensorInfo, ...], size: int, batches: bool) -> str:
     return f'model_warmup [ {{ name: "batch of {size}" batch_size: {size} {black} }} ]'
 
 
-def _place(spec: DetectorSpec, engine: str) -> str:
-    if engine == "tensorrt":
+def _place(spec: DetectorSpec, runtime: str) -> str:
+    if runtime == "tensorrt":
         return "KIND_GPU"
     return "KIND_AUTO" if spec.precision.target in (None, "tensorrt") else "KIND_CPU"
 
@@ -126,7 +126,7 @@ def _require_pictures(source: Source) -> None:
         )
 
 
-def _notes(source: Source, engine: str) -> tuple[str, ...]:
+def _notes(source: Source, runtime: str) -> tuple[str, ...]:
     precision, notes = source.spec.precision, []
     if source.spec.batch.is_static:
         notes.append(
@@ -138,7 +138,7 @@ def _notes(source: Source, engine: str) -> tuple[str, ...]:
             "the model was trained on pictures that OpenCV scaled, but the client scales with "
             "Pillow"
         )
-    if engine == "onnxruntime" and precision.target == "tensorrt":
+    if runtime == "onnxruntime" and precision.target == "tensorrt":
         notes.append(
             "the file is laid out for TensorRT, but ONNX Runtime computes it in float: build an "
             "engine with effdet-deploy build and bundle the engine"

@@ -80,7 +80,7 @@ def run(
     """
     from effdet_deploy.diagnosis.bisecting import parse_kind
     from effdet_deploy.diagnosis.comparing_files import compare_files
-    from effdet_deploy.diagnosis.open_reference import Engine
+    from effdet_deploy.diagnosis.open_reference import HowToRun
     from effdet_deploy.evaluation.sets import read_pictures, read_set
     from effdet_deploy.reports.comparison import render_comparison
 
@@ -97,14 +97,14 @@ def run(
         raise UsageError("--limit needs pictures to choose from.", "Pass --images or --coco.")
     dataset = None if coco is None else read_set(coco, images, limit, class_map)
     pictures = None if dataset or images is None else read_pictures(images, limit)
-    engine = Engine(backend, device, threads, trust, allow_saturation)
+    how = HowToRun(backend, device, threads, trust, allow_saturation)
     with console.stages() as begin:
         result = compare_files(
             candidates,
             reference,
             pictures,
             dataset,
-            engine=engine,
+            how=how,
             layers=layers,
             bisect=kind,
             progress=begin,

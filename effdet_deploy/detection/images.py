@@ -221,7 +221,7 @@ def _as_array(value: Any) -> NDArray[Any]:
     kind = type(value)
     try:
         array = np.asarray(value)
-    # A tensor of torch raises these on another device or with gradients.
+    # A tensor of torch raises these errors if it is on another device or has gradients.
     except (TypeError, ValueError, RuntimeError) as error:
         raise ImageError(
             f"A picture of type {kind.__name__} cannot be read as an array: {error}",
@@ -320,7 +320,7 @@ def _unreadable(what: str, error: BaseException) -> ImageError:
             "Convert it to JPEG or PNG.",
         )
     if isinstance(error, MemoryError):
-        # A damaged length asks for gigabytes as well.
+        # A small damaged file can raise this too: a wrong length in it asks for gigabytes.
         return ImageError(
             f"{what} needs more memory than there is.", "Save a smaller copy, or free some memory."
         )

@@ -331,10 +331,11 @@ def about_letters(images: Sequence[Mapping[str, Any]], font: Path | None) -> str
     odd = unwritten(found, font)
     if not odd:
         return ""
-    more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+    names = f"the class name '{odd[0]}', which is"
+    if len(odd) > 1:
+        names = f"{len(odd)} class names, such as '{odd[0]}'; these names are"
     return (
-        f"No font on this machine has all letters of '{odd[0]}'{more}: they are escaped on the "
-        "pictures. "
+        f"No font on this machine has all letters of {names} escaped on the pictures. "
         "Name a font with these letters with --font FILE."
     )
 

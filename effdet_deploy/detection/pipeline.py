@@ -132,7 +132,7 @@ class _Line:
         self._process = os.getpid()
         self._is_closed = False
         self._places = threading.Semaphore(ahead)
-        self._engine = threading.Semaphore(stages.runs)
+        self._runs = threading.Semaphore(stages.runs)
         # None ends the thread that receives it.
         self._waiting: SimpleQueue[_Job | None] = SimpleQueue()
         self._ready: SimpleQueue[_Ready | None] = SimpleQueue()
@@ -230,7 +230,7 @@ class _Line:
 
     def _computed(self) -> tuple[list[_Ready], Tensors] | None:
         """Run the pictures that are ready once the runtime is free; None at the end."""
-        with self._engine:
+        with self._runs:
             while jobs := self._gathered():
                 try:
                     return jobs, self._stages.run([each for _, _, each in jobs])

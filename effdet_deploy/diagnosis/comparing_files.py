@@ -13,7 +13,7 @@ from effdet_deploy.detection.pictures import own_pictures
 from effdet_deploy.diagnosis.bisecting import bisect_file, require_bisectable
 from effdet_deploy.diagnosis.locating import least_snr, locate
 from effdet_deploy.diagnosis.open_reference import (
-    Engine,
+    HowToRun,
     layer_sources,
     open_references,
     reference_name,
@@ -153,7 +153,7 @@ def compare_files(
     pictures: Pictures | None = None,
     dataset: CocoSet | None = None,
     *,
-    engine: Engine | None = None,
+    how: HowToRun | None = None,
     layers: bool = False,
     bisect: Kind | None = None,
     progress: Progress = silent,
@@ -166,7 +166,7 @@ def compare_files(
             ``pretrained``, ``random``, a path or a URL.
         pictures: the pictures to compare on; default: generated ones in the first candidate's size.
         dataset: annotated pictures to compare on instead, on which the mAP is measured too.
-        engine: how the models are run.
+        how: how the models are run.
         layers: also compare layer by layer; this needs ONNX files of ours.
         bisect: the precision to bisect: find the layers that explain the loss, in ONNX files.
         progress: called when a stage begins.
@@ -177,7 +177,7 @@ def compare_files(
         InputError: a model, a picture or the weights are unusable.
     """
     _require_possible(candidates, reference, dataset, bisect, layers=layers)
-    chosen = engine or Engine()
+    chosen = how or HowToRun()
     with ExitStack() as stack:
         progress("loading the models")
         settings = dataclasses.asdict(chosen)

@@ -36,7 +36,7 @@ _AMBIGUOUS = ".pt"
 
 
 @dataclass(frozen=True)
-class Engine:
+class HowToRun:
     """How artifacts are run; see :func:`effdet_deploy.runtimes.load_runtime`."""
 
     backend: str = "auto"
@@ -47,14 +47,14 @@ class Engine:
 
 
 def open_references(
-    given: str, specs: Mapping[Path, DetectorSpec], engine: Engine, stack: ExitStack
+    given: str, specs: Mapping[Path, DetectorSpec], how: HowToRun, stack: ExitStack
 ) -> dict[Path, Side]:
     """Open the references of the candidates; candidates that one reference fits share it.
 
     Args:
         given: the path of an exported model; or weights, which take the candidate's variant.
         specs: the candidates' specs, by path.
-        engine: how an exported model is run.
+        how: how an exported model is run.
         stack: closes the references at its end.
 
     Raises:
@@ -63,7 +63,7 @@ def open_references(
     """
     path = exported_model(given)
     if path is not None:
-        exported: Side = open_side(path, stack, **dataclasses.asdict(engine))
+        exported: Side = open_side(path, stack, **dataclasses.asdict(how))
         return dict.fromkeys(specs, exported)
     opened: dict[str, Side] = {}
     found: dict[Path, Side] = {}

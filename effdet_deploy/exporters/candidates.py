@@ -76,4 +76,4 @@ def _nms_form(spec: DetectorSpec, options: ExportOptions, candidates: int) -> Nm
     # Greedy NMS would fill rows with boxes outside of a frame, and boxes inside would get no row.
     if is_large and options.nms == "static" and box_limits(spec.input) is None:
         return "greedy"
-    return "matrix" if options.engine == "tensorrt" else "blocks"
+    return "matrix" if options.runtime == "tensorrt" else "blocks"

@@ -119,7 +119,7 @@ class ExportOptions:
         require_use_of_pictures(self.verify_images, verify=self.verify)
 
     @property
-    def engine(self) -> Target | None:
+    def runtime(self) -> Target | None:
         """The runtime that the file is laid out for; for DeepStream this is TensorRT."""
         return "tensorrt" if self.target == "deepstream" else self.target
 
@@ -148,12 +148,12 @@ class ExportOptions:
     def precision_spec(self) -> PrecisionSpec:
         """The precision as the spec states it before any layer is converted."""
         if self.precision != "int8":
-            return PrecisionSpec(self.precision, self.engine)
+            return PrecisionSpec(self.precision, self.runtime)
         # A GPU, on which TensorRT runs, has no overflow with the full range.
-        on_cpu = self.engine in ("openvino", "onnxruntime")
+        on_cpu = self.runtime in ("openvino", "onnxruntime")
         int8_range = self.int8_range if on_cpu else "full"
         needs = "vnni" if on_cpu and int8_range == "full" else None
-        return PrecisionSpec("int8", self.engine, int8_range=int8_range, instruction=needs)
+        return PrecisionSpec("int8", self.runtime, int8_range=int8_range, instruction=needs)
 
     def _limits(self) -> Iterator[Rule]:
         score, iou = self.score_threshold, self.iou_threshold
@@ -301,7 +301,7 @@ class ExportOptions:
             UsageError: the output cannot have these options.
         """
         is_engine = suffix in ENGINE_SUFFIXES
-        target = "tensorrt" if is_engine else self.engine
+        target = "tensorrt" if is_engine else self.runtime
         refuse(
             (
                 f"--keep-onnx and engine options need an engine, but OUTPUT ends in '{suffix}'.",
@@ -316,7 +316,7 @@ class ExportOptions:
             (
                 f"--target {self.target} contradicts the output's suffix '{suffix}'.",
                 "A .engine is always for tensorrt: leave --target out.",
-                self.engine is not None and target != self.engine,
+                self.runtime is not None and target != self.runtime,
             ),
             (
                 (

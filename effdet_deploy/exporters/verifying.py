@@ -35,7 +35,7 @@ _NO_TENSORRT = (
 )
 
 
-def verifying_engine(target: Target | None) -> tuple[str, str]:
+def verifying_runtime(target: Target | None) -> tuple[str, str]:
     """Return the runtime that runs a file for ``target`` here, and why not the intended one."""
     if target == "openvino":
         present = importlib.util.find_spec("openvino") is not None
@@ -54,14 +54,14 @@ def require_verifiable(options: ExportOptions) -> None:
     """
     if not options.verify or options.target not in ("openvino", "onnxruntime"):
         return
-    engine, not_run = verifying_engine(options.target)
+    runtime, not_run = verifying_runtime(options.target)
     if not_run:
         warnings.warn(not_run, EffdetDeployWarning, stacklevel=3)
-    here = instruction_set(engine)
-    if options.int8_range == "full" and engine == options.target and not is_exact(here):
+    here = instruction_set(runtime)
+    if options.int8_range == "full" and runtime == options.target and not is_exact(here):
         raise DeviceError(
             "A file with --int8-range full can only be compared on a processor with VNNI, but "
-            f"{engine} can only use {here} on this one.",
+            f"{runtime} can only use {here} on this one.",
             "Leave --int8-range out for a file that is right on every x86 processor, or pass "
             "--no-verify.",
         )
@@ -79,8 +79,8 @@ def verify_onnx(
     The file runs in ONNX Runtime, which computes files for TensorRT in float, or in OpenVINO if
     the file is for OpenVINO and OpenVINO is installed.
     """
-    engine, not_run = verifying_engine(spec.precision.target)
+    runtime, not_run = verifying_runtime(spec.precision.target)
     with contextlib.ExitStack() as stack:
-        candidate = open_export(path, spec, stack, backend=engine, device="cpu")
+        candidate = open_export(path, spec, stack, backend=runtime, device="cpu")
         report = verify(candidate, reference, images, tolerance)
-    return dataclasses.replace(report, computed_by=describe_kernels(engine), not_run=not_run)
+    return dataclasses.replace(report, computed_by=describe_kernels(runtime), not_run=not_run)

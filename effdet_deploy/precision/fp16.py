@@ -169,17 +169,17 @@ def _half_constants(model: ModelProto, half: set[str], floats: set[str]) -> dict
     A constant that other nodes read too stays as it is, and a float16 copy is added.
     """
     tensors = initializers(model.graph)
-    readers: dict[str, set[bool]] = {}
+    read_as_half: dict[str, set[bool]] = {}
     for node in model.graph.node:
-        following = {name for _, name in float_inputs(node, floats)} if node.name in half else set()
+        inputs = {name for _, name in float_inputs(node, floats)} if node.name in half else set()
         for name in tensors.keys() & set(node.input):
-            readers.setdefault(name, set()).add(name in following)
+            read_as_half.setdefault(name, set()).add(name in inputs)
     found = {}
-    for name, kinds in readers.items():
-        if True not in kinds:
+    for name, answers in read_as_half.items():
+        if True not in answers:
             continue
-        found[name] = name if kinds == {True} else f"{name}.fp16"
+        found[name] = name if answers == {True} else f"{name}.fp16"
         rounded = numpy_helper.to_array(tensors[name]).astype(np.float16)
-        target = tensors[name] if kinds == {True} else model.graph.initializer.add()
+        target = tensors[name] if answers == {True} else model.graph.initializer.add()
         target.CopyFrom(numpy_helper.from_array(rounded, found[name]))
     return found

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAMING: tuple[Column[Result], ...] = (
     Column("model", lambda each: each.name, "words"),
-    Column("engine", lambda each: f"{each.backend} {each.device} {each.precision}", "words"),
+    Column("runtime", lambda each: f"{each.backend} {each.device} {each.precision}", "words"),
 )
 MEASURED: tuple[Column[Result], ...] = (
     Column("batch", lambda each: str(each.batch), "words"),

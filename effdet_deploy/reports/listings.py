@@ -142,13 +142,13 @@ def render_installation(document: Document) -> RenderableType:
         "effdet-deploy": f"{document['effdet-deploy']} on Python {document['python']}",
         "machine": f"{document['platform']}, {document['cpus']} CPUs",
         "INT8": "\n".join(
-            f"{engine}: {said['instructions']}, "
+            f"{runtime}: {said['instructions']}, "
             + (
                 "computes every INT8 file correctly"
                 if said["full_range_is_right"]
                 else _PORTABLE_ALONE
             )
-            for engine, said in document["int8"].items()
+            for runtime, said in document["int8"].items()
         ),
         "NVIDIA GPUs": ", ".join(document["gpus"]) or "none",
         "ONNX Runtime": ", ".join(document["onnxruntime_providers"]) or "not installed",

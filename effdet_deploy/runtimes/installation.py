@@ -63,9 +63,9 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "int8": {
-            engine: {"instructions": here, "full_range_is_right": instructions.is_exact(here)}
-            for engine in ("onnxruntime", "openvino")
-            for here in (instructions.instruction_set(engine),)
+            runtime: {"instructions": here, "full_range_is_right": instructions.is_exact(here)}
+            for runtime in ("onnxruntime", "openvino")
+            for here in (instructions.instruction_set(runtime),)
         },
         "gpus": gpus,
         "onnxruntime_providers": providers,

@@ -173,11 +173,11 @@ def describe_int8(path: Path, precision: PrecisionSpec) -> dict[str, Any]:
     Raises:
         ModelFileError: the file is not an ONNX file, or is truncated or damaged.
     """
-    engine = "openvino" if precision.target == "openvino" else "onnxruntime"
-    layers = saturating_layers(path) if may_saturate(precision, engine) else {}
-    here = instruction_set(engine)
+    runtime = "openvino" if precision.target == "openvino" else "onnxruntime"
+    layers = saturating_layers(path) if may_saturate(precision, runtime) else {}
+    here = instruction_set(runtime)
     return {
-        "engine": engine,
+        "engine": runtime,
         "needs": "vnni" if layers else None,
         "saturating_layers": list(layers),
         "here": here,

@@ -114,7 +114,7 @@ def test_labels_of_the_user_take_the_place_of_the_models_and_its_category_ids_st
         ("openvino", "", "openvino", pb.ModelInstanceGroup.KIND_CPU),
     ],
 )
-def test_a_file_goes_to_the_engine_that_it_is_laid_out_for(make, target, platform, backend, kind):
+def test_a_file_goes_to_the_runtime_that_it_is_laid_out_for(make, target, platform, backend, kind):
     spec = dataclasses.replace(detector_spec(), precision=PrecisionSpec("fp32", target))
     folder, config = make(spec)
     assert (config.platform, config.backend) == (platform, backend)

@@ -123,7 +123,7 @@ def test_an_unwritable_json_target_is_refused_first(tmp_path, capsys):
 def test_it_says_whether_this_processor_computes_int8_right(
     tmp_path, capsys, monkeypatch, written, here, said
 ):
-    monkeypatch.setattr(instructions, "instruction_set", lambda _engine: here)
+    monkeypatch.setattr(instructions, "instruction_set", lambda _runtime: here)
     path = int8_file(tmp_path / "int8.onnx", "openvino", written, written=written)
     target = tmp_path / "said.json"
     assert main(["inspect", str(path), "--json", str(target)]) == 0

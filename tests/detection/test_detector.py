@@ -317,7 +317,7 @@ def test_a_detector_works_in_forked_and_spawned_processes(tmp_path, backend, met
     assert done.stdout.split("\n")[:-1] == ["[4, 4, 4]", "0"] * len(methods) + ["4"], done.stderr
 
 
-def test_an_engine_that_does_not_survive_a_fork_is_named(detector, monkeypatch):
+def test_a_runtime_that_does_not_survive_a_fork_is_named(detector, monkeypatch):
     process = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: process + 1)
     detector._runtime.device = "cuda:0"

@@ -145,7 +145,7 @@ def test_detect_says_which_names_had_to_be_escaped(bare, tmp_path, capsys):
     asked = ["detect", str(model), str(tmp_path / "a.png"), "-o", str(tmp_path / "out")]
     assert main(asked) == 0
     shown = " ".join(capsys.readouterr().err.split())
-    assert "No font on this machine has all letters of '狗' and 1 more" in shown
+    assert "has all letters of 2 class names, such as '狗'; these names are escaped" in shown
     document = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert {each["name"] for each in document["images"][0]["detections"]} == {"猫", "狗", "cat"}
     (tmp_path / "bad.ttf").write_bytes(b"no font")

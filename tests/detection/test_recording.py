@@ -165,7 +165,7 @@ def test_finished_frames_are_kept_where_the_work_stops(detector, tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["clip.jsonl", "clip.mp4", "in.mp4"]
 
 
-def test_a_source_faster_than_the_engine_drops_frames_and_keeps_the_order(detector, tmp_path):
+def test_a_source_faster_than_the_runtime_drops_frames_and_keeps_the_order(detector, tmp_path):
     clip = write_clip(tmp_path / "live.ts", 250)
     served = Site({"live.ts": clip.read_bytes()}, takes_ranges=False, tells_length=False)
     files = Recorded(tmp_path / "clip.jsonl", None)

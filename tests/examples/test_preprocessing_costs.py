@@ -7,9 +7,10 @@ from effdet_deploy.pytorch.weights.loading import build_model
 
 SCENES = 10
 LEAST_LOSS = {"--resize stretch": 2.0, "--interpolation linear": 8.0, "--mean 0 --std 1": 30.0}
-"""Points of mAP that are lost at the least; over 48 scenes, more than twice as many are. The digits
-have random colors and places: red for blue, a centered picture and a black margin cost nearly
-nothing."""
+"""The least loss in points of mAP; over 48 scenes the loss is about twice as large or more.
+
+The digits have random colors and places: red for blue, a centered picture and a black margin cost
+nearly nothing."""
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ FEW = 2
 """How many pictures WebGPU gets: in software, it takes a quarter of a minute per picture."""
 SECONDS = 300
 PIXELS = 0.01
-"""How far corners may lie from Python's: the engines add in another order."""
+"""How far corners may lie from Python's: the runtimes add in another order."""
 SCORES = 1e-4
 LEVEL = 1 / 255
 """How far scores may lie with OpenCV's filter: the page's pixels may differ by one gray level."""
@@ -128,7 +128,7 @@ def visit(chromium, files, tmp_path_factory):
 
 
 def assert_same_rows(found, expected, name, scores=SCORES):
-    """Compare rows in any order: engines may swap rows of nearly equal score."""
+    """Compare rows in any order: runtimes may swap rows of nearly equal score."""
     left = list(range(len(expected.scores)))
     for row in found["rows"]:
         same = [

@@ -93,7 +93,7 @@ def assert_layers_agree(path: Path, network: EfficientDet) -> LayerReport:
 
 
 def assert_fp16_costs_its_own(path: Path, spec: DetectorSpec, source: Source) -> None:
-    """Write a graph in FP16 for either engine of a CPU; both copies must pass with room."""
+    """Write a graph in FP16 for either runtime of a CPU; both copies must pass with room."""
     model = onnx.load(path)
     to_half(model)
     half = path.with_name("fp16.onnx")
@@ -109,7 +109,7 @@ def assert_fp16_costs_its_own(path: Path, spec: DetectorSpec, source: Source) ->
 
 
 def assert_int8_is_portable(path: Path, folder: Path) -> None:
-    """Make a graph INT8 for each engine of a CPU; no sum may depend on the instruction set."""
+    """Make a graph INT8 for each runtime of a CPU; no sum may depend on the instruction set."""
     model, spec = onnx.load(path), read_spec(path, "onnx")
     pictures = structured_pictures(2, spec.input.height, spec.input.width, seed=11)
     batches = list(graph_inputs(pictures, spec))

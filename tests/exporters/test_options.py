@@ -142,7 +142,7 @@ def test_deepstream_is_tensorrt_with_float_pictures() -> None:
     options = ExportOptions(
         target="deepstream", frame_size=(1080, 1920), precision="int8", calibration=Path("pictures")
     )
-    assert options.engine == options.precision_spec.target == "tensorrt"
+    assert options.runtime == options.precision_spec.target == "tensorrt"
     assert options.precision_spec.int8_range == "full"
     assert options.graph_input == "float255"
     options.require_fits(".onnx")

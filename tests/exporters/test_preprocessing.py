@@ -89,7 +89,7 @@ TRAININGS = {
     "center": Training(
         {"resize": "center", "fill": (10, 20, 30)}, padded((10, 20, 30), center=True)
     ),
-    # ImageNet's mean for RGB on BGR pictures: a training does this that forgets cvtColor.
+    # ImageNet's mean for RGB on BGR pictures, as in a training that forgets cvtColor.
     "bgr": Training(
         {"trained_on": "bgr", "mean": IMAGENET[0], "std": IMAGENET[1]},
         read_by_opencv,

@@ -1,4 +1,4 @@
-"""Which engine an export is compared in, and what is said where its own engine is missing."""
+"""Which runtime an export is compared in, and what is said if its own is not installed."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def on_avx2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verifying, "instruction_set", lambda _engine: "AVX2")
+    monkeypatch.setattr(verifying, "instruction_set", lambda _runtime: "AVX2")
 
 
 def test_a_file_for_openvino_is_compared_in_openvino(tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_the_range_of_int8_is_in_the_spec_and_a_note_says_what_it_means(
 
 
 def test_a_file_for_tensorrt_is_compared_in_onnx_runtime_which_the_report_says() -> None:
-    engine, not_run = verifying.verifying_engine("tensorrt")
-    assert engine == "onnxruntime"
+    runtime, not_run = verifying.verifying_runtime("tensorrt")
+    assert runtime == "onnxruntime"
     assert not_run.startswith("TensorRT, for which the file is laid out, cannot run the file here")
-    assert verifying.verifying_engine("onnxruntime") == ("onnxruntime", "")
-    assert verifying.verifying_engine(None) == ("onnxruntime", "")
+    assert verifying.verifying_runtime("onnxruntime") == ("onnxruntime", "")
+    assert verifying.verifying_runtime(None) == ("onnxruntime", "")
 
 
 def test_a_full_range_that_cannot_be_compared_here_is_refused_before_the_work(

@@ -54,10 +54,10 @@ def heads_off_by(shift=WEIGHTS, noise=0.0, rows=slice(None)):
     return run
 
 
-def judged(run_heads, *, fp16=(WEIGHTS, NOISE), engine="fp32", run_detections=None):
+def judged(run_heads, *, fp16=(WEIGHTS, NOISE), precision="fp32", run_detections=None):
     spec = detector_spec("fp16")
     candidate = StandInSide(spec, run_heads, run_detections or finished(run_heads, spec))
-    candidate.precision = engine
+    candidate.precision = precision
     return verify(candidate, StandInReference(spec, fp16=fp16), verification_images(spec.input))
 
 
@@ -99,16 +99,16 @@ def test_a_wrong_level_fails_however_few_anchors_it_has():
 
 
 @pytest.mark.parametrize(("times", "passed"), [(1.0, True), (1.6, True), (2.4, False)])
-def test_an_engine_that_rounds_may_differ_by_twice_the_error_of_rounding(times, passed):
+def test_a_runtime_that_rounds_may_differ_by_twice_the_error_of_rounding(times, passed):
     assert OWN_FP16_FACTOR == 2.0
     heads = heads_off_by(noise=times * NOISE)
-    report = judged(heads, engine="fp16")
+    report = judged(heads, precision="fp16")
     assert all(each.status == "passed" for each in report.outputs) is passed
-    assert not judged(heads, engine="fp32").passed
+    assert not judged(heads, precision="fp32").passed
 
 
 def test_detections_may_be_lost_twice_as_often_as_the_network_loses_them():
-    report = judged(heads_off_by(noise=NOISE), engine="fp16")
+    report = judged(heads_off_by(noise=NOISE), precision="fp16")
     found = report.detections
     assert found.plain_share < found.required
     assert found.fp16_share < found.required

@@ -102,7 +102,7 @@ def test_answers_for_another_number_of_pictures_are_refused(part):
         ask(raw_side(short), [SMALL, LARGE])
 
 
-def test_scores_differ_by_no_more_than_a_quarter_of_their_logits():
+def test_scores_differ_by_no_more_than_a_quarter_of_what_their_logits_differ_by():
     (known,), (mine,) = (
         ask(side, [LARGE]) for side in (StandInReference(SPEC), raw_side(with_noise(1e-3)))
     )

@@ -116,37 +116,37 @@ def haswell(monkeypatch):
 
 
 @pytest.mark.parametrize("int8_range", ["full", None])
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_a_full_range_is_refused_without_vnni_and_names_the_layer(
-    tmp_path, haswell, engine, int8_range
+    tmp_path, haswell, runtime, int8_range
 ):
     """``None`` stands for an old file, whose spec has no field for the range."""
-    path = int8_file(tmp_path / "full.onnx", engine, int8_range)
+    path = int8_file(tmp_path / "full.onnx", runtime, int8_range)
     with pytest.raises(DeviceError) as raised:
-        load(path, engine)
+        load(path, runtime)
     assert raised.value.exit_code == 4
     assert f"'{PLANTED}', where two products add up to {2 * 127 * 255}" in raised.value.cause
-    assert f"{engine} can only use AVX2 on this one" in raised.value.cause
+    assert f"{runtime} can only use AVX2 on this one" in raised.value.cause
     assert "--int8-range portable" in raised.value.remedy
-    load(path, engine, allow_saturation=True).close()
+    load(path, runtime, allow_saturation=True).close()
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_a_full_range_is_loaded_with_vnni(tmp_path, monkeypatch, engine):
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_a_full_range_is_loaded_with_vnni(tmp_path, monkeypatch, runtime):
     monkeypatch.setattr(instructions, "instruction_set", lambda _backend: "AVX2 with VNNI")
-    load(int8_file(tmp_path / "full.onnx", engine, "full"), engine).close()
+    load(int8_file(tmp_path / "full.onnx", runtime, "full"), runtime).close()
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_the_portable_range_is_loaded_everywhere(tmp_path, haswell, engine):
-    said = int8_file(tmp_path / "said.onnx", engine, "portable", written="portable")
-    load(said, engine).close()
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_the_portable_range_is_loaded_everywhere(tmp_path, haswell, runtime):
+    said = int8_file(tmp_path / "said.onnx", runtime, "portable", written="portable")
+    load(said, runtime).close()
     # If the spec does not state the range, the weights are checked; here they cannot saturate.
-    silent = int8_file(tmp_path / "silent.onnx", engine, None, written="portable")
-    load(silent, engine).close()
+    silent = int8_file(tmp_path / "silent.onnx", runtime, None, written="portable")
+    load(silent, runtime).close()
 
 
-def test_onnx_runtime_takes_files_for_other_engines_and_computes_them_in_float(tmp_path, haswell):
+def test_onnx_runtime_takes_files_for_other_runtimes_and_computes_them_in_float(tmp_path, haswell):
     path = int8_file(tmp_path / "full.onnx", "tensorrt", "full")
     load(path, "onnxruntime").close()
     with pytest.raises(DeviceError, match="needs a processor with VNNI"):
@@ -154,7 +154,7 @@ def test_onnx_runtime_takes_files_for_other_engines_and_computes_them_in_float(t
 
 
 @pytest.mark.parametrize("target", ["openvino", "tensorrt"])
-def test_files_for_other_engines_give_the_graphs_own_results_to_the_last_bit(tmp_path, target):
+def test_files_for_other_runtimes_give_the_graphs_own_results_to_the_last_bit(tmp_path, target):
     path = int8_file(tmp_path / "full.onnx", target, "full")
     with load(path, "onnxruntime") as detector:
         found = detector.runtime.run({INPUT_NAME: BATCHES[0]})

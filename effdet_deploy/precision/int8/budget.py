@@ -29,7 +29,8 @@ class BudgetedAccuracy:
     """Measures graphs on an evaluation set in ONNX Runtime, with exact INT8 arithmetic.
 
     Args:
-        quantizer: the quantizer of the measured graphs; it determines the journal's file.
+        quantizer: the quantizer of the measured graphs. Its key and the dataset determine the file
+            of the journal, which holds the losses that a search has measured so far.
         dataset: the pictures with their annotations.
         spec: the spec of the artifact.
 

@@ -81,7 +81,8 @@ def with_anchors(
     raise WeightsError(
         f"The {len(boxes)} anchors in '{name}' do not fit its heads, which need {per_place} "
         f"anchors at every place of levels {config.min_level} to {config.min_level + levels - 1}.",
-        "Pass the network without its bench, and the config fields of its training.",
+        "Save only the network (bench.model in effdet), and pass the anchors of its training with "
+        "--config FILE.",
     )
 
 

@@ -18,7 +18,7 @@ from tests.precision.rtx import Build
 from tests.precision.tiny_network import CHANNELS, CLASSES, SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(6, SIDE, SIDE, 5), network_spec()))
-# Eight bits through a few layers of random weights: at 10 dB the noise has a tenth of the power.
+# With INT8 in a few layers of random weights, the noise may have a tenth of the signal's power.
 LEAST_SNR_DB = 10.0
 
 
@@ -68,7 +68,7 @@ def test_the_default_keeps_stem_squeeze_excite_predict_and_pyramid_depthwise_in_
     assert set(kinds.values()) == {"stem", "depthwise", "squeeze-excite", "predict", "dense"}
 
 
-def test_each_quantized_convolution_reads_restored_int8_on_both_sides(quantizer, quantized):
+def test_each_quantized_convolution_reads_dequantized_activations_and_weights(quantizer, quantized):
     makers = {value: node for node in quantized.graph.node for value in node.output}
     for node in quantized.graph.node:
         is_int8 = node.name in quantizer.default()

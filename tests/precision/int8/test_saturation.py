@@ -1,4 +1,4 @@
-"""Our model of saturating 16-bit sums agrees with the instruction's document and with engines."""
+"""Our model of saturating 16-bit sums agrees with the instruction's document and with runtimes."""
 
 from __future__ import annotations
 

@@ -81,14 +81,14 @@ def test_linear_resizing_is_within_one_level_of_opencv(size):
     assert np.abs(resized(spec, frame[None])[0] - expected).max() <= 1
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_engines_compute_the_same_levels(tmp_path, engine):
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_runtimes_compute_the_same_levels(tmp_path, runtime):
     spec = InputSpec(256, 256, source_size=(720, 1280))
     frames = noise((720, 1280), 2)
     expected = FrameResize(spec)(torch.from_numpy(frames).float()).numpy()
     path = tmp_path / "frames.onnx"
     write(spec, path)
-    if engine == "openvino":
+    if runtime == "openvino":
         openvino = pytest.importorskip("openvino")
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         found = openvino.Core().compile_model(path, "CPU", settings)([frames.astype(np.float32)])[0]

@@ -49,7 +49,10 @@ def read_pipeline_config(source: str, text: str) -> Settings:
     config = read_text_proto(text, {"model": {"ssd": _SSD}})
     ssd = _only(_only(config, "model"), "ssd")
     if not ssd:
-        raise ValueError("it does not describe an SSD model, which EfficientDet is in this API")
+        raise ValueError(
+            "it describes no SSD model, but the Object Detection API describes every EfficientDet "
+            "as an SSD model"
+        )
     coder = _only(_only(ssd, "box_coder"), "faster_rcnn_box_coder")
     codes = [_last(coder, name, default) for name, default in _CODES.items()]
     anchors = _only(_only(ssd, "anchor_generator"), "multiscale_anchor_generator")
