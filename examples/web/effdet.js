@@ -19,7 +19,8 @@ const BITS = 22; // of Pillow's fixed point: level 255 in it fits in 31 bits
 const HALF = 1 << (BITS - 1);
 
 export class Detector {
-  // Opens an ONNX file, given as bytes, in the first of `engines` that can run it.
+  // Opens an ONNX file, given as bytes, in the first of `engines` (WebGPU, then WebAssembly)
+  // that can run it.
   static async open(bytes, engines = ["webgpu", "wasm"]) {
     const spec = readSpec(bytes);
     refuse(spec);
@@ -32,7 +33,7 @@ export class Detector {
         const ort = await import(RUNTIMES[engine]);
         const session = await ort.InferenceSession.create(bytes, { executionProviders: [engine] });
         const detector = new Detector(spec, engine, ort, session);
-        // An engine may fail only at its first run. This run also compiles and warms up.
+        // A runtime may fail only at its first run. This run also compiles and warms up.
         await detector.run(new Uint8Array(detector.height * detector.width * 3));
         return detector;
       } catch (error) {

@@ -37,9 +37,9 @@ typedef enum effdet_status {
     EFFDET_OK = 0,
     EFFDET_INVALID_ARGUMENT = 1, /* an argument is not valid: see the message */
     EFFDET_BAD_MODEL = 2,        /* the model file or its sidecar is damaged or cannot be used */
-    EFFDET_MISSING = 3,          /* an engine's library or a device is missing on this machine */
+    EFFDET_MISSING = 3,          /* a runtime's library or a device is missing on this machine */
     EFFDET_NO_MEMORY = 4,        /* memory ran out, on the host or on the device */
-    EFFDET_RUN_FAILED = 5,       /* the engine failed, or computed NaN or infinity */
+    EFFDET_RUN_FAILED = 5,       /* the runtime failed, or computed NaN or infinity */
     EFFDET_INTERNAL = 6          /* a bug in libeffdet: please report it */
 } effdet_status;
 
@@ -65,9 +65,9 @@ typedef struct effdet_detector effdet_detector;
 typedef struct effdet_open_options {
     size_t struct_size;
     const char *backend; /* "onnxruntime", "openvino" or "tensorrt"; NULL: by the kind of file */
-    const char *library; /* path of the engine's shared library; NULL: see effdet_open */
-    const char *device;  /* "cpu", "cuda" or "cuda:1"; NULL takes a GPU if the engine can */
-    int32_t threads;     /* number of CPU threads; 0 lets the engine choose */
+    const char *library; /* path of the runtime's shared library; NULL: see effdet_open */
+    const char *device;  /* "cpu", "cuda" or "cuda:1"; NULL takes a GPU if the runtime can */
+    int32_t threads;     /* number of CPU threads; 0 lets the runtime choose */
     int32_t trust;       /* 1 loads a TensorRT engine, which is native code, without a hash */
 } effdet_open_options;
 
@@ -78,13 +78,13 @@ typedef struct effdet_info {
     int32_t source_height, source_width; /* the only size of picture that it takes; 0: any size */
     int32_t class_count;
     int32_t max_detections; /* a picture has at most this many rows */
-    int32_t batch_minimum, batch_optimum, batch_maximum; /* batch sizes of an engine run */
+    int32_t batch_minimum, batch_optimum, batch_maximum; /* batch sizes of one run */
     float score_threshold;   /* the model's floor: it gives no detection with a lower score */
     const char *input_kind;  /* "uint8", "float255" or "normalized" */
     const char *channels;    /* "rgb" or "bgr": the network's order, not the one you must pass */
     const char *resize;      /* "letterbox", "center" or "stretch" */
     const char *nms;         /* "static", "onnx", "plugin"; or "none": libeffdet does the NMS */
-    const char *backend;     /* the engine that runs the model */
+    const char *backend;     /* the runtime that runs the model */
     const char *device;      /* the device that it runs on */
 } effdet_info;
 
@@ -126,7 +126,7 @@ EFFDET_API const char *effdet_status_name(effdet_status status);
 
 /* Opens an exported model; the path is in UTF-8. options may be NULL.
  *
- * The engine's library is the file that options->library names. If that is NULL, it is the file
+ * The runtime's library is the file that options->library names. If that is NULL, it is the file
  * that the environment variable EFFDET_ONNXRUNTIME_LIBRARY, EFFDET_OPENVINO_LIBRARY or
  * EFFDET_TENSORRT_LIBRARY names. If the variable is not set, the library is searched in the
  * system's library path. */
@@ -152,8 +152,8 @@ EFFDET_API int32_t effdet_class_category(const effdet_detector *detector, int32_
  * rows must have room for image_count * rows_per_image rows, counts for image_count numbers. The
  * rows of picture i begin at rows[i * rows_per_image], best score first, and counts[i] is their
  * number. If a picture has more than rows_per_image rows, the best ones are kept;
- * info.max_detections is always enough. If there are more pictures than the engine takes at once,
- * the engine runs several times. After a failure rows and counts are undefined. options may be
+ * info.max_detections is always enough. If there are more pictures than the runtime takes at once,
+ * the model runs several times. After a failure rows and counts are undefined. options may be
  * NULL. */
 EFFDET_API effdet_status effdet_detect(effdet_detector *detector, const effdet_image *images,
                                        size_t image_count, const effdet_detect_options *options,
