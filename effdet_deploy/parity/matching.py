@@ -53,7 +53,7 @@ class Stray:
     """A detection that only one side has.
 
     ``box`` is xyxy in pixels. ``excuse`` says why it is a border case, and is empty if it counts
-    against the candidate.
+    against the candidate. ``near_limit`` says whether the excuse is a score near a limit.
     """
 
     image: int
@@ -62,6 +62,7 @@ class Stray:
     score: float
     box: tuple[float, float, float, float]
     excuse: str = ""
+    near_limit: bool = False
 
 
 def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matching:
@@ -139,12 +140,7 @@ def strays(
     pool = image.nms_inputs
     if pool is None:
         pool = join_rows(image.reference, extra)
-    borders = {
-        "the score threshold": output.score_threshold,
-        "the reference's last row": image.reference.last_score,
-        "the candidate's last row": image.candidate.last_score,
-        "the last box that enters NMS": _last_score(image.nms_inputs, output.candidates),
-    }
+    limits = _score_limits(image, output)
     tie = min(score_error, TIE)
     entered = pool.as_nms_sees_them(output)
     uncertain = uncertain_rows(entered, output.iou_threshold, NMS_MARGIN, tie)
@@ -156,20 +152,39 @@ def strays(
         ):
             excuse = next(
                 (
-                    f"score within {score_error:.1e} of {name} ({border:.6f})"
-                    for name, border in borders.items()
-                    if border is not None and abs(score - border) <= score_error
+                    f"score within {score_error:.1e} of {name} ({limit:.6f})"
+                    for name, limit in limits.items()
+                    if abs(score - limit) <= score_error
                 ),
                 "",
             )
-            if not excuse:
+            near_limit = bool(excuse)
+            if not near_limit:
                 same = pool.classes == label
                 ious = np.where(same, iou_matrix(np.array([box]), pool.boxes)[0], -1.0)
                 near = np.lexsort((np.abs(pool.scores - score), -ious))[:1]
                 if (uncertain[near] & (ious[near] >= iou_threshold)).any():
                     excuse = "its suppression depends on an IoU or score at the border"
-            found.append(Stray(image.index, side, label, score, tuple(box), excuse))
+            found.append(Stray(image.index, side, label, score, tuple(box), excuse, near_limit))
     return found
+
+
+def _score_limits(image: ComparedImage, output: OutputSpec) -> dict[str, float]:
+    """Return the scores of an image below which a detection is left out, by their names."""
+    limits = {
+        "the score threshold": output.score_threshold,
+        "the reference's last row": image.reference.last_score,
+        "the candidate's last row": image.candidate.last_score,
+        "the last box that enters NMS": _last_score(image.nms_inputs, output.candidates),
+    }
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def _near_limit(image: ComparedImage, output: OutputSpec, score_error: float) -> int:
+    """Count the detections of both sides, paired or not, whose score may cross a limit."""
+    limits = np.array([*_score_limits(image, output).values()])
+    scores = np.concatenate([image.reference.scores, image.candidate.scores])
+    return int((np.abs(scores[:, None] - limits) <= score_error).any(axis=1).sum())
 
 
 def _last_score(inputs: Rows | None, count: int) -> float | None:
@@ -208,5 +223,6 @@ def judge_detections(
         box_difference=max((each.box_difference for each in matchings), default=0.0),
         score_difference=score_difference,
         score_error=score_error,
+        near_limit=sum(_near_limit(each, output, score_error) for each in images),
         non_finite=sum(each.reference.non_finite + each.candidate.non_finite for each in images),
     )

@@ -115,6 +115,7 @@ class DetectionParity:
         box_difference: largest coordinate difference among pairs, in pixels.
         score_difference: largest score difference among pairs.
         score_error: a score this near to a limit is a border case.
+        near_limit: how many detections of both sides, paired or not, have such a score.
         non_finite: rows with a NaN or infinity, on both sides together.
         own_share: share of the reference's own detections that its float64 run confirms, if
             measured: no artifact can be required to do better.
@@ -133,6 +134,7 @@ class DetectionParity:
     box_difference: float = 0.0
     score_difference: float = 0.0
     score_error: float = 0.0
+    near_limit: int = 0
     non_finite: int = 0
     own_share: float | None = None
     fp16_share: float | None = None
@@ -171,8 +173,14 @@ class DetectionParity:
 
     @property
     def set_aside_share(self) -> float:
-        """Share of border cases among both sides' detections; NaN if there are none."""
-        return len(self.set_aside) / self.total if self.total else math.nan
+        """Share of border cases among detections whose score is near no limit; NaN without those.
+
+        How many scores are near a limit, such as a threshold of 0.01, depends on how many weak
+        detections the pictures have. It says nothing about the strong ones.
+        """
+        clear = self.total - self.near_limit
+        doubtful = sum(not each.near_limit for each in self.set_aside)
+        return doubtful / clear if clear else math.nan
 
     @property
     def status(self) -> Status:
@@ -202,6 +210,8 @@ class DetectionParity:
         if 1 - self.plain_share <= OWN_FP16_FACTOR * own_loss:
             said = f"the network itself keeps {1 - own_loss:.1%} of its detections in FP16"
             return "passed", said
+        if self.near_limit == self.total:
+            return "inconclusive", "the scores of all detections are near a limit"
         if self.set_aside_share > MAX_SET_ASIDE:
             return "inconclusive", f"{self.set_aside_share:.1%} of the detections are border cases"
         if self.share >= self.required:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effdet_deploy.artifact.spec import OutputSpec
-from effdet_deploy.parity.matching import ComparedImage, match_rows, strays
+from effdet_deploy.parity.matching import ComparedImage, judge_detections, match_rows, strays
 from effdet_deploy.parity.rows import Rows, make_rows
+from effdet_deploy.parity.tolerances import TOLERANCES
 
 OUTPUT = OutputSpec(score_threshold=0.01, iou_threshold=0.5)
 # The difference in scores between two runs of one network in these tests.
@@ -139,6 +140,16 @@ def test_a_matched_row_is_never_a_stray_even_on_a_border():
 def test_a_score_at_the_threshold_is_set_aside(score, is_excused):
     (stray,) = found_strays(boxes_at(0, scores=[score]), boxes_at())
     assert ("score threshold" in stray.excuse) is is_excused
+
+
+def test_scores_near_a_limit_are_counted_whether_or_not_their_detections_are_paired():
+    reference = boxes_at(0, 50, 100, scores=[0.9, 0.03, 0.02])
+    candidate = boxes_at(0, 50, 150, scores=[0.9, 0.04, 0.5])
+    image = ComparedImage(0, (99, 99), reference, candidate, match_rows(reference, candidate, 0.9))
+    parity = judge_detections([image], OUTPUT, TOLERANCES["int8"], score_error=0.05)
+    # Two scores of the reference and one of the candidate lie within 0.05 of the threshold 0.01.
+    assert parity.near_limit == 3
+    assert [each.near_limit for each in parity.strays] == [True, False]
 
 
 @pytest.mark.parametrize("owner", ["reference", "candidate"])

@@ -103,6 +103,27 @@ def test_border_cases_are_not_set_aside_if_enough_rows_match_with_them_counted()
     assert parity.status == "passed"
 
 
+def test_weak_detections_near_the_threshold_do_not_outvote_the_strong_ones():
+    box = (0.0, 0.0, 1.0, 1.0)
+    excuse = "score within 5.0e-02 of the score threshold (0.010000)"
+    weak = tuple(Stray(0, "reference", 1, 0.02, box, excuse, True) for _ in range(900))
+    sure = Stray(0, "reference", 1, 0.5, box)
+    fields = {"images": 4, "matched": 1000, "iou": 0.9, "required": 0.9, "candidate_count": 1000}
+
+    def status_of(missed: int, near_limit: int) -> str:
+        return DetectionParity(
+            reference_count=1900 + missed,
+            strays=(*weak, *(sure for _ in range(missed))),
+            near_limit=near_limit,
+            **fields,
+        ).status
+
+    assert status_of(missed=0, near_limit=2400) == "passed"
+    assert status_of(missed=300, near_limit=2400) == "failed"
+    # No detection is left that could show anything.
+    assert status_of(missed=0, near_limit=2900) == "inconclusive"
+
+
 def test_rows_set_aside_are_left_out_of_the_share():
     assert detection_parity(matched=100, aside=5).share == 1
     assert detection_parity(matched=99, missed=1, extra=1).share == pytest.approx(0.99)
