@@ -29,7 +29,7 @@ NOT_HERE = re.compile(
 )
 CHECKPOINTS = ("mine.pth", "my_checkpoint.pth", "W")
 MODELS = ("mine.onnx", "model.onnx", "d0.onnx", "d2.onnx", "d0_fp16.onnx", "d0_int8.onnx")
-FOLDERS = ("pictures", "PICTURES", "DIR", "val")
+FOLDERS = ("pictures", "PICTURES", "DIR", "val", "aerial")
 STAND_INS = (
     # The digits detector has ten classes, and brings their names.
     ("--num-classes 20 --labels train.json", ""),
