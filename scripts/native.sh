@@ -49,9 +49,12 @@ consumer() {
   local prefix=$build/installed
   rm -rf "$prefix"
   cmake --install "$build/release" --prefix "$prefix" >/dev/null
-  cmake -S native/tests/consumer -B "$build/consumer" "-DCMAKE_PREFIX_PATH=$prefix" >/dev/null
-  cmake --build "$build/consumer"
-  ctest --test-dir "$build/consumer" --output-on-failure --no-tests=error
+  local project
+  for project in consumer consumer_c; do
+    cmake -S "native/tests/$project" -B "$build/$project" "-DCMAKE_PREFIX_PATH=$prefix" >/dev/null
+    cmake --build "$build/$project"
+    ctest --test-dir "$build/$project" --output-on-failure --no-tests=error
+  done
   local flags
   flags=$(PKG_CONFIG_PATH=$(dirname "$(find "$prefix" -name effdet.pc)") pkg-config --cflags --libs effdet)
   # shellcheck disable=SC2086 # the flags are several words

@@ -8,11 +8,24 @@
 #include <string>
 #include <vector>
 
+// The options that both programs take, for their help.
+constexpr const char* kSharedOptions =
+    "  --backend NAME        onnxruntime, openvino or tensorrt (default: tensorrt for an engine,\n"
+    "                        otherwise onnxruntime if libeffdet was built with it)\n"
+    "  --library FILE        the runtime's shared library (default: the file that\n"
+    "                        EFFDET_ONNXRUNTIME_LIBRARY, EFFDET_OPENVINO_LIBRARY or\n"
+    "                        EFFDET_TENSORRT_LIBRARY names, otherwise the system's)\n"
+    "  --device NAME         cpu, cuda or cuda:1 (default: a GPU if the runtime can use one)\n"
+    "  --threads N           number of CPU threads (default 0: the runtime chooses)\n"
+    "  --trust               load an engine whose sidecar has no hash\n"
+    "  --help                print this help\n";
+
 struct Arguments {
     effdet::Options options;
     float threshold = 0;
     int runs = 50;
     bool json = false;
+    bool help = false;
     std::vector<std::string> files;  // the model, then pictures
 };
 
@@ -46,6 +59,10 @@ inline Arguments read_arguments(int count, char** values) {
         }
         if (option == "--json") {
             read.json = true;
+            continue;
+        }
+        if (option == "--help") {
+            read.help = true;
             continue;
         }
         if (option == "--trust") {

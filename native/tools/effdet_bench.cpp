@@ -12,9 +12,11 @@ namespace {
 constexpr const char* kUsage =
     "usage: effdet-bench [options] MODEL PICTURE\n"
     "\n"
-    "Runs the picture, decoded once, --runs times (default 50) after 5 runs that do not count, and\n"
-    "prints the median and the fastest tenth in milliseconds: letterbox, network and NMS together.\n"
-    "The other options are those of effdet-detect.\n";
+    "Decodes the picture once and runs the detector on it: 5 times without counting, then --runs\n"
+    "times. Prints the median and the fastest tenth in milliseconds: letterbox, network and NMS\n"
+    "together.\n"
+    "\n"
+    "  --runs N              number of runs that count (default 50)\n";
 constexpr int kWarmUp = 5;
 
 double milliseconds(const effdet::Detector& detector, const effdet::Image& image) {
@@ -29,8 +31,12 @@ double milliseconds(const effdet::Detector& detector, const effdet::Image& image
 int main(int count, char** values) {
     try {
         const Arguments arguments = read_arguments(count, values);
+        if (arguments.help) {
+            std::cout << kUsage << kSharedOptions;
+            return 0;
+        }
         if (arguments.files.size() != 2 || arguments.runs < 1) {
-            std::cerr << kUsage;
+            std::cerr << kUsage << kSharedOptions;
             return 2;
         }
         const effdet::Detector detector(arguments.files[0], arguments.options);

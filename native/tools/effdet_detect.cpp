@@ -16,12 +16,7 @@ constexpr const char* kUsage =
     "orientation is not applied.\n"
     "\n"
     "  --score-threshold S   leave out detections below S (default: the model's own floor)\n"
-    "  --backend NAME        onnxruntime, openvino or tensorrt (default: by the file)\n"
-    "  --library FILE        the engine's shared library (default: see effdet.h)\n"
-    "  --device NAME         cpu, cuda or cuda:1\n"
-    "  --threads N           number of CPU threads\n"
-    "  --json                print one JSON array per picture, with all digits\n"
-    "  --trust               load an engine whose sidecar has no hash\n";
+    "  --json                print one JSON array per picture, with all digits\n";
 
 // Names come from the model file and from the command line. Characters that could control the
 // terminal are replaced.
@@ -74,8 +69,12 @@ void print_json(const effdet::Detector& detector, const std::vector<effdet::Row>
 int main(int count, char** values) {
     try {
         const Arguments arguments = read_arguments(count, values);
+        if (arguments.help) {
+            std::cout << kUsage << kSharedOptions;
+            return 0;
+        }
         if (arguments.files.size() < 2) {
-            std::cerr << kUsage;
+            std::cerr << kUsage << kSharedOptions;
             return 2;
         }
         const effdet::Detector detector(arguments.files.front(), arguments.options);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -16,11 +17,21 @@ from tests.native.building import BUILD, NATIVE, ROOT, build, onnxruntime_librar
 from tests.native.models import make_spec, write_model
 
 DOCUMENT = ROOT / "docs" / "native.md"
+C_THRESHOLD = 0.3
+"""The score threshold of the example in C."""
+
+
+def printed_rows(found) -> list[str]:
+    """Return the lines that the programs print for Python's detections."""
+    return [
+        " ".join((found.names[label], f"{score:.4f}", *(f"{side:.2f}" for side in box)))
+        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+    ]
 
 
 @pytest.fixture(scope="session")
 def built(has_onnxruntime):
-    return build(BUILD, "effdet", "effdet-detect", "example_c")
+    return build(BUILD, "effdet", "effdet-detect", "effdet-bench", "example_c")
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +45,7 @@ def case(built, tmp_path_factory):
     picture.save(folder / "scene.ppm")
     with effdet_deploy.load(model, "onnxruntime", "cpu") as detector:
         (found,) = detector.detect(picture)
-    lines = [
-        " ".join((found.names[label], f"{score:.4f}", *(f"{side:.2f}" for side in box)))
-        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
-    ]
+    lines = printed_rows(found)
     assert len(lines) > 2
     return folder, lines
 
@@ -88,8 +96,37 @@ def test_the_program_in_c_is_the_one_in_the_document_and_finds_the_rows(built, c
     (program,) = re.findall(r"```c\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     assert program == (NATIVE / "examples" / "c" / "detect.c").read_text(encoding="utf-8")
     folder, lines = case
+    with effdet_deploy.load(folder / "tiny.onnx", "onnxruntime", "cpu") as detector:
+        (found,) = detector.detect(folder / "scene.png", C_THRESHOLD)
+    assert 0 < len(found) < len(lines)
     command = [built / "examples" / "example_c", folder / "tiny.onnx", folder / "scene.ppm"]
-    assert run(*command, env=environment).splitlines() == lines
+    assert run(*command, env=environment).splitlines() == printed_rows(found)
+
+
+@pytest.mark.parametrize("picture", ["absent.ppm", "scene.png"])
+def test_the_program_in_c_names_a_file_that_is_not_a_ppm(built, case, environment, picture):
+    folder, _ = case
+    command = [built / "examples" / "example_c", folder / "tiny.onnx", folder / picture]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"'{folder / picture}' is missing or is not a binary PPM file (P6).\n"
+
+
+@pytest.mark.parametrize("tool", ["effdet-detect", "effdet-bench"])
+def test_the_help_of_a_tool_and_the_document_list_its_options(built, tool):
+    program = built / "tools" / tool
+    source = (NATIVE / "tools" / "arguments.hpp").read_text(encoding="utf-8")
+    only_other = {"effdet-detect": {"--runs"}, "effdet-bench": {"--json", "--score-threshold"}}
+    options = {*re.findall(r'option == "(--[a-z-]+)"', source)} - only_other[tool]
+    assert len(options) > 5
+    text = run(program, "--help")
+    assert {*re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)} == options
+    page = DOCUMENT.read_text(encoding="utf-8")
+    assert options <= {*re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE)}
+    for arguments, said in (((), text), (("--speed", "2"), "There is no option --speed.")):
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
 
 
 def test_the_program_with_opencv_draws_the_rows(built, case, environment, tmp_path):

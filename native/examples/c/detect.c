@@ -1,9 +1,10 @@
-/* detect MODEL PICTURE.ppm: prints class, score and box of each detection. */
+/* detect MODEL PICTURE.ppm: prints class, score and box of the detections with
+ * a score of 0.3 or more. */
 #include <effdet.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A binary PPM file: convert photo.jpg photo.ppm makes one. */
+/* Returns the pixels of a binary PPM file with 8 bits per color, or NULL. */
 static unsigned char *read_ppm(const char *path, int *width, int *height) {
     FILE *file = fopen(path, "rb");
     unsigned char *pixels = NULL;
@@ -25,6 +26,7 @@ static unsigned char *read_ppm(const char *path, int *width, int *height) {
 
 int main(int argc, char **argv) {
     effdet_detector *detector = NULL;
+    effdet_detect_options options = {0};
     effdet_row rows[100];
     size_t count = 0, row;
     effdet_image image = {0};
@@ -39,9 +41,15 @@ int main(int argc, char **argv) {
         return 1;
     }
     pixels = read_ppm(argv[2], &image.width, &image.height);
+    if (pixels == NULL) {
+        fprintf(stderr, "'%s' is missing or is not a binary PPM file (P6).\n", argv[2]);
+        return 1;
+    }
     image.data = pixels;
     image.format = EFFDET_RGB;
-    if (effdet_detect(detector, &image, 1, NULL, rows, 100, &count) != EFFDET_OK) {
+    options.struct_size = sizeof options;
+    options.score_threshold = 0.3F;
+    if (effdet_detect(detector, &image, 1, &options, rows, 100, &count) != EFFDET_OK) {
         fprintf(stderr, "%s\n", effdet_last_error());
         return 1;
     }
