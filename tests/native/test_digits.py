@@ -105,16 +105,16 @@ def test_frames_give_pythons_rows_in_the_c_programs(digits, has_onnxruntime, tmp
         "EFFDET_ONNXRUNTIME_LIBRARY": str(onnxruntime_library()),
         "LD_LIBRARY_PATH": str(built),
     }
-    # The example in C leaves out scores below 0.3.
-    programs = {"tools/effdet-detect": None, "examples/example_c": 0.3}
+    # The example in C leaves out scores below 0.3. The last number is fewer than the rows expected.
+    programs = (("tools/effdet-detect", None, 5), ("examples/example_c", 0.3, 2))
     with effdet_deploy.load(model, "onnxruntime", "cpu") as detector:
         for index, scene in enumerate(scenes[:4]):
             frame = Image.fromarray(scene).resize((640, 360), Image.Resampling.BICUBIC)
             path = tmp_path / f"{index}.ppm"
             frame.save(path)
-            for program, threshold in programs.items():
+            for program, threshold, few in programs:
                 (found,) = detector.detect(frame, threshold)
-                assert len(found) > 5
+                assert len(found) > few
                 assert found.boxes[:, 2].max() > 256  # in pixels of the frame, not of the network
                 printed = run(built / program, model, path, env=environment).splitlines()
                 assert printed == printed_rows(found)
