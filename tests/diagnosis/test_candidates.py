@@ -41,7 +41,7 @@ def test_too_few_candidates_are_named_as_the_cause_with_a_number_that_is_enough(
     comparison, causes = compared(200)
     needed = comparison.report.reach.needed
     assert any(
-        f"200 candidates enter its NMS, but {needed} are needed" in each
+        f"200 boxes enter the candidate's NMS, but it takes {needed} to find" in each
         and "--candidates 1000" in each
         for each in causes
     )
