@@ -231,7 +231,7 @@ def test_a_head_with_another_number_of_classes_is_taken_over_with_a_note(
     network.class_net = other.class_net
     spec, said = accepted(network)
     assert spec.num_classes == 5
-    assert "num_classes is 5, according to the heads, and not 3" in said
+    assert "num_classes is 5, taken from the heads; the module's configuration says 3." in said
 
 
 def test_a_network_for_gray_pictures_is_taken_over_with_a_note() -> None:
@@ -240,7 +240,7 @@ def test_a_network_for_gray_pictures_is_taken_over_with_a_note() -> None:
     )
     spec, said = accepted(gray)
     assert spec.input.channels == 1
-    assert "in_chans is 1, according to the first layer, and not 3." in said
+    assert "in_chans is 1, taken from the first layer; the variant's own is 3." in said
 
 
 # Benches: their anchors and settings are taken over, and their rows are compared.
@@ -354,7 +354,7 @@ def test_an_exported_bench_was_compared_with_the_bench_s_own_rows(
     assert artifact.report.detections.reference_count <= 40 * artifact.report.images
     assert len(artifact.notes) == 3
     assert "candidates give the same detections as" in artifact.notes[2]
-    assert artifact.notes[0].startswith("anchor_scale is 2.0, according to the anchors")
+    assert artifact.notes[0].startswith("anchor_scale is 2.0, taken from the anchors")
     assert artifact.notes[1] == "The artifact gives up to 40 detections, like the bench."
 
 

@@ -116,7 +116,8 @@ def run(
     """Detect objects in any number of pictures on Ray, into Parquet files with a row per picture.
 
     A picture that cannot be read becomes a row with its error. A stopped run continues with
-    --resume. docs/batch.md describes the rows and how a cluster is used.
+    --resume. The page "Millions of pictures" of the documentation describes the rows and how a
+    cluster is used.
     """
     from effdet_deploy.batch.job import BatchOptions, detect_in_all
     from effdet_deploy.detection.thresholds import read_thresholds

@@ -277,7 +277,10 @@ EXPORT: Table = {
         "default: the variant's.",
     ),
     "fill": _option(
-        str | None, "N[,N,N]", "Color of the padding, 0 to 255 per channel; default: the mean."
+        str | None,
+        "N[,N,N]",
+        "Color of the padding, 0 to 255 per channel; default: read from the weights, else the "
+        "color of the mean if one is given, else the variant's.",
     ),
     "nms": _option(
         str,

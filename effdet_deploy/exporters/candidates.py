@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from effdet_deploy.artifact.placement import box_limits
 from effdet_deploy.artifact.spec import EFFDET_CANDIDATES, PLUGIN_CANDIDATES, enough_candidates
 from effdet_deploy.parity.side import ask, reach_of
+from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec, NmsForm
     from effdet_deploy.exporters.options import ExportOptions
     from effdet_deploy.parity.side import Side
+    from effdet_deploy.progress import Progress
 
 MATRIX_CANDIDATES = 1000
 """Above this number, comparing all boxes with each other takes longer than comparing every box only
@@ -37,6 +39,7 @@ def settle_candidates(
     reference: Side | None,
     images: Sequence[NDArray[np.uint8]],
     shown: int,
+    progress: Progress = silent,
 ) -> tuple[DetectorSpec, tuple[str, ...]]:
     """Choose how many boxes enter NMS where the user did not, and the form of the NMS.
 
@@ -46,6 +49,7 @@ def settle_candidates(
         reference: the reference that the artifact will be compared with; None without verification.
         images: the pictures that it will be compared on.
         shown: how many of ``images`` are the user's own.
+        progress: called before every picture that the reference is run on.
 
     Returns:
         The spec to trace, and notes for the user.
@@ -60,7 +64,10 @@ def settle_candidates(
             "whether fewer would give the same detections."
         )
     else:
-        needed = max(reach_of(ask(reference, [image])[0]) for image in images)
+        needed = 0
+        for index, image in enumerate(images, 1):
+            progress(f"counting NMS candidates in eager PyTorch: picture {index} of {len(images)}")
+            needed = max(needed, reach_of(ask(reference, [image])[0]))
         chosen = min(most, enough_candidates(max(needed, rows)))
         where = f"your {shown} pictures" if shown else f"{len(images)} generated pictures"
         said = f"{chosen} candidates give the same detections as {most} on {where}."

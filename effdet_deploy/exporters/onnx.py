@@ -55,7 +55,7 @@ def export(
     reference = reference_of(source, asked) if options.verify else None
     images = verification_images(asked.input, material.verification, asked.batch)
     asked, settled = settle_candidates(
-        asked, options, reference, images, len(material.verification)
+        asked, options, reference, images, len(material.verification), progress
     )
     with staging(output) as directory:
         staged = directory / output.name

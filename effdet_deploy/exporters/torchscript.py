@@ -47,11 +47,15 @@ def export(
         specification_of(source, options, material.labels),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
+    if material.verification:
+        progress("reading the pictures")
     material = material.decoded(spec.input)
     source = run_as_given(source, spec, material.verification, progress)
     reference = reference_of(source, spec) if options.verify else None
     images = verification_images(spec.input, material.verification, spec.batch)
-    spec, settled = settle_candidates(spec, options, reference, images, len(material.verification))
+    spec, settled = settle_candidates(
+        spec, options, reference, images, len(material.verification), progress
+    )
     notes = (*source.notes, *material.notes_for(spec), *settled)
     with staging(output) as directory:
         progress("compiling the pipeline")

@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from effdet_deploy.bundles.options import Bundle
     from effdet_deploy.exporters.delivery import Artifact
 
+_IF_WRONG = (
+    "    if your training did otherwise, say so with --resize, --interpolation, --trained-on, "
+    "--mean, --std, --fill, --labels-by or --config\n"
+    "    (documentation, page 'Bring your checkpoint', section 'How the training prepared its "
+    "pictures')"
+)
+
 
 def render_export(artifact: Artifact, seconds: float) -> RenderableType:
     """Return the final report of an export, for a terminal."""
@@ -27,6 +34,8 @@ def render_export(artifact: Artifact, seconds: float) -> RenderableType:
         else render(report, what_was_compared(artifact))
     )
     assumed = [f"[?] assumed, because the weights do not say: {each}" for each in spec.assumed]
+    if assumed:
+        assumed.append(_IF_WRONG)
     said = [*assumed, *_notes(artifact, seconds, what), f"    next: {next_step(artifact)}"]
     return Group(verdict, show(said))
 

@@ -122,8 +122,9 @@ def render_evaluation(result: Evaluation, *, by_class: bool = False) -> Renderab
 def render_batch(done: Statistics, output: str) -> RenderableType:
     """Return the numbers of a run over many pictures: results, errors and rates."""
     rate = f"{done.seconds:,.1f} s, {done.rate:,.1f} a second"
+    files = "1 file" if done.parts == 1 else f"{done.parts:,} files"
     said = {
-        "pictures": f"{done.pictures:,} in {done.parts:,} files of {output}",
+        "pictures": f"{done.pictures:,} in {files} of {output}",
         "errors": f"{done.errors:,}",
         "detections": f"{done.detections:,}",
         "this run": f"{done.done_now:,} pictures in {rate}",

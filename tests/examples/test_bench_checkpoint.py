@@ -52,7 +52,7 @@ def test_a_checkpoint_of_a_bench_is_exported_at_its_own_size_without_an_option(
     options = ExportOptions(weights=str(tmp_path / "bench.pth"))
     artifact = export("d0", tmp_path / "model.onnx", options)
     assert (artifact.spec.input.height, artifact.spec.input.width) == (256, 256)
-    said = "image_size is (256, 256), according to the anchors"
+    said = "image_size is (256, 256), taken from the anchors"
     assert any(said in note for note in artifact.notes), artifact.notes
     ours = accuracy_of(artifact.path, scenes)
     assert 100 * ours.ap == pytest.approx(100 * theirs.ap, abs=POINTS)

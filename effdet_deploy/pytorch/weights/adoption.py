@@ -56,12 +56,14 @@ def adopt_module(given: GivenModule) -> tuple[EfficientDet, tuple[str, ...]]:
     notes = [given.note] if given.note else []
     if config.in_chans != (usual := get_config(config.name).in_chans):
         notes.append(
-            f"in_chans is {config.in_chans}, according to the first layer, and not {usual}."
+            f"in_chans is {config.in_chans}, taken from the first layer; the variant's own is "
+            f"{usual}."
         )
     classes = infer_num_classes(state)
     if classes is not None and classes != config.num_classes:
         notes.append(
-            f"num_classes is {classes}, according to the heads, and not {config.num_classes}."
+            f"num_classes is {classes}, taken from the heads; the module's configuration says "
+            f"{config.num_classes}."
         )
         config = config.replace({"num_classes": classes})
     if given.bench is not None:

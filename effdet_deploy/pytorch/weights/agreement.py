@@ -44,7 +44,9 @@ def settle(
             continue
         if name not in chosen:
             taken[name] = theirs
-            notes.append(f"{name} is {theirs}, according to {where}, and not {ours}.")
+            notes.append(
+                f"{name} is {theirs}, taken from {where}; without them it would be {ours}."
+            )
         elif name == "image_size":
             notes.append(f"image_size is {ours}, as requested; {where} are for {theirs}.")
         else:

@@ -68,9 +68,8 @@ def test_an_image_size_beside_the_weights_is_taken_over_and_reported(
     path = saved(tmp_path / "last.pth", d0_weights, **beside)
     loaded = build_model("d0", path)
     assert loaded.config.image_size == (256, 256)
-    assert loaded.notes == (
-        "image_size is (256, 256), according to the settings in 'last.pth', and not (512, 512).",
-    )
+    said = "image_size is (256, 256), taken from the settings in 'last.pth'"
+    assert loaded.notes == (f"{said}; without them it would be (512, 512).",)
     asked = build_model("d0", path, image_size=384)
     assert asked.config.image_size == (384, 384)
     assert asked.notes == (
