@@ -59,15 +59,13 @@ def _builds(lines: Lines) -> tuple[str, ...]:
 
 def _fp16(lines: Lines) -> tuple[str, ...]:
     """Return what FP16 alone costs, then what the file costs in each runtime, then its boxes."""
+    alone = next(iter(lines.values()))
     found = [lines.get((each,)) for each in RUNTIMES.values()]
-    alone = next(each for each in found if each)
-    costs = [each and each["file"] for each in found]
-    kept = [each and each["kept"] for each in found]
     return (
         _decibels(alone["alone"]),
-        *(_decibels(each) if each else "" for each in costs),
+        *(_decibels(each["file"]) if each else "" for each in found),
         f"{alone['kept_alone']:.1%}",
-        *(f"{each:.1%}" if each is not None else "" for each in kept),
+        *(f"{each['kept']:.1%}" if each else "" for each in found),
     )
 
 

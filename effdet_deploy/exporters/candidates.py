@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from effdet_deploy.artifact.placement import box_limits
 from effdet_deploy.artifact.spec import EFFDET_CANDIDATES, PLUGIN_CANDIDATES, enough_candidates
 from effdet_deploy.parity.side import ask, reach_of
-from effdet_deploy.progress import silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +38,7 @@ def settle_candidates(
     reference: Side | None,
     images: Sequence[NDArray[np.uint8]],
     shown: int,
-    progress: Progress = silent,
+    progress: Progress,
 ) -> tuple[DetectorSpec, tuple[str, ...]]:
     """Choose how many boxes enter NMS where the user did not, and the form of the NMS.
 

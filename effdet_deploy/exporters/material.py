@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec, InputSpec
     from effdet_deploy.evaluation.cocoset import CocoSet
     from effdet_deploy.exporters.options import ExportOptions
+    from effdet_deploy.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +40,14 @@ class Material:
     evaluation: CocoSet | None = None
     least: int = 1
 
-    def decoded(self, spec: InputSpec) -> Material:
+    def decoded(self, spec: InputSpec, progress: Progress) -> Material:
         """Return a copy in which every picture is decoded once and letterboxed for ``spec``.
 
         Raises:
             DataError: too few pictures can be read.
         """
+        if self.verification:
+            progress("reading the pictures")
         ranges = _readable(self.ranges, spec, self.least)
         is_same = self.verification is self.ranges
         shown = ranges if is_same else _readable(self.verification, spec, 1)

@@ -47,9 +47,7 @@ def export(
 
     source = load_source(variant_or_model, options, progress)
     asked = specification_of(source, options, material.labels)
-    if material.verification:
-        progress("reading the pictures")
-    material = material.decoded(asked.input)
+    material = material.decoded(asked.input, progress)
     of_pictures = material.notes_for(asked)
     source = run_as_given(source, asked, material.verification, progress)
     reference = reference_of(source, asked) if options.verify else None

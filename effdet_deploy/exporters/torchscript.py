@@ -47,9 +47,7 @@ def export(
         specification_of(source, options, material.labels),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
     )
-    if material.verification:
-        progress("reading the pictures")
-    material = material.decoded(spec.input)
+    material = material.decoded(spec.input, progress)
     source = run_as_given(source, spec, material.verification, progress)
     reference = reference_of(source, spec) if options.verify else None
     images = verification_images(spec.input, material.verification, spec.batch)

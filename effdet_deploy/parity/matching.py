@@ -12,7 +12,7 @@ from effdet_deploy.parity.suppression import uncertain_rows
 from effdet_deploy.parity.verdict import DetectionParity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -147,19 +147,14 @@ def strays(
     sides: tuple[tuple[Side, Rows], ...] = (("reference", missed), ("candidate", extra))
     found = []
     for side, rows in sides:
-        for box, score, label in zip(
-            rows.boxes.tolist(), rows.scores.tolist(), rows.classes.tolist(), strict=True
-        ):
-            excuse = next(
-                (
-                    f"score within {score_error:.1e} of {name} ({limit:.6f})"
-                    for name, limit in limits.items()
-                    if abs(score - limit) <= score_error
-                ),
-                "",
-            )
-            near_limit = bool(excuse)
-            if not near_limit:
+        may_cross = _near(rows.scores, limits, score_error)
+        columns = (rows.boxes.tolist(), rows.scores.tolist(), rows.classes.tolist(), may_cross)
+        for box, score, label, close in zip(*columns, strict=True):
+            excuse, near_limit = "", bool(close.any())
+            if near_limit:
+                name, limit = [*limits.items()][close.argmax()]
+                excuse = f"score within {score_error:.1e} of {name} ({limit:.6f})"
+            else:
                 same = pool.classes == label
                 ious = np.where(same, iou_matrix(np.array([box]), pool.boxes)[0], -1.0)
                 near = np.lexsort((np.abs(pool.scores - score), -ious))[:1]
@@ -180,11 +175,19 @@ def _score_limits(image: ComparedImage, output: OutputSpec) -> dict[str, float]:
     return {name: limit for name, limit in limits.items() if limit is not None}
 
 
+def _near(
+    scores: NDArray[np.float64], limits: Mapping[str, float], score_error: float
+) -> NDArray[np.bool_]:
+    """Return whether each score may cross each limit, bool ``[scores, limits]``."""
+    distances = np.abs(scores[:, None] - np.array([*limits.values()]))
+    near: NDArray[np.bool_] = distances <= score_error
+    return near
+
+
 def _near_limit(image: ComparedImage, output: OutputSpec, score_error: float) -> int:
     """Count the detections of both sides, paired or not, whose score may cross a limit."""
-    limits = np.array([*_score_limits(image, output).values()])
     scores = np.concatenate([image.reference.scores, image.candidate.scores])
-    return int((np.abs(scores[:, None] - limits) <= score_error).any(axis=1).sum())
+    return int(_near(scores, _score_limits(image, output), score_error).any(axis=1).sum())
 
 
 def _last_score(inputs: Rows | None, count: int) -> float | None:

@@ -129,7 +129,7 @@ def test_auto_takes_what_these_pictures_need_and_gives_effdets_map(
 ):
     reference, spec = asked
     images = [scene.image for scene in scenes]
-    spec, (said,) = settle_candidates(spec, options, reference, images, PICTURES)
+    spec, (said,) = settle_candidates(spec, options, reference, images, PICTURES, silent)
     chosen = spec.output.candidates
     assert chosen > 1000
     assert spec.output.nms_form == "greedy"
@@ -149,7 +149,7 @@ def test_a_thousand_candidates_lose_points_and_fail_verification(
     reference, spec = asked
     few = replace(options, candidates=1000)
     output = replace(spec.output, candidates=1000)
-    spec, said = settle_candidates(replace(spec, output=output), few, reference, [], 0)
+    spec, said = settle_candidates(replace(spec, output=output), few, reference, [], 0, silent)
     assert said == ()
     side = InTheGraph(reference, spec)
     report = verify(side, reference, [scene.image for scene in scenes])

@@ -12,6 +12,7 @@ from effdet_deploy.detection.pictures import verification_images
 from effdet_deploy.detection.postprocess import finish_heads
 from effdet_deploy.exporters.candidates import first_candidates, settle_candidates
 from effdet_deploy.exporters.options import ExportOptions
+from effdet_deploy.progress import silent
 from tests.parity.stand_ins import StandInReference, detector_spec, heads_of
 
 IMAGES = verification_images(detector_spec().input)
@@ -23,7 +24,7 @@ def settled(options: ExportOptions, *, shown: int = 0, verified: bool = True, pa
     entering = min(first_candidates(options, rows), pairs)
     spec = detector_spec(candidates=entering, max_detections=rows, nms=options.nms)
     reference = StandInReference(spec) if verified else None
-    return settle_candidates(spec, options, reference, IMAGES if verified else [], shown)
+    return settle_candidates(spec, options, reference, IMAGES if verified else [], shown, silent)
 
 
 def rows_with(candidates: int, rows: int) -> list[np.ndarray]:

@@ -151,3 +151,11 @@ def write_model(path, spec):
     model.metadata_props.add(key="effdet.spec", value=json.dumps(spec))
     path.write_bytes(model.SerializeToString())
     return path
+
+
+def printed_rows(found) -> list[str]:
+    """Return the lines that the programs print for Python's detections."""
+    return [
+        " ".join((found.names[label], f"{score:.4f}", *(f"{side:.2f}" for side in box)))
+        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
+    ]

@@ -20,7 +20,7 @@ from tests.native.building import (
     openvino_library,
     run,
 )
-from tests.native.test_examples import printed_rows
+from tests.native.models import printed_rows
 
 pytestmark = pytest.mark.native
 

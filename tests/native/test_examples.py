@@ -14,19 +14,11 @@ from PIL import Image
 
 import effdet_deploy
 from tests.native.building import BUILD, NATIVE, ROOT, build, onnxruntime_library, run
-from tests.native.models import make_spec, write_model
+from tests.native.models import make_spec, printed_rows, write_model
 
 DOCUMENT = ROOT / "docs" / "native.md"
 C_THRESHOLD = 0.3
 """The score threshold of the example in C."""
-
-
-def printed_rows(found) -> list[str]:
-    """Return the lines that the programs print for Python's detections."""
-    return [
-        " ".join((found.names[label], f"{score:.4f}", *(f"{side:.2f}" for side in box)))
-        for label, score, box in zip(found.labels, found.scores, found.boxes, strict=True)
-    ]
 
 
 @pytest.fixture(scope="session")
