@@ -56,6 +56,18 @@ def test_the_cases_above_choose_more_than_one_number():
     assert 1000 in chosen
 
 
+@pytest.mark.parametrize("images", [IMAGES, IMAGES[::-1]])
+def test_the_picture_that_needs_most_decides_wherever_it_stands(images):
+    # With 755 rows, the first picture needs 1,001 candidates, and all others fewer than 1,000.
+    spec = detector_spec(candidates=5000, max_detections=755)
+    told: list[str] = []
+    options = ExportOptions(max_detections=755)
+    chosen, _ = settle_candidates(spec, options, StandInReference(spec), images, 0, told.append)
+    assert chosen.output.candidates == 2000
+    assert len(told) == len(images)
+    assert told[-1].endswith(f"picture {len(images)} of {len(images)}")
+
+
 def test_a_number_that_the_user_gives_is_taken_without_a_note():
     spec, notes = settled(ExportOptions(candidates=1234))
     assert spec.output.candidates == 1234

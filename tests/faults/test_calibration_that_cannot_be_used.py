@@ -169,7 +169,9 @@ def test_truncated_pictures_are_left_out_with_a_count_where_enough_are_left(tmp_
     whole = (pictures / "5.png").read_bytes()
     (pictures / "5.png").write_bytes(whole[: len(whole) // 2])
     spec = network_spec()
-    material = read_material(options(pictures)).decoded(spec.input, silent)
+    told: list[str] = []
+    material = read_material(options(pictures)).decoded(spec.input, told.append)
+    assert told == ["reading the pictures"]
     assert material.ranges.names == tuple(f"{index}.png" for index in range(9) if index != 5)
     (said,) = material.notes_for(spec)
     assert said.startswith("1 of 9 pictures cannot be read and were left out")

@@ -162,6 +162,15 @@ def test_a_score_at_the_last_row_that_was_kept_is_set_aside(owner):
     assert all("last row" in stray.excuse for stray in found)
 
 
+@pytest.mark.parametrize("owner", ["reference", "candidate"])
+def test_the_last_row_of_a_full_list_is_a_limit_for_the_list_that_is_not_full(owner):
+    full, free = boxes_at(0, scores=[0.5], limit=1), boxes_at(0, 80, scores=[0.5, 0.49995], limit=9)
+    reference, candidate = (full, free) if owner == "reference" else (free, full)
+    (stray,) = found_strays(reference, candidate)
+    assert f"the {owner}'s last row (0.500000)" in stray.excuse
+    assert stray.near_limit
+
+
 def test_a_list_with_free_rows_has_no_border_at_its_end():
     reference = boxes_at(0, 50, scores=[0.9, 0.5], limit=3)
     (stray,) = found_strays(reference, boxes_at(0, scores=[0.9], limit=3))
@@ -188,6 +197,7 @@ def test_a_suppressing_iou_at_the_threshold_is_set_aside_by_the_candidates(iou, 
     candidates = boxes_at(0, offset_for(iou), scores=[0.9, 0.6])
     found = found_strays(candidates.take([0, 1]), candidates.take([0]), candidates)
     assert [bool(stray.excuse) for stray in found] == [is_excused]
+    assert not found[0].near_limit
 
 
 def test_a_survivor_that_the_reference_suppresses_clearly_has_no_excuse():

@@ -124,6 +124,12 @@ def test_weak_detections_near_the_threshold_do_not_outvote_the_strong_ones():
     assert status_of(missed=0, near_limit=2900) == "inconclusive"
 
 
+def test_border_cases_of_nms_count_against_the_detections_that_are_near_no_limit():
+    # 60 of 300 is more than 5%, though 60 of all 2,060 is less.
+    assert detection_parity(missed=300, aside=60, near_limit=2060).status == "inconclusive"
+    assert detection_parity(missed=300, aside=60).status == "failed"
+
+
 def test_rows_set_aside_are_left_out_of_the_share():
     assert detection_parity(matched=100, aside=5).share == 1
     assert detection_parity(matched=99, missed=1, extra=1).share == pytest.approx(0.99)

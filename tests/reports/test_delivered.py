@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from effdet_deploy.artifact.spec import EngineSpec, PrecisionSpec
 from effdet_deploy.exporters import Artifact
-from effdet_deploy.reports.delivered import next_step, what_was_compared
+from effdet_deploy.reports.delivered import next_step, render_export, what_was_compared
 from tests.onnx_models import detector_spec, with_input
 
 COPY_ENGINE = "copy d0.engine and d0.engine.json to the machine"
@@ -71,3 +73,16 @@ def test_the_next_step_is_one_that_works(made, step):
 )
 def test_the_report_says_which_file_was_compared(engine, title):
     assert what_was_compared(artifact("d0.engine", engine)) == title
+
+
+@pytest.mark.parametrize("assumed", [(), ("The mean is effdet's.",)])
+def test_what_is_assumed_is_followed_by_the_options_that_change_it(assumed):
+    made = artifact("d0.onnx")
+    console = Console(file=io.StringIO(), width=400)
+    spec = dataclasses.replace(made.spec, assumed=assumed)
+    console.print(render_export(dataclasses.replace(made, spec=spec), 1.0))
+    said = console.file.getvalue()
+    assert ("[?] assumed, because the weights do not say: The mean is effdet's." in said) == bool(
+        assumed
+    )
+    assert ("say so with --resize, --interpolation, --trained-on, --mean" in said) == bool(assumed)
