@@ -7,6 +7,7 @@ give the command that runs the tests.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from effdet_deploy.files import write_atomically
 from effdet_deploy.reports.benchmark import markdown_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     Lines = dict[tuple[str, ...], dict[str, Any]]
 
@@ -87,13 +88,16 @@ TABLES = {
 }
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Read the lines that the tests wrote, keep the last of each kind, and replace the table."""
-    kind, *files = arguments
-    table = TABLES[kind]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kind", choices=TABLES)
+    parser.add_argument("files", nargs="+", type=argparse.FileType(encoding="utf-8"))
+    options = parser.parse_args(arguments)
+    kind, table = options.kind, TABLES[options.kind]
     found: dict[str, Lines] = {}
-    for file in files:
-        for line in map(json.loads, Path(file).read_text("utf-8").splitlines()):
+    for file in options.files:
+        for line in map(json.loads, file):
             key = tuple(line[field] for field in table.key)
             found.setdefault(line["name"], {})[key] = line
     rows = [(name, *table.cells(lines)) for name, lines in sorted(found.items())]
@@ -107,4 +111,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -71,3 +71,18 @@ def test_what_fp16_costs_stands_beside_what_it_costs_the_network(tmp_path, scrip
     assert rows_of(tmp_path / "verification.md") == [
         "| a | 50.0, 45.0 | 53.0, 47.1 |  | 99.0% | 99.5% |  |"
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fp16"], "the following arguments are required: files"),
+        (["fp32", "builds.jsonl"], "invalid choice: 'fp32'"),
+        (["fp16", "absent.jsonl"], "can't open 'absent.jsonl'"),
+    ],
+)
+def test_no_table_is_replaced_if_a_list_is_missing(tmp_path, script, capsys, arguments, said):
+    with pytest.raises(SystemExit):
+        script.main(arguments)
+    assert said in capsys.readouterr().err
+    assert "old" in (tmp_path / "verification.md").read_text()
