@@ -61,7 +61,8 @@ def pipeline_of(
         nms_form: how the NMS is written; None writes it as an export for a CPU does.
     """
     source = load_source(model, options, silent)
-    spec, _ = settle_candidates(specification_of(source, options, None), options, None, (), 0)
+    asked = specification_of(source, options, None)
+    spec, _ = settle_candidates(asked, options, None, (), 0, silent)
     output = dataclasses.replace(spec.output, nms_form=nms_form or spec.output.nms_form)
     spec = dataclasses.replace(spec, precision=PrecisionSpec(precision), output=output)
     network: nn.Module = fold_for_inference(source.model, spec.input)
