@@ -44,7 +44,7 @@ EAGER_BATCH = 1
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OURS = "ours: `detect`, `Detector.stream`"
 SERIAL = "one picture after the other (`Detector.detect` in a loop)"
-PROCESSES = "a process for each processor, each one picture after the other"
+PROCESSES = "a process for each processor; in each process, one picture after the other"
 
 
 def prepared_model(directory: Path, size: tuple[int, int] | None = None) -> Path:

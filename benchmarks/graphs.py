@@ -82,7 +82,7 @@ class Case:
 
     @functools.cached_property
     def weights(self) -> Weights:
-        """Seeded, conditioned weights, loaded strictly into both implementations."""
+        """Random weights from a seed, scaled so that they detect something, loaded into both."""
         ours = create_model(self.variant, image_size=self.image_size)
         if self.checkpoint.exists():
             ours.load_state_dict(torch.load(self.checkpoint, weights_only=True))

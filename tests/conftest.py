@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--fp16-table", metavar="FILE", help="append what FP16 costs a network to FILE, as JSON"
     )
     parser.addoption(
-        "--dry-gpu", action="store_true", help="run tests of PyTorch on a GPU on the CPU instead"
+        "--dry-gpu", action="store_true", help="run GPU tests that need only PyTorch on the CPU"
     )
 
 

@@ -31,7 +31,7 @@ _RETRIES = 8
 """How often a part is repeated if its worker is lost. Without a limit, a picture that kills every
 process that reads it would keep a run busy forever."""
 _LONGEST_ANSWER = 10.0
-"""Seconds in which the head of a cluster accepts a connection."""
+"""The most seconds that the head of a cluster may take to accept a connection."""
 _LONGEST_HOME = 13
 """The most characters of the path of Ray's folder: paths of its sockets may have 107 in all."""
 ENVIRONMENT = {

@@ -101,7 +101,7 @@ class LargeTiff:
             raise ImageError(
                 f"A row of tiles of '{self._path}' has {area / 1e6:.0f} megapixels; at most "
                 f"{MAX_PIXELS / 1e6:.0f} are read at a time.",
-                "Choose smaller tiles.",
+                "Choose a smaller --tile.",
             )
         return self._part(left, top, right, bottom)
 

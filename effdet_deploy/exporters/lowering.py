@@ -197,8 +197,8 @@ def _summary(quantizer: Quantizer, names: Collection[str], found: Search | None)
     kept = set(found.kept)
     ranking = tuple(
         f"  {each.group}: {each.macs_share:.1%} of the work, noise "
-        f"{10 * math.log10(max(each.noise, 1e-12)):.1f} dB, "
-        f"{'kept higher' if each.group in kept else 'INT8'}"
+        f"{10 * math.log10(max(each.noise, 1e-12)):.1f} dB: "
+        f"{'in higher precision' if each.group in kept else 'INT8'}"
         for each in found.losses
     )
     measured = f"{found.drop:.2f} points of mAP lost, found in {found.evaluations} measurements"

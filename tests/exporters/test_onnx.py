@@ -41,12 +41,12 @@ LEAN_NODES = 640
 """D0 has fewer nodes up to its raw heads (591); effdet's naive export has twice as many."""
 NETWORK_OPERATORS = {
     *("Conv", "Gemm", "Sigmoid", "Mul", "Add", "MaxPool", "Resize", "ReduceMean"),
-    # The input's cast, layout and mean; the heads' reorder, which asks a ranged batch for its size.
+    # The input's cast, layout and mean; the heads' reorder reads a ranged batch's size.
     *("Cast", "Sub", "Transpose", "Reshape", "Concat", "Shape", "Gather", "Unsqueeze"),
 }
 EXPECTED_ROLES = {"Conv": 204, "Gemm": 2, "MaxPool": 14, "Resize": 12}
 """How many nodes of each operator D0's network has; the ten pointwise convolutions of its predict
-layers are two products. Another count means a wasted or a lost node."""
+layers are written as two matrix products (Gemm). Another count means a wasted or a lost node."""
 
 
 def ranged_network() -> EfficientDet:

@@ -1,7 +1,8 @@
 """Any bytes in a file give a value or an error of ours, soon and in little memory.
 
-Files are damaged from seeds: forty of each parser in ``make test``, two thousand in
-``make test-all``; ``EFFDET_FUZZ`` sets another number. Files that broke a parser are in ``found/``.
+A random seed decides how a file is damaged. Each parser reads forty damaged files in ``make test``
+and two thousand in ``make test-all``; ``EFFDET_FUZZ`` sets another number. Files that broke a
+parser are in ``found/``.
 """
 
 from __future__ import annotations

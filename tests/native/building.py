@@ -1,4 +1,4 @@
-"""Build libeffdet for the tests, once per session, with the engines that this machine has."""
+"""Build libeffdet for the tests, once per session, with the runtimes that this machine has."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_a_graph_that_its_spec_does_not_describe_is_refused(
 
 
 @pytest.mark.parametrize("change", ["opset", "operator", "input"])
-def test_the_engines_reason_for_refusing_a_graph_is_quoted(
+def test_the_reason_of_the_runtime_for_refusing_a_graph_is_quoted(
     testing_library, binding, has_onnxruntime, tmp_path, change
 ):
     import onnx

@@ -74,7 +74,7 @@ def mean_output(weight: Floats, means: Floats) -> Floats:
 def channel_means(
     model: ModelProto, values: Mapping[str, bool], batches: Sequence[NDArray[Any]]
 ) -> dict[str, Floats]:
-    """Return the mean ``[C]`` of all values over all positions and graph inputs.
+    """Return the mean ``[C]`` of each value over all positions and graph inputs.
 
     Args:
         model: the FP32 graph.

@@ -117,7 +117,7 @@ def _remedy(config: ModelConfig, state_dict: Mapping[str, Tensor]) -> str:
             f"These look like the weights of {' or '.join(variants)} with {classes} classes: "
             f"pass --variant {variants[0]}{more}."
         )
-    return "Name the variant and the config overrides that the checkpoint was trained with."
+    return "Name the variant and the config fields (--config) that the checkpoint was trained with."
 
 
 def infer_num_classes(state_dict: Mapping[str, Tensor]) -> int | None:

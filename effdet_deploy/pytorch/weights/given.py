@@ -86,7 +86,7 @@ class GivenModule:
             raise UsageError(
                 f"The {type(self.module).__name__} in memory cannot be run on pictures of "
                 f"{pixels.shape[-2]}x{pixels.shape[-1]} ({message}).",
-                self._instead,
+                self._instead or "Make it run on pictures alone.",
             ) from error
         finally:
             watched.remove()
@@ -101,13 +101,13 @@ class GivenModule:
         raise UsageError(
             f"The {type(self.module).__name__} in memory gives neither effdet's class and box "
             "outputs nor rows of six numbers.",
-            self._instead,
+            self._instead or "Make it return one of these two.",
         )
 
     @property
     def _instead(self) -> str:
         inner = self.path.partition(".")[0]
-        return f"Pass its '{inner}' instead." if inner else "Make it run on pictures alone."
+        return f"Pass its '{inner}' instead." if inner else ""
 
     def _predict(self, pixels: Tensor) -> Any:
         bench: Any = type(self.module)

@@ -197,7 +197,7 @@ def _joined(chosen: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
             continue
         if field in options and _as_tuple(options[field]) != _as_tuple(value):
             raise UsageError(
-                f"{field} is {value} as an option, but {options[field]} in the config overrides.",
+                f"{field} is {value} as an option, but {options[field]} in --config.",
                 "Set it only once.",
             )
         options[field] = value

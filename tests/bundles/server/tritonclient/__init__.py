@@ -1,1 +1,1 @@
-"""A stand-in for NVIDIA's client, which serves a model repository in the same process."""
+"""A stand-in for NVIDIA's client. It runs the models of a repository itself, in this process."""
