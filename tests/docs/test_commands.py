@@ -29,7 +29,7 @@ NOT_HERE = re.compile(
 )
 CHECKPOINTS = ("mine.pth", "my_checkpoint.pth", "W")
 MODELS = ("mine.onnx", "model.onnx", "d0.onnx", "d2.onnx", "d0_fp16.onnx", "d0_int8.onnx")
-FOLDERS = ("pictures", "PICTURES", "DIR", "val", "aerial")
+FOLDERS = ("images", "pictures", "PICTURES", "DIR", "val", "aerial")
 STAND_INS = (
     # The digits detector has ten classes, and brings their names.
     ("--num-classes 20 --labels train.json", ""),
@@ -92,6 +92,8 @@ def readers_files(tmp_path_factory):
     for name in ("photo.jpg", "street.jpg"):
         shutil.copy(folder / "scenes/images/train_0_00000.png", folder / name)
     (folder / "list.txt").write_text("photo.jpg\nstreet.jpg\n")
+    names = [each["name"] for each in json.loads((folder / "val.json").read_text())["categories"]]
+    (folder / "classes.txt").write_text("\n".join(names))
     return folder
 
 
