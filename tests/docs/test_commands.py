@@ -32,7 +32,6 @@ MODELS = ("mine.onnx", "model.onnx", "d0.onnx", "d2.onnx", "d0_fp16.onnx", "d0_i
 FOLDERS = ("images", "pictures", "PICTURES", "DIR", "val", "aerial")
 STAND_INS = (
     # The digits detector has ten classes, and brings their names.
-    (" --labels classes.txt", ""),
     (r', labels=Path\("train.json"\), num_classes=20', ", image_size=(128, 128)"),
     (r"^(effdet-export --variant d0(?!.*--weights).*)", r"\1 --weights W"),
     (r"^(effdet-export(?!.*--weights).*)", r"\1 --weights random --image-size 128"),
