@@ -51,12 +51,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
-    parser.add_argument("--files", type=Path, default=Path("build/accuracy"), help="kept files")
-    parser.add_argument("--scenes", type=int, default=1000, help="number in the test split")
-    parser.add_argument("--technique-scenes", type=int, default=300, help="number for techniques")
-    parser.add_argument("--val-scenes", type=int, default=300, help="number for the budget search")
+    parser.add_argument(
+        "--files", type=Path, default=Path("build/accuracy"), help="keep files here"
+    )
+    parser.add_argument("--scenes", type=int, default=1000, help="scenes of the test split")
+    parser.add_argument("--technique-scenes", type=int, default=300, help="for techniques")
+    parser.add_argument("--val-scenes", type=int, default=300, help="for the budget search")
     parser.add_argument("--calibration-scenes", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1, help="number for measuring accuracy")
+    parser.add_argument("--threads", type=int, default=1, help="when accuracy is measured")
     parser.add_argument("--only", nargs="*", default=[], help="rows whose names begin with this")
     parser.add_argument("--redo", nargs="*", default=[], help="measure these rows again")
     parser.add_argument("--no-latency", action="store_true", help="do not measure latency")
@@ -69,7 +71,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--under-load", action="store_true", help="accept times of a busy machine")
     parser.add_argument("--snr", action="store_true", help="only measure the noise of the heads")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--document", type=Path, action="append", default=[], help="fill this in")
+    parser.add_argument("--document", type=Path, action="append", default=[], help="page to fill")
     return parser.parse_args(arguments)
 
 

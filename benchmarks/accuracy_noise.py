@@ -1,4 +1,4 @@
-"""Measure the heads' signal-to-noise ratio, by which layers are INT8 and how they are quantized."""
+"""Measure the noise in the heads when different layers are INT8, quantized in different ways."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def _accuracy_chart(accuracy: dict[str, Any] | None) -> dict[str, str]:
     marks = []
     for name, row in (accuracy or {"rows": {}})["rows"].items():
         times = {each: found["median_ms"] for each, found in row.get("latency", {}).items()}
-        # The file may be slow in other runtimes, so it is left out until its own was timed.
+        # The file may be slow in other runtimes, so it is left out until its own runtime was timed.
         if "ap" in row and row["engine"] in times:
             runtime = min(times, key=lambda each: times[each])
             label = f"{name}; {NAMES[runtime]}"

@@ -38,7 +38,7 @@ LARGEST_BATCH = 32
 PICTURES = 8
 FILES = "files.tar.xz"
 _DICTIONARY = {"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 26}
-"""A dictionary of 64 MiB reaches back to the same weights in a file of another format."""
+"""The compressor remembers the last 64 MiB, so it finds the same weights in an earlier file."""
 
 
 def make(kit: Path) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import peers
 
-# Imported before anything is timed: an hour later the files may have been edited and not fit.
+# Imported before anything is timed: an hour later the files may have been edited.
 import scaling
 from document import markdown, write_plots
 from gpu_section import gpu_section
@@ -60,12 +60,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--image-size", type=int, help="default: every variant's own")
     parser.add_argument("--batch", default="1", help="for example 1,8")
     parser.add_argument("--single", default="", help="variants timed only at the first --batch")
-    parser.add_argument("--full", help="variants with the costly peers; default: the first one")
+    parser.add_argument("--full", help="variants with the costly peers (default: the first)")
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--peers", default="", help="parts of their names, such as 'eager;naive'")
-    parser.add_argument("--artifact", type=Path, action="append", default=[], help="also time this")
+    parser.add_argument("--artifact", type=Path, action="append", default=[], help="also time it")
     parser.add_argument("--runs", type=int, default=15, help="minimum number of turns")
-    parser.add_argument("--seconds", type=float, default=40.0, help="end a table after this")
+    parser.add_argument("--seconds", type=float, default=40.0, help="limit for one table")
     parser.add_argument("--no-startup", action="store_true", help="do not time fresh processes")
     parser.add_argument("--accuracy", type=Path, help="the file that accuracy.py --json wrote")
     parser.add_argument("--scaling", type=Path, help="the file for scaling.py to complete")

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Run = Callable[[], Any]
 
 OURS, OPENVINO = FLOAT32
-"""The first of the two is the peer that all others are compared with."""
+"""All other peers are compared with OURS."""
 COMPILED = ("effdet torch.compile FP32", "effdet torch.compile BF16")
 BF16, TORCHSCRIPT = "ours, OpenVINO BF16", "ours, TorchScript"
 INT8 = (*OPENVINO_INT8, "ours, ONNX Runtime INT8")
@@ -105,7 +105,7 @@ def _our_runs(case: Case, part: str, stack: contextlib.ExitStack) -> dict[str, C
 
     def loaded(path: Path, backend: str = "auto") -> Run:
         if part == NETWORK and backend == "openvino":
-            # Like the other peers in OpenVINO, whose outputs stay in the runtime's memory.
+            # As with the other peers in OpenVINO, outputs stay in the runtime's memory.
             return in_openvino(path, "f32")
         detector = stack.enter_context(Detector.load(path, backend, "cpu", case.threads))
         if part == NETWORK:

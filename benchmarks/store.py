@@ -39,10 +39,10 @@ def command_of(arguments: Sequence[str]) -> str:
 def add_keeping(parser: ArgumentParser) -> None:
     """Add the options that say what is kept and what is used again."""
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="write every result here at once")
+    parser.add_argument("--json", type=Path, help="write each result here when it is measured")
     parser.add_argument("--resume", action="store_true", help="keep the results in --json")
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
-    parser.add_argument("--prepare", action="store_true", help="only make the files of --files")
+    parser.add_argument("--prepare", action="store_true", help="only export into --files")
     parser.add_argument("--under-load", action="store_true", help="keep numbers of a busy machine")
 
 

@@ -32,8 +32,8 @@ address() {
     -DEFFDET_TOOLS=OFF -DEFFDET_EXAMPLES=OFF
 }
 
-# ThreadSanitizer reports false errors in engines that were not compiled with it, so this step has
-# only the tests' own engine.
+# ThreadSanitizer reports false errors in runtimes that were not compiled with it, so this step has
+# only the fake runtime of the tests.
 threads() {
   check threads -DEFFDET_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo \
     -DEFFDET_TOOLS=OFF -DEFFDET_EXAMPLES=OFF

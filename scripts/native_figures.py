@@ -1,11 +1,11 @@
-"""Compare the speed of libeffdet and of the Python package: a 1080p frame in memory to boxes.
+"""Time libeffdet and the Python package from a 1080p frame in memory to its boxes.
 
 Both use one thread. Processor time is measured, because other programs disturb it little.
 
     scripts/native_figures.py d0.onnx native/build/release/libeffdet.so
 
 Runs of the two alternate, so that other load on the machine affects both. Prints the table of
-docs/native.md: medians, and the median ratio of neighbouring runs with its confidence interval.
+docs/native.md: medians, and the median ratio of neighboring runs with its confidence interval.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 HEIGHT, WIDTH = 1080, 1920
-ENGINES = {
+RUNTIMES = {
     "onnxruntime": ("onnxruntime", "capi/libonnxruntime.so.*", "ONNX Runtime"),
     "openvino": ("openvino", "libs/libopenvino_c.so*", "OpenVINO"),
 }
 
 
-def engine_library(backend: str) -> Path | None:
-    """Return the shared library inside the engine's wheel; None if it is not installed."""
-    package, pattern, _ = ENGINES[backend]
+def runtime_library(backend: str) -> Path | None:
+    """Return the shared library inside the runtime's wheel; None if the wheel is not installed."""
+    package, pattern, _ = RUNTIMES[backend]
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
         return None
@@ -100,8 +100,8 @@ def main() -> int:
     out.write(
         "| engine | Python, CPU ms | libeffdet, CPU ms | Python / libeffdet |\n|---|---|---|---|\n"
     )
-    for backend, (_, _, name) in ENGINES.items():
-        library = engine_library(backend)
+    for backend, (_, _, name) in RUNTIMES.items():
+        library = runtime_library(backend)
         if library is None:
             continue
         native = binding.Detector(

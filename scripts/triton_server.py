@@ -3,7 +3,7 @@
     python scripts/triton_server.py digits.onnx --environment DIR PICTURE...
 
 The wheel nvidia-pytriton contains a real tritonserver, but only its Python backend. So the line of
-the bundle that names the engine is changed, and the Python backend runs the model with ONNX
+config.pbtxt that names the backend is changed, and the Python backend runs the model with ONNX
 Runtime. The wheel needs an older numpy and gets an environment of its own, which is made in DIR
 unless it is there.
 """

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 def pytest_addoption(parser: pytest.Parser) -> None:
     # No Path: pytest-xdist sends options to its workers as plain values.
     parser.addoption(
-        "--engine-table", metavar="FILE", help="append each engine that is built to FILE, as JSON"
+        "--engine-table",
+        metavar="FILE",
+        help="add a line of JSON to FILE for each built engine",
     )
     parser.addoption(
-        "--fp16-table", metavar="FILE", help="append what FP16 costs a network to FILE, as JSON"
+        "--fp16-table", metavar="FILE", help="add a line of JSON to FILE for each FP16 file"
     )
     parser.addoption(
         "--dry-gpu", action="store_true", help="run GPU tests that need only PyTorch on the CPU"
@@ -27,13 +29,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def engine_table(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Return a function that adds an engine to the file of --engine-table, if one was named."""
+    """Return a function that adds an engine to the file of --engine-table, if this is given."""
     return _adder(request.config.getoption("--engine-table"))
 
 
 @pytest.fixture(scope="session")
 def fp16_table(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Return a function that adds what FP16 costs to the file of --fp16-table, if one was named."""
+    """Return a function that adds what FP16 costs to the file of --fp16-table, if this is given."""
     return _adder(request.config.getoption("--fp16-table"))
 
 

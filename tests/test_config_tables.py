@@ -54,7 +54,7 @@ def test_every_configuration_is_a_row_and_the_last_build_of_each_counts(tmp_path
     ]
 
 
-def test_what_fp16_costs_stands_beside_what_it_costs_the_network(tmp_path, script):
+def test_what_an_fp16_file_costs_stands_beside_what_fp16_costs_the_network(tmp_path, script):
     line = {
         "name": "a",
         "target": "tensorrt",

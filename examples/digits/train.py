@@ -39,7 +39,7 @@ VARIANT = "tf_efficientdet_d0"
 _LOG_EVERY = 20
 _STATISTICS_SCENES = 128
 _STATISTICS_STEP = 1_000
-"""Its scenes come after all scenes that a run trains on."""
+"""A batch whose scenes come after all scenes that a run trains on."""
 
 
 @dataclass(frozen=True)

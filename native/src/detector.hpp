@@ -1,4 +1,4 @@
-// A loaded model: pictures in, rows out. It stands between the C functions and the engine.
+// A loaded model: pictures in, rows out. It stands between the C functions and the runtime.
 #pragma once
 
 #include <effdet.h>
@@ -30,7 +30,7 @@ public:
     const std::string& description() const { return description_; }
 
 private:
-    // One run of the engine, with its working memory.
+    // One run of the model, with its working memory.
     struct Run {
         std::vector<Placement> placements;
         std::vector<std::uint8_t> pixels;

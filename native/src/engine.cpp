@@ -11,12 +11,12 @@ namespace {
 
 using Open = std::unique_ptr<Engine> (*)(const ModelFile&, const EngineOptions&);
 
-// If several engines run the same kind of file, the first in kBackends is used unless the caller
+// If several runtimes run the same kind of file, the first in kBackends is used unless the caller
 // names another.
 struct Backend {
     const char* name;
     bool takes_engines;
-    Open open;  // null if libeffdet was built without this engine
+    Open open;  // null if libeffdet was built without this runtime
 };
 
 constexpr std::array kBackends{
@@ -141,8 +141,9 @@ std::unique_ptr<Engine> open_engine(const ModelFile& model, std::string& backend
     if (!model.is_engine && model.spec.output.nms == Nms::plugin) {
         throw Failure(EFFDET_BAD_MODEL,
                       "'" + model.path +
-                          "' ends in TensorRT's NMS plugin (--nms plugin), which no other engine has.",
-                      "Build an engine from it, or export it with --nms static.");
+                          "' ends in TensorRT's NMS plugin (--nms plugin), which no other "
+                          "runtime has.",
+                      "Build a TensorRT engine from it, or export it with --nms static.");
     }
     return chosen.open(model, options);
 }

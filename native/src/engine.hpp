@@ -1,4 +1,5 @@
-// The interface of engines, which run graphs; an engine is one source file.
+// The interface of the runtimes, which run graphs. A runtime is a class derived from Engine in a
+// source file engine_*.cpp. Elsewhere in comments, an engine is a file that TensorRT built.
 #pragma once
 
 #include <cstddef>
@@ -13,8 +14,8 @@ namespace effdet {
 
 struct EngineOptions {
     std::string library;
-    std::string device;  // "" means that the engine chooses
-    int threads = 0;     // 0 means that the engine chooses
+    std::string device;  // "" means that the runtime chooses
+    int threads = 0;     // 0 means that the runtime chooses
 };
 
 // A batch of `count` images for the graph's only input, `image_bytes` bytes per image. They lie one
@@ -24,7 +25,7 @@ struct Batch {
     std::vector<const void*> frames;
     int count = 0;
     std::size_t image_bytes = 0;
-    void* stream = nullptr;  // the caller's CUDA stream; null takes one of the engine's own
+    void* stream = nullptr;  // the caller's CUDA stream; null takes one of the runtime's own
 };
 
 // The graph's outputs in host memory, for `count` images: a graph with NMS fills the first four
@@ -74,8 +75,8 @@ public:
     std::string device;   // where it runs: "cpu", "cuda:0"
 };
 
-// Opens the engine called `backend`. If it is "", chooses the first engine that takes this kind of
-// file and writes its name there. Throws Failure.
+// Opens the model in the runtime called `backend`. If `backend` is "", chooses the first runtime
+// that takes this kind of file and writes its name there. Throws Failure.
 std::unique_ptr<Engine> open_engine(const ModelFile& model, std::string& backend,
                                     const EngineOptions& options);
 
@@ -92,7 +93,7 @@ void require_type(const ModelFile& model, const std::string& name, bool fits);
 // The number N of "cuda:N" or "cuda"; -1 for another device.
 int cuda_index(const std::string& device);
 
-// An engine's message in a form that can end a sentence: one short line without control characters.
+// A runtime's message in a form that can end a sentence: one short line without control characters.
 std::string essence(const std::string& message);
 
 }  // namespace effdet

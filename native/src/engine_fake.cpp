@@ -1,5 +1,5 @@
-// An engine for tests: it runs no network, and its outputs depend only on the pictures. With it the
-// rest of the library can be tested, also under tools in which no real engine works
+// A runtime for tests: it runs no network, and its outputs depend only on the pictures. With it the
+// rest of the library can be tested, also under tools in which no real runtime works
 // (ThreadSanitizer).
 #include "engine.hpp"
 #include "failure.hpp"

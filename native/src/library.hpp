@@ -1,4 +1,4 @@
-// Shared libraries that are found while the program runs: libeffdet links against no engine.
+// Shared libraries that are found while the program runs: libeffdet links against no runtime.
 #pragma once
 
 #include <string>
@@ -25,7 +25,7 @@ public:
 private:
     void* symbol(const char* name) const;
 
-    // Never closed: engines keep threads and thread-local data that outlive their last object.
+    // Never closed: runtimes keep threads and thread-local data that outlive their last object.
     void* handle_ = nullptr;
     std::string what_;
     std::string path_;

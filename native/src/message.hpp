@@ -1,4 +1,4 @@
-// Makes messages safe to show. They quote file names, and what engines say about damaged files, so
+// Makes messages safe to show. They quote file names, and what runtimes say about damaged files, so
 // they may hold any bytes.
 #pragma once
 

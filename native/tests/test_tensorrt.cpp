@@ -1,5 +1,5 @@
-// The TensorRT engine with a fake of TensorRT that records calls: their order, what happens if one
-// of them fails, and that nothing stays allocated. The first argument is the fake library.
+// The TensorRT runtime with a fake of TensorRT that records calls: their order, what happens if a
+// call fails, and that nothing stays allocated. The first argument is the fake library.
 #include <dlfcn.h>
 #include <effdet.hpp>
 
@@ -93,7 +93,7 @@ void a_ranged_engine_is_queued_each_time(const Fake& fake, const tiny::Folder& f
         }
         EQUAL(fake.count("cuGraphLaunch"), std::size_t{0});
         EQUAL(fake.count("enqueueV3"), std::size_t{5});
-        // The batches are 1, 3, 3, 4 and 2 (6 pictures are 4 and 2); the second 3 is no change.
+        // The batches are 1, 3, 3, 4 and 2 (6 pictures are 4 and 2); the second 3 changes nothing.
         EQUAL(fake.count("setInputShape"), std::size_t{4});
     }
     EQUAL(fake.live(), 0);

@@ -18,7 +18,7 @@ int main() {
     EQUAL(detector.info().batch_maximum, 3);
     EQUAL(detector.class_name(0), "square");
 
-    // Seven pictures need three runs of the engine. The last run has one picture, which is repeated
+    // Seven pictures need three runs of the model. The last run has one picture, which is repeated
     // because the smallest batch is two.
     std::vector<std::vector<std::uint8_t>> pixels;
     std::vector<effdet::Image> images;

@@ -122,7 +122,7 @@ def test_a_supercategory_that_owns_a_box_or_may_own_one_is_a_class(tmp_path, ann
 
 
 def test_a_category_that_is_its_own_supercategory_is_a_class(tmp_path):
-    # COCO's own person is one.
+    # In COCO itself, the supercategory of "person" is "person".
     document = {
         "categories": [
             {"id": 1, "name": "person", "supercategory": "person"},

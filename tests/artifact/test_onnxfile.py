@@ -34,7 +34,7 @@ def test_it_finds_what_onnx_finds(tmp_path):
 
 
 def nested_model() -> onnx.ModelProto:
-    """An If whose branches hold a constant in an external file and an operator of our own."""
+    """An ONNX If; its branches hold a constant in an external file and an unknown operator."""
 
     def branch(name: str, node: onnx.NodeProto) -> onnx.GraphProto:
         value = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2])

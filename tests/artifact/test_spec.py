@@ -208,7 +208,7 @@ def test_a_spec_of_version_1_keeps_its_meaning():
     assert DetectorSpec.from_json(spec.to_json()) == spec
 
 
-def test_static_nms_of_version_1_is_in_blocks_except_for_tensorrt():
+def test_static_nms_of_version_1_without_a_target_has_the_form_blocks():
     document = RECORDED | {"precision": {"kind": "fp32", "target": None, "kept": []}}
     assert DetectorSpec.from_dict(document).output.nms_form == "blocks"
 

@@ -61,7 +61,8 @@ def short_tmp(monkeypatch, tmp_path_factory):
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     # Every process of Ray imports jsonschema, which imports rfc3987_syntax where that is installed
-    # (by `make dist`). It takes two seconds of a processor, and Ray waits 15 for such a process.
+    # (by `make dist`). That import takes two seconds of processor time, and Ray waits 15
+    # seconds for each of its processes.
     absent = tmp_path_factory.mktemp("absent")
     (absent / "rfc3987_syntax.py").write_text("raise ImportError")
     monkeypatch.setenv("PYTHONPATH", str(absent) + os.pathsep + os.environ.get("PYTHONPATH", ""))
@@ -161,7 +162,7 @@ def test_killed_workers_and_a_killed_driver_on_two_nodes_lose_and_double_no_row(
 
 
 def free_ports() -> dict[str, int]:
-    """Ports for a node's own processes: it waits 15 seconds for one that chooses its port."""
+    """Free ports for a node's processes; the node would wait 15 seconds if they chose their own."""
     names = ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in names]

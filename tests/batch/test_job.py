@@ -375,7 +375,7 @@ def test_pictures_in_a_struct_are_read_as_hugging_face_writes_them(monkeypatch, 
         assert rows_of(tmp_path / name) == expected
 
 
-def test_a_column_of_paths_is_read_from_beside_its_file(monkeypatch, model, pictures, tmp_path):
+def test_paths_in_a_column_begin_at_their_files_folder(monkeypatch, model, pictures, tmp_path):
     inline(monkeypatch)
     paths = [str(each.relative_to(tmp_path)) for each in found_in(pictures).values()]
     file = write_table(
@@ -389,7 +389,7 @@ def test_a_column_of_paths_is_read_from_beside_its_file(monkeypatch, model, pict
     assert rows[-1]["error"]
 
 
-def test_a_column_that_is_not_there_is_named_with_those_that_are(monkeypatch, model, tmp_path):
+def test_a_missing_column_is_named_with_the_columns_that_exist(monkeypatch, model, tmp_path):
     inline(monkeypatch)
     cells = [{"bytes": b"", "path": ""}]
     file = write_table(tmp_path / "set.parquet", 5, image=cells, n=[1])

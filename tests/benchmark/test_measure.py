@@ -126,12 +126,13 @@ def test_interleaved_runs_take_turns_and_the_first_place_rotates():
 
 @pytest.mark.parametrize("count", range(6))
 def test_fewer_than_six_values_have_no_interval(count):
-    """Even the extremes of five values miss the median in 2 * (1/2)^5 = 6% of cases, not 5%."""
+    """Five values are too few: their extremes miss the median in 2 * (1/2)^5 = 6% of cases."""
     assert median_interval((1.0,) * count) == (-math.inf, math.inf)
 
 
 def test_seven_values_are_bounded_by_their_extremes():
-    # The median lies beyond the extremes in 2 * (1/2)^7 = 1.6% of cases; one value inwards, 12.5%.
+    # The median lies beyond the extremes in 2 * (1/2)^7 = 1.6% of cases. In 12.5% it
+    # lies below the second or above the sixth value.
     assert median_interval((3.0, 1.0, 7.0, 2.0, 6.0, 4.0, 5.0)) == (1.0, 7.0)
 
 

@@ -92,7 +92,7 @@ def test_a_dry_run_times_every_peer_and_its_record_is_never_shown(tmp_path, reco
         each for each in gpu.steps(gpu.DRY, tmp_path) if each.name.startswith("lite0, batch 1")
     ][:1]
     record.document["dry"] = gpu.DRY.is_dry
-    # A slow machine gets thirty times as long.
+    # On a slow machine, a step may take thirty times its seconds.
     assert gpu.run(chosen, record, HOUR, patience=30), record.document["steps"]
 
     saved = json.loads((tmp_path / "gpu.json").read_text())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _module():
-    # Not imported: the package around it wants gRPC, which nothing here needs.
+    # The file is loaded by its path: importing it as part of its package would need gRPC.
     path = distribution("tritonclient").locate_file("tritonclient/grpc/model_config_pb2.py")
     spec = importlib.util.spec_from_file_location("model_config_pb2", path)
     module = importlib.util.module_from_spec(spec)

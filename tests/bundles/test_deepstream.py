@@ -89,7 +89,7 @@ def test_the_configuration_says_what_the_graph_says(make, order, batch):
     assert said["model-color-format"] == {"rgb": "0", "bgr": "1"}[order]
     assert said["net-scale-factor"] == "1.0"
     assert (said["maintain-aspect-ratio"], said["symmetric-padding"]) == ("1", "0")
-    # A detector on whole frames, whose objects are not clustered again.
+    # It is a detector that gets whole frames, and nvinfer does not cluster its objects again.
     assert (said["network-type"], said["process-mode"], said["cluster-mode"]) == ("0", "1", "4")
     assert (made.folder / said["labelfile-path"]).is_file()
     assert (made.folder / said["onnx-file"]).is_file()
@@ -99,7 +99,7 @@ def test_the_configuration_says_what_the_graph_says(make, order, batch):
 
 @pytest.mark.parametrize(("kind", "mode"), [("fp32", "0"), ("int8", "1"), ("fp16", "2")])
 def test_nvinfer_builds_nothing_in_a_precision_of_its_own(make, kind, mode):
-    """nvinfer would choose its own FP16 or INT8: below FP32, only our engine is named to it."""
+    """In FP16 and INT8, nvinfer gets only our engine; from an ONNX file it would build another."""
     made = make(dataclasses.replace(framed(), precision=PrecisionSpec(kind, "tensorrt")))
     said = read(made.folder)["property"]
     assert said["network-mode"] == mode

@@ -66,7 +66,7 @@ def test_the_configuration_has_the_tensors_of_the_graph(make, kind, batch):
             kind = known.type.tensor_type
             sides = [each.dim_value for each in kind.shape.dim]
             assert mine.data_type == ONNX_TYPES[kind.elem_type]
-            # The graph's ranged batch has a name and no value.
+            # In the graph, a ranged batch dimension has a name and no value; Triton leaves it out.
             assert list(mine.dims) == (sides if batch.is_static else sides[1:])
 
 

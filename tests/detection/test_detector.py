@@ -112,7 +112,7 @@ def test_yxyx_models_give_the_same_boxes(tmp_path, detector):
 
 @pytest.mark.parametrize("kind", ["float255", "normalized"])
 def test_models_with_float_inputs_get_prepared_pictures(tmp_path, kind):
-    """The score is the mean input over 255: white, normalized to 1, lies below the floor."""
+    """The score is the input's mean / 255; white is normalized to 1, so it scores 1/255."""
     spec = with_input(detector_spec(), kind=kind, mean=(0.5,) * 3, std=(0.5,) * 3)
     (found,) = load(write_tiny(tmp_path / "float.onnx", spec)).detect(white())
     best = 1.0 if kind == "float255" else 1 / 255

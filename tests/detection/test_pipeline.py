@@ -337,7 +337,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(detector):
         assert found.index == len(held)
         held.append(len(alive))
     assert len(held) == 3000
-    # Two decoders, two batches of four, those that finish meanwhile, and those in the loops.
+    # Pictures are held by two decoders, by two batches of four, by finished results, and in loops.
     assert max(held) < 24
     assert len(alive) < 5
 

@@ -24,7 +24,7 @@ av = pytest.importorskip("av")
 
 FRAMES_OF_TEN_MINUTES = 15_000
 MOST_GROWTH = 24 << 20
-"""Bytes by which the process may grow between a fifth of the video and its end."""
+"""Bytes by which the process may grow after the first fifth of the video."""
 
 
 @pytest.fixture(scope="module")

@@ -167,7 +167,7 @@ def test_the_worst_layer_comes_first():
 
 
 def test_within_the_tolerance_nine_tenths_of_the_noise_are_explained():
-    """A file that is good enough has a goal of its own: 10 dB more, a tenth of the noise."""
+    """If a file is good enough, the goal is 10 dB more, where a tenth of the noise is left."""
     found = searched(Network(noisy({3: 1e-3, 30: 1e-6})))
     assert found.before_db > found.tolerance_db
     assert found.goal_db == found.before_db + GAIN_DB

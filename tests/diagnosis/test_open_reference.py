@@ -1,4 +1,4 @@
-"""Weights as the reference of an artifact: effdet's post-processing, and as many rows."""
+"""Weights as the reference: effdet's post-processing, with as many rows as the artifact has."""
 
 from __future__ import annotations
 

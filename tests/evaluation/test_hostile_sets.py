@@ -62,7 +62,7 @@ def read_all(path):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(drawn=st.data())
-def test_annotations_with_odd_values_raise_only_errors_of_ours(annotations, drawn):
+def test_annotations_with_any_values_raise_only_errors_of_ours(annotations, drawn):
     path, sound = annotations
     document = copy.deepcopy(sound)
     for _ in range(drawn.draw(st.integers(1, 3))):

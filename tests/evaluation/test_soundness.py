@@ -125,7 +125,7 @@ def test_boxes_thinner_than_a_pixel_are_counted(annotations):
     assert "smaller than a pixel" in said
 
 
-def test_a_few_odd_boxes_raise_no_doubt_about_the_set(tmp_path):
+def test_a_few_wrong_boxes_raise_no_doubt_about_the_set(tmp_path):
     annotations = write_set(tmp_path / "many", images=20)
 
     def one(document):

@@ -33,7 +33,7 @@ SIDE = TILES * TILE
 ROWS = 300
 WITHIN_POINTS = 0.05
 LOST_POINTS = 2.0
-"""Points lost at the least with 1000 candidates; the first measurement lost 7 of 68.6."""
+"""1000 candidates must lose more points than this; the first measurement lost 7 of 68.6."""
 
 pytestmark = pytest.mark.slow
 
@@ -92,7 +92,7 @@ def options() -> ExportOptions:
 
 @pytest.fixture(scope="module")
 def asked(options):
-    """The reference, which remembers its heads, and the spec before its candidates are settled."""
+    """The reference, which keeps its heads, and a spec with its number of candidates undecided."""
     source = load_source(None, options, silent)
     spec = specification_of(source, options, None)
     return reference_of(source, spec), spec

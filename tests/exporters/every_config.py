@@ -93,7 +93,7 @@ def assert_layers_agree(path: Path, network: EfficientDet) -> LayerReport:
 
 
 def assert_fp16_costs_its_own(path: Path, spec: DetectorSpec, source: Source) -> None:
-    """Write a graph in FP16 for either runtime of a CPU; both copies must pass with room."""
+    """Write a graph in FP16 for each runtime of a CPU; both must use little of their tolerance."""
     model = onnx.load(path)
     to_half(model)
     half = path.with_name("fp16.onnx")

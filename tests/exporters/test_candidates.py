@@ -1,4 +1,4 @@
-"""``--candidates auto`` takes the fewest that give the rows of effdet's 5000, and says so."""
+"""``--candidates auto`` takes the least number that gives the rows of effdet's 5000; it says so."""
 
 from __future__ import annotations
 

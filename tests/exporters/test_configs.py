@@ -32,7 +32,7 @@ ELSEWHERE = ("tf_efficientdet_d0", "tf_efficientdet_lite0")
 """Configurations that other tests of this folder export and verify."""
 OWN_SIZE = ("d0", "d1", "d2", "d3", "d4", "lite0", "lite1", "lite2", "lite3", "lite4")
 LARGE_PICTURES = 4
-"""Enough at a variant's own size, where every picture has a hundred detections."""
+"""The number of pictures: at a variant's own size, every picture has a hundred detections."""
 
 
 @pytest.mark.parametrize("name", [each for each in COVER if each not in ELSEWHERE])

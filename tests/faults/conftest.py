@@ -24,7 +24,7 @@ def engine(tmp_path):
 
 @pytest.fixture
 def use_double(monkeypatch, tmp_path):
-    """Return a function that puts the double in TensorRT's place; it gives the file of calls."""
+    """Return a function that puts the double in TensorRT's place and returns its log of calls."""
 
     def use(scenario: str, version: str = "10.16.1.11"):
         log = tmp_path / "calls.jsonl"

@@ -1,4 +1,4 @@
-"""Engines that cannot be built, or not as they were asked for."""
+"""Engines that cannot be built, or cannot be built with the options that were given."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _calls(log):
 
 
 def test_more_candidates_than_topk_takes_are_refused_before_parsing(tmp_path, engine, use_double):
-    """One TopK takes 3840. Our own files stay below: they choose in rounds, whatever is asked."""
+    """One TopK takes at most 3840. Our own files stay below, because they choose in rounds."""
     log = use_double("")
     other = tmp_path / "other.onnx"
     other.write_bytes(_with_topk(3841).SerializeToString())

@@ -12,7 +12,7 @@ from effdet_deploy.errors import ResourceError
 from effdet_deploy.files import write_atomically
 
 OLD = b"the file that was there"
-# The limit is on the size of any one file that the process writes: a real error of the system.
+# The system limits the size of each file that the process writes, so the error is a real one.
 WRITE_PAST_A_LIMIT = """
 import resource, signal, sys
 from pathlib import Path

@@ -181,7 +181,7 @@ def test_out_of_memory_is_a_typed_error(runtime, monkeypatch, error):
     assert caught.value.exit_code == 4
 
 
-def test_any_other_failure_of_the_engine_is_told_in_one_sentence(runtime, monkeypatch):
+def test_any_other_failure_of_the_runtime_is_told_in_one_sentence(runtime, monkeypatch):
     error = ort_errors.Fail("[ONNXRuntimeError] : 1 : FAIL : Non-zero status\ncode returned")
     monkeypatch.setattr(runtime, "_session", FailingSession(error))
     with pytest.raises(ModelFileError, match="Non-zero status code returned") as caught:

@@ -26,7 +26,7 @@ BILLION = 1_000_000_000
 
 
 def laughs(last: str) -> str:
-    """YAML whose aliases stand for ten aliases, nine levels deep; ``last`` uses the outermost."""
+    """Nine levels of YAML aliases, each for ten of the level below; ``last`` uses the highest."""
     lines = ["l0: &l0 [x, x]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
     return "\n".join((*lines, last.format(bomb="*l9"), ""))

@@ -12,7 +12,7 @@ from tests.native.building import BUILD, NATIVE, build
 
 @pytest.fixture(scope="session")
 def testing_library():
-    """The path of the libeffdet that has an engine for tests and exports internal functions."""
+    """The path of the libeffdet that has a fake runtime and exports internal functions."""
     return build(BUILD, "effdet_testing_shared") / "tests" / "libeffdet_testing.so"
 
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.native
 
 COUNT = 80
 EXAMPLE = ROOT / "examples" / "digits"
-ENGINES = {"onnxruntime": onnxruntime_library, "openvino": openvino_library}
+RUNTIMES = {"onnxruntime": onnxruntime_library, "openvino": openvino_library}
 
 
 def exported(model, *options):
@@ -51,12 +51,12 @@ def digits(tmp_path_factory):
     return model, [np.asarray(Image.open(path).convert("RGB")) for path in paths]
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_the_rows_of_eighty_scenes_are_those_of_python(
     digits, testing_library, binding, has_onnxruntime, backend
 ):
     model, scenes = digits
-    native = binding.Detector(str(testing_library), str(model), backend, str(ENGINES[backend]()))
+    native = binding.Detector(str(testing_library), str(model), backend, str(RUNTIMES[backend]()))
     total = 0
     with effdet_deploy.load(model, backend, "cpu") as detector:
         for scene in scenes:
@@ -70,13 +70,13 @@ def test_the_rows_of_eighty_scenes_are_those_of_python(
     assert total > 10 * COUNT
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_threads_on_one_handle_find_the_same_rows(
     digits, testing_library, binding, has_onnxruntime, backend
 ):
     model, scenes = digits
     native = binding.Detector(
-        str(testing_library), str(model), backend, str(ENGINES[backend]()), threads=1
+        str(testing_library), str(model), backend, str(RUNTIMES[backend]()), threads=1
     )
     expected = [native.detect([binding.view(scene)])[0] for scene in scenes[:4]]
     wrong = []

@@ -1,4 +1,4 @@
-"""C++ finishes raw heads as the package does: same candidates, boxes and NMS, without an engine."""
+"""C++ finishes raw heads as the package does: same candidates, boxes and NMS, without a runtime."""
 
 from __future__ import annotations
 

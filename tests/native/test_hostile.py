@@ -12,7 +12,7 @@ from tests.native.models import make_spec, write_model
 
 pytestmark = pytest.mark.native
 
-ENGINES = {"onnxruntime": onnxruntime_library, "openvino": openvino_library}
+RUNTIMES = {"onnxruntime": onnxruntime_library, "openvino": openvino_library}
 MUTATIONS = 300
 BAD_MODEL, NO_MEMORY, RUN_FAILED = 2, 4, 5
 THREADS, RUNS = 8, 500
@@ -21,13 +21,13 @@ THREADS, RUNS = 8, 500
 @pytest.fixture
 def opened(testing_library, binding, has_onnxruntime):
     def run(path, backend):
-        library = str(ENGINES[backend]())
+        library = str(RUNTIMES[backend]())
         return binding.Detector(str(testing_library), str(path), backend, library, threads=1)
 
     return run
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_mutated_files_are_refused_or_run(opened, binding, tmp_path, backend):
     whole = write_model(tmp_path / "tiny.onnx", make_spec()).read_bytes()
     path = tmp_path / "changed.onnx"
@@ -51,7 +51,7 @@ def test_mutated_files_are_refused_or_run(opened, binding, tmp_path, backend):
     assert all(str(each).isprintable() for each in outcomes["refused"])
 
 
-@pytest.mark.parametrize("backend", ENGINES)
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_eight_threads_of_five_hundred_runs_find_the_same_rows(opened, binding, tmp_path, backend):
     native = opened(write_model(tmp_path / "tiny.onnx", make_spec()), backend)
     random = np.random.default_rng(6)

@@ -34,7 +34,8 @@ from tests.networks import conditioned
 SIDE = 128
 PICTURES = 2
 BOX_TOLERANCE_PX = 1e-3
-"""The two decode boxes of some hundred pixels in float32, in another order of operations."""
+"""What float32 rounds off boxes of some hundred pixels: the plugin and our graph decode them with
+the same operations in another order."""
 SCORE_TOLERANCE = 1e-6
 RTX = BuildOptions(backend="tensorrt-rtx")
 BOTH = ["exported", pytest.param("halved", marks=pytest.mark.slow)]

@@ -18,7 +18,7 @@ from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(2, SIDE, SIDE, 5), network_spec()))
 MIB = 1024**2
-# The number of values in the chain, and how much the process may grow, which is a few values.
+# The number of values in the chain, and the MiB that the process may grow: room for a few values.
 CHAIN, ALLOWED_MIB = 48, 384
 VALUE_MIB = 16
 

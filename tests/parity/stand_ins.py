@@ -96,8 +96,8 @@ class StandInSide:
 class StandInReference:
     """A reference that counts its float64 runs, which are expensive in a real network.
 
-    ``fp16`` holds the shift of every logit by FP16 weights, and the size of the noise that rounding
-    operators adds. Box codes move less.
+    ``fp16`` holds the shift of every logit by FP16 weights, and the size of the noise that comes
+    from rounding each operator's result. Box codes move less.
     """
 
     precision = "fp32"

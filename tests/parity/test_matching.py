@@ -193,7 +193,7 @@ def offset_for(iou: float) -> float:
 
 
 @pytest.mark.parametrize(("iou", "is_excused"), [(0.4995, True), (0.5005, True), (0.48, False)])
-def test_a_suppressing_iou_at_the_threshold_is_set_aside_by_the_candidates(iou, is_excused):
+def test_a_box_that_an_iou_near_the_threshold_suppresses_is_set_aside(iou, is_excused):
     candidates = boxes_at(0, offset_for(iou), scores=[0.9, 0.6])
     found = found_strays(candidates.take([0, 1]), candidates.take([0]), candidates)
     assert [bool(stray.excuse) for stray in found] == [is_excused]

@@ -21,7 +21,7 @@ def texts(root):
 
 
 def marks(root):
-    """Return the text of every tip, with its element's left, top, right, bottom or its place."""
+    """Return every tooltip's text with its element's left, top, right and bottom, or x and y."""
     found = []
     for each in root.iter():
         tip = each.find(f"{SVG}title")

@@ -101,8 +101,8 @@ class Detector:
         library: the path of libeffdet.so.
         model: the path of the model.
         backend: ``onnxruntime``, ``openvino`` or ``tensorrt``; None chooses by the kind of file.
-        engine: the path of the engine's own library.
-        threads: number of CPU threads; 0 lets the engine choose.
+        runtime: the path of the runtime's shared library; None lets libeffdet find it.
+        threads: number of CPU threads; 0 lets the runtime choose.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Detector:
         library: str,
         model: str,
         backend: str | None = None,
-        engine: str | None = None,
+        runtime: str | None = None,
         threads: int = 0,
     ) -> None:
         self._library = ctypes.CDLL(library)
@@ -125,7 +125,7 @@ class Detector:
         self._handle = ctypes.c_void_p()
         options = OpenOptions(ctypes.sizeof(OpenOptions), threads=threads)
         options.backend = backend.encode() if backend else None
-        options.library = engine.encode() if engine else None
+        options.library = runtime.encode() if runtime else None
         self._check(
             self._library.effdet_open(
                 model.encode(), ctypes.byref(options), ctypes.byref(self._handle)

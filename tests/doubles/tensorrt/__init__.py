@@ -28,7 +28,7 @@ def _scenario() -> str:
 
 
 def plan_for(sizes):
-    """Return a plan for the smallest, the best and the largest batch."""
+    """Return a plan; ``sizes`` are the smallest, the optimal and the largest batch."""
     return b"ftrt" + json.dumps(sizes).encode()
 
 

@@ -38,7 +38,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def use_double(monkeypatch, tmp_path):
-    """Put the double in TensorRT's place; returns the file of its calls."""
+    """Return a function that puts the double in TensorRT's place and returns its log of calls."""
 
     def use(scenario: str = "", version: str = "10.16.1.11", gpu: bool = False):
         log = tmp_path / "calls.jsonl"

@@ -81,7 +81,7 @@ def test_scales_survive_in_float16_and_weights_are_rounded_with_those(pointwise)
     assert (steps[np.abs(found.values) < LARGEST] <= 0.5 + 1e-4).all()
 
 
-def test_a_weight_of_zeros_has_a_scale_that_is_not():
+def test_a_weight_of_zeros_has_a_scale_above_zero():
     found = quantize_weight(np.zeros((2, 3, 1, 1), np.float32), half_scale=True)
     assert (found.scale > 0).all()
     assert not found.values.any()

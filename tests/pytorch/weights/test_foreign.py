@@ -63,7 +63,7 @@ def test_directories_without_a_checkpoint_are_recognized(tmp_path, inside):
         ("model.keras", "Keras 3"),
     ],
 )
-def test_files_that_are_known_by_their_names_are_refused_by_them(tmp_path, name, words):
+def test_files_of_other_frameworks_are_recognized_by_their_suffix(tmp_path, name, words):
     (tmp_path / name).write_bytes(bytes(64))
     assert words in refusal(tmp_path / name).cause
 
