@@ -1,4 +1,4 @@
-"""Measure what each precision costs in mAP, and how each technique changes that cost.
+"""Measure what each precision costs in mAP, and how each technique of quantization changes it.
 
     python benchmarks/accuracy.py --json docs/accuracy.json --document docs/precision.md
 

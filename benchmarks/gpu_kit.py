@@ -124,7 +124,8 @@ def unpack(kit: Path, scratch: Path) -> Path:
         except subprocess.CalledProcessError as error:
             raise MissingError(
                 f"This Python lacks {', '.join(missing)}, and the kit has nothing that fits it.",
-                f"Use Python {' or '.join(PYTHONS)} with pip on x86-64 Linux, or install it first.",
+                f"Use Python {' or '.join(PYTHONS)} with pip on x86-64 Linux, "
+                "or install what is missing.",
             ) from error
         sys.path.append(str(site))
         importlib.invalidate_caches()

@@ -1,6 +1,7 @@
 """Compare the speed of our graphs with that of their peers: ``python benchmarks/latency.py``.
 
-All peers have the same weights (random, conditioned, seeded) and the same pictures, and take turns.
+All peers take turns with the same pictures. They have the same weights: random ones from a seed,
+scaled so that the network detects something.
 The script prints tables; on request it writes JSON with every single run, and a Markdown document
 with charts. A table is in the JSON as soon as it is finished, and ``--resume`` goes on from there.
 """

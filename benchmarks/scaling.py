@@ -39,7 +39,7 @@ SIZES = "256,384,512,768"
 BATCHES = (1, 2, 4, 8)
 THREADS = (1, 2, 4, 8, 16)
 DETECTIONS = ((10, 100), (100, 500), (100, 1000), (300, 3000))
-"""Pairs of rows that leave NMS and candidates that enter it."""
+"""In pairs: how many rows leave NMS, and how many candidates (boxes) enter it."""
 BASE = "d0"
 """The variant with which all axes except that of variants are measured."""
 _EXPORT_LIMIT_S = 1800
@@ -193,8 +193,8 @@ def exported(point: Point, path: Path) -> dict[str, Any]:
 def export_here(point: Point, path: Path) -> int:
     """Export in this process and print how long it took and how much memory it needed.
 
-    If only the export is measured, the weights stay as torch initializes them, because conditioning
-    them would need more memory than the export.
+    If only the export is measured, the weights stay as torch initializes them, because scaling
+    them so that the network detects something would need more memory than the export.
     """
     begun = time.perf_counter()
     import resource

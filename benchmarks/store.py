@@ -138,5 +138,5 @@ def measured_quietly(measure: Callable[[], dict[str, Any]], *, under_load: bool)
         return found
     raise ResourceError(
         f"The numbers measured here are not reliable: {' and '.join(reasons)}.",
-        "Stop the other programs and run it again with --resume, or pass --under-load.",
+        "Stop the other programs and run the benchmark again with --resume, or pass --under-load.",
     )

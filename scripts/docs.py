@@ -113,8 +113,9 @@ def python_page() -> str:
     placed = {name for names in PYTHON.values() for name in names}
     missing = {*effdet_deploy.__all__} - {"__version__"} - placed
     if missing:
-        raise SystemExit(f"scripts/docs.py: PYTHON does not place {', '.join(sorted(missing))}.")
-    lines = ["# Python\n", "`import effdet_deploy` imports neither torch nor an engine.\n"]
+        listed = ", ".join(sorted(missing))
+        raise SystemExit(f"scripts/docs.py: the table PYTHON has no heading for {listed}.")
+    lines = ["# Python\n", "`import effdet_deploy` imports neither torch nor a runtime.\n"]
     for title, names in PYTHON.items():
         lines.append(f"## {title}\n")
         for name in names:

@@ -59,7 +59,8 @@ class Phase:
 class TrainingOptions:
     """One training run; equal options give equal weights on one machine with one thread count.
 
-    The schedule starts with small scenes, where a step costs a third, and ends with full-size ones.
+    The schedule starts with small scenes and ends with full-size ones; a step with small scenes
+    costs a third as much.
     """
 
     phases: tuple[Phase, ...]

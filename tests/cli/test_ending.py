@@ -18,7 +18,7 @@ import signal, sys
 import onnxruntime as ort
 import effdet_deploy.cli.doctor as doctor
 from effdet_deploy.cli import main
-# Python's own handler would end it where the signal comes before the engine begins.
+# Python's own handler would end the command if the signal came before ONNX Runtime begins.
 signal.signal(signal.SIGINT, lambda *_: None)
 session = ort.InferenceSession(sys.argv[1])
 def run():

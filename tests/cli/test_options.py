@@ -12,7 +12,7 @@ from effdet_deploy.exporters.build_options import BuildOptions
 from effdet_deploy.exporters.option_text import parse_candidates
 from effdet_deploy.exporters.options import ExportOptions
 
-# Fields that no option of their name sets: --fp16 and --config do, or the command itself.
+# Fields without an option of their name: --fp16, --config or the command itself sets them.
 ELSEWHERE = {"overrides", "precision", "build", "command"}
 
 

@@ -13,7 +13,7 @@ from effdet_deploy.evaluation.accuracy import difference, measure, weighted_ap
 from effdet_deploy.evaluation.cocoset import read_coco
 from tests.evaluation.sets import noisy_results, small_set, write_set
 
-# The rounding of a sum over 101 recalls in another order.
+# What rounding changes in a sum over 101 recalls if the order is another one.
 ROUNDING = 1e-9
 
 

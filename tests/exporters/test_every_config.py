@@ -178,7 +178,7 @@ def test_int8_computes_the_chosen_convolutions_in_int8_and_none_in_float(
     exported, pictures, tmp_path, monkeypatch, engine_table
 ):
     if exported.name not in INT8:
-        pytest.skip("INT8 is asked of D0-D4, lite0-lite4 and q0; others would show the same rules")
+        pytest.skip("INT8 is tested with D0-D4, lite0-lite4 and q0; others would show the same")
     monkeypatch.setenv("EFFDET_DEPLOY_CACHE", str(tmp_path / "cache"))
     path, spec = exported.lowered("fixed", "int8", calibration=pictures)
     begun = time.monotonic()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 VARIANT, CLASSES, HEIGHT, WIDTH = "tf_efficientdet_lite0", 5, 128, 160
 SCORE = 0.1
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.05, 1e-3
-"""Pixels of the picture, and scores: float32 in another order of operations."""
+"""In pixels of the picture, and in scores: effdet orders the operations in float32 differently."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

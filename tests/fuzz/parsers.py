@@ -489,7 +489,7 @@ def _newest_samples() -> list[Sample]:
 
 
 def _weights(path: Path) -> None:
-    """Load weights up to the network itself, which takes long to build."""
+    """Load weights, and stop before the network is built, because that takes long."""
     built = WeightsError("the network is built now")
     with mock.patch.object(loading, "EfficientDet", mock.Mock(side_effect=built)):
         try:

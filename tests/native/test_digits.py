@@ -105,7 +105,8 @@ def test_frames_give_pythons_rows_in_the_c_programs(digits, has_onnxruntime, tmp
         "EFFDET_ONNXRUNTIME_LIBRARY": str(onnxruntime_library()),
         "LD_LIBRARY_PATH": str(built),
     }
-    # The example in C leaves out scores below 0.3. The last number is fewer than the rows expected.
+    # The program, its score threshold, and a number that its rows must exceed. The example in C
+    # leaves out scores below 0.3.
     programs = (("tools/effdet-detect", None, 5), ("examples/example_c", 0.3, 2))
     with effdet_deploy.load(model, "onnxruntime", "cpu") as detector:
         for index, scene in enumerate(scenes[:4]):

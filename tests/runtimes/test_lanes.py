@@ -1,4 +1,4 @@
-"""Batches whose images are computed side by side, for the engines that do this."""
+"""Lanes: the images of a batch are computed side by side, in the runtimes that can do this."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from effdet_deploy.runtimes.lanes import CACHED_PIXELS, Lanes, images_in_cache, 
 from tests.onnx_models import SIDE, detector_spec, with_input, write_tiny
 from tests.runtimes.threads import scores_on_threads
 
-ENGINES = ["onnxruntime", "openvino"]
+RUNTIMES = ["onnxruntime", "openvino"]
 RANGED = BatchSpec(1, 1, 16)
 
 
@@ -22,7 +22,7 @@ def pictures(count: int) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=RUNTIMES)
 def opened(request, tmp_path):
     pytest.importorskip(request.param)
 

@@ -20,7 +20,7 @@ from tests.runtimes.threads import scores_on_threads
 
 pytest.importorskip("openvino")
 
-# Two engines sum float32 in different orders; BF16 would differ by 0.01.
+# Two runtimes sum float32 in different orders; BF16 would differ by 0.01.
 FLOAT32_ERROR = 1e-4
 
 

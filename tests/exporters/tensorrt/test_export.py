@@ -105,7 +105,7 @@ def test_a_missing_tensorrt_is_announced_before_work_starts(exported, tmp_path, 
 
 
 OF_NO_ENGINE = dataclasses.replace(detector_spec(), command=NOWHERE.command)
-"""What the same options make where the output is the ONNX file itself."""
+"""The spec of an ONNX file that these options wrote as their output, and not for an engine."""
 
 
 @pytest.mark.parametrize("spec", [detector_spec(), OF_NO_ENGINE], ids=["another", "of no engine"])

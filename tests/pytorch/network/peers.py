@@ -15,7 +15,7 @@ with warnings.catch_warnings():
     import effdet
 
 UNSEEN = 20_000
-"""The seed of pictures on which no network was conditioned."""
+"""The seed of pictures that were not used when random weights were scaled."""
 OUTPUT_TOLERANCE = 1e-4
 """For logits with a spread of 1.5: float32 sums in another order differ by about 1e-5."""
 
@@ -34,7 +34,7 @@ def effdet_twin(network: EfficientDet) -> torch.nn.Module:
 
 
 def unseen_images(network: EfficientDet, count: int = 1) -> torch.Tensor:
-    """Return normalized pictures ``[count,3,H,W]`` on which the network was not conditioned."""
+    """Return normalized pictures ``[count,3,H,W]`` that no network's weights were scaled with."""
     height, width = network.config.image_size
     pictures = structured_pictures(count, height, width, UNSEEN)
     return network_input(torch.from_numpy(pictures), network.config)

@@ -82,7 +82,7 @@ def test_no_parameter_is_all_zeros_or_ones_which_would_hide_a_mistake():
         assert not torch.equal(value, torch.ones_like(value)), key
 
 
-def test_a_large_network_is_conditioned_at_a_smaller_size(monkeypatch):
+def test_weights_of_a_large_network_are_scaled_at_a_smaller_size(monkeypatch):
     from effdet_deploy.pytorch.network import random_weights as conditioning
 
     monkeypatch.setattr(conditioning, "MAX_SIDE", 128)
