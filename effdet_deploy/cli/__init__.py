@@ -40,7 +40,7 @@ COMMANDS = {
     "build": "Build a TensorRT engine from an exported ONNX model.",
     "check": "Check whether TensorRT accepts an ONNX model.",
     "detect": "Detect objects in pictures with an exported model.",
-    "batch": "Detect objects in millions of pictures on Ray, into Parquet files.",
+    "batch": "Detect objects in millions of pictures with Ray; write Parquet files.",
     "compare": "Compare exported models with a reference, layer by layer if asked.",
     "bench": "Measure how fast exported models run on this machine.",
     "eval": "Measure the mAP of exported models on annotated pictures.",

@@ -72,13 +72,13 @@ Actors = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Number of actors, which are processes with one copy of the model; default: as "
+        help="Number of actors (processes that each hold a copy of the model); default: as "
         "many as there is room for.",
     ),
 ]
 CpusPerActor = Annotated[
     int,
-    typer.Option(metavar="N", help="Processors of an actor, which decode and compute."),
+    typer.Option(metavar="N", help="Processors that one actor uses to decode and compute."),
 ]
 GpusPerActor = Annotated[
     float, typer.Option(metavar="N", help="GPUs of an actor; 0.5 lets two actors share one.")
@@ -113,7 +113,7 @@ def run(
     allow_saturation: option.AllowSaturation = False,
     json_file: option.JsonFile = None,
 ) -> None:
-    """Detect objects in any number of pictures on Ray, into Parquet files with a row per picture.
+    """Detect objects in any number of pictures with Ray; write Parquet files, one row a picture.
 
     A picture that cannot be read becomes a row with its error. A stopped run continues with
     --resume. The page "Millions of pictures" of the documentation describes the rows and how a

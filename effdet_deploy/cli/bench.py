@@ -66,7 +66,7 @@ def run(
     json_file: option.JsonFile = None,
     markdown: Markdown = None,
 ) -> None:
-    """Time exported models on this machine, taking turns, until their medians are precise."""
+    """Time exported models on this machine, in turns, until their medians are precise."""
     from effdet_deploy.benchmark.benchmarking import Settings, bench
     from effdet_deploy.benchmark.measure import Schedule
     from effdet_deploy.reports import benchmark as report

@@ -24,7 +24,7 @@ def run(
     ],
     **given: Any,
 ) -> None:
-    """Build a TensorRT engine from an ONNX file, on the machine that will run it.
+    """Build a TensorRT engine from an ONNX file, on the machine that will run the engine.
 
     It needs neither torch nor the weights. Ctrl-C stops the builder and leaves no files behind.
     """

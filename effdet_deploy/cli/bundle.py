@@ -58,7 +58,7 @@ SingleOutput = Annotated[
     bool,
     typer.Option(
         "--single-output",
-        help="For DeepStream: give one output [N,D,6], as the parser of DeepStream-Yolo reads.",
+        help="For DeepStream: give one output [N,D,6], which the parser of DeepStream-Yolo reads.",
     ),
 ]
 

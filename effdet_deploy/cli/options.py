@@ -174,7 +174,7 @@ EXPORT: Table = {
         str | None,
         "rank|id",
         "How the ids in --labels number the outputs: rank (the smallest id is output 0) or id "
-        "(id 1 is output 0); needed only where both would fit.",
+        "(id 1 is output 0); needed only if both fit and differ.",
     ),
     "image_size": _option(
         str | None, "N|HxW", "Size of the network's input in pixels; default: the variant's."
@@ -209,8 +209,8 @@ EXPORT: Table = {
     "calibration": _option(
         _FILE,
         "DIR|FILE",
-        "Pictures like those that the detector will see, or a set of them as for --eval-data; INT8 "
-        "and FP16 measure the ranges of values on them.",
+        "Folder of pictures like those that the detector will see, or an annotated set as for "
+        "--eval-data; INT8 and FP16 measure the ranges of values on these pictures.",
     ),
     "max_map_drop": _option(
         float | None,
@@ -319,12 +319,12 @@ EXPORT: Table = {
         str,
         "auto|N",
         "How many boxes enter NMS; auto takes the smallest number that gives the same detections "
-        "as effdet's 5000.",
+        "as the 5000 boxes of effdet.",
     ),
     "opset": _option(int, None, "ONNX opset of the file, 18 to 23."),
     **_ENGINE,
     "keep_onnx": _option(
-        _FILE, "FILE", "With an engine as OUTPUT: keep the ONNX file of the engine as FILE."
+        _FILE, "FILE", "With an engine as OUTPUT: keep the ONNX file that it is built from as FILE."
     ),
     "verify": _option(bool, None, "Compare the exported model with eager PyTorch."),
     "verify_images": _option(

@@ -33,7 +33,7 @@ def test_shares_and_claims_are_shown_with_the_commands_that_measured_them(measur
 
     text = "\n".join(candidates_section(measured))
     assert "`python benchmarks/candidates.py --turns 11`" in text
-    assert "| 5000 | 5.0% (4.0%-20.0%) |" in text
+    assert "| 5000 | 5.0% (4.0% to 20.0%) |" in text
     assert "Other programs took 1.3% of the processors' time." in text
     assert "`python benchmarks/latency.py --variants d0`" in text
     assert "| ours, ONNX Runtime against effdet eager | 4.00x" in text
