@@ -198,7 +198,7 @@ def compare_digits(files: Path, device: str) -> dict[str, Any]:
         weights=str(DIGITS / "digits_d0.safetensors"),
         candidates=read_spec(carried, "torchscript").output.candidates,
     )
-    # The archive in the kit may come from another PyTorch; these are written by this PyTorch.
+    # The archive in the kit may come from another PyTorch, so this PyTorch writes two of its own.
     full = write_archive(files / "digits-fp32.torchscript", None, options)
     half = write_archive(files / "digits-fp16.torchscript", None, options, "fp16")
     with Detector.load(full, "torchscript", "cpu") as known:

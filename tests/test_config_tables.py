@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "config_tables.py"
 def script(tmp_path, monkeypatch):
     described = importlib.util.spec_from_file_location("config_tables", SCRIPT)
     module = importlib.util.module_from_spec(described)
-    # Dataclasses look their module up.
+    # A dataclass looks up its module in sys.modules.
     monkeypatch.setitem(sys.modules, "config_tables", module)
     described.loader.exec_module(module)
     monkeypatch.setattr(module, "DOCS", tmp_path)

@@ -18,8 +18,8 @@ struct effdet_detector {
 namespace effdet {
 namespace {
 
-// An array and not a std::string: to report that memory ran out, no memory may be needed, and a
-// thread that ends must not run a destructor of a library that may have been unloaded.
+// An array and not a std::string: reporting that memory ran out must not need memory, and a thread
+// that ends must not run a destructor of a library that may have been unloaded.
 constexpr std::size_t kLongestMessage = 2048;
 thread_local char last_message[kLongestMessage] = "";
 

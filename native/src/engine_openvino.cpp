@@ -14,7 +14,8 @@
 namespace effdet {
 namespace {
 
-// OpenVINO does not refuse newer versions: it reads them as if they were the newest one it knows.
+// OpenVINO does not refuse newer opsets and IR versions: it reads a file as if it had the newest
+// ones that OpenVINO knows.
 constexpr std::uint64_t kNewestOpset = 28;
 constexpr std::uint64_t kNewestIrVersion = 14;
 

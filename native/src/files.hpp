@@ -27,7 +27,7 @@ private:
 
 bool is_file(const std::string& path);
 
-// The directory of a path, or "." if the path has no directory; and the name behind it.
+// The directory of a path ("." if the path names none), and the file's name in that directory.
 std::string directory_of(const std::string& path);
 std::string base_name(const std::string& path);
 

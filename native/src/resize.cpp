@@ -138,7 +138,7 @@ Scaled resize_linear(const Picture& picture, int width, int height) {
         mix_neighbours(line.data(), columns, lower.data());
         std::uint8_t* target = scaled.row(y);
         for (std::size_t at = 0; at < bytes; ++at) {
-            // The two shares of 11 bits added 22 bits; OpenCV drops them as 4 + 16 + 2.
+            // The two shares of 11 bits added 22 bits; OpenCV drops them in three steps: 4, 16, 2.
             const int above = (row.share_first * (upper[at] >> 4)) >> 16;
             const int below = (row.share_second * (lower[at] >> 4)) >> 16;
             target[at] = static_cast<std::uint8_t>(std::min((above + below + 2) >> 2, 255));

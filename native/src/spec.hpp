@@ -95,7 +95,7 @@ struct Spec {
     std::size_t anchor_count() const;
 };
 
-// The sidecar of an artifact: the spec as JSON and the artifact's SHA-256; "" where one is missing.
+// The sidecar of an artifact: the spec as JSON and the artifact's SHA-256. What is missing is "".
 struct Sidecar {
     std::string spec;
     std::string sha256;

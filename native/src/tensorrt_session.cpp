@@ -70,7 +70,7 @@ void TensorRtSession::release() noexcept {
     if (recording_ != nullptr) {
         cuda.destroy_graph(recording_);
     }
-    // The context is destroyed before the memory that it has the addresses of.
+    // The context is destroyed before the memory whose addresses it holds.
     context_.reset();
     outputs_.push_back(input_);
     for (const Buffer& each : outputs_) {

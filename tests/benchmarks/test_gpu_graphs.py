@@ -28,7 +28,7 @@ BATCH = 4
 NAMES = ("tf_efficientdet_d0", "tf_efficientdet_lite0")
 OPTIONS = ExportOptions(batch=BatchSpec(1, 1, BATCH), candidates=1000, verify=False)
 HEADS = dataclasses.replace(OPTIONS, nms="none")
-# What an export allows between its heads and eager PyTorch's.
+# How much an export's heads may differ from eager PyTorch's.
 HEAD_TOLERANCE = 1e-3
 
 

@@ -62,7 +62,7 @@ def test_a_second_signal_ends_a_command_whose_runtime_never_returns(tmp_path, se
     try:
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
-        # The command says this after two seconds: it still runs.
+        # The command says this after two seconds, so it still runs.
         assert "A second Ctrl-C ends the command at once" in process.stderr.readline()
         assert process.poll() is None
         process.send_signal(second)

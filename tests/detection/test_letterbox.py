@@ -15,7 +15,7 @@ from effdet_deploy.detection.letterbox import letterbox, prepare_batch
 FILL = (124, 116, 104)
 # Boxes are float32 and go through one multiplication each way.
 ROUND_TRIP_TOLERANCE = 1e-3
-# uint8 minus mean over std in float32, against float64.
+# The error of (level - mean) / std in float32, compared with float64.
 NORMALISATION_TOLERANCE = 1e-5
 
 SIDES = st.integers(1, 90)

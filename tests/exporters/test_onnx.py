@@ -41,7 +41,8 @@ LEAN_NODES = 640
 """D0 has fewer nodes up to its raw heads (591); effdet's naive export has twice as many."""
 NETWORK_OPERATORS = {
     *("Conv", "Gemm", "Sigmoid", "Mul", "Add", "MaxPool", "Resize", "ReduceMean"),
-    # The input's cast, layout and mean; the heads' reorder reads a ranged batch's size.
+    # These prepare the input (type, layout, mean) and reorder the heads. Shape, Gather and
+    # Unsqueeze read the batch size if the batch has a range.
     *("Cast", "Sub", "Transpose", "Reshape", "Concat", "Shape", "Gather", "Unsqueeze"),
 }
 EXPECTED_ROLES = {"Conv": 204, "Gemm": 2, "MaxPool": 14, "Resize": 12}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIDES = (2, 3, 4, 5, 7, 8, 13, 16)
 POOLS = {
-    # The pyramid's pooling has SAME padding. The others are a ResNet's and ResNet-D's shortcut.
+    # Among them: the pyramid's pooling (SAME padding), a ResNet's, and that of ResNet-D's shortcut.
     "odd": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     "even": ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
     "unpadded": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2]}),

@@ -45,7 +45,7 @@ extern "C" {
     ) -> i32;
 }
 
-/// Copies a text of libeffdet, which is valid only until the detector is closed or the next call.
+/// Copies a text of libeffdet, because it may be valid only until the next call or effdet_close.
 fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }
