@@ -71,7 +71,7 @@ def short_tmp(monkeypatch, tmp_path_factory):
     shutil.rmtree(folder)
 
 
-def test_an_address_where_nothing_listens_is_refused_at_once():
+def test_an_address_where_nothing_listens_is_refused_without_delay():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"

@@ -159,7 +159,7 @@ def run_until_the_third_part(monkeypatch, model, pictures, out):
         run(model, pictures, out)
 
 
-def test_a_run_that_was_stopped_goes_on_with_the_parts_that_are_not_there(
+def test_a_run_that_was_stopped_goes_on_with_the_missing_parts(
     monkeypatch, model, pictures, tmp_path
 ):
     out = tmp_path / "out"

@@ -80,7 +80,7 @@ def test_its_text_counts_what_was_found():
     assert str(detections((), ())) == "nothing"
 
 
-def test_drawing_marks_the_border_of_each_box_and_leaves_the_input_alone():
+def test_drawing_marks_the_border_of_each_box_and_does_not_change_the_input():
     picture = np.full((100, 120, 3), 200, np.uint8)
     drawn = np.asarray(detections().draw(picture))
     assert (picture == 200).all()

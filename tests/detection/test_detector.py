@@ -183,7 +183,7 @@ def test_its_repr_names_the_model_the_backend_and_the_precision(detector):
     assert repr(detector) == "Detector(tiny, onnxruntime on cpu, fp32)"
 
 
-def test_many_threads_get_what_one_gets(detector):
+def test_many_threads_get_what_a_single_thread_gets(detector):
     pictures = [np.full((30, 50, 3), level, np.uint8) for level in range(0, 250, 10)]
     serial = [detector.detect(picture)[0].scores for picture in pictures]
     with ThreadPoolExecutor(4) as pool:

@@ -152,7 +152,7 @@ def test_a_real_detector_gives_the_rows_of_detect(tmp_path):
 @pytest.mark.parametrize(
     ("threads", "side", "together"), [(2, SIDE, 2), (2, 1024, 1), (1, SIDE, 1)]
 )
-def test_small_pictures_are_computed_at_once_each_on_one_thread(
+def test_small_pictures_are_computed_at_the_same_time_each_on_one_thread(
     tmp_path, monkeypatch, threads, side, together
 ):
     spec = with_input(detector_spec(), height=side, width=side)
@@ -303,7 +303,7 @@ def test_a_detector_that_is_closed_during_a_stream_says_so(detector):
         list(stream)
 
 
-def test_several_streams_of_one_detector_run_at_once(detector):
+def test_several_streams_of_one_detector_run_at_the_same_time(detector):
     one = detector.stream([picture(level) for level in range(100, 110)])
     other = detector.stream([picture(level) for level in range(110, 120)])
     found = [(a.detections.scores[0], b.detections.scores[0]) for a, b in zip(one, other)]  # noqa: B905

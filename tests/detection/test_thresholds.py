@@ -38,7 +38,7 @@ def found(detector, threshold) -> list[str]:
         ({}, ["square", "ring", "circle", "square"]),
     ],
 )
-def test_a_class_has_its_own_threshold_or_that_of_the_star_or_of_the_model(
+def test_a_class_has_its_own_threshold_or_else_that_of_the_star_or_of_the_model(
     detector, threshold, names
 ):
     assert found(detector, threshold) == names

@@ -56,7 +56,7 @@ def small_set(folder, **fields) -> CocoSet:
 
 
 def noisy_results(dataset: CocoSet, shift: float, seed: int = 1) -> list[dict]:
-    """Return a detection per true box, up to ``shift`` pixels off, and false ones if it is above 0."""
+    """Return a detection per true box, up to ``shift`` pixels off; a shift also adds false ones."""
     random = np.random.default_rng(seed)
     results = []
     for each in dataset.document["annotations"]:

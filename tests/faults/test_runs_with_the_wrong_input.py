@@ -122,7 +122,7 @@ def test_a_provider_that_does_not_start_is_refused_not_replaced(tmp_path, monkey
     assert "doctor" in caught.value.remedy
 
 
-def test_many_threads_get_what_one_gets(tmp_path):
+def test_many_threads_get_what_a_single_thread_gets(tmp_path):
     with load(
         write_tiny(tmp_path / "model.onnx", detector_spec(batch=BatchSpec(1, 1, 2)))
     ) as model:

@@ -30,7 +30,7 @@ def test_a_chain_of_n_boxes_needs_n_minus_one_steps(length):
     assert static_steps(chain, 0.5) == length - 1
 
 
-def test_boxes_that_do_not_overlap_need_no_step_and_a_crowd_around_one_needs_one():
+def test_boxes_that_do_not_overlap_need_no_step_and_a_crowd_around_a_box_needs_a_single_step():
     assert static_steps(row_of_boxes([0, 20, 40]), 0.5) == 0
     assert static_steps(row_of_boxes([0, 0.1, 0.2, 0.3]), 0.5) == 1
 

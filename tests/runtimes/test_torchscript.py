@@ -74,7 +74,7 @@ def test_a_detector_runs_on_it(archive):
     np.testing.assert_array_equal(found.boxes, np.clip(BOXES, 0, SIDE))
 
 
-def test_many_threads_get_what_one_gets(archive, batch):
+def test_many_threads_get_what_a_single_thread_gets(archive, batch):
     runtime = load_runtime(archive, device="cpu")
     pictures = [
         np.ascontiguousarray(np.roll(batch, turn, axis=3) // (turn + 1)) for turn in range(12)

@@ -93,7 +93,7 @@ def test_rows_are_those_of_effdets_bench_but_for_border_ties(bench: Bench) -> No
     assert differing <= MAX_BORDER_SHARE * 2 * 100 * PICTURES
 
 
-def test_one_nms_for_all_classes_keeps_the_boxes_that_a_plain_loop_keeps_of_effdet_s(
+def test_one_nms_for_all_classes_keeps_what_a_plain_loop_keeps_of_effdets_boxes(
     bench: Bench,
 ) -> None:
     output = dataclasses.replace(bench.spec.output, class_agnostic=True)

@@ -203,7 +203,7 @@ def test_every_published_name_carries_a_hash():
     assert all(download._NAMED_HASH.search(url) for url in urls if url)
 
 
-def test_two_downloads_of_one_file_at_once_both_give_the_file(site):
+def test_two_downloads_of_a_file_at_the_same_time_both_give_the_file(site):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(fetch, [site.url(NAME)] * 4))
     assert {path.read_bytes() for path in found} == {CONTENT}

@@ -321,7 +321,7 @@ def test_a_tensor_that_is_no_weight_is_refused_and_named(tmp_path, network, chan
     assert key in caught.value.cause
 
 
-def test_two_networks_beside_one_another_are_not_chosen_between(tmp_path, network):
+def test_a_file_with_two_networks_is_refused_and_both_are_named(tmp_path, network):
     state = {**prefixed("student.")(network), **prefixed("rival.")(network)}
     torch.save(state, tmp_path / "two.pth")
     with pytest.raises(WeightsError, match=r"2 networks.*'student\.', 'rival\.'"):
