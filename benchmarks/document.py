@@ -31,14 +31,14 @@ detections mean something) on the same pictures, in one process. *Ours* are file
 exported. *effdet eager* is the PyTorch project effdet without compilation, and *effdet naive ONNX*
 its network in a plain ONNX export, between effdet's own normalization and post-processing in
 PyTorch. *End to end* is the time from letterboxed uint8 pictures in host memory to boxes in host
-memory. *Network* is the time from normalized pixels to raw heads. The programs take turns. Ratios
-are medians over the turns with the 95% interval of the sign test, and "faster" means that the
-interval excludes 1. The column *ours is* says how many times as fast our file in ONNX Runtime is as
-the program of the row. The column *aim* says what we aim at. *Ms an image* is the median divided by
-the batch, *95% interval* the interval of the median, and *spread* the standard deviation of the
-times divided by their mean. 90% of the times are at most *p90*, and 99% at most *p99*. *Selection*
-chooses the boxes that enter NMS. Measurements that other programs disturbed were repeated; they are
-marked if the machine was never quiet.
+memory. *Network* is the time from normalized pixels to the network's outputs. The programs take
+turns. Ratios are medians over the turns with the 95% interval of the sign test, and "faster" means
+that the interval excludes 1. The column *ours is* says how many times as fast our file in ONNX
+Runtime is as the program of the row. The column *aim* says what we aim at. *Ms an image* is the
+median divided by the batch, *95% interval* the interval of the median, and *spread* the standard
+deviation of the times divided by their mean. 90% of the times are at most *p90*, and 99% at most
+*p99*. *Selection* chooses the boxes that enter NMS. Measurements that other programs disturbed were
+repeated; they are marked if the machine was never quiet.
 """
 TIME_TEXT = """The table gives milliseconds end to end at batch 1. It divides the medians of the
 tables above in the proportions of the runtime's own profile. *Fpn* is the feature pyramid. *Head
@@ -56,7 +56,8 @@ by the time end to end, as a share of the bandwidth of a copy. Data that stays i
 faster.
 """
 ACCURACY_TEXT = (
-    "The chart shows the digits detector in each precision. `benchmarks/accuracy.py` measured "
+    "The chart shows the [digits detector](index.md#export), a trained D0, in each "
+    "precision. `benchmarks/accuracy.py` measured "
     "mAP and latency on one and the same file, in the runtime that runs it fastest.\n"
 )
 STARTUP_TEXT = (

@@ -147,8 +147,8 @@ EXPORT: Table = {
     "variant": _option(
         str | None,
         None,
-        "The network: d0 to d7x, lite0 to lite4, q0 to q2, a scaling such as phi:2.5, or a full "
-        "effdet name; default: read from the weights.",
+        "The network: d0 to d7x, lite0 to lite4, q0 to q2, a size in between such as phi:2.5, or a "
+        "full effdet name; default: read from the weights.",
     ),
     "config": _option(
         _FILE,
