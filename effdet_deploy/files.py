@@ -159,8 +159,8 @@ def sidecar_path(artifact: Path) -> Path:
 def require_writable_target(target: Path) -> None:
     """Check that ``target`` can be written, before any work is done for it.
 
-    Links are followed: the file that a link points to is written. Files that killed processes of
-    ours left beside it are removed.
+    Links are followed: the file that a link points to is written. Files beside it, left by
+    processes of ours that were killed, are removed.
 
     Raises:
         UsageError: the directory is absent or read-only, or ``target`` is a directory or device.
@@ -253,7 +253,7 @@ def _scratch_directory(parent: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """Remove the private directories that killed processes left in ``parent``.
+    """Remove the private directories in ``parent`` that were left when processes were killed.
 
     A living process holds a lock on its directory, and the lock ends with the process.
     """

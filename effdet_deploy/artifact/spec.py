@@ -178,11 +178,11 @@ class ClassSpec:
 
 @dataclass(frozen=True)
 class SoftNmsSpec:
-    """Soft-NMS (arXiv:1704.04503), with the settings of effdet's benches.
+    """Soft-NMS (arXiv:1704.04503), with the settings of effdet's benches, its wrappers with NMS.
 
-    A box multiplies the scores of the boxes that it overlaps: with ``exp(-IoU²/sigma)``, or, where
-    ``linear``, with 1 - IoU if that IoU is above ``iou_threshold``. Boxes whose score falls to
-    ``score_threshold`` or below are dropped.
+    A box multiplies the scores of the boxes that it overlaps. The decay ``gaussian`` multiplies by
+    ``exp(-IoU²/sigma)``; ``linear`` multiplies by 1 - IoU, but only if the IoU is above
+    ``iou_threshold``. Boxes whose score falls to ``score_threshold`` or below are dropped.
     """
 
     decay: Decay = "gaussian"
@@ -231,8 +231,8 @@ class PrecisionSpec:
     ``int8_range`` is the range of INT8 weights. ``portable`` weights cannot overflow the 16 bits in
     which an x86 processor without VNNI adds two products; ``full`` weights can. None means that the
     file is not INT8, or is too old to state the range: then its weights have to be examined.
-    ``instruction`` is the processor instruction that correct results need; None if every processor
-    is right.
+    ``instruction`` is the processor instruction that correct results need; None if results are
+    correct on every processor.
     """
 
     kind: Precision = "fp32"

@@ -37,7 +37,7 @@ _LONGEST_HOME = 13
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
-    # These are hints for developers of Ray, which its native code prints as errors.
+    # Ray's native code prints hints for Ray's own developers as errors.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     # A worker that was given no GPU must not see any.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",

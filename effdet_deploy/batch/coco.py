@@ -27,7 +27,7 @@ def write_coco(output: str, plan: Plan, folder: Path, classes: Sequence[ClassSpe
     The id of an image is the number of its row, from 1; pictures with errors are left out.
 
     Args:
-        output: where the parts are.
+        output: the folder or address of the parts.
         plan: the plan of the run, which is complete.
         folder: where ``detections.coco.json`` and ``detections.coco-results.json`` are written.
         classes: the model's classes.

@@ -92,7 +92,7 @@ def write(address: str, content: bytes) -> None:
 
 
 def require_folder(folder: str) -> None:
-    """Create ``folder`` if it is missing, and remove files that killed workers left in it.
+    """Create ``folder`` if it is missing, and remove files in it that were left by killed workers.
 
     Raises:
         UsageError: ``folder`` is a file, or cannot be written to.

@@ -27,7 +27,7 @@ _DIGITS = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings that the rows of a run depend on; a resumed run must have the same.
+    """The settings that the rows of a run depend on; they must not change when it is resumed.
 
     Attributes:
         source: SOURCE as the user named it.

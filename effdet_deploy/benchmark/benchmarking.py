@@ -235,7 +235,7 @@ def _result(
             ceilings = measure_ceilings(threads or len(usable_cpus()))
             reached = ceilings.reached(work, timing.median)
     divided = isinstance(runtime, SideBySideRuntime) and runtime.divides(len(feed))
-    # Where images are computed side by side, one thread computes an image.
+    # If images are computed side by side, every image is computed on one thread.
     profiled, profiled_threads = (feed[:1], 1) if divided else (feed, threads)
     nodes = (
         profiler(each.path, {INPUT_NAME: profiled}, threads=profiled_threads)

@@ -126,9 +126,9 @@ def median_interval(values: tuple[float, ...]) -> tuple[float, float]:
 
     It is the interval of the sign test: the r-th smallest and the r-th largest value, with the
     largest r for which 2·P(Binomial(n, 1/2) < r) is at most 5%. It assumes nothing about the
-    distribution, but it assumes that the values did not decide their number: a run that ends once
-    its interval is narrow enough is a little less certain. With fewer than six values the interval
-    is infinite.
+    distribution, but it assumes that the number of values does not depend on the values: the
+    interval of a run that ends once it is narrow enough is a little less certain. With fewer than
+    six values the interval is infinite.
     """
     count = len(values)
     tail, rank = 0.0, 0
@@ -243,7 +243,8 @@ def compare(candidate: Timing, other: Timing) -> Ratio:
     """Return the speed of ``candidate`` divided by that of ``other``; the two took turns.
 
     Raises:
-        UsageError: there are fewer than seven pairs, with which no interval excludes chance.
+        UsageError: there are fewer than seven pairs, which prove nothing, or the two things have
+            different numbers of runs.
     """
     pairs = min(len(candidate.seconds), len(other.seconds))
     if pairs < MIN_PAIRS or len(candidate.seconds) != len(other.seconds):

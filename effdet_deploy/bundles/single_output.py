@@ -25,7 +25,7 @@ _SEED = 18
 
 
 def write_single_output(source: Source, target: Path) -> None:
-    """Write the model to ``target`` with one output, and check that its results are the same.
+    """Write the model to ``target`` with one output, and check that its results do not change.
 
     The file has no spec, since no other part of this package runs it.
 

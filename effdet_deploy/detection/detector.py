@@ -150,7 +150,8 @@ class Detector:
 
         Raises:
             ImageError: a picture is unusable.
-            UsageError: the threshold is below the model's own floor, or the detector is closed.
+            UsageError: the threshold is below the lowest score that the model gives, or the
+                detector is closed.
         """
         floor = self.checked_threshold(score_threshold)
         if is_image_source(images):
@@ -203,8 +204,8 @@ class Detector:
             error; other errors, of the model or of ``sources``, are raised.
 
         Raises:
-            UsageError: the threshold is below the model's own floor, a number is not positive, or
-                the model does not take ``batch`` pictures.
+            UsageError: the threshold is below the lowest score that the model gives, a number is
+                not positive, or the model does not take ``batch`` pictures.
             ImageError: ``sources`` is a single picture.
         """
         floor = self.checked_threshold(score_threshold)
@@ -297,12 +298,13 @@ class Detector:
         )
 
     def checked_threshold(self, asked: ScoreThreshold | None) -> float | NDArray[np.float32]:
-        """Return the threshold to use: ``asked``, or the model's own floor for None.
+        """Return the threshold to use: ``asked``, or the model's floor for None.
 
-        Thresholds by class become float32 ``[classes]``.
+        The floor is the lowest score that the model gives. Thresholds by class become float32
+        ``[classes]``.
 
         Raises:
-            UsageError: it is below the model's floor or not within 0-1, or a class is unknown.
+            UsageError: ``asked`` is below the floor or not within 0-1, or names an unknown class.
         """
         floor = self.spec.output.score_threshold
         if asked is None:

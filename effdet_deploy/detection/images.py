@@ -166,9 +166,9 @@ def load_image(
     Args:
         source: the picture.
         channels: 1, 3 or 4.
-        needed: returns the height and width that are needed, given those of a JPEG: it is decoded
-            at an eighth, a quarter or a half of its size if that is large enough. Other pictures
-            are always decoded whole.
+        needed: returns the height and width that are needed, given those of a JPEG; the JPEG is
+            decoded at an eighth, a quarter or a half of its size if that is large enough. Other
+            pictures are always decoded whole.
 
     Raises:
         ImageError: the picture is unreadable, truncated, above :data:`MAX_PIXELS`, or has a mode,
@@ -253,7 +253,7 @@ def _decode(
         )
     if width == 0 or height == 0:
         raise ImageError(f"{what} is empty ({width}x{height}).", "Pass a picture with pixels.")
-    # Pillow forgets this when it loads the picture.
+    # Pillow forgets the number of bits when it loads the picture.
     is_deep = any(";16" in str(each.args) for each in getattr(image, "tile", ()))
     try:
         if needed is not None and image.format == "JPEG":

@@ -71,7 +71,8 @@ class LargeTiff:
         self._offsets, self._lengths = (tuple(map(int, each)) for each in (offsets, lengths))
         self._across = -(-self.width // self._block[0])
         self._blocks = self._across * -(-self.height // self._block[1])
-        # The height of a band: at least one row of blocks, and a whole number of reduced rows.
+        # The picture is reduced in bands: a band has at least one row of blocks, and gives a whole
+        # number of reduced rows.
         self._factor = -(-max(self.width, self.height) // _LONGEST_SIDE)
         self._step = self._factor * -(-self._block[1] // self._factor)
         self._depths = set(tags.get(_DEPTH, (1,)))
@@ -137,7 +138,7 @@ class LargeTiff:
         rows = high if self._is_tiled else min(high, rows_left)
         try:
             file.seek(self._offsets[index])
-            # A damaged length may mean more than there is memory.
+            # A damaged length may be larger than the memory.
             content = file.read(min(self._lengths[index], os.fstat(file.fileno()).st_size))
             tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=self._prefix)
             for tag in _COPIED:

@@ -155,10 +155,13 @@ def require_directory(output: Path) -> None:
 
 
 def shown_threshold(detector: Detector, asked: ScoreThreshold | None) -> ScoreThreshold:
-    """Return the score below which detections are left out: ``asked``, else 0.3 or the floor.
+    """Return the score below which detections are left out.
+
+    It is ``asked``; if that is None, it is 0.3 or the model's floor (the lowest score that the
+    model gives), whichever is higher.
 
     Raises:
-        UsageError: it is below the model's floor or not within 0-1, or a class is unknown.
+        UsageError: a score is below the model's floor or not within 0-1, or a class is unknown.
     """
     shown = shown_thresholds(asked, detector.spec.output.score_threshold)
     detector.checked_threshold(shown)

@@ -32,7 +32,7 @@ def shown_thresholds(asked: ScoreThreshold | None, floor: float) -> ScoreThresho
         floor: the lowest score that the model gives.
 
     Returns:
-        ``asked``, or :data:`SHOWN` or the model's floor, whichever is higher.
+        ``asked``; if that is None, the higher of :data:`SHOWN` and the model's floor.
     """
     default = max(SHOWN, floor)
     if asked is None:

@@ -46,7 +46,8 @@ _MOST_OVERLAP = 0.9
 _TIFF = (".tif", ".tiff")
 _SMALLEST = 32
 _SLACK = 0.02
-"""The share of a tile's side within which a box touches the border: boxes are not exact."""
+"""A box counts as touching a border if it is nearer than this share of the tile's side, because
+boxes are not exact."""
 _INSIDE = 0.7
 """A box at a border is part of a fuller box of its class if this share of it lies inside."""
 
@@ -231,7 +232,7 @@ def _regions(sources: Iterable[ImageSource], tiles: Tiles, channels: int) -> Ite
 def _opened(
     source: ImageSource, channels: int
 ) -> tuple[LargeTiff | None, _Sheet, tuple[int, int] | None]:
-    """Return a large TIFF or None, the sheet of a picture, and its size; None if unreadable.
+    """Return a large TIFF or None, the sheet of a picture, and its size or None if unreadable.
 
     A sheet decodes the picture when it is first needed. A TIFF that is too large to be decoded at
     once is read in parts; its sheet holds a reduced copy.

@@ -99,7 +99,7 @@ class Video:
 
     Attributes:
         is_live: whether frames are dropped when they are not read in time.
-        size: width and height in pixels, as the video is shown; a turned video's upright ones.
+        size: width and height in pixels of an upright frame, as the video is shown.
         rate: frames per second that the video states; None if it states no rate.
         decoded: how many frames were decoded so far.
         dropped: how many frames of a live source were dropped.

@@ -165,7 +165,7 @@ class Coco:
 
 
 class _Folder:
-    """A folder with one file per picture, which is complete when it appears."""
+    """A folder with one file per picture; every file is complete when it appears."""
 
     def __init__(self, output: Path, scratch: Path, name: str) -> None:
         self.home = output / name

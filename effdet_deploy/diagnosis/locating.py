@@ -26,8 +26,8 @@ WORST = 10
 MAX_BYTES = 256 * 1024**2
 """Bytes of one image's layers that are read at once per side; more layers need several runs."""
 LEAST_FP32_SNR_DB = 60.0
-"""The least ratio of equal FP32 layers, in decibels: an error of a thousandth of the signal is far
-above what rounding adds up to."""
+"""FP32 layers with a smaller signal-to-noise ratio, in decibels, count as different: an error of a
+thousandth of the signal is far above what rounding adds up to."""
 
 
 class LayerSource(Protocol):
@@ -200,7 +200,7 @@ def _measured(
 
 
 def _unmasked(known: NDArray[Any], mine: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Set both to 0 where both are the same infinity, with which selection masks boxes."""
+    """Set both to 0 where both hold the same infinity, with which a graph may mask boxes."""
     if known.shape != mine.shape:
         return known, mine
     masked = np.isinf(known) & (known == mine)

@@ -1,7 +1,8 @@
 """Descriptions of differences, and their causes as far as they can be found by trials.
 
-A tensor that differs is described as the reference's scaled, clipped or in another order. The cause
-of a candidate's difference is found in its spec, and by running it with typical mistakes corrected.
+A tensor that differs is described as the reference's tensor after a simple change: it was scaled,
+clipped or reordered. The cause of a candidate's difference is found in its spec, and by running it
+with typical mistakes corrected.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Matching of a model's classes with the categories of a set: by name, then by id.
 
 A model numbers its classes like the set that it was trained on; another set may start from 0, leave
-gaps, or use another order. Matched by number alone, a detector of mAP 72 reaches 1.6 without any
-error. So names decide if both sides have names, and if names and numbers contradict each other, the
-user is asked.
+gaps, or use another order. Matched by number alone, a detector of mAP 72 reaches 1.6, and
+nothing reports an error. So if both sides have names, the names decide; if names and numbers
+contradict each other, the user is asked.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def join_classes(
     Args:
         spec: the spec of the model.
         categories: the set's names by id.
-        rule: ``by-name`` or ``by-id`` decides if names and ids contradict each other; a JSON file
-            maps class names to category ids; None asks the user.
+        rule: ``by-name`` or ``by-id`` says what counts if names and ids contradict each other; a
+            JSON file maps class names to category ids; None asks the user.
 
     Raises:
         DataError: names and ids contradict each other, or have nothing in common; or the file is

@@ -33,7 +33,7 @@ class CocoSet:
         document: the annotations in COCO form, limited to the pictures of ``paths``.
         paths: the picture files by COCO image id, in the order of the annotations.
         remarks: sentences about what was left out.
-        class_map: what decides if names and ids of a model's classes contradict the set's; see
+        class_map: the rule for classes that match different categories by name and by id; see
             :func:`~effdet_deploy.evaluation.classmap.join_classes`.
     """
 

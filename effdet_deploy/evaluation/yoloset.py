@@ -1,7 +1,7 @@
 """YOLO sets of Ultralytics and Roboflow: data.yaml, pictures, and one text file per picture.
 
-The parser is our own, because supervision's reads only one folder of pictures at a time, decodes
-every picture for its size, and needs OpenCV, Matplotlib and SciPy.
+The parser is our own, because supervision's parser reads only one folder of pictures at a time,
+decodes every picture for its size, and needs OpenCV, Matplotlib and SciPy.
 """
 
 from __future__ import annotations

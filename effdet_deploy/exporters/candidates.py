@@ -1,4 +1,4 @@
-"""How many boxes enter NMS: the smallest number that detects the same as effdet's 5000."""
+"""How many boxes enter NMS: the smallest choice that gives the same rows as effdet's 5000."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with those that are kept."""
 
 
 def first_candidates(options: ExportOptions, rows: int) -> int:
-    """Return how many boxes enter NMS before any picture has been run."""
+    """Return how many boxes may enter NMS, by the options; pictures can show that fewer suffice."""
     if options.nms == "plugin":
         return PLUGIN_CANDIDATES
     return max(options.candidates or EFFDET_CANDIDATES, rows)
@@ -40,7 +40,7 @@ def settle_candidates(
     shown: int,
     progress: Progress,
 ) -> tuple[DetectorSpec, tuple[str, ...]]:
-    """Choose how many boxes enter NMS where the user did not, and the form of the NMS.
+    """Choose how many boxes enter NMS if the user did not, and the form of the NMS.
 
     Args:
         spec: the spec of the artifact, with :func:`first_candidates`.

@@ -175,7 +175,8 @@ def specification_of(
     """Describe the artifact that ``options`` ask for; facts about the graph are added later.
 
     ``labels`` name its classes; without labels, the weights do. The number of rows is that of the
-    bench in memory, unless the options give another. How many boxes enter NMS is settled by
+    effdet bench (a wrapper with NMS) around a model in memory, unless the options give another
+    number. How many boxes enter NMS is settled by
     :func:`effdet_deploy.exporters.candidates.settle_candidates`.
 
     Raises:
@@ -232,7 +233,7 @@ def _rows_and_candidates(source: LoadedModel, options: ExportOptions) -> tuple[i
         rows = source.max_detections
     candidates = first_candidates(options, rows)
     if source.given is not None and source.given.bench is not None and options.nms != "plugin":
-        # The bench considers this number; with more, the artifact would find other boxes.
+        # The bench considers this number of boxes; with more, the artifact would find other ones.
         points = int(source.given.bench.max_detection_points)
         candidates = candidates if options.candidates is not None else min(candidates, points)
     return rows, candidates

@@ -36,7 +36,10 @@ _NO_TENSORRT = (
 
 
 def verifying_runtime(target: Target | None) -> tuple[str, str]:
-    """Return the runtime that runs a file for ``target`` here, and why not the intended one."""
+    """Return the runtime that runs a file for ``target`` here, and why it is not the target's own.
+
+    The reason is empty if it is the target's own runtime, or if there is no target.
+    """
     if target == "openvino":
         present = importlib.util.find_spec("openvino") is not None
         return ("openvino", "") if present else ("onnxruntime", _NO_OPENVINO)
@@ -76,8 +79,8 @@ def verify_onnx(
 ) -> ParityReport:
     """Compare the file at ``path`` with eager PyTorch, on the CPU.
 
-    The file runs in ONNX Runtime, which computes files for TensorRT in float, or in OpenVINO if
-    the file is for OpenVINO and OpenVINO is installed.
+    The file runs in OpenVINO if it is for OpenVINO and OpenVINO is installed. Otherwise it runs in
+    ONNX Runtime, which computes files for TensorRT in float.
     """
     runtime, not_run = verifying_runtime(spec.precision.target)
     with contextlib.ExitStack() as stack:

@@ -1,7 +1,7 @@
-"""Rewriting of poolings so that explicit padding holds a last window beyond the border.
+"""Rewriting of poolings whose last window reaches over the border: they get explicit padding.
 
 PyTorch rounds the output size of such a pooling up (``ceil_mode``), which onnxruntime-web's WebGPU
-refuses. Sizes are fixed at export, so the padding at the end that gives these windows can be
+refuses. Sizes are fixed at export, so the padding that these windows need at the end can be
 computed.
 """
 

@@ -1,7 +1,7 @@
 """onnxsim in a child process; its result is used only if the numbers stay the same.
 
-A simplifier is native code that rewrites the graph: it may crash, hang or be wrong. In every case
-the export goes on with the graph as it was traced, and the user is told.
+A simplifier is native code that rewrites the graph: it may crash, hang or be wrong. If it
+does, the export goes on with the graph as it was traced, and the user is told.
 """
 
 from __future__ import annotations

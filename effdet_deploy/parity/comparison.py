@@ -223,10 +223,10 @@ class _Pairing:
         self._non_finite = 0
 
     def expecting_fp16(self, index: int, known: Answer, picture: NDArray[np.uint8]) -> Answer:
-        """Return the reference's answer, with FP16 weights in its heads if the candidate has them.
+        """Return the reference's answer; for an FP16 candidate, add the heads with FP16 weights.
 
         Args:
-            index: the number of the picture; only on the first few, the cost of FP16 is measured.
+            index: the number of the picture; the cost of FP16 is measured on the first few.
             known: the reference's answer.
             picture: RGB uint8 ``[h,w,3]``.
         """
@@ -330,8 +330,8 @@ class _Pairing:
     def _fp16_share(self) -> float | None:
         """Return the share of its detections that the reference keeps in FP16, or None.
 
-        It is None unless the candidate's detections follow from its own heads: then the verdict on
-        the heads covers them too.
+        The share is given only if the candidate's detections follow from its own heads, because
+        the verdict on the heads then covers the detections too.
         """
         own = judge_detections(self._own_fp16, self.output, self.asked)
         made = judge_detections(self._from_own_heads, self.output, TOLERANCES["fp32"])

@@ -27,16 +27,16 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[Any]]
 
 ROUNDOFF_FACTOR = 2.0
-"""Beyond the effect of its FP16 weights, a level may differ by this factor times FP16's unit
-roundoff of its size, because the heads themselves are rounded."""
+"""Beyond the effect of its FP16 weights, a level may differ by this factor times its root mean
+square times FP16's unit roundoff, because the heads themselves are rounded."""
 MOVED_FACTOR = 2.0
 """A level may also differ by this factor times the effect of rounding values that are only joined,
-cut or reordered, which ONNX Runtime does in FP16. For backbones with many operators that do this,
-it is the larger limit."""
+cut or reordered, which ONNX Runtime does in FP16. For backbones with many of these operators,
+this limit is larger than that of the roundoff."""
 OWN_FP16_FACTOR = 2.0
 """In a runtime that computes in FP16, heads may differ by this factor times the effect of rounding
-every operator's output. By this factor, an FP16 artifact may also lose more detections than the
-network itself loses in FP16. The reason: runtimes fuse and order operators differently."""
+every operator's output. An FP16 artifact may also lose this many times the share of detections
+that the network itself loses in FP16. The reason: runtimes fuse and order operators differently."""
 _ROUNDOFF = 2.0**-11
 
 

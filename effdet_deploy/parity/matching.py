@@ -70,7 +70,7 @@ def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matchi
 
     Among equal IoUs, the pair with the nearer scores wins. The result does not depend on which side
     is the reference. Above an IoU of 0.8 it is unique for boxes that survived an NMS at 0.5, since
-    no box has such an IoU with two boxes that overlap by 0.5 or less.
+    no box has such an IoU with both of two boxes that overlap each other by 0.5 or less.
     """
     ious = iou_matrix(reference.boxes, candidate.boxes)
     same_class = reference.classes[:, None] == candidate.classes[None, :]

@@ -64,7 +64,7 @@ class Rows:
         """Remove the rows with scores below ``floor``."""
         # NaN is not below the floor, so rows with NaN scores stay and are reported.
         kept = ~(self.scores < floor)
-        # Removed rows leave free places: only rows that are still full have a last score.
+        # Removed rows leave free places, and then the result has no last score.
         return replace(self.take(kept), limit=self.limit)
 
     def as_nms_sees_them(self, output: OutputSpec) -> Rows:

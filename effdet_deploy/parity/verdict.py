@@ -173,7 +173,9 @@ class DetectionParity:
 
     @property
     def set_aside_share(self) -> float:
-        """Share of border cases among detections whose score is near no limit; NaN without those.
+        """Share of border cases among detections whose score is near no limit.
+
+        It is NaN if all scores are near a limit, or if there are no detections.
 
         How many scores are near a limit, such as a threshold of 0.01, depends on how many weak
         detections the pictures have. It says nothing about the strong ones.

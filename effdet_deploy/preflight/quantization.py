@@ -93,7 +93,10 @@ def check_scales(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def check_granularity(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield blocks along other axes than the last two, and activations with several scales."""
+    """Yield quantizers whose blocks or scales the target does not take.
+
+    Blocks must lie along one of the last two axes, and an activation must have a single scale.
+    """
     for node in graph.nodes_of(*_QUANTIZERS):
         scales = graph.shapes.get(input_of(node, 1), ())
         if attribute(node, "block_size"):

@@ -94,7 +94,7 @@ def first_departure(source: LoadedModel, spec: InputSpec, picture: NDArray[np.ui
             f"from what {type(given.module).__name__} does around the network."
         )
     layers = dict(given.network.named_modules())
-    # A hook before a module shows first in the modules inside it.
+    # If a hook changes the inputs of a module, the modules inside it are the first that differ.
     around = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
     hooked = (each for each in around if "forward pre-hook" in hooks_of(layers[each]))
     name = next(hooked, name)

@@ -146,7 +146,7 @@ def _watched(network: nn.Module, wanted: set[Spot]) -> Iterator[dict[Spot, NDArr
 
 
 def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, Spot]:
-    """Return where a layer of the graph is seen in eager PyTorch, for all layers that are seen."""
+    """Return the spots in eager PyTorch by layer of the graph; a layer may have no spot."""
     nodes: dict[str, list[NamedLayer]] = defaultdict(list)
     for layer in layers:
         nodes[layer.module].append(layer)
@@ -191,7 +191,7 @@ def _absorbed(network: EfficientDet) -> dict[str, float]:
 
 
 def _graph_paths(call: Call, network: EfficientDet) -> Iterator[tuple[str, Spot]]:
-    """Yield the paths of the graph's modules that show the result of this call, and the spot."""
+    """Yield pairs: a module of the graph, and the spot where this call shows its result."""
     spot = call.spot
     net, _, inside = spot.module.partition(".")
     if net in _HEADS and inside == "act":
@@ -202,7 +202,7 @@ def _graph_paths(call: Call, network: EfficientDet) -> Iterator[tuple[str, Spot]
         repeat = int(call.conv.module.split(".")[2])
         yield f"{net}.conv_rep.{repeat}.level.{call.conv.call}", spot
     elif call.conv is not None and hasattr(call.module, "act"):
-        # timm's BatchNormAct2d: in the graph, its activation takes its place.
+        # In the graph, only the activation is left of timm's BatchNormAct2d.
         yield call.conv.module, Spot(f"{spot.module}.act", spot.call, is_input=True)
         yield spot.module, spot
     else:

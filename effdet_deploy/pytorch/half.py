@@ -62,8 +62,8 @@ class HalfNetwork:
         """Return by how much FP16 changes the heads for a batch of graph inputs.
 
         Returns:
-            Three times the changes of :data:`.HEAD_OUTPUTS`: if only weights are rounded; if
-            values that are only moved are rounded too; and if all values are rounded.
+            Three dicts of changes by the names in :data:`.HEAD_OUTPUTS`: if only weights are
+            rounded; if values that are only moved are rounded too; and if all values are rounded.
         """
         with torch.no_grad():
             pixels = self._exact.preprocess(torch.from_numpy(batch))

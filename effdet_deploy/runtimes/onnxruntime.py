@@ -236,8 +236,8 @@ class OnnxRuntime:
         self._path = path
         self._session: ort.InferenceSession | None = session
         require_spec_fits(path, self)
-        # The session of the lanes is made from the bytes of one file, so a graph with external
-        # data has no lanes.
+        # Lanes, the threads that compute images side by side, have a session of their own. It is
+        # made from the bytes of one file, so a graph with external data has no lanes.
         on_cpu = device == "cpu" and not spec.external_files
         count = lane_count(threads, spec) if on_cpu else 1
         loaded = _identity(path)

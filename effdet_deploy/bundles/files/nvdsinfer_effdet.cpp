@@ -24,7 +24,7 @@ constexpr int kTop = EFFDET_YXYX ? 0 : 1;
 constexpr int kRight = EFFDET_YXYX ? 3 : 2;
 constexpr int kBottom = EFFDET_YXYX ? 2 : 3;
 
-// The output of that name and type; null, with a line on stderr, where there is none.
+// Returns the output with this name and type; without it, prints a line on stderr, returns null.
 const NvDsInferLayerInfo* find(const std::vector<NvDsInferLayerInfo>& layers, const char* name,
                                NvDsInferDataType type) {
     for (const NvDsInferLayerInfo& layer : layers) {

@@ -1,4 +1,4 @@
-"""The TensorRT calls that make a plan; the same for 10.x, 11.x and TensorRT-RTX.
+"""The TensorRT calls that make a plan (an engine as bytes), for 10.x, 11.x and TensorRT-RTX.
 
 The module is passed in as ``trt``, because its name differs among the three. Features that a
 release may lack are looked up.

@@ -64,7 +64,7 @@ def build_engine(
 
     Args:
         onnx_path: the model, in the precision that the engine shall have.
-        engine_path: where the plan goes; its sidecar goes beside it.
+        engine_path: where the engine goes; its sidecar goes beside it.
         options: how to build.
         progress: called with the phase of the builder, its step and the seconds since the start.
         batch: the batch sizes that the engine takes; default: those of the ONNX file.
@@ -160,7 +160,10 @@ def _compiled(
     options: BuildOptions,
     progress: Progress,
 ) -> DetectorSpec:
-    """Write ``plan`` and return its spec; ``digest`` is the ONNX file's SHA-256 at the start."""
+    """Write the engine to ``plan`` and return its spec.
+
+    ``digest`` is the SHA-256 that the ONNX file had at the start.
+    """
     request = Request(options, str(onnx_path.resolve()), str(plan.resolve()), spec.batch)
     engine = run_builder(request, progress)
     if sha256_file(onnx_path) != digest:
@@ -176,7 +179,7 @@ def _compiled(
 def _verify(
     staged: Path, onnx_path: Path, spec: DetectorSpec, images: Sequence[NDArray[np.uint8]]
 ) -> ParityReport:
-    """Run the plan at its smallest and largest batch and compare every row, without torch.
+    """Run the engine at its smallest and largest batch and compare every row, without torch.
 
     The expected rows are those of exact NMS on the ONNX file's raw heads.
     """

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Request:
     """What to build; without ``onnx``, the process only reports its version.
 
-    ``onnx`` and ``plan`` are paths; ``plan`` is complete before ``done`` is sent.
+    ``onnx`` and ``plan`` are the paths of the model and of the engine, which is complete before
+    ``done`` is sent.
     """
 
     options: BuildOptions

@@ -64,7 +64,7 @@ def run_builder(request: Request, progress: Progress, grace: float = STOP_GRACE_
     Raises:
         MissingError: the package or the GPU is missing, or memory ran out.
         ModelFileError: TensorRT refuses the model, or crashed on it.
-        OSError: the plan could not be written.
+        OSError: the engine could not be written.
         KeyboardInterrupt: the user pressed Ctrl-C, and the builder has stopped.
     """
     said: dict[str, Any] = {}
@@ -100,7 +100,8 @@ def _started(
 ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
     """Start the process, yield it with its stdin and stdout, and make sure that it ends.
 
-    The process has a session of its own: only this process gets Ctrl-C and then stops the other.
+    The builder's process has a session of its own, so that Ctrl-C reaches only its parent, which
+    then stops it.
     """
     package_home = str(Path(effdet_deploy.__file__).parents[1])
     paths = [package_home, os.environ.get("PYTHONPATH", "")]
@@ -129,7 +130,7 @@ def _started(
 def _stop(process: subprocess.Popen[bytes], words: IO[bytes], grace: float) -> None:
     """Let the builder stop through its progress monitor; after ``grace`` seconds, kill it.
 
-    It stops when its stdin ends, which also happens when this process is gone.
+    The builder stops when its stdin ends, which also happens when its parent is gone.
     """
     with contextlib.suppress(OSError):
         words.close()

@@ -111,7 +111,7 @@ def _serve(request: Request, channel: Channel, stop: threading.Event) -> None:
         return
     if (target := target_of(options.backend, version)) is not None:
         channel.report("checking the ONNX file", 0, 0)
-        # This names all bad nodes at once; the parser, which comes next, names only the first.
+        # This check names all nodes that TensorRT refuses; the parser would name only the first.
         for finding in require_fit(Path(request.onnx), target):
             channel.send("warning", str(finding))
     channel.report("parsing the ONNX file", 0, 0)

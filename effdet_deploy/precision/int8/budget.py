@@ -45,7 +45,7 @@ class BudgetedAccuracy:
         digest = hashlib.sha256(quantizer.key.encode())
         digest.update(json.dumps(dataset.document, sort_keys=True).encode())
         digest.update(repr(self._classes.category_of).encode())
-        # The spec belongs to the key: labels name the categories, and thresholds decide which boxes
+        # The spec is part of the key: labels name the categories, and thresholds decide which boxes
         # count.
         digest.update(spec.to_json().encode())
         for path in dataset.paths.values():

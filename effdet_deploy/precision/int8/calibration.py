@@ -115,7 +115,10 @@ def collect(
 def activations(
     model: ModelProto, values: Sequence[str], batches: Sequence[NDArray[Any]]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
-    """Run ``model`` and yield ``values`` batch by batch, as many at a time as memory allows."""
+    """Run ``model`` and yield ``values`` batch by batch.
+
+    If memory cannot hold all of them, the model runs over all batches again for the next values.
+    """
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     elements = {
         # Unknown dimensions count as one.

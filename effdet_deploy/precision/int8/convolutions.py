@@ -62,7 +62,7 @@ class Convolution:
 
 
 def as_kernel(each: Convolution, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a weight as ``[out, in/groups, kh, kw]``; a product's as that of a 1x1 convolution."""
+    """Return a weight as ``[out, in/groups, kh, kw]``; products become 1x1 convolutions."""
     return weight.T[:, :, np.newaxis, np.newaxis] if each.kind == "product" else weight
 
 

@@ -85,7 +85,8 @@ class Postprocess(nn.Module):
         """Map heads to num ``[N,1]``, boxes ``[N,D,4]``, scores and classes ``[N,D]``."""
         scores, anchor_index, classes = self.select(class_logits)
         boxes = self.decode(box_regression, anchor_index)
-        # Boxes of one group suppress each other. Times 0 gives zeros for any batch size.
+        # Boxes of one group suppress each other: those of a class, or all boxes. The product with
+        # 0 gives zeros for any batch size.
         groups = classes * 0 if self.class_agnostic else classes
         strong = scores >= self.score_threshold
         if self.is_greedy:

@@ -34,7 +34,7 @@ class AxisResize(nn.Module):
         source: the number of pixels along the axis before the resize.
         target: the number of pixels along the axis after the resize.
         interpolation: the filter.
-        channels: how many numbers a pixel has along this axis; 1 if rows are resized.
+        channels: how many numbers a pixel has along this axis; 1 unless ``along_rows``.
         along_rows: resize along the rows, which changes the number of columns; else along the
             columns.
     """

@@ -42,7 +42,7 @@ def create_backbone(config: ModelConfig) -> Any:
         ) from error
     if config.feature_blocks:
         return BlockFeatures(backbone, config.feature_blocks)
-    # timm uses hooks to get features from inside blocks, which cannot be scripted or copied.
+    # To get features from inside blocks, timm uses hooks, which cannot be scripted or copied.
     return ExpansionFeatures(backbone) if config.feature_location else backbone
 
 

@@ -261,7 +261,7 @@ def _require_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether a value is a number in the range of all fields, which NaN is not."""
+    """Return whether a value is a number from -:data:`_LARGEST` to :data:`_LARGEST`; NaN is not."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and -_LARGEST <= value <= _LARGEST
 

@@ -67,7 +67,7 @@ def _coefficient(name: str) -> float:
     """Return the number in ``phi:2.5``."""
     text = name.removeprefix(SCALED)
     try:
-        # Rounding keeps no more digits than the name shows.
+        # The configuration's name shows the number, so digits that it would not show are dropped.
         phi = round(float(text), 3)
     except ValueError:
         phi = -1.0
@@ -89,7 +89,8 @@ def get_config(name: str) -> ModelConfig:
         return _configs()[full]
     phi = _coefficient(full)
     scale = compound_scale(phi)
-    # Fields that do not scale are those of the next smaller D: from D6 on, fusion without weights.
+    # Fields that do not scale are taken from the next smaller variant: those of D6 include fusion
+    # without weights.
     return _configs()[f"tf_efficientdet_d{int(phi)}"].replace(
         {
             "name": full,

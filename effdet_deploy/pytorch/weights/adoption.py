@@ -1,4 +1,7 @@
-"""From a module in memory to our network, by its configuration, its weights and its bench."""
+"""From a module in memory to our network, by its configuration, its weights and its bench.
+
+A bench is effdet's wrapper around a network; the bench decodes boxes and runs NMS.
+"""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _shapes(
         even if np.allclose(octaves[:, 0], even, rtol=_RELATIVE) else tuple(octaves[:, 0].tolist())
     )
     # Only products of scale and aspects are known: if an aspect is square, it is taken as 1 by 1;
-    # if none is, the configuration's own scale is taken.
+    # without a square one, the configuration's own scale is taken.
     first = per_octave[0]
     squares = first[np.abs(first[:, 0] - first[:, 1]) < _RELATIVE * first[:, 0]]
     scale = float(squares[0, 0]) if len(squares) else config.anchor_scale

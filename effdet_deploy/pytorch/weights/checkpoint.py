@@ -59,7 +59,8 @@ _BROKEN_FILE: tuple[type[Exception], ...] = (
 )
 _SHOWN = 5
 _MOST_NUMBERS = 1 << 29
-"""The most numbers in a network: tensors may share their bytes in a file, but not in float32."""
+"""The most numbers in a network. Tensors may share their bytes in a file, but not after they are
+converted to float32, so a small file could fill the memory."""
 _NETWORK = ("backbone.", "fpn.", "class_net.", "box_net.")
 _NO_LAYERS = ("anchors.", "anchor_labeler.", "loss_fn.")
 """Prefixes of tensors that effdet's benches hold beside the network."""

@@ -56,8 +56,8 @@ def cached_path(url: str) -> Path:
 def fetch(url: str, progress: Progress | None = None) -> Path:
     """Return the file of an http(s) ``url``, from the cache if its name contains its hash.
 
-    The hash in a name consists of eight or more hexadecimal digits before the suffix, with which
-    the SHA-256 begins, as in ``tf_efficientdet_d2_43-8107aa99.pth``. Without a hash, an old copy
+    The hash in a name is the beginning of the file's SHA-256: eight or more hexadecimal digits
+    before the suffix, as in ``tf_efficientdet_d2_43-8107aa99.pth``. Without a hash, an old copy
     could not be recognized, so the file is downloaded every time.
 
     Raises:

@@ -35,7 +35,8 @@ _OF_OTHERS = (
 )
 """The exceptions that a wrapper's code may raise when it gets only pictures."""
 _ROW = 6
-"""The number of values in a detection of effdet's benches: x1, y1, x2, y2, score, class from 1."""
+"""The number of values in a detection of effdet's benches, its wrappers with NMS: x1, y1, x2, y2,
+score, class from 1."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Arguments and hyperparameters that a training stored beside the weights of its network.
 
-Lightning keeps ``hyper_parameters``, timm keeps ``args``, other loops keep a config or two numbers.
+Lightning keeps ``hyper_parameters``, timm keeps ``args``, other loops keep a config or a few
+numbers.
 They are read like weights: no code in them is run.
 """
 

@@ -61,8 +61,9 @@ class LoadedModel:
     ``source`` says in a few words where the weights came from, without directories. ``origin`` is
     the project that made the network. ``assumed`` are sentences about what the file does not say,
     and ``notes`` are sentences about what was taken from the file. ``given`` is the module in
-    memory from which the model was made; ``max_detections`` is how many detections its bench gives,
-    and ``soft_nms`` whether its bench uses soft-NMS.
+    memory from which the model was made. If it is in an effdet bench (a wrapper with NMS),
+    ``max_detections`` is how many detections the bench gives, and ``soft_nms`` says whether the
+    bench uses soft-NMS.
     """
 
     model: EfficientDet
@@ -205,7 +206,7 @@ def _joined(chosen: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str
 
 
 def _as_tuple(value: Any) -> Any:
-    """Return an image size as two numbers if it is one."""
+    """Return an image size as two numbers; a single number is the side of a square."""
     return tuple(value) if isinstance(value, list | tuple) else (value, value)
 
 

@@ -56,7 +56,7 @@ class ForbiddenNameError(pickle.UnpicklingError):
 
 
 class _Frozen(type):
-    """A class whose attributes a pickle cannot set, as its BUILD instruction would."""
+    """A class whose attributes cannot be set: a pickle's BUILD instruction would set them."""
 
     def __setattr__(cls, name: str, value: object) -> NoReturn:
         raise pickle.UnpicklingError(f"it sets an attribute of {cls.__qualname__}")

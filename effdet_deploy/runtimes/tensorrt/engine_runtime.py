@@ -53,7 +53,7 @@ _RTX_MAGIC = b"vtrt"
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TensorRtRuntime:  # noqa: ARG001
     """Load an engine; see :func:`effdet_deploy.runtimes.load_runtime`.
 
-    The plan is checked against its sidecar (SHA-256, release of TensorRT, GPU) before TensorRT
+    The engine is checked against its sidecar (SHA-256, release of TensorRT, GPU) before TensorRT
     sees it. ``threads`` does not apply to a GPU.
     """
     plan = path.read_bytes()
@@ -87,7 +87,7 @@ def _open(path: Path, plan: bytes, spec: DetectorSpec | None, device: str) -> Te
             runtime = trt.Runtime(log.logger)
         if runtime is not None:
             register_plugins(trt, log)
-            # A version-compatible plan contains the code of its own runtime.
+            # A version-compatible engine contains the code of its own runtime.
             brings_code = built is not None and "version-compatible" in built.traits
             runtime.engine_host_code_allowed = brings_code
             engine = runtime.deserialize_cuda_engine(plan)

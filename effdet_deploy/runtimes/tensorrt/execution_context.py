@@ -195,7 +195,7 @@ class ExecutionContext:
             try:
                 self._graph = self._record(recorder, batch)
             except EffdetDeployError:
-                # Not every engine can be recorded: NonMaxSuppression has sizes known only at run.
+                # Not every engine can be recorded: a run decides the sizes of NonMaxSuppression.
                 self._recorder = None
                 self._log.errors.clear()
                 self._queue(batch)

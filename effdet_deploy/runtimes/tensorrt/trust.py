@@ -37,13 +37,13 @@ _PICTURE_RANK = 4
 
 
 def trusted_spec(path: Path, plan: bytes, *, trust: bool) -> DetectorSpec | None:
-    """Return the spec in the sidecar, after checking that the sidecar describes this plan.
+    """Return the spec in the sidecar, after checking that the sidecar describes this engine.
 
     Returns:
         The spec, or None if there is no sidecar and ``trust`` is true.
 
     Raises:
-        ModelFileError: the plan is not the one that the sidecar describes, or there is no sidecar
+        ModelFileError: the engine is not the one that the sidecar describes, or there is no sidecar
             and ``trust`` is false.
     """
     sidecar = read_sidecar(path)

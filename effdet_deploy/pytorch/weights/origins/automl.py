@@ -64,7 +64,8 @@ RULES: tuple[Rule, ...] = (
     (r"fpn_cells/cell_(\d+)/fnode(\d+)/resample_\d+_(\d+)_\d+/(conv2d|bn)/(\w+)", _fused_part),
     (
         r"fpn_cells/cell_(\d+)/fnode(\d+)/WSM(?:_(\d))?",
-        # The index in the vector follows the name; :func:`translate` joins the parts.
+        # This scalar is one entry of our vector. Its index is written after the vector's name;
+        # :func:`translate` joins the entries.
         lambda _, cell, node, place: (
             f"fpn.cell.{cell}.fnode.{node}.combine.edge_weights/{place or 0}"
         ),

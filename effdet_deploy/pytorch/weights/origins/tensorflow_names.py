@@ -1,4 +1,4 @@
-"""Common parts of the two TensorFlow families: names in a layer, and the layout of kernels."""
+"""What automl and the Object Detection API have in common: names in a layer, layout of kernels."""
 
 from __future__ import annotations
 
