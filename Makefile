@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 DIGITS := examples/digits/digits_d0.safetensors
 OUT ?= build/gpu
+# Where this variable is set, every start of Python would compile torch anew, which takes ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
 # One thread per worker: two workers with two threads would only wait for each other on two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -44,7 +44,7 @@ _REMEMBERED = 512 * 1024**2
 """How many bytes of heads are kept, so that the comparison need not run the network again on
 pictures on which the number of candidates was chosen."""
 _EFFDET_IOU = 0.5
-"""The IoU threshold of the NMS in effdet's benches."""
+"""The IoU threshold of the NMS in effdet's benches, its wrappers around a network."""
 
 
 class EagerReference:
@@ -70,7 +70,9 @@ class EagerReference:
     precision = "fp32"
 
     def __init__(self, network: EfficientDet, spec: DetectorSpec, remembers: int = 0) -> None:
-        self.network = copy.deepcopy(network).cpu().float().eval()
+        # On CPUs, float32 convolutions are up to twice as fast in this layout.
+        network = copy.deepcopy(network).cpu().float().eval()
+        self.network = network.to(memory_format=torch.channels_last)
         self._double: nn.Module | None = None
         self._half: tuple[tuple[str, ...], HalfNetwork] | None = None
         self._classes = network.config.num_classes
@@ -99,7 +101,9 @@ class EagerReference:
     def heads64(self, batch: NDArray[Any]) -> Heads:
         """Return the heads computed in float64."""
         if self._double is None:
-            self._double = copy.deepcopy(self.network).double()
+            # In float64, PyTorch is faster without channels_last.
+            plain = copy.deepcopy(self.network).to(memory_format=torch.contiguous_format)
+            self._double = plain.double()
         return self._run(self._double, batch, torch.float64)
 
     def effects16(
@@ -181,7 +185,7 @@ class GivenReference(EagerReference):
     def detections(self, batch: NDArray[Any]) -> Heads | None:
         """Return the detections of the module's bench, or None without a bench that fits ``spec``.
 
-        A bench is effdet's wrapper around a network, which decodes boxes and runs NMS.
+        A bench is effdet's wrapper around a network; the bench decodes boxes and runs NMS.
         """
         rows = self._answers(batch)[1]
         if rows is None or not self._has_rows:
