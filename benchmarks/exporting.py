@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
+from store import KEEPS_BYTECODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,7 @@ def export_with(checkout: Path, options: Sequence[str]) -> Run:
         with log.open("wb") as said:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter and program
                 [sys.executable, "-c", _PROGRAM, *options, str(target)],
-                env=os.environ | {"PYTHONPATH": str(checkout)},
+                env=os.environ | KEEPS_BYTECODE | {"PYTHONPATH": str(checkout)},
                 cwd=folder,
                 stdout=said,
                 stderr=said,

@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scaling_section import scaling_section
-from store import Record, add_keeping, circumstances, code_digest, command_of, folder, tell
+from store import (
+    KEEPS_BYTECODE,
+    Record,
+    add_keeping,
+    circumstances,
+    code_digest,
+    command_of,
+    folder,
+    tell,
+)
 
 from effdet_deploy.artifact.spec import INPUT_NAME, BatchSpec
 from effdet_deploy.benchmark import LoadWatch, Schedule, measure_interleaved
@@ -185,7 +194,10 @@ def exported(point: Point, path: Path) -> dict[str, Any]:
     """
     asked = ("--export-to", path, "--point", json.dumps(asdict(point)))
     found: dict[str, Any] = json_of_child(
-        __file__, *asked, what=f"the export of {point.variant}", timeout=_EXPORT_LIMIT_S
+        *(__file__, *asked),
+        what=f"the export of {point.variant}",
+        environment=KEEPS_BYTECODE,
+        timeout=_EXPORT_LIMIT_S,
     )
     return found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from store import folder
+from store import KEEPS_BYTECODE, folder
 
 from effdet_deploy.benchmark import LoadWatch, Timing, compare, describe_machine
 from effdet_deploy.benchmark.child import json_of_child
@@ -69,7 +69,9 @@ def measure_starts(case: Case, pairs: int = PAIRS, others: int = OTHERS) -> dict
     def start(name: str) -> None:
         kind, file = made[name]
         report = json_of_child(
-            *(_CHILD, kind, file, picture, case.threads, *network), what=f"starting {name}"
+            *(_CHILD, kind, file, picture, case.threads, *network),
+            what=f"starting {name}",
+            environment=KEEPS_BYTECODE,
         )
         if kind in ("onnxruntime", "openvino") and report["imports_torch"]:
             raise RuntimeError(f"{name} imported torch, which is not in the base install")

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _ROOMS = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
 """The folders of the package that decide what an export holds."""
 _TIMED = ("effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
+KEEPS_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
+"""The environment of processes whose start is timed. Python keeps what it compiles, as it does
+where pip installed the packages; otherwise every start would compile torch anew, for ten seconds."""
 ATTEMPTS = 3
 """A measurement is made at most this many times if other programs disturb it."""
 
