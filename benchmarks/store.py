@@ -28,7 +28,7 @@ _ROOMS = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
 _TIMED = ("effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
 KEEPS_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 """The environment of processes whose start is timed. Python keeps what it compiles, as it does
-where pip installed the packages; otherwise every start would compile torch anew, for ten seconds."""
+where pip installed the packages; otherwise every start would compile torch anew: ten seconds."""
 ATTEMPTS = 3
 """A measurement is made at most this many times if other programs disturb it."""
 
