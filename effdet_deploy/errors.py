@@ -91,7 +91,8 @@ class UnknownNameError(UsageError):
         remedy = f"Did you mean {listed}?" if near else f"Choose one of: {listed}."
         if near and len(names) <= _LISTED_WHOLE:
             remedy += f" The known names are: {', '.join(names)}."
-        super().__init__(f"There is no {kind} named '{name}'.", remedy)
+        cause = f"There is no {kind} named '{name}'." if name else f"The {kind} is missing."
+        super().__init__(cause, remedy)
         self.nearest = tuple(near)
 
 

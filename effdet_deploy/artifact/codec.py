@@ -94,7 +94,7 @@ def decode(value: object, kind: Any, where: str, within: Within | None = None) -
     if origin is tuple:
         items = _bounded(value, list, where, within)
         kinds = arguments if arguments[-1] is not Ellipsis else arguments[:1] * len(items)
-        _expect(len(items) == len(kinds), items, where, f"{len(kinds)} values")
+        _expect(len(items) == len(kinds), items, where, f"a list of {len(kinds)} values")
         return tuple(
             decode(item, kind, f"{where}[]") for item, kind in zip(items, kinds, strict=True)
         )
@@ -118,7 +118,7 @@ def _decode_fields(mapping: dict[str, object], kind: type, where: str) -> object
         if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
     }
     if missing := sorted(required - mapping.keys()):
-        _expect(False, sorted(mapping), where, f"the fields {', '.join(missing)}")
+        raise DataError(f"The field '{where}' lacks {', '.join(missing)}.", REMEDY)
     hints = _hints(kind)
     return kind(
         **{
@@ -157,7 +157,8 @@ def _shallow(value: object, where: str) -> object:
         lists = [list(each.values()) if isinstance(each, dict) else each for each in level]
         level = [item for each in lists if isinstance(each, list) for item in each]
         depth += 1
-    _expect(not level, "more of them", where, f"at most {MAX_DEPTH} nested values")
+    if level:
+        raise DataError(f"The field '{where}' is nested deeper than {MAX_DEPTH} levels.", REMEDY)
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:  # NaN, infinity, half a surrogate pair

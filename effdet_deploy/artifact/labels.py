@@ -73,8 +73,8 @@ class Labels:
         """
         if rule is not None and (rule not in RULES or self.ids is None):
             raise UsageError(
-                f"--labels-by {rule} does not fit '{self.source}': it takes rank or id, and labels "
-                "that have ids.",
+                f"--labels-by {rule} does not fit the labels of '{self.source}': it must be rank "
+                "or id, and the labels must have ids.",
                 "Leave --labels-by out, or pass annotations that have ids.",
             )
         if self.ids is None:
@@ -131,7 +131,7 @@ class Labels:
 
     def _refuse_count(self, num_classes: int, rule: str | None) -> NoReturn:
         ids = [each.category_id for each in self._named(num_classes)]
-        by = f" when taken by {rule}" if rule else ""
+        by = f" with --labels-by {rule}" if rule else ""
         raise DataError(
             f"The {len(ids)} labels in '{self.source}', with ids {min(ids)} to {max(ids)}, do not "
             f"fit a model of {num_classes} classes{by}.",
@@ -173,7 +173,8 @@ def read_labels(path: Path) -> Labels:
         what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(f"The labels file '{path}' cannot be read: {what}.", _REMEDY) from error
     if not all(labels.names):
-        raise DataError(f"The labels file '{path}' holds no class names.", _REMEDY)
+        what = "a class without a name" if any(labels.names) else "no class names"
+        raise DataError(f"The labels file '{path}' holds {what}.", _REMEDY)
     return labels
 
 

@@ -116,8 +116,8 @@ def _a_checkpoint(path: Path) -> ModelFileError:
     )
 
 
-def require_content(path: Path, wanted: Content) -> None:
-    """Check that ``path`` holds a model of the kind ``wanted``.
+def require_content(path: Path, wanted: Content, instead: str = "") -> None:
+    """Check that ``path`` holds a model of the kind ``wanted``; ``instead`` adds to the remedy.
 
     Raises:
         ModelFileError: the file holds something else, which the message names, or is unreadable.
@@ -127,7 +127,7 @@ def require_content(path: Path, wanted: Content) -> None:
         suffix = next(suffix for suffix, content in SUFFIXES.items() if content == found)
         remedy = f"Rename it to end in '{suffix}', or name the right file."
         if SUFFIXES.get(path.suffix.lower()) == found:
-            remedy = f"Name a file that holds {_NAMES[wanted]}, or a backend that takes this file."
+            remedy = f"Name a file that holds {_NAMES[wanted]}{instead}."
         raise ModelFileError(f"'{path}' holds {_NAMES[found]}, not {_NAMES[wanted]}.", remedy)
 
 

@@ -389,16 +389,31 @@ class DetectorSpec:
         resizes = self.input.source_size is not None
         in_a_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
         for said, holds in (
-            ("levels from min_level to max_level", anchors.min_level <= anchors.max_level),
-            (f"at most {MAX_ANCHORS:,} anchors", rows * columns * in_a_place <= MAX_ANCHORS),
-            ("input.mean, std and fill for 1, 3 or 4 channels", by_channel in ({1}, {3}, {4})),
-            ("uint8 frames where it resizes them", not resizes or self.input.kind == "uint8"),
-            ("batches that ascend", batch.minimum <= batch.optimum <= batch.maximum),
-            ("soft NMS only with raw heads", output.nms == "none" or not output.soft_nms),
-            ("at most as many rows as candidates", output.max_detections <= output.candidates),
+            (
+                "anchors.min_level must not be above anchors.max_level",
+                anchors.min_level <= anchors.max_level,
+            ),
+            (
+                f"it must have at most {MAX_ANCHORS:,} anchors",
+                rows * columns * in_a_place <= MAX_ANCHORS,
+            ),
+            ("input.mean, std and fill must have 1, 3 or 4 values", by_channel in ({1}, {3}, {4})),
+            (
+                "input.kind must be uint8 if input.source_size is set",
+                not resizes or self.input.kind == "uint8",
+            ),
+            (
+                "batch.minimum, optimum and maximum must ascend",
+                batch.minimum <= batch.optimum <= batch.maximum,
+            ),
+            ("output.soft_nms needs output.nms none", output.nms == "none" or not output.soft_nms),
+            (
+                "output.max_detections must not be above output.candidates",
+                output.max_detections <= output.candidates,
+            ),
         ):
             if not holds:
-                raise DataError(f"The spec contradicts itself: it must have {said}.", REMEDY)
+                raise DataError(f"The spec contradicts itself: {said}.", REMEDY)
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def _checked(value: object, info: TensorInfo, batch: BatchSpec) -> NDArray[Any]:
         sides = ", ".join(map(str, (batch_range(batch), *info.shape[1:])))
         raise TensorError(
             f"The input '{info.name}' must have the shape [{sides}], not {list(value.shape)}.",
-            "Pass a batch of that size, or export the model with another --batch or --image-size.",
+            "Pass an array of that shape, or export the model with another --batch or "
+            "--image-size.",
         )
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise TensorError(

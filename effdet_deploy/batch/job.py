@@ -200,7 +200,8 @@ def _begun(output: str, settings: Settings, resume: bool) -> Plan | None:
     if plan is None:
         if any(each.endswith(".parquet") for each in names_in(output)):
             raise UsageError(
-                f"OUTPUT '{output}' has Parquet files but no plan that they belong to.",
+                f"OUTPUT '{output}' has Parquet files, but not the file '_plan' that every "
+                "run writes.",
                 "Name a new folder.",
             )
         return None

@@ -161,13 +161,14 @@ def require_same(plan: Plan, settings: Settings) -> None:
         ("source", "SOURCE"),
         ("column", "--column"),
         ("key", "--key"),
-        ("model", "a model whose SHA-256 is"),
+        ("model", "The model's SHA-256"),
         ("score_threshold", "--score-threshold"),
         ("fast_decode", "--fast-decode"),
     ):
         if begun[name] != now[name]:
+            given = ["not given" if each[name] is None else each[name] for each in (begun, now)]
             raise UsageError(
-                f"The run in OUTPUT began with {what} {begun[name]}, not {now[name]}.",
+                f"{what} is {given[1]}, but it was {given[0]} when the run in OUTPUT began.",
                 "Continue it with the same settings, or begin a new run in another OUTPUT.",
             )
 

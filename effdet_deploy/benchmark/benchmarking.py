@@ -202,7 +202,7 @@ def require_device(actual: str, asked: str) -> None:
     if asked != "auto" and not same:
         raise DeviceError(
             f"The benchmark was requested on '{asked}', but the model runs on '{actual}'.",
-            f"Pass --device {actual.partition(':')[0]}, or run it on a machine with that device.",
+            f"Pass --device {actual.partition(':')[0]}, or run it on a machine with '{asked}'.",
         )
 
 

@@ -69,7 +69,7 @@ def measure_footprint(
         reason = str(error).strip().splitlines()[-1].rstrip(".")
         raise ResourceError(
             f"'{path.name}' could not be loaded and run once in a process of its own: {reason}.",
-            "If memory ran out, close other programs and run it again.",
+            "If memory ran out, close other programs and run the benchmark again.",
         ) from error
 
 

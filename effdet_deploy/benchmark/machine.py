@@ -102,8 +102,8 @@ class Load:
         if self.reasons:
             raise ResourceError(
                 f"The numbers measured here are not reliable: {' and '.join(self.reasons)}.",
-                "Stop the other programs and run it again, or pass --under-load to see the numbers "
-                "with a warning.",
+                "Run the benchmark again when nothing else uses the machine, or pass --under-load "
+                "to see the numbers with a warning.",
             )
 
 

@@ -58,11 +58,13 @@ class Schedule:
             raise UsageError(
                 "A benchmark needs at least one run, and --max-runs must be --runs or more, but "
                 f"--runs is {self.min_runs} and --max-runs is {self.max_runs}.",
-                f"Request at least 1 run, or {MIN_PAIRS} for a ratio.",
+                f"Raise --runs to 1 or more ({MIN_PAIRS} for a ratio), and --max-runs to --runs or "
+                "more.",
             )
         if self.precision <= 0 or self.max_seconds <= 0:
             raise UsageError(
-                "The precision and the time of a benchmark must be above 0.",
+                f"--precision and --seconds must be above 0, but they are {self.precision:g} and "
+                f"{self.max_seconds:g}.",
                 "Leave these options out to use the defaults.",
             )
 

@@ -187,7 +187,7 @@ def _batch(source: Source, options: BundleOptions) -> int:
     if not batch.minimum <= asked <= batch.maximum:
         raise UsageError(
             f"--batch {asked} was asked for, but '{source.path}' takes a batch of {batch}.",
-            f"Export it with --batch 1..{max(asked, 1)}, or choose a smaller batch.",
+            f"Choose a --batch that it takes, or export it with --batch 1..{max(asked, 1)}.",
         )
     return asked
 

@@ -84,7 +84,8 @@ def read_source(model: Path, options: BundleOptions) -> Source:
     if spec.output.nms == "plugin" and content == "onnx":
         raise ModelFileError(
             f"'{model}' ends in TensorRT's NMS plugin, which only TensorRT has.",
-            f"Bundle the engine: effdet-deploy build {model.name} {model.stem}.engine.",
+            f"Build an engine with effdet-deploy build {model.name} {model.stem}.engine, "
+            "and bundle it.",
         )
     name = model.stem if options.name is None else options.name
     if not _NAME.fullmatch(name):

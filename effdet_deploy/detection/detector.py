@@ -381,7 +381,7 @@ class Detector:
             raise ModelFileError(
                 f"The model found {count} boxes, but its outputs have room for "
                 f"{len(row['detection_scores'])}.",
-                "Export the model again; its spec belongs to another file.",
+                "Export the model again with effdet-export.",
             )
         scores = row["detection_scores"][:count].astype(np.float32)
         labels = row["detection_classes"][:count].astype(np.int64)

@@ -81,7 +81,7 @@ class LargeTiff:
         """Check that the blocks of the file can be read on their own; raises ImageError."""
         counts = {len(self._offsets), len(self._lengths), self._blocks}
         oddities = {
-            "it is stored turned": self._tags.get(_ORIENTATION, 1) != 1,
+            "it is stored rotated or mirrored": self._tags.get(_ORIENTATION, 1) != 1,
             "its colors are stored in separate planes": self._tags.get(_PLANAR, 1) != 1,
             "its samples do not have 8 bits": self._depths != {8},
             "it consists of a single block": math.prod(self._block) > MAX_PIXELS,

@@ -354,7 +354,8 @@ def require_all_read(images: Sequence[Mapping[str, Any]], *, in_json: bool = Tru
     errors = [each["error"] for each in images if "error" in each]
     if errors:
         raise ImageError(
-            f"{len(errors)} of {_counted(len(images), 'picture')} could not be read: {errors[0]}",
+            f"{len(errors)} of {_counted(len(images), 'picture')} could not be read; the first "
+            f"error: {errors[0]}",
             "All other pictures are done" + ("; the JSON lists every error." if in_json else "."),
         )
 

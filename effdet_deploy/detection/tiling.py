@@ -112,7 +112,7 @@ def tiles_of(side: int | None, overlap: float | None, *, fast_decode: bool = Fal
         refuse((said, "Add --tile N.", overlap is not None))
         return None
     said = "--fast-decode reads pictures at a smaller size, but tiles need all pixels."
-    refuse((said, "Leave one of them out.", fast_decode))
+    refuse((said, "Leave --fast-decode or --tile out.", fast_decode))
     return Tiles(side, OVERLAP if overlap is None else overlap)
 
 

@@ -167,9 +167,13 @@ class Video:
                     f"'{self.source}' does not send a video: {reason}.",
                     f"Check the address; it must answer within {timeout:g} seconds.",
                 ) from error
-            what = f"The camera '{place}'" if is_camera else f"'{source}'"
+            if is_camera:
+                raise ImageError(
+                    f"The camera '{place}' cannot be read: {reason}.",
+                    "Check that it is connected and that no other program uses it.",
+                ) from error
             raise ImageError(
-                f"{what} is not a video that FFmpeg reads: {reason}.", "Name another video."
+                f"'{source}' is not a video that FFmpeg reads: {reason}.", "Name another video."
             ) from error
         if not container.streams.video:
             container.close()

@@ -134,7 +134,7 @@ def parse_kind(name: str) -> Kind:
     for kind in KINDS:
         if kind == name:
             return kind
-    raise UnknownNameError("precision to bisect", name, KINDS)
+    raise UnknownNameError("precision for --bisect", name, KINDS)
 
 
 def require_bisectable(candidates: Sequence[Path], reference: str, kind: Kind) -> None:

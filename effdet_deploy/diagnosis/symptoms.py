@@ -94,7 +94,7 @@ def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[st
     order = (squares[1][:, None] + squares[0][None, :] - 2 * other @ one.T).argmin(axis=1)
     moved = np.flatnonzero(order != np.arange(len(order)))
     if len(moved) and len(np.unique(order)) == len(order):
-        listed = _listed([f"{order[each]} at {each}" for each in moved])
+        listed = _listed([f"{each} holds the reference's {order[each]}" for each in moved])
         text = f"has {len(moved)} of {len(order)} channels in another order ({listed})"
         yield text, reference[order]
 

@@ -93,7 +93,10 @@ def join_classes(
     if rule == BY_ID or (not named and rule != NAMES_ALONE):
         found, note = same_ids, ""
         if not named:
-            note = "The model's classes have no names, so they were matched with the set's by id."
+            note = (
+                "The model's classes have no names, so they were matched with the annotations' "
+                "categories by id."
+            )
     elif rule in (BY_NAME, NAMES_ALONE):
         found, note = by_name, "" if rule == NAMES_ALONE else _moved(by_name)
     else:
@@ -103,9 +106,16 @@ def join_classes(
             if number in named and by_name.get(number) != number and number not in by_name
         ]
         if contradicting or (twice and by_name != same_ids):
+            if not contradicting:
+                raise DataError(
+                    f"The name '{twice[0]}' occurs twice among the model's classes or among the "
+                    "annotations' categories.",
+                    "Choose what decides: --class-map by-id, or a JSON file that maps class names "
+                    "to category ids.",
+                )
             raise DataError(
                 "Some ids have one name in the model and another in the annotations: "
-                f"{_table(ours, categories, contradicting or list(same_ids))}.",
+                f"{_table(ours, categories, contradicting)}.",
                 "Choose what decides: --class-map by-name, by-id, or a JSON file that maps class "
                 "names to category ids.",
             )

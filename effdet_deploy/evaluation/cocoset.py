@@ -22,7 +22,7 @@ _REQUIRED = ("images", "annotations", "categories")
 _SHOWN = 5
 _LONGEST_PATH = 4096
 """The longest path that a system opens; the search for a picture tries every end of a name."""
-_FORM = "COCO annotations hold images, annotations and categories."
+_FORM = "Correct the file: COCO annotations hold images, annotations and categories."
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def dataset_of(
         unknown = {each["category_id"] for each in kept} - set(dataset.categories)
     if not kept:
         raise DataError(
-            f"The annotations '{annotations}' have no boxes for {len(paths)} pictures.",
+            f"The annotations '{annotations}' have no box in any of the {len(paths)} pictures.",
             "Use pictures with annotated boxes.",
         )
     if unknown:
@@ -282,7 +282,7 @@ def _complete(number: int, annotation: dict[str, Any]) -> dict[str, Any]:
     """Add the values that pycocotools needs; raises ValueError on an invalid box."""
     left, top, width, height = (float(each) for each in annotation["bbox"])
     if not (math.isfinite(left + top + width + height) and width >= 0 <= height):
-        said = f"annotation {annotation.get('id', '?')} has the box {annotation['bbox']}"
+        said = f"annotation {annotation.get('id', '?')} has the invalid box {annotation['bbox']}"
         raise ValueError(said)
     return annotation | {
         "id": number,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ANNOTATIONS = "Annotations"
 _PICTURES = ("JPEGImages", "images")
 _SPLITS = "ImageSets"
-_FORM = "A VOC annotation has objects with a name and a bndbox of four numbers."
+_FORM = "Correct the file: a VOC annotation has objects with a name and a bndbox of four numbers."
 
 
 def is_voc(source: Path) -> bool:
@@ -102,7 +102,10 @@ def _files(source: Path) -> list[Path]:
         try:
             lines = source.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
-            raise DataError(f"The list '{source}' cannot be read: {error}.", _FORM) from error
+            raise DataError(
+                f"The list '{source}' cannot be read: {error}.",
+                "Name a text file with the name of one annotation per line.",
+            ) from error
         # In the list of a class, a number after the name says whether the class is in the picture.
         files = [root / ANNOTATIONS / f"{each.split()[0]}.xml" for each in lines if each.strip()]
     if not files:
@@ -145,7 +148,8 @@ def _picture_of(file: Path, named: str, folders: list[Path]) -> Path:
     if found is None:
         raise DataError(
             f"The picture of '{file}' is not in '{folders[0]}'.",
-            "Name the folder of the pictures with --images DIR.",
+            "Name the folder of the pictures: --images DIR for eval and compare, --eval-images DIR "
+            "for export.",
         )
     return found
 

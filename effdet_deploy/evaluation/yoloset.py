@@ -25,7 +25,8 @@ MEASURED, CALIBRATED = ("val", "test", "train"), ("train", "val", "test")
 _BOX = 5
 _SLACK = 0.01
 """How far Ultralytics lets a fraction lie outside of the picture."""
-_FORM = "YOLO's data.yaml names train or val, and the names of the classes."
+_FORM = "Correct the file: YOLO's data.yaml names train or val, and the names of the classes."
+_ROWS = "A line is a class and four fractions (center, width, height), or a polygon."
 
 
 def read_yolo(
@@ -84,7 +85,9 @@ def _document(source: Path) -> dict[str, Any]:
 def _pictures(source: Path, document: Mapping[str, Any], parts: Sequence[str]) -> list[Path]:
     part = next((each for each in parts if document.get(each)), None)
     if part is None:
-        raise DataError(f"The data file '{source}' names no {', '.join(parts)}.", _FORM)
+        raise DataError(
+            f"The data file '{source}' names no pictures: it has no {' or '.join(parts)}.", _FORM
+        )
     given = document[part]
     entries = given if isinstance(given, list) else [given]
     home = source.parent
@@ -97,7 +100,8 @@ def _pictures(source: Path, document: Mapping[str, Any], parts: Sequence[str]) -
         if place is None:
             raise DataError(
                 f"The part {part} of '{source}' does not exist: '{ways[0]}'.",
-                "Correct the path in the file, or name the folder of the pictures with --images.",
+                "Correct the path in the file, or name the folder of the pictures: --images DIR "
+                "for eval and compare, --eval-images DIR for export.",
             )
         found |= dict.fromkeys(_listed(place, roots) if place.is_file() else _within(place))
     return list(found)
@@ -115,7 +119,9 @@ def _listed(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise DataError(f"The list '{file}' cannot be read: {error}.", _FORM) from error
+        raise DataError(
+            f"The list '{file}' cannot be read: {error}.", "Write one picture per line, in UTF-8."
+        ) from error
     for line in filter(None, map(str.strip, lines)):
         ways = [root / line for root in (file.parent, *roots)]
         found = next((way for way in ways if is_there(way)), None)
@@ -145,7 +151,7 @@ def _boxes(
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        raise DataError(f"The labels '{file}' cannot be read: {error}.", _FORM) from error
+        raise DataError(f"The labels '{file}' cannot be read: {error}.", _ROWS) from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -154,7 +160,7 @@ def _boxes(
         except ValueError as error:
             raise DataError(
                 f"Line {number} of the labels '{file}' is not in YOLO form: {error}.",
-                "A line is a class and four fractions (center, width, height), or a polygon.",
+                _ROWS,
             ) from error
         yield f"{file.name}:{number}", label, corners
 

@@ -101,7 +101,7 @@ class ExportOptions:
     def __post_init__(self) -> None:
         for kind, chosen, known in (
             ("precision", self.precision, PRECISIONS),
-            ("input", self.input_kind, get_args(InputKind)),
+            ("kind of input", self.input_kind, get_args(InputKind)),
             ("channel order", self.channel_order, get_args(ChannelOrder)),
             ("channel order", self.trained_on, (None, *get_args(ChannelOrder))),
             ("resize rule", self.resize, (None, *get_args(ResizeRule))),
@@ -309,7 +309,7 @@ class ExportOptions:
                 not is_engine and (self.keep_onnx is not None or self.build != BuildOptions()),
             ),
             (
-                f"--{self.precision} needs --target, because every runtime needs its own form.",
+                f"--{self.precision} needs --target: every runtime needs its own form of the file.",
                 "Add --target tensorrt, --target openvino or --target onnxruntime.",
                 self.precision != "fp32" and suffix == ".onnx" and target is None,
             ),

@@ -69,7 +69,7 @@ def load_source(
             origin=options.origin,
             progress=partial(_tell_download, progress, _address(variant_or_model, options)),
         )
-        progress(f"preparing the network: weights of {loaded.source}")
+        progress(f"preparing the network with {loaded.source}")
         return loaded
     changes = (options.num_classes, options.image_size, options.overrides or None)
     if options.weights != "pretrained" or any(each is not None for each in changes):

@@ -109,11 +109,11 @@ def compare_all(
     if not len(images):
         raise UsageError("There are no pictures to compare on.", "Pass at least one picture.")
     known_classes = reference.spec.num_classes
-    for side in candidates.values():
+    for name, side in candidates.items():
         if side.spec.num_classes != known_classes:
             raise UsageError(
-                f"The candidate has {side.spec.num_classes} classes, but the reference has "
-                f"{known_classes}.",
+                f"The candidate '{name}' has {side.spec.num_classes} classes, but the reference "
+                f"has {known_classes}.",
                 "Compare artifacts of the same model.",
             )
     pairings = [_Pairing(name, side, reference, tolerance) for name, side in candidates.items()]

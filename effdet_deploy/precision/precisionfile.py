@@ -85,7 +85,9 @@ def require_precision_file(path: Path) -> None:
 
 
 def _groups(path: Path) -> dict[str, str]:
-    remedy = "Use a precision file as an export with --int8 writes it beside the model."
+    remedy = (
+        "Write the file in the form in which an export with --int8 writes one beside the model."
+    )
     groups = read_json_object(path, "The precision file", remedy).get("groups")
     if not isinstance(groups, dict) or any(each not in (INT8, HIGHER) for each in groups.values()):
         raise DataError(

@@ -91,7 +91,7 @@ def load_runtime(
     path = Path(path)
     require_model_file(path)
     content = _chosen(path, backend).content
-    require_content(path, content)
+    require_content(path, content, ", or a --backend that takes this file")
     from effdet_deploy.runtimes.lanes import usable_cpus
 
     most = _THREADS_PER_CPU * len(usable_cpus())

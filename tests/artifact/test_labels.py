@@ -238,7 +238,7 @@ def test_a_list_of_names_must_name_every_output(tmp_path):
     labels = read_labels(written(tmp_path, "labels.json", ["a", "b"]))
     with pytest.raises(DataError, match="2 labels for a model of 3 classes"):
         labels.classes(3)
-    with pytest.raises(UsageError, match="labels that have ids"):
+    with pytest.raises(UsageError, match="the labels must have ids"):
         labels.classes(2, "id")
 
 

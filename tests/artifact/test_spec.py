@@ -271,14 +271,14 @@ def test_a_value_out_of_bounds_is_refused_and_the_field_named_in_few_words(
 @pytest.mark.parametrize(
     ("part", "values", "said"),
     [
-        ("anchors", {"min_level": 7, "max_level": 3}, "levels"),
+        ("anchors", {"min_level": 7, "max_level": 3}, "not be above anchors.max_level"),
         ("anchors", {"min_level": 0, "octave_scales": [1.0] * 16}, "anchors"),
         ("batch", {"minimum": 8, "optimum": 4, "maximum": 8}, "ascend"),
-        ("output", {"max_detections": 200, "candidates": 100}, "rows"),
-        ("output", {"nms": "static", "soft_nms": {"sigma": 0.5}}, "soft NMS"),
-        ("input", {"std": [1.0]}, "channels"),
-        ("input", {"source_size": [720, 1280], "kind": "float255"}, "uint8 frames"),
-        ("input", {"mean": [0.0] * 2, "std": [1.0] * 2, "fill": [0] * 2}, "channels"),
+        ("output", {"max_detections": 200, "candidates": 100}, "not be above output.candidates"),
+        ("output", {"nms": "static", "soft_nms": {"sigma": 0.5}}, "soft_nms needs"),
+        ("input", {"std": [1.0]}, "1, 3 or 4 values"),
+        ("input", {"source_size": [720, 1280], "kind": "float255"}, "kind must be uint8"),
+        ("input", {"mean": [0.0] * 2, "std": [1.0] * 2, "fill": [0] * 2}, "1, 3 or 4 values"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(spec, part, values, said):

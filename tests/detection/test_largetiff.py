@@ -151,7 +151,7 @@ def test_a_tiff_that_cannot_be_read_in_parts_says_why(tmp_path, detector, small_
     found = list(stream_tiled(detector, [path, turned, broken], Tiles(SIDE)))
     said = [str(each.error) for each in found]
     assert "cannot be read in parts: it consists of a single block" in said[0]
-    assert "it is stored turned" in said[1]
+    assert "it is stored rotated or mirrored" in said[1]
     assert isinstance(found[2].error, ImageError)
 
 

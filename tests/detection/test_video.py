@@ -192,7 +192,7 @@ def test_a_source_that_is_not_a_video_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ImageError, match="not a video that FFmpeg reads: Invalid data"):
         Video(tmp_path / "text.mp4")
-    with pytest.raises(ImageError, match="camera '/dev/video977' is not a video"):
+    with pytest.raises(ImageError, match="camera '/dev/video977' cannot be read"):
         Video("977")
 
 

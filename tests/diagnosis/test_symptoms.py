@@ -34,7 +34,8 @@ def test_a_clipped_range_is_named_on_the_side_it_is_clipped(maps):
 
 def test_channels_in_another_order_are_named(maps):
     said = describe_difference(maps, rounded(maps[:, [0, 2, 1, 3, 4, 5]]))
-    assert said == "has 2 of 6 channels in another order (2 at 1, 1 at 2)"
+    listed = "1 holds the reference's 2, 2 holds the reference's 1"
+    assert said == f"has 2 of 6 channels in another order ({listed})"
 
 
 def test_channels_scaled_and_shifted_on_their_own_are_named(maps):

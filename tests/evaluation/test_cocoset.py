@@ -55,7 +55,7 @@ def test_annotations_that_are_not_a_coco_set_are_refused(tmp_path, content, said
 def test_a_set_without_boxes_is_refused(annotations):
     document = json.loads(annotations.read_text())
     annotations.write_text(json.dumps(document | {"annotations": []}))
-    with pytest.raises(DataError, match="have no boxes"):
+    with pytest.raises(DataError, match="have no box in any of the"):
         read_coco(annotations)
 
 
@@ -224,5 +224,5 @@ def test_roboflows_category_that_groups_the_others_is_left_out(annotations):
 
 def test_a_box_that_is_not_finite_is_refused_with_the_id_of_its_annotation(annotations):
     changed(annotations, "annotations", lambda each: each.update(bbox=[1, 2, float("inf"), 4]))
-    with pytest.raises(DataError, match="annotation 1 has the box"):
+    with pytest.raises(DataError, match="annotation 1 has the invalid box"):
         read_coco(annotations)

@@ -199,7 +199,7 @@ def test_a_wrong_row_of_labels_is_named_with_its_line(yolo, row, said):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("names: [a]", "names no val, test, train"),
+        ("names: [a]", "names no pictures: it has no val or test or train"),
         ("val: absent\nnames: [a]", "does not exist"),
         ("val: images", "names"),
         ("- 1", "cannot be read|no names"),

@@ -124,7 +124,9 @@ def configure(
     if options.dla_core is not None:
         cores = builder.num_DLA_cores
         if options.dla_core >= cores:
-            said = f"DLA core {options.dla_core} was asked for, but there are {cores}"
+            said = (
+                f"DLA core {options.dla_core} was asked for, but this machine has {cores} DLA cores"
+            )
             raise BuildFailedError("options", [said])
         config.default_device_type = trt.DeviceType.DLA
         config.DLA_core = options.dla_core

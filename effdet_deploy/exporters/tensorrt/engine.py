@@ -209,7 +209,7 @@ def _not_run(spec: DetectorSpec, verified: str, *, verify: bool) -> tuple[str, .
     if verified == "onnx" and spec.output.nms == "plugin":
         compared += " up to its NMS plugin"
     made_by = f"{engine.backend} {engine.version}"
-    return (f"the ONNX file {compared}; the plan was built by {made_by} and not run: {reason}",)
+    return (f"the ONNX file {compared}; the engine was built by {made_by} and not run: {reason}",)
 
 
 def _evidence(digest: str, recorded: Sidecar | None, report: ParityReport | None) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _unfit(content: bytes, path: Path, origin: Origin) -> str:
     if made_by != origin:
         return (
             f"it was measured with {made_by.backend} {made_by.version} on {made_by.gpu}, "
-            f"and this is {origin.version} on {origin.gpu}"
+            f"but this build uses {origin.version} on {origin.gpu}"
         )
     return ""
 

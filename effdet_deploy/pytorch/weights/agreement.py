@@ -51,7 +51,7 @@ def settle(
             notes.append(f"image_size is {ours}, as requested; {where} are for {theirs}.")
         else:
             raise WeightsError(
-                f"{name} is {ours} as an option, but {theirs} in {where}.",
+                f"{name} is {ours} as an option, but {theirs} according to {where}.",
                 f"Leave {name} out to take the checkpoint's value.",
             )
     # A fill that the user named does not follow a mean that the checkpoint states.

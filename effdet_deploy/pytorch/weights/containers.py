@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from effdet_deploy.errors import MissingPackageError
+from effdet_deploy.errors import MissingPackageError, WeightsError
 from effdet_deploy.pytorch.weights.unpickling import MAX_PICKLE_BYTES, StandIn, unpickle
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def read_zip(path: Path) -> object:
 
     Raises:
         ForbiddenNameError: its pickle names something that could act on the machine.
+        WeightsError: it was written on a big-endian machine.
         Exception: the file is damaged; :mod:`effdet_deploy.pytorch.weights.checkpoint` lists the
             possible errors.
     """
@@ -68,7 +69,10 @@ def read_zip(path: Path) -> object:
             f"{root}byteorder" in archive.namelist()
             and archive.read(f"{root}byteorder") != b"little"
         ):
-            raise ValueError("it was written on a big-endian machine")
+            raise WeightsError(
+                f"The checkpoint '{path.name}' was written on a big-endian machine.",
+                "Load it in torch on an x86 machine and save it again there with torch.save.",
+            )
         storages: dict[str, Storage] = {}
         size = path.stat().st_size
 
@@ -138,7 +142,9 @@ def read_numpy(path: Path) -> dict[str, np.ndarray[Any, Any]]:
 def _require_plausible(path: Path, declared: int) -> None:
     """Check how much a file unpacks to: zeros compress a thousandfold, but weights do not."""
     if declared > _MOST_UNPACKED * path.stat().st_size + _SMALL:
-        raise ValueError(f"it unpacks to {declared:,} bytes, too many for weights in such a file")
+        raise ValueError(
+            f"it unpacks to {declared:,} bytes, too many for weights in a file of its size"
+        )
 
 
 def read_hdf5(path: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -158,7 +158,7 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
     if total is not None and received < total:
         raise DownloadError(
             f"The download of {url} stopped after {received} of {total} bytes.",
-            "Run the same command again: it continues the download.",
+            "Run the same command again; it continues a file with a hash in its name.",
         )
 
 
@@ -185,8 +185,10 @@ def _translated(
         )
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     status = f"HTTP {error.code}: " if isinstance(error, urllib.error.HTTPError) else ""
+    # Only a file with a hash in its name is looked for in the cache.
+    is_kept = _NAMED_HASH.search(target.name) is not None
+    either = f"copy it here to '{target}', or " if is_kept else ""
     return DownloadError(
         f"{url} could not be downloaded ({status}{reason}).",
-        f"On a machine with a network, download the file to '{target}', or pass --weights PATH "
-        "with a file that you have.",
+        f"Download the file on a machine with a network; then {either}pass --weights PATH.",
     )

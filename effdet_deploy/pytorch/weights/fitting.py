@@ -57,7 +57,7 @@ def load_state(
         raise WeightsError(
             f"The network of '{name}' takes pictures with {channels[0]} channels, but the "
             f"configuration of {config.name} says {of_config[0]}.",
-            f"Train the network with in_chans={of_config[0]}.",
+            "Leave in_chans out of --config FILE.json: the weights decide it.",
         )
     grid, of_config = head_grid(state_dict), (config.num_anchors, config.num_levels)
     if grid is not None and grid != of_config:

@@ -86,7 +86,7 @@ def test_the_sidecar_of_an_engine_that_was_not_run_says_so(model, tmp_path):
     assert document["verified"] == "onnx"
     assert document["verification"] == {"status": "passed"}
     assert document["onnx"] == {"sha256": digest, "verification": {"status": "passed"}}
-    assert artifact.notes[0].startswith("the ONNX file was compared; the plan was built")
+    assert artifact.notes[0].startswith("the ONNX file was compared; the engine was built")
 
 
 def test_an_onnx_file_that_changes_during_the_build_is_refused(model, tmp_path, monkeypatch):
@@ -283,7 +283,7 @@ def test_a_dla_core_that_the_gpu_does_not_have_is_refused(tmp_path, use_double):
     spec = dataclasses.replace(detector_spec(), precision=PrecisionSpec("fp16", "tensorrt"))
     model = write_tiny(tmp_path / "half.onnx", spec)
 
-    with pytest.raises(UsageError, match="DLA core 0 was asked for, but there are 0"):
+    with pytest.raises(UsageError, match="DLA core 0 was asked for, but this machine has 0"):
         build_engine(model, tmp_path / "tiny.engine", BuildOptions(dla_core=0))
 
 

@@ -67,7 +67,7 @@ def test_only_the_engine_and_its_sidecar_are_left(name, exported, tmp_path):
     assert names_in(tmp_path) == {name, f"{name}.json"}
     assert json.loads(artifact.sidecar.read_text())["verified"] == "onnx"
     assert artifact.notes[0] == "a note"
-    assert "the plan was built by tensorrt-rtx" in artifact.notes[1]
+    assert "the engine was built by tensorrt-rtx" in artifact.notes[1]
 
 
 def test_the_onnx_file_is_kept_where_asked(exported, tmp_path):

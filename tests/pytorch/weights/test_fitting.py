@@ -73,7 +73,7 @@ def test_ten_names_of_each_kind_are_listed_and_all_are_counted(d0_weights):
 
 def test_a_model_that_is_not_registered_asks_for_its_overrides(d0_weights):
     error = refusal(small_d0(), {"layer1.weight": torch.zeros(1)})
-    assert "overrides" in error.remedy
+    assert "the config fields (--config)" in error.remedy
 
 
 def test_nothing_is_loaded_if_a_tensor_does_not_fit(d0_weights):

@@ -144,7 +144,10 @@ def _read(prefix: Path) -> dict[str, NDArray[Any]]:
     table = dict(_table(prefix.with_name(prefix.name + INDEX_SUFFIX).read_bytes()))
     header = _message("Header").FromString(table.pop(b""))
     if header.endianness:
-        raise ValueError("it was written on a big-endian machine")
+        raise WeightsError(
+            f"The TensorFlow checkpoint '{prefix.name}' was written on a big-endian machine.",
+            "Load it in TensorFlow on an x86 machine and save it again there.",
+        )
     shards = [
         np.fromfile(
             prefix.with_name(f"{prefix.name}.data-{number:05d}-of-{header.num_shards:05d}"),
@@ -167,7 +170,10 @@ def _read(prefix: Path) -> dict[str, NDArray[Any]]:
             names = _variable_names(raw.tobytes())
         elif entry.dtype in _DTYPES:
             if entry.slices:
-                raise ValueError(f"'{name}' is stored in slices")
+                raise WeightsError(
+                    f"The TensorFlow checkpoint '{prefix.name}' stores '{name}' in slices.",
+                    "Save it again from a network whose variables are not partitioned.",
+                )
             _require_checksum(raw.tobytes(), entry.crc32c, name)
             shape = [each.size for each in entry.shape.dim]
             tensors[name] = raw.view(_DTYPES[entry.dtype]).reshape(shape)
@@ -187,7 +193,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield the keys and values of a LevelDB table, in order."""
     footer = data[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
-        raise ValueError("its .index file is not a table")
+        raise ValueError("its .index file does not have the form that TensorFlow writes")
     # The place of the metaindex, which is empty here, comes before that of the index.
     _, after = _handle(footer, 0)
     index, _ = _handle(footer, after)
