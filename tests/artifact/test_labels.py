@@ -52,7 +52,7 @@ def test_coco_annotations_give_names_and_ids_in_order_of_id(tmp_path):
     assert "in order of their ids" in said
 
 
-def test_ids_that_count_from_one_need_no_remark(tmp_path):
+def test_ids_that_count_from_one_need_no_note(tmp_path):
     classes, said = read_labels(coco(tmp_path, {1: "a", 2: "b"})).classes(2)
     assert classes == (ClassSpec("a", 1), ClassSpec("b", 2))
     assert said == ()

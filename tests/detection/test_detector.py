@@ -62,7 +62,7 @@ def test_a_box_that_lies_in_the_letterbox_border_is_dropped(detector):
     assert (found.boxes[:, 3] <= SIDE // 2).all()
 
 
-def test_a_single_picture_and_a_list_give_the_same(detector, tmp_path):
+def test_a_single_picture_and_a_list_give_the_same_detections(detector, tmp_path):
     image = white()
     Image.fromarray(image).save(tmp_path / "white.png")
     sources = [image, Image.fromarray(image), tmp_path / "white.png", str(tmp_path / "white.png")]

@@ -287,7 +287,7 @@ def test_an_annotation_that_cannot_be_used_is_named(voc, old, new, said):
         read_set(edited(voc, old, new))
 
 
-def test_classes_of_voc_are_joined_by_name_alone_and_without_a_remark(voc):
+def test_classes_of_voc_are_joined_by_name_alone_and_without_a_note(voc):
     dataset = read_set(voc)
     assert notes_on(dataset, [detector_spec()]) == ()
     unnamed = tuple(ClassSpec(f"class {index}", 1 + index) for index in range(3))

@@ -87,7 +87,7 @@ def test_assignment_equals_effdets_labeler(labeler, seed):
     assert (ours.codes - flat_codes).abs().max() < CODE_TOLERANCE
 
 
-def test_every_box_has_an_anchor_even_a_tiny_one(labeler):
+def test_every_box_even_a_tiny_one_has_an_anchor(labeler):
     boxes = torch.tensor([[[10.0, 10.0, 13.0, 12.0], [40.0, 40.0, 44.0, 43.0]]])
     targets = assign(labeler.anchors.boxes, boxes, torch.tensor([[7, 2]]))
     assert targets.positives.item() == 2

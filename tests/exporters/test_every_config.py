@@ -164,7 +164,7 @@ def test_rtx_builds_it(exported, precision, batch, tmp_path, engine_table):
     )
 
 
-def test_fp16_leaves_only_convolutions_in_float_that_the_spec_names(exported):
+def test_fp16_leaves_in_float_only_the_convolutions_that_the_spec_names(exported):
     path, spec = exported.lowered("fixed", "fp16")
     build = Build(path.read_bytes())
     assert build.errors == []

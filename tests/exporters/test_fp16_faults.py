@@ -138,7 +138,7 @@ FAULTS = {
 }
 
 
-def test_a_right_file_passes_and_uses_little_of_the_tolerance(exported: Exported) -> None:
+def test_a_correct_file_passes_and_uses_little_of_the_tolerance(exported: Exported) -> None:
     report = exported.verified(exported.model)
     assert report.passed, report.to_dict()
     for each in report.outputs:

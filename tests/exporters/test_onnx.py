@@ -189,7 +189,7 @@ def test_weights_are_not_loaded_into_a_model_in_memory() -> None:
         load_source(network, ExportOptions(weights="other.pth"), silent)
 
 
-def test_garbage_is_collected_rarely_during_an_export_and_as_before_afterwards(
+def test_garbage_is_collected_rarely_during_an_export_and_normally_after_it(
     tmp_path: Path,
 ) -> None:
     """The collector would visit millions of lasting objects again and again."""

@@ -219,7 +219,7 @@ def test_an_engine_is_never_run_on_the_cpu(engine, use_double):
         load_runtime(engine, device="cpu")
 
 
-def test_many_threads_get_the_results_of_one(tmp_path, use_double):
+def test_many_threads_get_the_results_of_a_single_thread(tmp_path, use_double):
     cuda = use_double()
     runtime = load_runtime(write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4)))
     levels = [(index * 7) % 256 for index in range(200)]

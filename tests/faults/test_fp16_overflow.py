@@ -43,7 +43,7 @@ def test_no_fp16_tensor_of_the_delivered_graph_overflows(tmp_path):
     assert len(spec.precision.kept) < len(inferred.graph.node)
 
 
-def test_nothing_is_kept_where_everything_fits(tmp_path):
+def test_no_tensor_stays_float32_where_every_value_fits_float16(tmp_path):
     spec, notes = lowered(tmp_path / "model.onnx", 1.0)
     assert spec.precision.kept == ()
     assert not any("cannot hold" in note for note in notes)

@@ -17,7 +17,7 @@ from tests.networks import conditioned
 ANCHORS_AT_128 = 9 * (16 * 16 + 8 * 8 + 4 * 4 + 2 * 2 + 1)
 
 
-def test_candidates_are_clamped_to_the_pairs_there_are_and_recorded() -> None:
+def test_candidates_are_clamped_to_the_number_of_pairs_and_recorded() -> None:
     network = conditioned("tf_efficientdet_lite0", num_classes=1)
     spec = describe(network.config, network.config, class_specs(1), OutputSpec(candidates=5000))
     assert spec.output.candidates == ANCHORS_AT_128

@@ -138,7 +138,7 @@ def test_an_artifact_may_also_differ_by_the_networks_own_float32_error():
     assert all(each.status == "passed" for each in report.outputs)
 
 
-def test_without_fp16_effects_of_the_reference_heads_are_only_measured():
+def test_heads_are_only_measured_if_the_references_fp16_error_is_unknown():
     report = judged(heads_off_by(shift=1e-3), fp16=None)
     assert report.passed
     assert report.outputs[0].levels == ()

@@ -1,3 +1,5 @@
+"""Rows of two sides are matched. A row without a partner is a stray: a fault, or excused."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -200,7 +202,7 @@ def test_a_box_that_an_iou_near_the_threshold_suppresses_is_set_aside(iou, is_ex
     assert not found[0].near_limit
 
 
-def test_a_survivor_that_the_reference_suppresses_clearly_has_no_excuse():
+def test_a_survivor_that_the_reference_clearly_suppresses_has_no_excuse():
     candidates = boxes_at(0, offset_for(0.7), scores=[0.9, 0.6])
     (stray,) = found_strays(candidates.take([0]), candidates.take([0, 1]), candidates)
     assert (stray.side, stray.excuse) == ("candidate", "")

@@ -157,7 +157,7 @@ def test_an_archive_with_other_outputs_than_its_spec_is_refused(archive, batch, 
 
 
 @pytest.mark.filterwarnings("error:The given NumPy array is not writable")
-def test_a_picture_that_cannot_be_written_to_is_taken(archive, batch):
+def test_a_read_only_picture_is_taken(archive, batch):
     batch.flags.writeable = False
     with contextlib.closing(load_runtime(archive, device="cpu")) as runtime:
         assert runtime.run({"images": batch})

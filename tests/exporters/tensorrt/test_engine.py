@@ -221,7 +221,7 @@ def test_the_gpu_is_recorded(model, tmp_path, use_double):
 
 
 @pytest.mark.parametrize("batch", [BatchSpec(2, 1, 4), BatchSpec(4, 4, 1)])
-def test_a_batch_out_of_order_is_refused(ranged_model, tmp_path, batch):
+def test_a_batch_range_out_of_order_is_refused(ranged_model, tmp_path, batch):
     with pytest.raises(UsageError, match="ascending order"):
         build_engine(ranged_model, tmp_path / "e.engine", RTX, batch=batch)
 

@@ -179,7 +179,7 @@ numpy.savez(sys.argv[3], **heads)
 
 
 @pytest.mark.instructions
-def test_a_portable_file_gives_the_same_with_and_without_vnni(lowered, tmp_path):
+def test_a_portable_file_gives_equal_outputs_with_and_without_vnni(lowered, tmp_path):
     pytest.importorskip("openvino")
     model = lowered("openvino", "portable")
     precision = PrecisionSpec("int8", "openvino", int8_range="portable")

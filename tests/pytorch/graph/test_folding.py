@@ -47,7 +47,7 @@ def joined(folded: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", COVERED)
-def test_folding_leaves_no_batch_norm_and_no_parameterized_fusion_and_equal_numbers(
+def test_folding_leaves_no_batch_norm_and_no_parameterized_fusion_and_changes_no_number(
     name: str,
 ) -> None:
     network = conditioned(name).double()

@@ -213,7 +213,7 @@ def test_for_a_frame_whose_sides_share_no_factor_a_cheaper_size_is_proposed():
     assert not cost_notes(InputSpec(512, 512))
 
 
-def test_for_a_frame_of_few_rows_without_a_cheaper_size_none_is_proposed():
+def test_no_size_is_proposed_if_a_frame_of_few_rows_has_no_cheaper_one():
     # The search for sizes nearby would go below one row.
     (said,) = cost_notes(InputSpec(128, 2039, source_size=(4, 16_381)))
     assert "4x16381" in said

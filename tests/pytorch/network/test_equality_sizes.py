@@ -45,7 +45,7 @@ def test_swapping_two_fusion_weights_is_noticed():
         for name in list_models()
     ],
 )
-def test_traced_and_optimized_scripted_modules_give_the_same_on_another_picture(name):
+def test_traced_and_optimized_scripted_modules_give_equal_outputs_on_another_picture(name):
     side, _ = smallest_sizes(name)
     network = conditioned(name, side)
     images = unseen_images(network, 2)

@@ -6,5 +6,5 @@ from tests.pytorch.network.equality import assert_equal_to_effdet_and_scriptable
 
 
 @pytest.mark.parametrize("name", configurations(of_tensorflow=False))
-def test_outputs_equal_effdet_at_two_sizes_and_scripted(name):
+def test_outputs_equal_effdets_at_two_sizes_and_when_scripted(name):
     assert_equal_to_effdet_and_scriptable(name)

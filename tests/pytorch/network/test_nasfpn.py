@@ -82,7 +82,7 @@ def test_a_cell_is_the_published_one():
 
 @pytest.mark.parametrize("fpn_name", FIGURE_2)
 @pytest.mark.parametrize("size", [(128, 128), (160, 232)])
-def test_every_pyramid_of_figure_2_scripts_to_the_same(fpn_name, size):
+def test_every_pyramid_of_figure_2_gives_equal_outputs_when_scripted(fpn_name, size):
     model = create_model("d0", image_size=size, fpn_name=fpn_name, num_classes=3).eval()
     image = torch.randn(1, 3, *size)
     with torch.no_grad():

@@ -22,7 +22,7 @@ def padded(x: torch.Tensor, stride: int = 2, value: float = 0.0) -> torch.Tensor
 @pytest.mark.parametrize("padding", ["zero", "lowest"])
 @pytest.mark.parametrize("height", [4, 8, 14, 15, 16, 17, 19])
 @pytest.mark.parametrize("width", [4, 12, 13, 15])
-def test_two_levels_at_once_are_pooled_with_the_same_padding(height, width, padding):
+def test_a_pooling_over_two_levels_is_padded_as_tensorflow_pads_it(height, width, padding):
     quartered = (-(-height // 4), -(-width // 4))
     strides = {(side - 1) // out + 1 for side, out in zip((height, width), quartered, strict=True)}
     if strides != {4}:

@@ -53,7 +53,7 @@ def test_torch_generator_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("image_size", [(128, 128), (128, 256)])
-def test_logits_and_box_codes_spread_on_pictures_never_seen(image_size):
+def test_logits_and_box_codes_have_a_spread_on_pictures_never_seen(image_size):
     network = conditioned(NAME, image_size)
     maps = outputs(network, unseen_images(network, 4))
     classes, boxes = maps[: len(maps) // 2], maps[len(maps) // 2 :]

@@ -222,7 +222,7 @@ def test_a_pickle_that_unpacks_to_more_than_any_checkpoint_has_is_not_unpacked(t
     assert "larger than any checkpoint's" in read(path)["said"]
 
 
-def test_tensors_that_unpack_are_not_unpacked(tmp_path):
+def test_compressed_tensors_are_refused_and_not_unpacked(tmp_path):
     state = io.BytesIO()
     torch.save({"class_net.predict.conv_pw.weight": torch.zeros(1 << 18)}, state)
     path = tmp_path / "bomb.pth"

@@ -157,7 +157,7 @@ def test_a_later_run_does_not_change_earlier_results(engine, use_engine_double):
     assert first[0, 0] == pytest.approx(0.2)
 
 
-def test_a_timed_run_gives_the_same_and_three_times(engine, use_engine_double):
+def test_a_timed_run_gives_the_same_outputs_and_three_durations(engine, use_engine_double):
     use_engine_double()
 
     timed = load_runtime(engine).run_timed(pictures(51))
