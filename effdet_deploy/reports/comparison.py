@@ -62,8 +62,13 @@ SUMMARY: tuple[Column[Examined], ...] = (
     Column("matched", _detected(lambda d, _: "" if math.isnan(d.share) else f"{d.share:.2%}")),
     Column("missed", _detected(lambda d, _: str(len(d.missed)))),
     Column("extra", _detected(lambda d, _: str(len(d.extra)))),
-    Column("boxes, px", _detected(lambda d, b: f"{b.boxes.largest:.2g}" if d.matched else ABSENT)),
-    Column("scores", _detected(lambda d, b: f"{b.scores.largest:.1e}" if d.matched else ABSENT)),
+    Column(
+        "box error, px",
+        _detected(lambda d, b: f"{b.boxes.largest:.2g}" if d.matched else ABSENT),
+    ),
+    Column(
+        "score error", _detected(lambda d, b: f"{b.scores.largest:.1e}" if d.matched else ABSENT)
+    ),
 )
 MAP: Column[Examined] = Column(
     "mAP",
@@ -125,7 +130,10 @@ def spreads(each: Examined) -> list[Finding]:
             f"largest {spread.largest:.2g}",
             "detail",
         )
-        for name, spread in (("boxes, px", each.breakdown.boxes), ("scores", each.breakdown.scores))
+        for name, spread in (
+            ("box errors, px", each.breakdown.boxes),
+            ("score errors", each.breakdown.scores),
+        )
     ]
 
 
