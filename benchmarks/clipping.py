@@ -53,7 +53,7 @@ def min_max(histogram: Histogram, symmetric: bool) -> Range:
 
 def percentile(histogram: Histogram, symmetric: bool) -> Range:
     """Keep :data:`PERCENTILE` percent of the values; if symmetric, of their magnitudes."""
-    values, counts = histogram.centres, histogram.counts
+    values, counts = histogram.centers, histogram.counts
     if symmetric:
         return _mirrored(Range(0.0, _quantile(np.abs(values), counts)))
     full = _full(histogram)
@@ -72,7 +72,7 @@ def entropy(histogram: Histogram, symmetric: bool) -> Range:
     full, counts = _full(histogram), histogram.counts.astype(np.float64)
     # Every range holds exact zeros, which come from padding and gates. They would outweigh all
     # other values, so their bin is cut to the height of its neighbors.
-    zero = int(np.argmin(np.abs(histogram.centres)))
+    zero = int(np.argmin(np.abs(histogram.centers)))
     around = [counts[each] for each in (zero - 1, zero + 1) if 0 <= each < len(counts)]
     counts[zero] = min(counts[zero], max(around))
     tops = [float(share) * full.magnitude for share in _SHARES]
@@ -80,7 +80,7 @@ def entropy(histogram: Histogram, symmetric: bool) -> Range:
         Range(-top, top) if symmetric else Range(max(full.low, -top), min(full.high, top))
         for top in tops
     ]
-    return min(tried, key=lambda each: _divergence(histogram.centres, counts, each))
+    return min(tried, key=lambda each: _divergence(histogram.centers, counts, each))
 
 
 METHODS: dict[str, Method] = {"min-max": min_max, "percentile": percentile, "entropy": entropy}
@@ -101,17 +101,17 @@ def _quantile(values: Floats, counts: NDArray[np.int64]) -> float:
     return float(values[order][min(position, len(values) - 1)])
 
 
-def _divergence(centres: Floats, counts: Floats, chosen: Range) -> float:
+def _divergence(centers: Floats, counts: Floats, chosen: Range) -> float:
     """Return KL(p, q) of the histogram before and after clipping and rounding.
 
     p is the histogram with the clipped tails in the outermost bins. q has each level's mass spread
     evenly over the level's bins. Empty bins are left out, so p and q are zero in the same bins.
     """
-    inside = np.flatnonzero((centres >= chosen.low) & (centres <= chosen.high) & (counts > 0))
+    inside = np.flatnonzero((centers >= chosen.low) & (centers <= chosen.high) & (counts > 0))
     if not inside.size:
         return float("inf")
     held = counts[inside]
-    levels = np.rint(centres[inside] * LEVELS / (chosen.high - chosen.low)).astype(np.int64)
+    levels = np.rint(centers[inside] * LEVELS / (chosen.high - chosen.low)).astype(np.int64)
     levels -= levels[0]
     members = np.maximum(np.bincount(levels), 1)
     spread = (np.bincount(levels, held) / members)[levels]

@@ -54,7 +54,7 @@ def _background(height: int, width: int, random: np.random.Generator) -> Canvas:
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
     blend = 0.5 + 0.4 * along + 0.15 * np.sin(random.uniform(2, 9) * across + phase)
-    low, high = _colour(random), _colour(random)
+    low, high = _color(random), _color(random)
     canvas: Canvas = (low + (high - low) * blend[..., None]).astype(np.float32)
     return canvas
 
@@ -66,7 +66,7 @@ def _unit_grid(height: int, width: int) -> tuple[Grid, Grid]:
     return y, x
 
 
-def _colour(random: np.random.Generator) -> NDArray[np.float32]:
+def _color(random: np.random.Generator) -> NDArray[np.float32]:
     return random.uniform(0, 255, 3).astype(np.float32)
 
 
@@ -82,7 +82,7 @@ def _draw_object(canvas: Canvas, random: np.random.Generator) -> None:
     y, x = _unit_grid(h, w)
     inside = _shape(y, x, random)
     blend = _texture(y, x, random)[..., None]
-    low, high = _colour(random), _colour(random)
+    low, high = _color(random), _color(random)
     patch = canvas[top : top + h, left : left + w]
     np.copyto(patch, low + (high - low) * blend, where=inside[..., None])
 
@@ -93,17 +93,17 @@ def _draw_marks(canvas: Canvas, random: np.random.Generator) -> None:
     size = max(3, int(random.uniform(0.02, 0.07) * min(height, width)))
     top = int(random.integers(0, max(1, height - size)))
     left = int(random.integers(0, max(1, width // 2)))
-    colour = _colour(random)
+    color = _color(random)
     stroke = max(1, size // 5)
     for _ in range(random.integers(4, 16)):
         cell = canvas[top : top + size, left : left + size]
         bars = random.random(4) < 0.5
         for place, drawn in zip((0, size // 2, size - stroke), bars[:3], strict=True):
             if drawn:
-                cell[place : place + stroke] = colour
-        cell[:, :stroke] = colour
+                cell[place : place + stroke] = color
+        cell[:, :stroke] = color
         if bars[3]:
-            cell[:, size - stroke :] = colour
+            cell[:, size - stroke :] = color
         left += size + stroke
 
 

@@ -85,9 +85,9 @@ def efficient_nms(codes, logits, anchors, **attributes):
 
 
 def _decode(codes, anchors):
-    centre = codes[:, :2] * anchors[:, 2:] + anchors[:, :2]
+    center = codes[:, :2] * anchors[:, 2:] + anchors[:, :2]
     size = anchors[:, 2:] * np.exp(codes[:, 2:])
-    return np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+    return np.concatenate([center - size / 2, center + size / 2], axis=1)
 
 
 def _suppress(boxes, labels, threshold, limit):

@@ -51,12 +51,12 @@ def anchor_boxes(anchors: AnchorSpec, height: int, width: int) -> NDArray[np.flo
     return boxes
 
 
-def anchor_centres(anchors: AnchorSpec, height: int, width: int) -> NDArray[np.float32]:
-    """Return anchors ``[A,4]`` float32 as (y, x, h, w): centre and size in network pixels."""
+def anchor_centers(anchors: AnchorSpec, height: int, width: int) -> NDArray[np.float32]:
+    """Return anchors ``[A,4]`` float32 as (y, x, h, w): center and size in network pixels."""
     boxes = anchor_boxes(anchors, height, width)
     low, high = boxes[:, :2], boxes[:, 2:]
-    centres: NDArray[np.float32] = np.concatenate([(low + high) / 2, high - low], axis=1)
-    return centres
+    centers: NDArray[np.float32] = np.concatenate([(low + high) / 2, high - low], axis=1)
+    return centers
 
 
 def _level_anchors(
@@ -75,6 +75,6 @@ def _level_anchors(
     )
     y = np.arange(stride_y / 2, image[0], stride_y)
     x = np.arange(stride_x / 2, image[1], stride_x)
-    centres = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 1, 2)
-    corners = np.concatenate([centres - half_sizes, centres + half_sizes], axis=-1)
+    centers = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 1, 2)
+    corners = np.concatenate([centers - half_sizes, centers + half_sizes], axis=-1)
     return corners.reshape(-1, 4)

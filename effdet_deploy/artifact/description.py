@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.artifact.modelfile import read_sidecar, read_spec, recognise
+from effdet_deploy.artifact.modelfile import read_sidecar, read_spec, recognize
 from effdet_deploy.artifact.onnxfile import read_onnx
 from effdet_deploy.artifact.tensors import spec_tensors
 from effdet_deploy.errors import ModelFileError
@@ -23,7 +23,7 @@ def describe(model: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: the file is unreadable or is not an exported model.
     """
-    content = recognise(model)
+    content = recognize(model)
     document: dict[str, Any] = {
         "file": str(model),
         "content": content,

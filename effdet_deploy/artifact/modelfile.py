@@ -80,7 +80,7 @@ def require_model_file(path: Path) -> None:
         )
 
 
-def recognise(path: Path) -> Content:
+def recognize(path: Path) -> Content:
     """Say what kind of model ``path`` holds, by its content and not by its name.
 
     Raises:
@@ -122,7 +122,7 @@ def require_content(path: Path, wanted: Content, instead: str = "") -> None:
     Raises:
         ModelFileError: the file holds something else, which the message names, or is unreadable.
     """
-    found = recognise(path)
+    found = recognize(path)
     if found != wanted:
         suffix = next(suffix for suffix, content in SUFFIXES.items() if content == found)
         remedy = f"Rename it to end in '{suffix}', or name the right file."

@@ -80,7 +80,7 @@ def read_onnx(path: Path) -> OnnxFile:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
-    """Read an unchanged file only once, though it is needed to recognise and to load a model."""
+    """Read an unchanged file only once, though it is needed to recognize and to load a model."""
     with walking_through(path) as walk:
         return walk.model()
 

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from effdet_deploy.artifact.modelfile import check_external_files, read_spec, recognise
+from effdet_deploy.artifact.modelfile import check_external_files, read_spec, recognize
 from effdet_deploy.batch.cluster import actors_here, connected, in_actors
 from effdet_deploy.batch.coco import write_coco
 from effdet_deploy.batch.places import as_given, names_in, require_folder
@@ -172,7 +172,7 @@ def detect_in_all(
 
 def _checked(model: Path, options: BatchOptions) -> DetectorSpec:
     """Check options without a runtime, which may be installed on the other machines only."""
-    spec = read_spec(model, recognise(model))
+    spec = read_spec(model, recognize(model))
     if spec.external_files:
         check_external_files(model, spec)
     if options.score_threshold is not None:

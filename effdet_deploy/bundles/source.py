@@ -13,7 +13,7 @@ from effdet_deploy.artifact.modelfile import (
     check_external_files,
     read_sidecar,
     read_spec,
-    recognise,
+    recognize,
     require_engine_of,
 )
 from effdet_deploy.errors import DataError, ModelFileError, UsageError
@@ -65,7 +65,7 @@ def read_source(model: Path, options: BundleOptions) -> Source:
         DataError: the labels are missing, or a class name is not a single line.
         UsageError: the name is not valid for a folder.
     """
-    content = recognise(model)
+    content = recognize(model)
     if content == "torchscript":
         raise ModelFileError(
             f"'{model}' is TorchScript, but a bundle needs an ONNX file or an engine.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from effdet_deploy.artifact.modelfile import SUFFIXES, recognise
+from effdet_deploy.artifact.modelfile import SUFFIXES, recognize
 from effdet_deploy.detection.detector import Detector
 from effdet_deploy.errors import (
     MissingPackageError,
@@ -125,7 +125,7 @@ def exported_model(name: str) -> Path | None:
     if suffix != _AMBIGUOUS:
         return path if suffix in SUFFIXES else None
     with contextlib.suppress(ModelFileError):
-        if path.is_file() and recognise(path) == SUFFIXES[_AMBIGUOUS]:
+        if path.is_file() and recognize(path) == SUFFIXES[_AMBIGUOUS]:
             return path
     return None
 

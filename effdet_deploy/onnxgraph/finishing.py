@@ -162,7 +162,7 @@ def write_onnx(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> Detect
         opset=next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx")),
         operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
         tools={"effdet-deploy": __version__} | {name: metadata.version(name) for name in _TOOLS},
-        external_files=(_externalise(model, path),) if is_large else (),
+        external_files=(_externalize(model, path),) if is_large else (),
     )
     onnx.helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -175,7 +175,7 @@ def write_onnx(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> Detect
     return spec
 
 
-def _externalise(model: onnx.ModelProto, path: Path) -> ExternalFile:
+def _externalize(model: onnx.ModelProto, path: Path) -> ExternalFile:
     """Move the weights into one file that is named by its content, so that it replaces no other."""
     digest = hashlib.sha256()
     for tensor in model.graph.initializer:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from effdet_deploy.artifact.anchors import anchor_centres
+from effdet_deploy.artifact.anchors import anchor_centers
 from effdet_deploy.artifact.spec import DETECTION_OUTPUTS, HEAD_OUTPUTS, PLUGIN_CANDIDATES
 from effdet_deploy.onnxgraph.finishing import write_onnx
 from effdet_deploy.onnxgraph.raw_heads import PLUGIN_DOMAIN
@@ -62,8 +62,8 @@ def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> Detecto
         maker = next(node for node in graph.node if head in node.output)
         # The head is no longer an output of the graph, so it gets the name of its node.
         inputs[index] = maker.output[0] = maker.name
-    centres = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
-    graph.initializer.append(numpy_helper.from_array(centres[None], inputs[2]))
+    centers = anchor_centers(spec.anchors, spec.input.height, spec.input.width)
+    graph.initializer.append(numpy_helper.from_array(centers[None], inputs[2]))
     graph.node.extend(_nodes(inputs, output))
     if output.box_format == "xyxy":
         order = np.array(_XYXY_OF_YXYX, np.int64)

@@ -46,7 +46,7 @@ def check_quantized_types(graph: Graph, target: Target) -> Iterator[Finding]:
             )
             remedy = "Leave the bias in floating point." if is_bias else "Quantize to INT8."
             yield Finding(
-                "quantised-bias" if is_bias else "quantised-type", node.name, cause, remedy
+                "quantized-bias" if is_bias else "quantized-type", node.name, cause, remedy
             )
             continue
         value = graph.constant(input_of(node, _ZERO_POINT_INPUT))
@@ -139,7 +139,7 @@ def check_quantized_convolutions(graph: Graph, target: Target) -> Iterator[Findi
                 "quantized."
             )
             remedy = f"Quantize its {missing} too, or leave the whole node in floating point."
-            yield Finding("half-quantised", node.name, cause, remedy, "warning")
+            yield Finding("half-quantized", node.name, cause, remedy, "warning")
         elif weight is not None:
             scales = graph.shapes.get(input_of(weight, 1), ())
             rank = len(graph.shapes.get(input_of(weight, 0), ())) or 1

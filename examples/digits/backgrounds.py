@@ -30,7 +30,7 @@ def _stripes(size: int, rng: np.random.Generator) -> FloatArray:
     return np.sin(phase)[..., None]
 
 
-def _colour(base: FloatArray, spread: float, rng: np.random.Generator) -> tuple[int, ...]:
+def _color(base: FloatArray, spread: float, rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(int(value) for value in np.clip(base + rng.normal(0.0, spread, 3), 0, 255))
 
 
@@ -39,19 +39,19 @@ def _draw_clutter(picture: Image.Image, base: FloatArray, rng: np.random.Generat
     draw = ImageDraw.Draw(picture)
     size = picture.width
     for _ in range(rng.integers(_SHAPES_PER_SCENE[0], _SHAPES_PER_SCENE[1] + 1)):
-        centre = rng.uniform(0, size, 2)
+        center = rng.uniform(0, size, 2)
         radius = rng.uniform(6, size / 5)
-        fill = _colour(base, 35.0, rng)
+        fill = _color(base, 35.0, rng)
         if rng.random() < 0.3:
-            draw.ellipse([*(centre - radius), *(centre + radius)], fill=fill)
+            draw.ellipse([*(center - radius), *(center + radius)], fill=fill)
             continue
         corners = int(rng.integers(3, 6))
         angles = np.sort(rng.uniform(0, 2 * np.pi, corners))
-        outline = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        outline = center + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
         draw.polygon([tuple(point) for point in outline], fill=fill)
     for _ in range(rng.integers(_LINES_PER_SCENE[0], _LINES_PER_SCENE[1] + 1)):
         ends = [float(value) for value in rng.uniform(0, size, 4)]
-        draw.line(ends, fill=_colour(base, 60.0, rng), width=int(rng.integers(1, 3)))
+        draw.line(ends, fill=_color(base, 60.0, rng), width=int(rng.integers(1, 3)))
 
 
 def textured_background(size: int, rng: np.random.Generator) -> FloatArray:

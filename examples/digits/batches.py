@@ -25,7 +25,7 @@ class Batch:
     targets: Targets
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """Turn uint8 ``[N, H, W, 3]`` into the float32 ``[N, 3, H, W]`` the network takes."""
     mean, std = (torch.tensor(values) * 255 for values in (_IMAGENET_MEAN, _IMAGENET_STD))
     return ((images - mean) / std).permute(0, 3, 1, 2)

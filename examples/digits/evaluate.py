@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from batches import normalise
+from batches import normalize
 from effdet import DetBenchPredict, create_model
 from glyphs import SPLITS
 from pycocotools.coco import COCO
@@ -66,7 +66,7 @@ def predict(bench: nn.Module, scenes: list[Scene]) -> Tensor:
     images = torch.from_numpy(np.stack([scene.image for scene in scenes]))
     count, height, width = images.shape[:3]
     size = torch.tensor([[width, height]], dtype=torch.float32).repeat(count, 1)
-    return bench(normalise(images), {"img_scale": torch.ones(count), "img_size": size})
+    return bench(normalize(images), {"img_scale": torch.ones(count), "img_size": size})
 
 
 def coco_results(rows: Tensor, first_image_id: int) -> list[dict[str, object]]:

@@ -55,7 +55,7 @@ def detection_loss(
     class_outputs: list[Tensor], box_outputs: list[Tensor], targets: Targets, num_classes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return total, class and box loss of the per-level head outputs of a batch."""
-    normaliser = targets.positives.sum() + 1.0
-    class_loss = focal_loss(flatten_heads(class_outputs, num_classes), targets.classes) / normaliser
-    box_loss = huber_loss(flatten_heads(box_outputs, 4), targets) / (normaliser * 4.0)
+    normalizer = targets.positives.sum() + 1.0
+    class_loss = focal_loss(flatten_heads(class_outputs, num_classes), targets.classes) / normalizer
+    box_loss = huber_loss(flatten_heads(box_outputs, 4), targets) / (normalizer * 4.0)
     return class_loss + BOX_LOSS_WEIGHT * box_loss, class_loss, box_loss

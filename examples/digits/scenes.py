@@ -114,12 +114,12 @@ def _blend(
     """Paint a drawing in a color that stands out from the pixels under it."""
     region = pixels[window]
     under = region.mean(axis=(0, 1))
-    colour = rng.uniform(0.0, 255.0, 3)
-    if abs(float((colour - under).mean())) < _MIN_CONTRAST:
+    color = rng.uniform(0.0, 255.0, 3)
+    if abs(float((color - under).mean())) < _MIN_CONTRAST:
         extreme = 255.0 if under.mean() < 127.5 else 0.0
-        colour += (extreme - colour) * rng.uniform(0.7, 1.0)
+        color += (extreme - color) * rng.uniform(0.7, 1.0)
     shade = np.linspace(-1.0, 1.0, len(alpha)) * rng.uniform(-_SHADE, _SHADE)
-    ink = (colour + shade[:, None, None]).astype(np.float32)
+    ink = (color + shade[:, None, None]).astype(np.float32)
     region += alpha[..., None] * (ink - region)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
-from batches import Batch, TrainingBatches, batch_loader, normalise
+from batches import Batch, TrainingBatches, batch_loader, normalize
 from batchnorm import Frozen, layers_to_freeze, measure_statistics
 from losses import detection_loss
 from safetensors.torch import save_file
@@ -223,7 +223,7 @@ def train_step(
     """Do one optimizer step on a batch and return its losses and gradient norm."""
     for group in state.optimiser.param_groups:
         group["lr"] = learning_rate(options, state.step)
-    class_outputs, box_outputs = state.model(normalise(batch.images))
+    class_outputs, box_outputs = state.model(normalize(batch.images))
     total, class_loss, box_loss = detection_loss(
         class_outputs, box_outputs, batch.targets, len(CLASS_NAMES)
     )
@@ -272,7 +272,7 @@ def train(
 def _measure_statistics(state: TrainingState, batches: TrainingBatches) -> None:
     """Measure BatchNorm statistics on training scenes; the average starts anew with them."""
     large = replace(batches, batch_size=_STATISTICS_SCENES)
-    measure_statistics(state.model, normalise(large[_STATISTICS_STEP].images))
+    measure_statistics(state.model, normalize(large[_STATISTICS_STEP].images))
     for name, tensor in state.model.state_dict().items():
         state.average[name].copy_(tensor)
 

@@ -23,7 +23,7 @@ void pack_row(const std::uint8_t* source, int width, bool swap, std::uint8_t* ta
     }
 }
 
-void fill_colour(const InputSpec& input, int begin, int end, std::uint8_t* row) {
+void fill_color(const InputSpec& input, int begin, int end, std::uint8_t* row) {
     for (int x = begin; x < end; ++x) {
         for (std::size_t channel = 0; channel < 3; ++channel) {
             row[static_cast<std::size_t>(x) * 3 + channel] =
@@ -44,14 +44,14 @@ void fill_canvas(const InputSpec& input, const Picture& picture, const Placement
     for (int y = 0; y < input.height; ++y) {
         std::uint8_t* row = canvas + bytes_of(input.width, y);
         if (y < placement.top || y >= bottom) {
-            fill_colour(input, 0, input.width, row);
+            fill_color(input, 0, input.width, row);
             continue;
         }
-        fill_colour(input, 0, placement.left, row);
+        fill_color(input, 0, placement.left, row);
         pack_row(scaled.row(y - placement.top), placement.content_width,
                  input.bgr != picture.is_bgr(),
                  row + static_cast<std::size_t>(placement.left) * 3);
-        fill_colour(input, right, input.width, row);
+        fill_color(input, right, input.width, row);
     }
 }
 

@@ -23,7 +23,7 @@ std::uint8_t over_white(std::uint8_t level, std::uint8_t alpha) {
     return static_cast<std::uint8_t>((((rounded >> 8) + rounded) >> 8) >> kBits);
 }
 
-void spread_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
+void spread_color(const std::uint8_t* source, int width, std::uint8_t* target) {
     // The fourth byte belongs to the next pixel. Behind the last pixel there may be no memory to
     // read.
     for (int x = 0; x + 1 < width; ++x, source += 3, target += 4) {
@@ -32,7 +32,7 @@ void spread_colour(const std::uint8_t* source, int width, std::uint8_t* target) 
     std::memcpy(target, source, 3);
 }
 
-void blend_colour(const std::uint8_t* source, int width, std::uint8_t* target) {
+void blend_color(const std::uint8_t* source, int width, std::uint8_t* target) {
     for (int x = 0; x < width; ++x, source += 4, target += 4) {
         for (int channel = 0; channel < 3; ++channel) {
             target[channel] = over_white(source[channel], source[3]);
@@ -103,10 +103,10 @@ void read_row(const Picture& picture, int y, std::uint8_t* target) {
     switch (picture.format) {
         case EFFDET_RGB:
         case EFFDET_BGR:
-            return spread_colour(source, picture.width, target);
+            return spread_color(source, picture.width, target);
         case EFFDET_RGBA:
         case EFFDET_BGRA:
-            return blend_colour(source, picture.width, target);
+            return blend_color(source, picture.width, target);
         case EFFDET_RGBX:
         case EFFDET_BGRX:
             std::memcpy(target, source, static_cast<std::size_t>(picture.width) * 4);

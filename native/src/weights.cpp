@@ -36,12 +36,12 @@ Weights triangle_weights(int source, int target) {
     weights.weight.assign(size * static_cast<std::size_t>(weights.most), 0);
     std::vector<double> exact(static_cast<std::size_t>(weights.most));
     for (int index = 0; index < target; ++index) {
-        const double centre = (index + 0.5) * scale;
-        const int first = std::max(static_cast<int>(centre - support + 0.5), 0);
-        const int last = std::min(static_cast<int>(centre + support + 0.5), source);
+        const double center = (index + 0.5) * scale;
+        const int first = std::max(static_cast<int>(center - support + 0.5), 0);
+        const int last = std::min(static_cast<int>(center + support + 0.5), source);
         double sum = 0;
         for (int pixel = first; pixel < last; ++pixel) {
-            const double distance = std::abs((pixel - centre + 0.5) * inverse);
+            const double distance = std::abs((pixel - center + 0.5) * inverse);
             const double weight = distance < 1.0 ? 1.0 - distance : 0.0;
             exact[static_cast<std::size_t>(pixel - first)] = weight;
             sum += weight;

@@ -132,7 +132,7 @@ def test_a_whole_number_is_taken_where_a_float_belongs(spec):
 
 
 def test_unknown_fields_of_a_later_release_are_ignored(spec):
-    document = json.loads(spec.to_json()) | {"colour": "blue"}
+    document = json.loads(spec.to_json()) | {"color": "blue"}
     assert DetectorSpec.from_dict(document) == spec
 
 

@@ -100,10 +100,10 @@ def test_a_label_stays_on_the_picture_at_every_corner():
     picture = Image.new("RGB", (400, 300))
     for corner in ((0, 0, 20, 20), (380, 0, 400, 20), (380, 280, 400, 300), (0, 280, 20, 300)):
         drawn = np.asarray(detections((corner,), (1,)).draw(picture))
-        coloured = (drawn == class_color(1)).all(axis=2)
+        colored = (drawn == class_color(1)).all(axis=2)
         # A label cut off by the border would show fewer pixels than one in the middle.
         middle = np.asarray(detections(((190, 140, 210, 160),), (1,)).draw(picture))
-        assert coloured.sum() >= 0.8 * (middle == class_color(1)).all(axis=2).sum()
+        assert colored.sum() >= 0.8 * (middle == class_color(1)).all(axis=2).sum()
 
 
 def test_a_box_without_area_is_not_drawn():

@@ -37,7 +37,7 @@ def test_a_path_a_string_bytes_an_array_and_a_pil_image_read_the_same(tmp_path):
 
 
 def test_only_the_first_frame_of_an_animation_is_read():
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
     assert (load_image(data) == (255, 0, 0)).all()
 

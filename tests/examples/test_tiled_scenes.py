@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from batches import normalise
+from batches import normalize
 from effdet import DetBenchPredict, create_model
 from evaluate import coco_results, load_bench, measure
 from scenes import Scene, compose_scene
@@ -74,7 +74,7 @@ def effdets_own(scenes) -> float:
     bench = DetBenchPredict(network).eval()
     bench.max_det_per_image = ROWS
     with torch.inference_mode():
-        images = normalise(torch.from_numpy(np.stack([scene.image for scene in scenes])))
+        images = normalize(torch.from_numpy(np.stack([scene.image for scene in scenes])))
         rows = torch.cat([bench(image[None]) for image in images])
     return points(scenes, rows)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from assignment import assign
-from batches import TrainingBatches, batch_loader, normalise
+from batches import TrainingBatches, batch_loader, normalize
 from effdet.anchors import AnchorLabeler, Anchors
 from effdet.loss import loss_fn
 from losses import (
@@ -156,7 +156,7 @@ def test_a_batch_holds_consecutive_scenes_with_or_without_a_worker_process():
 
 
 def test_pictures_are_normalized_as_the_variant_expects():
-    white = normalise(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
+    white = normalize(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
     expected = [(1 - mean) / std for mean, std in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))]
     assert white.shape == (1, 3, 2, 2)
     assert torch.allclose(white[0, :, 0, 0], torch.tensor(expected), atol=1e-6)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from effdet_deploy.artifact.modelfile import recognise
+from effdet_deploy.artifact.modelfile import recognize
 from effdet_deploy.artifact.spec import ExternalFile
 from effdet_deploy.errors import EffdetDeployWarning, InputError, ModelFileError
 from effdet_deploy.files import sha256_file
@@ -251,7 +251,7 @@ def test_torchscript_named_onnx_is_recognized(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "model.onnx"
     torch.jit.save(torch.jit.script(torch.nn.Identity()), str(path))
-    assert recognise(path) == "torchscript"
+    assert recognize(path) == "torchscript"
     assert "holds a TorchScript archive" in refusal(path).cause
 
 

@@ -95,8 +95,8 @@ def test_sixteen_bit_gray_keeps_its_high_byte(kind):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparency_is_composited_over_white(mode):
-    colour = (0, 0, 0, 128) if mode == "RGBA" else (0, 128)
-    loaded = load_image(encode(Image.new(mode, (3, 3), colour), "PNG"))
+    color = (0, 0, 0, 128) if mode == "RGBA" else (0, 128)
+    loaded = load_image(encode(Image.new(mode, (3, 3), color), "PNG"))
     assert (loaded == 127).all()
 
 

@@ -36,9 +36,9 @@ def crowd(seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """Return sixty objects with about eighty boxes per object."""
     rng = np.random.default_rng(seed)
     objects = rng.integers(0, 60, COUNT)
-    centre = rng.uniform(0, 512, (60, 2))[objects] + rng.normal(0, 6, (COUNT, 2))
+    center = rng.uniform(0, 512, (60, 2))[objects] + rng.normal(0, 6, (COUNT, 2))
     size = rng.uniform(20, 90, (60, 2))[objects] * rng.uniform(0.7, 1.4, (COUNT, 2))
-    boxes = np.concatenate([centre - size / 2, centre + size / 2], axis=1)
+    boxes = np.concatenate([center - size / 2, center + size / 2], axis=1)
     return boxes.astype(np.float32), rng.integers(0, classes, COUNT)
 
 

@@ -86,7 +86,7 @@ def half_and_full(operator: str, kind: int = FLOAT, **attributes) -> onnx.ModelP
     )
 
 
-def quantised(
+def quantized(
     *,
     scale: Any = SCALE,
     zero: Any = ZERO,
@@ -157,7 +157,7 @@ def integer_convolution() -> onnx.ModelProto:
     )
 
 
-def dynamic_quantisation() -> onnx.ModelProto:
+def dynamic_quantization() -> onnx.ModelProto:
     return graph(
         [
             node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"], name="bad"),

@@ -19,7 +19,7 @@ from tests.preflight.graphs import (
     cast_through,
     condition_of_floats,
     constant,
-    dynamic_quantisation,
+    dynamic_quantization,
     efficient_nms,
     graph,
     half_and_full,
@@ -33,7 +33,7 @@ from tests.preflight.graphs import (
     non_max_suppression,
     non_zero,
     nothing_feeds_it,
-    quantised,
+    quantized,
     resize,
     single,
     top_k,
@@ -84,13 +84,13 @@ REFUSED = (
         "attribute",
         "bad",
     ),
-    Planted("asymmetric activation", quantised(zero=np.int8(3)), "zero-point", "Q"),
-    Planted("unsigned asymmetric", quantised(zero=np.uint8(128)), "zero-point", "Q"),
-    Planted("quantised bias", quantised(bias=True), "quantised-bias", "biasDQ"),
-    Planted("scale of zero", quantised(scale=np.float32(0)), "scale", "Q"),
+    Planted("asymmetric activation", quantized(zero=np.int8(3)), "zero-point", "Q"),
+    Planted("unsigned asymmetric", quantized(zero=np.uint8(128)), "zero-point", "Q"),
+    Planted("quantized bias", quantized(bias=True), "quantized-bias", "biasDQ"),
+    Planted("scale of zero", quantized(scale=np.float32(0)), "scale", "Q"),
     Planted(
         "FP16 scale that became zero",
-        quantised(
+        quantized(
             scale=np.float16(0.02), weight_scale=np.array([0.01, 1e-9, 0.01, 0.01], np.float16)
         ),
         "scale",
@@ -98,7 +98,7 @@ REFUSED = (
     ),
     Planted("blocks along channels", blocks_of_channels(), "blocks", "bad"),
     Planted("QLinearConv", integer_convolution(), "operator", "bad"),
-    Planted("DynamicQuantizeLinear", dynamic_quantisation(), "operator", "bad"),
+    Planted("DynamicQuantizeLinear", dynamic_quantization(), "operator", "bad"),
     Planted("Add of FP16 and FP32", half_and_full("Add"), "strong-typing", "bad"),
     Planted("Concat of FP16 and FP32", half_and_full("Concat", axis=1), "strong-typing", "bad"),
     Planted(
@@ -133,26 +133,26 @@ REFUSED = (
 
 ACCEPTED_IN_SILENCE = (
     Planted("output that is FP16", half_output_declared_full(), "output-type", "bad", "warning"),
-    Planted("unsigned with zero point 0", quantised(zero=np.uint8(0)), "unsigned", "Q", "warning"),
+    Planted("unsigned with zero point 0", quantized(zero=np.uint8(0)), "unsigned", "Q", "warning"),
     Planted(
-        "weights quantised along axis 1",
-        quantised(weight_scale=np.full(3, 0.01, np.float32), weight_axis=1),
+        "weights quantized along axis 1",
+        quantized(weight_scale=np.full(3, 0.01, np.float32), weight_axis=1),
         "weight-axis",
         "weightDQ",
         "warning",
     ),
-    Planted("weights only", quantised(activation=False), "half-quantised", "conv", "warning"),
-    Planted("activation only", quantised(weight=False), "half-quantised", "conv", "warning"),
+    Planted("weights only", quantized(activation=False), "half-quantized", "conv", "warning"),
+    Planted("activation only", quantized(weight=False), "half-quantized", "conv", "warning"),
     Planted(
         "activation with a scale per channel",
-        quantised(scale=np.full(3, 0.02, np.float32), zero=np.zeros(3, np.int8), axis=1),
+        quantized(scale=np.full(3, 0.02, np.float32), zero=np.zeros(3, np.int8), axis=1),
         "per-channel-activation",
         "Q",
         "warning",
     ),
     Planted(
         "FP16 scale that is subnormal",
-        quantised(
+        quantized(
             scale=np.float16(0.02), weight_scale=np.array([0.01, 6e-8, 0.01, 0.01], np.float16)
         ),
         "scale",
@@ -220,8 +220,8 @@ SOUND = {
     ),
     "nearest Resize": resize(mode="nearest"),
     "linear Resize": resize(mode="linear"),
-    "quantised": quantised(),
-    "quantised in FP16": quantised(scale=np.float16(0.02)),
+    "quantized": quantized(),
+    "quantized in FP16": quantized(scale=np.float16(0.02)),
     "Pow with an FP32 exponent": graph(
         [
             node("Cast", ["x"], ["half"], name="cast", to=HALF),

@@ -54,7 +54,7 @@ class Histogram:
     counts: NDArray[np.int64]
 
     @property
-    def centres(self) -> NDArray[np.float64]:
+    def centers(self) -> NDArray[np.float64]:
         """The middle of every bin."""
         width = (self.high - self.low) / len(self.counts)
         middles = self.low + width * (np.arange(len(self.counts)) + 0.5)
@@ -197,7 +197,7 @@ def choose_range(histogram: Histogram, *, symmetric: bool) -> Range:
     bottom, top = min(histogram.low, 0.0), max(histogram.high, 0.0)
     if not bottom < top:
         return Range(-1.0 if symmetric else 0.0, 1.0)
-    values = histogram.centres
+    values = histogram.centers
 
     def error(low: float, high: float) -> float:
         scale = (high - low) / LEVELS or 1.0

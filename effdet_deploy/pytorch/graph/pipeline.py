@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from effdet_deploy.artifact.anchors import anchor_centres, anchor_count
+from effdet_deploy.artifact.anchors import anchor_centers, anchor_count
 from effdet_deploy.artifact.spec import DetectorSpec
 from effdet_deploy.errors import UsageError
 from effdet_deploy.pytorch.graph.decode import (
@@ -46,7 +46,7 @@ class Postprocess(nn.Module):
         super().__init__()
         output = spec.output
         self.select = CandidateSelector(output.candidates, spec.num_classes)
-        anchors = anchor_centres(spec.anchors, spec.input.height, spec.input.width)
+        anchors = anchor_centers(spec.anchors, spec.input.height, spec.input.width)
         self.decode = BoxDecoder(torch.from_numpy(anchors))
         self.is_greedy = output.nms == "static" and output.nms_form == "greedy"
         if self.is_greedy:

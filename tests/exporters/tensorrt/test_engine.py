@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from effdet_deploy.artifact.modelfile import read_sidecar, recognise
+from effdet_deploy.artifact.modelfile import read_sidecar, recognize
 from effdet_deploy.artifact.spec import BatchSpec, PrecisionSpec
 from effdet_deploy.errors import (
     DeviceError,
@@ -61,7 +61,7 @@ def test_rtx_builds_a_pure_plan_with_a_sidecar(model, tmp_path):
     artifact = build_engine(model, tmp_path / "tiny.engine", RTX, stages.append)
 
     sidecar = read_sidecar(artifact.path)
-    assert recognise(artifact.path) == "tensorrt"
+    assert recognize(artifact.path) == "tensorrt"
     assert artifact.path.read_bytes()[:4] == b"vtrt"
     assert sidecar.sha256 == sha256_file(artifact.path)
     assert sidecar.spec.engine.backend == "tensorrt-rtx"

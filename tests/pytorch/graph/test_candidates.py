@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from effdet_deploy.artifact.anchors import anchor_centres
+from effdet_deploy.artifact.anchors import anchor_centers
 from effdet_deploy.artifact.spec import (
     AnchorSpec,
     ClassSpec,
@@ -39,7 +39,7 @@ SPEC = DetectorSpec(
     classes=tuple(ClassSpec(str(each), each + 1) for each in range(CLASSES)),
     output=OutputSpec(candidates=COUNT, max_detections=ROWS, nms_form="greedy"),
 )
-ANCHORS = anchor_centres(SPEC.anchors, SIDE, SIDE)
+ANCHORS = anchor_centers(SPEC.anchors, SIDE, SIDE)
 BOX_TOLERANCE_PX = 1e-3
 
 
@@ -79,8 +79,8 @@ def expected(logits: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndar
     pairs = np.argsort(-flat, kind="stable")[:COUNT]
     pairs = pairs[1 / (1 + np.exp(-flat[pairs])) >= SPEC.output.score_threshold]
     anchors, classes = pairs // CLASSES, pairs % CLASSES
-    centre, size = ANCHORS[anchors, :2], ANCHORS[anchors, 2:]
-    moved = codes[anchors, :2] * size + centre
+    center, size = ANCHORS[anchors, :2], ANCHORS[anchors, 2:]
+    moved = codes[anchors, :2] * size + center
     half = np.exp(codes[anchors, 2:]) * size / 2
     boxes = np.concatenate([moved - half, moved + half], axis=1)
     kept = plain_greedy(boxes, classes, ROWS)
@@ -136,11 +136,11 @@ def test_equal_scores_across_the_border_of_two_rounds_keep_their_order(
     # The equal scores have places 3001 to 6000, which include the border between the rounds and
     # the last place, 5000.
     logits[equal, 1] = 0.5
-    centre = np.zeros((len(ANCHORS), 2))
+    center = np.zeros((len(ANCHORS), 2))
     # Ten boxes in a row are at the same position, so that a row of the output stands for ten boxes.
-    centre[equal, 1] = 100 * (1 + np.arange(3000) // 10)
+    center[equal, 1] = 100 * (1 + np.arange(3000) // 10)
     codes = np.concatenate(
-        [(centre - ANCHORS[:, :2]) / ANCHORS[:, 2:], np.log(20 / ANCHORS[:, 2:])], axis=1
+        [(center - ANCHORS[:, :2]) / ANCHORS[:, 2:], np.log(20 / ANCHORS[:, 2:])], axis=1
     )
     assert len(expected(logits, codes)[0]) == 1 + 2000 // 10
     assert_as_expected(session, (logits, codes))

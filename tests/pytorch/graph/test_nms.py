@@ -91,9 +91,9 @@ def test_the_default_steps_cover_dense_crowds_with_a_margin() -> None:
     rng = np.random.default_rng(0)
     needed = 0
     for _ in range(CROWDS):
-        centre = rng.uniform(0, 512, (CROWD_SIZE, 2))
+        center = rng.uniform(0, 512, (CROWD_SIZE, 2))
         size = rng.uniform(16, 128, (CROWD_SIZE, 2))
-        boxes = np.concatenate([centre - size / 2, centre + size / 2], 1).astype(np.float32)
+        boxes = np.concatenate([center - size / 2, center + size / 2], 1).astype(np.float32)
         needed = max(needed, steps_needed(boxes, np.zeros(CROWD_SIZE, dtype=np.int64)))
     assert needed > 4, "the crowds are dense enough to mean something"
     assert needed + STEP_MARGIN <= DEFAULT_NMS_STEPS
