@@ -176,7 +176,7 @@ def _whole_at_one(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _times(document: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Return the milliseconds of every part of the graph by variant and profiled peer."""
+    """Return the milliseconds of the graph's parts for every variant and program profiled."""
     found = {}
     for table in _whole_at_one(document):
         medians = {row["name"]: row["median_ms"] for row in table["rows"]}
@@ -200,7 +200,7 @@ def _startup_section(startup: dict[str, Any]) -> list[str]:
     low, high = sooner["interval"]
     columns = ("", "s to the first detection", "import", "load", "first run", "MB held", "MB file")
     return [
-        f"## Getting going: {startup['variant'].upper()}\n",
+        f"## Time to the first detection: {startup['variant'].upper()}\n",
         (
             f"{STARTUP_TEXT} Ours in ONNX Runtime, which imports no torch, and effdet took turns "
             f"{sooner['pairs']} times: effdet takes {sooner['median']:.1f}x as long "

@@ -255,7 +255,7 @@ def warn_if_changed(path: Path) -> None:
             return
         said = (
             f"'{path}' is not the file that '{sidecar_path(path).name}' describes: it was changed "
-            "after its export, and its verification says nothing about it."
+            "after its export, so its verification no longer holds."
         )
     warnings.warn(said, EffdetDeployWarning, stacklevel=3)
 

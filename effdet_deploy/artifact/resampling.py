@@ -33,9 +33,9 @@ def axis_weights(source: int, target: int, interpolation: Interpolation) -> NDAr
 
 
 def begins_with_rows(source: tuple[int, int], target: tuple[int, int]) -> bool:
-    """Return whether Pillow resizes rows first; the order matters, since it rounds in between.
+    """Return whether Pillow scales the width first; the order matters, as it rounds in between.
 
-    Pillow 13 begins with columns where that is less work; older versions never do.
+    Pillow 13 scales the height first where that is less work; older versions never do.
 
     Args:
         source: (height, width) of the picture.

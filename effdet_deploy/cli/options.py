@@ -108,7 +108,7 @@ _ENGINE: Table = {
     "hardware_compatible": _option(
         str,
         None,
-        "Which GPUs can run the engine: none (only this kind), ampere+ or same-compute-capability.",
+        "Which other GPUs can run the engine: none, ampere+ or same-compute-capability.",
     ),
     "version_compatible": _option(
         bool,
@@ -339,7 +339,7 @@ EXPORT: Table = {
 
 
 def taking(options: Table, **defaults: Any) -> Callable[[Command], Command]:
-    """Give a command that takes ``**given`` one parameter per option, as Typer reads them.
+    """Return a decorator: in place of ``**given`` a command gets one parameter per option.
 
     An option's default is found by its name: first in ``defaults``, then among the fields of
     :class:`ExportOptions` and :class:`BuildOptions`. Other options default to None or False.

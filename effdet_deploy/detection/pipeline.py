@@ -60,7 +60,8 @@ class Outcome:
         """Return the detections, or raise ``error`` if there are none."""
         if self.detections is None:
             raise self.error or ImageError(
-                "This outcome has no detections.", "Take outcomes from Detector.stream."
+                "This outcome has neither detections nor an error.",
+                "Use the outcomes that Detector.stream yields.",
             )
         return self.detections
 

@@ -124,6 +124,7 @@ def _lower_to_int8(
     write_precision_file(precision_file_path(path), quantizer.convolutions, names, found)
     higher = [each.name for each in quantizer.convolutions if each.name not in names]
     kept = tuple(dict.fromkeys((*higher, *unfit.nodes)))
+    # Layers whose signal would drown in rounding errors stay out of INT8.
     drowned = quantizer.drowned if options.precision_file is None else {}
     spared = (
         f"{name} stays out of INT8: with a rounded input its signal-to-noise ratio would be "

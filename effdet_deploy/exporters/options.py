@@ -110,7 +110,7 @@ class ExportOptions:
             ("box format", self.box_format, get_args(BoxFormat)),
             ("INT8 range", self.int8_range, get_args(Int8Range)),
             ("target", self.target, (None, *get_args(Target), "deepstream")),
-            ("order of labels", self.labels_by, (None, *RULES)),
+            ("rule for ids (--labels-by)", self.labels_by, (None, *RULES)),
         ):
             if chosen not in known:
                 raise UnknownNameError(kind, str(chosen), filter(None, known))

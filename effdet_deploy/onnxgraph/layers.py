@@ -30,8 +30,9 @@ _ROLE = re.compile(r"(?P<module>.+)\.(?P<role>[a-z0-9]+?)(?:_(?P<index>\d+))?")
 _POSTPROCESS = "postprocess."
 _PREPROCESS = "preprocess."
 _MOVES = ("transpose", "reshape", "concat")
-_STRIKES = ("scatterelements",)
-"""Operators that mask values: they write extreme numbers at places that depend on the order."""
+_MASKS = ("scatterelements",)
+"""Operators that mask the scores which an earlier TopK found. Two runtimes may find other scores
+there, so these tensors are not compared."""
 _FLOATS = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2}
 """The element types that are compared, with their size in bytes."""
 
@@ -137,7 +138,7 @@ def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
             continue
         width = _FLOATS.get(value.elem_type)
         module, role = match["module"], match["role"]
-        is_compared = role not in _STRIKES and not node.name.startswith(_PREPROCESS)
+        is_compared = role not in _MASKS and not node.name.startswith(_PREPROCESS)
         if width is not None and is_compared:
             size = math.prod(side.dim_value or 1 for side in value.shape.dim) * width
             found.append(
@@ -160,7 +161,7 @@ def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
 
 
 def _first_image(value: NDArray[Any], images: int) -> NDArray[Any]:
-    """Return the values of the first image; a table holds the rows of one image after another."""
+    """Return the values of the first image; in a table, its rows stand before all others."""
     if value.ndim == 2 and len(value) > images:
         return value[np.newaxis, : len(value) // images]
     return value[:1]

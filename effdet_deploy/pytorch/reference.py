@@ -61,7 +61,7 @@ class EagerReference:
         network: our model, or a module whose ``forward`` gives effdet's two lists and that has a
             ``config`` with ``num_classes``.
         spec: the spec of the artifact that is compared with it: it describes the batches, and how
-            heads are finished.
+            heads are turned into detections.
         remembers: how many bytes of heads are kept, for pictures that are run again.
     """
 

@@ -108,7 +108,7 @@ typedef struct effdet_row {
 
 typedef struct effdet_detect_options {
     size_t struct_size;
-    float score_threshold; /* 0 means the model's own floor */
+    float score_threshold; /* 0 means the model's own threshold */
     int32_t reserved;
     void *cuda_stream; /* TensorRT queues its work on it; NULL: on a stream of the detector's own */
 } effdet_detect_options;

@@ -86,7 +86,7 @@ public:
         return name;
     }
 
-    // The rows of each picture, best first. A threshold of 0 means the model's own floor.
+    // The rows of each picture, best first. A threshold of 0 means the model's own threshold.
     std::vector<std::vector<Row>> detect(const std::vector<Image>& images, float threshold = 0,
                                          void* cuda_stream = nullptr) const {
         const auto depth = static_cast<std::size_t>(info().max_detections);

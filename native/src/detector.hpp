@@ -20,7 +20,7 @@ public:
     LoadedModel(const std::string& path, std::string backend, const EngineOptions& options,
                 bool trust);
 
-    // May be called by several threads at once. A threshold of 0 means the model's own floor.
+    // May be called by several threads at once. A threshold of 0 means the model's own threshold.
     void detect(const effdet_image* images, std::size_t count, float threshold, void* stream,
                 effdet_row* rows, std::size_t depth, std::size_t* counts) const;
 

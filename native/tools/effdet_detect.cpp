@@ -15,7 +15,7 @@ constexpr const char* kUsage =
     "several pictures, a picture's name comes before its lines. Reads PNG, JPEG and PPM; the EXIF\n"
     "orientation is not applied.\n"
     "\n"
-    "  --score-threshold S   leave out detections below S (default: the model's own floor)\n"
+    "  --score-threshold S   leave out detections below S (default: the model's own threshold)\n"
     "  --json                print one JSON array per picture, with all digits\n";
 
 // Names come from the model file and from the command line. Characters that could control the

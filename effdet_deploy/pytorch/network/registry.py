@@ -73,7 +73,7 @@ def _coefficient(name: str) -> float:
         phi = -1.0
     if not 0 <= phi <= MAX_PHI:
         raise UsageError(
-            f"The variant {SCALED}φ takes a number from 0 to {MAX_PHI}, not '{text}'.",
+            f"The variant {SCALED}N takes a number N from 0 to {MAX_PHI}, not '{text}'.",
             f"Try {SCALED}2.5, which lies between d2 and d3.",
         )
     return phi

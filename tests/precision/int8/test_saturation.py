@@ -84,7 +84,7 @@ def test_a_portable_graph_loses_nothing_without_vnni(lowered, target, tmp_path):
 
 @pytest.mark.parametrize("target", list(LAYOUTS))
 def test_the_loss_of_a_full_range_graph_is_reported_layer_by_layer(lowered, target, tmp_path):
-    """For ``tensorrt``, which no x86 runs, it is the loss that int8 times int8 would have there."""
+    """No x86 CPU runs the layout for ``tensorrt``; its loss is that of int8 times int8 on a CPU."""
     model = lowered(target, "full")
     tensor = next(
         each
@@ -113,7 +113,7 @@ numpy.save(sys.argv[3], compiled(numpy.load(sys.argv[2]))[0])
 
 
 def one_convolution(path, weights):
-    """Write a convolution of quantized maps whose output is its sum, times 2**-8."""
+    """Write a convolution of quantized maps; its output is the integer sum, times 2**-8."""
     scale, side = np.float32(2.0**-4), int(weights.shape[2] ** 0.5)
     constants = {
         "scale": scale,
@@ -145,11 +145,11 @@ def one_convolution(path, weights):
 @pytest.mark.instructions
 @pytest.mark.skipif(
     platform.machine().lower() not in ("x86_64", "amd64"),
-    reason="not x86: would have shown that OpenVINO on AVX2 adds pairs as the model does",
+    reason="not x86: would have shown that OpenVINO on AVX2 adds pairs as pairwise_sums does",
 )
 @pytest.mark.parametrize(("channels", "taps"), [(16, 1), (32, 9)])
 @pytest.mark.parametrize("limit", ["AVX2", "AVX512_CORE"])
-def test_openvino_without_vnni_adds_as_the_model_does(tmp_path, channels, taps, limit):
+def test_openvino_without_vnni_adds_as_pairwise_sums_does(tmp_path, channels, taps, limit):
     pytest.importorskip("openvino")
     inputs, weights = drawn(channels, taps, out=32)
     one_convolution(tmp_path / "one.onnx", weights)
