@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sections import versions_line
+
 from effdet_deploy.reports.benchmark import markdown_table
 from effdet_deploy.reports.charts import Mark, Series, bar_chart, line_chart
 
@@ -20,7 +22,8 @@ AXES = {
 }
 """For each kind of point the title of its section, and the heading of its first column."""
 EXPORT_TEXT = """*Whole process* adds the time to import torch and to make the network. *Peak
-memory* is that of the larger process: the export itself or the simplifier.
+memory* is that of the larger process: the export itself, or the child process
+that simplifies the graph.
 """
 
 
@@ -37,6 +40,8 @@ def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> l
             "their mean, and *ms an image, the faster* the time for one image in the faster "
             "runtime.\n"
         ),
+        f"Machine: {document['machine']}.\n",
+        f"Versions: {versions_line(document)}.\n",
     ]
     for kind, found in _by_kind(document).items():
         title, _ = AXES[kind]

@@ -28,14 +28,18 @@ def with_section(page: str, title: str, section: str, before: str = "") -> str:
 def run_lines(document: dict[str, Any]) -> list[str]:
     """Return the command, the machine and the versions of a run of ``latency.py``."""
     has_bf16 = any("bf16" in each for each in document["machine"].split())
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
     return [
         f"Command: `python benchmarks/latency.py {document['command']}`\n",
         f"Machine: {document['machine']}.\n",
         *([] if has_bf16 else [NO_BF16]),
-        f"Versions: {versions}.\n",
+        f"Versions: {versions_line(document)}.\n",
         f"Ceilings, measured here: {Ceilings(**document['ceilings'])}.\n",
     ]
+
+
+def versions_line(document: dict[str, Any]) -> str:
+    """Return the packages of a measurement, with their versions."""
+    return ", ".join(f"{name} {version}" for name, version in document["versions"].items())
 
 
 def disturbance(load: dict[str, Any]) -> str:

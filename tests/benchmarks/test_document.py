@@ -104,7 +104,12 @@ def scaling():
             "reasons": [],
         },
     ]
-    return {"command": "", "points": {str(index): each for index, each in enumerate(points)}}
+    return {
+        "command": "",
+        "machine": "Imaginary 8000",
+        "versions": {"effdet-deploy": "0.0.9"},
+        "points": {str(index): each for index, each in enumerate(points)},
+    }
 
 
 def lines_with(text, *words):
@@ -176,6 +181,8 @@ def test_scaling_is_part_of_the_document_with_its_charts(measured, scaling, tmp_
     assert lines_with(text, "D1 at 640x640", "90.")
     assert lines_with(text, "| 8 |", "40.2")
     assert lines_with(text, "D7X", "38.0", "2.60")
+    assert lines_with(text, "Imaginary 9000")
+    assert lines_with(text, "Imaginary 8000")
 
 
 def test_accuracy_is_drawn_only_where_its_own_runtime_was_timed(measured, tmp_path):
