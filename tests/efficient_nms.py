@@ -1,8 +1,8 @@
-"""EfficientNMS_TRT in numpy, as NVIDIA documents it: no machine of ours can run the plugin.
+"""TensorRT's plugin EfficientNMS_TRT in numpy, as NVIDIA documents it: no test can run the plugin.
 
 Source: NVIDIA/TensorRT, ``plugin/efficientNMSPlugin/README.md``. Scores are filtered, the 4096 best
-are sorted, their boxes decoded and suppressed class by class; rows beyond the last are zero. Unlike
-ours, an IoU of exactly the threshold suppresses.
+are sorted, their boxes decoded and suppressed class by class; rows after the last detection are
+zero. Unlike in our NMS, an IoU of exactly the threshold suppresses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def attributes_of(node: onnx.NodeProto) -> dict:
 
 
 def run_emulated(path: Path, images: np.ndarray, scratch: Path) -> dict[str, np.ndarray]:
-    """Run a graph that ends in the plugin: ONNX Runtime to the heads, numpy from there."""
+    """Run a graph that ends in the plugin: ONNX Runtime computes the heads, numpy the rest."""
     model = onnx.load(path)
     heads = scratch / "emulated.heads.onnx"
     add_head_outputs(path, heads)
@@ -56,13 +56,15 @@ def run_emulated(path: Path, images: np.ndarray, scratch: Path) -> dict[str, np.
 
 
 def efficient_nms(codes, logits, anchors, **attributes):
-    """Return num ``[1]``, boxes ``[D,4]`` in the order of the anchors, scores and classes ``[D]``.
+    """Return the count ``[1]``, boxes ``[D,4]``, scores ``[D]`` and classes ``[D]``.
+
+    The coordinates of the boxes are in the order that the anchors have (x first or y first).
 
     Args:
         codes: ``[A,4]``.
         logits: ``[A,C]``.
         anchors: ``[A,4]``: center and size.
-        attributes: of the node.
+        attributes: the plugin's node has them.
     """
     assert attributes["score_activation"] == 1
     assert attributes["box_coding"] == 1

@@ -1,4 +1,4 @@
-"""A web server on the loopback interface, as good or as bad as a test wants it."""
+"""A web server on the loopback interface, which can be made to misbehave as a test needs it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Site:
-    """What the server holds, how it behaves, and what it was asked for.
+    """The server's files, its behavior, and the byte ranges that clients asked for.
 
-    It hangs up after ``breaks_after`` bytes, gives ``status`` for every answer if that is not 200,
-    and sends everybody to ``redirect``.
+    If they are set, it breaks a transfer off after ``breaks_after`` bytes, answers every request
+    with ``status``, or redirects every request to ``redirect``.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Site:
     ranges: list[str | None] = field(default_factory=list)
 
     def url(self, name: str) -> str:
-        """The address of a file."""
+        """Return the address of a file."""
         return f"{self.base}/{name}"
 
 

@@ -1,4 +1,7 @@
-"""Networks with random weights on which detections mean something, made once a session."""
+"""Networks whose random weights are scaled so that scores depend on the picture.
+
+A network is made once per session.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 PYRAMIDS = ("tf_efficientdet_d0", "tf_efficientdet_lite0", "efficientdet_q1", "cspresdext50pan")
-"""Configurations with every kind of pyramid and head among them."""
+"""A few configurations that have, together, every kind of pyramid and head."""
 COVER = (*PYRAMIDS, "cspdarkdet53m", "cspresdet50", "mobiledetv3_large", "resdet50")
 """Configurations that stand for all 47 where time is short; test_registry.py shows that they do."""
 
 
 def parts(config: ModelConfig) -> set[tuple[str, object]]:
-    """Return what a network is made of; for its backbone, the timm module that makes it."""
+    """Return the kinds of parts that a network has; a backbone's kind is its module in timm."""
     fields = (
         *("fpn_name", "pad_type", "head_bn_level_first", "separable_conv", "downsample_type"),
         *("act_type", "head_act_type"),

@@ -1,7 +1,7 @@
-"""Tiny ONNX detectors for tests: a few nodes, the contract's inputs and outputs, and a spec.
+"""Tiny ONNX detectors for tests: a few nodes, an export's inputs and outputs, and a spec.
 
-The score of every row is the picture's mean brightness (0-1) times the row's weight, so results
-depend only on the picture.
+The spec describes the file. The score of every row (detection) is the picture's mean brightness
+(0-1) times the row's weight, so results depend only on the picture.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIDE = 128
-# Network pixels, xyxy; the last one lies partly outside.
+# Boxes xyxy in pixels of the network's input; the last box lies partly outside of it.
 BOXES = np.array(
     [[10, 20, 50, 60], [60, 10, 120, 100], [100, 100, 140, 150], [-5, -5, 30, 30]], dtype=np.float32
 )

@@ -1,4 +1,4 @@
-"""The package's errors: their tree, exit codes and texts, and their way between processes."""
+"""The package's errors: their class tree, exit codes and texts, and how they are pickled."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Changed detectors and sets that look like unchanged ones: no change passes silently.
+"""Detectors and sets that were changed but look unchanged: no change passes silently.
 
-A change is refused by its name, fails verification, or is taken over with a note. The artifact is
-compared with the module that was given: our own copy of its weights would lose every change here.
+A change is named and refused, fails verification, or is taken over with a note. The artifact is
+compared with the user's own module: our network with its weights would not have the change.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def test_a_network_for_gray_pictures_is_taken_over_with_a_note() -> None:
 
 
 def bench_of(network: nn.Module, **anchors: object) -> DetBenchPredict:
-    """Return a bench of a network, whose anchors can be those of another configuration."""
+    """Return effdet's bench for a network; ``anchors`` are config fields for its anchors."""
     bench = DetBenchPredict(network)
     if anchors:
         bench.anchors = Anchors.from_config(effdet_config(**anchors))
@@ -328,7 +328,7 @@ def test_soft_nms_is_refused_in_a_graph_and_done_behind_raw_heads(
 
 
 class Halving(DetBenchPredict):
-    """Somebody's own bench, whose boxes are in other pixels than the network's."""
+    """A user's own bench: it gives boxes at another scale than the network's input."""
 
     def forward(self, x: torch.Tensor, img_info: object = None) -> torch.Tensor:
         rows = super().forward(x, img_info)

@@ -1,4 +1,4 @@
-"""Texts that people read avoid turns of phrase that had to be read twice.
+"""Texts that people read avoid phrases that readers had to read twice.
 
 They are docstrings (also the strings under constants), help, messages and comments of the package,
 and the pages of the documentation. A pattern stands here because a reader who had not seen the code

@@ -53,7 +53,7 @@ def torch_free_modules() -> list[str]:
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
         owner = any(name == each or name.startswith(f"{each}.") for each in TORCH_MODULES)
-        # A folder that is not a package holds programs to hand out, with imports of their own.
+        # A folder without __init__.py holds example programs, which have imports of their own.
         is_module = (path.parent / "__init__.py").is_file() and parts[-1] != "__main__"
         if is_module and not owner:
             names.append(f"effdet_deploy.{name}".rstrip("."))

@@ -1,4 +1,7 @@
-"""Too few candidates lose rows: `compare` and an export say so, and how many are enough."""
+"""Too few candidates (boxes that enter NMS) lose detections, which fill the rows of the outputs.
+
+`compare` and an export then say so, and how many candidates are enough.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from effdet_deploy.synthetic import structured_pictures
 from tests.parity.stand_ins import StandInReference, StandInSide, detector_spec, finished, heads_of
 
 FREE_ROWS = {"max_detections": 200, "score_threshold": 0.5}
+"""With these options fewer boxes reach the threshold than there are rows."""
 PICTURES = list(structured_pictures(2, 128, 128, seed=3))
 
 

@@ -13,7 +13,7 @@ from effdet_deploy.onnxgraph.layers import GraphLayers
 from effdet_deploy.pytorch.eager_layers import EagerLayers
 from tests.diagnosis import planted
 
-# Between ONNX Runtime and PyTorch, float32 rounding leaves at least this much.
+# The least signal-to-noise ratio that float32 rounding leaves between ONNX Runtime and PyTorch.
 SOUND_DB = 80.0
 
 

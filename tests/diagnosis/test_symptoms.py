@@ -7,7 +7,7 @@ import pytest
 
 from effdet_deploy.diagnosis.symptoms import describe_difference
 
-# What float32 rounding leaves between two runtimes, relative to the signal.
+# The difference that float32 rounding makes between two runtimes, relative to the signal.
 ROUNDING = 1e-6
 
 
@@ -25,7 +25,7 @@ def test_a_scale_is_named(maps):
     assert describe_difference(maps, rounded(1.25 * maps)) == "is the reference's times 1.25"
 
 
-def test_a_clipped_range_is_named_on_the_side_it_is_clipped(maps):
+def test_a_clipped_range_is_named_with_the_limit_above_or_below(maps):
     above = describe_difference(maps, np.minimum(maps, 0.5))
     assert above == "is the reference's clipped at 0.5 from above"
     both = describe_difference(maps, np.clip(maps, -0.25, 0.5))
@@ -38,7 +38,7 @@ def test_channels_in_another_order_are_named(maps):
     assert said == f"has 2 of 6 channels in another order ({listed})"
 
 
-def test_channels_scaled_and_shifted_on_their_own_are_named(maps):
+def test_channels_scaled_and_shifted_by_their_own_amounts_are_named(maps):
     other = maps.copy()
     other[:, 4] = 3 * other[:, 4] - 1
     said = describe_difference(maps, rounded(other))

@@ -22,16 +22,16 @@ from tests.docs.test_pages import FENCED, NAMES, in_blocks, parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples/digits/digits_d0.safetensors"
-NOT_HERE = re.compile(
+NOT_RUN = re.compile(
     r"\.engine\b(?!.*tensorrt-rtx)"  # needs a GPU
     r"|effdet-deploy batch |clip\.mp4|rtsp:|model\.onnx 0 "  # run by tests of their own
-    r"|person,car|sys\.argv|…"  # a model of other classes, arguments, what the reader adds
+    r"|person,car|sys\.argv|…"  # needs other classes, arguments, or what the reader must fill in
 )
 CHECKPOINTS = ("mine.pth", "my_checkpoint.pth", "W")
 MODELS = ("mine.onnx", "model.onnx", "d0.onnx", "d2.onnx", "d0_fp16.onnx", "d0_int8.onnx")
 FOLDERS = ("images", "pictures", "PICTURES", "DIR", "val", "aerial")
 STAND_INS = (
-    # The digits detector has ten classes, and brings their names.
+    # The digits detector has ten classes, and its checkpoint holds their names.
     (r', labels=Path\("train.json"\), num_classes=20', ", image_size=(128, 128)"),
     (r"^(effdet-export --variant d0(?!.*--weights).*)", r"\1 --weights W"),
     (r"^(effdet-export(?!.*--weights).*)", r"\1 --weights random --image-size 128"),
@@ -42,13 +42,13 @@ STAND_INS = (
 
 
 def lines_of(page: str) -> list[str]:
-    """Return the calls in a page that run here."""
+    """Return the command lines of a page that these tests can run."""
     text = NAMES[page].read_text(encoding="utf-8")
-    return [each for each in in_blocks(text) if not NOT_HERE.search(each)]
+    return [each for each in in_blocks(text) if not NOT_RUN.search(each)]
 
 
 def with_stand_ins(line: str) -> str:
-    """Return a call with what is here in place of what the reader has."""
+    """Return a command line with the files of these tests in place of the reader's own."""
     for pattern, replacement in STAND_INS:
         line = re.sub(pattern, replacement, line)
     return line
@@ -73,7 +73,7 @@ def python(arguments: list[str], folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def readers_files(tmp_path_factory):
-    """Return a folder with everything that the pages take for granted."""
+    """Return a folder with every file that the commands of the pages read."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "examples").symlink_to(ROOT / "examples")
     run("python examples/digits/scenes.py --split train --count 16 scenes", folder)
@@ -114,7 +114,7 @@ def test_the_commands_of_a_page_run(page, readers_files, tmp_path):
     for line in lines_of(page):
         run(with_stand_ins(line), folder)
     for language, block in FENCED.findall(NAMES[page].read_text(encoding="utf-8")):
-        if language == "python" and not NOT_HERE.search(block):
+        if language == "python" and not NOT_RUN.search(block):
             python(["-c", with_stand_ins(block)], folder)
 
 

@@ -72,19 +72,19 @@ def test_the_navigation_names_every_page():
 
 
 def calls(lines: list[str]) -> list[str]:
-    """Return the calls of our two programs, without what the shell adds."""
+    """Return the command lines of our two programs, without the shell's pipes and redirections."""
     parts = (each for line in lines for each in re.split(r"&&|\|\||;", line.split(" #")[0]))
     return [each.strip() for each in parts if re.match(r"\s*effdet-(export|deploy) ", each)]
 
 
 def in_blocks(text: str) -> list[str]:
-    """Return the calls in the code blocks of a page."""
+    """Return the command lines in the code blocks of a page."""
     blocks = (block for language, block in FENCED.findall(text) if language in ("", "sh"))
     return calls([line for each in blocks for line in re.sub(r"\\\n\s*", "", each).splitlines()])
 
 
 def in_sentences(text: str) -> list[str]:
-    """Return the calls that a page quotes within its sentences."""
+    """Return the command lines that a page quotes within its sentences."""
     return calls(
         [" ".join(each.split()) for each in re.findall(r"`([^`]+)`", FENCED.sub("", text))]
     )
@@ -99,7 +99,7 @@ def found(lines) -> list:
 
 
 def parsed(line: str, *, whole: bool):
-    """Parse a command line as the program does; without ``whole`` arguments may be missing."""
+    """Parse a command line as the program does; if not ``whole``, it may lack arguments."""
     words = shlex.split(line)
     command = "export" if words.pop(0) == "effdet-export" else words.pop(0)
     app = typer.Typer(add_completion=False)
@@ -114,7 +114,7 @@ def parsed(line: str, *, whole: bool):
 def test_a_command_in_a_block_is_valid_as_it_stands(line):
     command, given = parsed(line.replace("…", ""), whole="…" not in line)
     if command == "export" and "…" not in line:
-        # Raises where options contradict each other or lack another one.
+        # Raises an error if options contradict each other or need another option.
         export_options(given)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "embed.md"
 LINKS = re.findall(r"\]\(([^)]+)\)", DOCUMENT.read_text(encoding="utf-8"))
-# The test file that runs each program and compares its rows with those expected.
+# The test file that runs each program and compares its detections with those expected.
 TESTS = {
     "detect.c": "tests/native/test_examples.py",
     "camera.cpp": "tests/native/test_examples.py",
@@ -19,7 +19,7 @@ TESTS = {
     "client.py": "tests/bundles/test_triton.py",
     "nvdsinfer_effdet.cpp": "tests/bundles/test_deepstream.py",
 }
-RUNS = {
+SHOWN_BY = {
     "main.rs": 'examples" / "rust',
     "effdet.js": "web_check.html",
     "nvdsinfer_effdet.cpp": "NvDsInferParseEffdet",
@@ -31,4 +31,4 @@ def test_each_program_is_run_by_a_test():
     assert programs == set(TESTS)
     for name, test in TESTS.items():
         text = (ROOT / test).read_text(encoding="utf-8")
-        assert RUNS.get(name, name) in text, name
+        assert SHOWN_BY.get(name, name) in text, name

@@ -1,6 +1,6 @@
-"""CUDA in host memory: work is queued on streams and done when somebody waits for it.
+"""A test double of CUDA in host memory: work is queued on streams and done when it is waited for.
 
-A result that is read too early is what lay there before, as on a GPU.
+Who reads a result too early gets what its memory held before, as on a GPU.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from effdet_deploy.errors import ResourceError
 
 
 class HostCuda:
-    """See :class:`effdet_deploy.runtimes.tensorrt.cuda.Cuda`.
+    """Has the methods of :class:`effdet_deploy.runtimes.tensorrt.cuda.Cuda`.
 
     Args:
-        with_recorder: whether work can be recorded.
-        capacity: bytes of the device.
+        with_recorder: whether work can be recorded as a CUDA graph.
+        capacity: how many bytes of memory the device has.
     """
 
     def __init__(self, *, with_recorder: bool = True, capacity: int = 2**40) -> None:
@@ -96,7 +96,7 @@ class HostCuda:
 
 
 class HostRecorder:
-    """See :class:`effdet_deploy.runtimes.tensorrt.cuda.Recorder`."""
+    """Has the methods of :class:`effdet_deploy.runtimes.tensorrt.cuda.Recorder`."""
 
     def __init__(self, cuda: HostCuda) -> None:
         self._cuda = cuda

@@ -1,4 +1,4 @@
-"""The doubles of TensorRT and CUDA, put in place in this process."""
+"""Puts the test doubles of TensorRT and CUDA in their places in this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def install_double(
     cuda: HostCuda | None = None,
     log: Path | None = None,
 ) -> HostCuda:
-    """Let the doubles run engines; return the double of CUDA."""
+    """Have the doubles run engines from now on; return the double of CUDA."""
     for name, value in with_double(scenario, version=version, log=log).items():
         monkeypatch.setenv(name, value)
     cuda = cuda or HostCuda()
@@ -47,7 +47,10 @@ def install_double(
 
 
 def write_engine(path: Path, batch: BatchSpec | None = None, *, sidecar: bool = True, **engine):
-    """Write a plan of the double, and its sidecar; ``engine`` overrides fields of EngineSpec."""
+    """Write a plan of the double, and the sidecar, the JSON file beside it that describes it.
+
+    ``engine`` overrides fields of EngineSpec.
+    """
     batch = batch or BatchSpec()
     plan = b"ftrt" + json.dumps([batch.minimum, batch.optimum, batch.maximum]).encode()
     path.write_bytes(plan)

@@ -1,4 +1,4 @@
-"""Environments for a process under test: with the TensorRT double, or with nothing of NVIDIA's."""
+"""Environment variables that give a tested process the double of TensorRT or of NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def with_double(scenario: str = "", *, version: str = "10.16.1.11", log: Path | 
 
 
 def recorded(log: Path) -> list[list[str]]:
-    """Return the calls that the double was given."""
+    """Return the calls that the double has recorded."""
     return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
 
 
 def with_driver(directory: Path) -> dict[str, str]:
-    """Return variables under which the driver reports one GPU, an "NVIDIA Double" of 8.9."""
+    """Return variables with which the driver reports one GPU: "NVIDIA Double", capability 8.9."""
     source = directory / "driver.c"
     source.write_text(_DRIVER, encoding="utf-8")
     library = directory / "libcuda.so.1"

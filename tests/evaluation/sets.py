@@ -56,7 +56,10 @@ def small_set(folder, **fields) -> CocoSet:
 
 
 def noisy_results(dataset: CocoSet, shift: float, seed: int = 1) -> list[dict]:
-    """Return a detection per true box, up to ``shift`` pixels off; a shift also adds false ones."""
+    """Return one detection per true box, moved by up to ``shift`` pixels.
+
+    If ``shift`` is above 0, there is also a false detection in every picture.
+    """
     random = np.random.default_rng(seed)
     results = []
     for each in dataset.document["annotations"]:

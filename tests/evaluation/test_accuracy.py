@@ -13,7 +13,7 @@ from effdet_deploy.evaluation.accuracy import difference, measure, weighted_ap
 from effdet_deploy.evaluation.cocoset import read_coco
 from tests.evaluation.sets import noisy_results, small_set, write_set
 
-# What rounding changes in a sum over 101 recalls if the order is another one.
+# How much a sum over 101 recalls changes by rounding if it is added in another order.
 ROUNDING = 1e-9
 
 
@@ -32,14 +32,14 @@ def test_no_detections_score_zero(dataset):
     assert measure([], dataset).ap == 0.0
 
 
-def test_our_sum_over_pictures_is_that_of_pycocotools(dataset):
+def test_our_sum_over_pictures_equals_that_of_pycocotools(dataset):
     found = measure(noisy_results(dataset, 6.0), dataset)
     assert 0.1 < found.ap < 0.9
     assert weighted_ap(found, np.ones(len(dataset), int)) == pytest.approx(found.ap, abs=ROUNDING)
 
 
 def test_a_picture_of_weight_two_counts_as_two_pictures(dataset):
-    """The interval resamples the pictures: a picture that is drawn twice has weight two."""
+    """The interval comes from resampled pictures: a picture that is drawn twice has weight two."""
     results = noisy_results(dataset, 6.0)
     weights = np.ones(len(dataset), int)
     weights[2] = 2
@@ -50,7 +50,7 @@ def test_a_picture_of_weight_two_counts_as_two_pictures(dataset):
 
 
 def with_copy_of(dataset, results, image_id):
-    """Return results and set in which the picture ``image_id`` occurs twice."""
+    """Return results and a set in which the picture ``image_id`` occurs twice."""
     extra = copy.deepcopy(dataset)
     document, fresh = extra.document, 1000
     for section in ("images", "annotations"):
@@ -68,13 +68,13 @@ def with_copy_of(dataset, results, image_id):
     return results + twins, extra
 
 
-def test_equal_results_differ_by_nothing(dataset):
+def test_equal_results_have_no_difference(dataset):
     found = measure(noisy_results(dataset, 6.0), dataset)
     assert difference(found, found, resamples=20) == difference(found, found, resamples=20)
     assert difference(found, found, resamples=20).high == 0.0
 
 
-def test_the_interval_of_a_clear_difference_holds_it_and_excludes_zero(dataset):
+def test_the_interval_of_a_clear_difference_contains_the_difference_and_excludes_zero(dataset):
     good = measure(noisy_results(dataset, 2.0), dataset)
     bad = measure(noisy_results(dataset, 12.0), dataset)
     found = difference(bad, good, resamples=100)

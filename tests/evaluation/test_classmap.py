@@ -1,4 +1,4 @@
-"""Classes of a model and of a set are joined by name, then by id; no case may lose mAP silently."""
+"""A model's and a set's classes are joined by name, else by id; no case may lose mAP silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Annotations with any value in any place are read, or refused with an error of ours."""
+"""Annotations with any value in any place are read, or refused with an error of this package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ODD = (
 
 
 def places(value, before=()):
-    """Yield the place of every value in a document, as the keys that lead to it."""
+    """Yield, for every value in a document, the keys that lead to it."""
     if before:
         yield before
     if isinstance(value, dict | list):
@@ -42,7 +42,7 @@ def annotations(tmp_path_factory):
 
 
 def read_all(path):
-    """Yield every way in which the package reads annotations."""
+    """Yield one function for each way in which the package reads annotations."""
     yield lambda: read_labels(path).classes(3)
     yield lambda: read_labels(path).classes(12, "id")
     yield lambda: find_pictures(path)
@@ -62,7 +62,7 @@ def read_all(path):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(drawn=st.data())
-def test_annotations_with_any_values_raise_only_errors_of_ours(annotations, drawn):
+def test_annotations_with_any_values_raise_only_errors_of_the_package(annotations, drawn):
     path, sound = annotations
     document = copy.deepcopy(sound)
     for _ in range(drawn.draw(st.integers(1, 3))):
@@ -90,7 +90,7 @@ def test_annotations_with_any_values_raise_only_errors_of_ours(annotations, draw
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(content=st.binary(max_size=60) | st.text("{}[]:,'\"\\\n #&*!|>-01aé\ud800", max_size=60))
-def test_label_files_of_any_content_raise_only_errors_of_ours(tmp_path, suffix, content):
+def test_label_files_of_any_content_raise_only_errors_of_the_package(tmp_path, suffix, content):
     path = tmp_path / f"labels{suffix}"
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Sets with the mistakes that people make: they are read right with a note, doubted, or refused.
+"""A set with a mistake that people make is read right with a note, raises a doubt, or is refused.
 
 The true boxes are those that the detector finds, so that a set that is read right has a mAP of 1.
 """
@@ -30,7 +30,7 @@ def detector(tmp_path_factory):
 
 @pytest.fixture
 def truth(detector, tmp_path):
-    """A sound set as a document, beside its pictures, which are twice as high as wide."""
+    """Annotations without a mistake; their pictures in ``images/`` are twice as high as wide."""
     (tmp_path / "images").mkdir()
     picture = np.full((SIDE, WIDTH, 3), 255, np.uint8)
     (found,) = detector.detect(picture)
@@ -56,7 +56,7 @@ def truth(detector, tmp_path):
 
 @pytest.fixture
 def measured(detector, tmp_path):
-    """Return a function that evaluates the detector on a document."""
+    """Return a function that evaluates the detector on annotations."""
 
     def measure(document, rule=None):
         path = tmp_path / "annotations.json"
@@ -90,7 +90,7 @@ def test_other_ids_under_the_same_names_change_nothing_and_are_noted(truth, meas
     assert "matched by name" in result.notes[0]
 
 
-def test_foreign_names_are_refused_and_asked_about(truth, measured):
+def test_foreign_names_are_refused_and_the_error_names_the_option_that_decides(truth, measured):
     for each in truth["categories"]:
         each["name"] = f"foreign {each['id']}"
     with pytest.raises(DataError, match="another in the annotations") as caught:
@@ -99,7 +99,7 @@ def test_foreign_names_are_refused_and_asked_about(truth, measured):
     assert measured(truth, "by-id").models[0].accuracy.ap == pytest.approx(1)
 
 
-def test_a_category_that_the_model_lacks_is_listed_beside_the_map_over_the_others(truth, measured):
+def test_a_category_that_the_model_lacks_is_listed_and_the_map_is_over_the_others(truth, measured):
     annotated = len({each["category_id"] for each in truth["annotations"]})
     truth["categories"].append({"id": 99, "name": "yak"})
     truth["annotations"].append({**truth["annotations"][0], "id": 999, "category_id": 99})

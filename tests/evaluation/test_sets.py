@@ -29,7 +29,7 @@ PIXEL = 1e-3
 
 @pytest.fixture
 def coco(tmp_path) -> Path:
-    """A COCO set whose boxes have whole pixels, which VOC can hold."""
+    """A COCO set whose boxes lie on whole pixels, since VOC holds only whole numbers."""
     path = write_set(tmp_path / "coco")
     document = json.loads(path.read_text())
     for each in document["annotations"]:
@@ -120,7 +120,7 @@ def test_calibration_pictures_come_from_a_set_in_any_form(coco, yolo, voc):
     names = read_pictures(coco).names
     assert read_pictures(yolo).names == read_pictures(voc).names == names
     assert read_pictures(voc, 2).names == names[:2]
-    # A VOC set holds masks too, which are not its pictures.
+    # A VOC set also holds masks, which must not be taken for its pictures.
     (voc / "SegmentationClass").mkdir()
     Image.new("P", (8, 8)).save(voc / "SegmentationClass" / "001.png")
     assert read_pictures(voc).names == names
@@ -212,7 +212,7 @@ def test_a_data_file_that_cannot_be_used_says_why(yolo, text, said):
         read_set(yolo)
 
 
-def test_a_list_of_a_voc_set_names_the_pictures_that_are_measured(voc):
+def test_a_list_in_a_voc_set_names_the_pictures_that_are_measured(voc):
     lists = voc / "ImageSets" / "Main"
     lists.mkdir(parents=True)
     (lists / "val.txt").write_text("002\n004\n")
@@ -232,7 +232,7 @@ def test_a_folder_of_xml_beside_its_pictures_is_a_set(voc, coco):
 
 
 def edited(voc: Path, old: str, new: str) -> Path:
-    """Replace ``old`` in one annotation of the set."""
+    """Replace ``old`` with ``new`` in one annotation of the set."""
     file = voc / "Annotations" / "001.xml"
     text = file.read_text()
     assert old in text
@@ -241,7 +241,7 @@ def edited(voc: Path, old: str, new: str) -> Path:
 
 
 def test_difficult_objects_are_neither_right_nor_wrong(voc):
-    """They are marked as crowds: pycocotools then counts them neither as found nor as missed."""
+    """Difficult objects become crowds: pycocotools counts them neither as found nor as missed."""
     known = read_set(voc)
     assert not any(each["iscrowd"] for each in known.document["annotations"])
     dataset = read_set(edited(voc, "</name>", "</name><difficult>1</difficult>"))
@@ -263,7 +263,7 @@ OUTSIDE = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
 
 
 @pytest.mark.parametrize("declared", [ENTITIES, OUTSIDE])
-def test_no_entity_is_expanded(voc, declared):
+def test_no_xml_entity_is_expanded(voc, declared):
     """An entity of XML may read another file, or grow without bound."""
     file = voc / "Annotations" / "001.xml"
     body = file.read_text().partition("?>")[2] if "?>" in file.read_text() else file.read_text()

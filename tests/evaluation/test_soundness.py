@@ -42,7 +42,7 @@ def test_corners_in_place_of_sizes_are_recognized(annotations):
     assert "for example annotation 1, [" in said
 
 
-def test_fractions_are_recognized(annotations):
+def test_boxes_in_fractions_of_the_picture_are_recognized(annotations):
     (said,) = doubts(annotations, boxes(lambda *box: [each / SIDE for each in box]))
     assert "fractions" in said
     assert "18 of 18" in said
@@ -90,13 +90,13 @@ def test_a_picture_that_cannot_be_opened_raises_no_doubt(annotations):
     assert doubts(annotations) == ()
 
 
-def test_fractions_as_corners_are_recognized(annotations):
+def test_corners_in_fractions_of_the_picture_are_recognized(annotations):
     change = boxes(lambda x, y, w, h: [each / SIDE for each in (x, y, x + w, y + h)])
     (said,) = doubts(annotations, change)
     assert "fractions" in said
 
 
-def test_an_example_has_the_id_of_its_annotation(annotations):
+def test_the_example_in_a_doubt_has_the_id_of_its_annotation(annotations):
     def beyond(document):
         for each in document["annotations"]:
             each["id"] += 700

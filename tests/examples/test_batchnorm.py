@@ -1,4 +1,4 @@
-"""BatchNorm statistics are those of one large batch, and stay as they are where frozen."""
+"""Measured BatchNorm statistics are those of one large batch; frozen layers keep theirs."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from torch import nn
 from train import Phase, TrainingOptions, restore_checkpoint, start, train
 
 VARIANCE_TOLERANCE = 1e-2
-"""Training divides by the biased variance and keeps the unbiased one: 1 part in 1,000 here."""
+"""Training divides by the biased variance but stores the unbiased one, here 0.1% larger."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The measurement of the digits checkpoint: effdet's rows become COCO results, scored right."""
+"""To measure the digits checkpoint, effdet's rows are turned into COCO results and scored."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def scenes() -> list[Scene]:
 
 
 def rows_of_truth(scene: Scene) -> torch.Tensor:
-    """Perfect detections in effdet's form: x1, y1, x2, y2, score, class from 1, zero padding."""
+    """Perfect detections in effdet's format: x1, y1, x2, y2, score, class from 1, zero padding."""
     rows = np.zeros((DETECTION_ROWS, 6), dtype=np.float32)
     count = len(scene.boxes)
     rows[:count, :4], rows[:count, 4], rows[:count, 5] = scene.boxes, 0.9, scene.labels + 1

@@ -1,4 +1,4 @@
-"""Tiles of a mosaic of scenes find what is found in the scenes on their own."""
+"""A mosaic is a large picture with scenes in it; its tiles find what the single scenes find."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from effdet_deploy.exporters.source import load_source, specification_of
 from effdet_deploy.progress import silent
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "examples" / "digits" / "digits_d0.safetensors"
-FLOOR = 0.05
-# Digits are up to 112 pixels long, and objects up to the overlap are found by tiles.
+LEAST_SCORE = 0.05
+# Digits are up to 112 pixels long, so they fit into the overlap of two tiles (half a tile).
 TILES = Tiles(SCENE_SIZE, 0.5)
 WITHIN_POINTS = 1.0
 """How many points of mAP tiles may lose on mosaics of 4000 x 3000 (issue 19)."""
 FEW_WITHIN_POINTS = 5.0
-"""The mAP of six scenes says little; it shows that boxes lie where they belong and come once."""
+"""The bound for six scenes, whose mAP is inexact: it catches misplaced and doubled boxes."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def detector():
 
 
 class Mosaic:
-    """Scenes on a larger picture; what lies between them is background."""
+    """Scenes in a larger picture, with background between them."""
 
     def __init__(self, columns: int, rows: int, width: int, height: int, first: int) -> None:
         self.scenes = [compose_scene("test", 0, first + each) for each in range(columns * rows)]
@@ -67,19 +67,19 @@ class Mosaic:
 
 
 def points_lost(detector, mosaics: list[Mosaic]) -> float:
-    """Return how many points of mAP the tiles lose against the scenes on their own."""
+    """Return how many points of mAP the tiles lose, compared with the single scenes."""
     scenes = [scene for each in mosaics for scene in each.scenes]
     names = [f"{index}.png" for index in range(len(scenes))]
     paths = {index: Path(name) for index, name in enumerate(names, start=1)}
     dataset = CocoSet(coco_annotations(scenes, names), paths)
     alone, tiled = [], []
-    stream = detector.stream([each.image for each in scenes], score_threshold=FLOOR)
+    stream = detector.stream([each.image for each in scenes], score_threshold=LEAST_SCORE)
     for index, outcome in enumerate(stream, start=1):
         alone += outcome.detections.to_coco(index)
     pictures = [each.image for each in mosaics]
     first_id = 1
     for mosaic, outcome in zip(
-        mosaics, stream_tiled(detector, pictures, TILES, score_threshold=FLOOR), strict=True
+        mosaics, stream_tiled(detector, pictures, TILES, score_threshold=LEAST_SCORE), strict=True
     ):
         tiled += mosaic.results(outcome.detections, first_id)
         first_id += len(mosaic.scenes)

@@ -9,8 +9,8 @@ SCENES = 10
 LEAST_LOSS = {"--resize stretch": 2.0, "--interpolation linear": 8.0, "--mean 0 --std 1": 30.0}
 """The least loss in points of mAP; over 48 scenes the loss is about twice as large or more.
 
-The digits have random colors and places: red for blue, a centered picture and a black margin cost
-nearly nothing."""
+The digits have random colors and places, so swapped channels, centered pictures and a black margin
+cost nearly nothing and are not tested."""
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def scenes() -> list[tuple[str, Scene]]:
     ]
 
 
-def test_no_glyph_belongs_to_two_splits_and_none_is_left_out():
+def test_every_glyph_belongs_to_exactly_one_split():
     for one, other in combinations(SPLITS, 2):
         assert not np.intersect1d(glyph_indices(one), glyph_indices(other)).size
     assert sum(len(glyph_indices(split)) for split in SPLITS) == SKLEARN_DIGITS

@@ -1,4 +1,7 @@
-"""In crowded pictures, 1000 candidates lose mAP against effdet's 5000, and fail verification."""
+"""In crowded pictures, 1000 candidates (boxes that enter NMS) lose mAP and fail verification.
+
+effdet takes 5000.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ pytestmark = pytest.mark.slow
 
 
 def tiled(index: int) -> Scene:
-    """Sixteen scenes as one picture."""
+    """Sixteen scenes, joined to one picture without gaps."""
     count = TILES * TILES
     scenes = [compose_scene("test", 3, count * index + each) for each in range(count)]
     origins = [TILE * np.array([each % TILES, each // TILES] * 2) for each in range(count)]
@@ -92,14 +95,14 @@ def options() -> ExportOptions:
 
 @pytest.fixture(scope="module")
 def asked(options):
-    """The reference, which keeps its heads, and a spec with its number of candidates undecided."""
+    """The reference, and a spec whose number of candidates is still to be chosen."""
     source = load_source(None, options, silent)
     spec = specification_of(source, options, None)
     return reference_of(source, spec), spec
 
 
-class InTheGraph:
-    """The graph's own post-processing behind the reference's heads."""
+class WithOurPostprocessing:
+    """A model with the reference's network and the post-processing that a graph has."""
 
     def __init__(self, reference, spec: DetectorSpec) -> None:
         self.spec = spec
@@ -114,7 +117,7 @@ class InTheGraph:
         return dict(zip(DETECTION_OUTPUTS, (each.numpy() for each in found), strict=True))
 
 
-def points_of(side: InTheGraph, scenes) -> float:
+def points_of(side: WithOurPostprocessing, scenes) -> float:
     rows = torch.zeros(len(scenes), ROWS, 6)
     for index, scene in enumerate(scenes):
         (answer,) = ask(side, [scene.image])
@@ -136,7 +139,7 @@ def test_auto_takes_what_these_pictures_need_and_gives_effdets_map(
     assert (
         said == f"{chosen} candidates give the same detections as 5000 on your {PICTURES} pictures."
     )
-    side = InTheGraph(reference, spec)
+    side = WithOurPostprocessing(reference, spec)
     report = verify(side, reference, images)
     assert report.passed
     assert report.reach is None or report.reach.fits
@@ -151,7 +154,7 @@ def test_a_thousand_candidates_lose_points_and_fail_verification(
     output = replace(spec.output, candidates=1000)
     spec, said = settle_candidates(replace(spec, output=output), few, reference, [], 0, silent)
     assert said == ()
-    side = InTheGraph(reference, spec)
+    side = WithOurPostprocessing(reference, spec)
     report = verify(side, reference, [scene.image for scene in scenes])
     assert report.status == "failed"
     assert report.reach.needed > 1000

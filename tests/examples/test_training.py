@@ -1,4 +1,4 @@
-"""Training pieces equal effdet's bench, and an interrupted run ends like an uninterrupted one."""
+"""Targets and losses equal those of effdet; an interrupted run ends like an uninterrupted one."""
 
 import json
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def random_ground_truth(seed: int, counts: list[int]) -> tuple[torch.Tensor, tor
 
 
 def effdet_targets(labeler: AnchorLabeler, boxes: torch.Tensor, labels: torch.Tensor):
-    """effdet counts classes from 1 and takes -1 for padding."""
+    """Return effdet's targets; effdet counts classes from 1, and -1 marks padding."""
     one_based = torch.where(labels >= 0, labels + 1, -1)
     return labeler.batch_label_anchors(list(boxes), list(one_based))
 
@@ -133,7 +133,7 @@ def test_losses_equal_effdets_and_so_do_their_gradients(labeler):
 
 
 def test_heads_are_flattened_in_the_order_of_the_anchors(labeler):
-    # A head that answers with its own anchor's y1 at every place must give the anchors' y1 column.
+    # If every output of a head is its anchor's y1, the flattened outputs must be the anchors' y1.
     levels, first = [], 0
     for side in (16, 8, 4, 2, 1):
         rows = labeler.anchors.boxes[first : first + side * side * 9, 0]

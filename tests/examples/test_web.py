@@ -33,10 +33,10 @@ FEW = 2
 """How many pictures WebGPU gets: in software, it takes a quarter of a minute per picture."""
 SECONDS = 300
 PIXELS = 0.01
-"""How far corners may lie from Python's: the runtimes add in another order."""
+"""How far corners may lie from Python's: the browser's runtimes add in another order."""
 SCORES = 1e-4
 LEVEL = 1 / 255
-"""How far scores may lie with OpenCV's filter: the page's pixels may differ by one gray level."""
+"""How far scores may lie from Python's with OpenCV's filter: pixels may differ by one level."""
 CHROMIUM = [
     *("--headless=new", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
@@ -70,7 +70,7 @@ def files(tmp_path_factory):
     subprocess.run([*scenes, "--count", str(COUNT), folder / "scenes"], check=True)
     for at, path in enumerate(sorted((folder / "scenes" / "images").glob("*.png"))):
         scene = Image.open(path)
-        # Larger and smaller than the network's input, and once exactly a frame.
+        # Larger than the network's input, smaller than it, and exactly as large as a frame.
         size = (512, 384) if at == 0 else (200 + 60 * at, 180 + 70 * at)
         scene.resize(size, Image.Resampling.BICUBIC).save(folder / f"{at}.png")
     return folder

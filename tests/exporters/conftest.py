@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def ranged(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """D0 at 128 pixels for one to three images, verified at both ends."""
+    """D0 at 128 pixels for batches of one to three images, verified with one and with three."""
     path: Path = tmp_path_factory.mktemp("ranged") / "d0.onnx"
     options = ExportOptions(weights="random", image_size=(128, 128), batch=BatchSpec(1, 1, 3))
     return export("d0", path, options)

@@ -1,4 +1,4 @@
-"""What the tests of all configurations share: a small export, and its verification."""
+"""Functions that the tests of all configurations share: they export a small graph and verify it."""
 
 from __future__ import annotations
 
@@ -43,9 +43,12 @@ POOLED_DETECTIONS = 1000
 PICTURES = 12
 FP16_PICTURES = 2
 FP16_USED = 0.9
-"""The share of its tolerance that a level may use; ONNX Runtime's rounding takes about half."""
+"""How large the error of a pyramid level may be, as a share of its tolerance.
+
+ONNX Runtime's rounding takes about half."""
 SOUND_DB = 80.0
-"""Between ONNX Runtime and PyTorch, float32 rounding leaves at least this much in any layer."""
+"""The least signal-to-noise ratio of a layer that float32 rounding leaves between ONNX Runtime and
+PyTorch."""
 
 
 def smallest_side(name: str) -> int:
@@ -56,7 +59,7 @@ def export_graph(source: Source, options: ExportOptions, folder: Path) -> tuple[
     """Write an FP32 graph into a new ``folder``; every convolution is named by its module."""
     folder.mkdir()
     path = folder / "model.onnx"
-    # An export chooses this number where its pictures need no more.
+    # An export chooses 1000 candidates if its pictures need no more.
     spec = specification_of(source, replace(options, candidates=1000), None)
     spec, notes = write_graph(source.model, spec, options.opset, path, silent)
     assert not notes
@@ -81,7 +84,7 @@ def assert_passed(report: ParityReport) -> None:
 
 
 def assert_layers_agree(path: Path, network: EfficientDet) -> LayerReport:
-    """Compare the layers of a sound graph with eager PyTorch: none may be off or left out."""
+    """Compare the layers of a sound graph with eager PyTorch: none may differ or be left out."""
     graph = GraphLayers(path)
     eager = EagerLayers(network, graph.spec.input, graph.layers)
     size = graph.spec.input.height, graph.spec.input.width

@@ -1,4 +1,7 @@
-"""``--candidates auto`` takes the least number that gives the rows of effdet's 5000; it says so."""
+"""``--candidates auto`` chooses how many boxes enter NMS (candidates), and a note says so.
+
+It chooses the smallest number that gives the same detections (rows) as effdet's 5000.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def settled(options: ExportOptions, *, shown: int = 0, verified: bool = True, pa
 
 
 def rows_with(candidates: int, rows: int) -> list[np.ndarray]:
-    """Return the rows that this many candidates give."""
+    """Return the rows that this number of candidates gives."""
     heads = heads_of(np.stack(IMAGES))
     spec = detector_spec(candidates=candidates, max_detections=rows, nms="none")
     return list(finish_heads(*heads.values(), spec).values())
@@ -48,7 +51,7 @@ def test_the_chosen_number_gives_the_rows_of_5000_and_the_next_smaller_one_does_
 
 
 def test_the_cases_above_choose_more_than_one_number():
-    """Otherwise the test above would pass with one number for everything."""
+    """Otherwise the test above would pass with one number for all cases."""
     chosen = {
         settled(ExportOptions(max_detections=rows))[0].output.candidates for rows in (20, 900)
     }
@@ -109,6 +112,6 @@ def test_the_plugin_takes_its_own_fixed_number():
         ({"candidates": 5000, "nms": "onnx"}, "blocks"),
     ],
 )
-def test_the_form_of_nms_follows_the_candidates_the_target_and_the_steps(fields: dict, form: str):
+def test_the_kind_of_nms_follows_from_candidates_target_and_steps(fields: dict, form: str):
     spec, _ = settled(dataclasses.replace(ExportOptions(), **fields))
     assert spec.output.nms_form == form

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
     ],
 )
 def test_nvidias_builder_takes_5000_candidates(tmp_path: Path, fields: dict, operator: str) -> None:
-    """NMS is a loop, or its steps follow one another; the file is in float32 or float16."""
+    """NMS is written as a loop or as a sequence of steps; the file is in float32 or float16."""
     options = ExportOptions(weights="random", image_size=(192, 192), candidates=5000, **fields)
     artifact = export("lite0", tmp_path / "model.onnx", options)
     assert artifact.report is not None

@@ -1,7 +1,7 @@
-"""A few named configurations stand for all: exported, loaded, detecting what PyTorch detects.
+"""A few named configurations stand for all; their exported files detect what PyTorch detects.
 
-`make test` does a small set that covers every kind of pyramid and head; `make test-all` does all
-47 (test_every_config.py), and the scaled ones at their own size.
+`make test` exports a small set that covers every kind of pyramid and head; `make test-all` exports
+all 47 (test_every_config.py), and the scaled variants also at their own size.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from tests.networks import COVER
 if TYPE_CHECKING:
     from pathlib import Path
 
-ELSEWHERE = ("tf_efficientdet_d0", "tf_efficientdet_lite0")
+TESTED_ELSEWHERE = ("tf_efficientdet_d0", "tf_efficientdet_lite0")
 """Configurations that other tests of this folder export and verify."""
 OWN_SIZE = ("d0", "d1", "d2", "d3", "d4", "lite0", "lite1", "lite2", "lite3", "lite4")
-LARGE_PICTURES = 4
+OWN_SIZE_PICTURES = 4
 """The number of pictures: at a variant's own size, every picture has a hundred detections."""
 
 
-@pytest.mark.parametrize("name", [each for each in COVER if each not in ELSEWHERE])
+@pytest.mark.parametrize("name", [each for each in COVER if each not in TESTED_ELSEWHERE])
 def test_a_configuration_passes_in_fp32_and_fp16_and_its_int8_is_portable(
     name: str, tmp_path: Path
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_scaled_variant_passes_verification_at_its_own_size(name: str, tmp_pat
     options = ExportOptions(weights="random")
     source = load_source(resolve_name(name), options, silent)
     path, spec = export_graph(source, options, tmp_path / "graph")
-    report = verified(path, spec, source, LARGE_PICTURES)
+    report = verified(path, spec, source, OWN_SIZE_PICTURES)
     assert report.passed, report.to_dict()
 
 

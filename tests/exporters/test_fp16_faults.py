@@ -1,4 +1,4 @@
-"""Faults that might pass for rounding to FP16 are planted into right files: all of them fail."""
+"""A fault that might pass for rounding to FP16 makes a correct file fail its verification."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from effdet_deploy.parity.verdict import ParityReport
 
 STEM = "backbone.conv_stem.conv"
-SECOND = "backbone.blocks.0.0.conv_dw.conv"
+SECOND_LAYER = "backbone.blocks.0.0.conv_dw.conv"
 DEPTHWISE = "backbone.blocks.4.1.conv_dw.conv"
 POINTWISE = "backbone.blocks.2.1.conv_pwl.conv"
 PYRAMID = "fpn.cell.1.fnode.3.after_combine.conv.conv_pw.conv"
-OF_LEVEL = "box_net.conv_rep.1.level.2.conv"
+OF_ONE_LEVEL = "box_net.conv_rep.1.level.2.conv"
 PREDICT = "class_net.predict.conv_pw.gemm"
 SIZES = [
     pytest.param(("lite0", (128, 128)), id="lite0"),
@@ -96,14 +96,14 @@ def to_bfloat16(values: np.ndarray) -> None:
     values[...] = rounded.view(np.float32).astype(np.float16)
 
 
-def largest_off(values: np.ndarray) -> None:
-    """Enlarge one weight of the layer by 2**-6 of itself."""
+def enlarge_largest(values: np.ndarray) -> None:
+    """Enlarge the layer's largest weight by 2**-6 of itself."""
     index = np.unravel_index(np.abs(values).argmax(), values.shape)
     values[index] *= np.float16(1 + 2**-6)
 
 
 def cast_output(model: ModelProto, layer: str) -> None:
-    """Round what a layer gives to bfloat16."""
+    """Round a layer's output to bfloat16."""
     value = node_named(model, layer).output[0]
     node_named(model, layer).output[0] = f"{value}.exact"
     made = [f"{value}.exact", f"{value}.bf16", value]
@@ -116,7 +116,7 @@ def cast_output(model: ModelProto, layer: str) -> None:
 
 
 def clip_input(model: ModelProto, layer: str) -> None:
-    """Clip what a layer reads at -16 and 16."""
+    """Clip a layer's input at -16 and 16."""
     value = node_named(model, layer).input[0]
     node_named(model, layer).input[0] = f"{value}.clipped"
     bounds = ["planted.low", "planted.high"]
@@ -129,12 +129,12 @@ def clip_input(model: ModelProto, layer: str) -> None:
 FAULTS = {
     "bfloat16 weights of a pointwise convolution": (change_weight, POINTWISE, to_bfloat16),
     "bfloat16 weights in the pyramid": (change_weight, PYRAMID, to_bfloat16),
-    "bfloat16 weights of one level": (change_weight, OF_LEVEL, to_bfloat16),
+    "bfloat16 weights of one level": (change_weight, OF_ONE_LEVEL, to_bfloat16),
     "bfloat16 weights of the last layer": (change_weight, PREDICT, to_bfloat16),
     "a cast to bfloat16": (cast_output, DEPTHWISE),
     "a clip at 16": (clip_input, STEM),
-    "one weight of the stem": (change_weight, STEM, largest_off),
-    "one weight of the second layer": (change_weight, SECOND, largest_off),
+    "one weight of the stem": (change_weight, STEM, enlarge_largest),
+    "one weight of the second layer": (change_weight, SECOND_LAYER, enlarge_largest),
 }
 
 
@@ -147,7 +147,7 @@ def test_a_correct_file_passes_and_uses_little_of_the_tolerance(exported: Export
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_fails(exported: Exported, fault: str) -> None:
+def test_a_planted_fault_fails_the_verification(exported: Exported, fault: str) -> None:
     plant, layer, *how = FAULTS[fault]
     model = copy.deepcopy(exported.model)
     plant(model, layer, *how)

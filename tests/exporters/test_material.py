@@ -1,4 +1,7 @@
-"""Sets and labels that an export is given are read once, and doubted before the work."""
+"""An export reads its evaluation set and its labels once, and checks them before it works.
+
+A budget is the mAP that INT8 may lose on the set.
+"""
 
 from __future__ import annotations
 
@@ -105,7 +108,7 @@ def test_a_class_map_without_a_set_is_refused():
 
 
 def loaded(num_classes):
-    """What loading the weights of a D0 with this many classes gives, without any weights."""
+    """Return a D0 with this many classes as if its weights had been loaded; it has none."""
     config = get_config("d0").replace({"num_classes": num_classes})
     fields = dict.fromkeys(
         ("labels", "category_ids", "given", "score_threshold", "max_detections", "soft_nms")
@@ -115,7 +118,7 @@ def loaded(num_classes):
 
 
 def with_labels(tmp_path, categories, num_classes, **more):
-    """Return the spec of an export whose labels are these categories."""
+    """Return the spec of an export whose file of labels has these categories."""
     path = tmp_path / "labels.json"
     path.write_text(
         json.dumps({"categories": [{"id": n, "name": x} for n, x in categories.items()]})
@@ -132,7 +135,7 @@ def test_the_artifact_has_cocos_80_categories_on_its_90_outputs(tmp_path):
     assert "labels.json" in spec.assumed[-1]
 
 
-def test_labels_that_fit_in_two_ways_are_asked_about_before_the_graph_is_traced(tmp_path):
+def test_labels_that_fit_in_two_ways_are_refused_before_the_graph_is_traced(tmp_path):
     names = {0: "a", 1: "b"}
     with pytest.raises(DataError, match="fit 2 outputs in two ways"):
         with_labels(tmp_path, names, 2)

@@ -41,13 +41,13 @@ LEAN_NODES = 640
 """D0 has fewer nodes up to its raw heads (591); effdet's naive export has twice as many."""
 NETWORK_OPERATORS = {
     *("Conv", "Gemm", "Sigmoid", "Mul", "Add", "MaxPool", "Resize", "ReduceMean"),
-    # These prepare the input (type, layout, mean) and reorder the heads. Shape, Gather and
-    # Unsqueeze read the batch size if the batch has a range.
+    # The following ones prepare the input (type, layout, mean) and reorder the heads. Shape, Gather
+    # and Unsqueeze read the batch size if the batch has a range.
     *("Cast", "Sub", "Transpose", "Reshape", "Concat", "Shape", "Gather", "Unsqueeze"),
 }
-EXPECTED_ROLES = {"Conv": 204, "Gemm": 2, "MaxPool": 14, "Resize": 12}
+EXPECTED_COUNTS = {"Conv": 204, "Gemm": 2, "MaxPool": 14, "Resize": 12}
 """How many nodes of each operator D0's network has; the ten pointwise convolutions of its predict
-layers are written as two matrix products (Gemm). Another count means a wasted or a lost node."""
+layers are written as two matrix products (Gemm). Another count means an extra or a missing node."""
 
 
 def ranged_network() -> EfficientDet:
@@ -59,7 +59,9 @@ def graph(ranged: Artifact) -> onnx.ModelProto:
     return onnx.load(ranged.path)
 
 
-def test_a_ranged_export_passes_verification_at_both_ends(ranged: Artifact) -> None:
+def test_an_export_for_a_range_of_batches_passes_with_the_smallest_and_the_largest(
+    ranged: Artifact,
+) -> None:
     assert ranged.report is not None
     assert ranged.report.passed
     assert set(ranged.report.batch_sizes) == {1, 3}
@@ -84,7 +86,7 @@ def test_one_nms_for_all_classes_is_in_the_graph(nms: str, tmp_path: Path) -> No
             outputs = runtime.run({"images": picture[None]})
             count = int(outputs["num_detections"][0, 0])
             boxes = torch.from_numpy(outputs["detection_boxes"][0, :count])
-            # Nothing is left to suppress, whatever the classes.
+            # An NMS that ignores the classes finds nothing more to suppress.
             assert len(torchvision.ops.nms(boxes, torch.linspace(1, 0, count), 0.501)) == count
             found += len(set(outputs["detection_classes"][0, :count].tolist()))
     assert found > 2
@@ -94,7 +96,7 @@ def test_no_layer_of_the_graph_differs_from_eager_pytorch(ranged: Artifact) -> N
     assert_layers_agree(ranged.path, ranged_network())
 
 
-def test_a_wrong_layer_that_holds_a_weight_of_the_fusion_is_located(
+def test_a_wrong_layer_into_which_a_fusion_weight_was_folded_is_located(
     ranged: Artifact, graph: onnx.ModelProto, tmp_path: Path
 ) -> None:
     layer = next(n for n in graph.graph.node if re.search(r"combine\.resample\.\d\.conv", n.name))
@@ -118,7 +120,7 @@ def test_a_wrong_layer_that_holds_a_weight_of_the_fusion_is_located(
 def test_the_graph_is_lean(graph: onnx.ModelProto, ranged: Artifact) -> None:
     network = [node for node in graph.graph.node if not node.name.startswith("postprocess.")]
     assert len(network) < LEAN_NODES
-    for operator, count in EXPECTED_ROLES.items():
+    for operator, count in EXPECTED_COUNTS.items():
         assert ranged.spec.operators[operator] == count
     assert {node.op_type for node in network} <= NETWORK_OPERATORS
 
@@ -192,7 +194,7 @@ def test_weights_are_not_loaded_into_a_model_in_memory() -> None:
 def test_garbage_is_collected_rarely_during_an_export_and_normally_after_it(
     tmp_path: Path,
 ) -> None:
-    """The collector would visit millions of lasting objects again and again."""
+    """During an export the collector would visit millions of lasting objects again and again."""
     before = gc.get_threshold()
     seen: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Options say how a training prepared its pictures: detections are then those of effdet.
+"""If options say how the training prepared its pictures, detections are those of effdet.
 
 Every test prepares the pictures itself, with Pillow and torch, and gives them to effdet's own
 network and post-processing.
@@ -41,10 +41,10 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class Training:
-    """How a network was trained: as options, and as the code of somebody's data loader.
+    """How pictures were prepared in training: as options, and as the code of a data loader.
 
-    ``prepare`` maps a picture of PIL to a canvas ``[H,W,C]``, scale (x, y) and offset (x, y);
-    ``mean`` and ``std`` are applied to its channels as they stand.
+    ``prepare`` maps a picture of PIL to a canvas ``[H,W,C]``, scale (x, y) and offset (x, y).
+    ``mean`` and ``std`` are in the order of the canvas's channels.
     """
 
     options: dict[str, Any]
@@ -71,13 +71,13 @@ def stretched(picture: Image.Image) -> Any:
 
 
 def read_by_opencv(picture: Image.Image) -> Any:
-    """A picture as ``cv2.imread`` gives it: BGR, padded with the rounded mean in that order."""
+    """Prepare a picture as ``cv2.imread`` gives it: BGR, padded with the rounded mean."""
     canvas, *geometry = padded((104, 116, 124))(picture)
     return canvas[..., ::-1], *geometry
 
 
 def in_four_bands(picture: Image.Image) -> Any:
-    """A picture of four channels, each padded with a fill of its own."""
+    """Prepare a picture of four channels; each channel is padded with its own value."""
     bands = [
         padded(fill)(each)[0] for fill, each in zip((9, 8, 7, 6), picture.split(), strict=True)
     ]
@@ -89,7 +89,7 @@ TRAININGS = {
     "center": Training(
         {"resize": "center", "fill": (10, 20, 30)}, padded((10, 20, 30), center=True)
     ),
-    # ImageNet's mean for RGB on BGR pictures, as in a training that forgets cvtColor.
+    # ImageNet's mean of RGB is used on BGR pictures, as in a training that forgets cvtColor.
     "bgr": Training(
         {"trained_on": "bgr", "mean": IMAGENET[0], "std": IMAGENET[1]},
         read_by_opencv,
@@ -110,7 +110,7 @@ TRAININGS = {
 
 
 def effdet_network(channels: int) -> Any:
-    """effdet's network with weights on which detections mean something."""
+    """effdet's network with random weights that are scaled, so that scores differ by picture."""
     ours = create_model(VARIANT, image_size=(HEIGHT, WIDTH), num_classes=CLASSES, in_chans=channels)
     randomize(ours)
     config = effdet.get_efficientdet_config(VARIANT)
@@ -122,7 +122,7 @@ def effdet_network(channels: int) -> Any:
 
 
 def by_effdet(network: Any, training: Training, picture: Image.Image) -> np.ndarray:
-    """Rows x1, y1, x2, y2, score, class from 0, in pixels of the picture, clipped to it."""
+    """Return rows x1, y1, x2, y2, score, class from 0; boxes in pixels, clipped to the picture."""
     canvas, scale, offset = training.prepare(picture)
     pixels = (torch.tensor(canvas / 255.0) - torch.tensor(training.mean)) / torch.tensor(
         training.std

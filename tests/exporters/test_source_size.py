@@ -1,4 +1,4 @@
-"""`--source-size`: the graph resizes frames itself and gives boxes in their pixels."""
+"""`--source-size`: the graph itself resizes frames, and gives boxes in pixels of the frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FRAME = (192, 256)
-RESIZE = ("Conv", "Floor")
+RESIZE_OPERATORS = ("Conv", "Floor")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_the_resize_stays_float_under_fp16(framed: Artifact) -> None:
     to_half(model)
     constants = {each.name: each.data_type for each in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.name.startswith("preprocess.frames.")]
-    assert {node.op_type for node in nodes} >= set(RESIZE)
+    assert {node.op_type for node in nodes} >= set(RESIZE_OPERATORS)
     kinds = {constants[name] for node in nodes for name in node.input if name in constants}
     assert onnx.TensorProto.FLOAT in kinds
     assert onnx.TensorProto.FLOAT16 not in kinds

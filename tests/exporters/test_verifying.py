@@ -1,4 +1,4 @@
-"""Which runtime an export is compared in, and what is said if its own is not installed."""
+"""Which runtime verifies an export, and what is said if the target's runtime is not installed."""
 
 from __future__ import annotations
 

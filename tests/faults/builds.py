@@ -1,4 +1,4 @@
-"""What the tests of engine builds share."""
+"""Constants and functions that the tests of engine builds share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PATIENCE_S = 250
 
 
 def build_command(*arguments):
-    """Python that runs ``effdet-deploy build`` and can be interrupted.
+    """Return the command of a Python program that runs ``effdet-deploy build``.
 
-    A program inherits an ignored SIGINT in the background of a shell, and an ignored SIGHUP under
-    nohup.
+    It can be interrupted: it restores SIGINT, which a shell's background jobs ignore, and SIGHUP,
+    which programs under nohup ignore.
     """
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
@@ -26,7 +26,7 @@ def build_command(*arguments):
 
 
 def assert_untouched(engine, *others):
-    """The old engine is whole, and nothing else was left beside it."""
+    """Require that the old engine is unchanged, and that no new file lies beside it."""
     assert engine.read_bytes() == OLD
     names = {each.name for each in engine.parent.iterdir()}
     assert names == {engine.name, *(each.name for each in others)}

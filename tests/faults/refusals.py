@@ -22,9 +22,9 @@ def assert_export_is_refused(
     code: int,
     words: list[str],
 ) -> None:
-    """Export over an existing file: the contract's exit code, two lines, nothing else changed.
+    """Export over an existing file; require an exit code, a message, and no change of any file.
 
-    ``words`` must all be in what is said. ``directory`` must hold nothing that the export writes.
+    All ``words`` must be in the message. ``directory`` must stay without new files.
     """
     output = directory / "old.onnx"
     output.write_bytes(OLD)

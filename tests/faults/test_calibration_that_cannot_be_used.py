@@ -1,4 +1,4 @@
-"""The calibration cache, and sets of pictures that cannot be used."""
+"""Calibration caches and sets of pictures that cannot be used."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BATCHES = list(graph_inputs(PICTURES, network_spec()))
 
 @pytest.fixture
 def counted(monkeypatch):
-    """The calls in which histograms were really collected."""
+    """Return a list that grows by one whenever histograms are really collected."""
     calls = []
     collect = calibration.collect
 
@@ -92,7 +92,7 @@ def test_a_damaged_cache_is_made_again(tmp_path, counted, content):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The files that are opened, pictures and documents alike."""
+    """Return a list of the files that were opened, both pictures and documents."""
     found = []
     really_open = io.open
 
@@ -107,7 +107,7 @@ def opened(monkeypatch):
 
 @pytest.fixture
 def tiny_export(tmp_path, monkeypatch):
-    """Return a function that exports a tiny network and gives the pictures it is verified on."""
+    """Return a function that exports a tiny network and returns its verification pictures."""
     road = importlib.import_module(EXPORTERS[".onnx"])
     precision = PrecisionSpec("int8", "openvino", int8_range="portable")
     spec = dataclasses.replace(network_spec(), precision=precision)

@@ -89,7 +89,7 @@ def _calls(log):
 
 
 def test_more_candidates_than_topk_takes_are_refused_before_parsing(tmp_path, engine, use_double):
-    """One TopK takes at most 3840. Our own files stay below, because they choose in rounds."""
+    """One TopK takes at most 3840. Our own files stay below, because they use two TopKs in turn."""
     log = use_double("")
     other = tmp_path / "other.onnx"
     other.write_bytes(_with_topk(3841).SerializeToString())

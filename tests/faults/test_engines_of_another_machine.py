@@ -99,7 +99,7 @@ def test_a_version_compatible_engine_runs_under_a_later_release(tmp_path, use_do
 
     load_runtime(engine)
 
-    # Such a plan brings code of its own, which TensorRT loads only where that is allowed.
+    # A version-compatible plan brings code of its own, which TensorRT loads only if it may.
     assert ["deserialize_cuda_engine", "True"] in recorded(log)
 
 
@@ -193,7 +193,7 @@ def test_a_shape_that_tensorrt_refuses_gives_no_stale_outputs(tmp_path, use_doub
 
 
 def test_a_profile_that_differs_from_the_spec_is_refused(tmp_path, use_double):
-    """The plan comes from another build, whose hash somebody wrote into the sidecar."""
+    """The plan comes from another build, and somebody wrote its hash into the sidecar."""
     use_double()
     engine = write_engine(tmp_path / "tiny.engine", BatchSpec(1, 2, 4))
     other = write_engine(tmp_path / "other.engine", BatchSpec(1, 1, 8))
@@ -229,7 +229,7 @@ def test_many_threads_get_the_results_of_a_single_thread(tmp_path, use_double):
 
     scores = [each["detection_scores"][0, 0] for each in outputs]
     assert scores == pytest.approx([level / 255 for level in levels])
-    # No more contexts than runs that were under way at the same time.
+    # There are no more contexts than runs at the same time.
     assert len(cuda.streams) <= 8
     runtime.close()
     assert cuda.is_empty

@@ -11,7 +11,7 @@ from tests.preflight.graphs import graph, node, top_k, value
 
 @pytest.fixture
 def _no_parser(monkeypatch):
-    """Fail the test where a parser is asked."""
+    """Fail the test if it asks NVIDIA's parser."""
 
     def ask(path):
         raise AssertionError(f"a parser was asked about {path}")

@@ -36,7 +36,7 @@ def test_every_file_of_faults_is_in_the_matrix():
 
 
 def templates():
-    """Yield a pattern for every text of the package that has three words or more.
+    """Yield a pattern for every text in the package's code that has three words or more.
 
     Where the package inserts a value, the pattern matches any text.
     """

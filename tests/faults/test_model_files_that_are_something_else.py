@@ -1,4 +1,4 @@
-"""Model files that are not what they should be."""
+"""Model files that are not what they should be: empty, damaged, of another kind, too new."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_detections_are_clamped_with_the_candidates() -> None:
 def test_more_candidates_than_one_topk_of_tensorrt_takes_are_accepted(
     suffix: str, target: Target | None
 ) -> None:
-    """They are chosen in two rounds; tests in tests/pytorch/graph look at the graph."""
+    """The graph chooses candidates in two rounds; tests/pytorch/graph has tests of that."""
     ExportOptions(candidates=5000, precision="fp16", target=target).require_fits(suffix)
 
 

@@ -1,4 +1,4 @@
-"""Nothing detected on both sides proves nothing."""
+"""A comparison proves nothing if neither the reference nor the candidate detects anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ IMAGES = verification_images(SILENT.input)[:2]
 
 
 def silent(batch):
-    """Run heads of which no detection reaches the threshold."""
+    """Return heads from which no detection reaches the threshold."""
     return finished(heads_of, SILENT)(batch)
 
 

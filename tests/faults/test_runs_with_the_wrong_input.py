@@ -154,7 +154,7 @@ OUT_OF_MEMORY = [
     ort_errors.RuntimeException("Available memory of 0 is smaller than requested bytes of 4096"),
     ort_errors.Fail("CUDA failure 2: out of memory ; GPU=0"),
     ort_errors.RuntimeException("std::bad_alloc"),
-    # oneDNN says this within OpenVINO.
+    # oneDNN, which OpenVINO uses, says this.
     ort_errors.RuntimeException("could not create a memory object: can't alloc"),
 ]
 

@@ -1,4 +1,4 @@
-"""A trace that baked in a batch size or a value."""
+"""Graphs in which tracing has made the batch size or a value constant."""
 
 from __future__ import annotations
 

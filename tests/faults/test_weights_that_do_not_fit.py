@@ -1,4 +1,4 @@
-"""Weights that are hostile, broken or of another model."""
+"""Weights that are hostile, broken or made for another model."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from tests.onnx_models import detector_spec, write_tiny
 
 
 def test_a_full_disk_keeps_the_old_engine(model, engine):
-    """A limit on the size of files fails a write as a full disk does."""
+    """With a limit on the size of files, a write fails as it fails on a full disk."""
     done = subprocess.run(
         build_command(model, engine, "--backend", "tensorrt-rtx"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
@@ -79,7 +79,7 @@ def test_a_bad_timing_cache_is_discarded_and_made_anew(
     cache = tmp_path / "timings.bin"
     cache.write_bytes(content)
     if note is not None:
-        _write_note(cache, note)
+        _write_sidecar(cache, note)
 
     with pytest.warns(EffdetDeployWarning, match=reason):
         build_engine(model, tmp_path / "tiny.engine", BuildOptions(timing_cache=cache))
@@ -88,7 +88,7 @@ def test_a_bad_timing_cache_is_discarded_and_made_anew(
     assert ["create_timing_cache", ""] in recorded(log)
 
 
-def _write_note(cache, note):
+def _write_sidecar(cache, note):
     text = note
     if isinstance(note, dict):
         origin = {"backend": "tensorrt", "version": "10.16.1.11", "gpu": ""}

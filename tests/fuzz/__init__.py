@@ -1,1 +1,1 @@
-"""Every parser is fed damaged and hostile input; each answers with a value or an error of ours."""
+"""Damaged and hostile input: every parser returns a value or raises an error of this package."""

@@ -1,4 +1,4 @@
-"""Damage to files, such as failing disks, editors and attackers do; a seed decides which."""
+"""Damage files as failing disks, editors and attackers do; a seed decides how."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ODD_TEXT = (
     *(b"&a ", b"*a", b"- &a [*a]", b"!!python/object:os.system x", b"<<: *a", b"\t", b"{ { {"),
     *(b"../x", b"/etc/passwd", b"a/" * 3000, b"\x00", b"\xef\xbb\xbf", b"\x1b[2J", b"x" * 5000),
 )
-"""Pieces of text that take the place of others."""
+"""Pieces of text that replace other pieces of a file."""
 ODD_BYTES = (
     *(struct.pack("<I", each) for each in (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)),
     *(struct.pack("<Q", each) for each in (0, 1 << 31, 1 << 32, (1 << 63) - 1, (1 << 64) - 1)),
@@ -29,26 +29,26 @@ ODD_BYTES = (
     *(b"\xff" * 9 + b"\x01", b"\xff" * 11, b"\x80" * 4 + b"\x08", b"\x00" * 64, b"\xff" * 64),
     *(struct.pack("<f", each) for each in (float("nan"), float("inf"), 1e38, -1e-38)),
 )
-"""Numbers at the ends of their types, as files hold them."""
+"""The smallest and largest numbers of several types, and odd ones, as the bytes in a file."""
 ODD_VALUES = (
     *(None, True, False, 0, -1, 1, 3, 2.5, 1e308, 10**400, 2**63, -(2**31), 100_000_000),
     *(float("nan"), float("inf"), "", "x", "\ud800", "a" * 5000, "../x", "a/" * 3000, "\0"),
     *([], {}, [[]], [None], [[1, 2], 3], {"id": 1}, [1, 2, 3, 4], [0] * 300, {"a": {"b": {}}}),
     json.loads("[" * 400 + "]" * 400),
 )
-"""Values that take the place of others in a JSON document."""
+"""Values that replace other values in a JSON document."""
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?")
 _LONGEST = 1 << 17
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sound file.
+    """A valid file, which is to be damaged.
 
     Attributes:
-        parts: what it is made of; damage is done to one of them, or to the whole.
-        pack: makes the whole, with checksums and lengths that are right again.
-        beside: other files that belong to it, by name.
+        parts: the pieces of the file; either one piece or the whole file is damaged.
+        pack: joins the pieces to the whole file, with correct checksums and lengths.
+        beside: the content of other files that belong to it, by their names.
     """
 
     parts: Parts
@@ -63,7 +63,10 @@ def whole(content: bytes | str, **beside: bytes) -> Sample:
 
 
 def damaged(sample: Sample, others: list[Sample], seed: str) -> bytes:
-    """Return a damaged copy of ``sample``, the same one for the same seed."""
+    """Return a damaged copy of ``sample``, always the same copy for the same seed.
+
+    Pieces of ``others`` may be spliced into it.
+    """
     chance = random.Random(seed)
     part = chance.choice([None, *sample.parts])
     if part is None or len(sample.parts) == 1:
@@ -142,7 +145,7 @@ def _odd_number(data: bytes, _donor: bytes, chance: random.Random) -> bytes:
 
 
 def _odd_value(data: bytes, donor: bytes, chance: random.Random) -> bytes:
-    """Put another value into one place of a JSON document, which stays valid JSON."""
+    """Replace one value of a JSON document; the result is valid JSON."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError):

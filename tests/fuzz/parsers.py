@@ -1,6 +1,6 @@
-"""Every parser of files: sound files to damage, and a function that reads and uses one.
+"""For every parser of files: valid files to damage, and a function that reads and uses a file.
 
-A new parser is a new line of :data:`PARSERS`.
+Whoever adds a parser to the package adds a line to :data:`PARSERS`.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Parser:
-    """A parser of ours.
+    """A parser of the package.
 
     Attributes:
         file: the name of the file that it reads.
-        samples: makes sound files of its form.
-        read: reads the file at a path; what it gives or raises is judged by the caller.
+        samples: makes valid files of the kind that it reads.
+        read: reads the file at a path; the caller judges the error that it raises, if any.
     """
 
     file: str
@@ -102,7 +102,7 @@ SPECS = (
 
 
 def _use(spec: DetectorSpec) -> None:
-    """Do what every reader of a spec does with it; raise AssertionError if the spec changes."""
+    """Use a spec as every reader does; raise AssertionError if writing and reading change it."""
     assert DetectorSpec.from_json(spec.to_json()) == spec
     spec_tensors(spec)
     anchor_count(spec.anchors, spec.input.height, spec.input.width)
@@ -229,7 +229,7 @@ def _coco() -> bytes:
 
 @functools.cache
 def _picture_folder() -> Path:
-    """Pictures that annotations can name; made once a process."""
+    """Return a folder of pictures that annotations can name; it is made once per process."""
     folder = Path(tempfile.mkdtemp(prefix="effdet-fuzz-"))
     write_set(folder / "set", images=2)
     return folder / "set" / "images"
@@ -244,12 +244,12 @@ def _read_coco(path: Path) -> None:
 
 
 def _read_voc(path: Path) -> None:
-    """Read a folder of annotations whose pictures lie elsewhere."""
+    """Read a folder of Pascal VOC annotations, whose pictures are in another folder."""
     assert len(read_set(path.parent, _picture_folder())) > 0
 
 
 def _read_data(path: Path) -> None:
-    """Read data.yaml beside a picture and its labels."""
+    """Read the data.yaml of a YOLO set that has one picture with labels."""
     for folder in ("images", "labels"):
         path.with_name(folder).mkdir(exist_ok=True)
     shutil.copy(_picture_folder() / "001.png", path.with_name("images"))
@@ -260,7 +260,7 @@ def _read_data(path: Path) -> None:
 
 
 def _read_rows(path: Path) -> None:
-    """Read the rows of a picture that lies beside them."""
+    """Read YOLO labels, the text file that lies beside their picture."""
     shutil.copy(_picture_folder() / "001.png", path.with_suffix(".png"))
     data = path.with_name("data.yaml")
     data.write_text("val: .\nnames: [a, b, c]\n")
@@ -471,7 +471,7 @@ def _bundle_of_tensors() -> list[Sample]:
             name = "ckpt.data-00000-of-00001"
             beside = {name: prefix.with_name(name).read_bytes()}
             samples.append(Sample({"": index}, beside=beside))
-            # The entries of the table, in blocks whose checksums are right again.
+            # Here the table's entries can be damaged: packing gives their blocks correct checksums.
             entries = {key.decode(): value for key, value in tensorbundle._table(index)}
             samples.append(Sample(entries, _as_table, beside))
     return samples
@@ -525,7 +525,7 @@ def _pictures(form: str) -> Callable[[], list[Sample]]:
 
 
 def _with_chunks(png: bytes) -> Sample:
-    """Take a PNG apart, so that what is changed inside has a checksum that is right again."""
+    """Split a PNG into its chunks: packing gives damaged chunks correct checksums."""
     parts, place = {"signature": png[:8]}, 8
     while place < len(png):
         (size,) = struct.unpack_from(">I", png, place)
@@ -562,7 +562,7 @@ SETTINGS = plan.Settings("pictures", None, None, "0" * 64, {"cat": 0.5, "*": 0.3
 
 
 def _with_note(content: bytes) -> Sample:
-    """Take a Parquet file apart: its note about the rows can be damaged by itself."""
+    """Split off a Parquet file's metadata, so that it alone can be damaged."""
     table = pq.read_table(io.BytesIO(content))
 
     def pack(parts: Parts) -> bytes:
@@ -638,7 +638,7 @@ LABEL_MAP = "".join(f"item {{\n id: {n}\n name: 'n{n}'\n display_name: '{n}'\n}}
 CONFIG = {"image_size": [256, 320], "num_classes": 3, "mean": 0.5, "aspect_ratios": [1, [2, 0.5]]}
 CONFIG |= {"fill_color": "mean", "octave_scales": [1.0, 1.3, 1.6], "in_chans": 3, "max_level": 7}
 AS_JSON = json.dumps(yaml.safe_load(CONFIG_YAML.replace("!!python/tuple", "")))
-"""JSON is YAML too, and a value in it can be exchanged."""
+"""The YAML as JSON, which is YAML too; in it, the fuzzer can replace single values."""
 PRECISION = {"version": 1, "groups": {"backbone/stem": "int8", "head/dense": "higher"}}
 
 PARSERS: dict[str, Parser] = {

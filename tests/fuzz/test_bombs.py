@@ -1,4 +1,4 @@
-"""Small files that would cost a parser that trusts them much memory or time."""
+"""Small files with which a parser that trusts them would use much memory or time."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ BILLION = 1_000_000_000
 
 
 def laughs(last: str) -> str:
-    """Nine levels of YAML aliases, each for ten of the level below; ``last`` uses the highest."""
+    """Nine levels of YAML aliases, each a list of ten of the level below; ``last`` uses the top."""
     lines = ["l0: &l0 [x, x]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
     return "\n".join((*lines, last.format(bomb="*l9"), ""))
 
 
-def put(place: int) -> bytes:
+def to_memo(place: int) -> bytes:
     return b"r" + place.to_bytes(4, "little")
 
 
-def get(place: int) -> bytes:
+def from_memo(place: int) -> bytes:
     return b"j" + place.to_bytes(4, "little")
 
 
@@ -48,28 +48,28 @@ def modules_within_modules() -> bytes:
     """Sixty modules, each holding the one before it twice."""
     out = b"\x80\x02"
     for level in range(60):
-        inside = text("a") + get(level) + text("b") + get(level) if level else b""
+        inside = text("a") + from_memo(level) + text("b") + from_memo(level) if level else b""
         table = b"}(" + inside + b"u" if inside else b"}"
         state = b"}(" + text("_parameters") + b"}" + text("_buffers") + b"}"
         state += text("_modules") + table + b"u"
-        out += b"ctorch.nn\nModule\n)R" + state + b"b" + put(level + 1)
+        out += b"ctorch.nn\nModule\n)R" + state + b"b" + to_memo(level + 1)
     return out + b"."
 
 
 def objects_with_one_table() -> bytes:
     """Thousands of objects that share one table of thousands of entries."""
-    table = b"}(" + b"".join(text(f"k{n}") + b"]" for n in range(2_000)) + b"u" + put(0)
-    many = b"".join(b"ca\nB\n)R" + get(0) + b"b" for _ in range(2_000))
+    table = b"}(" + b"".join(text(f"k{n}") + b"]" for n in range(2_000)) + b"u" + to_memo(0)
+    many = b"".join(b"ca\nB\n)R" + from_memo(0) + b"b" for _ in range(2_000))
     return b"\x80\x02" + table + b"0](" + many + b"e."
 
 
 def lists_of_one_list() -> bytes:
     """Arguments whose value is a list that holds one list 64 times, four levels deep."""
-    out = b"\x80\x02](" + b"K\x01" * 64 + b"e" + put(0) + b"0"
+    out = b"\x80\x02](" + b"K\x01" * 64 + b"e" + to_memo(0) + b"0"
     for level in range(3):
-        out += b"](" + get(level) * 64 + b"e" + put(level + 1) + b"0"
+        out += b"](" + from_memo(level) * 64 + b"e" + to_memo(level + 1) + b"0"
     fields = ("mean", "std", "image_size", "aspect_ratios", "octave_scales", "fill_color")
-    arguments = b"}(" + b"".join(text(each) + get(3) for each in fields) + b"u"
+    arguments = b"}(" + b"".join(text(each) + from_memo(3) for each in fields) + b"u"
     return out + b"}(" + text("args") + arguments + b"u."
 
 
@@ -86,7 +86,7 @@ def tensor() -> bytes:
 
 
 def long_keys() -> bytes:
-    """A name of a megabyte above thirty thousand objects."""
+    """A list of thirty thousand objects under a key of a megabyte."""
     many = b"".join(b"]" for _ in range(30_000))
     return b"\x80\x02}(" + text("a" * (1 << 20)) + b"](" + many + b"eu."
 
@@ -109,7 +109,7 @@ def config(**fields: object) -> Callable[[Path], None]:
 
 
 def zeros(path: Path) -> None:
-    """192 megabytes of zeros in a few hundred kilobytes."""
+    """192 megabytes of zeros, compressed to a few hundred kilobytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(

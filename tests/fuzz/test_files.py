@@ -1,8 +1,8 @@
-"""Any bytes in a file give a value or an error of ours, soon and in little memory.
+"""Whatever bytes a file has, its parser returns a value or raises an error of this package.
 
-A random seed decides how a file is damaged. Each parser reads forty damaged files in ``make test``
-and two thousand in ``make test-all``; ``EFFDET_FUZZ`` sets another number. Files that broke a
-parser are in ``found/``.
+It does so soon and in little memory. A random seed decides how a file is damaged. Each parser reads
+forty damaged files in ``make test`` and two thousand in ``make test-all``; ``EFFDET_FUZZ`` sets
+another number. Files that broke a parser are in ``found/``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ FEW, MANY = 40, 2000
 FOUND = Path(__file__).parent / "found"
 SECONDS = 5
 """Processor time that a file of a hundred kilobytes may take; most take milliseconds."""
-HANGS = 120
+HANGS_AFTER_SECONDS = 120
 MEMORY = 1 << 30
 """How many bytes a parser may take beyond those that the process has."""
 
 
 @contextlib.contextmanager
 def limited(memory):
-    """Let the process take ``memory`` more bytes at most; end it with a trace where it hangs."""
+    """Let the process take at most ``memory`` more bytes; if it hangs, end it with a traceback."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory, before[1]))
-    faulthandler.dump_traceback_later(HANGS, exit=True)
+    faulthandler.dump_traceback_later(HANGS_AFTER_SECONDS, exit=True)
     try:
         yield
     finally:
@@ -52,7 +52,10 @@ def write(folder, name, content, beside):
 
 
 def judge(parser, path, what):
-    """Read one file; fail with ``what`` where an error is not ours or the parser is slow."""
+    """Read one file; fail if the parser is slow or raises an error that is not of this package.
+
+    The failure begins with ``what``, which names the file.
+    """
     start = time.process_time()
     try:
         parser.read(path)
@@ -65,7 +68,7 @@ def judge(parser, path, what):
 
 
 def fuzz(name, rounds, folder):
-    """Let a parser read this many damaged copies of its samples."""
+    """Let a parser read ``rounds`` damaged copies of its samples."""
     parser = PARSERS[name]
     samples = parser.samples()
     for place, sample in enumerate(samples):
@@ -77,13 +80,13 @@ def fuzz(name, rounds, folder):
                 judge(parser, path, seed)
 
 
-@pytest.mark.parametrize("kept", sorted(each.name for each in FOUND.iterdir()))
-def test_files_that_once_broke_a_parser_are_read_or_refused(kept, tmp_path):
-    name = kept.partition("~")[0].replace("-", " ")
+@pytest.mark.parametrize("found", sorted(each.name for each in FOUND.iterdir()))
+def test_files_that_once_broke_a_parser_are_read_or_refused(found, tmp_path):
+    name = found.partition("~")[0].replace("-", " ")
     parser = PARSERS[name]
-    path = write(tmp_path, parser.file, (FOUND / kept).read_bytes(), parser.samples()[0].beside)
+    path = write(tmp_path, parser.file, (FOUND / found).read_bytes(), parser.samples()[0].beside)
     with limited(MEMORY):
-        judge(parser, path, kept)
+        judge(parser, path, found)
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -33,13 +33,13 @@ from effdet_deploy.pytorch.network import get_config
 from tests.fuzz.parsers import PARSERS, STATE
 from tests.fuzz.test_files import judge
 
-SOME = settings(
+ONE_HUNDRED_EXAMPLES = settings(
     max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-TEXTS = {
+PARSERS_OF_OPTIONS = {
     "--batch": lambda text: ExportOptions(batch=parse_batch(text)),
     "--candidates": lambda text: ExportOptions(candidates=parse_candidates(text)),
     "--image-size": parse_image_size,
@@ -50,7 +50,7 @@ TEXTS = {
     "--score-threshold": lambda text: thresholds_by_class(read_thresholds(text), ("a",), 0.01),
 }
 NUMBERS = st.integers().map(str) | st.floats().map(str) | st.sampled_from(["1" * 5000, "²", "٣"])
-WRITTEN = (
+OPTION_TEXTS = (
     st.text(max_size=40)
     | NUMBERS
     | st.lists(NUMBERS, min_size=1, max_size=4).map(",".join)
@@ -60,12 +60,12 @@ WRITTEN = (
 )
 
 
-@pytest.mark.parametrize("option", TEXTS)
-@SOME
-@given(text=WRITTEN)
+@pytest.mark.parametrize("option", PARSERS_OF_OPTIONS)
+@ONE_HUNDRED_EXAMPLES
+@given(text=OPTION_TEXTS)
 def test_any_text_is_read_or_refused(option, text):
     with contextlib.suppress(EffdetDeployError):
-        TEXTS[option](text)
+        PARSERS_OF_OPTIONS[option](text)
 
 
 ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -84,7 +84,7 @@ VALUES = st.recursive(
 )
 
 
-@SOME
+@ONE_HUNDRED_EXAMPLES
 @given(
     beside=st.dictionaries(st.sampled_from(FIELDS + PLACES), VALUES, max_size=5),
     shapes=st.dictionaries(
@@ -101,7 +101,7 @@ def _is_small(shape):
     return torch.Size(shape).numel() < 100_000
 
 
-@SOME
+@ONE_HUNDRED_EXAMPLES
 @given(overrides=st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4))
 def test_any_value_of_a_config_is_taken_or_refused(overrides):
     with contextlib.suppress(EffdetDeployError):
@@ -120,7 +120,7 @@ NODES = st.builds(
 )
 
 
-@SOME
+@ONE_HUNDRED_EXAMPLES
 @given(nodes=st.lists(NODES, max_size=8))
 def test_any_graph_is_indexed_or_refused(nodes):
     graph = onnx.helper.make_graph(

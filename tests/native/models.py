@@ -1,7 +1,7 @@
-"""Tiny ONNX detectors for the native tests: they need no torch and depend on every channel.
+"""Tiny ONNX detectors for the native tests, made without torch; their scores need every channel.
 
-The score of a row is a weighted mean of the picture's channels, so a wrong channel order, a wrong
-fill color or a wrong scale shows in the scores.
+The score of a row (a detection) is a weighted mean of the picture's channels, so a wrong channel
+order, fill color or scale shows in the scores.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 import effdet_deploy
 from tests.native.models import anchor_count, make_spec, write_model
 
-SCORE, BOX = 1e-6, 1e-3
+SCORE_TOLERANCE, BOX_TOLERANCE_PX = 1e-6, 1e-3
 """Python uses numpy's exp and C++ the C library's; their last bits differ."""
 
 
@@ -24,7 +24,7 @@ SCORE, BOX = 1e-6, 1e-3
         {"iou_threshold": 0.1},
         {"score_threshold": 0.9},
     ],
-    ids=["usual", "few candidates", "strict", "nothing is strong enough"],
+    ids=["usual", "few candidates", "low IoU threshold", "no score reaches the threshold"],
 )
 @pytest.mark.parametrize("size", [(128, 160), (150, 97)], ids=["multiples", "odd sizes"])
 def test_rows_of_raw_heads_are_those_of_the_package(
@@ -51,8 +51,8 @@ def test_rows_of_raw_heads_are_those_of_the_package(
     inside = (boxes[:, 0] < boxes[:, 2]) & (boxes[:, 1] < boxes[:, 3])
     kept = [row for row, seen in zip(rows[:count], inside, strict=True) if seen]
     assert [row.class_index for row in kept] == found.labels.tolist()
-    np.testing.assert_allclose([row.score for row in kept], found.scores, atol=SCORE)
-    np.testing.assert_allclose(boxes[inside], found.boxes, atol=BOX, rtol=1e-5)
+    np.testing.assert_allclose([row.score for row in kept], found.scores, atol=SCORE_TOLERANCE)
+    np.testing.assert_allclose(boxes[inside], found.boxes, atol=BOX_TOLERANCE_PX, rtol=1e-5)
 
 
 def test_octave_scales_of_version_two_are_read(testing_library, binding):

@@ -10,8 +10,8 @@ from tests.native.building import onnxruntime_library
 from tests.native.models import make_spec, write_model
 
 SIZES = [(150, 200), (301, 97), (128, 160), (40, 31), (1, 1), (3, 700)]
-HEAD_SCORE, HEAD_BOX = 1e-6, 1e-3
-"""Raw heads use exp. Python uses numpy's and C++ the C library's; their last bits differ."""
+SCORE_TOLERANCE, BOX_TOLERANCE_PX = 1e-6, 1e-3
+"""The tolerances for raw heads, whose decoding uses exp: numpy's and the C library's exp differ."""
 
 
 def pictures():
@@ -92,9 +92,9 @@ def test_raw_heads_are_finished_as_the_package_does(both):
     assert all(len(rows) > 10 for rows in found[:4])
     for rows, each in zip(found, expected, strict=True):
         assert [row.label for row in rows] == each.labels.tolist()
-        np.testing.assert_allclose([row.score for row in rows], each.scores, atol=HEAD_SCORE)
+        np.testing.assert_allclose([row.score for row in rows], each.scores, atol=SCORE_TOLERANCE)
         boxes = np.array([row.box for row in rows], np.float32).reshape(-1, 4)
-        np.testing.assert_allclose(boxes, each.boxes, atol=HEAD_BOX, rtol=1e-5)
+        np.testing.assert_allclose(boxes, each.boxes, atol=BOX_TOLERANCE_PX, rtol=1e-5)
 
 
 def test_frames_of_the_source_size_go_in_as_they_are(

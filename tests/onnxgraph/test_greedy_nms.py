@@ -43,7 +43,7 @@ def crowd(seed: int, classes: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a row of boxes, in which a box suppresses only the next one; then a crowd."""
+    """Return ``length`` boxes in a line, where each suppresses only the next, and then a crowd."""
     boxes, classes = crowd(1)
     left = np.arange(length, dtype=np.float32) * 25 + 10_000
     row = np.stack([np.zeros_like(left), left, np.full_like(left, 100), left + 100], axis=1)
@@ -52,7 +52,10 @@ def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def one_place() -> tuple[np.ndarray, np.ndarray]:
-    """Return the same box many times, points that overlap nothing, and a box per other class."""
+    """Return one box thousands of times, also once for three other classes, and twenty points.
+
+    The points overlap nothing.
+    """
     boxes = np.tile(np.array([[10, 10, 50, 50]], np.float32), (COUNT, 1))
     classes = np.zeros(COUNT, np.int64)
     boxes[100:120] = 30.0
@@ -106,7 +109,7 @@ def batch_of(*scenes: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torc
 
 
 def numbers(images: int, out: int = 0) -> np.ndarray:
-    """Return the input ``alive``: numbers from COUNT down to 1, and 0 for the last ``out`` boxes.
+    """Return the input ``alive``: numbers from COUNT down to 1, but 0 for the last ``out`` boxes.
 
     A box with 0 takes no part in the NMS.
     """

@@ -1,4 +1,4 @@
-"""``--nms plugin``: the end of the graph, its documented results, and the engines that refuse it.
+"""``--nms plugin``: TensorRT's plugin ends the graph, gives its documented results, or is refused.
 
 Only TensorRT can run the plugin. Here ``tests/efficient_nms.py`` computes its results.
 """
@@ -34,41 +34,41 @@ from tests.networks import conditioned
 SIDE = 128
 PICTURES = 2
 BOX_TOLERANCE_PX = 1e-3
-"""What float32 rounds off boxes of some hundred pixels: the plugin and our graph decode them with
-the same operations in another order."""
+"""How much float32 rounding moves boxes of some hundred pixels: the plugin and our graph decode
+them with the same operations in another order."""
 SCORE_TOLERANCE = 1e-6
 RTX = BuildOptions(backend="tensorrt-rtx")
-BOTH = ["exported", pytest.param("halved", marks=pytest.mark.slow)]
-PLAIN = {"nms": "plugin", "target": "tensorrt"}
+BOTH_EXPORTS = ["exported", pytest.param("halved", marks=pytest.mark.slow)]
+PLUGIN_OPTIONS = {"nms": "plugin", "target": "tensorrt"}
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A lite0 for one or two pictures, boxes xyxy, verified as every export is."""
     path = tmp_path_factory.mktemp("plugin") / "lite0.onnx"
-    options = ExportOptions(**PLAIN, batch=BatchSpec(1, 1, PICTURES))
+    options = ExportOptions(**PLUGIN_OPTIONS, batch=BatchSpec(1, 1, PICTURES))
     return export(conditioned("tf_efficientdet_lite0"), path, options)
 
 
 @pytest.fixture(scope="module")
 def halved(tmp_path_factory):
-    """The same network in FP16 for one picture, with boxes yxyx, as DeepStream takes it."""
+    """The same network in FP16 for one picture, with the input and boxes that DeepStream takes."""
     path = tmp_path_factory.mktemp("plugin") / "lite0.fp16.onnx"
     options = ExportOptions(
-        **PLAIN, precision="fp16", box_format="yxyx", input_kind="float255", verify=False
+        **PLUGIN_OPTIONS, precision="fp16", box_format="yxyx", input_kind="float255", verify=False
     )
     return export(conditioned("tf_efficientdet_lite0"), path, options)
 
 
 @pytest.fixture(scope="module")
 def vertical_first(exported, tmp_path_factory):
-    """The path of the same graph with boxes yxyx, which is the plugin's own order."""
+    """The path of the same graph with boxes yxyx, the order that the plugin itself uses."""
     path = tmp_path_factory.mktemp("plugin") / "yxyx.onnx"
     return with_other_output(exported, path, box_format="yxyx")
 
 
 def with_other_output(exported, path, **fields):
-    """Write the same network with another output to ``path``."""
+    """Write the same network to ``path``, with other ``fields`` of OutputSpec."""
     add_head_outputs(exported.path, path)
     model = onnx.load(path)
     for node in model.graph.node:
@@ -99,7 +99,7 @@ def test_the_graph_ends_in_one_plugin_with_its_documented_attributes(exported):
     }
 
 
-@pytest.mark.parametrize("artifact", BOTH)
+@pytest.mark.parametrize("artifact", BOTH_EXPORTS)
 def test_boxes_logits_and_anchors_go_in_as_float32(artifact, request):
     model = onnx.load(request.getfixturevalue(artifact).path)
     node = plugin_node(model)
@@ -116,7 +116,7 @@ def test_boxes_logits_and_anchors_go_in_as_float32(artifact, request):
     np.testing.assert_allclose(table[0, 0], [4, 4, 24, 24])
 
 
-@pytest.mark.parametrize("artifact", BOTH)
+@pytest.mark.parametrize("artifact", BOTH_EXPORTS)
 def test_the_outputs_are_those_of_the_contract(artifact, request):
     exported = request.getfixturevalue(artifact)
     model = onnx.load(exported.path)
@@ -171,7 +171,7 @@ def static_rows(exported, images, scratch):
     heads = scratch / "static.heads.onnx"
     add_head_outputs(exported.path, heads)
     with_heads = load_runtime(heads, "onnxruntime", "cpu").run({INPUT_NAME: images})
-    # Enough steps for every chain here: this test is about the plugin's inputs.
+    # The static NMS gets enough steps to be exact: this test is about the plugin's inputs.
     output = dataclasses.replace(exported.spec.output, nms="static", nms_steps=64)
     static = Postprocess(dataclasses.replace(exported.spec, output=output)).eval()
     with torch.no_grad():
@@ -253,7 +253,7 @@ def test_the_copy_that_ends_in_heads_says_so_and_runs(exported, tmp_path, pictur
 
 
 class Emulated:
-    """An engine that TensorRT might have built from the file."""
+    """A stand-in for the engine that TensorRT builds from the file; numpy computes its rows."""
 
     backend, device, precision = "tensorrt", "cuda:0", "fp32"
 
@@ -291,7 +291,7 @@ def test_every_row_of_an_engine_is_compared_with_what_numpy_makes_of_the_heads(
     assert set(engine.sizes) == set(report.batch_sizes) == {1, PICTURES}
 
 
-REFUSED = {
+REFUSED_OPTIONS = {
     "torchscript": ({"target": None}, ".torchscript", "which TorchScript cannot hold"),
     "no target": ({"target": None}, ".onnx", "no --target was given"),
     "another target": ({"target": "openvino"}, ".onnx", "--target openvino was given"),
@@ -299,19 +299,19 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REFUSED_OPTIONS)
 def test_the_plugin_is_refused_where_it_cannot_be_used(case):
-    fields, suffix, words = REFUSED[case]
+    fields, suffix, words = REFUSED_OPTIONS[case]
     with pytest.raises(UsageError, match=words) as caught:
-        ExportOptions(**(PLAIN | fields)).require_fits(suffix)
+        ExportOptions(**(PLUGIN_OPTIONS | fields)).require_fits(suffix)
     assert "--nms static" in caught.value.remedy
 
 
 @pytest.mark.parametrize("fields", [{"candidates": 500}, {"max_detections": 5000}])
 def test_options_that_the_plugin_has_no_attribute_for_are_refused(fields):
     with pytest.raises(UsageError, match="4096"):
-        ExportOptions(**PLAIN, **fields)
+        ExportOptions(**PLUGIN_OPTIONS, **fields)
 
 
 def test_more_rows_than_the_default_candidates_are_taken():
-    assert ExportOptions(**PLAIN, max_detections=2000).max_detections == 2000
+    assert ExportOptions(**PLUGIN_OPTIONS, max_detections=2000).max_detections == 2000

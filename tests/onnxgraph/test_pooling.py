@@ -1,4 +1,4 @@
-"""Writing a pooling's padding out does not change its result, and TensorRT then takes it."""
+"""Explicit padding in place of ``ceil_mode`` keeps a pooling's result, and TensorRT takes it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SIDES = (2, 3, 4, 5, 7, 8, 13, 16)
 POOLS = {
-    # Among them: the pyramid's pooling (SAME padding), a ResNet's, and that of ResNet-D's shortcut.
+    # Among them are the poolings of the pyramid (SAME padding), of ResNet and of ResNet-D.
     "odd": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]}),
     "even": ("MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}),
     "unpadded": ("MaxPool", {"kernel_shape": [3, 3], "strides": [2, 2]}),

@@ -1,4 +1,7 @@
-"""A reference and artifacts that need no network: heads are seeded by the pixels."""
+"""Stand-ins for a reference and for artifacts: their heads are random numbers, seeded by pixels.
+
+A side is one of the two models that are compared.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,7 @@ def heads_of(batch: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def with_noise(size: float):
-    """Return a function for heads with gaussian noise, which is equal on every call."""
+    """Return a function that gives the heads plus gaussian noise, equal noise on every call."""
 
     def run(batch: np.ndarray) -> dict[str, np.ndarray]:
         generator = np.random.default_rng(0)
@@ -65,7 +68,7 @@ def with_noise(size: float):
 
 
 def finished(run_heads, spec: DetectorSpec):
-    """Return a function that turns heads into the four detection outputs."""
+    """Return a function that gives the four detection outputs for the heads of ``run_heads``."""
     output = dataclasses.replace(spec.output, nms="none")
     finishing = dataclasses.replace(spec, output=output)
 
@@ -77,7 +80,7 @@ def finished(run_heads, spec: DetectorSpec):
 
 
 class StandInSide:
-    """A candidate that gives the heads and detections of two functions; either may be None."""
+    """A candidate whose heads and detections come from two functions; either may be None."""
 
     def __init__(self, spec: DetectorSpec, run_heads=None, run_detections=None) -> None:
         self.spec = spec
@@ -94,10 +97,10 @@ class StandInSide:
 
 
 class StandInReference:
-    """A reference that counts its float64 runs, which are expensive in a real network.
+    """A reference that counts its runs in float64, which are slow for a real network.
 
-    ``fp16`` holds the shift of every logit by FP16 weights, and the size of the noise that comes
-    from rounding each operator's result. Box codes move less.
+    ``fp16`` has two numbers: how far FP16 weights shift every logit, and how large the noise from
+    rounding each operator's result is. Box codes change less.
     """
 
     precision = "fp32"
@@ -143,7 +146,7 @@ class StandInReference:
 
 
 class StandInRuntime:
-    """The part of a runtime that a Detector uses."""
+    """A runtime that has only the methods that a Detector calls."""
 
     def __init__(self, spec: DetectorSpec, run) -> None:
         self.spec = spec

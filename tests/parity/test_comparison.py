@@ -61,7 +61,7 @@ def test_an_artifact_with_nms_is_compared_with_one_without():
     assert report.outputs == ()
 
 
-def test_a_difference_is_found_and_raises_nothing():
+def test_a_difference_is_reported_and_raises_no_error():
     report = compare(detector(with_noise(0.05)), detector(), PICTURES)
     assert report.status == "failed"
     assert report.detections.missed
@@ -86,7 +86,7 @@ def test_boxes_differ_in_pixels_of_the_picture():
     assert report.detections.box_difference == pytest.approx(0.02, rel=0.01)
 
 
-def test_the_higher_score_floor_of_the_two_counts():
+def test_the_higher_score_threshold_of_the_two_counts():
     report = compare(detector(score_threshold=0.8), detector(), PICTURES)
     assert report.passed
     assert 0 < report.detections.matched < 3 * 50
@@ -117,7 +117,7 @@ def test_no_images_are_refused():
         compare(detector(), detector(), [])
 
 
-def test_detectors_given_stay_open():
+def test_detectors_of_the_caller_stay_open():
     ours = detector()
     compare(ours, detector(), PICTURES[:1])
     assert not ours.runtime.is_closed

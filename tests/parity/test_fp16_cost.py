@@ -24,9 +24,9 @@ from tests.parity.stand_ins import (
     heads_of,
 )
 
-# The logits have a spread of 1.5 about -3; FP16 weights that shift them by WEIGHTS leave 28 dB.
-WEIGHTS, NOISE = 0.13, 0.13
-# Twice the unit roundoff of FP16 for numbers of the logits' size.
+# The logits have a mean of -3 and a spread of 1.5. A shift by FP16 weights of 0.13 leaves 28 dB.
+WEIGHTS_SHIFT, NOISE = 0.13, 0.13
+# Twice the relative rounding error of FP16, times a typical size of the logits.
 ALLOWED = 2 * 2**-11 * 3.35
 LEVEL = 5
 
@@ -38,8 +38,8 @@ def rows_of(level):
     return slice(start, start + counts[level])
 
 
-def heads_off_by(shift=WEIGHTS, noise=0.0, rows=slice(None)):
-    """Return a function for heads with FP16 weights, and with noise of their own in some rows."""
+def heads_off_by(shift=WEIGHTS_SHIFT, noise=0.0, rows=slice(None)):
+    """Return a function that gives heads shifted by FP16 weights, with noise in some rows."""
 
     def run(batch):
         generator = np.random.default_rng(2)
@@ -54,7 +54,7 @@ def heads_off_by(shift=WEIGHTS, noise=0.0, rows=slice(None)):
     return run
 
 
-def judged(run_heads, *, fp16=(WEIGHTS, NOISE), precision="fp32", run_detections=None):
+def judged(run_heads, *, fp16=(WEIGHTS_SHIFT, NOISE), precision="fp32", run_detections=None):
     spec = detector_spec("fp16")
     candidate = StandInSide(spec, run_heads, run_detections or finished(run_heads, spec))
     candidate.precision = precision
@@ -132,7 +132,7 @@ def test_an_artifact_may_also_differ_by_the_networks_own_float32_error():
     run_heads = heads_off_by(noise=2 * ALLOWED)
     candidate = StandInSide(spec, run_heads, finished(run_heads, spec))
     candidate.precision = "fp32"
-    reference = StandInReference(spec, own_error=ALLOWED, fp16=(WEIGHTS, NOISE))
+    reference = StandInReference(spec, own_error=ALLOWED, fp16=(WEIGHTS_SHIFT, NOISE))
     report = verify(candidate, reference, verification_images(spec.input))
     assert report.outputs[1].own_error == pytest.approx(ALLOWED, rel=0.01)
     assert all(each.status == "passed" for each in report.outputs)

@@ -1,4 +1,8 @@
-"""Rows of two sides are matched. A row without a partner is a stray: a fault, or excused."""
+"""The rows (detections) of reference and candidate are matched.
+
+A row without a partner is a stray: either a fault, or set aside with an excuse, such as a score at
+the threshold.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ SCORE_ERROR = 1e-4
 
 
 def boxes_at(*lefts, scores=None, classes=None, limit=0) -> Rows:
-    """Return boxes of 10x10 pixels at the same y, so that only their x decides on overlap."""
+    """Return boxes of 10x10 pixels at the same y, so only ``lefts`` decides what overlaps."""
     boxes = np.array([[left, 0.0, left + 10, 10] for left in lefts]).reshape(-1, 4)
     count = len(lefts)
     scores = np.linspace(0.9, 0.5, count) if scores is None else scores
@@ -50,7 +54,7 @@ def test_the_order_of_rows_does_not_matter():
     assert {tuple(pair) for pair in matching.pairs.tolist()} == {(0, 1), (1, 2), (2, 0)}
 
 
-def test_differences_are_the_largest_among_pairs():
+def test_the_reported_differences_are_the_largest_of_all_pairs():
     reference = boxes_at(0, 50, scores=[0.9, 0.8])
     candidate = boxes_at(0.25, 49.5, scores=[0.9, 0.78])
     matching = match_rows(reference, candidate, 0.9)
@@ -58,7 +62,7 @@ def test_differences_are_the_largest_among_pairs():
     assert matching.score_difference == pytest.approx(0.02)
 
 
-def test_a_shifted_box_is_missed_and_extra():
+def test_a_shifted_box_counts_as_one_missed_and_one_extra():
     matching = match_rows(boxes_at(0, 50, 100), boxes_at(0, 53, 100), 0.9)
     assert (matching.missed.tolist(), matching.extra.tolist()) == ([1], [1])
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from effdet_deploy.parity.metrics import TensorErrors, is_explained, tensor_errors
 
 FLOATS = st.floats(-1e6, 1e6, width=32)
-# The error of sums in float64 in another order.
+# How much sums in float64 differ if they are added in another order.
 SUM_TOLERANCE = 1e-12
 
 
@@ -37,7 +37,7 @@ def test_opposite_tensors_have_cosine_minus_one():
     assert tensor_errors(arrays_of([1, 2]), arrays_of([-1, -2])).cosine == pytest.approx(-1)
 
 
-def test_a_silent_reference_has_no_signal():
+def test_a_reference_of_zeros_has_no_signal():
     errors = tensor_errors(arrays_of([0, 0]), arrays_of([1, 0]))
     assert errors.snr_db == -math.inf
     assert errors.cosine == 0

@@ -35,7 +35,7 @@ def test_iou_of_half_overlapping_boxes_is_a_third():
     np.testing.assert_allclose(iou_matrix(boxes, boxes), expected)
 
 
-def test_equal_boxes_without_area_are_the_same_and_nan_overlaps_nothing():
+def test_equal_boxes_without_area_have_an_iou_of_one_and_nan_overlaps_nothing():
     boxes = np.array([[1.0, 1, 1, 1], [2, 2, 2, 2], [np.nan] * 4, [0, 0, np.inf, 1]])
     np.testing.assert_array_equal(iou_matrix(boxes, boxes), np.diag([1.0, 1, 0, 1]))
 

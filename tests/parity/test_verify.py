@@ -117,7 +117,7 @@ def test_candidates_are_not_reported_if_both_sides_have_equal_numbers():
     assert verified(heads_of).reach is None
 
 
-def test_a_greedy_nms_has_no_limit_to_its_chains():
+def test_a_greedy_nms_has_no_limit_to_the_length_of_chains():
     chains = verified(heads_of, detector_spec(nms_steps=1, nms_form="greedy")).chains
     assert chains.allowed is None
     assert chains.fits
@@ -135,7 +135,7 @@ def test_a_reduced_precision_is_judged_by_detections_alone(precision, noise):
     assert verified(with_noise(noise)).status == "failed"
 
 
-def test_every_image_is_run_at_both_ends_of_a_ranged_batch():
+def test_every_image_is_run_with_the_smallest_and_the_largest_batch():
     sizes = []
 
     def run_heads(batch):
@@ -205,11 +205,11 @@ def test_the_reference_runs_each_image_once_however_often_it_is_compared():
     assert reference.runs == len(IMAGES)
 
 
-def test_a_static_batch_is_filled_and_starts_over():
+def test_a_static_batch_is_filled_with_the_first_images_again():
     assert divide_into_batches(4, BatchSpec(3, 3, 3)) == [[0, 1, 2], [3, 0, 1]]
 
 
-def test_a_ranged_batch_is_run_at_both_ends_with_every_image():
+def test_batches_of_the_smallest_and_the_largest_size_hold_every_image():
     assert divide_into_batches(3, BatchSpec(1, 2, 3)) == [[0, 1, 2], [0], [1], [2]]
 
 

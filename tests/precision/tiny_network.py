@@ -1,7 +1,9 @@
-"""A detector of a few nodes, named as our exporter names them: stem, depthwise, SE, pyramid, heads.
+"""A detector of a few nodes, named as in our exports.
+
+It has a stem, a depthwise convolution, squeeze-excite (SE), a pyramid and heads.
 
 It is built by hand, so that tests of precision need no torch. The weights are seeded. ``gain``
-scales the stem's output and is undone after it, so the results do not change.
+scales the stem's output, and a later node undoes that, so the results do not change.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def test_a_line_has_a_point_for_each_value_and_a_name():
     assert {"one", "two", "1", "8", "batch"} <= texts(root)
 
 
-def test_a_higher_value_of_a_line_is_higher_and_its_numbers_are_evenly_spaced():
+def test_a_higher_value_of_a_line_is_drawn_higher_and_x_values_are_evenly_spaced():
     points = ((1, 10.0), (2, 40.0), (8, 20.0))
     found = marks(parsed(line_chart("", "", "", [Series("one", points)])))
     (_, x1, y1), (_, x2, y2), (_, x3, y3) = found

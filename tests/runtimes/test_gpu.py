@@ -1,8 +1,8 @@
 """On a real GPU: CUDA's memory, streams and graphs as we use them, and engines built and run.
 
-The first half needs any CUDA GPU, the second also ONNX Runtime's package for GPUs, TensorRT or
-TensorRT-RTX. One command runs both: ``pytest -m gpu tests/runtimes/test_gpu.py``. What only needs
-PyTorch is in ``tests/benchmarks/test_gpu_graphs.py``.
+The tests of CUDA need any CUDA GPU, the others also ONNX Runtime's package for GPUs, TensorRT or
+TensorRT-RTX. One command runs all: ``pytest -m gpu tests/runtimes/test_gpu.py``. GPU tests that
+need only PyTorch are in ``tests/benchmarks/test_gpu_graphs.py``.
 """
 
 from __future__ import annotations

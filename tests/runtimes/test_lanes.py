@@ -35,7 +35,7 @@ def opened(request, tmp_path):
 
 @pytest.fixture
 def counted(monkeypatch):
-    """The list of sizes of the batches that the lanes got."""
+    """Return a list of the sizes of all batches that the lanes were given."""
     sizes = []
     run = Lanes.run
 

@@ -75,7 +75,7 @@ def signatures(documentation: str) -> list[tuple[str, str]]:
 
 
 def stub_of_arguments(text: str) -> str:
-    """Give every argument after one with a default a default too, which C++ does not require."""
+    """If an argument has a default, give every later one a default: Python requires it, C++ not."""
     stubs = [stub_of_argument(each) for each in arguments_of(text)]
     for index, each in enumerate(stubs):
         if ": " in each and "=" not in each and any("=" in earlier for earlier in stubs[:index]):

@@ -1,4 +1,4 @@
-"""A recording double of TensorRT: it builds nothing, says what was asked of it, fails on demand.
+"""A test double of TensorRT: it builds nothing, records the calls that it gets, fails on demand.
 
 The environment directs it: ``TENSORRT_DOUBLE`` names what happens (see the uses of ``_scenario``),
 ``TENSORRT_DOUBLE_VERSION`` is the release it claims to be, and ``TENSORRT_DOUBLE_LOG`` names the
@@ -233,7 +233,7 @@ def _build(logger, config):
 
 
 def _endless(logger, config):
-    """Go on until the monitor says stop, as a build of minutes does."""
+    """Go on until the progress monitor says stop, as a build that takes minutes does."""
     monitor = config.progress_monitor
     monitor.phase_start("Building engine", None, 1000)
     _record("started")
@@ -288,7 +288,7 @@ _TENSORS = {
 
 
 def queue(stream, work):
-    """Do ``work`` on ``stream``; a test that has streams replaces it."""
+    """Do ``work`` on ``stream``; a test that has streams replaces this function."""
     work()
 
 

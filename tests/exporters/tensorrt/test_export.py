@@ -28,7 +28,7 @@ from tests.onnx_models import detector_spec, write_tiny
 
 RTX = ExportOptions(build=BuildOptions(backend="tensorrt-rtx"), command="effdet-export --this")
 NOWHERE = ExportOptions(command="effdet-export --this")
-"""The backend is TensorRT itself, which is not installed where these tests run."""
+"""The options for TensorRT itself, which is not installed where these tests run."""
 
 
 @pytest.fixture
@@ -97,18 +97,20 @@ def test_without_tensorrt_the_onnx_file_is_finished_and_the_commands_are_given(e
 
 
 def test_a_missing_tensorrt_is_announced_before_work_starts(exported, tmp_path, monkeypatch):
-    """Tests turn warnings into errors: this one ends the export, and nothing was made by then."""
+    """Tests turn warnings into errors: the warning ends the export, when nothing may exist yet."""
     with pytest.raises(EffdetDeployWarning, match=r"kept as '.*model\.onnx'"):
         export("d0", tmp_path / "model.engine", NOWHERE)
 
     assert exported == []
 
 
-OF_NO_ENGINE = dataclasses.replace(detector_spec(), command=NOWHERE.command)
-"""The spec of an ONNX file that these options wrote as their output, and not for an engine."""
+NOT_FOR_AN_ENGINE = dataclasses.replace(detector_spec(), command=NOWHERE.command)
+"""The spec of an ONNX file that the same command wrote as its output, and not for an engine."""
 
 
-@pytest.mark.parametrize("spec", [detector_spec(), OF_NO_ENGINE], ids=["another", "of no engine"])
+@pytest.mark.parametrize(
+    "spec", [detector_spec(), NOT_FOR_AN_ENGINE], ids=["another command", "not for an engine"]
+)
 def test_without_tensorrt_another_onnx_file_is_not_replaced(spec, exported, tmp_path):
     other = tmp_path / "model.onnx"
     write_tiny(other, spec)

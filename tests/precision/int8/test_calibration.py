@@ -31,7 +31,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def maps(model):
-    """All values of both tensors on all pictures."""
+    """All values that the tensors VALUES have on all pictures."""
     runs = list(activations(model, VALUES, BATCHES))
     return {value: np.stack([run[value] for run in runs]) for value in VALUES}
 

@@ -39,8 +39,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits"
 SCENES, PICTURES = 60, 16
-# Points of mAP. With only SCENES scenes, chance changes a difference by about half a point.
-UNCHANGED, HOLDS, BUDGET = 0.2, 1.5, 0.5
+# Points of mAP: the difference of equal detectors, the loss of INT8 that works, and the budget.
+# With only SCENES scenes, chance changes a difference by about half a point.
+UNCHANGED, WORKS, BUDGET = 0.2, 1.5, 0.5
 # Naive quantization keeps less than this share of FP32's mAP.
 COLLAPSED = 0.5
 LEAST_SHARE = 0.6
@@ -82,7 +83,7 @@ def batches(place, exported):
 
 
 def factors(count, seed):
-    """Return factors for channels, up to a thousand times apart."""
+    """Return random factors for channels; the largest may be a thousand times the smallest."""
     return 10 ** np.random.default_rng(seed).uniform(-1.5, 1.5, count).astype(np.float32)
 
 
@@ -178,7 +179,7 @@ def test_naive_quantization_fails_where_the_default_policy_works(
     assert collapsed < COLLAPSED * friendly_accuracy
     quantizer = Quantizer(hostile, batches, "openvino", Recipe(), place / "cache")
     ours = accuracy(quantizer.quantized(quantizer.default()), spec, place, evaluation)
-    assert ours > friendly_accuracy - HOLDS
+    assert ours > friendly_accuracy - WORKS
     (left,) = quantizer.drowned.values()
     assert left < DROWNED_DB
     assert not Quantizer(model, batches, "openvino", Recipe(), place / "cache").drowned
@@ -192,7 +193,7 @@ def test_the_budget_holds_where_the_default_policy_does_not(
     hostile = hostile_inside(model)
     quantizer = Quantizer(hostile, batches, "openvino", Recipe(), place / "cache")
     default = quantizer.quantized(quantizer.default())
-    assert accuracy(default, spec, place, evaluation) < friendly_accuracy - HOLDS
+    assert accuracy(default, spec, place, evaluation) < friendly_accuracy - WORKS
     judge = BudgetedAccuracy(quantizer, read_coco(evaluation), spec)
     searched = search(
         quantizer, quantizer.default(), BUDGET, judge.measure, judge.journal, lambda _: None

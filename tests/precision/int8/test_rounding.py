@@ -52,7 +52,7 @@ def test_compensated_rounding_solves_for_the_columns_that_are_not_rounded_yet():
     damped = moments + 0.01 * np.trace(moments) / columns * np.eye(columns)
     wanted = rows.copy()
     for column in range(columns):
-        # The least squared error of the output, with everything before this column as it is.
+        # The least squared error of the output, if the columns before this one stay as they are.
         lost = wanted[:, :column] - rows[:, :column]
         change = np.linalg.solve(damped[column:, column:], damped[column:, :column] @ lost.T)[:1]
         steps = np.rint((rows[:, [column]] - change.T) / scale)

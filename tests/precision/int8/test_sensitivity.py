@@ -21,7 +21,7 @@ from tests.onnx_models import NAMES
 from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(4, SIDE, SIDE, 5), network_spec()))
-FULL = 0.6
+MAP_WITHOUT_INT8 = 0.6
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ class Judge:
     def __call__(self, model) -> float:
         self.calls += 1
         weights = [t.name for t in model.graph.initializer if t.name.endswith("weight.int8")]
-        return FULL - self.loss * sum("class_net" in name for name in weights)
+        return MAP_WITHOUT_INT8 - self.loss * sum("class_net" in name for name in weights)
 
 
 def found(quantizer, journal, judge, budget=0.5):
@@ -91,7 +91,7 @@ def test_bisection_needs_few_measurements(quantizer, journal):
 def test_a_budget_that_cannot_be_met_is_an_error(quantizer, journal):
     def hopeless(model):
         quantized = any(t.name.endswith("weight.int8") for t in model.graph.initializer)
-        return 0.1 if quantized else FULL
+        return 0.1 if quantized else MAP_WITHOUT_INT8
 
     with pytest.raises(VerificationError, match=r"No INT8 graph stays within 0\.5 points"):
         found(quantizer, journal, hopeless)

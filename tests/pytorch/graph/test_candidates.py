@@ -1,4 +1,7 @@
-"""With 5000 candidates the graph has two rounds of TopK and gives the rows of plain greedy NMS."""
+"""With 5000 candidates (boxes that enter NMS) a graph chooses them in two rounds of TopK.
+
+Its rows (detections) are those of plain greedy NMS.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +140,7 @@ def test_equal_scores_across_the_border_of_two_rounds_keep_their_order(
     # the last place, 5000.
     logits[equal, 1] = 0.5
     center = np.zeros((len(ANCHORS), 2))
-    # Ten boxes in a row are at the same position, so that a row of the output stands for ten boxes.
+    # Ten consecutive boxes have the same position, so a detection stands for ten boxes.
     center[equal, 1] = 100 * (1 + np.arange(3000) // 10)
     codes = np.concatenate(
         [(center - ANCHORS[:, :2]) / ANCHORS[:, 2:], np.log(20 / ANCHORS[:, 2:])], axis=1

@@ -82,7 +82,7 @@ def test_the_color_of_the_padding_does_not_matter(frame, order):
     found, white = run(spec, black), run(spec, frames(spec, (255, 255, 255)))
     for ours, theirs in zip(found, white, strict=True):
         assert np.array_equal(ours, theirs)
-    # Expected are the rows of the graph without frames, whose padding has the trained color.
+    # The graph without frames gives the expected rows: its padding has the trained color.
     expected = clipped(run(plain, frames(spec, fill)), spec)
     assert min(len(each[0]) for each in expected) > 10
     for image, (boxes, scores, classes) in enumerate(expected):
@@ -95,7 +95,7 @@ def test_the_color_of_the_padding_does_not_matter(frame, order):
 
 
 def clipped(outputs, spec):
-    """Clip rows to the frame, as a parser must do it, and drop those without an area in it."""
+    """Clip rows to the frame, as DeepStream's parser must, and drop rows without an area in it."""
     top, left, bottom, right = spec.input.frame_area
     counts, boxes, scores, classes = outputs
     result = []

@@ -54,7 +54,7 @@ def bench() -> Bench:
         network.config,
         network.config,
         class_specs(90),
-        # Enough steps for every chain here: this test is about the rest of the pipeline.
+        # NMS gets enough steps to be exact here: this test is about the rest of the pipeline.
         OutputSpec(candidates=EFFDET_CANDIDATES, score_threshold=0.0, nms_steps=64),
     )
     pipeline = DetectionPipeline(fold_for_inference(network, spec.input), spec).eval()
@@ -161,7 +161,10 @@ def plain_nms(boxes: np.ndarray) -> list[int]:
 def border_ties(
     found: np.ndarray, expected: np.ndarray, *, across_classes: bool = False
 ) -> list[np.ndarray]:
-    """Return rows that only one side has; each must have a rival at the border of the threshold."""
+    """Return the rows that only ``found`` or only ``expected`` has; all must be border ties.
+
+    A border tie has an IoU with another row near the threshold, or a score near the last row's.
+    """
     lonely = [*missing(found, expected), *missing(expected, found)]
     last = max(found[-1, 4], expected[-1, 4])
     everything = np.concatenate([found, expected])

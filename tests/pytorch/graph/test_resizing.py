@@ -114,7 +114,7 @@ def write(spec: InputSpec, path) -> None:
     program.save(path)
 
 
-def test_no_operator_is_one_that_tensorrt_refuses_in_static_shapes(tmp_path):
+def test_a_resize_of_static_shape_has_no_operator_that_tensorrt_refuses(tmp_path):
     path = tmp_path / "frames.onnx"
     write(InputSpec(256, 256, source_size=(720, 1280)), path)
     kinds = {node.op_type for node in onnx.load(path).graph.node}

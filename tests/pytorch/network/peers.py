@@ -1,4 +1,4 @@
-"""effdet, whose checkpoints our model must take, and functions to compare the two."""
+"""effdet's network, whose checkpoints ours must take, and functions that compare both networks."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def resampled(x: torch.Tensor, level: int, target: int) -> torch.Tensor:
 
 
 def published_cell(maps: list[torch.Tensor], convs: list[nn.Module]) -> dict[int, torch.Tensor]:
-    """Run the published table on maps of levels 3 to 7; ``convs`` follow the joins."""
+    """Run the published table on maps of levels 3 to 7; one of ``convs`` follows every join."""
     maps, levels, used = list(maps), [3, 4, 5, 6, 7], [0] * 5
     outputs = {}
     for (level, attends, offsets, is_output), conv in zip(BLOCKS, convs, strict=True):

@@ -1,4 +1,7 @@
-"""A bench's anchors show how a detector was trained; the tests compare them with effdet's own."""
+"""The anchors in a checkpoint of effdet's bench show how a detector was trained.
+
+The tests use anchors that effdet made.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ def test_anchors_that_no_configuration_gives_are_refused(boxes):
 
 
 def test_a_bench_trained_at_256_is_exported_at_256_without_an_option(tmp_path):
-    """The mAP of such a bench fell from 72.5 to 44.3 when its anchors were dropped."""
+    """The mAP of this bench fell from 72.5 to 44.3 when the export did not look at its anchors."""
     network = create_model("d0", num_classes=3, image_size=256)
     config = effdet.get_efficientdet_config("tf_efficientdet_d0")
     config.num_classes, config.image_size = 3, (256, 256)

@@ -1,4 +1,4 @@
-"""The forms in which people save EfficientDets: written by the usual tool and read back.
+"""Checkpoints in all forms in which people save EfficientDets: the usual tool writes, we read.
 
 For objects of packages that are not installed here, classes with those packages' names are pickled.
 The pickle is the same, and nothing is imported when it is read.
@@ -54,7 +54,7 @@ class AttributeDict(dict):
 
 
 def elsewhere(cls: type, module: str, monkeypatch: pytest.MonkeyPatch) -> type:
-    """Let ``cls`` be pickled as a class of a package that is not installed."""
+    """Have ``cls`` pickled as a class of ``module``, a package that is not installed."""
     parts = module.split(".")
     for count in range(1, len(parts) + 1):
         name = ".".join(parts[:count])
@@ -77,7 +77,7 @@ def prefixed(prefix: str) -> Callable[[nn.Module], object]:
 
 
 def others(net: nn.Module) -> dict[str, torch.Tensor]:
-    """Return other weights, which must not be taken."""
+    """Return weights that differ from those of ``net`` and must not be taken."""
     return {
         key: value + 1 if value.is_floating_point() else value
         for key, value in net.state_dict().items()

@@ -62,7 +62,7 @@ def call(name: str, *arguments: object) -> bytes:
 
 
 def stacked(name: str, *arguments: object) -> bytes:
-    """Return this pickle with protocol 4, whose STACK_GLOBAL takes dotted names."""
+    """Return the pickle of :func:`call` in protocol 4, whose STACK_GLOBAL takes dotted names."""
     module, _, qualified = name.rpartition(" ")
     packed = pickle.dumps(arguments, protocol=2)[2:-1]
     words = b"".join(b"\x8c" + bytes([len(each)]) + each.encode() for each in (module, qualified))
@@ -71,7 +71,7 @@ def stacked(name: str, *arguments: object) -> bytes:
 
 TOUCH = f"touch {SENTINEL}"
 PYTHON = f"open({SENTINEL!r}, 'w').close()"
-NAMED = {
+REFUSED_BY_NAME = {
     "os.system": call("os system", TOUCH),
     "posix.system": call("posix system", TOUCH),
     "nt.system": call("nt system", TOUCH),
@@ -102,16 +102,16 @@ NAMED = {
     "torch.os.system": stacked("torch os.system", TOUCH),
     "torch.serialization.os.system": stacked("torch.serialization os.system", TOUCH),
 }
-"""By the name that the refusal must contain, the pickle."""
+"""Pickles, each under the name that its refusal must contain."""
 
 ORDERED = b"ccollections\nOrderedDict\n"
-INERT = {
+MALFORMED = {
     "a codec that unpacks": call("_codecs encode", "x" * 100, "zlib"),
-    "a class is built on": b"\x80\x02" + ORDERED + b"}X\x04\x00\x00\x00__eqX\x01\x00\x00\x00ysb.",
+    "BUILD on a class": b"\x80\x02" + ORDERED + b"}X\x04\x00\x00\x00__eqX\x01\x00\x00\x00ysb.",
     "attributes of a class are set": b"\x80\x02"
     + ORDERED
     + b"N}X\x08\x00\x00\x00__init__X\x01\x00\x00\x00ys\x86b.",
-    "a stand-in reduces": b"\x80\x02cno.such\nClass\n)R}"
+    "a stand-in gets a __reduce__": b"\x80\x02cno.such\nClass\n)R}"
     b"X\n\x00\x00\x00__reduce__ccopyreg\n_rec\nsb.",
     "a list in itself": b"\x80\x02]q\x00h\x00a.",
     "a dict in itself": b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.",
@@ -121,7 +121,7 @@ INERT = {
     "a million tuples": b"\x80\x02)" + b"\x85" * 1_000_000 + b".",
     "a million tuples as a key": b"\x80\x02})" + b"\x85" * 1_000_000 + b"Ns.",
     "a million tuples in a set": b"\x80\x04\x8f()" + b"\x85" * 1_000_000 + b"\x90.",
-    "a place in the memo far away": b"\x80\x02]r\xff\xff\xff\xff.",
+    "a memo index out of range": b"\x80\x02]r\xff\xff\xff\xff.",
     "a string longer than the file": b"\x80\x02X\xff\xff\xff\x7fabc.",
     "bytes longer than memory": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 62) + b"a.",
     "a number of two gigabytes": b"\x80\x02\x8b\xff\xff\xff\x7f1.",
@@ -164,7 +164,7 @@ def read(path: Path, memory: int = MEMORY) -> dict[str, object]:
 def answers(tmp_path_factory):
     """The messages and actions for every hostile file; all files are read in one process."""
     folder = tmp_path_factory.mktemp("hostile")
-    for number, pickled in enumerate([*NAMED.values(), *INERT.values()]):
+    for number, pickled in enumerate([*REFUSED_BY_NAME.values(), *MALFORMED.values()]):
         write(folder / f"{number}.pth", pickled)
     loop = READ.replace("path = Path(sys.argv[1])", "folder = Path(sys.argv[1])")
     head, _, tail = loop.partition("try:\n")
@@ -186,26 +186,26 @@ def answers(tmp_path_factory):
     assert done.returncode == 0, done.stderr[-2000:]
     assert not (folder / SENTINEL).exists()
     said = [json.loads(line) for line in done.stdout.splitlines()]
-    return dict(zip([*NAMED, *INERT], said, strict=True))
+    return dict(zip([*REFUSED_BY_NAME, *MALFORMED], said, strict=True))
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", REFUSED_BY_NAME)
 def test_a_name_that_could_run_code_is_refused_and_nothing_runs(answers, name):
     assert f"holds '{name}', which could run code" in answers[name]["said"]
     assert answers[name]["seen"] == []
 
 
-@pytest.mark.parametrize("name", INERT)
+@pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_pickle_runs_nothing_and_gives_a_message(answers, name):
     said = answers[name]["said"]
     assert "holds no weights" in said or "damaged or incomplete" in said
     assert answers[name]["seen"] == []
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", REFUSED_BY_NAME)
 def test_the_hostile_pickles_are_complete(name):
     """Every file is a complete pickle, so it is refused for its name and not for damage."""
-    operations = [each.name for each, _, _ in pickletools.genops(io.BytesIO(NAMED[name]))]
+    operations = [each.name for each, _, _ in pickletools.genops(io.BytesIO(REFUSED_BY_NAME[name]))]
     assert operations[-1] == "STOP"
     assert "REDUCE" in operations
 

@@ -115,7 +115,7 @@ class FakePyCuda(ModuleType):
 
 
 class _Event:
-    """An event that is reached at once; the time since another is in milliseconds, as in pycuda."""
+    """An event that is reached at once; ``time_since`` gives milliseconds, as in pycuda."""
 
     def record(self, _stream):
         self.passed = time.perf_counter()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def state_of(variant: str, num_classes: int, **overrides: object) -> Arrays:
-    """Return our state dict with values that depend on the names and are small enough."""
+    """Return our state dict; its values are small and depend on their names."""
     import torch
 
     with torch.device("meta"):
@@ -51,7 +51,7 @@ def drawn(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _blocks(names: Mapping[str, object]) -> dict[str, int]:
-    """Number the backbone's blocks through all stages."""
+    """Number the backbone's blocks from 0, without starting over at a new stage."""
     places = {re.match(r"backbone\.blocks\.(\d+)\.(\d+)", each) for each in names}
     found = sorted((int(each[1]), int(each[2])) for each in places if each)
     unique = list(dict.fromkeys(found))
@@ -253,7 +253,10 @@ FORMS: dict[str, Callable[[Arrays], Arrays]] = {
 def write_tensorbundle(
     prefix: Path, tensors: Arrays, names: Mapping[str, str] | None = None
 ) -> None:
-    """Write a TensorFlow checkpoint; with ``names`` (key: variable) an object-based one."""
+    """Write a TensorFlow checkpoint; with ``names``, an object-based one.
+
+    ``names`` gives the variable's name for each key of ``tensors``.
+    """
     data = bytearray()
     entries = {b"": b"\x08\x01\x1a\x02\x08\x01"}
     for key in sorted(tensors):

@@ -1,8 +1,8 @@
-"""Checkpoints of other projects: every map of names is one to one and gives the recorded heads.
+"""Checkpoints of other projects: every map from their names to ours is one to one and correct.
 
-The heads of whole networks were recorded once with maps that had been checked against the projects'
-own networks (differences of 1e-5 to 1.4e-4 for logits with a spread of 1.5). The weights depend on
-the variables' names, so a map that confuses two variables gives other heads.
+Heads of whole networks must equal recorded ones. They were recorded with maps that had been checked
+against the projects' own networks (differences of 1e-5 to 1.4e-4 for logits with a spread of 1.5).
+The weights depend on the variables' names, so a map that confuses two variables gives other heads.
 """
 
 from __future__ import annotations
