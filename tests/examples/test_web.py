@@ -1,4 +1,7 @@
-"""In Chromium, the page of examples/web finds the rows of ``Detector``: `scripts/web.sh test`."""
+"""In Chromium, the page of examples/web finds the same rows (detections) as ``Detector``.
+
+Run them with `scripts/web.sh test`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""TensorRT engines that were edited, built for another machine, or fail when they run."""
+"""TensorRT engines that were edited, built for another machine, or fail when they run.
+
+A sidecar is the JSON file beside an engine that describes it.
+"""
 
 from __future__ import annotations
 

@@ -50,8 +50,8 @@ WRONG = {
     "empty batch": ({"images": pictures()[:0]}, ["2..4", "[0, 128, 128, 3]"]),
     "scalar": ({"images": np.zeros((), np.uint8)}, ["not []"]),
     "name": ({"image": pictures()}, ["['images']", "['image']"]),
-    "one too many": ({"images": pictures(), "x": pictures()}, ["['images', 'x']"]),
-    "nothing": ({}, ["['images']", "[]"]),
+    "one input too many": ({"images": pictures(), "x": pictures()}, ["['images', 'x']"]),
+    "no inputs": ({}, ["['images']", "[]"]),
 }
 
 

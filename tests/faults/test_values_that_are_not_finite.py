@@ -1,4 +1,4 @@
-"""NaN or infinity on either side of a comparison fails it."""
+"""NaN or infinity in the outputs of the reference or of the candidate fails a comparison."""
 
 from __future__ import annotations
 

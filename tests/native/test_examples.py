@@ -1,4 +1,4 @@
-"""The examples run unchanged and print the rows that Python finds."""
+"""The examples run unchanged and print the rows (detections) that Python finds."""
 
 from __future__ import annotations
 

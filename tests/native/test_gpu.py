@@ -1,6 +1,7 @@
-"""libeffdet with a TensorRT engine on a GPU gives Python's rows, also for pictures on the GPU.
+"""libeffdet runs a TensorRT engine on a GPU and gives the same rows (detections) as Python.
 
-Needs a CUDA GPU, TensorRT with its headers, and cuda-python: ``pytest -m gpu tests/native``.
+Pictures may be in the GPU's memory. The tests need a CUDA GPU, TensorRT with its headers, and
+cuda-python: ``pytest -m gpu tests/native``.
 """
 
 from __future__ import annotations

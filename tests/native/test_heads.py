@@ -1,4 +1,4 @@
-"""C++ finishes raw heads as the package does: same candidates, boxes and NMS, without a runtime."""
+"""C++ turns raw heads into rows (detections) as the package does; no runtime is needed for that."""
 
 from __future__ import annotations
 

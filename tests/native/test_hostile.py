@@ -1,4 +1,4 @@
-"""Damaged graphs and many threads on real runtimes: they give rows or an error, never a crash."""
+"""Damaged graphs, and many threads, give rows (detections) or an error, and never a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""libeffdet gives the rows of ``effdet_deploy.load(...)`` to the bit, for every kind of input."""
+"""libeffdet gives the rows (detections) of ``effdet_deploy.load(...)`` to the last bit.
+
+That holds for every kind of input.
+"""
 
 from __future__ import annotations
 

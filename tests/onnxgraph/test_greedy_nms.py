@@ -1,4 +1,7 @@
-"""Greedy NMS at effdet's 5000 candidates is exact for crowds, chains and ties."""
+"""NMS with effdet's 5000 candidates (boxes that enter it) keeps what plain greedy NMS keeps.
+
+``rows`` is how many boxes it keeps at most. In a chain, each box overlaps the next one.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
     return boxes, classes
 
 
-def one_place() -> tuple[np.ndarray, np.ndarray]:
+def one_box_many_times() -> tuple[np.ndarray, np.ndarray]:
     """Return one box thousands of times, also once for three other classes, and twenty points.
 
     The points overlap nothing.
@@ -68,7 +71,7 @@ SCENES = {
     "a crowd of one class": crowd(2, classes=1),
     "a chain of 300": chain(300),
     "a chain of 5000": chain(COUNT),
-    "one place": one_place(),
+    "one box many times": one_box_many_times(),
 }
 
 
@@ -130,7 +133,7 @@ def test_a_loop_keeps_the_boxes_that_greedy_nms_keeps(scene: str, rows: int) -> 
 
 @pytest.mark.parametrize("unroll", [False, True])
 def test_two_images_keep_the_boxes_that_each_image_keeps_alone(unroll: bool) -> None:
-    scenes = (SCENES["a crowd"], SCENES["one place"])
+    scenes = (SCENES["a crowd"], SCENES["one box many times"])
     table = with_area_and_class(*batch_of(*scenes)).numpy()
     session = expanded(100, unroll=unroll)
     found = session.run(None, {"boxes": table, "alive": numbers(2)})[0]

@@ -1,3 +1,5 @@
+"""``compare``: two artifacts, or an artifact and a network, are compared on pictures."""
+
 from __future__ import annotations
 
 import dataclasses

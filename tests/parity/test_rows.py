@@ -1,3 +1,5 @@
+"""Rows, the detections of one picture, are read from a model's outputs and compared by IoU."""
+
 from __future__ import annotations
 
 import numpy as np

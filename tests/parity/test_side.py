@@ -1,3 +1,5 @@
+"""A side, one of the two models that are compared, is asked for its heads and its detections."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,3 +1,5 @@
+"""How many steps NMS needs, and which boxes are uncertain: a small change may suppress them."""
+
 from __future__ import annotations
 
 import numpy as np

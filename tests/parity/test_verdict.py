@@ -1,3 +1,8 @@
+"""When a comparison passes, fails or is inconclusive, and how its report says so.
+
+A row is a detection. A row that only one model has may be set aside if it is at a border.
+"""
+
 from __future__ import annotations
 
 import dataclasses

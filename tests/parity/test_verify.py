@@ -1,3 +1,5 @@
+"""An exported artifact is compared with its network, on the smallest and the largest batch."""
+
 from __future__ import annotations
 
 import pytest

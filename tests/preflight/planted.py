@@ -76,7 +76,7 @@ REFUSED = (
         "uint8",
         "bad",
     ),
-    Planted("uint8 in the middle", cast_through(UINT8), "uint8", "bad"),
+    Planted("uint8 inside the graph", cast_through(UINT8), "uint8", "bad"),
     Planted("antialiased Resize", resize(mode="linear", antialias=1), "attribute", "bad"),
     Planted(
         "Resize by crop",
@@ -85,7 +85,7 @@ REFUSED = (
         "bad",
     ),
     Planted("asymmetric activation", quantized(zero=np.int8(3)), "zero-point", "Q"),
-    Planted("unsigned asymmetric", quantized(zero=np.uint8(128)), "zero-point", "Q"),
+    Planted("asymmetric uint8 activation", quantized(zero=np.uint8(128)), "zero-point", "Q"),
     Planted("quantized bias", quantized(bias=True), "quantized-bias", "biasDQ"),
     Planted("scale of zero", quantized(scale=np.float32(0)), "scale", "Q"),
     Planted(
@@ -113,7 +113,7 @@ REFUSED = (
     Planted("NonZero", non_zero(), "operator", "bad"),
     Planted("EfficientNMS_TRT without plugins", efficient_nms(**PLUGIN), "plugin", "bad"),
     Planted("custom operator", single("Mystery", domain="my.domain"), "operator", "bad"),
-    Planted("integer bits", bitwise(), "operator", "bad"),
+    Planted("BitwiseAnd", bitwise(), "operator", "bad"),
     Planted("MaxPool with indices", two_outputs_of_max_pool(), "outputs", "bad"),
     Planted(
         "dilated MaxPool",
@@ -127,13 +127,25 @@ REFUSED = (
     Planted("axes from an input", axes_from_an_input(), "constant-input", "bad"),
     Planted("operator in a branch", inside_a_branch(), "operator", "bad"),
     Planted("nine dimensions", nine_dimensions(), "rank", "relu"),
-    Planted("input from nowhere", nothing_feeds_it(), "undefined-input", "bad"),
+    Planted("input that no node computes", nothing_feeds_it(), "undefined-input", "bad"),
 )
 """Problems that RTX's parser or builder refuses."""
 
 ACCEPTED_IN_SILENCE = (
-    Planted("output that is FP16", half_output_declared_full(), "output-type", "bad", "warning"),
-    Planted("unsigned with zero point 0", quantized(zero=np.uint8(0)), "unsigned", "Q", "warning"),
+    Planted(
+        "FP16 output declared as FP32",
+        half_output_declared_full(),
+        "output-type",
+        "bad",
+        "warning",
+    ),
+    Planted(
+        "uint8 activation with zero point 0",
+        quantized(zero=np.uint8(0)),
+        "unsigned",
+        "Q",
+        "warning",
+    ),
     Planted(
         "weights quantized along axis 1",
         quantized(weight_scale=np.full(3, 0.01, np.float32), weight_axis=1),
@@ -141,8 +153,8 @@ ACCEPTED_IN_SILENCE = (
         "weightDQ",
         "warning",
     ),
-    Planted("weights only", quantized(activation=False), "half-quantized", "conv", "warning"),
-    Planted("activation only", quantized(weight=False), "half-quantized", "conv", "warning"),
+    Planted("INT8 weights only", quantized(activation=False), "half-quantized", "conv", "warning"),
+    Planted("INT8 activation only", quantized(weight=False), "half-quantized", "conv", "warning"),
     Planted(
         "activation with a scale per channel",
         quantized(scale=np.full(3, 0.02, np.float32), zero=np.zeros(3, np.int8), axis=1),
@@ -170,7 +182,7 @@ ACCEPTED_IN_SILENCE = (
     ),
     Planted("FP64", cast_through(TensorProto.DOUBLE), "double", "bad", "warning"),
     Planted(
-        "ONNX's name in a domain of its own",
+        "operator of another domain named like one of ONNX",
         single("Gelu", domain="com.microsoft"),
         "domain",
         "bad",
@@ -183,7 +195,13 @@ ACCEPTED_IN_SILENCE = (
 """Problems that RTX accepts silently and then computes something else."""
 
 OF_ONE_VERSION = (
-    Planted("Swish before 11", single("Swish", opset=24), "operator", "bad", target="tensorrt-10"),
+    Planted(
+        "Swish before TensorRT 11",
+        single("Swish", opset=24),
+        "operator",
+        "bad",
+        target="tensorrt-10",
+    ),
     Planted("cubic Resize", resize(mode="cubic"), "attribute", "bad", target="tensorrt-11"),
     Planted("unsorted TopK", top_k(10, sorted=0), "attribute", "bad", target="tensorrt-10"),
     Planted(

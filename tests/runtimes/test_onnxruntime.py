@@ -1,3 +1,5 @@
+"""The ONNX Runtime adapter; a spec, in the model's metadata or its sidecar file, describes it."""
+
 from __future__ import annotations
 
 import platform

@@ -1,4 +1,7 @@
-"""Engines that TensorRT-RTX really builds, without a GPU, and the calls that TensorRT gets."""
+"""Engines that TensorRT-RTX really builds, without a GPU, and the calls that TensorRT gets.
+
+A sidecar is the JSON file beside an engine that describes it.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def ranged_model(tmp_path):
     return write_tiny(tmp_path / "ranged.onnx", detector_spec(batch=BatchSpec(1, 2, 4)))
 
 
-def test_rtx_builds_a_pure_plan_with_a_sidecar(model, tmp_path):
+def test_rtx_builds_a_plan_without_additions_and_a_sidecar(model, tmp_path):
     stages = []
 
     artifact = build_engine(model, tmp_path / "tiny.engine", RTX, stages.append)

@@ -1,3 +1,5 @@
+"""The search for the groups of layers that INT8 harms most; they stay in higher precision."""
+
 from __future__ import annotations
 
 import dataclasses

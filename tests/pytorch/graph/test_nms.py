@@ -37,7 +37,7 @@ def grouped_keep(
 
 
 def chain(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return equal boxes in a row: neighbors have an IoU of 0.6, second neighbors one of 0.33."""
+    """Return boxes of equal size in a line: neighbors have an IoU of 0.6, second neighbors 0.33."""
     left = np.arange(length, dtype=np.float32) * 25
     boxes = np.stack([np.zeros_like(left), left, np.full_like(left, 100), left + 100], axis=1)
     return boxes, np.zeros(length, dtype=np.int64)

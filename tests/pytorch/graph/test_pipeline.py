@@ -1,4 +1,7 @@
-"""The whole post-processing against a plain greedy NMS, and against effdet's own bench."""
+"""The whole post-processing gives the rows (detections) of a plain greedy NMS and of effdet.
+
+effdet's bench is its network with its post-processing.
+"""
 
 from __future__ import annotations
 

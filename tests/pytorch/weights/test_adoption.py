@@ -43,7 +43,7 @@ def outputs(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     "wrap",
     [lambda each: each, DetBenchPredict, nn.DataParallel],
-    ids=["network", "bench", "data parallel"],
+    ids=["network", "effdet's bench", "data parallel"],
 )
 def test_an_effdet_model_gives_its_own_numbers(theirs: nn.Module, wrap: type) -> None:
     adopted = adopt_module(wrap(theirs))

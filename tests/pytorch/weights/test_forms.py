@@ -118,7 +118,7 @@ FORMS: dict[str, Callable[[nn.Module], object]] = {
         key.replace("backbone.", "backbone._orig_mod."): value
         for key, value in net.state_dict().items()
     },
-    "averages with a prefix of their own": lambda net: {
+    "averaged weights with a prefix of their own": lambda net: {
         "state_dict": others(net),
         "ema": prefixed("module.")(net),
     },
@@ -126,7 +126,7 @@ FORMS: dict[str, Callable[[nn.Module], object]] = {
         "state_dict": others(net),
         "state_dict_ema": net.state_dict(),
     },
-    "averages beside the weights, by prefix": lambda net: {
+    "averaged weights beside the weights, by prefix": lambda net: {
         **{f"model.{key}": value for key, value in others(net).items()},
         **prefixed("model_ema.module.")(net),
     },
@@ -144,34 +144,34 @@ FORMS: dict[str, Callable[[nn.Module], object]] = {
     "an effdet bench for training": lambda net: DetBenchTrain(net).state_dict(),
     "an effdet bench for predicting": lambda net: DetBenchPredict(net).state_dict(),
     "Lightning": lightning,
-    "flat, with numbers beside": lambda net: {**net.state_dict(), "epoch": 3, "best": 0.5},
-    "flat, with tensors beside": lambda net: {**net.state_dict(), "loss": torch.tensor(0.5)},
-    "losses of numpy beside": lambda net: {
+    "numbers beside the weights": lambda net: {**net.state_dict(), "epoch": 3, "best": 0.5},
+    "tensors beside the weights": lambda net: {**net.state_dict(), "loss": torch.tensor(0.5)},
+    "losses of numpy beside the weights": lambda net: {
         "model": net.state_dict(),
         "losses": np.arange(5.0),
         "best": np.float32(0.5),
         "names": np.array(["a", "b"], dtype=object),
     },
-    "OmegaConf beside": lambda net: {
+    "OmegaConf beside the weights": lambda net: {
         "model": net.state_dict(),
         "cfg": OmegaConf.create({"lr": 0.1, "steps": [1, 2], "size": "${lr}"}),
     },
-    "a path and a date beside": lambda net: {
+    "a path and a date beside the weights": lambda net: {
         "model": net.state_dict(),
         "where": pathlib.Path("runs") / "last",
         "when": dt.datetime(2026, 11, 1, tzinfo=dt.UTC),
     },
-    "a dataclass and an enum beside": lambda net: {
+    "a dataclass and an enum beside the weights": lambda net: {
         "model": net.state_dict(),
         "hparams": Settings(),
         "phase": Phase.TRAIN,
     },
-    "an optimizer and a scheduler beside": lambda net: {
+    "an optimizer and a scheduler beside the weights": lambda net: {
         "model": net.state_dict(),
         "optimizer": torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9).state_dict(),
         "scheduler": torch.optim.lr_scheduler.StepLR(torch.optim.SGD(net.parameters(), lr=0.1), 3),
     },
-    "a scaler and random states beside": lambda net: {
+    "a scaler and random states beside the weights": lambda net: {
         "model": net.state_dict(),
         "scaler": torch.amp.GradScaler("cpu").state_dict(),
         "rng": [torch.get_rng_state(), np.random.default_rng(3).bit_generator.state],
@@ -182,8 +182,11 @@ FORMS: dict[str, Callable[[nn.Module], object]] = {
     "a whole module under model": lambda net: {"model": net, "epoch": 3},
     "a whole DataParallel": nn.DataParallel,
     "a whole bench": DetBenchTrain,
-    "timm's averages": lambda net: {"model": others(net), "ema": ModelEmaV2(net).state_dict()},
-    "timm's averages, version 3": lambda net: ModelEmaV3(net).state_dict(),
+    "timm's averaged weights": lambda net: {
+        "model": others(net),
+        "ema": ModelEmaV2(net).state_dict(),
+    },
+    "timm's averaged weights, version 3": lambda net: ModelEmaV3(net).state_dict(),
     "mmengine": lambda net: {
         "meta": {"epoch": 12, "dataset_meta": {"classes": ("a", "b", "c")}},
         "state_dict": net.state_dict(),
@@ -197,7 +200,7 @@ FORMS: dict[str, Callable[[nn.Module], object]] = {
         "model": net.state_dict(),
         "opt": {"state": [], "hypers": [{"lr": 0.1}]},
     },
-    "a cycle beside": lambda net: {"model": net.state_dict(), "self": _cycle()},
+    "a cycle beside the weights": lambda net: {"model": net.state_dict(), "self": _cycle()},
 }
 
 
@@ -225,7 +228,7 @@ def test_the_network_is_found_in(tmp_path, network, form):
 
 
 @pytest.mark.parametrize(
-    "form", ["a state dict", "Lightning", "a whole module", "OmegaConf beside"]
+    "form", ["a state dict", "Lightning", "a whole module", "OmegaConf beside the weights"]
 )
 def test_the_network_is_found_in_the_old_container_too(tmp_path, network, form):
     torch.save(FORMS[form](network), tmp_path / "m.pth", _use_new_zipfile_serialization=False)

@@ -128,13 +128,13 @@ MALFORMED = {
     "a bytearray of a terabyte": call("builtins bytearray", 1 << 40),
     "a list times a number": call("operator mul", [0], 1 << 40),
     "an extension code": b"\x80\x02\x82\x01.",
-    "a persistent number": b"\x80\x02K\x01Q.",
-    "a persistent module": b"\x80\x02(X\x06\x00\x00\x00moduleX\x02\x00\x00\x00osNNtQ.",
+    "a number as persistent ID": b"\x80\x02K\x01Q.",
+    "a module as persistent ID": b"\x80\x02(X\x06\x00\x00\x00moduleX\x02\x00\x00\x00osNNtQ.",
     "a storage that is not there": b"\x80\x02(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
     b"X\x01\x00\x00\x009X\x03\x00\x00\x00cpuK\x04tQ.",
-    "no end": b"\x80\x02]",
-    "pops of nothing": b"\x80\x020000.",
-    "a mark alone": b"\x80\x02(t0(.",
+    "no STOP": b"\x80\x02]",
+    "POP on an empty stack": b"\x80\x020000.",
+    "STOP above a MARK": b"\x80\x02(t0(.",
 }
 
 

@@ -60,7 +60,7 @@ def saved(path: Path, weights: Weights, **beside: object) -> str:
         {"imgsz": 256, "best_summary_loss": 0.4},
         {"cfg": {"input_size": (3, 256, 256)}},
     ],
-    ids=["lightning", "nested", "namespace", "omegaconf", "dataclass", "top", "timm"],
+    ids=["lightning", "nested", "namespace", "omegaconf", "dataclass", "top level", "timm"],
 )
 def test_an_image_size_beside_the_weights_is_taken_over_and_reported(
     beside: Mapping[str, object], tmp_path: Path, d0_weights: Weights

@@ -1,4 +1,7 @@
-"""The TensorRT runtime on doubles of TensorRT and CUDA: calls, results, and release of memory."""
+"""The TensorRT runtime on test doubles of TensorRT and CUDA: calls, results, release of memory.
+
+A sidecar is the JSON file beside an engine that describes it.
+"""
 
 from __future__ import annotations
 
