@@ -1,4 +1,7 @@
-"""Files are written whole or not at all, and are read only where they belong."""
+"""Files are written whole or not at all, and are read only where they belong.
+
+``staging`` gives a temporary directory beside the target; its files replace the target at the end.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ def test_a_failure_in_the_middle_keeps_the_old_file_and_leaves_nothing_else(targ
     assert entries(target.parent) == ["model.onnx"]
 
 
-def test_staging_lies_on_the_file_system_of_the_target(target):
+def test_the_staging_directory_is_on_the_file_system_of_the_target(target):
     """Only within one file system can a file be replaced in one step."""
     with staging(target) as directory:
         assert directory.parent == target.parent
@@ -198,7 +201,7 @@ def test_a_linked_target_is_written_and_the_link_stays(tmp_path):
     assert entries(tmp_path) == ["elsewhere", "link.json"]
 
 
-def test_what_is_staged_on_another_file_system_arrives_whole(target, monkeypatch):
+def test_a_file_staged_on_another_file_system_is_delivered_whole(target, monkeypatch):
     replace = Path.replace
 
     def across(self, other):
@@ -240,7 +243,7 @@ def test_a_path_that_is_not_a_file_is_described(tmp_path):
         assert why_no_file(path) == said
 
 
-def test_files_of_a_killed_process_are_removed_and_those_of_a_living_one_stay(target):
+def test_staged_files_of_a_killed_process_are_removed_and_those_of_a_running_one_stay(target):
     code = (
         "import pathlib, sys, time; from effdet_deploy.files import staging\n"
         "with staging(pathlib.Path(sys.argv[1])) as directory:\n"
@@ -265,7 +268,7 @@ def test_files_of_a_killed_process_are_removed_and_those_of_a_living_one_stay(ta
     assert target.read_bytes() == OLD
 
 
-def test_nothing_waits_for_a_pipe_named_like_a_private_directory(target):
+def test_nothing_waits_for_a_pipe_named_like_a_staging_directory(target):
     os.mkfifo(target.with_name(".effdet-0123456789abcdef.tmp"))
     require_writable_target(target)
     assert target.with_name(".effdet-0123456789abcdef.tmp").exists()

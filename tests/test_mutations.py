@@ -159,7 +159,7 @@ def test_a_changed_module_is_refused_and_what_was_changed_is_named(
 
 
 class Scaled(nn.Module):
-    """A wrapper that does something of its own, as a LightningModule may."""
+    """A wrapper that changes its network's input, as a LightningModule may."""
 
     def __init__(self, network: nn.Module, factor: float = 2.0) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Training(nn.Module):
         return self.model(pictures), targets
 
 
-def test_wrappers_that_only_pass_on_are_taken_off_and_others_are_run(network: nn.Module) -> None:
+def test_wrappers_that_change_no_result_are_removed_without_a_note(network: nn.Module) -> None:
     for module in (
         nn.DataParallel(nn.Sequential(network)),
         nn.DataParallel(DetBenchTrain(network)),

@@ -24,7 +24,7 @@ from tests.onnx_models import NAMES, detector_spec, write_tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
-PIXEL = 1e-3
+BOX_TOLERANCE_PX = 1e-3
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def require_equal(dataset, known) -> None:
     for name, rows in boxes(dataset).items():
         assert [each for each, _ in rows] == [each for each, _ in expected[name]]
         np.testing.assert_allclose(
-            [box for _, box in rows], [box for _, box in expected[name]], atol=PIXEL
+            [box for _, box in rows], [box for _, box in expected[name]], atol=BOX_TOLERANCE_PX
         )
 
 

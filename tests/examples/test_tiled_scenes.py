@@ -94,7 +94,7 @@ def options() -> ExportOptions:
 
 
 @pytest.fixture(scope="module")
-def asked(options):
+def reference_and_spec(options):
     """The reference, and a spec whose number of candidates is still to be chosen."""
     source = load_source(None, options, silent)
     spec = specification_of(source, options, None)
@@ -128,9 +128,9 @@ def points_of(side: WithOurPostprocessing, scenes) -> float:
 
 
 def test_auto_takes_what_these_pictures_need_and_gives_effdets_map(
-    scenes, options, asked, effdets_own
+    scenes, options, reference_and_spec, effdets_own
 ):
-    reference, spec = asked
+    reference, spec = reference_and_spec
     images = [scene.image for scene in scenes]
     spec, (said,) = settle_candidates(spec, options, reference, images, PICTURES, silent)
     chosen = spec.output.candidates
@@ -147,9 +147,9 @@ def test_auto_takes_what_these_pictures_need_and_gives_effdets_map(
 
 
 def test_a_thousand_candidates_lose_points_and_fail_verification(
-    scenes, options, asked, effdets_own
+    scenes, options, reference_and_spec, effdets_own
 ):
-    reference, spec = asked
+    reference, spec = reference_and_spec
     few = replace(options, candidates=1000)
     output = replace(spec.output, candidates=1000)
     spec, said = settle_candidates(replace(spec, output=output), few, reference, [], 0, silent)

@@ -162,7 +162,7 @@ def test_pictures_are_normalized_as_the_variant_expects():
     assert torch.allclose(white[0, :, 0, 0], torch.tensor(expected), atol=1e-6)
 
 
-def test_the_rate_warms_up_and_then_falls_to_its_floor():
+def test_the_learning_rate_rises_during_warmup_and_then_falls_to_its_minimum():
     options = replace(TINY, phases=(Phase(100, 1, 128),), warmup_steps=10)
     rates = [learning_rate(options, step) for step in range(100)]
     assert rates[9] == options.peak_lr == max(rates)
@@ -193,7 +193,7 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: P
     )
 
 
-def test_the_exported_file_says_what_it_is_and_holds_the_average_in_half_precision(
+def test_the_exported_file_says_what_it_is_and_holds_averaged_weights_in_half_precision(
     tmp_path: Path,
 ):
     average = start(TINY).average

@@ -31,14 +31,14 @@ pytestmark = pytest.mark.browser
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "examples" / "web"
 DIGITS = ROOT / "examples" / "digits"
-COUNT = 8
-FEW = 2
+PICTURES = 8
+FEW_PICTURES = 2
 """How many pictures WebGPU gets: in software, it takes a quarter of a minute per picture."""
-SECONDS = 300
-PIXELS = 0.01
+TIMEOUT_SECONDS = 300
+PIXEL_TOLERANCE = 0.01
 """How far corners may lie from Python's: the browser's runtimes add in another order."""
-SCORES = 1e-4
-LEVEL = 1 / 255
+SCORE_TOLERANCE = 1e-4
+LEVEL_TOLERANCE = 1 / 255
 """How far scores may lie from Python's with OpenCV's filter: pixels may differ by one level."""
 CHROMIUM = [
     *("--headless=new", "--no-sandbox", "--no-first-run", "--disable-dev-shm-usage"),
@@ -70,7 +70,7 @@ def files(tmp_path_factory):
         command = [sys.executable, "-c", export, *weights, *options, folder / name]
         subprocess.run([str(each) for each in command], check=True, capture_output=True)
     scenes = [sys.executable, DIGITS / "scenes.py", "--split", "test", "--seed", "3"]
-    subprocess.run([*scenes, "--count", str(COUNT), folder / "scenes"], check=True)
+    subprocess.run([*scenes, "--count", str(PICTURES), folder / "scenes"], check=True)
     for at, path in enumerate(sorted((folder / "scenes" / "images").glob("*.png"))):
         scene = Image.open(path)
         # Larger than the network's input, smaller than it, and exactly as large as a frame.
@@ -105,7 +105,7 @@ def visit(chromium, files, tmp_path_factory):
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=WEB))
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
-    def ask(engine, job, model, count=COUNT, flags=()):
+    def ask(engine, job, model, count=PICTURES, flags=()):
         query = urlencode({"engine": engine, "job": job, "model": model, "count": count})
         address = f"http://127.0.0.1:{server.server_address[1]}/check.html?{query}"
         profile = f"--user-data-dir={tmp_path_factory.mktemp('profile')}"
@@ -113,7 +113,7 @@ def visit(chromium, files, tmp_path_factory):
         with (files / "chromium.log").open("w") as log:
             browser = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
-            found = results.get(timeout=SECONDS)
+            found = results.get(timeout=TIMEOUT_SECONDS)
         except queue.Empty:
             pytest.fail(f"no answer:\n{(files / 'chromium.log').read_text()[-3000:]}")
         finally:
@@ -130,7 +130,7 @@ def visit(chromium, files, tmp_path_factory):
     server.server_close()
 
 
-def assert_same_rows(found, expected, name, scores=SCORES):
+def assert_same_rows(found, expected, name, scores=SCORE_TOLERANCE):
     """Compare rows in any order: runtimes may swap rows of nearly equal score."""
     left = list(range(len(expected.scores)))
     for row in found["rows"]:
@@ -139,7 +139,7 @@ def assert_same_rows(found, expected, name, scores=SCORES):
             for each in left
             if row["label"] == expected.labels[each]
             and abs(row["score"] - expected.scores[each]) <= scores
-            and np.abs(np.array(row["box"]) - expected.boxes[each]).max() <= PIXELS
+            and np.abs(np.array(row["box"]) - expected.boxes[each]).max() <= PIXEL_TOLERANCE
         ]
         assert same, (name, row)
         left.remove(same[0])
@@ -149,7 +149,7 @@ def assert_same_rows(found, expected, name, scores=SCORES):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_rows_of_letterboxed_pixels_are_those_of_python(visit, files, engine):
-    count = FEW if engine == "webgpu" else COUNT
+    count = FEW_PICTURES if engine == "webgpu" else PICTURES
     with effdet_deploy.load(files / "digits.onnx", "onnxruntime", "cpu") as detector:
         expected = []
         for at in range(count):
@@ -167,18 +167,19 @@ def test_the_rows_of_letterboxed_pixels_are_those_of_python(visit, files, engine
 @pytest.mark.parametrize("model", ["digits.onnx", "frames.onnx"])
 def test_pictures_dropped_on_the_page_have_the_rows_of_python(visit, files, model):
     with effdet_deploy.load(files / model, "onnxruntime", "cpu") as detector:
-        expected = [detector.detect(files / f"{at}.png", 0.01)[0] for at in range(COUNT)]
+        expected = [detector.detect(files / f"{at}.png", 0.01)[0] for at in range(PICTURES)]
     found = visit("wasm", "dropped", model)
-    total = sum(assert_same_rows(*each) for each in zip(found, expected, range(COUNT), strict=True))
-    assert total > 10 * COUNT
+    pairs = zip(found, expected, range(PICTURES), strict=True)
+    total = sum(assert_same_rows(*each) for each in pairs)
+    assert total > 10 * PICTURES
 
 
 @pytest.mark.parametrize(
     ("fields", "output", "scores"),
     [
-        ({"channel_order": "bgr", "resize": "center", "fill": [10, 200, 90]}, {}, SCORES),
-        ({"resize": "stretch"}, {"box_format": "yxyx"}, SCORES),
-        ({"interpolation": "linear"}, {}, LEVEL),
+        ({"channel_order": "bgr", "resize": "center", "fill": [10, 200, 90]}, {}, SCORE_TOLERANCE),
+        ({"resize": "stretch"}, {"box_format": "yxyx"}, SCORE_TOLERANCE),
+        ({"interpolation": "linear"}, {}, LEVEL_TOLERANCE),
     ],
 )
 def test_colors_places_filters_and_box_orders_are_those_of_the_spec(
@@ -186,10 +187,10 @@ def test_colors_places_filters_and_box_orders_are_those_of_the_spec(
 ):
     write_model(files / "tiny.onnx", make_spec(output=output, **fields))
     with effdet_deploy.load(files / "tiny.onnx", "onnxruntime", "cpu") as detector:
-        expected = [detector.detect(files / f"{at}.png")[0] for at in range(COUNT)]
+        expected = [detector.detect(files / f"{at}.png")[0] for at in range(PICTURES)]
     found = visit("wasm", "dropped", "tiny.onnx")
-    each = zip(found, expected, range(COUNT), strict=True)
-    assert sum(assert_same_rows(*rows, scores) for rows in each) > COUNT
+    each = zip(found, expected, range(PICTURES), strict=True)
+    assert sum(assert_same_rows(*rows, scores) for rows in each) > PICTURES
 
 
 def test_a_picture_of_the_camera_gives_the_page_the_classes_that_python_finds(visit, files):

@@ -1,4 +1,7 @@
-"""A comparison proves nothing if neither the reference nor the candidate detects anything."""
+"""A comparison proves nothing if neither the reference nor the candidate detects anything.
+
+A model that detects nothing is called silent here.
+"""
 
 from __future__ import annotations
 

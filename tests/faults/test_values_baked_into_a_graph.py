@@ -29,11 +29,11 @@ def verified(run_heads, spec=RANGED, folder=None):
     return verify(candidate, StandInReference(spec), images)
 
 
-def test_an_honest_graph_passes():
+def test_a_graph_without_baked_in_values_passes():
     assert verified(heads_of).passed
 
 
-def test_a_graph_that_answers_for_its_example_whatever_it_sees_fails():
+def test_a_graph_that_answers_for_its_traced_example_whatever_it_sees_fails():
     example = verification_images(RANGED.input)[0]
 
     def run_heads(batch):

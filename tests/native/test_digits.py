@@ -27,7 +27,7 @@ from tests.native.models import printed_rows
 
 pytestmark = pytest.mark.native
 
-COUNT = 80
+SCENES = 80
 EXAMPLE = ROOT / "examples" / "digits"
 RUNTIMES = {"onnxruntime": onnxruntime_library, "openvino": openvino_library}
 
@@ -48,7 +48,7 @@ def digits(tmp_path_factory):
     model = exported(folder / "digits.onnx")
     scenes = [sys.executable, str(EXAMPLE / "scenes.py"), "--split", "test", "--seed", "3"]
     subprocess.run(
-        [*scenes, "--count", str(COUNT), str(folder / "scenes")], check=True, capture_output=True
+        [*scenes, "--count", str(SCENES), str(folder / "scenes")], check=True, capture_output=True
     )
     paths = sorted((folder / "scenes" / "images").glob("*.png"))
     return model, [np.asarray(Image.open(path).convert("RGB")) for path in paths]
@@ -70,7 +70,7 @@ def test_the_rows_of_eighty_scenes_are_those_of_python(
             assert [row.label for row in rows] == found.labels.tolist()
             total += len(rows)
     native.close()
-    assert total > 10 * COUNT
+    assert total > 10 * SCENES
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)

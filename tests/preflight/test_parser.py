@@ -14,7 +14,9 @@ from tests.preflight.planted import REFUSED, RTX
 
 
 @dataclass(frozen=True)
-class Said:
+class ReportedError:
+    """A stand-in for an error that NVIDIA's parser reports."""
+
     name: str
     operator: str
     text: str
@@ -31,7 +33,9 @@ class Said:
 
 @dataclass(frozen=True)
 class Parser:
-    errors: tuple[Said, ...]
+    """A stand-in for NVIDIA's parser, which reports these errors."""
+
+    errors: tuple[ReportedError, ...]
 
     @property
     def num_errors(self):
@@ -42,8 +46,9 @@ class Parser:
 
 
 def test_every_error_is_reported_once_with_its_node_in_one_line():
-    said = Said("stem.conv", "Conv", "first line\n  second line")
-    found = parser_findings(Parser((said, said, Said("", "Cast", "no."), Said("", "", "file"))))
+    said = ReportedError("stem.conv", "Conv", "first line\n  second line")
+    errors = (said, said, ReportedError("", "Cast", "no."), ReportedError("", "", "file"))
+    found = parser_findings(Parser(errors))
     assert [each.node for each in found] == ["stem.conv", "Cast", ""]
     assert found[0].cause == "NVIDIA's parser refuses Conv: first line second line."
     assert found[1].cause == "NVIDIA's parser refuses Cast: no."

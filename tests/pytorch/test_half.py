@@ -23,10 +23,10 @@ LITE0 = "tf_efficientdet_lite0"
 ALIKE = (0.7, 1.4)
 """The ratio of the root mean square errors of two ways to round a network, over many values."""
 SENSITIVE_DB = (52.0, 45.0)
-"""The least dB of class and box heads. In FP16, trained heads keep 53 dB and more. Rounding cannot
-harm the constant part of a signal. Box codes have a mean of 0, so they have no constant part, and
-box heads keep fewer dB. With BatchNorm scales
-of about 1, lite2 would keep only 36 and 29 dB."""
+"""The least signal-to-noise ratios of class and box heads in FP16. Trained heads keep 53 dB and
+more. Rounding cannot harm the constant part of a signal. Box codes have a mean of 0, so they have
+no constant part, and box heads keep fewer dB. With BatchNorm scales of about 1, lite2 would keep
+only 36 and 29 dB."""
 
 
 def spec_of(network: EfficientDet) -> DetectorSpec:

@@ -58,7 +58,7 @@ def pictures():
 
 
 @pytest.mark.parametrize("level", range(len(LEVELS)))
-def test_rows_are_levels_then_rows_columns_and_anchors(spec, pictures, level):
+def test_heads_are_ordered_by_level_then_y_then_x_then_anchor(spec, pictures, level):
     """The order of effdet's ``Anchors``: level, y, x, anchor."""
     network = TwoHeads().eval()
     heads = reference_of(network, spec).heads(pictures)

@@ -151,7 +151,7 @@ def test_every_lane_has_an_image_or_the_batch_is_run_whole(opened, counted):
 
 
 @pytest.mark.parametrize(("most", "expected"), [(3, [1, 3, 3]), (9, [3, 4])])
-def test_groups_are_as_large_as_the_lanes_and_the_caches_allow(most, expected):
+def test_groups_of_images_are_as_large_as_the_lanes_and_the_caches_allow(most, expected):
     sizes = []
 
     def run(feeds):

@@ -125,7 +125,7 @@ def test_scales_of_an_fp16_graph_lose_nothing_in_float16(caches):
             np.testing.assert_array_equal(values, values.astype(np.float16))
 
 
-def test_openvino_runs_it_and_agrees(tmp_path, caches):
+def test_openvino_runs_the_int8_graph_and_is_near_to_fp32(tmp_path, caches):
     pytest.importorskip("openvino")
     from effdet_deploy.runtimes import load_runtime
 
@@ -159,7 +159,7 @@ def with_table(target, caches):
     return Quantizer(tiny_network(table=True), BATCHES, target, Recipe(), caches)
 
 
-def test_the_product_of_the_class_scores_is_int8_for_openvino_alone(with_table, target):
+def test_the_matrix_product_of_the_class_scores_is_int8_for_openvino_alone(with_table, target):
     product = next(each for each in with_table.convolutions if each.kind == "product")
     assert product.macs == sum((SIDE // side) ** 2 for side in (8, 16)) * CHANNELS * CLASSES
     assert (product.name in with_table.default()) is (target == "openvino")
@@ -170,7 +170,7 @@ def test_the_product_of_the_class_scores_is_int8_for_openvino_alone(with_table, 
     assert gemm.input[1].endswith(".dequantize") is (target == "openvino")
 
 
-def test_a_quantized_product_is_what_its_convolution_would_be(caches):
+def test_a_quantized_matrix_product_is_near_to_fp32_and_leaves_boxes_equal(caches):
     quantizer = Quantizer(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
     (product,) = (each for each in quantizer.convolutions if each.kind == "product")
     exact, mine = heads(quantizer.model), heads(quantizer.quantized([product.name]))
@@ -179,7 +179,7 @@ def test_a_quantized_product_is_what_its_convolution_would_be(caches):
         np.testing.assert_array_equal(boxes, known)
 
 
-def test_openvino_computes_the_product_in_int8(tmp_path, caches):
+def test_openvino_computes_the_matrix_product_in_int8(tmp_path, caches):
     quantizer = Quantizer(tiny_network(table=True), BATCHES, "openvino", Recipe(), caches)
     path = tmp_path / "table.onnx"
     onnx.save(quantizer.quantized(quantizer.default()), path)

@@ -93,21 +93,21 @@ def test_a_server_that_ignores_ranges_sends_it_all_again(site, cache):
     assert fetch(site.url(NAME)).read_bytes() == CONTENT
 
 
-def test_a_complete_part_is_only_checked_and_placed(site, cache):
+def test_a_partial_file_that_is_complete_is_only_checked_and_renamed(site, cache):
     cache.mkdir()
     (cache / f"{NAME}.part").write_bytes(CONTENT)
     assert fetch(site.url(NAME)).read_bytes() == CONTENT
     assert entries(cache) == [NAME]
 
 
-def test_a_part_that_is_longer_than_the_file_is_thrown_away(site, cache):
+def test_a_partial_file_that_is_longer_than_the_file_is_thrown_away(site, cache):
     cache.mkdir()
     (cache / f"{NAME}.part").write_bytes(CONTENT + b"more")
     assert fetch(site.url(NAME)).read_bytes() == CONTENT
     assert entries(cache) == [NAME]
 
 
-def test_a_part_of_another_file_is_found_by_the_hash_and_removed(site, cache):
+def test_a_partial_file_of_another_file_is_noticed_by_the_hash_and_removed(site, cache):
     cache.mkdir()
     (cache / f"{NAME}.part").write_bytes(b"other" * 100)
     with pytest.raises(DownloadError, match="SHA-256"):

@@ -20,14 +20,14 @@ LABELS = ["zero", "one", "two"]
 
 
 @pytest.fixture(scope="module")
-def plain(d0_weights, tmp_path_factory):
+def without_metadata(d0_weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "mine.pth"
     torch.save({"state_dict": {f"module.{key}": each for key, each in d0_weights.items()}}, path)
     return str(path)
 
 
 @pytest.fixture(scope="module")
-def described(d0_weights, tmp_path_factory):
+def with_metadata(d0_weights, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "mine.safetensors"
     metadata = {
         "variant": "d0",
@@ -39,8 +39,8 @@ def described(d0_weights, tmp_path_factory):
     return str(path)
 
 
-def test_a_described_checkpoint_needs_no_options(described, d0_weights):
-    loaded = build_model(None, described)
+def test_a_checkpoint_with_metadata_needs_no_options(with_metadata, d0_weights):
+    loaded = build_model(None, with_metadata)
     assert loaded.config.name == loaded.base_config.name == "tf_efficientdet_d0"
     assert loaded.config.num_classes == NUM_CLASSES
     assert loaded.config.image_size == (128, 192)
@@ -51,37 +51,39 @@ def test_a_described_checkpoint_needs_no_options(described, d0_weights):
     assert not loaded.model.training
 
 
-def test_an_option_may_choose_another_image_size_than_the_metadata(described):
-    assert build_model("d0", described, image_size=256).config.image_size == (256, 256)
+def test_an_option_may_choose_another_image_size_than_the_metadata(with_metadata):
+    assert build_model("d0", with_metadata, image_size=256).config.image_size == (256, 256)
 
 
-def test_a_plain_checkpoint_needs_its_variant_and_gives_its_class_count(plain, described):
-    loaded = build_model("d0", plain, image_size=128)
+def test_a_checkpoint_without_metadata_needs_its_variant_and_shows_its_class_count(
+    without_metadata, with_metadata
+):
+    loaded = build_model("d0", without_metadata, image_size=128)
     assert loaded.config.num_classes == NUM_CLASSES
     assert (loaded.labels, loaded.category_ids) == (None, None)
     assert loaded.source == "mine.pth (torch zip, its state_dict)"
-    assert loaded.weights_sha256 == build_model(None, described).weights_sha256
+    assert loaded.weights_sha256 == build_model(None, with_metadata).weights_sha256
 
 
-def test_a_plain_checkpoint_without_a_variant_says_what_it_looks_like(plain):
+def test_without_a_variant_the_error_names_the_variants_that_a_checkpoint_fits(without_metadata):
     with pytest.raises(UsageError, match="tf_efficientdet_d0 or tf_efficientdet_d0_ap"):
-        build_model(None, plain)
+        build_model(None, without_metadata)
 
 
-def test_a_variant_that_contradicts_the_metadata_is_an_error_that_names_both(described):
+def test_a_variant_that_contradicts_the_metadata_is_an_error_that_names_both(with_metadata):
     with pytest.raises(WeightsError) as caught:
-        build_model("d2", described)
+        build_model("d2", with_metadata)
     assert "tf_efficientdet_d0" in caught.value.cause
     assert "tf_efficientdet_d2" in caught.value.cause
 
 
-def test_a_full_name_agrees_with_a_short_one(described):
-    assert build_model("tf_efficientdet_d0", described).config.name == "tf_efficientdet_d0"
+def test_a_full_name_agrees_with_a_short_one(with_metadata):
+    assert build_model("tf_efficientdet_d0", with_metadata).config.name == "tf_efficientdet_d0"
 
 
-def test_a_class_count_that_contradicts_the_weights_is_an_error(described):
+def test_a_class_count_that_contradicts_the_weights_is_an_error(with_metadata):
     with pytest.raises(WeightsError, match="pass --num-classes 3"):
-        build_model(None, described, num_classes=20)
+        build_model(None, with_metadata, num_classes=20)
 
 
 @pytest.mark.parametrize("key", ["labels", "category_ids"])
@@ -149,9 +151,9 @@ def test_published_weights_with_another_class_count_are_refused_before_the_downl
 
 
 @pytest.fixture
-def published(plain, tmp_path, monkeypatch):
+def published(without_metadata, tmp_path, monkeypatch):
     """The address of a D0 with three classes on a loopback server, with its hash in the name."""
-    content = Path(plain).read_bytes()
+    content = Path(without_metadata).read_bytes()
     name = f"mine-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
