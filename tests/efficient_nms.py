@@ -1,4 +1,4 @@
-"""TensorRT's plugin EfficientNMS_TRT in numpy, as NVIDIA documents it: no test can run the plugin.
+"""TensorRT's plugin EfficientNMS_TRT in numpy, as NVIDIA documents it, for machines without a GPU.
 
 Source: NVIDIA/TensorRT, ``plugin/efficientNMSPlugin/README.md``. Scores are filtered, the 4096 best
 are sorted, their boxes decoded and suppressed class by class; rows after the last detection are

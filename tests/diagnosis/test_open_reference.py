@@ -1,4 +1,4 @@
-"""A reference that is made from weights has effdet's post-processing and the artifact's rows."""
+"""A reference made from weights has effdet's post-processing and as many rows as the artifact."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A test double of CUDA in host memory: work is queued on streams and done when it is waited for.
 
-Who reads a result too early gets what its memory held before, as on a GPU.
+A caller that reads a result too early gets what its memory held before, as on a GPU.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """In Chromium, the page of examples/web finds the same rows (detections) as ``Detector``.
 
-Run them with `scripts/web.sh test`.
+Run these tests with `scripts/web.sh test`.
 """
 
 from __future__ import annotations
