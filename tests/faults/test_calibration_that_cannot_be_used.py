@@ -48,7 +48,7 @@ def counted(monkeypatch):
     return calls
 
 
-def kept(folder):
+def cache_files(folder):
     return list(folder.glob("*.npz"))
 
 
@@ -76,13 +76,13 @@ def test_a_cache_for_other_weights_pictures_or_tensors_is_not_used(
     cached(tmp_path, tiny_network(), VALUES, BATCHES)
     cached(tmp_path, model, values, batches)
     assert len(counted) == 2
-    assert len(kept(tmp_path)) == 2
+    assert len(cache_files(tmp_path)) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"not an archive"])
 def test_a_damaged_cache_is_made_again(tmp_path, counted, content):
     cached(tmp_path, tiny_network(), VALUES, BATCHES)
-    (path,) = kept(tmp_path)
+    (path,) = cache_files(tmp_path)
     path.write_bytes(content)
     cached(tmp_path, tiny_network(), VALUES, BATCHES)
     assert len(counted) == 2
@@ -267,7 +267,7 @@ def test_the_key_of_a_cache_does_not_depend_on_the_run():
 
 def test_a_file_damaged_inside_is_made_again(tmp_path, counted):
     first = cached(tmp_path, tiny_network(), VALUES, BATCHES)
-    (path,) = kept(tmp_path)
+    (path,) = cache_files(tmp_path)
     content = path.read_bytes()
     for at in range(60, len(content) - 60, len(content) // 25):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])

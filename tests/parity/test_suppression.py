@@ -22,7 +22,7 @@ def row_of_boxes(offsets, scores=None, classes=None):
 
 
 def offset_for(iou: float) -> float:
-    """Return how far a box of 10x10 must move so that its IoU with its old place is ``iou``."""
+    """Return how far a box of 10x10 must move to have an IoU of ``iou`` with itself unmoved."""
     return 10 * (1 - iou) / (1 + iou)
 
 

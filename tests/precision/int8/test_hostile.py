@@ -15,7 +15,9 @@ from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import CHANNELS, SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(6, SIDE, SIDE, 5), network_spec()))
-# Signal-to-noise ratios: at 0 dB the error is as large as the result itself.
+# Signal-to-noise ratios: at 0 dB the error is as large as the result itself. Naive quantization
+# leaves less than the first one, the default policy more than the second. In a product that the
+# default policy leaves in FP32, INT8 would leave less than the third.
 COLLAPSED_DB = 5.0
 WORKS_DB = 12.0
 DROWNED_DB = 10.0
@@ -95,4 +97,4 @@ def test_a_product_that_rounding_would_drown_stays_fp32(tmp_path):
     assert name not in quantizer.default()
     drowned = heads(quantizer.quantized([*quantizer.default(), name]))
     assert worst_class_snr(exact, drowned) < DROWNED_DB
-    assert worst_class_snr(exact, heads(quantizer.quantized(quantizer.default()))) > HOLDS_DB
+    assert worst_class_snr(exact, heads(quantizer.quantized(quantizer.default()))) > WORKS_DB

@@ -44,7 +44,8 @@ SCENES, PICTURES = 60, 16
 UNCHANGED, WORKS, BUDGET = 0.2, 1.5, 0.5
 # Naive quantization keeps less than this share of FP32's mAP.
 COLLAPSED = 0.5
-LEAST_SHARE = 0.6
+LEAST_INT8_SHARE = 0.6
+# In a layer that the default policy leaves in FP32, INT8 would leave less signal-to-noise ratio.
 DROWNED_DB = 10.0
 STEM, NEXT = "backbone.conv_stem", "backbone.blocks.0.0.conv_dw"
 
@@ -56,29 +57,29 @@ def scenes(folder, split, count):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("hostile")
 
 
 @pytest.fixture(scope="module")
-def evaluation(place):
-    return scenes(place / "val", "val", SCENES)
+def evaluation(folder):
+    return scenes(folder / "val", "val", SCENES)
 
 
 @pytest.fixture(scope="module")
-def exported(place):
+def exported(folder):
     """The FP32 graph of the trained detector, and its spec."""
     options = ExportOptions(weights=str(DIGITS / "digits_d0.safetensors"), candidates=1000)
     source = load_source(None, options, lambda _: None)
     spec = specification_of(source, options, None)
-    spec, _ = write_graph(source.model, spec, options.opset, place / "d0.onnx", lambda _: None)
-    return onnx.load(place / "d0.onnx"), spec
+    spec, _ = write_graph(source.model, spec, options.opset, folder / "d0.onnx", lambda _: None)
+    return onnx.load(folder / "d0.onnx"), spec
 
 
 @pytest.fixture(scope="module")
-def batches(place, exported):
-    scenes(place / "train", "train", PICTURES)
-    images = calibration_images(place / "train" / "images", exported[1].input)
+def batches(folder, exported):
+    scenes(folder / "train", "train", PICTURES)
+    images = calibration_images(folder / "train" / "images", exported[1].input)
     return list(graph_inputs(images, exported[1]))
 
 
@@ -136,15 +137,15 @@ def hostile_inside(model):
     return model
 
 
-def accuracy(model, spec, place, annotations):
+def accuracy(model, spec, folder, annotations):
     helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
-    onnx.save(model, place / "measured.onnx")
+    onnx.save(model, folder / "measured.onnx")
     dataset = read_coco(annotations)
-    with Detector.load(place / "measured.onnx", backend="onnxruntime", threads=1) as detector:
+    with Detector.load(folder / "measured.onnx", backend="onnxruntime", threads=1) as detector:
         return 100 * measure(predict(detector, dataset), dataset).ap
 
 
-def naive(model, batches, place):
+def naive(model, batches, folder):
     """Quantize everything but preprocessing, decoding and NMS with ONNX Runtime's defaults.
 
     If those three were quantized too, the detector would give classes that do not exist.
@@ -159,47 +160,48 @@ def naive(model, batches, place):
         def get_next(self):
             return next(self.feeds, None)
 
-    onnx.save(model, place / "hostile.onnx")
-    quantize_static(place / "hostile.onnx", place / "naive.onnx", Reader(), nodes_to_exclude=spared)
-    return onnx.load(place / "naive.onnx")
+    onnx.save(model, folder / "hostile.onnx")
+    source, target = folder / "hostile.onnx", folder / "naive.onnx"
+    quantize_static(source, target, Reader(), nodes_to_exclude=spared)
+    return onnx.load(target)
 
 
 @pytest.fixture(scope="module")
-def friendly_accuracy(exported, place, evaluation):
-    return accuracy(*exported, place, evaluation)
+def friendly_accuracy(exported, folder, evaluation):
+    return accuracy(*exported, folder, evaluation)
 
 
 def test_naive_quantization_fails_where_the_default_policy_works(
-    exported, batches, place, evaluation, friendly_accuracy
+    exported, batches, folder, evaluation, friendly_accuracy
 ):
     model, spec = exported
     hostile = hostile_ends(model)
-    assert abs(accuracy(hostile, spec, place, evaluation) - friendly_accuracy) < UNCHANGED
-    collapsed = accuracy(naive(hostile, batches, place), spec, place, evaluation)
+    assert abs(accuracy(hostile, spec, folder, evaluation) - friendly_accuracy) < UNCHANGED
+    collapsed = accuracy(naive(hostile, batches, folder), spec, folder, evaluation)
     assert collapsed < COLLAPSED * friendly_accuracy
-    quantizer = Quantizer(hostile, batches, "openvino", Recipe(), place / "cache")
-    ours = accuracy(quantizer.quantized(quantizer.default()), spec, place, evaluation)
+    quantizer = Quantizer(hostile, batches, "openvino", Recipe(), folder / "cache")
+    ours = accuracy(quantizer.quantized(quantizer.default()), spec, folder, evaluation)
     assert ours > friendly_accuracy - WORKS
     (left,) = quantizer.drowned.values()
     assert left < DROWNED_DB
-    assert not Quantizer(model, batches, "openvino", Recipe(), place / "cache").drowned
+    assert not Quantizer(model, batches, "openvino", Recipe(), folder / "cache").drowned
 
 
 def test_the_budget_holds_where_the_default_policy_does_not(
-    exported, batches, place, evaluation, friendly_accuracy, monkeypatch
+    exported, batches, folder, evaluation, friendly_accuracy, monkeypatch
 ):
     model, spec = exported
     spec = dataclasses.replace(spec, variant="hostile")
     hostile = hostile_inside(model)
-    quantizer = Quantizer(hostile, batches, "openvino", Recipe(), place / "cache")
+    quantizer = Quantizer(hostile, batches, "openvino", Recipe(), folder / "cache")
     default = quantizer.quantized(quantizer.default())
-    assert accuracy(default, spec, place, evaluation) < friendly_accuracy - WORKS
+    assert accuracy(default, spec, folder, evaluation) < friendly_accuracy - WORKS
     judge = BudgetedAccuracy(quantizer, read_coco(evaluation), spec)
     searched = search(
         quantizer, quantizer.default(), BUDGET, judge.measure, judge.journal, lambda _: None
     )
     assert searched.drop <= BUDGET
-    assert searched.share >= LEAST_SHARE
+    assert searched.share >= LEAST_INT8_SHARE
     assert "backbone.blocks.1/dense" in searched.kept
     held = [
         each.name
@@ -207,5 +209,5 @@ def test_the_budget_holds_where_the_default_policy_does_not(
         if each.name in quantizer.default() and each.group not in searched.kept
     ]
     assert int8_share(quantizer.convolutions, held) == pytest.approx(searched.share)
-    measured = accuracy(quantizer.quantized(held), spec, place, evaluation)
+    measured = accuracy(quantizer.quantized(held), spec, folder, evaluation)
     assert measured > friendly_accuracy - BUDGET - UNCHANGED
