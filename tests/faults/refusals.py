@@ -22,7 +22,7 @@ def assert_export_is_refused(
     code: int,
     words: list[str],
 ) -> None:
-    """Export over an existing file; require an exit code, a message, and no change of any file.
+    """Export over an existing file; require exit code ``code``, a message, and no changed file.
 
     All ``words`` must be in the message. ``directory`` must stay without new files.
     """
