@@ -36,8 +36,9 @@ def class_specs(
 ) -> tuple[ClassSpec, ...]:
     """Name every class index of a model.
 
-    Without ``names``, 90 classes are COCO's slots and any others are ``class 0``, ``class 1``, …
-    Without ``category_ids``, the id is the index plus one, as effdet counts.
+    Without ``names``, a model of 90 classes gets COCO's names; the classes of any other model are
+    called ``class 0``, ``class 1``, … Without ``category_ids``, the id is the index plus one, as
+    effdet counts.
 
     Raises:
         DataError: there are more or fewer names or ids than classes.

@@ -22,7 +22,7 @@ MAX_TEXT = 1 << 24
 MAX_DEPTH = 32
 """The most levels of nested lists and objects in a field that takes any value: deeper ones exhaust
 Python's stack when they are copied or written."""
-_SHOWN = 200
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def decode(value: object, kind: Any, where: str, within: Within | None = None) -
         value: a value that :func:`parse` returned.
         kind: a dataclass, or the annotation of one of its fields: a scalar, ``Literal``, ``tuple``,
             ``dict``, ``X | None``, ``Any``, or ``Annotated`` with :class:`Within`.
-        where: the field's path, for messages.
+        where: the path of the field in the document, for messages.
         within: the bounds, where they differ from the default ones of the type.
 
     Raises:
@@ -100,7 +100,9 @@ def decode(value: object, kind: Any, where: str, within: Within | None = None) -
         )
     if origin is dict:
         return {
-            _bounded(key, str, where): decode(item, arguments[1], f"{where}.{key:.{_SHOWN}}")
+            _bounded(key, str, where): decode(
+                item, arguments[1], f"{where}.{key:.{_SHOWN_CHARACTERS}}"
+            )
             for key, item in _bounded(value, dict, where, within).items()
         }
     return _shallow(value, where) if kind is Any else _bounded(value, kind, where, within)
@@ -110,7 +112,7 @@ _hints = functools.cache(functools.partial(typing.get_type_hints, include_extras
 
 
 def _decode_fields(mapping: dict[str, object], kind: type, where: str) -> object:
-    """Make a ``kind``; absent fields take their defaults, and unknown ones are ignored."""
+    """Make an object of ``kind``; absent fields take their defaults, unknown fields are ignored."""
     fields = dataclasses.fields(kind)
     required = {
         each.name
@@ -171,7 +173,7 @@ def _shallow(value: object, where: str) -> object:
 def _expect(condition: bool, value: object, where: str, wanted: str) -> object:
     if not condition:
         shown = "null" if value is None else repr(value)
-        if len(shown) > _SHOWN:
-            shown = f"{shown[:_SHOWN]}…"
+        if len(shown) > _SHOWN_CHARACTERS:
+            shown = f"{shown[:_SHOWN_CHARACTERS]}…"
         raise DataError(f"The field '{where}' must be {wanted}, not {shown}.", REMEDY)
     return value

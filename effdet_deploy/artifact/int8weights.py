@@ -21,15 +21,16 @@ _MODEL_GRAPH, _GRAPH_NODE, _GRAPH_INITIALIZER = 7, 1, 5
 _NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OPERATOR = 1, 2, 3, 4
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _INT8 = 3
+"""The data type INT8 in onnx.proto."""
 _MAX_DIMS = 8
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_WEIGHTED_OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
-    """Return the weights ``[out, in/groups, taps]`` of every layer that computes in INT8, by name.
+    """Return the weights of every layer that computes in INT8, by the layer's name.
 
-    A layer that computes in INT8 reads its weights through a DequantizeLinear from an int8 constant
-    stored in the file itself.
+    Their shape is ``[out, in/groups, kernel size]``. Such a layer reads its weights through a
+    DequantizeLinear from an int8 constant that is stored in the file itself.
 
     Raises:
         ModelFileError: the file is not an ONNX file, or is truncated or damaged.
@@ -55,7 +56,7 @@ def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
                 inputs, operator = said[_NODE_INPUT], "".join(said[_NODE_OPERATOR])
                 if operator == "DequantizeLinear" and inputs:
                     sources.update(dict.fromkeys(said[_NODE_OUTPUT], inputs[0]))
-                elif operator in _WEIGHTED and len(inputs) > 1:
+                elif operator in _WEIGHTED_OPERATORS and len(inputs) > 1:
                     layers["".join(said[_NODE_NAME])] = operator, sources.get(inputs[1], "")
     found = {}
     for name, (operator, source) in layers.items():
@@ -68,7 +69,7 @@ def read_int8_weights(path: Path) -> dict[str, NDArray[np.int8]]:
 
 
 def _int8_tensor(walk: Walk, span: Span) -> dict[str, NDArray[np.int8]]:
-    """Return a dict of an int8 tensor by its name; empty for other types or external data."""
+    """Return an int8 tensor under its name; an empty dict for other types and external data."""
     dims: list[int] = []
     said: dict[int, int | Span] = {}
     for number, value in walk.fields(span):

@@ -1,4 +1,4 @@
-"""Reading of files that name classes, and which output of a model each name belongs to.
+"""Reading of files that name classes, and finding the output of a model that a name belongs to.
 
 Annotations number their categories and models number their outputs, and neither says how the two
 are related. Two conventions are in use. By *rank*, the category with the k-th smallest id is
@@ -31,7 +31,7 @@ _REMEDY = (
     "data.yaml or a .pbtxt map."
 )
 _LARGEST_ID = 2**53
-_SHOWN = 3
+_SHOWN_ITEMS = 3
 _SHOWN_DIGITS = 40
 
 
@@ -145,10 +145,10 @@ class Labels:
             for place, (one, other) in enumerate(zip(by_rank, by_id, strict=True))
             if one != other
         ]
-        more = ", …" if len(differing) > _SHOWN else ""
+        more = ", …" if len(differing) > _SHOWN_ITEMS else ""
         raise DataError(
             f"The ids of '{self.source}' fit {len(by_rank)} outputs in two ways: "
-            f"{', '.join(differing[:_SHOWN])}{more}.",
+            f"{', '.join(differing[:_SHOWN_ITEMS])}{more}.",
             "Say how the model was trained: --labels-by rank (the smallest id is output 0), or "
             "--labels-by id (id 1 is output 0, as effdet's own CocoParser trains).",
         )
@@ -186,7 +186,7 @@ def _require_nameable(names: tuple[str, ...]) -> None:
             f"it has {len(names)} names of up to {longest} characters, but at most {MAX_CLASSES} "
             f"names of {MAX_NAME} characters are allowed"
         )
-    # This fails for half a surrogate pair, which is not text.
+    # Encoding fails for half a surrogate pair, which is not text.
     "".join(names).encode()
 
 
@@ -204,8 +204,8 @@ def number_of(value: object) -> int:
 def categories_of(document: Mapping[str, Any]) -> tuple[dict[int, str], int | None]:
     """Return the names of COCO's categories by ascending id, and the id of the root or None.
 
-    A root is a category that others name as their supercategory and that owns no box; Roboflow
-    writes one over the classes of every project.
+    A root is a category without boxes that other categories name as their supercategory; Roboflow
+    writes one above the classes of every project.
 
     Raises:
         KeyError, TypeError, ValueError: the document is not COCO, or an id is used twice.
@@ -223,7 +223,7 @@ def categories_of(document: Mapping[str, Any]) -> tuple[dict[int, str], int | No
             each.get("supercategory") == name and number_of(each["id"]) != number for each in listed
         )
     ]
-    # Where categories have several levels, all of them are classes.
+    # If categories have several levels, there are several roots, and all categories are classes.
     root = roots[0] if len(roots) == 1 and used else None
     return dict(sorted(names.items())), root
 
@@ -258,7 +258,7 @@ def _of_yaml(source: str, text: str) -> Labels:
         names = {number_of(output): name for output, name in names.items()}
         if sorted(names) != list(range(len(names))):
             raise ValueError(
-                f"its names are numbered {sorted(names)[:_SHOWN]}… instead of 0, 1, 2, …"
+                f"its names are numbered {sorted(names)[:_SHOWN_ITEMS]}… instead of 0, 1, 2, …"
             )
         names = [names[output] for output in sorted(names)]
     labels = _listed(source, names)
@@ -276,7 +276,9 @@ def _of_pbtxt(source: str, text: str) -> Labels:
     )
     ids = [number for number, _ in items]
     if len(set(ids)) < len(ids) or min(ids, default=1) < 1:
-        raise ValueError(f"its ids are {ids[:_SHOWN]}…, but they must be different and at least 1")
+        raise ValueError(
+            f"its ids are {ids[:_SHOWN_ITEMS]}…, but they must be different and at least 1"
+        )
     return Labels(
         source, tuple(name for _, name in items) or ("",), tuple(ids), counts_outputs=True
     )

@@ -117,7 +117,7 @@ def _a_checkpoint(path: Path) -> ModelFileError:
 
 
 def require_content(path: Path, wanted: Content, instead: str = "") -> None:
-    """Check that ``path`` holds a model of the kind ``wanted``; ``instead`` adds to the remedy.
+    """Check that ``path`` holds a model of the kind ``wanted``; ``instead`` is added to the remedy.
 
     Raises:
         ModelFileError: the file holds something else, which the message names, or is unreadable.

@@ -1,8 +1,9 @@
-"""Reading an ONNX file's own statements without the ``onnx`` package, which the base install lacks.
+"""Reading what an ONNX file says about itself; the ``onnx`` package is not needed.
 
-Only the structure is read (versions, metadata, operators, names of external files), by walking the
-protobuf wire format: https://protobuf.dev/programming-guides/encoding. A file whose walk does not
-end exactly at its last byte is truncated or is not an ONNX file.
+The base install does not have that package. Only the structure is read (versions, metadata,
+operators, names of external files), by walking through the protobuf wire format:
+https://protobuf.dev/programming-guides/encoding. If this walk does not end exactly at the last
+byte, the file is truncated or is not an ONNX file.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _MAX_DEPTH = 100
 _MODEL_IR, _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTION = 1, 7, 8, 14, 25
 _NODE_OPERATOR, _NODE_DOMAIN = 4, 7
 _TENSOR_EXTERNAL = 13
-_INSIDE: dict[str, dict[int, str]] = {
+_FIELDS_INSIDE: dict[str, dict[int, str]] = {
     "model": {_MODEL_GRAPH: "graph", _MODEL_FUNCTION: "function"},
     "function": {7: "node"},
     "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
@@ -45,7 +46,8 @@ _INSIDE: dict[str, dict[int, str]] = {
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-"""Kind of message → its fields that lead to nodes and tensors, and what they hold."""
+"""For each kind of message, the numbers of the fields that lead to nodes or tensors, and the kind
+of message that such a field holds."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,14 @@ def read_onnx(path: Path) -> OnnxFile:
 
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, _mtime: int, _size: int) -> OnnxFile:
-    """Read an unchanged file only once, though it is needed to recognize and to load a model."""
+    """Read a file, or return the result of an earlier call if the file has not changed since."""
     with walking_through(path) as walk:
         return walk.model()
 
 
 @contextlib.contextmanager
 def walking_through(path: Path) -> Iterator[Walk]:
-    """Open an ONNX file for reading; errors inside it become a ModelFileError."""
+    """Open an ONNX file for reading; errors inside the ``with`` block become a ModelFileError."""
     try:
         with (
             path.open("rb") as stream,
@@ -123,7 +125,7 @@ class Walk:
                 opsets[domain] = version
             elif number == _MODEL_METADATA:
                 metadata.update([self.entry(value)])
-            elif (kind := _INSIDE["model"].get(number)) is not None:
+            elif (kind := _FIELDS_INSIDE["model"].get(number)) is not None:
                 found.add(kind)
                 self.message(kind, value, 1)
         if "graph" not in found or not ir_version:
@@ -141,8 +143,8 @@ class Walk:
             if isinstance(value, int):
                 continue
             said[number] = value
-            if number in _INSIDE[kind]:
-                self.message(_INSIDE[kind][number], value, depth + 1)
+            if number in _FIELDS_INSIDE[kind]:
+                self.message(_FIELDS_INSIDE[kind][number], value, depth + 1)
             elif kind == "tensor" and number == _TENSOR_EXTERNAL:
                 key, name = self.entry(value)
                 self.external.update({name: None} if key == "location" else {})

@@ -51,8 +51,8 @@ def place(spec: InputSpec, rows: int, columns: int) -> Placement:
     """Return where the resize rule of ``spec`` puts a picture of ``rows`` x ``columns`` pixels.
 
     ``letterbox`` is effdet's ``ResizePad``: one scale for both sides, and the scaled size
-    truncated. A side that would vanish (of a very long or tiny picture) keeps one pixel, where
-    effdet fails. Frames that DeepStream scales lie where DeepStream puts them; a picture of another
+    truncated. If a side of a very long or tiny picture would vanish, it keeps one pixel; effdet
+    fails there. Frames that DeepStream scales lie where DeepStream puts them; a picture of another
     shape is stretched to a frame, as nvstreammux does.
     """
     if spec.frame_area is not None:
@@ -72,10 +72,10 @@ def place(spec: InputSpec, rows: int, columns: int) -> Placement:
 
 
 def taken_input(spec: InputSpec) -> InputSpec:
-    """Return the input that pictures are fitted into: the network's, or frames to be resized.
+    """Return the input that pictures are fitted into: the network's, or that of the frames.
 
-    With ``source_size`` the graph resizes frames; a picture of another size is letterboxed into a
-    frame first.
+    With ``source_size``, frames go in and the graph resizes them; a picture of another size is
+    letterboxed into a frame first.
     """
     if spec.source_size is None:
         return spec

@@ -1,4 +1,4 @@
-"""Scaling of pictures with the filters of trainings: bilinear, as in Pillow or OpenCV."""
+"""Scaling of pictures as in the training of a network: bilinear, like Pillow or like OpenCV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.artifact.spec import Interpolation
 
-_SHARE_BITS = 11
+_WEIGHT_BITS = 11
 """The bits of the fixed-point numbers in which OpenCV keeps the weights of two neighbors."""
 
 
@@ -33,7 +33,7 @@ def axis_weights(source: int, target: int, interpolation: Interpolation) -> NDAr
 
 
 def begins_with_rows(source: tuple[int, int], target: tuple[int, int]) -> bool:
-    """Return whether Pillow scales the width first; the order matters, as it rounds in between.
+    """Return whether Pillow scales the width first; the order matters, as Pillow rounds in between.
 
     Pillow 13 scales the height first where that is less work; older versions never do.
 
@@ -107,6 +107,6 @@ def _neighbors(source: int, target: int) -> tuple[NDArray[np.int32], ...]:
     outside = (first < 0) | (first >= source - 1)
     share[outside] = 0
     first = np.clip(first, 0, source - 1).astype(np.int32)
-    whole = np.float32(1 << _SHARE_BITS)
+    whole = np.float32(1 << _WEIGHT_BITS)
     shares = (np.rint((1 - share) * whole), np.rint(share * whole))
     return first, np.minimum(first + 1, source - 1), *(each.astype(np.int32) for each in shares)

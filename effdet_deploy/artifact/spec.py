@@ -149,7 +149,7 @@ def channel_places(order: ChannelOrder, channels: int) -> list[int]:
 
 @dataclass(frozen=True)
 class AnchorSpec:
-    """The anchor grid: levels, octave scales and aspect ratios (w, h) of each place.
+    """The anchor grid: its levels, and the octave scales and aspect ratios (w, h) at a position.
 
     ``order`` says whether octave scales or aspect ratios are the outer loop; in effdet the octave
     scales are.
@@ -417,7 +417,7 @@ class DetectorSpec:
 
 
 def _from_version_1(document: dict[str, Any]) -> dict[str, Any]:
-    """Translate a version 1 document; damaged fields stay as they are and are named later."""
+    """Translate a version 1 document; damaged fields stay as they are and are reported later."""
     found = dict(document, version=SPEC_VERSION)
     anchors, output, precision = (found.get(each) for each in ("anchors", "output", "precision"))
     if isinstance(anchors, dict) and "num_scales" in anchors:

@@ -59,7 +59,7 @@ def spec_tensors(spec: DetectorSpec) -> tuple[tuple[TensorInfo, ...], tuple[Tens
 def checked_feeds(
     feeds: Mapping[str, NDArray[Any]], inputs: Sequence[TensorInfo], batch: BatchSpec
 ) -> Tensors:
-    """Return ``feeds`` as contiguous arrays that fit the model's inputs.
+    """Return ``feeds``, the arrays by input name, as contiguous arrays that fit the model's inputs.
 
     Raises:
         TensorError: a name, type, dtype, rank, shape or batch does not fit, or a value is NaN or

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from effdet_deploy.batch.worker import Task
 
-_OBJECTS = 100 << 20
+_OBJECT_STORE_BYTES = 100 << 20
 """Size in bytes of Ray's object store on this machine, which holds part numbers and reports."""
 _RETRIES = 8
 """How often a part is repeated if its worker is lost. Without a limit, a picture that kills every
@@ -72,7 +72,7 @@ def connected(address: str | None) -> Iterator[None]:
             options = {
                 "address": "local",
                 "include_dashboard": False,
-                "object_store_memory": _OBJECTS,
+                "object_store_memory": _OBJECT_STORE_BYTES,
                 "_temp_dir": str(stack.enter_context(staging(home / "ray"))),
             }
         stack.callback(ray.shutdown)

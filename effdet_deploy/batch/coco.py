@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def write_coco(output: str, plan: Plan, folder: Path, classes: Sequence[ClassSpec]) -> None:
-    """Write a set and a list of results in COCO's form, from all parts of a run.
+    """Write a dataset and a list of results in COCO's form, from all parts of a run.
 
     The id of an image is the number of its row, from 1; pictures with errors are left out.
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _FILE = "file://"
 _WAITS = (1.0, 4.0, 16.0)
 """Seconds before every further attempt to read: a network fault does not mean a broken picture."""
-_FINAL = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+_LASTING_ERRORS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR}
+"""Errors of the system that a further attempt to read would meet again."""
 
 
 def as_given(address: str) -> str:
@@ -124,7 +125,9 @@ class RemotePicture:
             try:
                 return files.cat_file(path)  # type: ignore[no-any-return]
             except OSError as error:
-                if error.errno in _FINAL or isinstance(error, FileNotFoundError | PermissionError):
+                if error.errno in _LASTING_ERRORS or isinstance(
+                    error, FileNotFoundError | PermissionError
+                ):
                     raise
                 time.sleep(wait)
         return files.cat_file(path)  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NAME = "_plan"
 """The name has no suffix, so that no reader of ``*.parquet`` takes the file for a part."""
 METADATA = b"effdet.batch"
-_LOOKS = 32
+_READS_AT_ONCE = 32
 """How many files are examined at once, because an object store answers slowly."""
 _DIGITS = 5
 
@@ -206,7 +206,7 @@ def finished_parts(output: str, plan: Plan) -> dict[int, Finished]:
     def look(number: int) -> Finished | None:
         return _finished(joined(output, names[number]), plan, number)
 
-    with ThreadPoolExecutor(_LOOKS) as threads:
+    with ThreadPoolExecutor(_READS_AT_ONCE) as threads:
         found = zip(there, threads.map(look, there), strict=True)
         return {number: done for number, done in found if done is not None}
 

@@ -87,7 +87,7 @@ def read_pictures(listing: Listing, key_column: str | None) -> Iterator[tuple[st
 
 
 def _found(source: str, suffixes: frozenset[str]) -> list[str]:
-    """Return the addresses of files with these suffixes in a folder, or that match a pattern."""
+    """Return the addresses of files with these suffixes: in a folder, or matching a pattern."""
     files, path = file_system(source)
     names = files.glob(path) if glob.has_magic(path) else files.find(path)
     kept = [each for each in names if PurePosixPath(each).suffix.lower() in suffixes]
@@ -182,7 +182,7 @@ def _leaf(batch: Any, column: str) -> Any:
 def _rows_of(
     file: str, rows: list[int], listing: Listing, key_column: str | None
 ) -> Iterator[tuple[str, Any]]:
-    """Read the row groups with the ascending ``rows``, and yield these rows."""
+    """Yield key and picture of the ascending ``rows``; read only the row groups that hold them."""
     import pyarrow.parquet as pq
 
     columns = [listing.column, *([key_column] if key_column else [])]

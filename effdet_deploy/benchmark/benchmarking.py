@@ -49,7 +49,7 @@ _STAGE_RUNS = 10
 
 @dataclass(frozen=True)
 class Settings:
-    """How to run artifacts; empty ``batches`` means the size that an artifact is tuned for."""
+    """How to run artifacts; without ``batches``, every one runs at the batch it is tuned for."""
 
     backend: str = "auto"
     device: str = "auto"
@@ -67,13 +67,13 @@ class Result:
     Attributes:
         end_to_end: from letterboxed arrays in host memory to rows of detections in host memory.
         stages: median seconds of the parts of a run that can be timed from outside; empty if the
-            images of a batch are computed side by side.
+            images of a batch are computed in parallel.
         shares: shares of the runtime's time by part of the graph; empty if it has no profile.
         ratio: speed compared with the first artifact at the same batch; above 1 this one is faster.
         footprint: time and memory of a new process that loads the artifact and detects once.
         file_size: size in bytes, data files included.
         work: the work of its convolutions for the whole batch; None if the file does not show it.
-        reached: shares of the machine's best performance; None unless it runs on the CPU.
+        reached: shares of the machine's best performance; None unless the artifact runs on the CPU.
     """
 
     name: str
@@ -235,7 +235,7 @@ def _result(
             ceilings = measure_ceilings(threads or len(usable_cpus()))
             reached = ceilings.reached(work, timing.median)
     divided = isinstance(runtime, SideBySideRuntime) and runtime.divides(len(feed))
-    # If images are computed side by side, every image is computed on one thread.
+    # If images are computed in parallel, every image is computed on one thread.
     profiled, profiled_threads = (feed[:1], 1) if divided else (feed, threads)
     nodes = (
         profiler(each.path, {INPUT_NAME: profiled}, threads=profiled_threads)
@@ -262,7 +262,7 @@ def _result(
 
 
 def _stages(detector: Detector, feed: NDArray[Any]) -> dict[str, float]:
-    """Return median seconds of the copies, the runtime and, for raw heads, the rest in numpy."""
+    """Return median seconds of copies, runtime and, for raw heads, post-processing in numpy."""
     runtime, spec = detector.runtime, detector.spec
     if not isinstance(runtime, TimedRuntime):
         return {}

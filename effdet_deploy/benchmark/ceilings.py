@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from effdet_deploy.benchmark.profile import Work
 
 _SIDE = 2048
-"""Side of the square matrices: large enough that moving them takes no time beside multiplying."""
-_BYTES = 256 * 2**20
+"""Side of the square matrices: so large that multiplying takes far longer than moving them."""
+_COPIED_BYTES = 256 * 2**20
 """Size of the array that is copied: larger than a program's share of most caches."""
 _REPEATS = 6
 _LIBRARIES = ("OPENBLAS", "OMP", "MKL", "VECLIB_MAXIMUM", "BLIS")
@@ -96,21 +96,24 @@ def measure_ceilings(threads: int) -> Ceilings:
 def _measured(threads: int) -> Ceilings:
     one = np.random.default_rng(0).random((_SIDE, _SIDE), np.float32)
     product = np.empty_like(one)
-    source, target = np.ones(_BYTES, np.uint8), np.zeros(_BYTES, np.uint8)
-    slices = [slice(at * _BYTES // threads, (at + 1) * _BYTES // threads) for at in range(threads)]
+    source, target = np.ones(_COPIED_BYTES, np.uint8), np.zeros(_COPIED_BYTES, np.uint8)
+    slices = [
+        slice(at * _COPIED_BYTES // threads, (at + 1) * _COPIED_BYTES // threads)
+        for at in range(threads)
+    ]
     with ThreadPoolExecutor(threads) as pool:
 
         def multiply() -> None:
             np.matmul(one, one, out=product)
 
         def copy() -> None:
-            # numpy releases the interpreter while it copies, so the threads copy in parallel.
+            # numpy releases the interpreter's lock to copy, so the threads copy in parallel.
             list(pool.map(lambda at: np.copyto(target[at], source[at]), slices))
 
         multiplied, copied = (
             min(seconds_of(run) for _ in range(_REPEATS)) for run in (multiply, copy)
         )
-    return Ceilings(threads, 2 * _SIDE**3 / multiplied, 2 * _BYTES / copied)
+    return Ceilings(threads, 2 * _SIDE**3 / multiplied, 2 * _COPIED_BYTES / copied)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ class Load:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why numbers measured under this load are not reliable, as clauses; empty if they are.
+        """Clauses on why numbers measured under this load are unreliable; empty if reliable.
 
         An unobserved load gives no reason.
         """
@@ -152,7 +152,7 @@ def _read(path: Path) -> str:
 
 
 def _fields(path: Path) -> dict[str, str]:
-    """Return the lines ``name: value`` of a kernel file; of the first CPU if it lists CPUs."""
+    """Return the lines ``name: value`` of a kernel file, up to its first empty line."""
     lines = _read(path).partition("\n\n")[0].splitlines()
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): value.strip() for name, _, value in pairs}

@@ -38,9 +38,9 @@ class Schedule:
         precision: stop when the interval of the median is within this share of the median.
         max_seconds: begin no further run after this time, once there are ``min_runs``.
         warm_up_seconds: stop waiting for stable times after this.
-        settling_runs: if several things take turns, how many runs of a thing are discarded before
-            one counts: the other things have filled the caches, which does not happen to a model
-            that runs alone.
+        settling_runs: if several things take turns, how many runs of a thing are discarded in each
+            of its turns before one counts: the other things have filled the caches, which does not
+            happen to a model that runs alone.
 
     Raises:
         UsageError: there are no runs, or values are out of order.
@@ -210,7 +210,7 @@ def _warm_up(run: Run, schedule: Schedule, clock: Clock) -> tuple[int, bool]:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The speed of a candidate divided by that of another thing; above 1, it is faster.
+    """The speed of a candidate divided by that of another thing; above 1, the candidate is faster.
 
     ``median`` is taken over ``pairs`` of runs that followed each other; ``low`` and ``high`` bound
     it with 95% confidence (:func:`median_interval`).

@@ -1,4 +1,4 @@
-"""The profile of an ONNX graph by its runtime: the time of its parts, and how much it computes."""
+"""Profiles of ONNX graphs in a runtime: the time of a graph's parts, and how much it computes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STAGES = {
 LAYOUT = "layout changes"
 """Nodes that the runtime added to change the memory layout; their names hold no module path."""
 _PATTERNS = {stage: re.compile(pattern) for stage, pattern in STAGES.items()}
-_KERNEL = "_kernel_time"
+_KERNEL_SUFFIX = "_kernel_time"
 _BYTES = 4
 """Bytes of an element: float32, as in the measured :class:`Ceilings`."""
 _ERRORS_ONLY = 3
@@ -50,7 +50,7 @@ class NodeTime:
 
     @property
     def stage(self) -> str:
-        """Its part of the graph; nodes that the runtime added are layout changes."""
+        """The node's part of the graph; nodes that the runtime added are layout changes."""
         found = (stage for stage, pattern in _PATTERNS.items() if pattern.match(self.name))
         return next(found, LAYOUT)
 
@@ -68,8 +68,8 @@ def profile_onnx(
     seconds = defaultdict(list)
     for event in _profiled_events(path, feeds, settings, runs):
         name = str(event.get("name", ""))
-        if name.endswith(_KERNEL):
-            key = name.removesuffix(_KERNEL), str(event["args"]["op_name"])
+        if name.endswith(_KERNEL_SUFFIX):
+            key = name.removesuffix(_KERNEL_SUFFIX), str(event["args"]["op_name"])
             seconds[key].append(1e-6 * float(event["dur"]))
     return _node_times(seconds, runs)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from effdet_deploy.artifact.spec import DetectorSpec
 
 SEED = 512
-"""Seed of the pictures that are timed; no export is traced or verified with them."""
+"""Seed of the pictures on which models are timed; no export is traced or verified with them."""
 
 
 def sample_batch(spec: DetectorSpec, batch: int) -> NDArray[Any]:

@@ -31,7 +31,7 @@ def write_single_output(source: Source, target: Path) -> None:
 
     Raises:
         MissingPackageError: the package ``onnx`` is not installed.
-        VerificationError: its rows differ from the model's.
+        VerificationError: the rows of the file differ from the model's.
     """
     require_package("onnx", "joining the outputs of a model", "export")
     import onnx

@@ -82,8 +82,7 @@ def _run(program: str, names: tuple[str, ...], arguments: Sequence[str] | None) 
             warnings.simplefilter("always", EffdetDeployWarning)
             warnings.showwarning = lambda message, *_others, **_more: note(f"warning: {message}")
         code = _attempt(program, names, given, debug)
-    # The hook stays in place when an exception leaves this function, because nobody else catches
-    # it.
+    # If an exception leaves this function, the hook stays in place to report that exception.
     sys.excepthook = before
     return code
 
@@ -111,7 +110,7 @@ def _attempt(program: str, names: tuple[str, ...], given: list[str], debug: bool
     try:
         _require_words(given)
         command = typer.main.get_command(_app(names, given))
-        # Typer turns Ctrl-C into a plain return of this code.
+        # After Ctrl-C, Typer returns this code like the code of a finished command.
         if (code := command.main(given, prog_name=program, standalone_mode=False)) != INTERRUPTED:
             return code or 0
     except (KeyboardInterrupt, typer.Abort):

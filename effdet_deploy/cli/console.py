@@ -61,10 +61,10 @@ def _console(*, to_stderr: bool) -> Console:
                 yield segment if segment.control else segment._replace(text=shown(segment.text))
 
         def on_broken_pipe(self) -> None:
-            """Go on silently, where Rich would exit with 1: the exit code holds the verdict."""
+            """Go on silently; Rich would exit with 1, but the exit code has to give the verdict."""
             mute(self.file)
 
-    # Rich takes COLUMNS=0, as some editors and services set it, for a screen of no width.
+    # Some editors and services set COLUMNS=0; Rich would take that for a screen without width.
     width = _WIDTH_OF_NO_TERMINAL if os.environ.get("COLUMNS") == "0" else None
     return Screen(stderr=to_stderr, highlight=False, soft_wrap=True, width=width)
 

@@ -207,7 +207,7 @@ class _Task:
     def require_results(self, read: Iterable[Path], written: Iterable[Path]) -> None:
         """Refuse results that cannot be written, or would replace a file that the command uses.
 
-        Results in a directory that will be made can be written.
+        The directory of a result need not exist yet if the command will create it.
         """
         output = self.wanted.output
         made = {each.resolve() for each in (output, *output.parents)}
@@ -283,7 +283,7 @@ def _in_videos(task: _Task, named: list[str], reading: Callable[[str], Video]) -
 def _counting(
     images: list[dict[str, Any]], total: int, result: Path | None, document: dict[str, Any]
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a function that adds a row to ``images`` and shows how many there are."""
+    """Give a function that adds a row to ``images`` and shows how many rows there are."""
     with console.counted(total) as progress, _kept(result, document, images):
 
         def tell(row: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ def _counting(
 
 @contextlib.contextmanager
 def _kept(result: Path | None, document: dict[str, Any], rows: list[Any]) -> Iterator[None]:
-    """Write the document if the work stops half-way, so that finished rows are kept."""
+    """Write the document with the finished ``rows`` if the ``with`` block is stopped half-way."""
     try:
         yield
     except (KeyboardInterrupt, EffdetDeployError):

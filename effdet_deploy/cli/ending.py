@@ -25,7 +25,7 @@ _ENDING = {
     if hasattr(signal, name)
 }
 _PATIENCE = 2.0
-"""Seconds without a reaction after which the user is told about a second Ctrl-C."""
+"""Seconds without a reaction after which the user is told that a second Ctrl-C ends the process."""
 _ONE_REQUEST = 0.5
 """Seconds within which two signals count as one request: a shell and its wrapper both send one."""
 

@@ -26,7 +26,7 @@ from effdet_deploy.files import base_name, read_json_object
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_READ = (
+_FILES_READ = (
     *("config", "labels", "calibration", "verify_images", "eval_data", "eval_images"),
     *("class_map", "precision_file", "timing_cache"),
 )
@@ -60,7 +60,7 @@ def run(
             f"--weights {weights} needs a --variant.",
             "Pass --variant d0, or a checkpoint that records its variant.",
         )
-    read = [Path(weights), *map(given.get, _READ)]
+    read = [Path(weights), *map(given.get, _FILES_READ)]
     made = console.with_sidecars(output, given["keep_onnx"])
     console.require_results(
         {"--json": json_file}, apart_from=(*made, precision_file_path(output), *read)

@@ -171,7 +171,7 @@ def _draw_chip(
     brightness = np.dot(color, (0.2126, 0.7152, 0.0722)) / 255
     ink = (0, 0, 0) if brightness > 0.45 else (255, 255, 255)
     for start, (part, font) in zip(starts, runs, strict=False):
-        # Fonts share a baseline, so a text starts at its own font's ascent above it.
+        # Parts in different fonts share a baseline, so a font with a smaller ascent starts lower.
         rise = _ascent(lettering.main) - _ascent(font)
         draw.text((x + pad - left + start, y + pad - top + rise), part, fill=ink, font=font)
 

@@ -231,12 +231,12 @@ class Detector:
         floor: float | NDArray[np.float32],
         together: int,
     ) -> Stages:
-        """Choose how batches of up to ``together`` pictures are computed beside decoders."""
+        """Choose how to compute batches of up to ``together`` pictures while decoders run."""
         runtime, runs = self.runtime, 1
         compute: Callable[[Tensors], Tensors] = self._compute
         is_small = self.spec.input.height * self.spec.input.width <= _MOST_PIXELS_APART
         if isinstance(runtime, SideBySideRuntime) and is_small and runtime.lanes.count > 1:
-            # Threads that share one image wait for each other, even more so beside decoders.
+            # Threads that share one image wait for each other, even longer while decoders run.
             runs, together = runtime.lanes.count, min(together, runtime.lanes.most)
             compute = runtime.run_on_one_thread
         return Stages(
@@ -349,7 +349,8 @@ class Detector:
     def detect_prepared(self, batch: NDArray[Any]) -> Tensors:
         """Run on a prepared input tensor and return the four detection outputs.
 
-        Raw heads are finished in numpy. Boxes are in network pixels, as the spec's box format says.
+        Raw heads are post-processed in numpy. Boxes are in network pixels, as the spec's box format
+        says.
 
         Raises:
             TensorError: the batch does not fit the model's input.

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 
 _SUFFIXES = {".otf", ".ttc", ".ttf"}
 _STYLES = ("bold", "black", "condensed", "italic", "light", "mono", "oblique", "serif", "thin")
-"""Words in the names of font files that are tried last, after plain upright fonts."""
+"""Fonts with these words in their file names are tried last, after plain upright fonts."""
 _PLACEHOLDERS = "lastresort"
-"""Fonts of Apple and Unicode that show a box with the script's name for every character."""
-_TRIED = 16
-"""The size, in pixels, at which fonts are searched for characters."""
+"""How the file names of two fonts begin, of Apple and Unicode, which show only a box with the
+script's name for every character."""
+_SEARCH_SIZE = 16
+"""The size in pixels at which fonts are opened to look for characters."""
 _NO_FACE = Path()
-"""Stands for a font if no font has the letters."""
+"""Stands for the missing font if no font has the letters."""
 _NO_CHARACTER = "\U0010ffff"
 _INVISIBLE = {"Cf", "Zs"}
 _UNDRAWABLE = {"Cc", "Cn", "Co", "Cs"}
@@ -63,7 +64,7 @@ class Lettering:
             ) from error
 
     def runs(self, text: str) -> list[Run]:
-        """Split a line of text into parts, so that one font draws a part without squares.
+        """Split a line of text into parts, each of which one font can draw without squares.
 
         Characters that no font has are simplified (without accents, ligatures split) or escaped.
         """
@@ -93,12 +94,12 @@ class Lettering:
 def require_font(chosen: Path | None) -> None:
     """Check that a font file can be used, before any work; raises DataError."""
     if chosen is not None:
-        Lettering(_TRIED, chosen)
+        Lettering(_SEARCH_SIZE, chosen)
 
 
 def unwritten(names: Iterable[str], chosen: Path | None = None) -> list[str]:
     """Return the ``names`` that no font here can draw unchanged; raises as :class:`Lettering`."""
-    lettering = Lettering(_TRIED, chosen)
+    lettering = Lettering(_SEARCH_SIZE, chosen)
     return [name for name in names if lettering.written(name) != " ".join(name.split())]
 
 
@@ -123,7 +124,7 @@ def _has(face: Face, letter: str) -> bool:
     kind = unicodedata.category(letter)
     if kind in _UNDRAWABLE:
         return False
-    font = _opened(face, _TRIED)
+    font = _opened(face, _SEARCH_SIZE)
     if not isinstance(font, ImageFont.FreeTypeFont):
         return letter.isascii()
     return kind in _INVISIBLE or _ink(font, letter) != _ink(font, _NO_CHARACTER)

@@ -1,9 +1,9 @@
 """The formats in which results are written for other tools: COCO, YOLO, CSV, labelme; and crops.
 
 Every format is written while pictures are processed, without holding results in memory. A format
-with one file is written beside its place and moved there at the end. A format with one file per
-picture fills its own folder, which must be empty: people correct labels by hand, and no run may
-replace them.
+with one file is written to a private folder, and the file is moved to its place at the end. A
+format with one file per picture fills its own folder, which must be empty: people correct labels by
+hand, and no run may replace them.
 """
 
 from __future__ import annotations
@@ -95,15 +95,15 @@ def places_said(names: Sequence[str], output: Path) -> list[str]:
 def writing(
     names: Sequence[str], output: Path, classes: Sequence[ClassSpec]
 ) -> Iterator[Callable[[Labeled], None]]:
-    """Give a function that writes a picture in all formats; at the end they are completed.
+    """Give a function that writes a picture's results in all formats; at the end, finish the files.
 
-    Formats are also completed if the work is interrupted or fails: finished results are kept.
+    The files are also finished if the work is interrupted or fails: finished results are kept.
 
     Args:
         names: names of :data:`FORMS`, and :data:`CROPS`; other names, such as ``json``, are
             ignored.
         output: the directory to write to.
-        classes: the model's classes; if it names none, the classes that were found.
+        classes: the model's classes; if the model names no classes, those in the results are used.
     """
     wanted = [_ALL[each] for each in names if each in _ALL]
     if not wanted:

@@ -54,10 +54,11 @@ _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 _FROM_BELOW, _FROM_RIGHT = (3, 4, 6, 7), (2, 3, 7, 8)
-"""EXIF orientations whose rows are stored from below, and whose columns from the right."""
+"""EXIF orientations of pictures whose rows are stored from bottom to top, and of those whose
+columns are stored from right to left."""
 _STRIP_PIXELS = 1 << 19
 """How many pixels are converted at a time, so that only a small extra copy is in memory."""
-_DEEP = 16
+_DEEP_BITS = 16
 _DEPTHS = (8, 10, 12, 14)
 """Numbers of bits that cameras and scanners use in 16-bit files; the other bits are zero."""
 _FEWEST_LEVELS = 16
@@ -270,7 +271,7 @@ def _decode(
 
 
 def _pixels(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
-    """Convert the picture in strips, already upright, so that no second copy is needed."""
+    """Convert a picture strip by strip into an upright array, so that no second copy is needed."""
     width, height = image.size
     orientation = image.getexif().get(_ORIENTATION, 1)
     is_turned = orientation in _ON_ITS_SIDE
@@ -279,7 +280,7 @@ def _pixels(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
     stored = pixels.transpose(1, 0, 2) if is_turned else pixels
     stored = stored[::-1] if orientation in _FROM_BELOW else stored
     stored = stored[:, ::-1] if orientation in _FROM_RIGHT else stored
-    shift = _DEEP - 8
+    shift = _DEEP_BITS - 8
     # Pillow has already scaled values to the range that a .pgm states.
     if image.mode in _DEEP_GRAY_MODES and image.format != "PPM":
         shift = _spare_bits(int(image.getextrema()[1]))  # type: ignore[arg-type]
@@ -292,7 +293,7 @@ def _pixels(image: Image.Image, what: str, channels: int) -> NDArray[np.uint8]:
 
 def _spare_bits(largest: int) -> int:
     """Return by how many bits values up to ``largest`` must be shifted to fit eight bits."""
-    return next((bits for bits in _DEPTHS if largest < 1 << bits), _DEEP) - 8
+    return next((bits for bits in _DEPTHS if largest < 1 << bits), _DEEP_BITS) - 8
 
 
 def _require_levels(image: Image.Image, what: str) -> None:
@@ -346,9 +347,9 @@ def _is_transparent(image: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image, what: str, shift: int) -> NDArray[np.uint8]:
-    """Return the RGB pixels of ``image``; deep gray is shifted down by ``shift`` bits."""
+    """Return the RGB pixels of ``image``; 16-bit gray is shifted down by ``shift`` bits."""
     if image.mode in _DEEP_GRAY_MODES:
-        levels = np.clip(np.asarray(image), 0, (1 << _DEEP) - 1) >> shift
+        levels = np.clip(np.asarray(image), 0, (1 << _DEEP_BITS) - 1) >> shift
         return np.repeat(levels.astype(np.uint8)[..., None], 3, axis=2)
     if _is_transparent(image):
         picture = image.convert("RGBA")

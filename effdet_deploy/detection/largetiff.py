@@ -28,7 +28,7 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
 _COPIED = (258, 259, 262, 266, 277, 317, 320, 338, 339, 347, 530, 532)
 """Tags that say how a block is decoded: depth, compression, colors, predictor, JPEG's tables."""
 _LONGEST_SIDE = 4096
-"""The longest side of the reduced picture in pixels; no network takes a longer one."""
+"""The longest side, in pixels, of the whole picture scaled down; no network takes a longer one."""
 
 
 class LargeTiff:
@@ -123,7 +123,7 @@ class LargeTiff:
         return pixels
 
     def reduced(self) -> NDArray[np.uint8]:
-        """Return the whole picture, reduced by a whole number; raises ImageError."""
+        """Return the whole picture, scaled down by a whole number; raises ImageError."""
         bands = []
         for top in range(0, self.height, self._step):
             band = self._part(0, top, self.width, min(self.height, top + self._step))

@@ -28,7 +28,7 @@ def letterbox(
     Args:
         image: the picture, or a smaller copy of it.
         spec: the description of the input.
-        placed: where the whole picture lies; None if ``image`` is the whole picture.
+        placed: if ``image`` is a smaller copy, where the picture lies in the input; otherwise None.
 
     Returns:
         uint8 ``[height,width,C]``, and where the picture lies in it.

@@ -19,7 +19,7 @@ _RESERVED = {
     *("con", "prn", "aux", "nul"),
     *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
 }
-"""Names of devices on Windows, with any suffix."""
+"""Names that Windows reserves for devices, whatever suffix follows."""
 _UNSAFE = frozenset('<>:"/\\|?*')
 
 
@@ -80,7 +80,7 @@ class Names:
         self._again: Counter[str] = Counter()
 
     def free(self, wanted: str, suffix: str = "", longest: int = LONGEST) -> str:
-        """Return ``wanted`` with ``suffix``; if that is taken, with ``-2``, ``-3``, … before it.
+        """Return ``wanted`` with ``suffix``, and ``-2``, ``-3``, … between them if that is taken.
 
         The last part of a path is first shortened to ``longest`` bytes.
         """

@@ -66,7 +66,7 @@ def pictures_of(inputs: Sequence[str], output: Path, listed: Sequence[str] = ())
         try:
             has_copies = Path(each).is_dir() and Path(each).resolve() != home
             pictures = find_images(each)
-        # A line of a list may be longer than any name.
+        # A line of a list may be too long for a file name.
         except (ImageError, OSError, ValueError):
             if place < len(inputs):
                 raise
@@ -209,7 +209,7 @@ class Wanted:
         forms: names of :data:`effdet_deploy.detection.formats.FORMS`, and crops.
         copies: the files for annotated copies, by picture; other pictures get no copy.
         classes: the names of the classes to keep; all if empty.
-        tiles: how large pictures are cut; None to resize them as a whole.
+        tiles: the tiles that large pictures are cut into; None to resize pictures as a whole.
         font: a font file that is tried first for class names.
         fast_decode: see :meth:`Detector.stream`; copies and crops then have the size at which JPEGs
             were decoded.
@@ -253,7 +253,7 @@ class Wanted:
 
 
 def describe(detector: Detector, threshold: ScoreThreshold, wanted: Wanted) -> dict[str, Any]:
-    """Return what the document for JSON says beside the rows of its pictures or videos."""
+    """Return the document for JSON without the rows of its pictures or videos."""
     runtime = detector.runtime
     return {
         "backend": runtime.backend,

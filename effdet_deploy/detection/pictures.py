@@ -1,4 +1,4 @@
-"""The pictures on which a detector is verified, calibrated and compared: found or generated."""
+"""Pictures to verify, calibrate and compare detectors on: the user's or generated ones."""
 
 from __future__ import annotations
 

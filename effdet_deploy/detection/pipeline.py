@@ -57,7 +57,7 @@ class Outcome:
     size: tuple[int, int] | None = None
 
     def required(self) -> Detections:
-        """Return the detections, or raise ``error`` if there are none."""
+        """Return the detections; raise ``error`` if the picture failed."""
         if self.detections is None:
             raise self.error or ImageError(
                 "This outcome has neither detections nor an error.",
@@ -104,14 +104,15 @@ def outcomes(
 ) -> Generator[Outcome]:
     """Yield the outcomes of all pictures, in order.
 
-    Threads start when the first outcome is requested, and end with the iterator. Errors of the
-    iterable itself are raised after the outcomes of the pictures before.
+    Threads start when the first outcome is requested, and end with the iterator. An error of the
+    iterable itself is raised after the outcomes of the pictures that preceded it.
 
     Args:
         sources: pictures; another thread iterates over it.
         stages: the stages of the work.
         decoders: how many pictures are decoded at once.
-        ahead: the most pictures under way before the first outcome is taken.
+        ahead: the most pictures that were taken from ``sources`` and whose outcomes were not
+            yielded.
 
     Raises:
         UsageError: the process was forked since the first outcome.
@@ -230,7 +231,7 @@ class _Line:
                 self._done.put((outcome.index, outcome))
 
     def _computed(self) -> tuple[list[_Ready], Tensors] | None:
-        """Run the pictures that are ready once the runtime is free; None at the end."""
+        """Once the runtime is free, run the pictures that are ready; return None at the end."""
         with self._runs:
             while jobs := self._gathered():
                 try:

@@ -42,7 +42,7 @@ def decode_boxes(regression: Floats, anchors: Floats, box_format: BoxFormat = "x
 
 
 def iou_with(box: Floats, others: Floats) -> Floats:
-    """Return the IoU of ``box`` ``[4]`` with ``others`` ``[n,4]``, float32; NaN for points."""
+    """Return the IoU of ``box`` ``[4]`` with ``others`` ``[n,4]``, float32; NaN for two points."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[2:], others[:, 2:])
     inner = np.prod(np.maximum(high - low, np.float32(0)), axis=1)
@@ -65,7 +65,7 @@ def greedy_nms(
         limit: the largest number of kept boxes; None for any.
 
     Returns:
-        The kept rows, ascending.
+        The indices of the kept boxes, ascending.
     """
     kept: list[int] = []
     alive = np.ones(len(boxes), dtype=bool)
@@ -93,7 +93,7 @@ def soft_nms(
         limit: the largest number of boxes; None for any.
 
     Returns:
-        The remaining rows, best lowered score first, and their lowered scores.
+        The indices of the remaining boxes, best lowered score first, and their lowered scores.
     """
     left = np.array(scores, np.float32)
     alive = np.ones(len(left), dtype=bool)

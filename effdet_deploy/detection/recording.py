@@ -153,7 +153,7 @@ class Film:
         rate: frames per second that the file states; None for 25.
 
     Raises:
-        ResourceError: FFmpeg was built without the encoders that are known here.
+        ResourceError: FFmpeg was built without any of the encoders ``libx264`` and ``mpeg4``.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], rate: Fraction | None) -> None:
@@ -179,7 +179,7 @@ class Film:
         self._last = -1
 
     def add(self, seconds: float, picture: Image.Image) -> None:
-        """Append a picture that is shown from ``seconds`` on, by the clock of its video."""
+        """Append a picture that is shown from ``seconds`` on, by the original video's clock."""
         import av
 
         pixels = np.asarray(picture)
@@ -188,7 +188,7 @@ class Film:
         frame = av.VideoFrame.from_ndarray(np.pad(pixels, pad, mode="edge"), format="rgb24")
         if self._first is None:
             self._first = seconds
-        # Players refuse times that do not increase, as a restarted stream can have.
+        # Players refuse times that do not increase; a restarted stream can have such times.
         self._last = max(self._last + 1, round((seconds - self._first) / _CLOCK))
         frame.pts, frame.time_base = self._last, _CLOCK
         self._container.mux(self._stream.encode(frame))

@@ -1,9 +1,10 @@
 """Large pictures cut into tiles, for objects that would be lost in a resized picture.
 
-Neighboring tiles overlap. If a tile shows a part of an object at its border, and the object is
-shorter than the overlap, the neighbor shows all of it; therefore boxes at such borders are dropped,
-whatever their class. If several tiles show all of an object, its boxes are averaged. Longer objects
-are found in the whole picture, which is run too, and replace their parts.
+Neighboring tiles overlap. If an object at the border of a tile is shorter than the overlap, the
+neighbor shows all of it; therefore a box that touches a border and lies within the overlap is
+dropped, whatever its class. If several tiles show all of an object, its boxes are averaged. The
+model also runs on the whole picture, for objects longer than the overlap; their boxes replace those
+of their parts.
 """
 
 from __future__ import annotations
@@ -44,23 +45,24 @@ if TYPE_CHECKING:
 OVERLAP = 0.25
 _MOST_OVERLAP = 0.9
 _TIFF = (".tif", ".tiff")
-_SMALLEST = 32
+_SMALLEST_SIDE = 32
 _SLACK = 0.02
 """A box counts as touching a border if it is nearer than this share of the tile's side, because
 boxes are not exact."""
 _INSIDE = 0.7
-"""A box at a border is part of a fuller box of its class if this share of it lies inside."""
+"""A box at a border counts as part of a fuller box of its class if this share of its area lies
+inside the fuller box."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How large pictures are cut into tiles.
+    """The size and the overlap of the tiles that large pictures are cut into.
 
     Attributes:
         side: the side of the square tiles, in pixels of the picture; tiles are resized to the
             network's input.
-        overlap: the least share of a side that neighbors have in common. Tiles alone find objects
-            that are shorter than the overlap.
+        overlap: the least share of a side that neighbors have in common. Objects that are shorter
+            than the overlap are taken from the tiles only, longer ones also from the whole picture.
 
     Raises:
         UsageError: a value is out of range.
@@ -74,8 +76,8 @@ class Tiles:
         refuse(
             (
                 f"Tiles of {self.side} pixels are too small.",
-                f"Choose {_SMALLEST} or more: --tile 1024.",
-                self.side < _SMALLEST,
+                f"Choose {_SMALLEST_SIDE} or more: --tile 1024.",
+                self.side < _SMALLEST_SIDE,
             ),
             (
                 f"Tiles cannot overlap by {self.overlap}.",
@@ -276,7 +278,7 @@ def merge(
 
     Args:
         found: the tiles and their detections, with boxes in pixels of the tile.
-        whole: the detections of the whole picture; those that fit into an overlap are left out.
+        whole: the detections in the whole picture; boxes that fit into an overlap are left out.
         size: (width, height) of the picture.
         tiles: how the picture was cut.
         output: the model's output settings, which define the NMS.
@@ -297,7 +299,8 @@ def merge(
     groups = np.zeros_like(labels) if output.class_agnostic else labels
     kept, boxes = _fused(boxes, scores, groups, is_cut, output.iou_threshold)
     best = np.argsort(-scores[kept], kind="stable")
-    # A model without class names has as many classes as were found.
+    # Without class names in the model, a result names only the classes up to its highest; the
+    # longest list has names for all.
     longest = max((whole, *(each for _, each in found)), key=lambda each: len(each.names))
     return dataclasses.replace(
         longest, boxes=boxes[best], scores=scores[kept][best], labels=labels[kept][best]
@@ -313,7 +316,7 @@ def _at_borders(
         boxes: ``[n,4]`` in pixels of the picture.
         tile: left, top, right and bottom.
         size: (width, height) of the picture.
-        shared: how many columns, and rows, neighbors have in common.
+        shared: how many columns and how many rows of pixels neighbors have in common.
         side: the side of a tile.
     """
     slack = _SLACK * side

@@ -43,7 +43,7 @@ TIMEOUT = 10.0
 _PATIENCE = 1.0
 """Seconds that closing waits for a thread that is reading."""
 _STEP = 0.01
-"""Seconds between two checks whether the last frame of a live video was taken."""
+"""Seconds between two checks whether the caller has taken the last frame of a live video."""
 _CLOCK = 0.002
 """Seconds by which a frame may be early, because containers round times to their clock."""
 _QUARTER_TURN = 90
@@ -260,7 +260,7 @@ class Video:
             except BaseException as error:  # noqa: BLE001 - it is raised where frames are asked for
                 end = error
             with news:
-                # The last frame is still given.
+                # The end comes after the last frame: wait until the caller has taken the frame.
                 while newest and not self._is_closed.is_set():
                     news.wait(_STEP)
                 newest.append(end)

@@ -43,7 +43,7 @@ class Labeled:
 
     Attributes:
         path: its file, as the user named it.
-        place: its names in the set.
+        place: its names within the set of pictures.
         size: (width, height) as it is shown.
         detections: the detections in it.
         image: its pixels, uint8 ``[H,W,C]``; only crops need them.
@@ -87,7 +87,7 @@ class _Rows:
         self.count = 0
 
     def add(self, row: object) -> None:
-        # This is one step, so that Ctrl-C comes before or after it.
+        # The row is written in one step, so that Ctrl-C comes before or after it.
         text = json.dumps(row, ensure_ascii=False)
         self.stream.write(f"{',' if self.count else '['}\n{text}")
         self.count += 1
@@ -290,7 +290,7 @@ class Crops:
 
 
 def _opened(path: Path, mode: str = "w") -> IO[str]:
-    # Bytes of a name that are not UTF-8 are escaped, as in JSON. CSV ends its own lines.
+    # Bytes of a name that are not UTF-8 are escaped, as in JSON. The csv module ends lines itself.
     return path.open(mode, encoding="utf-8", errors="backslashreplace", newline="")
 
 

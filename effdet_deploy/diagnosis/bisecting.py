@@ -1,6 +1,8 @@
-"""Bisecting: the smallest set of layers whose reduced precision causes the loss of the heads.
+"""Bisecting: find the smallest set of layers whose reduced precision spoils the raw heads.
 
-:func:`bisect_file` compares an ONNX file with the FP32 file that it was made from.
+:func:`bisect_file` compares an ONNX file with the FP32 file that it was made from. Measured is the
+signal-to-noise ratio of the heads while some layers are *exact*, which means computed as in the
+FP32 file. The goal is the ratio that the heads have to reach.
 
 Groups of layers are ranked by the noise that each group makes alone. Halving finds how many of the
 noisiest groups are needed to reach the goal together. Halving again finds which of their layers are
@@ -41,11 +43,12 @@ PICTURES = 2
 """How many pictures the heads are measured on: lost precision shows on any picture."""
 MOST_MEASUREMENTS = 160
 GAIN_DB = 10.0
-"""If the candidate is within the tolerance already, the goal is its own level plus this many
+"""If the candidate is within the tolerance already, the goal is its own ratio plus this many
 decibels: this finds the layers that make nine tenths of its noise."""
 _GROUP_PARTS = {"backbone": 3, "fpn": 3}
 """How many parts of a module path name a group of layers; one part for the heads."""
-_SHOWN_ALONE = 10
+_MOST_MEASURED_ALONE = 10
+"""The most layers of a result that are also measured one by one."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,10 @@ class Bisection:
         kind: the reduced precision.
         total: how many layers have the reduced precision.
         tolerance_db: the ratio that the heads must reach, by :data:`.TOLERANCES`.
-        goal_db: the ratio searched for; above the tolerance if the candidate is within it.
+        goal_db: the ratio to reach; above the tolerance if the candidate is already within it.
         before_db: the ratio of the candidate's worse head.
         after_db: the ratio of the worse head with ``layers`` exact.
-        layers: the set; empty if no layer's precision explains the loss.
+        layers: the smallest set that was found; empty if no layer's precision explains the errors.
         measurements: how often the heads were measured.
         bound: the largest allowed number of measurements.
         is_smallest: whether every layer of the set was shown to be needed.
@@ -169,7 +172,7 @@ def bisect_file(
     progress: Progress = silent,
     bound: int = MOST_MEASUREMENTS,
 ) -> Bisection:
-    """Find the layers whose precision explains an ONNX file's loss against its FP32 form.
+    """Find the layers whose precision makes the heads of an ONNX file differ from the FP32 heads.
 
     Args:
         candidate: the file in the reduced precision.
@@ -222,7 +225,7 @@ def bisect(
     tolerance = TOLERANCES[kind].least_snr_db or 0.0
     before = search.snr(frozenset())
     goal = tolerance if before < tolerance else before + GAIN_DB
-    # A file without loss has an infinite goal, and no layer needs to be exact.
+    # If the heads have no errors, the goal is infinite, and no layer needs to be exact.
     chosen = frozenset(grafting.layers if before < goal else ())
     is_smallest = False
     if before < goal <= search.snr(chosen):
@@ -271,7 +274,7 @@ class _Search:
         return len(self._known)
 
     def snr(self, exact: Exact) -> float:
-        """Return the heads' ratio with ``exact`` exact; raises _SpentError beyond the bound."""
+        """Return the heads' ratio if ``exact`` are exact; raises _SpentError beyond the bound."""
         if exact not in self._known:
             if self.count >= self.bound:
                 raise _SpentError
@@ -283,7 +286,7 @@ class _Search:
         return self._known[exact]
 
     def worst_groups(self, goal: float) -> list[str]:
-        """Return the layers of the fewest groups, noisiest first, that reach ``goal``."""
+        """Return the layers of the fewest noisiest groups that reach ``goal`` when made exact."""
         every = frozenset(self.grafting.layers)
         groups: dict[str, list[str]] = {}
         for layer in self.grafting.layers:
@@ -299,18 +302,18 @@ class _Search:
         low, high = 0, len(ranked)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._does(frozenset(members(middle)), goal):
+            if self._reaches(frozenset(members(middle)), goal):
                 high = middle
             else:
                 low = middle
         return members(high)
 
     def thinned(self, layers: list[str], goal: float) -> Exact:
-        """Return a subset of ``layers`` that reaches ``goal`` and needs every layer in it."""
+        """Return a subset of ``layers`` that reaches ``goal``, all of whose layers are needed."""
         found = self._needed(frozenset(), layers, goal, is_new=False)
         # Noise is not quite additive, so a superfluous layer shows only at the end.
         for layer in found:
-            if len(found) > 1 and self._does(frozenset(found) - {layer}, goal):
+            if len(found) > 1 and self._reaches(frozenset(found) - {layer}, goal):
                 return self.thinned([each for each in found if each != layer], goal)
         return frozenset(found)
 
@@ -323,7 +326,7 @@ class _Search:
             goal: the signal-to-noise ratio to reach, in decibels.
             is_new: whether ``base`` has grown since the goal was last missed with it.
         """
-        if is_new and self._does(base, goal):
+        if is_new and self._reaches(base, goal):
             return []
         if len(layers) == 1:
             return layers
@@ -331,17 +334,17 @@ class _Search:
         later = self._needed(base | set(first), second, goal, is_new=True)
         return self._needed(base | set(later), first, goal, is_new=bool(later)) + later
 
-    def _does(self, exact: Exact, goal: float) -> bool:
+    def _reaches(self, exact: Exact, goal: float) -> bool:
         """Return whether ``exact`` reaches ``goal``, and remember the smallest set that does."""
-        does = self.snr(exact) >= goal
-        if does and (self.best is None or len(exact) < len(self.best)):
+        reaches = self.snr(exact) >= goal
+        if reaches and (self.best is None or len(exact) < len(self.best)):
             self.best = exact
-        return does
+        return reaches
 
     def alone(self, layers: Collection[str]) -> Mapping[str, float]:
-        """Return the heads' ratio with only one of ``layers`` reduced, for all, worst first."""
+        """Return the heads' ratio by layer if only this one is reduced, worst first."""
         every = frozenset(self.grafting.layers)
         found = dict.fromkeys((each for each in self.grafting.layers if each in layers), math.nan)
-        if len(found) <= min(_SHOWN_ALONE, self.bound - self.count):
+        if len(found) <= min(_MOST_MEASURED_ALONE, self.bound - self.count):
             found = {layer: self.snr(every - {layer}) for layer in found}
         return dict(sorted(found.items(), key=lambda item: item[1]))

@@ -51,7 +51,7 @@ LAYER_PICTURES = 4
 
 @dataclass(frozen=True)
 class Scores:
-    """The mAP of both sides as fractions on the same pictures, and the paired difference."""
+    """The mAP of candidate and reference on the same pictures, as fractions, and the difference."""
 
     reference: float
     candidate: float
@@ -64,7 +64,7 @@ class Examined:
 
     Attributes:
         comparison: the verdict and the pictures.
-        breakdown: detections by class and size, and differences of pairs.
+        breakdown: detections by class and size, and the errors of matched pairs.
         scores: the mAP, if annotations were given.
         layers: the comparison of layers, if requested.
         causes: sentences that say why the candidate differs.

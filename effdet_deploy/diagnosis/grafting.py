@@ -121,7 +121,7 @@ class HalfGrafting:
 
     Args:
         reference: the FP32 graph; it is not changed.
-        candidate: the FP16 graph, which shows the values in float16.
+        candidate: the FP16 graph, which shows what values are in float16.
 
     Raises:
         UsageError: a float16 node is not in the reference.

@@ -1,4 +1,4 @@
-"""Where two networks begin to differ: the errors of all layers, the first wrong and the worst."""
+"""Where two networks begin to differ: the errors of layers, the first wrong layer, the worst."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 WORST = 10
 MAX_BYTES = 256 * 1024**2
-"""Bytes of one image's layers that are read at once per side; more layers need several runs."""
+"""The most bytes of one image's layers that are read from a network at once; more need more
+runs."""
 LEAST_FP32_SNR_DB = 60.0
 """FP32 layers with a smaller signal-to-noise ratio, in decibels, count as different: an error of a
 thousandth of the signal is far above what rounding adds up to."""
@@ -68,7 +69,7 @@ class LayerReport:
     """The layers of two networks, in the order in which they are computed.
 
     Attributes:
-        layers: all layers that both sides have.
+        layers: all layers that both networks have.
         least_snr_db: the ratio from which a layer counts as the same, in decibels.
         first: the first layer below ``least_snr_db``.
         symptom: how its output differs, as a clause; empty if there is no simple description.
@@ -135,7 +136,7 @@ def locate(
     pictures: Sequence[NDArray[np.uint8]],
     least_snr_db: float,
 ) -> LayerReport:
-    """Compare every layer that both sides have and find the first that is too far off.
+    """Compare every layer that both networks have and find the first that is too far off.
 
     Layers behind the raw heads work on lists sorted by score, and two networks that differ sort
     them differently: these layers are compared only if everything before them agrees.

@@ -1,4 +1,4 @@
-"""Opening the two sides of a comparison that the user named."""
+"""Opening the candidates and the reference of a comparison, as the user named them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class HowToRun:
 def open_references(
     given: str, specs: Mapping[Path, DetectorSpec], how: HowToRun, stack: ExitStack
 ) -> dict[Path, Side]:
-    """Open the references of the candidates; candidates that one reference fits share it.
+    """Open the references of the candidates; candidates that fit the same reference share it.
 
     Args:
         given: the path of an exported model; or weights, which take the candidate's variant.
@@ -81,10 +81,10 @@ def reference_name(given: str) -> str:
 
 
 def require_layers(candidates: Sequence[Path], reference: str) -> None:
-    """Check that the layers of all sides can be read.
+    """Check that the layers of the candidates and of the reference can be read.
 
     Raises:
-        UsageError: a side is an exported model but not an ONNX file.
+        UsageError: one of them is an exported model but not an ONNX file.
         MissingPackageError: the ``onnx`` package is not installed.
     """
     for path in filter(None, (*candidates, exported_model(reference))):
@@ -152,7 +152,7 @@ def open_eager(weights: str, spec: DetectorSpec, purpose: str) -> EagerReference
 def layer_sources(
     candidate: Path, reference: Side, given: str
 ) -> tuple[tuple[GraphLayer, ...], LayerSource, LayerSource]:
-    """Return the layers of a candidate, and both sides as sources of layers.
+    """Return a candidate's layers, and the candidate and the reference as sources of layers.
 
     Args:
         candidate: an ONNX file of ours.

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     Channels = NDArray[np.float64]
 
 _MAX_POSITIONS = 4096
-_LISTED = 3
+"""At about how many positions a channel is compared with other channels."""
+_SHOWN_ITEMS = 3
 _CHANNEL_AXES = {4: 1, 3: 2}
 """The channel axis by rank: channels are recognized in ``[N,C,H,W]`` and ``[N,A,C]``."""
 _SPEC_FIELDS = {
@@ -43,6 +44,7 @@ _SPEC_FIELDS = {
 }
 """The fields of two specs that must be equal for the same detections to come out."""
 _SAME_IOU = 0.99
+"""Two boxes with at least this IoU count as the same."""
 _EXPLAINED_SHARE = 0.95
 """The share of detections that must be the same for an explanation to count."""
 
@@ -114,7 +116,7 @@ def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[st
 
 
 def _listed(items: Sequence[object]) -> str:
-    return ", ".join(map(str, items[:_LISTED])) + (", …" if len(items) > _LISTED else "")
+    return ", ".join(map(str, items[:_SHOWN_ITEMS])) + (", …" if len(items) > _SHOWN_ITEMS else "")
 
 
 def find_causes(
@@ -198,7 +200,8 @@ def _behind_the_heads(mine: Answer) -> str:
         return ""
     anchors = mine.spec.anchors
     ratios = anchors.aspect_ratios
-    # A clause, the anchors, and the order of box coordinates that the mistake would lead to.
+    # For every mistake, a clause about it, and the anchors and the order of box coordinates that it
+    # would lead to.
     mistakes = [("x and y are swapped in the boxes", anchors, [1, 0, 3, 2])]
     for order in list(itertools.permutations(range(len(ratios))))[1:]:
         moved = dataclasses.replace(anchors, aspect_ratios=tuple(ratios[each] for each in order))

@@ -125,7 +125,7 @@ def _indexed(document: dict[str, Any]) -> Any:
 
 
 def _evidence(metric: Any) -> list[_CategoryEvidence]:
-    """Collect pycocotools' matches over all areas, per category."""
+    """Collect pycocotools' matches per category, for boxes of all sizes."""
     images = len(metric.params.imgIds)
     areas = len(metric.params.areaRng)
     found = []

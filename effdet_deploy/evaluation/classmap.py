@@ -1,4 +1,4 @@
-"""Matching of a model's classes with the categories of a set: by name, then by id.
+"""Matching of a model's classes with the categories of an annotated set: by name, then by id.
 
 A model numbers its classes like the set that it was trained on; another set may start from 0, leave
 gaps, or use another order. Matched by number alone, a detector of mAP 72 reaches 1.6, and
@@ -28,7 +28,7 @@ NAMES_ALONE = "names-alone"
 """Match by name only, for a set whose ids have no meaning; no message mentions these ids."""
 _UNNAMED = re.compile(r"(class|unused) \d+")
 """Names of classes that have no name of their own."""
-_SHOWN = 6
+_SHOWN_CLASSES = 6
 
 
 @dataclass(frozen=True)
@@ -144,13 +144,15 @@ def _moved(found: Mapping[int, int]) -> str:
 
 
 def _table(ours: Mapping[int, str], theirs: Mapping[int, str], ids: list[int]) -> str:
-    rows = [f"{each} is '{ours[each]}' and '{theirs[each]}'" for each in sorted(ids)[:_SHOWN]]
-    return ", ".join(rows) + (", …" if len(ids) > _SHOWN else "")
+    rows = [
+        f"{each} is '{ours[each]}' and '{theirs[each]}'" for each in sorted(ids)[:_SHOWN_CLASSES]
+    ]
+    return ", ".join(rows) + (", …" if len(ids) > _SHOWN_CLASSES else "")
 
 
 def _some(names: Mapping[int, str]) -> str:
-    rows = [f"{number} {name}" for number, name in sorted(names.items())[:_SHOWN]]
-    return ", ".join(rows) + (", …" if len(names) > _SHOWN else "")
+    rows = [f"{number} {name}" for number, name in sorted(names.items())[:_SHOWN_CLASSES]]
+    return ", ".join(rows) + (", …" if len(names) > _SHOWN_CLASSES else "")
 
 
 def _from_file(spec: DetectorSpec, categories: Mapping[int, str], rule: str) -> ClassMap:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _REQUIRED = ("images", "annotations", "categories")
-_SHOWN = 5
+_SHOWN_ITEMS = 5
 _LONGEST_PATH = 4096
 """The longest path that a system opens; the search for a picture tries every end of a name."""
 _FORM = "Correct the file: COCO annotations hold images, annotations and categories."
@@ -54,8 +54,8 @@ class CocoSet:
 
     def named(self, categories: Sequence[int]) -> str:
         """Return the names of categories for a sentence, at most the first few."""
-        shown = ", ".join(self.categories[each] for each in categories[:_SHOWN])
-        more = len(categories) - _SHOWN
+        shown = ", ".join(self.categories[each] for each in categories[:_SHOWN_ITEMS])
+        more = len(categories) - _SHOWN_ITEMS
         return f"{shown} and {more} more" if more > 0 else shown
 
     def __len__(self) -> int:
@@ -72,8 +72,9 @@ def read_coco(
 
     Values that COCO files often lack are added: a box without ``iscrowd`` is not a crowd, and one
     without ``area`` has the area width times height. Annotations are numbered anew from 1, since
-    pycocotools treats a match with number 0 as no match; ``source_id`` is their own number. A
-    category that only groups other categories and owns no box, as Roboflow writes one, is left out.
+    pycocotools treats a match with number 0 as no match; ``source_id`` keeps their number in the
+    file. A category that only groups other categories and owns no box, as Roboflow writes one, is
+    left out.
 
     Args:
         annotations: the JSON file.
@@ -142,8 +143,8 @@ def dataset_of(
 def _said_of(empty: list[dict[str, Any]], total: int) -> tuple[str, ...]:
     if not empty:
         return ()
-    named = ", ".join(str(each.get("id", "?")) for each in empty[:_SHOWN])
-    more = ", …" if len(empty) > _SHOWN else ""
+    named = ", ".join(str(each.get("id", "?")) for each in empty[:_SHOWN_ITEMS])
+    more = ", …" if len(empty) > _SHOWN_ITEMS else ""
     said = f"{len(empty)} of {total} boxes are empty or of negative size and were skipped: "
     return (f"{said}annotations {named}{more}.",)
 
@@ -234,17 +235,20 @@ def _paths(
 
 
 def _place_in(folder: Path, name: object) -> Path:
-    r"""Return the path of a picture: where its name says, or where the end of its name is found.
+    r"""Return the path of a picture by its name in annotations, or by an end of that name.
 
-    Annotations come from other machines: ``C:\set\images\1.jpg`` or ``/home/me/images/1.jpg`` may
-    be ``1.jpg`` here. The search stays inside ``folder``.
+    The name itself is tried first, then its last parts. Annotations come from other machines:
+    ``C:\set\images\1.jpg`` or ``/home/me/images/1.jpg`` may be ``1.jpg`` here. The search stays
+    inside ``folder``.
 
     Raises:
         DataError: the name points elsewhere, and the picture is not in ``folder``.
-        TypeError: the name is not a text.
+        TypeError: the name is not a text, or is empty or too long.
     """
     if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_PATH:
-        raise TypeError(f"a file_name is {name!r:.200}")
+        raise TypeError(
+            f"a file_name must be a text of 1 to {_LONGEST_PATH} characters, not {name!r:.200}"
+        )
     if "\\" not in name and (inside := _inside(folder, name)) and is_there(inside):
         return inside
     parts = PurePosixPath(name.replace("\\", "/")).parts
@@ -265,7 +269,7 @@ def _inside(folder: Path, name: str) -> Path | None:
 
 
 def is_there(path: Path, *, or_folder: bool = False) -> bool:
-    """Return whether a file that annotations name exists."""
+    """Return whether a file exists that annotations name."""
     # A name may be too long for the system.
     with contextlib.suppress(OSError):
         return path.is_file() or (or_folder and path.is_dir())

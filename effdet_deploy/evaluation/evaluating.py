@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from effdet_deploy.detection.detector import Detector
     from effdet_deploy.evaluation.cocoset import CocoSet
 
-_WRITTEN = ("ap", "ap50", "ap75", "by_category")
+_METRICS_IN_JSON = ("ap", "ap50", "ap75", "by_category")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Evaluation:
             "models": [
                 {
                     "model": each.name,
-                    **{name: getattr(each.accuracy, name) for name in _WRITTEN},
+                    **{name: getattr(each.accuracy, name) for name in _METRICS_IN_JSON},
                     "difference": each.difference and dataclasses.asdict(each.difference),
                     **(
                         {"lacking": list(each.lacking), "ap_common": each.ap_common}

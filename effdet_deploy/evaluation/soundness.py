@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _BULK = 0.05
 """The share of boxes from which an oddity counts as a property of the whole set."""
-_MOST = 0.95
+_NEARLY_ALL = 0.95
+"""The share of boxes from which all boxes of the set count as written in another form."""
 _FRACTION_SLACK = 1e-3
 _SLACK = 1.0
 """Pixels by which annotation tools let boxes reach over a border."""
@@ -88,7 +89,7 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
 
     share = len(boxes)
     fractions = found(lambda box, _: max(box) <= 1 + _FRACTION_SLACK)
-    if len(fractions) > _MOST * share:
+    if len(fractions) > _NEARLY_ALL * share:
         return [
             (
                 f"The boxes of {len(fractions)} of {share} annotations lie within 0 to 1: they are "
@@ -104,7 +105,7 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
     tiny = found(lambda box, _: min(box[2], box[3]) < 1)
     said = []
     if len(outside) > _BULK * share:
-        if len(corners) > _MOST * share:
+        if len(corners) > _NEARLY_ALL * share:
             what = "look like corners (x1, y1, x2, y2), but COCO uses x, y, width and height"
         else:
             what = "reach out of their pictures"

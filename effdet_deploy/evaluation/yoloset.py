@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".yaml", ".yml")
 MEASURED, CALIBRATED = ("val", "test", "train"), ("train", "val", "test")
-"""The parts of a set in order of preference, for measuring and for calibrating."""
-_BOX = 5
+"""In what order of preference the parts of a set are used: for measuring, and for calibrating."""
+_NUMBERS_OF_A_BOX = 5
+"""The class, the center, the width and the height."""
 _SLACK = 0.01
 """How far Ultralytics lets a fraction lie outside of the picture."""
 _FORM = "Correct the file: YOLO's data.yaml names train or val, and the names of the classes."
@@ -145,7 +146,7 @@ def _labels_of(picture: Path) -> Path:
 def _boxes(
     file: Path, classes: int, with_points: bool
 ) -> Iterator[tuple[str, int, tuple[float, float, float, float]]]:
-    """Yield the line of every row, its class, and the corners of its box as fractions."""
+    """Yield ``FILE:LINE`` of every row, its class, and the corners of its box as fractions."""
     if not file.is_file():
         return
     try:
@@ -173,13 +174,13 @@ def _row(
     if not label.is_integer() or not 0 <= label < classes:
         raise ValueError(f"the class is {label:g}, but it must be from 0 to {classes - 1}")
     if with_points:
-        values = values[: _BOX - 1]
+        values = values[: _NUMBERS_OF_A_BOX - 1]
     if not all(math.isfinite(each) and -_SLACK <= each <= 1 + _SLACK for each in values):
         raise ValueError("a number is not a fraction from 0 to 1")
-    if len(values) == _BOX - 1:
+    if len(values) == _NUMBERS_OF_A_BOX - 1:
         x, y, width, height = values
         return int(label), (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    if len(values) <= _BOX or len(values) % 2:
+    if len(values) <= _NUMBERS_OF_A_BOX or len(values) % 2:
         raise ValueError(f"it has {len(values) + 1} numbers")
     across, down = values[::2], values[1::2]
     return int(label), (min(across), min(down), max(across), max(down))

@@ -81,8 +81,8 @@ def moves_of(
 ) -> list[tuple[Path, Path]]:
     """Return the moves of a model and the files that belong to it, in the order of delivery.
 
-    They are its data files, its sidecar, the model, and its precision file if it has one: a model
-    is never seen without its data.
+    First come the data files, then the sidecar, the model, and its precision file if there is one:
+    a model is never seen without its data.
     """
     data = [(staged.with_name(each.name), final.with_name(each.name)) for each in external_files]
     listed = precision_file_path(staged)

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     Lowered = tuple[DetectorSpec, tuple[str, ...]]
     Inputs = list[NDArray[Any]]
 
-_NAMED = 3
+_SHOWN_NODES = 3
 _SATURATION_IMAGES = 4
-_SYNTHETIC = (
+_GENERATED_PICTURES = (
     "FP16's limits were checked on generated pictures; pass --calibration DIR with your own."
 )
 
@@ -75,7 +75,7 @@ def lower_precision(
         fitted = [letterbox(image, taken_input(spec.input))[0] for image in images]
         unfit = _unfit_nodes(model, graph_inputs(fitted, spec), progress)
         to_half(model, unfit.nodes)
-        kept, notes = unfit.nodes, (() if material.ranges else (_SYNTHETIC,)) + unfit.notes
+        kept, notes = unfit.nodes, (() if material.ranges else (_GENERATED_PICTURES,)) + unfit.notes
     else:
         model, kept, notes = _lower_to_int8(model, path, spec, options, material, progress)
     precision = dataclasses.replace(spec.precision, kept=kept)
@@ -96,7 +96,7 @@ def _unfit_nodes(model: ModelProto, batches: Iterable[NDArray[Any]], progress: P
     kept = nodes_touching(model, [each.value for each in unfit])
     if not unfit:
         return _Unfit(kept)
-    named = "; ".join(map(str, unfit[:_NAMED])) + ("; …" if len(unfit) > _NAMED else "")
+    named = "; ".join(map(str, unfit[:_SHOWN_NODES])) + ("; …" if len(unfit) > _SHOWN_NODES else "")
     return _Unfit(kept, (f"FP16 cannot hold {named}: {len(kept)} operations stay in FP32.",))
 
 

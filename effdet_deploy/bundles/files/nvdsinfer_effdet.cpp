@@ -24,7 +24,7 @@ constexpr int kTop = EFFDET_YXYX ? 0 : 1;
 constexpr int kRight = EFFDET_YXYX ? 3 : 2;
 constexpr int kBottom = EFFDET_YXYX ? 2 : 3;
 
-// Returns the output with this name and type; without it, prints a line on stderr, returns null.
+// Returns the output with this name and type. If it is missing, prints a line and returns null.
 const NvDsInferLayerInfo* find(const std::vector<NvDsInferLayerInfo>& layers, const char* name,
                                NvDsInferDataType type) {
     for (const NvDsInferLayerInfo& layer : layers) {
@@ -69,7 +69,7 @@ extern "C" bool NvDsInferParseEffdet(std::vector<NvDsInferLayerInfo> const& outp
     const std::vector<float>& thresholds = detectionParams.perClassPreclusterThreshold;
     for (std::int32_t row = 0; row < found; ++row) {
         const std::int32_t index = label[row];
-        // nvinfer counts no more classes than num-detected-classes and has a threshold for each.
+        // nvinfer has num-detected-classes classes, and a threshold for every class.
         if (index < 0 || static_cast<unsigned int>(index) >= detectionParams.numClassesConfigured ||
             static_cast<std::size_t>(index) >= thresholds.size() ||
             !(score[row] >= thresholds[static_cast<std::size_t>(index)])) {

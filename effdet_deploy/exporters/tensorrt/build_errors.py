@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 _NO_GPU = re.compile(r"CUDA driver version is insufficient|no CUDA-capable device|CUDA init")
 """What TensorRT-RTX logs on every machine without a GPU, although it builds there."""
-_SHOWN = 5
-_SEE = "Find the reason with: effdet-deploy check"
+_SHOWN_MESSAGES = 5
+_RUN_CHECK = "Find the reason with: effdet-deploy check"
 _STAGES: dict[str, tuple[type[EffdetDeployError], str, str]] = {
     "start": (
         DeviceError,
@@ -39,12 +39,12 @@ _STAGES: dict[str, tuple[type[EffdetDeployError], str, str]] = {
     "parse": (
         ModelFileError,
         "{name} cannot read '{model}': {said}.",
-        f"{_SEE}; an export with --nms static avoids most operators that TensorRT lacks.",
+        f"{_RUN_CHECK}; an export with --nms static avoids most operators that TensorRT lacks.",
     ),
     "build": (
         ModelFileError,
         "{name} could not build an engine from '{model}': {said}.",
-        f"{_SEE}.",
+        f"{_RUN_CHECK}.",
     ),
     "memory": (
         ResourceError,
@@ -57,14 +57,14 @@ _STAGES: dict[str, tuple[type[EffdetDeployError], str, str]] = {
 def build_error(request: Request, stage: str, messages: list[str]) -> EffdetDeployError:
     """Return the error for TensorRT's messages at a stage of the build."""
     telling = [each for each in messages if not _NO_GPU.search(each)] or messages
-    more = [f"and {len(telling) - _SHOWN} more"] if len(telling) > _SHOWN else []
+    more = [f"and {len(telling) - _SHOWN_MESSAGES} more"] if len(telling) > _SHOWN_MESSAGES else []
     if stage in ("parse", "build") and any(map(OUT_OF_MEMORY.search, messages)):
         stage = "memory"
     kind, cause, remedy = _STAGES[stage]
     said = {
         "name": NAMES[request.options.backend],
         "model": Path(request.onnx).name,
-        "said": essence([*telling[:_SHOWN], *more]),
+        "said": essence([*telling[:_SHOWN_MESSAGES], *more]),
     }
     return kind(cause.format(**said), remedy)
 

@@ -215,7 +215,7 @@ def _not_run(spec: DetectorSpec, verified: str, *, verify: bool) -> tuple[str, .
 def _evidence(digest: str, recorded: Sidecar | None, report: ParityReport | None) -> dict[str, Any]:
     """Return further facts for the sidecar: what was compared, and the ONNX file's SHA-256.
 
-    ``digest`` is this SHA-256.
+    ``digest`` is the SHA-256 of the ONNX file.
     """
     of_this_file = recorded is not None and recorded.sha256 == digest
     compared = recorded.verification if recorded is not None and of_this_file else None

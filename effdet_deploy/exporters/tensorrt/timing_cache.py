@@ -44,7 +44,7 @@ def require_own_note(path: Path) -> None:
         recorded = json.loads(note.read_bytes())
         is_ours = {"origin", "sha256"} == recorded.keys()
     except BROKEN_DOCUMENT:
-        # A damaged sidecar beside a cache is one of ours.
+        # A damaged sidecar beside a cache counts as ours.
         is_ours = note.is_file() and path.is_file()
     if not is_ours:
         raise UsageError(
