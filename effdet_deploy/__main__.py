@@ -8,15 +8,15 @@ import sys
 
 def main() -> int:
     """Run ``effdet-deploy``; see :func:`effdet_deploy.cli.main`."""
-    return _begun("main")
+    return _run_cli("main")
 
 
 def export_main() -> int:
     """Run ``effdet-export``; see :func:`effdet_deploy.cli.export_main`."""
-    return _begun("export_main")
+    return _run_cli("export_main")
 
 
-def _begun(name: str) -> int:
+def _run_cli(name: str) -> int:
     try:
         from effdet_deploy import cli
 

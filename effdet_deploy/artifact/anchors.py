@@ -38,8 +38,8 @@ def anchor_boxes(anchors: AnchorSpec, height: int, width: int) -> NDArray[np.flo
     """Return every anchor as yxyx float32 ``[A,4]`` in network pixels; the array is read-only.
 
     The order is levels fine to coarse, then rows, columns, octave scales and aspect ratios, as in
-    effdet's ``Anchors``. Strides are image size over level size, so they differ per axis where a
-    size is not a multiple of ``2**max_level``.
+    effdet's ``Anchors``. A stride is the image's size divided by the level's, so the strides of the
+    two axes differ if a size is not a multiple of ``2**max_level``.
     """
     sizes = feature_sizes(height, width, anchors.max_level)
     levels = [

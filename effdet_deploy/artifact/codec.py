@@ -40,7 +40,7 @@ _BOUNDS: dict[type, Within] = {
     list: Within(0, 100_000),
     dict: Within(0, 100_000),
 }
-"""The bounds of fields that state none."""
+"""The bounds of fields whose annotations do not state bounds."""
 _NAMES: dict[type, str] = {
     bool: "true or false",
     int: "a whole number",

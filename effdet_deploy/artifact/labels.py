@@ -89,10 +89,10 @@ class Labels:
         ):
             self._refuse_count(num_classes, rule)
         if len(set(found.values())) > 1:
-            self._ask(*found.values())
+            self._refuse_two_ways(*found.values())
         way, classes = next(iter(found.items()))
         is_plain = self.counts_outputs or (len(found) == len(ways) and self.root is None)
-        return classes, () if is_plain else (self._said(way, num_classes),)
+        return classes, () if is_plain else (self._assumption(way, num_classes),)
 
     def _named(self, num_classes: int) -> tuple[ClassSpec, ...]:
         """Return the named classes; the root is among them only if an output is left for it."""
@@ -118,7 +118,7 @@ class Labels:
         ids = [each.category_id for each in self._named(num_classes)]
         return ids == list(range(1, len(ids) + 1)) and len(ids) < num_classes
 
-    def _said(self, way: str, num_classes: int) -> str:
+    def _assumption(self, way: str, num_classes: int) -> str:
         order = (
             "in order of their ids (--labels-by rank)"
             if way == BY_RANK
@@ -139,7 +139,9 @@ class Labels:
             "higher than the number of classes.",
         )
 
-    def _ask(self, by_rank: tuple[ClassSpec, ...], by_id: tuple[ClassSpec, ...]) -> NoReturn:
+    def _refuse_two_ways(
+        self, by_rank: tuple[ClassSpec, ...], by_id: tuple[ClassSpec, ...]
+    ) -> NoReturn:
         differing = [
             f"output {place} is '{one.name}' by rank and '{other.name}' by id"
             for place, (one, other) in enumerate(zip(by_rank, by_id, strict=True))

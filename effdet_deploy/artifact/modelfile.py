@@ -81,7 +81,7 @@ def require_model_file(path: Path) -> None:
 
 
 def recognize(path: Path) -> Content:
-    """Say what kind of model ``path`` holds, by its content and not by its name.
+    """Return what kind of model ``path`` holds, by its content and not by its name.
 
     Raises:
         ModelFileError: the file is absent, empty, truncated, or not a model.

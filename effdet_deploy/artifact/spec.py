@@ -220,7 +220,7 @@ class OutputSpec:
 
 
 def enough_candidates(needed: int) -> int:
-    """Return the smallest of :data:`CANDIDATE_CHOICES` that is enough, else ``needed`` itself."""
+    """Return the smallest of :data:`CANDIDATE_CHOICES` from ``needed`` up, or ``needed`` itself."""
     return next((each for each in CANDIDATE_CHOICES if each >= needed), needed)
 
 
@@ -387,7 +387,7 @@ class DetectorSpec:
         rows, columns = -(-self.input.height // finest), -(-self.input.width // finest)
         by_channel = {len(each) for each in (self.input.mean, self.input.std, self.input.fill)}
         resizes = self.input.source_size is not None
-        in_a_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
+        per_position = len(anchors.octave_scales) * len(anchors.aspect_ratios)
         for said, holds in (
             (
                 "anchors.min_level must not be above anchors.max_level",
@@ -395,7 +395,7 @@ class DetectorSpec:
             ),
             (
                 f"it must have at most {MAX_ANCHORS:,} anchors",
-                rows * columns * in_a_place <= MAX_ANCHORS,
+                rows * columns * per_position <= MAX_ANCHORS,
             ),
             ("input.mean, std and fill must have 1, 3 or 4 values", by_channel in ({1}, {3}, {4})),
             (

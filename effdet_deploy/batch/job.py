@@ -142,7 +142,7 @@ def detect_in_all(
     if options.coco is not None:
         require_directory(options.coco)
     require_folder(output)
-    plan = _begun(output, settings, options.resume)
+    plan = _plan_to_continue(output, settings, options.resume)
     if plan is None:
         listing = list_pictures(source, options.column, options.key)
         plan = make_plan(output, listing, settings, options.part)
@@ -190,7 +190,7 @@ def _checked(model: Path, options: BatchOptions) -> DetectorSpec:
     return spec
 
 
-def _begun(output: str, settings: Settings, resume: bool) -> Plan | None:
+def _plan_to_continue(output: str, settings: Settings, resume: bool) -> Plan | None:
     """Return the plan of the run that is continued in ``output``; None if a new run begins.
 
     Raises:

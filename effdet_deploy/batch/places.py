@@ -57,7 +57,7 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def opened(address: str) -> BinaryIO:
-    """Open a file for reading bytes; its end can be read without the rest.
+    """Open a file for reading bytes; its last bytes can be read without all those before them.
 
     Raises:
         OSError: the file cannot be opened.

@@ -59,7 +59,7 @@ def list_pictures(source: str, column: str | None, key: str | None = None) -> Li
     if not is_remote(source):
         # Relative keys refer to the caller's folder; a worker may have another current folder.
         return Listing(map(str, find_images(source)), str(Path.cwd()))
-    found = _found(source, SUFFIXES)
+    found = _list_files(source, SUFFIXES)
     if not found:
         raise ImageError(f"There is no picture at '{source}'.", "Check the address.")
     return Listing(found, "")
@@ -86,7 +86,7 @@ def read_pictures(listing: Listing, key_column: str | None) -> Iterator[tuple[st
         yield key, RemotePicture(address) if is_remote(address) else address
 
 
-def _found(source: str, suffixes: frozenset[str]) -> list[str]:
+def _list_files(source: str, suffixes: frozenset[str]) -> list[str]:
     """Return the addresses of files with these suffixes: in a folder, or matching a pattern."""
     files, path = file_system(source)
     names = files.glob(path) if glob.has_magic(path) else files.find(path)
@@ -95,7 +95,7 @@ def _found(source: str, suffixes: frozenset[str]) -> list[str]:
 
 
 def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
-    files = _found(source, _PARQUET)
+    files = _list_files(source, _PARQUET)
     if not files:
         raise ImageError(f"There is no Parquet file at '{source}'.", "Check the address.")
     kinds = _reading(files[0], _columns)

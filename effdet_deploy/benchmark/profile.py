@@ -77,7 +77,7 @@ def profile_onnx(
 def profile_openvino(
     path: Path, feeds: dict[str, NDArray[Any]], *, threads: int | None, runs: int = 10
 ) -> list[NodeTime]:
-    """Run the model in OpenVINO with its counters on; otherwise as :func:`profile_onnx`.
+    """Do what :func:`profile_onnx` does, but with OpenVINO and its performance counters.
 
     The model is compiled for the shape of the feeds, as in a benchmark.
     """

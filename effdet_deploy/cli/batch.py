@@ -139,36 +139,37 @@ def run(
         batch=batch,
         loading={"backend": backend, "device": device, "allow_saturation": allow_saturation},
     )
-    with _told() as progress:
+    with _progress_shown() as progress:
         statistics = detect_in_all(model, source, output, options, progress)
     console.write_json(json_file, statistics.to_dict())
     console.stdout().print(render_batch(statistics, output))
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[Callable[[int, int], None]]:
+def _progress_shown() -> Iterator[Callable[[int, int], None]]:
     """Give a function that shows how far a run is, how fast, and how much time is left."""
     from rich.progress import BarColumn, Progress, TextColumn
 
     screen = console.stderr()
     columns = BarColumn(), TextColumn("{task.description}", markup=False)
-    said = time.monotonic()
-    given: list[tuple[float, int]] = []
+    last_note = time.monotonic()
+    reports: list[tuple[float, int]] = []
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
         task = bar.add_task("", total=None)
 
         def tell(done: int, total: int) -> None:
-            nonlocal said
-            given.append((time.monotonic(), done))
+            nonlocal last_note
+            reports.append((time.monotonic(), done))
             text = f"{done:,} of {total:,} pictures"
-            # The first call comes before Ray runs, and the second when its work begins.
-            if len(given) > 2:
-                (start, first), (now, _) = given[1], given.pop()
+            # The first call comes before Ray runs, and the second when Ray has written the first
+            # part.
+            if len(reports) > 2:
+                (start, first), (now, _) = reports[1], reports.pop()
                 rate = (done - first) / (now - start)
                 text += f", {rate:,.1f} a second, {(total - done) / rate / 60:,.0f} minutes left"
             bar.update(task, completed=done, total=total, description=text)
-            if not screen.is_terminal and time.monotonic() - said > _SILENCE:
-                said = time.monotonic()
+            if not screen.is_terminal and time.monotonic() - last_note > _SILENCE:
+                last_note = time.monotonic()
                 console.note(text)
 
         yield tell

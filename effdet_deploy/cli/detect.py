@@ -242,7 +242,7 @@ def _in_pictures(task: _Task, named: list[str], listed: list[str]) -> None:
         wanted = replace(chosen, copies=copies)
         document = {"model": task.model.name}
         document |= outputs.describe(detector, threshold, wanted) | {"images": images}
-        with _counting(images, len(pictures), result, document) as tell:
+        with _collecting_rows(images, len(pictures), result, document) as tell:
             outputs.detect_files(detector, pictures, threshold, wanted, tell)
     console.write_json(result, document)
     console.stdout().print(render_detections(images))
@@ -267,7 +267,7 @@ def _in_videos(task: _Task, named: list[str], reading: Callable[[str], Video]) -
     with task.opened() as (detector, threshold, wanted):
         document = {"model": task.model.name} | outputs.describe(detector, threshold, wanted)
         document["videos"] = rows
-        with _kept(result, document, rows):
+        with _written_if_stopped(result, document, rows):
             for source, pair in files.items():
                 video = reading(source)
                 with console.counted(video.expected) as progress:
@@ -280,11 +280,11 @@ def _in_videos(task: _Task, named: list[str], reading: Callable[[str], Video]) -
 
 
 @contextlib.contextmanager
-def _counting(
+def _collecting_rows(
     images: list[dict[str, Any]], total: int, result: Path | None, document: dict[str, Any]
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Give a function that adds a row to ``images`` and shows how many rows there are."""
-    with console.counted(total) as progress, _kept(result, document, images):
+    with console.counted(total) as progress, _written_if_stopped(result, document, images):
 
         def tell(row: dict[str, Any]) -> None:
             images.append(row)
@@ -294,7 +294,9 @@ def _counting(
 
 
 @contextlib.contextmanager
-def _kept(result: Path | None, document: dict[str, Any], rows: list[Any]) -> Iterator[None]:
+def _written_if_stopped(
+    result: Path | None, document: dict[str, Any], rows: list[Any]
+) -> Iterator[None]:
     """Write the document with the finished ``rows`` if the ``with`` block is stopped half-way."""
     try:
         yield

@@ -67,7 +67,7 @@ def run(
     )
     console.require_distinct("--keep-onnx", given["keep_onnx"], output, *read)
     console.require_distinct("--timing-cache", given["timing_cache"], *made, Path(weights))
-    # The stored command keeps the user's order.
+    # The stored command keeps the order in which the user gave the options.
     options = export_options({name: given[name] for name in context.params if name in given})
     begun = time.monotonic()
     with console.stages() as stage:

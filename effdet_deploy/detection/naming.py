@@ -45,7 +45,7 @@ def places_of(pictures: Sequence[Path]) -> dict[Path, Place]:
     count from 1.
     """
     files = [each.absolute().as_posix() for each in pictures]
-    # Only paths that go up somewhere have to be resolved.
+    # Only paths with ``..`` have to be resolved.
     files = [
         os.path.normpath(each).replace(os.sep, "/") if ".." in each else each for each in files
     ]

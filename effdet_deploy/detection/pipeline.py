@@ -117,15 +117,15 @@ def outcomes(
     Raises:
         UsageError: the process was forked since the first outcome.
     """
-    line = _Line(sources, stages, decoders, ahead)
+    stream = _Stream(sources, stages, decoders, ahead)
     try:
-        line.start()
-        yield from line.results()
+        stream.start()
+        yield from stream.results()
     finally:
-        line.close()
+        stream.close()
 
 
-class _Line:
+class _Stream:
     """The threads and queues of one stream."""
 
     def __init__(self, sources: Iterable[Any], stages: Stages, decoders: int, ahead: int) -> None:

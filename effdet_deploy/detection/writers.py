@@ -247,7 +247,7 @@ class Labelme:
             "version": _LABELME,
             "flags": {},
             "shapes": shapes,
-            "imagePath": _way(picture.path, (self._folder.home / place).parent),
+            "imagePath": _relative_path(picture.path, (self._folder.home / place).parent),
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
@@ -299,7 +299,7 @@ def _yaml_text(text: str) -> str:
     return "".join(each if each.isprintable() else f"\\U{ord(each):08x}" for each in quoted)
 
 
-def _way(path: Path, start: Path) -> str:
+def _relative_path(path: Path, start: Path) -> str:
     try:
         return Path(os.path.relpath(path.absolute(), start.resolve())).as_posix()
     except ValueError:  # Windows: on another drive

@@ -81,11 +81,15 @@ def join_classes(
     if not ours:
         return ClassMap(None)
     same_ids = {number: number for number in ours if number in categories}
-    named = {number: _plain(name) for number, name in ours.items() if not _UNNAMED.fullmatch(name)}
-    ids_of = {_plain(name): number for number, name in categories.items()}
+    named = {
+        number: _without_case_and_dashes(name)
+        for number, name in ours.items()
+        if not _UNNAMED.fullmatch(name)
+    }
+    ids_of = {_without_case_and_dashes(name): number for number, name in categories.items()}
     twice = [
         name
-        for names in (named.values(), map(_plain, categories.values()))
+        for names in (named.values(), map(_without_case_and_dashes, categories.values()))
         for name, count in Counter(names).items()
         if count > 1
     ]
@@ -98,7 +102,7 @@ def join_classes(
                 "categories by id."
             )
     elif rule in (BY_NAME, NAMES_ALONE):
-        found, note = by_name, "" if rule == NAMES_ALONE else _moved(by_name)
+        found, note = by_name, "" if rule == NAMES_ALONE else _note_on_other_ids(by_name)
     else:
         contradicting = [
             number
@@ -115,25 +119,25 @@ def join_classes(
                 )
             raise DataError(
                 "Some ids have one name in the model and another in the annotations: "
-                f"{_table(ours, categories, contradicting)}.",
+                f"{_first_pairs(ours, categories, contradicting)}.",
                 "Choose what decides: --class-map by-name, by-id, or a JSON file that maps class "
                 "names to category ids.",
             )
-        found, note = by_name, _moved(by_name)
+        found, note = by_name, _note_on_other_ids(by_name)
     if not found:
         raise DataError(
-            f"The model's classes ({_some(ours)}) and the annotations' categories "
-            f"({_some(categories)}) have nothing in common.",
+            f"The model's classes ({_first_names(ours)}) and the annotations' categories "
+            f"({_first_names(categories)}) have nothing in common.",
             "Export the model with --labels ANNOTATIONS.json, or match them with --class-map FILE.",
         )
     return ClassMap(found, tuple(sorted(categories.keys() - set(found.values()))), note)
 
 
-def _plain(name: str) -> str:
+def _without_case_and_dashes(name: str) -> str:
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
-def _moved(found: Mapping[int, int]) -> str:
+def _note_on_other_ids(found: Mapping[int, int]) -> str:
     moved = sum(ours != theirs for ours, theirs in found.items())
     if not moved:
         return ""
@@ -143,14 +147,14 @@ def _moved(found: Mapping[int, int]) -> str:
     )
 
 
-def _table(ours: Mapping[int, str], theirs: Mapping[int, str], ids: list[int]) -> str:
+def _first_pairs(ours: Mapping[int, str], theirs: Mapping[int, str], ids: list[int]) -> str:
     rows = [
         f"{each} is '{ours[each]}' and '{theirs[each]}'" for each in sorted(ids)[:_SHOWN_CLASSES]
     ]
     return ", ".join(rows) + (", …" if len(ids) > _SHOWN_CLASSES else "")
 
 
-def _some(names: Mapping[int, str]) -> str:
+def _first_names(names: Mapping[int, str]) -> str:
     rows = [f"{number} {name}" for number, name in sorted(names.items())[:_SHOWN_CLASSES]]
     return ", ".join(rows) + (", …" if len(names) > _SHOWN_CLASSES else "")
 

@@ -26,7 +26,7 @@ with those that are kept."""
 
 
 def first_candidates(options: ExportOptions, rows: int) -> int:
-    """Return how many boxes may enter NMS, by the options; pictures can show that fewer suffice."""
+    """Return how many boxes the options let enter NMS; pictures can show that fewer suffice."""
     if options.nms == "plugin":
         return PLUGIN_CANDIDATES
     return max(options.candidates or EFFDET_CANDIDATES, rows)

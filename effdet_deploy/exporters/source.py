@@ -290,7 +290,7 @@ def _input_of(
     frame_size: tuple[int, int] | None,
     source_size: tuple[int, int] | None,
 ) -> InputSpec:
-    """Describe the image input; raises UsageError if gray or RGBA gets an option for color."""
+    """Describe the image input; raises UsageError for an RGB option of a gray or RGBA network."""
     if config.in_chans == 1 and channel_order == "bgr":
         raise UsageError("Gray pictures have no channel order.", "Leave --channel-order out.")
     if config.in_chans != 3 and frame_size is not None:

@@ -36,9 +36,9 @@ _NO_TENSORRT = (
 
 
 def verifying_runtime(target: Target | None) -> tuple[str, str]:
-    """Return the runtime that runs a file for ``target`` here, and why it is not the target's own.
+    """Return the runtime that runs files for ``target`` here, and why it is not the intended one.
 
-    The reason is empty if it is the target's own runtime, or if there is no target.
+    The reason is empty if it is the runtime that the target means, or if there is no target.
     """
     if target == "openvino":
         present = importlib.util.find_spec("openvino") is not None
