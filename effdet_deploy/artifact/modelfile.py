@@ -102,14 +102,14 @@ def recognize(path: Path) -> Content:
             ) from error
         if any(name.endswith("/constants.pkl") for name in names):
             return "torchscript"
-        raise _a_checkpoint(path)
+        raise _checkpoint_error(path)
     if head[:1] == _PICKLE_MAGIC or head[8:9] == b"{":
-        raise _a_checkpoint(path)
+        raise _checkpoint_error(path)
     read_onnx(path)
     return "onnx"
 
 
-def _a_checkpoint(path: Path) -> ModelFileError:
+def _checkpoint_error(path: Path) -> ModelFileError:
     return ModelFileError(
         f"'{path}' looks like a checkpoint (weights only), not like an exported model.",
         f"Export it first: effdet-export --weights '{path}' model.onnx.",
@@ -205,7 +205,7 @@ def check_external_files(path: Path, spec: DetectorSpec) -> None:
     for name in sorted({*read_onnx(path).external, *recorded}):
         data = resolve_inside(path.parent, name)
         if not data.is_file():
-            raise _bad_external(path, name, "is missing")
+            raise _external_file_error(path, name, "is missing")
         if (known := recorded.get(name)) is None:
             warnings.warn(
                 f"'{path}' reads '{name}', which its export did not write: the weights may have "
@@ -216,9 +216,11 @@ def check_external_files(path: Path, spec: DetectorSpec) -> None:
             continue
         size = data.stat().st_size
         if size != known.size:
-            raise _bad_external(path, name, f"has {size} bytes where {known.size} are expected")
+            raise _external_file_error(
+                path, name, f"has {size} bytes where {known.size} are expected"
+            )
         if sha256_file(data) != known.sha256:
-            raise _bad_external(path, name, "has changed since the export")
+            raise _external_file_error(path, name, "has changed since the export")
 
 
 def require_engine_of(sidecar: Sidecar | None, engine: Path, digest: str) -> None:
@@ -260,7 +262,7 @@ def warn_if_changed(path: Path) -> None:
     warnings.warn(said, EffdetDeployWarning, stacklevel=3)
 
 
-def _bad_external(path: Path, name: str, what: str) -> EffdetDeployError:
+def _external_file_error(path: Path, name: str, what: str) -> EffdetDeployError:
     return ModelFileError(
         f"The external file '{name}' of the model '{path}' {what}.",
         "Copy the model and its data file again, together.",

@@ -16,8 +16,8 @@ def read_text_proto(text: str, fields: Fields) -> dict[str, list[Any]]:
     """Read some fields of a message and skip all others.
 
     Returns:
-        The values of every field in their order, an empty list where a field is absent; a message
-        inside a message is a dict of the same form.
+        A list of values for every field, which is empty if the field is absent; a message inside a
+        message is again such a dict.
 
     Raises:
         ValueError: the text is not a protocol buffer, or a value has another type.

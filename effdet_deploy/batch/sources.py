@@ -50,7 +50,7 @@ def list_pictures(source: str, column: str | None, key: str | None = None) -> Li
         DataError: a Parquet file cannot be read.
     """
     if column is not None or PurePosixPath(source).suffix.lower() in _PARQUET:
-        return _in_parquet(source, column, key)
+        return _list_rows(source, column, key)
     if key is not None:
         raise UsageError(
             "--key names a column of Parquet files, but SOURCE has pictures.",
@@ -94,7 +94,7 @@ def _list_files(source: str, suffixes: frozenset[str]) -> list[str]:
     return sorted(files.unstrip_protocol(each) if is_remote(source) else each for each in kept)
 
 
-def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
+def _list_rows(source: str, column: str | None, key: str | None) -> Listing:
     files = _list_files(source, _PARQUET)
     if not files:
         raise ImageError(f"There is no Parquet file at '{source}'.", "Check the address.")
@@ -102,10 +102,10 @@ def _in_parquet(source: str, column: str | None, key: str | None) -> Listing:
     # Datasets of Hugging Face store pictures as a struct of bytes and path.
     chosen = f"{column}.bytes" if f"{column}.bytes" in kinds else str(column)
     if "binary" in kinds.get(chosen, "") and (key is None or key in kinds):
-        return Listing(_numbered(files), "", chosen)
+        return Listing(_row_keys(files), "", chosen)
     if "string" in kinds.get(chosen, "") and key is None:
         files_home = files[0].rpartition("/")[0]
-        return Listing(_paths(files, chosen), files_home)
+        return Listing(_path_keys(files, chosen), files_home)
     wrong = f"has no column '{column}' of bytes or text" if column else "needs --column"
     remedy = "Name the column of pictures or of their paths with --column."
     if chosen in kinds and key is not None:
@@ -155,13 +155,13 @@ def translated(file: str) -> Iterator[None]:
         ) from error
 
 
-def _numbered(files: list[str]) -> Iterator[str]:
+def _row_keys(files: list[str]) -> Iterator[str]:
     for file in files:
         rows = _reading(file, lambda parquet: parquet.metadata.num_rows)
         yield from (f"{file}#{row}" for row in range(rows))
 
 
-def _paths(files: list[str], column: str) -> Iterator[str]:
+def _path_keys(files: list[str], column: str) -> Iterator[str]:
     import pyarrow.parquet as pq
 
     for file in files:

@@ -60,7 +60,7 @@ class Worker:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._detector: Detector | None = None
-        self._keys: PlanReader | None = None
+        self._plan_reader: PlanReader | None = None
 
     def __call__(self, numbers: dict[str, Any]) -> dict[str, list[Any]]:
         """Detect in the pictures of a part, write the part, and return one row about it."""
@@ -86,9 +86,9 @@ class Worker:
 
     def _write_part(self, number: int) -> Finished:
         task = self._task
-        if self._detector is None or self._keys is None:
+        if self._detector is None or self._plan_reader is None:
             self._detector = _load(task)
-            self._keys = PlanReader(task.output, task.plan)
+            self._plan_reader = PlanReader(task.output, task.plan)
         keys: list[str] = []
 
         def pictures() -> Iterator[Any]:
@@ -96,7 +96,7 @@ class Worker:
                 keys.append(key)
                 yield picture
 
-        listing = self._keys.part(number)
+        listing = self._plan_reader.part(number)
         rows = Rows()
         for outcome in self._detector.stream(
             pictures(),

@@ -68,11 +68,11 @@ class Result:
         end_to_end: from letterboxed arrays in host memory to rows of detections in host memory.
         stages: median seconds of the parts of a run that can be timed from outside; empty if the
             images of a batch are computed in parallel.
-        shares: shares of the runtime's time by part of the graph; empty if it has no profile.
+        shares: shares of the runtime's time by part of the graph; empty if no profiler was used.
         ratio: speed compared with the first artifact at the same batch; above 1 this one is faster.
         footprint: time and memory of a new process that loads the artifact and detects once.
         file_size: size in bytes, data files included.
-        work: the work of its convolutions for the whole batch; None if the file does not show it.
+        work: the work of the convolutions for the whole batch; None if it cannot be counted.
         reached: shares of the machine's best performance; None unless the artifact runs on the CPU.
     """
 

@@ -72,40 +72,40 @@ def configuration(source: Source, runtime: str) -> str:
         f"max_batch_size: {spec.batch.maximum if batches else 0}",
         *(f"input [ {{ {_tensor(each, batches)} }} ]" for each in inputs),
         *(f"output [ {{ {_tensor(each, batches)} }} ]" for each in outputs),
-        f"instance_group [ {{ count: 1 kind: {_place(spec, runtime)} }} ]",
+        f"instance_group [ {{ count: 1 kind: {_instance_kind(spec, runtime)} }} ]",
         # Add max_queue_delay_microseconds to make requests wait for others.
         *(["dynamic_batching { }"] if batches else []),
         # The first run of a model at a batch size takes many times as long as the next ones.
         *(_warm_up(inputs, size, batches) for size in warmed),
-        f'parameters {{ key: "{SPEC_PARAMETER}" value {{ string_value: {_quoted(spec)} }} }}',
+        f'parameters {{ key: "{SPEC_PARAMETER}" value {{ string_value: {_quoted_spec(spec)} }} }}',
     ]
     return "\n".join(parts) + "\n"
 
 
 def _tensor(info: TensorInfo, batches: bool) -> str:
-    return f'name: "{info.name}" data_type: {_TYPES[info.dtype.name]} dims: {_sides(info, batches)}'
+    return f'name: "{info.name}" data_type: {_TYPES[info.dtype.name]} dims: {_dims(info, batches)}'
 
 
-def _sides(info: TensorInfo, batches: bool) -> list[int | None]:
+def _dims(info: TensorInfo, batches: bool) -> list[int | None]:
     return list(info.shape[1:] if batches else info.shape)
 
 
 def _warm_up(inputs: tuple[TensorInfo, ...], size: int, batches: bool) -> str:
     black = " ".join(
         f'inputs {{ key: "{each.name}" value {{ data_type: {_TYPES[each.dtype.name]} '
-        f"dims: {_sides(each, batches)} zero_data: true }} }}"
+        f"dims: {_dims(each, batches)} zero_data: true }} }}"
         for each in inputs
     )
     return f'model_warmup [ {{ name: "batch of {size}" batch_size: {size} {black} }} ]'
 
 
-def _place(spec: DetectorSpec, runtime: str) -> str:
+def _instance_kind(spec: DetectorSpec, runtime: str) -> str:
     if runtime == "tensorrt":
         return "KIND_GPU"
     return "KIND_AUTO" if spec.precision.target in (None, "tensorrt") else "KIND_CPU"
 
 
-def _quoted(spec: DetectorSpec) -> str:
+def _quoted_spec(spec: DetectorSpec) -> str:
     text = json.dumps(json.loads(spec.to_json()), sort_keys=True, ensure_ascii=True)
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

@@ -34,7 +34,7 @@ _OBEYED = (
     *(0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
     *range(0xD800, 0xE000),
 )
-_SHOWN = dict.fromkeys(_OBEYED, "\N{REPLACEMENT CHARACTER}")
+_REPLACEMENTS = dict.fromkeys(_OBEYED, "\N{REPLACEMENT CHARACTER}")
 _WIDTH_OF_NO_TERMINAL = 80
 _FAST = 100
 """Pictures per second from which a rate is shown without decimals."""
@@ -47,7 +47,7 @@ def shown(text: str) -> str:
     Names of classes, variants and pictures come from files: an escape sequence in one of them must
     reach no terminal.
     """
-    return text.translate(_SHOWN)
+    return text.translate(_REPLACEMENTS)
 
 
 def _console(*, to_stderr: bool) -> Console:

@@ -87,7 +87,7 @@ class Lettering:
     def _face(self, letters: str) -> Face:
         """Return the first font that has all ``letters``."""
         return next(
-            (each for each in self._first if _draws(each, letters)), _installed_with(letters)
+            (each for each in self._first if _has_all(each, letters)), _installed_with(letters)
         )
 
 
@@ -114,7 +114,7 @@ def _opened(face: Face, size: int) -> Font:
         return ImageFont.load_default()
 
 
-def _draws(face: Face, letters: str) -> bool:
+def _has_all(face: Face, letters: str) -> bool:
     return all(_has(face, letter) for letter in letters)
 
 
@@ -138,7 +138,7 @@ def _ink(font: ImageFont.FreeTypeFont, letter: str) -> tuple[tuple[int, int], by
 def _escaped(letter: str, face: Face) -> str:
     parts = unicodedata.normalize("NFKD", letter)
     plain = "".join(each for each in parts if not unicodedata.combining(each))
-    if plain and _draws(face, plain):
+    if plain and _has_all(face, plain):
         return plain
     return f"\\x{ord(letter):02x}" if letter.isascii() else ascii(letter)[1:-1]
 
@@ -149,7 +149,7 @@ def _installed_with(letters: str) -> Face:
     for path in _installed():
         # A font may be damaged, or have bitmaps in other sizes only.
         with contextlib.suppress(OSError, ValueError):
-            if _draws(path, letters):
+            if _has_all(path, letters):
                 return path
     return _NO_FACE
 

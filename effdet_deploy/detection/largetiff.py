@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Numbers of TIFF tags.
 _WIDTH, _HEIGHT, _ORIENTATION, _PLANAR, _DEPTH = 256, 257, 274, 284, 258
 _ROWS_PER_STRIP, _STRIPS, _STRIP_BYTES = 278, 273, 279
 _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 322, 323, 324, 325
@@ -134,7 +135,8 @@ class LargeTiff:
 
     def _decoded(self, file: Any, index: int, rows_left: int) -> NDArray[np.uint8]:
         wide, high = self._block
-        # A tile that extends beyond the border is stored whole; the last strip is not.
+        # A tile that extends beyond the picture is stored whole; the last strip ends with the
+        # picture.
         rows = high if self._is_tiled else min(high, rows_left)
         try:
             file.seek(self._offsets[index])

@@ -150,7 +150,7 @@ class HalfGrafting:
         self._floats = float_values(reference)
 
     def with_exact(self, exact: Collection[str]) -> ModelProto:
-        """Return the FP32 graph in which float16 values are rounded, except those of ``exact``."""
+        """Return the FP32 graph with float16 values rounded, except in the layers ``exact``."""
         model = deepcopy(self._reference)
         graph = model.graph
         half = {

@@ -50,7 +50,7 @@ _EXPLAINED_SHARE = 0.95
 
 
 def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str:
-    """Return a clause on what turns ``reference`` into ``candidate``; empty if nothing simple does.
+    """Return a clause on the simple change that turns ``reference`` into ``candidate``, or "".
 
     Args:
         reference: any shape; channels are recognized in ``[N,C,H,W]`` and ``[N,rows,C]``.
@@ -77,7 +77,7 @@ def describe_difference(reference: NDArray[Any], candidate: NDArray[Any]) -> str
 
 
 def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[str, Channels]]:
-    """Yield possible changes of the reference, and the candidate that they would result in."""
+    """Yield possible changes of the reference: a clause about each, and the tensor that results."""
     energy = float((reference * reference).sum())
     factor = float((reference * candidate).sum()) / energy if energy else 0.0
     yield f"is the reference's times {factor:.4g}", reference * factor
@@ -89,7 +89,7 @@ def _explanations(reference: Channels, candidate: Channels) -> Iterator[tuple[st
         text = f"is the reference's clipped at {' and '.join(bounds)}"
         yield text, np.clip(reference, low, high)
 
-    # A channel of the candidate is matched with the nearest channel of the reference.
+    # For every channel of the candidate, the most similar channel of the reference is found.
     step = max(1, reference.shape[1] // _MAX_POSITIONS)
     one, other = reference[:, ::step], candidate[:, ::step]
     squares = [(each * each).sum(axis=1) for each in (one, other)]

@@ -124,7 +124,9 @@ def dataset_of(
             "annotations": kept,
             "categories": named,
         }
-        dataset = CocoSet(document | content, paths, _said_of(empty, len(boxes)), class_map)
+        dataset = CocoSet(
+            document | content, paths, _note_on_empty_boxes(empty, len(boxes)), class_map
+        )
         unknown = {each["category_id"] for each in kept} - set(dataset.categories)
     if not kept:
         raise DataError(
@@ -140,7 +142,7 @@ def dataset_of(
     return dataset
 
 
-def _said_of(empty: list[dict[str, Any]], total: int) -> tuple[str, ...]:
+def _note_on_empty_boxes(empty: list[dict[str, Any]], total: int) -> tuple[str, ...]:
     if not empty:
         return ()
     named = ", ".join(str(each.get("id", "?")) for each in empty[:_SHOWN_ITEMS])

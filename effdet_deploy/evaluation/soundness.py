@@ -93,7 +93,7 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
         return [
             (
                 f"The boxes of {len(fractions)} of {share} annotations lie within 0 to 1: they are "
-                f"fractions of the picture, but COCO uses pixels; {_EXAMPLE} {_named(fractions)}."
+                f"fractions of the picture, but COCO uses pixels; {_EXAMPLE} {_example(fractions)}."
             )
         ]
     outside = found(_reaches_out)
@@ -109,10 +109,10 @@ def _about_boxes(dataset: CocoSet, sizes: dict[int, Size]) -> list[str]:
             what = "look like corners (x1, y1, x2, y2), but COCO uses x, y, width and height"
         else:
             what = "reach out of their pictures"
-        said.append(f"{len(outside)} of {share} boxes {what}; {_EXAMPLE} {_named(outside)}.")
+        said.append(f"{len(outside)} of {share} boxes {what}; {_EXAMPLE} {_example(outside)}.")
     if len(tiny) > _BULK * share:
         said.append(
-            f"{len(tiny)} of {share} boxes are smaller than a pixel; {_EXAMPLE} {_named(tiny)}."
+            f"{len(tiny)} of {share} boxes are smaller than a pixel; {_EXAMPLE} {_example(tiny)}."
         )
     return said
 
@@ -123,6 +123,6 @@ def _reaches_out(box: Box, size: Size) -> bool:
     return beyond > _SLACK
 
 
-def _named(annotations: list[dict[str, Any]]) -> str:
+def _example(annotations: list[dict[str, Any]]) -> str:
     first = annotations[0]
     return f"annotation {first['source_id']}, {first['bbox']} in image {first['image_id']}"

@@ -104,11 +104,11 @@ def _pictures(source: Path, document: Mapping[str, Any], parts: Sequence[str]) -
                 "Correct the path in the file, or name the folder of the pictures: --images DIR "
                 "for eval and compare, --eval-images DIR for export.",
             )
-        found |= dict.fromkeys(_listed(place, roots) if place.is_file() else _within(place))
+        found |= dict.fromkeys(_listed(place, roots) if place.is_file() else _find_in_folder(place))
     return list(found)
 
 
-def _within(folder: Path) -> list[Path]:
+def _find_in_folder(folder: Path) -> list[Path]:
     try:
         return find_images(folder)
     except ImageError as error:

@@ -115,10 +115,12 @@ def _lower_to_int8(
     unfit = _unfit_nodes(model, batches, progress) if has_half else _Unfit()
     recipe = Recipe(int8_range=spec.precision.int8_range or "full")
     quantizer = Quantizer(model, batches, target, recipe, cache, progress)
-    names, found = _chosen(quantizer, unfit.nodes, spec, options, material.evaluation, progress)
+    names, found = _layers_for_int8(
+        quantizer, unfit.nodes, spec, options, material.evaluation, progress
+    )
     progress("writing INT8")
     lowered = quantizer.quantized(names)
-    ranges = _said_of_ranges(lowered, spec.precision, batches, progress)
+    ranges = _note_on_range(lowered, spec.precision, batches, progress)
     if has_half:
         to_half(lowered, unfit.nodes)
     write_precision_file(precision_file_path(path), quantizer.convolutions, names, found)
@@ -134,7 +136,7 @@ def _lower_to_int8(
     return lowered, kept, (*unfit.notes, *spared, *_summary(quantizer, names, found), *ranges)
 
 
-def _chosen(
+def _layers_for_int8(
     quantizer: Quantizer,
     unfit: Collection[str],
     spec: DetectorSpec,
@@ -169,7 +171,7 @@ def _chosen(
     return names, found
 
 
-def _said_of_ranges(
+def _note_on_range(
     lowered: ModelProto, precision: PrecisionSpec, batches: Inputs, progress: Progress
 ) -> tuple[str, ...]:
     """Say on which processors the file is right, and what it would lose on others."""

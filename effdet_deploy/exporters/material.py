@@ -48,9 +48,9 @@ class Material:
         """
         if self.verification:
             progress("reading the pictures")
-        ranges = _readable(self.ranges, spec, self.least)
+        ranges = _decode_enough(self.ranges, spec, self.least)
         is_same = self.verification is self.ranges
-        shown = ranges if is_same else _readable(self.verification, spec, 1)
+        shown = ranges if is_same else _decode_enough(self.verification, spec, 1)
         return replace(self, verification=shown, ranges=ranges)
 
     def notes_for(self, spec: DetectorSpec) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ class Material:
         return tuple(said)
 
 
-def _readable(pictures: Pictures, spec: InputSpec, least: int) -> Pictures:
+def _decode_enough(pictures: Pictures, spec: InputSpec, least: int) -> Pictures:
     found = pictures.decoded(spec)
     if found.unreadable and len(found) < least:
         raise DataError(

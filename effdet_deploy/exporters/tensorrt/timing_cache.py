@@ -60,7 +60,7 @@ def attach(config: tensorrt.IBuilderConfig, path: Path, origin: Origin, log: Log
         Why the file was discarded, or an empty string if it was not.
     """
     content = path.read_bytes() if path.is_file() else b""
-    reason = _unfit(content, path, origin) if content else ""
+    reason = _why_unfit(content, path, origin) if content else ""
     if content and not reason:
         log.warnings.clear()
         log.errors.clear()
@@ -76,7 +76,7 @@ def attach(config: tensorrt.IBuilderConfig, path: Path, origin: Origin, log: Log
     return reason
 
 
-def _unfit(content: bytes, path: Path, origin: Origin) -> str:
+def _why_unfit(content: bytes, path: Path, origin: Origin) -> str:
     note = sidecar_path(path)
     if not note.is_file():
         return ""
