@@ -220,7 +220,7 @@ class OutputSpec:
 
 
 def enough_candidates(needed: int) -> int:
-    """Return the smallest of :data:`CANDIDATE_CHOICES` from ``needed`` up, or ``needed`` itself."""
+    """Return the smallest of :data:`CANDIDATE_CHOICES` not below ``needed``, else ``needed``."""
     return next((each for each in CANDIDATE_CHOICES if each >= needed), needed)
 
 

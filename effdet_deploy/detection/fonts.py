@@ -31,8 +31,8 @@ _SUFFIXES = {".otf", ".ttc", ".ttf"}
 _STYLES = ("bold", "black", "condensed", "italic", "light", "mono", "oblique", "serif", "thin")
 """Fonts with these words in their file names are tried last, after plain upright fonts."""
 _PLACEHOLDERS = "lastresort"
-"""How the file names of two fonts begin, of Apple and Unicode, which show only a box with the
-script's name for every character."""
+"""The file names of two fonts, Apple's and Unicode's, begin like this; they show only a box with
+the script's name for every character."""
 _SEARCH_SIZE = 16
 """The size in pixels at which fonts are opened to look for characters."""
 _NO_FACE = Path()

@@ -111,8 +111,7 @@ def outcomes(
         sources: pictures; another thread iterates over it.
         stages: the stages of the work.
         decoders: how many pictures are decoded at once.
-        ahead: the most pictures that were taken from ``sources`` and whose outcomes were not
-            yielded.
+        ahead: the most pictures under way: taken from ``sources``, but without a yielded outcome.
 
     Raises:
         UsageError: the process was forked since the first outcome.

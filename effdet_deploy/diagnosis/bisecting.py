@@ -274,7 +274,7 @@ class _Search:
         return len(self._known)
 
     def snr(self, exact: Exact) -> float:
-        """Return the heads' ratio if ``exact`` are exact; raises _SpentError beyond the bound."""
+        """Return the heads' ratio if these are exact; raises _SpentError beyond the bound."""
         if exact not in self._known:
             if self.count >= self.bound:
                 raise _SpentError
@@ -286,7 +286,7 @@ class _Search:
         return self._known[exact]
 
     def worst_groups(self, goal: float) -> list[str]:
-        """Return the layers of the fewest noisiest groups that reach ``goal`` when made exact."""
+        """Return the layers of the N noisiest groups, with the smallest N that reaches ``goal``."""
         every = frozenset(self.grafting.layers)
         groups: dict[str, list[str]] = {}
         for layer in self.grafting.layers:
@@ -342,7 +342,7 @@ class _Search:
         return reaches
 
     def alone(self, layers: Collection[str]) -> Mapping[str, float]:
-        """Return the heads' ratio by layer if only this one is reduced, worst first."""
+        """Return, by layer, the heads' ratio with only this layer reduced; worst first."""
         every = frozenset(self.grafting.layers)
         found = dict.fromkeys((each for each in self.grafting.layers if each in layers), math.nan)
         if len(found) <= min(_MOST_MEASURED_ALONE, self.bound - self.count):
