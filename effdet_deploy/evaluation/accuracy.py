@@ -48,8 +48,9 @@ class Accuracy:
 class _CategoryEvidence:
     """All detections of a category, best score first, and the number of true boxes per image.
 
-    ``hits`` and ``ignored`` are bool ``[T,n]`` at the T IoU thresholds, ``image`` int ``[n]`` is
-    the position of the image in the set, ``truths`` int ``[images]``.
+    ``hits`` and ``ignored`` are bool ``[T,n]``, for T IoU thresholds and n detections. ``image`` is
+    int ``[n]``, the position of a detection's image in the set. ``truths`` is int ``[images]``, the
+    number of true boxes.
     """
 
     hits: NDArray[np.bool_]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def joined_to(spec: DetectorSpec, dataset: CocoSet) -> ClassMap:
-    """Return the category of each class of a model, as the set's own rule decides.
+    """Return the categories that a model's classes stand for, by the rule ``dataset.class_map``.
 
     Raises:
         DataError: the classes and the categories cannot be matched.

@@ -37,7 +37,7 @@ def settle_candidates(
     options: ExportOptions,
     reference: Side | None,
     images: Sequence[NDArray[np.uint8]],
-    shown: int,
+    users_own: int,
     progress: Progress,
 ) -> tuple[DetectorSpec, tuple[str, ...]]:
     """Choose how many boxes enter NMS if the user did not, and the form of the NMS.
@@ -47,7 +47,7 @@ def settle_candidates(
         options: the options of the export.
         reference: the reference that the artifact will be compared with; None without verification.
         images: the pictures that it will be compared on.
-        shown: how many of ``images`` are the user's own.
+        users_own: how many of ``images`` are the user's own.
         progress: called before every picture that the reference is run on.
 
     Returns:
@@ -68,7 +68,7 @@ def settle_candidates(
             progress(f"counting NMS candidates in eager PyTorch: picture {index} of {len(images)}")
             needed = max(needed, reach_of(ask(reference, [image])[0]))
         chosen = min(most, enough_candidates(max(needed, rows)))
-        where = f"your {shown} pictures" if shown else f"{len(images)} generated pictures"
+        where = f"your {users_own} pictures" if users_own else f"{len(images)} generated pictures"
         said = f"{chosen} candidates give the same detections as {most} on {where}."
     output = dataclasses.replace(
         spec.output, candidates=chosen, nms_form=_nms_form(spec, options, chosen)
