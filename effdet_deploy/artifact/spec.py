@@ -1,8 +1,8 @@
 """DetectorSpec: the document in which an artifact describes itself.
 
 This JSON document is stored inside the ONNX metadata (key ``effdet.spec``), inside a TorchScript
-archive and in the sidecar of every artifact. Exporters write it, runtimes read it, and nothing
-else passes between them.
+archive and in the sidecar of every artifact, a JSON file beside it. Exporters write it, runtimes
+read it, and nothing else passes between them.
 """
 
 from __future__ import annotations

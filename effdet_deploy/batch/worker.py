@@ -138,7 +138,7 @@ def _load(task: Task) -> Detector:
 
 
 def shipped(model: Path, spec: DetectorSpec) -> Any:
-    """Put a model, its sidecar and its data files into Ray's object store; see :class:`Task`."""
+    """Put a model and the files that belong to it into Ray's object store; see :class:`Task`."""
     import ray
 
     beside = (model.with_name(each.name) for each in spec.external_files)

@@ -29,7 +29,7 @@ def bundle(system: str, model: Path, folder: Path, options: BundleOptions | None
 
     Args:
         system: a key of :data:`BUNDLES`.
-        model: an ONNX file or an engine, with its sidecar.
+        model: an ONNX file or an engine, with its sidecar (the JSON file beside it).
         folder: for Triton the model repository, which may hold other models; otherwise a new
             folder.
         options: see :class:`BundleOptions`.

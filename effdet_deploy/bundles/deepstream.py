@@ -59,7 +59,7 @@ def bundle(model: Path, folder: Path, options: BundleOptions) -> Bundle:
             write_single_output(source, file)
         else:
             source.copy_to(file)
-            # A build on the target machine reads from the sidecar what was verified.
+            # The JSON file beside the model tells a build on the target machine what was verified.
             if sidecar_path(source.path).is_file():
                 shutil.copyfile(sidecar_path(source.path), sidecar_path(file))
             shutil.copyfile(PARSER, staged / PARSER.name)

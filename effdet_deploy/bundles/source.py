@@ -108,7 +108,7 @@ def read_source(model: Path, options: BundleOptions) -> Source:
 
 
 def _require_engine(engine: Path, spec: DetectorSpec) -> None:
-    """Check that an engine is the one that its sidecar describes, and that TensorRT can run it."""
+    """Check that TensorRT can run an engine, and that its JSON file describes this engine."""
     require_engine_of(read_sidecar(engine), engine, sha256_file(engine))
     if spec.engine is not None and spec.engine.backend == "tensorrt-rtx":
         raise ModelFileError(

@@ -151,7 +151,7 @@ def require_distinct(option: str, written: Path | None, *others: Path | None) ->
 
 
 def with_sidecars(*models: Path | None) -> tuple[Path, ...]:
-    """Return ``models`` and the sidecar of each."""
+    """Return ``models`` and their sidecars, the JSON files beside them."""
     from effdet_deploy.files import sidecar_path
 
     given = [each for each in models if each is not None]

@@ -48,7 +48,8 @@ _MOST_PIXELS_APART = 896 * 896
 """Larger images, such as those of variants above D3, are computed one at a time in a stream: a run
 takes 0.5 GB or more."""
 MOST_UNNAMED = 10_000
-"""A spec without class names (of an engine without a sidecar) allows class numbers below this."""
+"""A spec without class names (of an engine without its JSON file) allows class numbers below
+this."""
 
 
 class Detector:

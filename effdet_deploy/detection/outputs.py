@@ -194,7 +194,7 @@ def chosen_classes(text: str | None, detector: Detector) -> tuple[str, ...]:
         return (text,)
     asked = [each.strip() for each in next(csv.reader([text], skipinitialspace=True))]
     for each in asked:
-        # An engine without a sidecar has numbers instead of class names.
+        # An engine without the JSON file of its export has numbers instead of class names.
         if each not in known and (known or not each.isdecimal()):
             raise UnknownNameError("class", each, known)
     return tuple(dict.fromkeys(asked))

@@ -64,7 +64,7 @@ def export(
         variant_or_model: a variant such as ``d2``; or a model in memory (ours, or an effdet model
             or bench, alone or inside another module), with which the artifact is then compared; or
             None to take the variant from the weights' metadata.
-        output: the file to write; its suffix decides what is made.
+        output: the file to write; its suffix decides what is made. The sidecar is ``OUTPUT.json``.
         options: see :class:`ExportOptions`.
         progress: called with a few words whenever the next stage begins.
 

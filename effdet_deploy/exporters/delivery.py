@@ -1,4 +1,4 @@
-"""The result of an export, and its last step: writing the sidecar and moving the files."""
+"""The result of an export, and its last step: writing its sidecar (JSON) and moving the files."""
 
 from __future__ import annotations
 

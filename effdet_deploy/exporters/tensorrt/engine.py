@@ -64,7 +64,7 @@ def build_engine(
 
     Args:
         onnx_path: the model, in the precision that the engine shall have.
-        engine_path: where the engine goes; its sidecar goes beside it.
+        engine_path: where the engine goes; its sidecar, a JSON file, goes beside it.
         options: how to build.
         progress: called with the phase of the builder, its step and the seconds since the start.
         batch: the batch sizes that the engine takes; default: those of the ONNX file.
