@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20
 _LONGEST_NAME = 255
-"""The longest file name in bytes that the usual file systems allow."""
+"""How many bytes a file name may have on the usual file systems."""
 _SCRATCH = ".effdet-{}.tmp"
 _MAX_YAML_VALUES = 400_000
-# Some builds of Python have no lzma; their zipfile refuses entries in LZMA itself.
+# Some builds of Python have no lzma; their zipfile itself refuses entries packed with LZMA.
 _LZMA = getattr(zipfile, "lzma", None)
 BROKEN_ARCHIVE: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError),
@@ -54,7 +54,7 @@ BROKEN_DOCUMENT: tuple[type[Exception], ...] = (
     *(OSError, ValueError, LookupError, TypeError),
     *(AttributeError, OverflowError, RecursionError),
 )
-"""The errors of reading text, JSON or YAML that is damaged or has another form."""
+"""The errors that text, JSON or YAML can raise when it is read and is damaged or unexpected."""
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -93,7 +93,7 @@ def read_json_object(path: Path, what: str, remedy: str) -> dict[str, Any]:
 
 
 def why_no_file(path: Path) -> str:
-    """Say why a path is not a file, as the end of a sentence about the path; "" for a file."""
+    """Say why a path is not a file, as the end of a sentence about it; "" if it is a file."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -126,7 +126,7 @@ def parse_yaml(text: str, doing: str) -> Any:
         document = yaml.load(text, yaml.BaseLoader)  # noqa: S506
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from error
-    # Ten lines of aliases, every one of ten others, stand for 10^10 values.
+    # Ten lines can stand for 10^10 values, if every line lists ten aliases of the line before it.
     waiting, count = [document], 0
     while waiting:
         each = waiting.pop()
@@ -139,7 +139,7 @@ def parse_yaml(text: str, doing: str) -> Any:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Return a distinct name for each file: its base name, or, if that repeats, its path."""
+    """Return distinct names for files: the base name, or the path if two base names are equal."""
     names = [each.name for each in paths]
     shown = [
         name if names.count(name) == 1 else str(path)
@@ -152,15 +152,15 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def sidecar_path(artifact: Path) -> Path:
-    """Return the path of the sidecar of ``artifact``: ``model.onnx`` → ``model.onnx.json``."""
+    """Return the path of a model's sidecar, a JSON file: ``model.onnx`` → ``model.onnx.json``."""
     return artifact.with_name(artifact.name + ".json")
 
 
 def require_writable_target(target: Path) -> None:
     """Check that ``target`` can be written, before any work is done for it.
 
-    Links are followed: the file that a link points to is written. Files beside it, left by
-    processes of ours that were killed, are removed.
+    If ``target`` is a link, the file that it points to is checked and will be written. Private
+    directories that killed processes of effdet-deploy left beside this file are removed.
 
     Raises:
         UsageError: the directory is absent or read-only, or ``target`` is a directory or device.
@@ -210,13 +210,13 @@ def require_no_folder_at_sidecar(artifact: Path) -> None:
 
 
 def _followed(target: Path) -> Path:
-    """Follow a link to the file that is written in its place, so that the link stays."""
+    """Return the file that a link points to; it is written instead of the link, which stays."""
     return target.resolve() if target.is_symlink() else target
 
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
-    """Give a private directory beside ``target``; it is removed at the end, whatever happens.
+    """Yield a private directory beside ``target``; it is removed at the end, whatever happens.
 
     Complete files are moved from it to their final names with :func:`deliver`, so that a reader
     sees either the old file or the new one, and a failure leaves no debris.
@@ -238,13 +238,13 @@ def staging(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _scratch_directory(parent: Path) -> Iterator[Path]:
-    """Make a directory that is locked while it is in use, and remove it."""
+    """Make a directory that is locked while it is in use, and remove it afterwards."""
     while True:
         directory = parent / _SCRATCH.format(secrets.token_hex(8))
         directory.mkdir()
         try:
             with _locked(directory, wait=True):
-                # Another process may have removed it as abandoned before it was locked.
+                # Another process may have removed the directory as abandoned before it was locked.
                 if directory.is_dir():
                     yield directory
                     return
@@ -270,7 +270,7 @@ def _locked(directory: Path, *, wait: bool) -> Iterator[bool]:
         yield False
         return
     try:
-        # Opening a pipe of that name would wait forever.
+        # Without O_DIRECTORY, opening a pipe of that name would wait forever.
         handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         yield False
@@ -298,7 +298,7 @@ def deliver(staged: Path, target: Path) -> None:
 
 
 def deliver_together(moves: Sequence[tuple[Path, Path]]) -> None:
-    """Move several complete files; all of them are on disk before the first is moved."""
+    """Move several complete files to their targets, after all of them are safely on disk."""
     for staged, _ in moves:
         # Windows refuses to sync a file that is open only for reading.
         with staged.open("r+b") as stream:
@@ -313,7 +313,7 @@ def _move(staged: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # One of several files may be a link to another file system.
+        # One of several targets may be a link to a file on another file system.
         with staging(target) as directory:
             copied = directory / target.name
             shutil.copyfile(staged, copied)
@@ -325,7 +325,7 @@ def _move(staged: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def one_at_a_time(directory: Path) -> Iterator[None]:
-    """Wait until no other process of ours delivers files into ``directory``.
+    """Wait until no other process of effdet-deploy delivers files into ``directory``.
 
     Files that belong together are moved one after the other. Without this lock, two exports to one
     target could leave the model of one beside the sidecar of the other. The directory itself is
@@ -361,7 +361,7 @@ def resolve_inside(directory: Path, location: str) -> Path:
     path = directory / location
     try:
         plain = path.resolve() == directory.resolve() / location
-        # Without this check, a longer name would fail later with an error of the system.
+        # Without this check, a longer name would fail later with an error of the operating system.
         plain &= len(os.fsencode(location)) <= _LONGEST_NAME
     except (OSError, ValueError, RuntimeError):  # a link to itself, or no name at all
         plain = False

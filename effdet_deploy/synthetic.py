@@ -1,4 +1,4 @@
-"""Seeded pictures with structure, on which networks are conditioned and compared.
+"""Seeded pictures with structure, to adjust random weights with and to compare networks on.
 
 Noise hardly excites a detector, and photographs have owners. These pictures have what photographs
 have: slow gradients, objects of all sizes with edges, textures, and small marks.
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     Grid = NDArray[np.float32]
 
 _OBJECTS = (6, 15)
+"""The range of the number of objects in a picture; the end of the range is left out."""
 _MARK_ROWS = (1, 4)
+"""The range of the number of rows of marks in a picture; the end of the range is left out."""
 _GRAIN = 3.0
-"""Standard deviation of the sensor noise, in grey levels."""
+"""Standard deviation of the sensor noise, in gray levels."""
 
 
 def structured_pictures(
@@ -42,7 +44,7 @@ def structured_pictures(
     if channels == 1:
         gray: NDArray[np.uint8] = pictures.mean(axis=3, keepdims=True).round().astype(np.uint8)
         return gray
-    # A constant alpha channel would hide mistakes in its handling.
+    # The alpha channel is a turned copy of red: a constant one would hide mistakes in its handling.
     turned = pictures[:, ::-1, ::-1, :1]
     return np.concatenate([pictures, turned], axis=3) if channels == 4 else pictures
 
@@ -60,7 +62,7 @@ def _background(height: int, width: int, random: np.random.Generator) -> Canvas:
 
 
 def _unit_grid(height: int, width: int) -> tuple[Grid, Grid]:
-    """Return y ``[h,1]`` and x ``[1,w]``, each from -1 to 1."""
+    """Return y ``[h,1]`` and x ``[1,w]``, both from -1 to 1."""
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     return y, x

@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXTERNAL_DATA_ABOVE = 2 * 1024**3 - 64 * 1024**2
-"""Weights of more bytes than this go into a data file, because protobuf cannot hold 2 GiB."""
+"""If a model has more bytes than this, its weights go into a data file, because protobuf cannot
+hold 2 GiB."""
 _TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxsim", "numpy")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPERS = re.compile(r"^(?:heads(?:\.network)?|network)(?:\.|$)")
-"""Modules that only wrap the network; users know the modules inside by their own names."""
+"""The start of a module path that names left out: these modules only wrap the network."""
 _CONSTANT_ROLES = {
     (operator, index): role
     for operator in ("Conv", "Gemm")
@@ -66,7 +67,7 @@ def finish_traced(
         traced: the traced file; its directory is the caller's own and keeps intermediate files.
         spec: the spec of the model.
         path: the finished file to write, in the directory of ``traced``.
-        example: an input on which the simplified graph is compared.
+        example: an input on which the simplified graph is compared with the traced one.
 
     Returns:
         The spec as written, and notes for the user.
@@ -176,7 +177,7 @@ def write_onnx(model: onnx.ModelProto, spec: DetectorSpec, path: Path) -> Detect
 
 
 def _externalize(model: onnx.ModelProto, path: Path) -> ExternalFile:
-    """Move the weights into one file that is named by its content, so that it replaces no other."""
+    """Move the weights into a file whose name has their hash, so that it replaces no other file."""
     digest = hashlib.sha256()
     for tensor in model.graph.initializer:
         digest.update(tensor.raw_data)

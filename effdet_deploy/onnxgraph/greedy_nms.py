@@ -1,8 +1,8 @@
-"""Greedy NMS written with ONNX operators: as a loop, or as a row of steps.
+"""Greedy NMS written with ONNX operators: as a loop of steps, or as all steps one after another.
 
 A step takes the best remaining box and removes all boxes of its class that it overlaps. A loop of
-steps is small and loads quickly. On a GPU, the host controls a loop, so a file for TensorRT has all
-steps in a row instead.
+steps is small and loads quickly. But a loop on a GPU is controlled by the host, which takes time,
+so a file for TensorRT has all steps one after another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     Ends = dict[str, tuple[int, list[int | None]]]
 
 _DOMAIN = "effdet"
-# The operators of every part in ONNX's text format; values are named after their meaning.
+# The parts from which the NMS is built, in ONNX's text format. ``alive`` has the number of every
+# box that may still be taken, and 0 for the others.
 _COLUMNS = """
 columns (float[N,K,6] table) => (float[N,K] low_y) {
     low_y_column, low_x_column, high_y_column, high_x_column, area_column, class_column
@@ -71,7 +72,7 @@ loop (float[N,K] alive) => (float[N,D] kept) {
 
 
 def expand_greedy(model: ModelProto, *, unroll: bool) -> None:
-    """Replace the node that stands for greedy NMS, in place; other graphs do not change.
+    """Replace the node that stands for greedy NMS, in place; a graph without this node stays.
 
     The node's inputs are the table ``[N,K,6]`` (box, area, class; best first) and the numbers of
     the boxes that take part ``[N,K]``, where the first box has number K. The node's output has the
@@ -112,7 +113,7 @@ def expand_greedy(model: ModelProto, *, unroll: bool) -> None:
 
 
 def _constants(path: str, given: Mapping[str, Any]) -> Iterator[tuple[str, TensorProto]]:
-    """Yield the constants that the parts read."""
+    """Yield the constants that the parts of the NMS read, with their names in the parts."""
     count, threshold = given["boxes"], given["iou_threshold"]
     for name, value in {
         "count": np.float32(count),
@@ -130,7 +131,10 @@ def _constants(path: str, given: Mapping[str, Any]) -> Iterator[tuple[str, Tenso
 
 
 def _written(text: str, path: str, known: dict[str, str]) -> list[NodeProto]:
-    """Return the nodes of a part; new values are named under ``path`` and added to ``known``."""
+    """Return the nodes of a part of the NMS.
+
+    The values that they compute get names under ``path``, and are added to ``known``.
+    """
     nodes = list(parser.parse_graph(text).node)
     for node in nodes:
         node.name = f"{path}.{node.output[0]}"

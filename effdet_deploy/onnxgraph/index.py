@@ -1,6 +1,6 @@
 """An index of an ONNX graph: producers and consumers of values, and which values are float.
 
-In a file of ours, the network is the part between preprocessing and heads.
+In a file that effdet-deploy exported, the network is the part between preprocessing and heads.
 """
 
 from __future__ import annotations

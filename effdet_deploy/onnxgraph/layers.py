@@ -31,8 +31,8 @@ _POSTPROCESS = "postprocess."
 _PREPROCESS = "preprocess."
 _MOVES = ("transpose", "reshape", "concat")
 _MASKS = ("scatterelements",)
-"""Operators that mask the scores which an earlier TopK found. Two runtimes may find other scores
-there, so these tensors are not compared."""
+"""Operators that mask the scores which an earlier TopK has found. Two runtimes may find different
+scores in this TopK, so the outputs of these operators are not compared."""
 _FLOATS = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2}
 """The element types that are compared, with their size in bytes."""
 
@@ -88,13 +88,13 @@ class GraphLayers:
 
     @property
     def names(self) -> set[str]:
-        """The layers that can be read."""
+        """The names of the layers whose outputs can be read."""
         return set(self._by_name)
 
     def read(
         self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the outputs of the named layers by name, for every picture.
+        """For every picture, yield the outputs of the named layers, by the layers' names.
 
         A tensor that is a graph output cannot be fused away, so INT8 kernels are computed as the
         graph says: quantize, dequantize, convolve.
@@ -161,7 +161,7 @@ def _read_layers(path: Path) -> tuple[GraphLayer, ...]:
 
 
 def _first_image(value: NDArray[Any], images: int) -> NDArray[Any]:
-    """Return the values of the first image; in a table, its rows stand before all others."""
+    """Return the first image's values; a table of all images has the first image's rows on top."""
     if value.ndim == 2 and len(value) > images:
         return value[np.newaxis, : len(value) // images]
     return value[:1]

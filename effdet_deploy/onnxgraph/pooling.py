@@ -36,7 +36,8 @@ def write_out_pool_padding(graph: ir.Graph) -> None:
         dilations = node.attributes.get_ints("dilations", (1,) * axes)
         begins = node.attributes.get_ints("pads", (0,) * 2 * axes)[:axes]
         ends = [
-            # The last window ends here; pixels that no window reaches need no padding.
+            # This is how far the last window reaches over the border; if it does not, no padding is
+            # needed.
             max(0, (count - 1) * stride + (window - 1) * dilation + 1 - begin - side)
             for side, count, window, stride, dilation, begin in zip(
                 before, after, kernel, strides, dilations, begins, strict=True

@@ -1,4 +1,4 @@
-"""Temporary copies of an ONNX file that have the raw heads as outputs."""
+"""Temporary copies of an ONNX file whose outputs include the raw heads: logits and box codes."""
 
 from __future__ import annotations
 

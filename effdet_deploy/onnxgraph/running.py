@@ -46,7 +46,7 @@ class Range:
 def scan_ranges(
     model: ModelProto, values: Iterable[str], batches: Iterable[NDArray[Any]]
 ) -> dict[str, Range]:
-    """Run ``model`` on graph inputs and return the ranges of ``values``, which are float tensors.
+    """Run ``model`` on ``batches`` and return the ranges of the float tensors named in ``values``.
 
     The extremes are computed inside the graph, right behind the node that makes a value, so that
     this needs no more memory than a plain run.
@@ -75,7 +75,7 @@ def run_graph(
     batches: Iterable[NDArray[Any]],
     threads: int | None = None,
 ) -> Iterator[list[NDArray[np.float32]]]:
-    """Yield the float32 ``values`` of ``model``, in order, for every graph input."""
+    """For every graph input in ``batches``, yield the float32 tensors named in ``values``."""
     edited = deepcopy(model)
     del edited.graph.output[:]
     edited.graph.output.extend(

@@ -53,7 +53,8 @@ def simplify(
         source: a traced graph of ours with named nodes.
         target: the result, in the directory of ``source``.
         example: an input to compare the two graphs on, by their raw heads.
-        program: Python code that simplifies its first argument into its second.
+        program: Python code that simplifies the file named by its first argument, and writes the
+            result to the file named by its second argument.
         timeout: seconds after which the child process is killed.
 
     Returns:

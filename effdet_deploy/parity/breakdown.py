@@ -24,11 +24,15 @@ if TYPE_CHECKING:
 SIZES = (("small", 32.0**2), ("medium", 96.0**2), ("large", np.inf))
 """COCO's three object sizes by the area of the box in pixels of the picture, smallest first."""
 _PERCENTILE = 95
+"""The percentile that a :class:`Spread` gives."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """Detections of one group; ``missed`` and ``extra`` leave out the border cases."""
+    """The detections of one group, counted.
+
+    ``set_aside`` counts the border cases, which rounding decides; ``missed`` and ``extra`` do not.
+    """
 
     reference: int = 0
     candidate: int = 0
@@ -40,7 +44,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Spread:
-    """Absolute differences among matched pairs; all zero without pairs."""
+    """Absolute differences among matched pairs, ``percentile`` at 95%; all zero without pairs."""
 
     mean: float
     percentile: float
@@ -52,10 +56,12 @@ class Breakdown:
     """The detections of a comparison, grouped.
 
     Attributes:
-        classes: counts by class index, only for classes that either side detected.
+        classes: counts by class index, only for classes that the reference or the candidate
+            detected.
         sizes: counts by the names of :data:`SIZES`.
-        boxes: the largest coordinate difference of a pair, in pixels of the picture.
-        scores: the score difference of a pair.
+        boxes: how far the boxes of a pair differ in the coordinate that differs most, in pixels of
+            the picture.
+        scores: how far the scores of a pair differ.
         least_iou: the smallest IoU of all pairs; 1 without pairs.
     """
 
@@ -95,7 +101,7 @@ def break_down(comparison: Comparison) -> Breakdown:
 
 
 def _counted(comparison: Comparison) -> Iterator[tuple[int, str, str]]:
-    """Yield class, size and the field of :class:`Count` for every detection that counts."""
+    """Yield (class, size, field of :class:`Count`) whenever a detection is to be counted there."""
     for image in comparison.images:
         matched = image.reference.take(image.matching.pairs[:, 0])
         for what, rows in (
@@ -120,7 +126,7 @@ def _size_of(box: Sequence[float]) -> str:
 def pair_differences(
     images: Sequence[ComparedImage],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return coordinate difference, score difference and IoU of every matched pair."""
+    """Return the largest coordinate difference, score difference and IoU of every matched pair."""
     found = [np.empty((3, 0))]
     for image in images:
         one = image.reference.take(image.matching.pairs[:, 0])
@@ -144,12 +150,12 @@ def _spread(values: NDArray[np.float64]) -> Spread:
 def coco_results(
     images: Sequence[ComparedImage], ids: Sequence[int], spec: DetectorSpec, *, candidate: bool
 ) -> list[dict[str, Any]]:
-    """Return one side's detections as COCO results, clipped to the pictures.
+    """Return the detections of candidate or reference as COCO results, clipped to the pictures.
 
     Args:
         images: the images of a comparison, in order.
         ids: their COCO image ids, in the same order.
-        spec: the spec of that side; its classes name the categories.
+        spec: the spec of the candidate or of the reference; its classes name the categories.
         candidate: True for the candidate's detections, False for the reference's.
     """
     names = tuple(each.name for each in spec.classes)

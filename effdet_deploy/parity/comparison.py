@@ -98,7 +98,7 @@ def compare_all(
 
     Args:
         candidates: the candidates by their names.
-        reference: the side that they are compared with.
+        reference: the model that they are compared with.
         images: anything that :func:`effdet_deploy.detection.images.load_image` reads.
         tolerance: the allowed differences; default: those of a pair's coarser precision.
         progress: called with the number of pictures done.
@@ -117,7 +117,7 @@ def compare_all(
                 "Compare artifacts of the same model.",
             )
     pairings = [_Pairing(name, side, reference, tolerance) for name, side in candidates.items()]
-    # A side uses only the channels that its model takes.
+    # A picture gets all channels that any model takes; every model uses only its own channels.
     channels = max(each.spec.input.channels for each in (reference, *candidates.values()))
     # The next picture is decoded while this one is run.
     for index, picture in enumerate(in_threads(partial(load_image, channels=channels), images, 1)):
@@ -136,7 +136,7 @@ def verify(
     images: Sequence[ImageSource],
     tolerance: Tolerance | None = None,
 ) -> ParityReport:
-    """Run a candidate at its largest and smallest batch and compare every row.
+    """Run a candidate at its largest and smallest batch and compare every row of its outputs.
 
     Args:
         candidate: the artifact to judge.
@@ -363,7 +363,7 @@ class _Pairing:
 
 
 def _farther(reach: ReachParity, known: Answer, floor: float) -> ReachParity:
-    """Return ``reach`` extended by the reference's answer for one more picture."""
+    """Return ``reach`` brought up to date with the reference's answer for one more picture."""
     needed = reach_of(known, floor)
     if known.nms_inputs is None or needed <= reach.allowed:
         return dataclasses.replace(reach, needed=max(needed, reach.needed))

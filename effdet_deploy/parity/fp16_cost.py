@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     Tensors = Mapping[str, NDArray[Any]]
 
 ROUNDOFF_FACTOR = 2.0
-"""Beyond the effect of its FP16 weights, a level may differ by this factor times its root mean
-square times FP16's unit roundoff, because the heads themselves are rounded."""
+"""Besides the effect of its FP16 weights, a level of a head may differ by its root mean square
+times FP16's unit roundoff times this factor, because the heads themselves are rounded."""
 MOVED_FACTOR = 2.0
 """A level may also differ by this factor times the effect of rounding values that are only joined,
 cut or reordered, which ONNX Runtime does in FP16. For backbones with many of these operators,
@@ -69,7 +69,8 @@ class Fp16Cost:
 
     Args:
         spec: the spec of the artifact.
-        rounds: whether its runtime rounds the output of every operator, as FP16 arithmetic does.
+        rounds: whether the artifact's runtime rounds the output of every operator, as FP16
+            arithmetic does.
     """
 
     def __init__(self, spec: DetectorSpec, *, rounds: bool) -> None:
@@ -104,7 +105,8 @@ class Fp16Cost:
     def levels(self, name: str) -> tuple[LevelCost, ...]:
         """Return the levels of a head with their errors; empty if nothing was collected."""
         found = []
-        # Coarse levels have few elements, so chance would decide: the whole head counts too.
+        # The root mean square of a coarse level depends on chance, because the level has few
+        # elements. So the root mean square of the whole head is taken if it is larger.
         made_of_all, moved_of_all = (_pooled(each, name) for each in (self._own, self._moved))
         for level, _ in self._levels:
             errors, own = self._found.get((name, level)), self._own.get((name, level))

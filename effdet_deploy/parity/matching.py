@@ -1,4 +1,7 @@
-"""Pairing of the detections of two runs, and border cases among detections without a partner."""
+"""Pairing of the detections of two runs, and border cases among detections without a partner.
+
+A border case is a detection that rounding alone may add or remove.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 NMS_MARGIN = 1e-3
 """An IoU this close to the NMS threshold may fall on either side of it."""
 TIE = 2.5e-4
-"""Scores that differ by more than this have a meaningful order in any precision. If the two sides
-then keep different ones of two overlapping boxes, that is a real difference."""
+"""Scores that differ by more than this have a meaningful order in any precision. If reference and
+candidate then keep different boxes of an overlapping pair, that is a real difference."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +53,7 @@ class Matching:
 
 @dataclass(frozen=True)
 class Stray:
-    """A detection that only one side has.
+    """A detection that only the reference or only the candidate has.
 
     ``box`` is xyxy in pixels. ``excuse`` says why it is a border case, and is empty if it counts
     against the candidate. ``near_limit`` says whether the excuse is a score near a limit.
@@ -68,9 +71,10 @@ class Stray:
 def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matching:
     """Pair rows of equal class whose IoU is at least ``iou_threshold``, the best IoU first.
 
-    Among equal IoUs, the pair with the nearer scores wins. The result does not depend on which side
-    is the reference. Above an IoU of 0.8 it is unique for boxes that survived an NMS at 0.5, since
-    no box has such an IoU with both of two boxes that overlap each other by 0.5 or less.
+    Among equal IoUs, the pair with the nearer scores wins. The result does not depend on which of
+    the two is the reference. Above an IoU of 0.8 the result is unique for boxes that survived an
+    NMS at 0.5, since no box has such an IoU with both of two boxes that overlap each other by 0.5
+    or less.
     """
     ious = iou_matrix(reference.boxes, candidate.boxes)
     same_class = reference.classes[:, None] == candidate.classes[None, :]
@@ -98,7 +102,7 @@ def match_rows(reference: Rows, candidate: Rows, iou_threshold: float) -> Matchi
 
 @dataclass(frozen=True, eq=False)
 class ComparedImage:
-    """The detections of both sides on one picture, without those below the score threshold.
+    """The detections of reference and candidate on a picture, at or above the score threshold.
 
     Attributes:
         index: the number of the picture.
@@ -129,9 +133,10 @@ def strays(
 
     Args:
         image: the picture; if its NMS inputs are unknown, the rows that NMS left are used.
-        output: score threshold, NMS threshold, and how many boxes enter NMS on both sides.
+        output: score threshold, NMS threshold, and how many boxes enter NMS in both models.
         score_error: the measured difference of scores between the two sides.
-        iou_threshold: the IoU from which a box counts as one of the NMS inputs.
+        iou_threshold: the IoU from which an unpaired detection counts as the same box as an NMS
+            input.
     """
     missed = image.reference.take(image.matching.missed)
     extra = image.candidate.take(image.matching.extra)
@@ -202,7 +207,7 @@ def judge_detections(
     tolerance: Tolerance,
     score_error: float = 0.0,
 ) -> DetectionParity:
-    """Judge the detections of all images; border cases follow from the error of all scores.
+    """Judge the detections of all images; the largest score error decides what a border case is.
 
     Args:
         images: all images that were compared.

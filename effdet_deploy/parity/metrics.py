@@ -21,9 +21,9 @@ _DIGITS = 2
 class TensorErrors:
     """Errors of a candidate against a reference; two instances can be added.
 
-    Sums cover the elements that are finite on both sides; ``non_finite_reference`` and
-    ``non_finite_candidate`` count the elements that are not. ``mismatch`` is a clause that says why
-    the tensors could not be compared, or empty.
+    Sums cover the elements that are finite in both tensors; ``non_finite_reference`` and
+    ``non_finite_candidate`` count the elements that are not finite. An energy is a sum of squares.
+    ``mismatch`` is a clause that says why the tensors could not be compared, or empty.
     """
 
     count: int = 0
@@ -95,11 +95,12 @@ class TensorErrors:
 
 
 GAIN_DB = 20.0
-"""An explanation must reduce the error's energy to a hundredth, or it does not count."""
+"""A cause counts as the explanation of an error if the error has at most a hundredth of its energy
+without this cause."""
 
 
 def is_explained(before_db: float, after_db: float) -> bool:
-    """Return whether an explanation that raises the signal-to-noise ratio this much counts."""
+    """Return whether a cause explains an error, from the ratios in dB with it and without it."""
     return after_db > before_db and after_db >= before_db + GAIN_DB
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _XYXY = {"xyxy": [0, 1, 2, 3], "yxyx": [1, 0, 3, 2]}
 _PAIR_ROWS = 512
+"""How many rows are compared with all others at once, which limits the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class Rows:
 
     @property
     def last_score(self) -> float | None:
-        """The score of the last row if the rows are full, or None if more would fit."""
+        """The score of the last row if there are ``limit`` rows, or None if there are fewer."""
         full = 0 < self.limit <= len(self)
         return float(self.scores.min()) if full else None
 

@@ -216,7 +216,7 @@ def ask(side: Side, pictures: Pictures, *, swap_channels: bool = False) -> list[
         swap_channels: swap red and blue in the pictures first.
 
     Raises:
-        InputError: the side cannot be run, or returns another number of results.
+        InputError: the model cannot be run, or does not return a result for every image.
     """
     batch, placed = graph_input(side.spec, pictures, swap_channels=swap_channels)
     return answers(side.spec, placed, side.heads(batch), side.detections(batch), len(batch))
@@ -257,7 +257,7 @@ def answers(
         batch: the batch size of the run.
 
     Raises:
-        InputError: an output has another number of images.
+        InputError: an output does not have ``batch`` images.
     """
     sizes = {} if detections is None else {"detections": len(detections["num_detections"])}
     for name, got in (sizes | {name: len(each) for name, each in (heads or {}).items()}).items():

@@ -19,7 +19,8 @@ class Tolerance:
     """The requirements for a precision.
 
     Attributes:
-        heads: largest absolute error of an element of the heads; None judges only detections.
+        heads: largest allowed absolute error of an element of the heads; if it is None, only
+            detections are judged.
         matched: share of detections that must have a counterpart; None where another criterion,
             such as an mAP budget, decides.
         iou: the IoU from which two detections count as a match.
@@ -45,7 +46,7 @@ TOLERANCES: dict[Precision, Tolerance] = {
     # 12 dB is below the ratio of a trained detector with any recipe in docs/precision.md.
     "int8": Tolerance(heads=None, matched=0.90, iou=0.90, score_error=0.05, least_snr_db=12.0),
 }
-"""Tolerances by the precision in the graph; of two sides, the coarser precision counts."""
+"""Tolerances by the precision in the graph; of two models, the coarser precision counts."""
 
 
 def tolerance_for(precision: Precision, *, has_budget: bool) -> Tolerance:

@@ -30,7 +30,8 @@ class OutputParity:
         own_error: largest error of the reference itself against float64, if measured.
         least_snr_db: signal-to-noise ratio from which the output matches if ``tolerance`` is None;
             it only counts if detections prove nothing and ``levels`` are unknown.
-        levels: the cost of FP16 per level, for an FP16 output whose network shows its own cost.
+        levels: the cost of FP16 per pyramid level, if the output is FP16 and the cost for the
+            network itself was measured.
         fp16_snr_db: signal-to-noise ratio of the output when the reference's network runs in FP16.
     """
 
@@ -108,7 +109,7 @@ class DetectionParity:
         images: how many images were compared; an image at two batch sizes counts twice.
         reference_count: the number of detections of the reference.
         candidate_count: the number of detections of the candidate.
-        matched: the number of pairs of one class with an IoU of ``iou`` or more.
+        matched: the number of pairs of equal class with an IoU of ``iou`` or more.
         strays: detections without counterpart, border cases included.
         iou: the IoU from which two detections count as a match.
         required: the share that must be matched; None if it is measured but not judged.

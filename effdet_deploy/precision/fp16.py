@@ -39,7 +39,7 @@ SMALLEST_NORMAL = 2.0**-14
 MARGIN = 4.0
 """Values on other images may be larger by this factor than on the images that were measured."""
 MAX_WEIGHT_ERROR = 2.0**-9
-"""The largest relative RMS error of a rounded constant; rounding alone gives about 2**-12."""
+"""The largest relative RMS error of a rounded constant; values of normal size give about 2**-12."""
 _HALF, _SINGLE = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
 # Operators that make float32 from other types; their float32 result is cast where it is read.
 _CREATORS = {"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range"}
@@ -50,7 +50,7 @@ _Casts: TypeAlias = dict[tuple[str, int], str]
 
 @dataclass(frozen=True)
 class Unfit:
-    """A float32 value that float16 cannot hold, and the reason in a few words."""
+    """The name of a float32 tensor that float16 cannot hold, and the reason in a few words."""
 
     value: str
     reason: str
@@ -60,7 +60,7 @@ class Unfit:
 
 
 def find_unfit(model: ModelProto, batches: Iterable[NDArray[Any]]) -> list[Unfit]:
-    """Return the network's values that float16 cannot hold on the graph inputs ``batches``."""
+    """Return the network's tensors that float16 cannot hold if ``batches`` are the graph inputs."""
     constants = initializers(model.graph)
     floats = float_values(model)
     values = {
@@ -76,7 +76,7 @@ def find_unfit(model: ModelProto, batches: Iterable[NDArray[Any]]) -> list[Unfit
         if value in constants:
             reason = _misfit_of_constant(numpy_helper.to_array(constants[value]))
         elif not (largest := ranges[value].magnitude) * MARGIN <= LARGEST:
-            # NaN is not within the limit either.
+            # This condition is negated so that it is true for NaN too.
             reason = f"reaches {largest:.3g}"
         elif 0 < largest < SMALLEST_NORMAL:
             reason = f"stays below {largest:.3g}"
@@ -147,7 +147,7 @@ def to_half(model: ModelProto, kept: Collection[str] = ()) -> None:
 
 
 def _free_graph_outputs(model: ModelProto, halved: set[str]) -> _Casts:
-    """Rename float16 values that are graph outputs; return the casts that make these outputs."""
+    """Rename float16 values that are graph outputs; return the casts that make float32 outputs."""
     makers = producers(model.graph)
     casts: _Casts = {}
     for output in model.graph.output:

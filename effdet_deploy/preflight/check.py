@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from effdet_deploy.preflight.tables import Target
 
 _PARSED_HERE = "tensorrt-rtx"
+"""The target whose own parser is asked too."""
 RTX_MODULE = "tensorrt_rtx_bindings"
 """The module with the parser of TensorRT-RTX, which needs no GPU."""
 
@@ -95,7 +96,7 @@ def _check(path: Path, target: Target, *, ask_parser: bool) -> tuple[Finding, ..
 
 
 def rtx_findings(path: Path) -> tuple[Finding, ...]:
-    """Return what the parser of TensorRT-RTX refuses in ``path``; empty if it is not installed."""
+    """Return what the parser of TensorRT-RTX refuses in ``path``; empty if there is no parser."""
     try:
         trt = importlib.import_module(RTX_MODULE)
     except ImportError:

@@ -1,4 +1,4 @@
-"""Finding: a problem that the preflight found in a model."""
+"""Finding: a problem of a model, which the check for TensorRT (the preflight) has found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Finding:
     """One reason why a model does not fit a target.
 
     Attributes:
-        rule: the rule that found it, such as ``"topk"``.
+        rule: the rule that found the problem, such as ``"topk"``.
         node: the name of the node, or of its tensor if the node has no name; ``""`` for the whole
             model.
         cause: one sentence that says what is wrong, with the expected and the actual value.

@@ -1,4 +1,4 @@
-"""An ONNX graph prepared for the rules: types, shapes, constants, producers and consumers."""
+"""An ONNX graph as the preflight reads it: types, shapes, constants, producers and consumers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Graph:
         return (node for node in self.nodes if node.op_type in wanted)
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """Return the value of a tensor that is stored inside the file, else None."""
+        """Return the value of a tensor if it is stored inside the file, else None."""
         tensor, node = self.initializers.get(name), self.producer.get(name)
         if tensor is None and node is not None and node.op_type == "Constant":
             tensor = attribute(node, "value")
@@ -157,7 +157,7 @@ def read_graph(path: Path) -> Graph:
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Infer types from the nodes alone: declared types may be wrong, and a rule checks them."""
+    """Infer types from the nodes alone: declared types may be wrong, and a rule compares both."""
     bare = deepcopy(model)
     del bare.graph.value_info[:]
     for output in bare.graph.output:

@@ -30,7 +30,7 @@ _BLOCK_AXES = 2
 
 
 def check_quantized_types(graph: Graph, target: Target) -> Iterator[Finding]:
-    """Yield quantizers whose type is not a signed integer around zero."""
+    """Yield quantizers to another type than INT8, FP8 or 4 bits, or whose zero point is not 0."""
     for node in graph.nodes_of(*_QUANTIZERS):
         dequantizes = node.op_type == "DequantizeLinear"
         kind = graph.types.get(input_of(node, 0) if dequantizes else node.output[0], "")

@@ -1,4 +1,4 @@
-"""Rules on types: TensorRT 11 and RTX compute exactly what the file says, and never convert."""
+"""Rules on types: TensorRT 11 and RTX compute exactly what the file says, and convert no types."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_known_types(graph: Graph, target: Target) -> Iterator[Finding]:
 
 
 def _is_passed_on(graph: Graph, name: str) -> bool:
-    """Return whether a tensor has the type of an input of its node, so the cause lies before it."""
+    """Return whether the node that makes a tensor only passes on the type of one of its inputs."""
     made = graph.producer.get(name)
     return made is not None and graph.types[name] in [graph.types.get(e) for e in made.input]
 
@@ -138,7 +138,7 @@ def check_same_types(graph: Graph, target: Target) -> Iterator[Finding]:
 def _formals(
     node: NodeProto, opset: int
 ) -> Iterator[tuple[str, onnx.defs.OpSchema.FormalParameter]]:
-    """Yield a node's inputs with their definitions; the last one may apply to several inputs."""
+    """Yield a node's inputs with their definitions; the last definition may apply to several."""
     newest = min(opset, onnx.defs.onnx_opset_version())
     try:
         inputs = onnx.defs.get_schema(node.op_type, max_inclusive_version=newest).inputs

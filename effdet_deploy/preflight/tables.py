@@ -19,7 +19,7 @@ QUANTIZED_TYPES = frozenset({"INT8", "INT4", "FLOAT8E4M3FN", "FLOAT4E2M1"})
 """Types that only exist between a QuantizeLinear and a DequantizeLinear."""
 
 READ_AS_FLOAT = "DOUBLE"
-"""The one type that TensorRT silently reads as another, namely FLOAT."""
+"""The type that TensorRT silently reads as FLOAT."""
 
 TENSOR_TYPES = _NUMBER | QUANTIZED_TYPES | {"BOOL", "UINT8", READ_AS_FLOAT}
 """All ONNX types that TensorRT has."""
@@ -48,7 +48,8 @@ class Target:
         attributes: operator → attribute → the allowed values.
         outputs: operator → the largest number of outputs.
         constants: operator → the inputs, by index, that must be known when the engine is built.
-        max_rank, max_topk, max_spatial_rank: limits.
+        max_rank, max_topk, max_spatial_rank: the largest number of dimensions, K of a TopK, and
+            number of spatial dimensions.
         plugin_attributes: plugin → the attributes that it must have.
         remedies: operator that is not accepted → a sentence on what to use instead.
     """

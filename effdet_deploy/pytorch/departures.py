@@ -49,7 +49,7 @@ class Hooked:
 
 
 def hooks_in(source: LoadedModel) -> list[Hooked]:
-    """Return the modules in memory that have hooks which our copy lacks; timm's own are in both."""
+    """Return the modules in memory that have hooks which our copy lacks; both have timm's hooks."""
     given = source.given
     if given is None:
         return []

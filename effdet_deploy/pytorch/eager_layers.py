@@ -4,7 +4,7 @@ The exported graph is folded: a BatchNorm is part of the convolution before it, 
 one convolution per level. So a convolution of the graph is compared with the BatchNorm that follows
 it in eager PyTorch, and a convolution of a level with one call of the head, which all levels share.
 If the graph's convolution also contains the fusion weight of its map, the value in eager PyTorch is
-multiplied by this weight.
+multiplied by this weight. A :class:`Spot` is the input or the output of one call of a module.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ class EagerLayers:
 
     @property
     def names(self) -> set[str]:
-        """The layers that can be read."""
+        """The names of the layers whose outputs can be read."""
         return set(self._spots) | set(self._joined)
 
     def read(
         self, names: Sequence[str], pictures: Sequence[NDArray[np.uint8]]
     ) -> Iterator[dict[str, NDArray[Any]]]:
-        """Yield the outputs of the named layers by name, for every picture."""
+        """For every picture, yield the outputs of the named layers, by the layers' names."""
         spots = {name: self._spots[name] for name in names if name in self._spots}
         for picture in pictures:
             pixels = torch.from_numpy(normalize(picture[None], self._input)).float()
@@ -169,7 +169,7 @@ def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, 
             results = same[per_call - 1 :: per_call]
             found |= {layer.name: spot for layer, spot in zip(results, spots, strict=True)}
         if len(spots) == 1 and (reader := _reader_inside(nodes[path][-1], layers)) is not None:
-            # The module continues with the result of a submodule.
+            # A submodule reads this node, so the node is compared with the submodule's input.
             found[nodes[path][-1].name] = Spot(reader, 0, is_input=True)
     return found
 

@@ -1,4 +1,4 @@
-"""Results as text, HTML and charts: columns and findings are defined once for all forms."""
+"""Results as text, HTML and charts: columns and findings are defined once for all three."""
 
 import logging
 

@@ -51,6 +51,7 @@ _REWRITES = (
 _XML = "http://www.w3.org/2000/svg"
 _FONTS = 'system-ui, -apple-system, "Segoe UI", Roboto, sans-serif'
 WIDTH, _ROW = 760, 26
+"""The width of a chart, and the height of a bar with its margin, in drawing units."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def bar_chart(title: str, unit: str, bars: Sequence[Mark]) -> str:
 
 @chart_style()
 def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
-    """Draw lines over numbers at equal distances: 1, 2, 4, 8 are evenly spaced."""
+    """Draw lines; the values of x are evenly spaced, even if they are 1, 2, 4 and 8."""
     numbers = sorted({x for line in series for x, _ in line.points})
     figure, axes = canvas(WIDTH, 300 + 18 * len(series))
     tips: Tips = {}

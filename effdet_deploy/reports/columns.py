@@ -15,7 +15,7 @@ Row = TypeVar("Row")
 Kind = Literal["words", "code", "number", "verdict"]
 """Words and code are aligned left, numbers right; a verdict is a :data:`Tone`, shown as a mark."""
 Tone = Literal["", "passed", "failed", "inconclusive", "detail", "cause"]
-"""A verdict, a detail behind a verdict, or a cause."""
+"""How a sentence or row is marked: as a verdict, a detail behind a verdict, a cause, or not."""
 
 ABSENT = "·"
 """The cell for an absent value, such as a count of 0."""

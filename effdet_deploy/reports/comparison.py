@@ -138,7 +138,7 @@ def spreads(each: Examined) -> list[Finding]:
 
 
 def counts(each: Examined, classes: int) -> Table[Counted]:
-    """Return counts of detections by size, and by class for the ``classes`` that differ most."""
+    """Return counts by size, and by class for at most ``classes`` classes, the most different."""
     ordered = sorted(
         each.breakdown.classes.items(),
         key=lambda item: (-(item[1].missed + item[1].extra), -item[1].reference, item[0]),

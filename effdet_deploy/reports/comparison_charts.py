@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from effdet_deploy.reports.charts import Tips
 
 _LOWEST = -8
-"""The lowest decade of relative error in the depth chart; smaller errors are drawn at it."""
+"""The lowest decade of relative error in the depth chart; smaller errors are drawn there."""
 _MAX_POINTS = 2500
 """The most points of a kind in a scatter chart: more would only make the page larger."""
 _BINS_PER_DECADE = 4
@@ -79,7 +79,8 @@ def score_scatter(
 ) -> str:
     """Draw scores of matched pairs ``[n,2]`` (reference, candidate), and of unpaired detections.
 
-    A detection that only one side has is drawn on that side's axis.
+    A detection that only the reference or only the candidate has is drawn on the axis of its
+    scores.
     """
     figure, axes = canvas(380, 380)
     axes.plot([0, 1], [0, 1], color=COLORS["soft"], linestyle="dotted", linewidth=1)

@@ -1,4 +1,4 @@
-"""The pictures of a comparison with the boxes of both sides, worst picture first."""
+"""The pictures of a comparison with the boxes of reference and candidate, worst picture first."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from effdet_deploy.diagnosis.comparing_files import Examined, SideBySide
 
 _CLASSES = 20
+"""How many classes the page lists per candidate, those that differ most."""
 
 
 def to_html(result: SideBySide) -> str:

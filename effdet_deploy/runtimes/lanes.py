@@ -1,4 +1,4 @@
-"""Computing images side by side, every image on one thread of the processor.
+"""Computing images side by side, every image on one thread of the processor, called a lane.
 
 If a runtime computes a batch on all threads, it waits after every node for the slowest thread, and
 large images pass through memory between two nodes. Images that are computed side by side do not
@@ -66,7 +66,7 @@ class Lanes:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
     def pays(self, batch: int) -> bool:
-        """Return whether there are several threads, and an image of the batch for every one."""
+        """Return whether dividing a batch pays: every one of several lanes gets an image."""
         return batch >= self.count > 1
 
     def run(self, feeds: Tensors) -> Tensors:

@@ -74,7 +74,10 @@ def _require_known_version(path: Path) -> None:
 
 @functools.cache
 def _core() -> ov.Core:
-    """Return the only core of this process: models and errors need the libraries of a core."""
+    """Return the only core of this process, which is never released.
+
+    Models, and OpenVINO's exceptions, need the libraries that the core has loaded.
+    """
     return ov.Core()
 
 
@@ -124,7 +127,7 @@ class OpenVinoRuntime:
         return self.run_timed(feeds).outputs
 
     def run_timed(self, feeds: Mapping[str, NDArray[Any]]) -> TimedRun:
-        """Run as :meth:`run`; on the CPU the input is not copied."""
+        """Run as :meth:`run`, and time the stages; on the CPU the input is not copied."""
         with self._ready(feeds) as checked:
             return self._compiled_for(len(checked[INPUT_NAME])).run(checked)
 

@@ -66,7 +66,7 @@ def failed_run(runtime: str, path: Path, said: str) -> ModelFileError:
 
 
 def last_line(text: str, skip: str = r"$^") -> str:
-    """Return the last line of ``text`` that does not match ``skip``: runtimes end in the reason."""
+    """Return the last line of ``text`` that does not match ``skip``; it gives the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not re.search(skip, line)]
     return (telling or lines or ["no reason given"])[-1][:LONGEST].rstrip(".")

@@ -38,9 +38,11 @@ MIN_IMAGES = 8
 MAX_IMAGES = 64
 """If there are more pictures, this many are used, evenly spread over the sorted names."""
 BINS = 2048
+"""How many bins a histogram has."""
 LEVELS = 255
+"""How many steps of a quantizer cover a range."""
 _SHARES = np.linspace(1.0, 0.2, 41)
-"""The shares of the full range that are tried."""
+"""The shares of a tensor's full range that are tried as the range to cover."""
 _ELEMENTS_HELD = 1 << 26
 """The most float32 values of a run that are held at once: a quarter of a gigabyte."""
 
@@ -117,7 +119,8 @@ def activations(
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Run ``model`` and yield ``values`` batch by batch.
 
-    If memory cannot hold all of them, the model runs over all batches again for the next values.
+    If memory cannot hold all tensors of a run, the model runs over all batches again for the
+    tensors that are left.
     """
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     elements = {

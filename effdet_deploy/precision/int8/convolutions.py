@@ -1,7 +1,7 @@
 """The convolutions of a network: what they read and make, what they cost, how they are grouped.
 
-In our graphs, a predict layer is one Gemm over all levels: a pointwise convolution with channels
-last.
+In our graphs, the pointwise half of a predict layer (a head's last layer) is one Gemm over all
+pyramid levels: a matrix product with channels last.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Convolution:
 
     @property
     def group(self) -> str:
-        """Stage and kind; precision is chosen for a whole group."""
+        """The name of its group: stage and kind. Precision is chosen for a whole group."""
         return f"{self.stage}/{self.kind}"
 
 

@@ -38,14 +38,14 @@ def correct_biases(
     weights: Mapping[str, QuantizedWeight],
     means: Mapping[str, Floats],
 ) -> None:
-    """Correct the biases of quantized convolutions in place; those without bias do not change.
+    """Correct the biases of quantized convolutions in place; convolutions without bias stay.
 
     Args:
         model: the quantized graph, before biases become float16.
         convolutions: the quantized convolutions.
         exact: their FP32 weights by name.
         weights: their quantized weights by name.
-        means: the channel means ``[C]`` of every source value.
+        means: the channel means ``[C]`` of every value that a convolution reads.
     """
     tensors = initializers(model.graph)
     shifts: dict[str, list[Floats]] = {}
@@ -54,7 +54,7 @@ def correct_biases(
             lost = exact[each.weight] - weights[each.weight].restored
             shifts.setdefault(each.bias, []).append(mean_output(lost, means[each.source]))
     for name, several in shifts.items():
-        # Levels with a common bias get a common correction.
+        # Convolutions of several levels that share a bias get one correction.
         bias = numpy_helper.to_array(tensors[name]) + np.mean(several, axis=0)
         tensors[name].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), name))
 

@@ -1,7 +1,8 @@
-"""INT8 written as Q/DQ pairs, in the form that the target runtime turns into INT8 kernels.
+"""INT8 written as pairs of QuantizeLinear and DequantizeLinear, as the target runtime needs them.
 
-The inputs of convolutions have quantizers, one pair per value; weights are stored as int8 with a
-scale per output channel. Biases stay float: an int32 bias would need a fixed scale.
+The runtime turns these pairs into INT8 kernels. Every value that a convolution reads has one pair;
+weights are stored as int8 with a scale per output channel. Biases stay float: an int32 bias would
+need a fixed scale.
 """
 
 from __future__ import annotations

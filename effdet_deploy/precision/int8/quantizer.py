@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from effdet_deploy.progress import Progress
 
 _MOMENT_IMAGES = 16
+"""How many calibration pictures give the second moments and the channel means."""
 _LEAST_INPUT_SNR_DB = 20.0
 """The signal-to-noise ratio in dB that a matrix product must keep when its input is rounded, or it
 does not become INT8 by default.
@@ -66,7 +67,8 @@ class Recipe:
     Attributes:
         compensate: round weights so that later weights cancel the errors of earlier ones.
         correct_bias: shift biases so that channel means do not change.
-        int8_range: the range of weights whose products the target adds in pairs.
+        int8_range: how large weights may be if the target adds their products in pairs: ``full``
+            allows all of int8, ``portable`` only what no processor saturates.
     """
 
     compensate: bool = True
@@ -75,7 +77,7 @@ class Recipe:
 
 
 class Quantizer:
-    """An FP32 graph and its calibration, from which any INT8 variant can be made.
+    """An FP32 graph and its calibration, from which graphs with any choice of INT8 layers are made.
 
     Args:
         model: the FP32 graph, which is not changed.

@@ -1,4 +1,4 @@
-"""Weights to INT8: scales with least error, and rounding in which later weights cancel errors."""
+"""Weights to INT8: scales with least error; weights rounded later cancel earlier errors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 LARGEST = 127
+"""The largest absolute value of an int8 weight."""
 LARGEST_PORTABLE = 64
-"""The sum of two products of a uint8 and a weight up to this one stays within 16 bits: 2 x 255 x 64
-= 32,640 < 2**15.
+"""With weights up to this value, the sum of two products of a uint8 and a weight stays within 16
+bits: 2 x 255 x 64 = 32,640 < 2**15.
 
 x86 processors without VNNI add products in pairs and saturate there. A bound on every weight holds
 for any pairing; keeping eight bits where the pairs of today's kernels allow it gave only 0.1 to
@@ -28,9 +29,11 @@ for any pairing; keeping eight bits where the pairs of today's kernels allow it 
 SMALLEST_SCALE = 2.0**-20
 """Smaller scales would not be valid in float16."""
 _SHARES = np.linspace(1.0, 0.7, 16)
+"""The shares of the scale for an output channel's full range that are tried."""
 _DAMPING = 0.01
+"""What is added to the diagonal of second moments, as a share of its mean, to invert them."""
 _BLOCK = 32
-"""How many columns of a weight are rounded before the later columns get their errors."""
+"""How many columns of a weight are rounded before the columns after them get their errors."""
 _SAMPLES = 512
 """Positions of a picture that are sampled for the second moments."""
 
@@ -149,7 +152,7 @@ def input_snr_db(weight: Floats, moments: NDArray[np.float64], step: float) -> f
 
 
 def second_moments(runs: Iterable[dict[str, Floats]]) -> dict[str, NDArray[np.float64]]:
-    """Return the mean of x·xᵀ ``[C,C]`` over sampled positions, for maps ``[N,C,H,W]``.
+    """Return the mean of x·xᵀ ``[C,C]`` over sampled positions x of maps ``[N,C,H,W]``.
 
     Tables ``[rows, C]`` are sampled too. The positions depend only on the map's name, so that the
     rounding of a layer does not depend on which other layers are rounded with it.

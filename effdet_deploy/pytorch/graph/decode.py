@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from effdet_deploy.artifact.spec import TENSORRT_MAX_TOPK
 
 _STRUCK_OUT = -3e38
-"""A score below all others, but finite: infinities in a layer look like errors in a comparison."""
+"""A mask below all scores, but finite: infinities in a layer look like errors in a comparison."""
 
 
 def best_first(

@@ -103,9 +103,9 @@ def join_levels(maps: list[Tensor]) -> Tensor:
 
 
 class _FoldedRepeat(nn.Module):
-    """One repeat: a depthwise convolution for all levels, a convolution per level, an activation.
+    """A repeated layer: a depthwise convolution for all levels, one per level, an activation.
 
-    The convolution of a level contains the level's BatchNorm.
+    A level's own convolution contains the level's BatchNorm.
     """
 
     def __init__(self, conv: Any, norms: list[nn.BatchNorm2d], act: nn.Module) -> None:

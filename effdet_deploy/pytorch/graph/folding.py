@@ -1,7 +1,8 @@
 """Folding of constant operations into weights, on a copy of the network, for inference.
 
 BatchNorms go into the convolutions before them, fusion weights become constants, and input scale
-and channel order go into the stem. The result computes the same function with fewer nodes.
+and channel order go into the first convolution. The result computes the same function with fewer
+nodes.
 """
 
 from __future__ import annotations

@@ -18,12 +18,12 @@ CPU_BLOCKS = 4
 most time on reading and writing M, and groups leave out half of M and keep the rest in the cache.
 For a GPU a single group is best, because every step waits for the step before."""
 MIN_BLOCK_ROWS = 250
-"""The least number of boxes in every group but the last: with smaller groups, a CPU spends its time
-between the graph's nodes."""
+"""The least number of boxes in every group but the last: with smaller groups, a CPU spends most
+time between the graph's nodes, not in them."""
 
 
 def _suppressed_after(columns: Tensor, rows: int, iou_threshold: float) -> Tensor:
-    """Return M ``[N,rows,n]`` float32 for the first ``rows`` of n boxes: 1 if j suppresses i."""
+    """Return the first ``rows`` rows of M as float32 ``[N,rows,n]``: 1 if j may suppress i."""
     first, second, first_end, second_end, area, classes = columns.unbind(1)
     width = torch.relu(_overlap(first, first_end, rows))
     # A negative height times a width is negative and suppresses no box: one relu is enough.

@@ -68,7 +68,7 @@ class Postprocess(nn.Module):
         self.max_detections = output.max_detections
         axes = [1, 0, 3, 2] if output.box_format == "xyxy" else [0, 1, 2, 3]
         self.register_buffer("axes", torch.tensor(axes), persistent=False)
-        # A value to sort by: the best box has the largest one. All are positive and exact in FP32.
+        # Values to sort by: the best box has the largest value. All are positive and exact in FP32.
         precedence = torch.arange(output.candidates, 0, -1, dtype=torch.float32)
         self.register_buffer("precedence", precedence, persistent=False)
         limits = spec.input.frame_area

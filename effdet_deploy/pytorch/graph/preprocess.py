@@ -35,7 +35,8 @@ class Preprocess(nn.Module):
             mean = mean - resize.padded(fill)
             self.frames = resize
         self.register_buffer("mean", mean, persistent=False)
-        # Only float255 input has a frame area: DeepStream pads frames with black.
+        # Only float255 input has a frame area: DeepStream pads frames with black. The pixels
+        # outside this area, where ``free`` is true, get the fill color instead.
         self.refills = spec.frame_area is not None
         top, left, bottom, right = spec.frame_area or (0, 0, 0, 0)
         free = torch.ones(1, 1, spec.height, spec.width, dtype=torch.bool)

@@ -20,7 +20,8 @@ from effdet_deploy.artifact.resampling import axis_weights, begins_with_rows
 from effdet_deploy.artifact.spec import InputSpec, Interpolation
 
 _DEAR = 500e6
-"""A resize with more multiplications is reported to the user; D0's network has five times this."""
+"""A resize with more multiplications is reported to the user; D0's network has five times as
+many."""
 _NEAR = 16
 """A cheaper frame size is searched up to this many pixels away."""
 _PILLOW_ONE = 1 << 22

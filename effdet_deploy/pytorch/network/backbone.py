@@ -96,9 +96,10 @@ class BlockFeatures(nn.Module):
 
 
 class ExpansionBlock(nn.Sequential):
-    """A timm block of EfficientNet that also returns the input of its projection.
+    """A timm block of EfficientNet that also returns its expansion: the input of its projection.
 
-    It holds the block's own layers under their own names, in the order in which they run.
+    The block first expands a feature map to more channels; its projection reduces them again. It
+    holds the block's own layers under their own names, in the order in which they run.
 
     Raises:
         UsageError: the block is not one of timm's EfficientNet blocks.

@@ -168,7 +168,8 @@ def _downsample(
         padding = tuple(
             (out * step - into + 1) // 2 for (into, out), step in zip(sides, stride, strict=True)
         )
-        # The window's last row may consist of padding only, which OpenVINO refuses.
+        # A window has at most the size of the map: OpenVINO refuses windows with a row of only
+        # padding.
         kernel_size = tuple(
             min(step + 1, into) for (into, _), step in zip(sides, stride, strict=True)
         )
@@ -185,9 +186,9 @@ def _downsample(
 class ZeroPaddedPool(nn.Module):
     """A max pooling whose SAME padding is zeros, as in zylo117's project.
 
-    No zeros are padded: a window that reaches over a border gives at least 0. ONNX Runtime 1.31
-    would merge a Pad of zeros into the pooling, whose padding counts as minus infinity, and so
-    compute other values.
+    The zeros are not added as padding; instead, the result of a window that reaches over a border
+    is raised to at least 0. ONNX Runtime 1.31 would merge a Pad of zeros into the pooling, whose
+    padding counts as minus infinity, and so compute other values.
     """
 
     border: Tensor

@@ -24,13 +24,14 @@ MAX_IMAGE_SIDE = 4096
 """Largest accepted image side in pixels; D7x is trained at 1536."""
 RESAMPLE_MODES = ("max", "avg", "bilinear", "nearest")
 POOL_PADDINGS = ("lowest", "zero")
-"""Padding of max pooling: minus infinity as in TensorFlow and effdet, or 0 as in zylo117's."""
+"""Padding of max pooling: minus infinity as in TensorFlow and effdet, or 0 as in zylo117."""
 ACTIVATIONS = (
     *("swish", "silu", "mish", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu"),
     *("hard_swish", "hard_sigmoid", "hard_mish", "sigmoid", "tanh"),
 )
 """The activations, by their names in timm."""
 _LARGEST = 1e9
+"""The largest absolute value of a number in a config."""
 _BY_CHANNEL = ("mean", "std", "fill_color")
 
 

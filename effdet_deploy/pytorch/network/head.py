@@ -23,8 +23,9 @@ from effdet_deploy.pytorch.network.config import ModelConfig
 class HeadNet(nn.Module):
     """The class head or the box head.
 
-    ``bn_rep`` is indexed [repeat][level], or [level][repeat] if ``config.head_bn_level_first`` is
-    true: checkpoints exist in both orders.
+    A repeat is one of the head's convolutions before the last. ``bn_rep`` is indexed
+    [repeat][level], or [level][repeat] if ``config.head_bn_level_first`` is true: checkpoints exist
+    in both orders.
     """
 
     level_first: Final[bool]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Fnode(nn.Module):
     """One node of a pyramid: joins feature maps, then convolves.
 
-    The activation comes before the convolution, or after it under ``conv_bn_relu_pattern``.
+    The activation comes before the convolution, or after it if ``conv_bn_relu_pattern`` is set.
 
     Its type is ``List[Tensor] -> Tensor``, which ``nn.Sequential`` cannot have under TorchScript.
     """

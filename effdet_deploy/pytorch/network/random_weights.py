@@ -1,4 +1,4 @@
-"""Random weights with meaningful outputs: seeded, and conditioned on pictures with structure.
+"""Random weights with meaningful outputs: seeded, and adjusted to pictures with structure.
 
 After initialization, all logits of an EfficientDet agree in their first five digits, so scores are
 nearly equal and a comparison of two networks proves nothing. Here BatchNorm gets the statistics of
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.network.config import ModelConfig
 
 LOGIT_MEAN = -3.0
+"""Mean of the class logits over the pictures to which weights are adjusted."""
 LOGIT_SPREAD = 1.5
-"""Standard deviation of the class logits over the conditioning pictures."""
+"""Standard deviation of the class logits over the pictures to which weights are adjusted."""
 BOX_SPREAD = 0.4
 """Standard deviation of the box codes; larger codes make the decoder's unclipped ``exp`` large."""
 PICTURES = 12
@@ -37,7 +38,7 @@ FP16, lite2's box codes then have a signal-to-noise ratio of 29 dB, but 47 dB wi
 those of trained detectors have 53 to 69 dB. With shifts much larger than the scales, less of the
 picture reaches the outputs, because padding is zero."""
 MAX_SIDE = 512
-"""The largest image side for conditioning; only the time depends on it, not the weights."""
+"""The largest side of these pictures: larger pictures would only take more time."""
 
 
 def randomize(model: EfficientDet, seed: int = 0) -> None:

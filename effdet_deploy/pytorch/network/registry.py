@@ -59,7 +59,7 @@ def resolve_name(name: str) -> str:
 
 
 def _lengthened(name: str) -> str:
-    """Return the full name for a short name; other names stay as they are."""
+    """Return a short name with the prefix that its full name would have."""
     return ("tf_efficientdet_" if _SHORT_NAME.match(name) else "efficientdet_") + name
 
 

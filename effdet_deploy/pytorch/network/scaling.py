@@ -15,12 +15,13 @@ _WIDTH_GROWTH = 1.35
 _WIDTH_STEP = 8
 """Widths are rounded to multiples of this, which hardware computes fast."""
 _SIDE_STEP = 128
-"""Image sides are multiples of 2^7, as in the paper: then the coarsest of five levels is whole."""
+"""Image sides are multiples of 2^7, as in the paper: then the coarsest of five levels has whole
+sides."""
 
 
 @dataclass(frozen=True)
 class CompoundScale:
-    """Sizes for one coefficient; ``image_side`` is in pixels, ``backbone`` is the n of B-n."""
+    """Sizes for one coefficient: ``image_side`` in pixels, ``backbone`` as n of EfficientNet-Bn."""
 
     fpn_channels: int
     fpn_cell_repeats: int
@@ -32,9 +33,10 @@ class CompoundScale:
 def compound_scale(phi: float) -> CompoundScale:
     """Evaluate the paper's equations at ``phi``, which is 0 for D0, with rounding to the nearest.
 
-    W = 64·1.35^φ to a multiple of 8, D = 3+φ, heads 3+⌊φ/3⌋, R = 512+128φ to a multiple of 128.
-    The registered variants follow these equations, except where the paper's own table does not.
-    The backbone is the EfficientNet with the nearest coefficient.
+    Channels are 64·1.35^φ to a multiple of 8, pyramid cells 3+φ, repeats in the heads 3+⌊φ/3⌋, and
+    the image side is 512+128φ to a multiple of 128. The registered variants follow these equations,
+    except where the paper's own table does not. The backbone is the EfficientNet with the nearest
+    coefficient.
     """
     width = _BASE_WIDTH * _WIDTH_GROWTH**phi
     # Halves are rounded up: 2.5 lies between D2 and D3, and must be larger than D2.

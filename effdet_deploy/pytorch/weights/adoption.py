@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from effdet_deploy.pytorch.weights.given import GivenModule
 
 _READ_OTHERWISE = ("name", "url", "fpn_name", "head_act_type", "aspect_ratios", "fill_color")
-"""Fields of ours that effdet's config has in another form, or that are taken from the variant."""
+"""Fields of ModelConfig that effdet's config writes otherwise, or that the variant decides."""
 _COMPILED = "_orig_mod."
 """The prefix that ``torch.compile`` puts before the names of weights."""
 _QUANTIZED = (".quantized", ".qat", "torchao")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _PIXELS = 1e-2
 """Coordinates that differ by less count as equal: a bench in float16 rounds its anchors so much."""
 _RELATIVE = 1e-3
+"""Sizes and scales that differ by a smaller share count as equal."""
 _WHOLE = 0.1
 """How far a computed image size may lie from whole pixels."""
 
@@ -57,8 +58,8 @@ def with_anchors(
         boxes: the anchors, ``[A,4]`` yxyx pixels.
         chosen: the fields that the user named; see :func:`settle`.
         name: the name of the checkpoint.
-        heads: the number of anchors at a place and the number of levels in the checkpoint's heads;
-            None if they are those of ``config``.
+        heads: the number of anchors at a place of a feature map, and the number of levels, in the
+            checkpoint's heads; None if they are those of ``config``.
 
     Returns:
         The configuration, and a sentence for every field that was changed.

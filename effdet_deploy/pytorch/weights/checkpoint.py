@@ -217,7 +217,7 @@ _METADATA: dict[str, tuple[str, Callable[[str], tuple[Any, ...]]]] = {
 def _chosen(
     networks: list[Candidate], name: str
 ) -> tuple[str, dict[str, Found], dict[str, Found]] | None:
-    """Return place, weights and other tensors of the network to take, or None without a network."""
+    """Return the best network's keys joined by dots, its weights and its other tensors, or None."""
     if not networks:
         return None
     best = networks[0]

@@ -39,6 +39,7 @@ _DTYPES = {
     "UntypedStorage": torch.uint8,
 }
 _MOST_UNPACKED, _SMALL = 100, 1 << 24
+"""A file may unpack to this many times its size, and to this many bytes more."""
 _LEGACY_HEADER = 3
 """Number of pickles before the object: a magic number, a version, and facts about the machine."""
 

@@ -1,4 +1,4 @@
-"""Download of published weights: done once, resumed if it stopped, checked against the hash."""
+"""Download of published weights: checked, resumed and done once if the file name has a hash."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _silent(received: int, total: int | None) -> None:
 def _receive(url: str, part: Path, progress: Progress) -> None:
     """Download to ``part``; continue if an earlier transfer has stopped."""
     have = part.stat().st_size if part.exists() else 0
-    # Characters that are not ASCII are escaped, as a browser does; escaped ones stay.
+    # Characters that are not ASCII are escaped, as in a browser; what is escaped already stays.
     address = urllib.parse.quote(url, safe=string.punctuation)
     request = urllib.request.Request(address, headers={"User-Agent": "effdet-deploy"})  # noqa: S310 - the scheme is checked
     if have:
@@ -158,7 +158,8 @@ def _receive(url: str, part: Path, progress: Progress) -> None:
     if total is not None and received < total:
         raise DownloadError(
             f"The download of {url} stopped after {received} of {total} bytes.",
-            "Run the same command again; it continues a file with a hash in its name.",
+            "Run the same command again: it continues the download if the file's name contains a "
+            "hash, and otherwise starts again.",
         )
 
 

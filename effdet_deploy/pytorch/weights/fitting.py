@@ -138,7 +138,7 @@ def infer_in_chans(state_dict: Mapping[str, Tensor]) -> int | None:
 
 
 def head_grid(state_dict: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """Return the number of anchors per place and of levels in the heads; None without heads."""
+    """Return how many anchors per place of a map and how many levels the heads have, or None."""
     boxes = _predict_shape(state_dict, "box_net")
     levels = _level_count(state_dict)
     if not boxes or boxes[0] % _BOX_CODES or not levels:
@@ -164,7 +164,8 @@ def guess_variants(state_dict: Mapping[str, Tensor]) -> list[str]:
     """Return the registered variants whose weights have exactly these names and shapes.
 
     There may be several, because some variants differ only in image size, anchors or normalization.
-    Only variants with a likely configuration are built, without memory for their weights.
+    Only variants that agree with the weights in a few facts, such as the number of levels, are
+    built, without memory for their weights.
     """
     classes = infer_num_classes(state_dict)
     if not classes:

@@ -1,4 +1,4 @@
-"""Recognition of files that are not supported checkpoints, by first bytes, names and keys."""
+"""Recognition of files that are not supported checkpoints: by first bytes, suffix, weight names."""
 
 from __future__ import annotations
 

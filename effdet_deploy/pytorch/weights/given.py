@@ -67,7 +67,8 @@ class GivenModule:
             pixels: normalized images ``[N,3,H,W]``.
 
         Returns:
-            Class logits and box codes of every level, and the rows ``[N,D,6]`` if it has a bench.
+            Class logits and box codes of every level, and detections ``[N,D,6]`` if there is a
+            bench.
 
         Raises:
             UsageError: the module needs other inputs than pictures, or returns something else.

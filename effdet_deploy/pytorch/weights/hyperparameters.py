@@ -1,8 +1,7 @@
 """Arguments and hyperparameters that a training stored beside the weights of its network.
 
 Lightning keeps ``hyper_parameters``, timm keeps ``args``, other loops keep a config or a few
-numbers.
-They are read like weights: no code in them is run.
+numbers. All of these are read like weights: no code in them is run.
 """
 
 from __future__ import annotations
@@ -27,13 +26,16 @@ _PLACES = (
 )
 """Keys under which trainings keep their arguments."""
 _DEPTH = 3
+"""How deep tables of arguments, and lists in them, may be nested."""
 _VARIANT = ("model_name", "model", "arch", "architecture", "variant", "name", "config_name")
+"""Arguments that may name the variant."""
 _OTHER_NAMES = {
     "img_size": "image_size",
     "imgsz": "image_size",
     "input_size": "image_size",
     "n_classes": "num_classes",
 }
+"""Other projects' name of an argument → our config field."""
 _OF_OTHERS = {
     *("name", "url", "backbone_name", "drop_path_rate", "norm_momentum", "feature_location"),
     *("backbone_indices", "interpolation", "resize"),
@@ -47,6 +49,7 @@ _MAX_ENTRIES = 10_000
 _LONGEST = 64
 """The most characters of a name, and the most numbers of a list, in a configuration."""
 _LARGEST = 1e6
+"""The largest absolute value of a number that is read as a setting."""
 
 
 def hyperparameters_in(loaded: Any, name: str) -> Settings | None:
@@ -128,7 +131,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _read(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the configuration field that an argument states, in the form of the configuration."""
+    """Yield the config field that an argument states, with its value as a config holds it."""
     field = _OTHER_NAMES.get(key, key)
     if key not in _VARIANT and field not in _FIELDS:
         return

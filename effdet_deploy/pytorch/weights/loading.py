@@ -311,7 +311,9 @@ def _with_evidence(
     options: Mapping[str, Any],
     checkpoint: Checkpoint,
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """Change ``config``, which contains ``fields``, to what is stated beside the weights.
+    """Change ``config`` to what settings and anchors beside the weights state.
+
+    ``fields`` are the values in ``config`` that come from the weights' shapes and from metadata.
 
     Raises:
         WeightsError: the statements contradict one another, the weights or an option.
@@ -365,7 +367,8 @@ def _with_settings(
     possible, stated = {scored}, dict(settings.fields)
     remedy = f"Put the right settings file beside the weights, or move '{settings.source}' away."
     if settings.is_inside and scored is not None:
-        # Some trainings count the background, and the heads confirm what the user says.
+        # Some trainings count the background as a class. If the user states the number of classes,
+        # the heads must have that number, so the settings may have any.
         possible |= {scored + 1} | ({classes} if "num_classes" in options else set())
         remedy = f"If the heads are right, pass --num-classes {scored}."
         stated.pop("num_classes", None)

@@ -45,6 +45,7 @@ _CLASS_NAMES = (
     *(("meta", "dataset_meta", "classes"), ("meta", "dataset_meta", "CLASSES")),
     *(("classes",), ("class_names",)),
 )
+"""Places of class names in checkpoints: the keys that lead to them."""
 _TENSORS = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _TENSOR_OF_DTYPE = "torch._utils._rebuild_tensor_v3"
 _WRAPPED_TENSORS = (

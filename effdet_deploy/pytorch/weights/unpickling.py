@@ -45,6 +45,7 @@ _LOADERS = frozenset(
         *("operator.attrgetter", "operator.methodcaller", "types.FunctionType", "types.CodeType"),
     }
 )
+"""Functions that read other files, or that call or make code."""
 
 
 class ForbiddenNameError(pickle.UnpicklingError):

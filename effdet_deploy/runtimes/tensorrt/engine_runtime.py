@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 _DEVICE = re.compile(r"auto|cuda(?::(\d+))?")
 _RTX_MAGIC = b"vtrt"
+"""The first bytes of an engine of TensorRT-RTX."""
 
 
 def load(path: Path, *, device: str, threads: int | None, trust: bool) -> TensorRtRuntime:  # noqa: ARG001

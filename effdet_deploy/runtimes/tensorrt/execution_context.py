@@ -195,7 +195,8 @@ class ExecutionContext:
             try:
                 self._graph = self._record(recorder, batch)
             except EffdetDeployError:
-                # Not every engine can be recorded: a run decides the sizes of NonMaxSuppression.
+                # Some engines cannot be recorded: NonMaxSuppression's output sizes depend on the
+                # run.
                 self._recorder = None
                 self._log.errors.clear()
                 self._queue(batch)

@@ -1,6 +1,6 @@
 """Checks before an engine, which is native code, is deserialized.
 
-It also derives a spec for a trusted engine that has no sidecar.
+This module also derives a spec for a trusted engine that has no sidecar (the JSON file beside it).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from effdet_deploy.runtimes.gpu import Gpu
 
 _AMPERE = 8.0
+"""The lowest compute capability of NVIDIA's Ampere GPUs."""
 _PICTURE_RANK = 4
 
 

@@ -106,7 +106,7 @@ def recognizes(names: Collection[str]) -> bool:
 def translate(
     tensors: Mapping[str, NDArray[np.generic]], layout: Layout
 ) -> tuple[dict[str, NDArray[np.generic]], list[str]]:
-    """Return the tensors with our names, averages first, and the names that were not mapped."""
+    """Return the tensors by our names, with averages where they exist, and the unmapped names."""
     averages = {each.removesuffix(_AVERAGE): each for each in tensors if each.endswith(_AVERAGE)}
     sources = {
         _plain(each): averages.get(each, each) for each in tensors if each not in averages.values()
@@ -142,7 +142,7 @@ ORIGIN = Origin(
         *(f"tf_efficientdet_d{size}" for size in (*range(8), "7x")),
         *(f"tf_efficientdet_lite{size}" for size in (*range(5), "3x")),
     ),
-    # automl normalizes, resizes without antialiasing, and then pads with zeros: the mean.
+    # automl normalizes, resizes without antialiasing, and then pads with zeros, which are the mean.
     overrides={"resize": "letterbox", "interpolation": "linear", "fill_color": "mean"},
     assumed=(
         "The anchors are the variant's, because there is no hparams.yaml beside the weights.",

@@ -20,7 +20,7 @@ _UNLIKE = {
     "conv_after_downsample": "convolves after it has made a level coarser",
     "survival_prob": "adds shortcuts to the repeats of its heads",
 }
-"""Settings that make another network with the same variables."""
+"""Settings that change the network but not the names of its variables, and how they do so."""
 
 
 def _whole(value: Any) -> int:

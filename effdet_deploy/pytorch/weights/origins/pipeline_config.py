@@ -14,10 +14,11 @@ from effdet_deploy.errors import WeightsError
 from effdet_deploy.pytorch.weights.origins.settings import Settings, SettingsFile
 
 SCALES, ASPECTS = 3, 3
-"""Octave scales and aspect ratios per place, as :mod:`tf_object_detection` reorders them."""
+"""How many octave scales and aspect ratios a place has, as :mod:`tf_object_detection` assumes."""
 _BACKBONE = re.compile(r"ssd_efficientnet-b([0-5])_bifpn_keras")
 """B6 is the backbone of both D6 and D7."""
 _CODES = {"y_scale": 10.0, "x_scale": 10.0, "height_scale": 5.0, "width_scale": 5.0}
+"""The factors of the box codes, with their defaults."""
 _SSD: dict[str, Any] = {
     "num_classes": int,
     "image_resizer": {
@@ -93,7 +94,7 @@ def read_pipeline_config(source: str, text: str) -> Settings:
 
 
 def _resizing(resizer: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the fields that the resizer decides, and sentences on what our model does not do."""
+    """Return the fields that the resizer decides, and sentences on how our model differs."""
     fixed = _only(resizer, "fixed_shape_resizer")
     if fixed:
         size = (_last(fixed, "height", 300), _last(fixed, "width", 300))

@@ -24,8 +24,8 @@ class Layout:
     Attributes:
         blocks: the prefixes of the backbone's blocks in running order, such as
             ``backbone.blocks.1.0``; other projects number the blocks straight through.
-        nodes: how many nodes a cell of the pyramid has: one down and one up per step between two
-            levels.
+        nodes: how many nodes a cell of the pyramid has: one on the way down and one on the way up
+            for every two neighboring levels.
     """
 
     blocks: tuple[str, ...]

@@ -1,7 +1,7 @@
 """Reading of TensorFlow checkpoints (TensorBundle) with numpy, without TensorFlow.
 
-A checkpoint ``PREFIX`` consists of a table ``PREFIX.index`` of names and places, and raw values in
-``PREFIX.data-00000-of-00001`` and so on. The table has LevelDB's format
+A checkpoint ``PREFIX`` consists of a table ``PREFIX.index`` of names and positions, and raw values
+in ``PREFIX.data-00000-of-00001`` and so on. The table has LevelDB's format
 (https://github.com/google/leveldb/blob/main/doc/table_format.md); the messages in it are
 TensorFlow's ``tensor_bundle.proto`` and ``trackable_object_graph.proto``; the few fields that are
 read here are declared below. Every block and every tensor has a masked CRC-32C.
@@ -36,7 +36,7 @@ _TRAILER_BYTES = 5
 """Bytes after a block: its kind of compression, and its checksum."""
 _MASK_DELTA = 0xA282EAD8
 _LONGEST_KEY = 4096
-"""The most bytes of a name; a file can repeat the beginning of the previous name at no cost."""
+"""The most bytes of a name. A name can repeat the previous one in few bytes, and so grow huge."""
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STRING = 7
 _DTYPES: dict[int, str] = {

@@ -18,6 +18,7 @@ LEAVES = {
     "depthwise_kernel": "weight",
     "pointwise_kernel": "weight",
 }
+"""The last part of a variable's name → the name of the parameter in torch."""
 _AXES = {"kernel": (3, 2, 0, 1), "pointwise_kernel": (3, 2, 0, 1), "depthwise_kernel": (2, 3, 0, 1)}
 
 

@@ -34,6 +34,7 @@ _LAYERS = {
     "project_bn": "bn3",
 }
 _FIRST_STAGE = {"depthwise_bn": "bn1", "project_conv2d": "conv_pw", "project_bn": "bn2"}
+"""Blocks of stage 0 do not expand, so these layers have other names in them."""
 _HEADS = {"Box": "box_net", "Class": "class_net"}
 _PREDICTOR = "WeightSharedConvolutionalBoxPredictor"
 _INPUT = r"input_\d+_up_lvl_(\d)/1x1_pre_sample/(conv|batchnorm)/(\w+)"
@@ -134,7 +135,7 @@ ORIGIN = Origin(
     {
         "feature_blocks": ((2, 1), (4, 2), (6, 0)),
         "aspect_ratios": ((1.0, 1.0), (_ROOT, 1 / _ROOT), (1 / _ROOT, _ROOT)),
-        # Its resizer pads with black before the normalization.
+        # The API's resizer pads with black before the normalization.
         "fill_color": 0,
         "resize": "letterbox",
         "interpolation": "linear",
