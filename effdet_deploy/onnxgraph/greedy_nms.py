@@ -1,8 +1,8 @@
 """Greedy NMS written with ONNX operators: as a loop of steps, or as all steps one after another.
 
 A step takes the best remaining box and removes all boxes of its class that it overlaps. A loop of
-steps is small and loads quickly. But a loop on a GPU is controlled by the host, which takes time,
-so a file for TensorRT has all steps one after another.
+steps is small and loads quickly. If a GPU computes the steps, the host must control the loop, so a
+file for TensorRT has all steps one after another instead.
 """
 
 from __future__ import annotations

@@ -46,9 +46,9 @@ def join_detections(model: ModelProto, spec: DetectorSpec, name: str) -> None:
         columns.append(column)
     graph.node.append(helper.make_node("Concat", columns, [name], f"{node}.concat", axis=2))
     first = graph.input[0].type.tensor_type.shape.dim[0]
-    sides = [first.dim_param or first.dim_value, spec.output.max_detections, 6]
+    shape = [first.dim_param or first.dim_value, spec.output.max_detections, 6]
     del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, sides))
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     _drop_unused(graph)
     onnx.checker.check_model(model)
 

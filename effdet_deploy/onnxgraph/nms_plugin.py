@@ -41,7 +41,7 @@ NOT_RUN = (
 _GATHER = "postprocess.gather"
 _XYXY_OF_YXYX = (1, 0, 3, 2)
 _VERSION = "1"
-_SIGMOID, _CENTRE_AND_SIZE, _NO_BACKGROUND = 1, 1, -1
+_SIGMOID, _CENTER_AND_SIZE, _NO_BACKGROUND = 1, 1, -1
 
 
 def attach_plugin(path: Path, spec: DetectorSpec, output: OutputSpec) -> DetectorSpec:
@@ -99,7 +99,7 @@ def _nodes(inputs: list[str], output: OutputSpec) -> list[NodeProto]:
         background_class=_NO_BACKGROUND,
         score_activation=_SIGMOID,
         class_agnostic=int(output.class_agnostic),
-        box_coding=_CENTRE_AND_SIZE,
+        box_coding=_CENTER_AND_SIZE,
     )
     reordered = helper.make_node("Gather", [given, f"{_GATHER}.order"], [boxes], _GATHER, axis=2)
     return [plugin, reordered] if swaps else [plugin]

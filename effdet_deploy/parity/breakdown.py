@@ -31,7 +31,8 @@ _PERCENTILE = 95
 class Count:
     """The detections of one group, counted.
 
-    ``set_aside`` counts the border cases, which rounding decides; ``missed`` and ``extra`` do not.
+    ``set_aside`` counts the border cases, where rounding decides; ``missed`` and ``extra`` leave
+    them out.
     """
 
     reference: int = 0
@@ -101,7 +102,7 @@ def break_down(comparison: Comparison) -> Breakdown:
 
 
 def _counted(comparison: Comparison) -> Iterator[tuple[int, str, str]]:
-    """Yield (class, size, field of :class:`Count`) whenever a detection is to be counted there."""
+    """Yield (class, size, field of :class:`Count`) once for every detection counted there."""
     for image in comparison.images:
         matched = image.reference.take(image.matching.pairs[:, 0])
         for what, rows in (

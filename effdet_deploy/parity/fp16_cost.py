@@ -107,18 +107,19 @@ class Fp16Cost:
         found = []
         # The root mean square of a coarse level depends on chance, because the level has few
         # elements. So the root mean square of the whole head is taken if it is larger.
-        made_of_all, moved_of_all = (_pooled(each, name) for each in (self._own, self._moved))
+        own_of_head, moved_of_head = (_pooled(each, name) for each in (self._own, self._moved))
         for level, _ in self._levels:
             errors, own = self._found.get((name, level)), self._own.get((name, level))
             moved = self._moved[name, level]
             if errors is None or own is None or not errors.count:
                 return ()
             roundoff = ROUNDOFF_FACTOR * _ROUNDOFF * _rms(errors.reference_energy, errors)
-            made = _rms(own.error_energy, own)
-            own_allowed = OWN_FP16_FACTOR * max(made, made_of_all) if self._rounds else 0.0
-            moves = MOVED_FACTOR * max(_rms(moved.error_energy, moved), moved_of_all)
-            differs = _rms(errors.error_energy, errors)
-            found.append(LevelCost(level, differs, made, max(roundoff, moves, own_allowed)))
+            own_rms = _rms(own.error_energy, own)
+            own_allowed = OWN_FP16_FACTOR * max(own_rms, own_of_head) if self._rounds else 0.0
+            moved_allowed = MOVED_FACTOR * max(_rms(moved.error_energy, moved), moved_of_head)
+            error_rms = _rms(errors.error_energy, errors)
+            allowed = max(roundoff, moved_allowed, own_allowed)
+            found.append(LevelCost(level, error_rms, own_rms, allowed))
         return tuple(found)
 
 
@@ -134,10 +135,10 @@ def _pooled(levels: Mapping[tuple[str, int], TensorErrors], name: str) -> float:
 def _level_rows(spec: DetectorSpec) -> Iterator[tuple[int, slice]]:
     """Yield every level and the rows of the heads that belong to it."""
     anchors = spec.anchors
-    in_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
+    anchors_per_place = len(anchors.octave_scales) * len(anchors.aspect_ratios)
     sizes = feature_sizes(spec.input.height, spec.input.width, anchors.max_level)
     start = 0
     for level in range(anchors.min_level, anchors.max_level + 1):
-        end = start + math.prod(sizes[level]) * in_place
+        end = start + math.prod(sizes[level]) * anchors_per_place
         yield level, slice(start, end)
         start = end

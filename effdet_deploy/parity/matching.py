@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     Side = Literal["reference", "candidate"]
 
 NMS_MARGIN = 1e-3
-"""An IoU this close to the NMS threshold may fall on either side of it."""
+"""An IoU this close to the NMS threshold may lie above it in one run and below it in the other."""
 TIE = 2.5e-4
 """Scores that differ by more than this have a meaningful order in any precision. If reference and
 candidate then keep different boxes of an overlapping pair, that is a real difference."""
@@ -127,14 +127,14 @@ def strays(
     """Return the unpaired detections of an image, with an excuse for border cases.
 
     An unpaired detection is excused if its score lies within ``score_error`` of the score
-    threshold, of the last row that either side kept, or of the last box that entered NMS; or if a
-    border case decides whether it survives NMS (see
+    threshold, of the last row that the reference or the candidate kept, or of the last box that
+    entered NMS; or if a border case decides whether it survives NMS (see
     :func:`~effdet_deploy.parity.suppression.uncertain_rows`).
 
     Args:
         image: the picture; if its NMS inputs are unknown, the rows that NMS left are used.
         output: score threshold, NMS threshold, and how many boxes enter NMS in both models.
-        score_error: the measured difference of scores between the two sides.
+        score_error: the measured difference of scores between reference and candidate.
         iou_threshold: the IoU from which an unpaired detection counts as the same box as an NMS
             input.
     """
@@ -190,7 +190,7 @@ def _near(
 
 
 def _near_limit(image: ComparedImage, output: OutputSpec, score_error: float) -> int:
-    """Count the detections of both sides, paired or not, whose score may cross a limit."""
+    """Count the detections of both runs, paired or not, whose score may cross a limit."""
     scores = np.concatenate([image.reference.scores, image.candidate.scores])
     return int(_near(scores, _score_limits(image, output), score_error).any(axis=1).sum())
 

@@ -46,7 +46,7 @@ class TensorErrors:
 
     @property
     def is_comparable(self) -> bool:
-        """Whether elements were compared and all of them were finite on both sides."""
+        """Whether elements were compared and all of them were finite in both tensors."""
         broken = self.non_finite_reference + self.non_finite_candidate
         return self.count > 0 and not broken and not self.mismatch
 
@@ -90,7 +90,7 @@ class TensorErrors:
         return float(Context(_DIGITS, ROUND_UP).create_decimal(repr(self.largest)))
 
     def within(self, tolerance: float) -> bool:
-        """Whether every element is finite on both sides and within ``tolerance``."""
+        """Whether all elements are finite in both tensors, and all errors within ``tolerance``."""
         return self.is_comparable and self.largest <= tolerance
 
 
@@ -108,7 +108,7 @@ def tensor_errors(reference: NDArray[Any], candidate: NDArray[Any]) -> TensorErr
     """Compare two tensors of any float or integer dtype, element by element, in float64.
 
     Tensors of different shapes are reported as a mismatch. NaN never equals NaN here, and
-    infinities on both sides do not count as equal.
+    infinities in both tensors do not count as equal.
     """
     if reference.shape != candidate.shape:
         shapes = f"{list(reference.shape)} in reference, {list(candidate.shape)} in candidate"

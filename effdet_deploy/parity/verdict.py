@@ -116,8 +116,9 @@ class DetectionParity:
         box_difference: largest coordinate difference among pairs, in pixels.
         score_difference: largest score difference among pairs.
         score_error: a score this near to a limit is a border case.
-        near_limit: how many detections of both sides, paired or not, have such a score.
-        non_finite: rows with a NaN or infinity, on both sides together.
+        near_limit: how many detections of reference and candidate, paired or not, have such a
+            score.
+        non_finite: how many rows of reference and candidate together hold a NaN or infinity.
         own_share: share of the reference's own detections that its float64 run confirms, if
             measured: no artifact can be required to do better.
         fp16_share: share of the reference's detections that its network still finds in FP16, border
@@ -158,17 +159,17 @@ class DetectionParity:
 
     @property
     def total(self) -> int:
-        """The number of detections of both sides."""
+        """The number of detections of reference and candidate together."""
         return self.reference_count + self.candidate_count
 
     @property
     def plain_share(self) -> float:
-        """Matched share of both sides' detections, border cases included; NaN if there are none."""
+        """Matched share of all detections, border cases included; NaN without detections."""
         return 2 * self.matched / self.total if self.total else math.nan
 
     @property
     def share(self) -> float:
-        """Matched share of both sides' detections without border cases; NaN if there are none."""
+        """Matched share of all detections that are no border cases; NaN if there are none left."""
         judged = self.total - len(self.set_aside)
         return 2 * self.matched / judged if judged else math.nan
 

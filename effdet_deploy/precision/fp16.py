@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import ModelProto, NodeProto
 
-LARGEST = 65504.0
+LARGEST_HALF = 65504.0
 """The largest finite float16."""
 SMALLEST_NORMAL = 2.0**-14
 """Below this, float16 loses precision bit by bit, and runtimes may flush values to zero."""
@@ -75,7 +75,7 @@ def find_unfit(model: ModelProto, batches: Iterable[NDArray[Any]]) -> list[Unfit
         reason = ""
         if value in constants:
             reason = _misfit_of_constant(numpy_helper.to_array(constants[value]))
-        elif not (largest := ranges[value].magnitude) * MARGIN <= LARGEST:
+        elif not (largest := ranges[value].magnitude) * MARGIN <= LARGEST_HALF:
             # This condition is negated so that it is true for NaN too.
             reason = f"reaches {largest:.3g}"
         elif 0 < largest < SMALLEST_NORMAL:
@@ -87,7 +87,7 @@ def find_unfit(model: ModelProto, batches: Iterable[NDArray[Any]]) -> list[Unfit
 
 def _misfit_of_constant(values: NDArray[np.float32]) -> str:
     largest = float(np.abs(values).max(initial=0))
-    if not largest <= LARGEST:
+    if not largest <= LARGEST_HALF:
         return f"holds {largest:.3g}"
     error = float(np.linalg.norm(values - values.astype(np.float16).astype(np.float32)))
     scale = float(np.linalg.norm(values))

@@ -55,8 +55,8 @@ def read_precision_file(
     A group that the file does not name stays in higher precision.
 
     Raises:
-        DataError: the file is unreadable, has another form, or makes a layer INT8 that cannot be
-            INT8.
+        DataError: the file is unreadable, is not a precision file, or makes a layer INT8 that
+            cannot be INT8.
         UnknownNameError: the file names a group that the network does not have.
     """
     groups = _groups(path)
@@ -79,7 +79,7 @@ def require_precision_file(path: Path) -> None:
     """Check that the file can be read, without knowing the network.
 
     Raises:
-        DataError: the file is unreadable or has another form.
+        DataError: the file is unreadable or is not a precision file.
     """
     _groups(path)
 

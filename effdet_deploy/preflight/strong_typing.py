@@ -101,8 +101,8 @@ def check_onnx_types(graph: Graph, target: Target) -> Iterator[Finding]:
         for index, (name, formal) in enumerate(_formals(node, graph.opset)):
             kind = graph.types.get(name, "")
             allowed = target.operators.get(node.op_type, frozenset({kind}))
-            said_above = index == 0 and kind not in allowed | QUANTIZED_TYPES
-            if not kind or said_above or f"tensor({kind.lower()})" in formal.types:
+            already_reported = index == 0 and kind not in allowed | QUANTIZED_TYPES
+            if not kind or already_reported or f"tensor({kind.lower()})" in formal.types:
                 continue
             cause = (
                 f"{node.op_type} takes the {_word(kind)} tensor '{name}', which opset "

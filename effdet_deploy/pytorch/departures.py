@@ -144,10 +144,10 @@ def _reason(layer: nn.Module, copied: nn.Module) -> str:
         if any(mine.children()):
             continue
         there = dict(layer.named_modules()).get(inside)
-        if there is not None and _form(there) != _form(mine):
-            return f", which has {_form(there)} in place of {_form(mine)}"
+        if there is not None and _described(there) != _described(mine):
+            return f", which has {_described(there)} in place of {_described(mine)}"
     return ""
 
 
-def _form(module: nn.Module) -> str:
+def _described(module: nn.Module) -> str:
     return f"{type(module).__name__}({module.extra_repr()})"

@@ -164,8 +164,8 @@ def _spots_of(network: EfficientDet, layers: Sequence[NamedLayer]) -> dict[str, 
         # The last node of a call gives the module's result; nodes with the same operator are
         # numbered over all calls.
         same = [each for each in nodes[path] if each.operator == nodes[path][-1].operator]
-        per_call, rest = divmod(len(same), len(spots))
-        if per_call and not rest:
+        per_call, left_over = divmod(len(same), len(spots))
+        if per_call and not left_over:
             results = same[per_call - 1 :: per_call]
             found |= {layer.name: spot for layer, spot in zip(results, spots, strict=True)}
         if len(spots) == 1 and (reader := _reader_inside(nodes[path][-1], layers)) is not None:

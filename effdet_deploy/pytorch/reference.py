@@ -53,9 +53,9 @@ class EagerReference:
     It shares neither preprocessing nor folding with the exported graph, so that mistakes of the
     graph in either one show. The network is copied and not changed.
 
-    As a side of a comparison it gives heads. Box decoding and exact greedy NMS turn them into
-    detections, from effdet's 5000 candidates, or from more if the artifact takes more. It is also a
-    runtime, so that a Detector can run it beside exported models.
+    In a comparison it gives heads. Box decoding and exact greedy NMS turn them into detections,
+    from effdet's 5000 candidates, or from more if the artifact takes more. It is also a runtime, so
+    that a Detector can run it beside exported models.
 
     Args:
         network: our model, or a module whose ``forward`` gives effdet's two lists and that has a

@@ -1,7 +1,8 @@
 """The runtimes that run exported models, behind one registry.
 
-An entry of :data:`BACKENDS` names a module with a function ``load(path, *, device, threads, trust)
--> Runtime``; the module is imported only when a model is loaded with this backend.
+An entry of :data:`BACKENDS` names a module with a function
+``load(path, *, device, threads, trust) -> Runtime``; the module is imported only when a model is
+loaded with this backend.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measuring the mAP that a --max-map-drop budget limits."""
+"""Measuring mAP for a budget: --max-map-drop limits how much mAP an INT8 file loses."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from effdet_deploy.onnxgraph.index import (
     require_opset,
 )
 from effdet_deploy.precision.int8.calibration import LEVELS
-from effdet_deploy.precision.int8.rounding import LARGEST, SMALLEST_SCALE
+from effdet_deploy.precision.int8.rounding import LARGEST_INT8, SMALLEST_SCALE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -149,7 +149,7 @@ def insert_quantizers(
 def rounding_step(seen: Range, layout: Layout) -> float:
     """Return the size of one level of a quantizer for values in the range ``seen``."""
     low, high = min(seen.low, 0.0), max(seen.high, 0.0)
-    covered = max(-low, high) / LARGEST if layout.symmetric else (high - low) / LEVELS
+    covered = max(-low, high) / LARGEST_INT8 if layout.symmetric else (high - low) / LEVELS
     scale = max(covered, SMALLEST_SCALE)
     return float(np.float16(scale)) if layout.half else scale
 

@@ -25,7 +25,7 @@ from effdet_deploy.precision.int8.layout import (
     rounding_step,
 )
 from effdet_deploy.precision.int8.rounding import (
-    LARGEST,
+    LARGEST_INT8,
     LARGEST_PORTABLE,
     input_snr_db,
     quantize_weight,
@@ -195,7 +195,7 @@ class Quantizer:
         # Kernels pair input channels; weights with a single input channel keep eight bits.
         is_paired = self.layout.paired and weight.shape[1] > 1
         is_portable = self._recipe.int8_range == "portable"
-        return LARGEST_PORTABLE if is_paired and is_portable else LARGEST
+        return LARGEST_PORTABLE if is_paired and is_portable else LARGEST_INT8
 
     def _is_pointwise(self, each: Convolution) -> bool:
         return each.kind != "depthwise" and self._exact[each.weight].shape[2:] == (1, 1)

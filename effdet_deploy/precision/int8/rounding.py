@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
 
-LARGEST = 127
+LARGEST_INT8 = 127
 """The largest absolute value of an int8 weight."""
 LARGEST_PORTABLE = 64
 """With weights up to this value, the sum of two products of a uint8 and a weight stays within 16
@@ -57,7 +57,7 @@ def quantize_weight(
     moments: NDArray[np.float64] | None = None,
     *,
     half_scale: bool = False,
-    largest: int = LARGEST,
+    largest: int = LARGEST_INT8,
 ) -> QuantizedWeight:
     """Quantize a weight ``[out, in/groups, kh, kw]`` per output channel, by least squared error.
 

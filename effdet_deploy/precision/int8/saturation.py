@@ -44,7 +44,7 @@ def pairwise_sums(inputs: NDArray[np.uint8], weights: NDArray[np.int8]) -> NDArr
     """Add products as a processor without VNNI does.
 
     Args:
-        inputs: ``[places, channels, taps]``.
+        inputs: ``[places, channels, taps]``, with the taps of a kernel at places of a picture.
         weights: ``[out, channels, taps]``; a last odd channel has no partner.
 
     Returns:

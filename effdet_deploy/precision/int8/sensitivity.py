@@ -172,12 +172,12 @@ def search(
             f"{drops[len(losses) - 1]:.2f}.",
             "Allow a larger --max-map-drop, calibrate on more pictures, or use --fp16.",
         )
-    kept = _without(quantizer, names, losses[:count])
+    in_int8 = _without(quantizer, names, losses[:count])
     return Search(
         tuple(each.group for each in losses[:count]),
         tuple(losses),
         drops[count],
-        int8_share(quantizer.convolutions, kept),
+        int8_share(quantizer.convolutions, in_int8),
         len(drops) + 1,
     )
 

@@ -1,4 +1,4 @@
-"""DetectionPipeline: one module that takes images and gives rows of detections."""
+"""DetectionPipeline: one module that takes images and gives detections."""
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class HeadsPipeline(nn.Module):
 
 
 class Postprocess(nn.Module):
-    """Flattened heads in, rows of detections out."""
+    """Flattened heads in, detections out."""
 
     axes: Tensor
     precedence: Tensor

@@ -192,10 +192,12 @@ def multiplications(spec: InputSpec, frame: tuple[int, int]) -> float:
     """Return roughly how many multiplications the resize of a frame (height, width) takes."""
     height, width = frame
     rows, columns = place(spec, height, width).content
-    lines, rest = (height, columns) if begins_with_rows(frame, (rows, columns)) else (rows, width)
+    row_count, column_count = (
+        (height, columns) if begins_with_rows(frame, (rows, columns)) else (rows, width)
+    )
     # Along rows, a number is also multiplied by the zeros in the filters of the other channels.
-    along = spec.channels**2 * columns * lines * _taps(width, columns)
-    return along + spec.channels * rows * rest * _taps(height, rows)
+    along = spec.channels**2 * columns * row_count * _taps(width, columns)
+    return along + spec.channels * rows * column_count * _taps(height, rows)
 
 
 def _taps(source: int, target: int) -> float:

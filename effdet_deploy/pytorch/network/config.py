@@ -30,7 +30,7 @@ ACTIVATIONS = (
     *("hard_swish", "hard_sigmoid", "hard_mish", "sigmoid", "tanh"),
 )
 """The activations, by their names in timm."""
-_LARGEST = 1e9
+_LARGEST_NUMBER = 1e9
 """The largest absolute value of a number in a config."""
 _BY_CHANNEL = ("mean", "std", "fill_color")
 
@@ -262,9 +262,9 @@ def _require_choice(kind: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    """Return whether a value is a number from -:data:`_LARGEST` to :data:`_LARGEST`; NaN is not."""
+    """Return whether a value is a number from -1e9 to 1e9 (:data:`_LARGEST_NUMBER`); NaN is not."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and -_LARGEST <= value <= _LARGEST
+    return is_number and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
 
 
 def _coerce(field: str, value: Any, current: Any) -> Any:

@@ -99,8 +99,8 @@ def _splits(config: ModelConfig, per_place: int, levels: int) -> Iterator[ModelC
     known = len(config.aspect_ratios)
     first = [config.num_scales, *([per_place // known] if per_place % known == 0 else [])]
     for scales in dict.fromkeys((*first, *range(per_place, 0, -1))):
-        aspects, rest = divmod(per_place, scales)
-        if rest or min(config.image_size) < 2**deepest:
+        aspects, remainder = divmod(per_place, scales)
+        if remainder or min(config.image_size) < 2**deepest:
             continue
         changed: dict[str, Any] = {"max_level": deepest}
         if aspects != known:

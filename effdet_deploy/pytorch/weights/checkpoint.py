@@ -88,8 +88,8 @@ class Checkpoint:
             empty if they were not nested.
         metadata: what the file states about the weights.
         anchors: ``[A,4]`` yxyx pixels, if an effdet bench stored its anchors beside the weights.
-        ignored: names of tensors beside the weights that were not used.
-        settings: settings of the network beside the weights; None without any.
+        ignored: names of tensors that are stored beside the weights and were not used.
+        settings: settings of the network that are stored beside the weights; None without settings.
         class_names: class names that a training tool stored beside the weights; there may be more
             than the network has classes, for example if the background counts.
     """
@@ -181,8 +181,8 @@ def _read_safetensors(
                 f"The metadata '{key}' of '{path.name}' must be {form}, not {written[key]!r}.",
                 "Write the file again with metadata in this form.",
             ) from error
-    rest = {key: _json_or_text(text) for key, text in written.items() if key not in fields}
-    return tensors, CheckpointMetadata(**fields), rest
+    unread = {key: _json_or_text(text) for key, text in written.items() if key not in fields}
+    return tensors, CheckpointMetadata(**fields), unread
 
 
 def _json_or_text(text: str) -> Any:
@@ -211,7 +211,7 @@ _METADATA: dict[str, tuple[str, Callable[[str], tuple[Any, ...]]]] = {
     "category_ids": ("a JSON list of int", partial(_json_list, int)),
     "image_size": ("HEIGHTxWIDTH", _height_and_width),
 }
-"""Metadata of a safetensors file that is not plain text: its form, and the function to read it."""
+"""Key in a safetensors file's metadata → the form of its value, and the function that reads it."""
 
 
 def _chosen(
@@ -238,8 +238,8 @@ def _chosen(
         for key, value in best.tensors.items()
         if key.startswith(_NETWORK) or ("." in key and not key.startswith(_NO_LAYERS))
     }
-    rest = {key: value for key, value in best.tensors.items() if key not in layers}
-    return best.place, layers, {**best.beside, **rest}
+    others = {key: value for key, value in best.tensors.items() if key not in layers}
+    return best.place, layers, {**best.beside, **others}
 
 
 def _unrecognized(loaded: object, name: str) -> tuple[str, dict[str, Found], dict[str, Found]]:

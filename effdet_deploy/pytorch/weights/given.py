@@ -29,7 +29,7 @@ _PASSING_ON = (
     *("AveragedModel", "ModelEmaV2", "ModelEmaV3"),
 )
 """Wrappers of torch and timm around one module, which only matter in training or for speed."""
-_OF_OTHERS = (
+_WRAPPER_ERRORS = (
     *(RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
     *(AssertionError, NotImplementedError, OSError),
 )
@@ -83,7 +83,7 @@ class GivenModule:
                 torch.compiler.set_stance("force_eager"),
             ):
                 given = self._predict(pixels.to(first.device, first.dtype))
-        except _OF_OTHERS as error:
+        except _WRAPPER_ERRORS as error:
             message = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise UsageError(
                 f"The {type(self.module).__name__} in memory cannot be run on pictures of "

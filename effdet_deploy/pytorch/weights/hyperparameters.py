@@ -36,19 +36,19 @@ _OTHER_NAMES = {
     "n_classes": "num_classes",
 }
 """Other projects' name of an argument → our config field."""
-_OF_OTHERS = {
+_NOT_READ = {
     *("name", "url", "backbone_name", "drop_path_rate", "norm_momentum", "feature_location"),
     *("backbone_indices", "interpolation", "resize"),
 }
 """Fields that have no meaning here, or that mean something else in other projects."""
-_FIELDS = {each.name for each in dataclasses.fields(ModelConfig)} - _OF_OTHERS
+_FIELDS = {each.name for each in dataclasses.fields(ModelConfig)} - _NOT_READ
 _ANY = ModelConfig("", "", (512, 512))
 """A configuration with which the form of values is checked."""
 _MAX_ENTRIES = 10_000
 """The most entries of a table of arguments."""
 _LONGEST = 64
 """The most characters of a name, and the most numbers of a list, in a configuration."""
-_LARGEST = 1e6
+_LARGEST_NUMBER = 1e6
 """The largest absolute value of a number that is read as a setting."""
 
 
@@ -127,7 +127,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and abs(value) <= _LARGEST else None
+    return value if is_number and abs(value) <= _LARGEST_NUMBER else None
 
 
 def _read(key: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -337,12 +337,12 @@ def _with_evidence(
             raise WeightsError(
                 f"'{checkpoint.name}' contradicts itself: its {field} is {one} according to the "
                 f"settings beside the weights, but {other} according to its anchors.",
-                _state(field),
+                _how_to_choose(field),
             )
     return config, (*notes, *more)
 
 
-def _state(field: str) -> str:
+def _how_to_choose(field: str) -> str:
     """Return a remedy that says how the user can choose the value of a field."""
     if field in ("image_size", "num_classes"):
         return f"Choose one of these values with --{field.replace('_', '-')}."
@@ -361,7 +361,7 @@ def _with_settings(
     decided = {**fields, **options}
     for field, both in settings.contradictions.items():
         if field in ModelConfig.__dataclass_fields__ and field not in decided:
-            raise WeightsError(f"{field} has the values {both} in {where}.", _state(field))
+            raise WeightsError(f"{field} has the values {both} in {where}.", _how_to_choose(field))
     scored = infer_num_classes(checkpoint.state_dict)
     classes = settings.fields.get("num_classes", scored)
     possible, stated = {scored}, dict(settings.fields)

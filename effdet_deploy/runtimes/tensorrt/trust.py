@@ -113,9 +113,9 @@ def spec_without_sidecar(
         ModelFileError: the engine has other tensors, whose meaning only a sidecar can tell.
     """
     shape = inputs[0].shape if len(inputs) == 1 else ()
-    whole_job = len(shape) == _PICTURE_RANK and inputs[0].dtype == np.dtype(np.uint8)
+    takes_pictures = len(shape) == _PICTURE_RANK and inputs[0].dtype == np.dtype(np.uint8)
     rows = {each.name: each.shape for each in outputs}
-    if not whole_job or not set(DETECTION_OUTPUTS) <= rows.keys():
+    if not takes_pictures or not set(DETECTION_OUTPUTS) <= rows.keys():
         raise ModelFileError(
             f"'{name}' has no sidecar, and its tensors do not say how pictures must be prepared "
             f"or what the outputs mean: {', '.join(map(str, (*inputs, *outputs)))}.",

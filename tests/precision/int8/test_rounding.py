@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from effdet_deploy.precision.int8.correction import mean_output
-from effdet_deploy.precision.int8.rounding import _BLOCK, LARGEST, quantize_weight, second_moments
+from effdet_deploy.precision.int8.rounding import (
+    _BLOCK,
+    LARGEST_INT8,
+    quantize_weight,
+    second_moments,
+)
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +30,8 @@ def test_weights_are_within_half_a_step_or_clipped(pointwise):
     weight, _ = pointwise
     found = quantize_weight(weight)
     steps = np.abs(weight - found.restored) / found.scale.reshape(-1, 1, 1, 1)
-    assert np.abs(found.values).max() <= LARGEST
-    assert (steps[np.abs(found.values) < LARGEST] <= 0.5 + 1e-4).all()
+    assert np.abs(found.values).max() <= LARGEST_INT8
+    assert (steps[np.abs(found.values) < LARGEST_INT8] <= 0.5 + 1e-4).all()
 
 
 def test_every_output_channel_has_a_scale_of_its_own():
@@ -56,7 +61,7 @@ def test_compensated_rounding_solves_for_the_columns_that_are_not_rounded_yet():
         lost = wanted[:, :column] - rows[:, :column]
         change = np.linalg.solve(damped[column:, column:], damped[column:, :column] @ lost.T)[:1]
         steps = np.rint((rows[:, [column]] - change.T) / scale)
-        wanted[:, [column]] = np.clip(steps, -LARGEST, LARGEST) * scale
+        wanted[:, [column]] = np.clip(steps, -LARGEST_INT8, LARGEST_INT8) * scale
     np.testing.assert_array_equal(found.values[..., 0, 0], np.rint(wanted / scale))
 
 
@@ -78,7 +83,7 @@ def test_scales_survive_in_float16_and_weights_are_rounded_with_those(pointwise)
     found = quantize_weight(weight, half_scale=True)
     np.testing.assert_array_equal(found.scale, found.scale.astype(np.float16))
     steps = np.abs(weight - found.restored) / found.scale.reshape(-1, 1, 1, 1)
-    assert (steps[np.abs(found.values) < LARGEST] <= 0.5 + 1e-4).all()
+    assert (steps[np.abs(found.values) < LARGEST_INT8] <= 0.5 + 1e-4).all()
 
 
 def test_a_weight_of_zeros_has_a_scale_above_zero():

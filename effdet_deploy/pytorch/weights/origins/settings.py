@@ -18,7 +18,7 @@ _INNER = ("checkpoint", "checkpoints", "variables", "saved_model")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a settings file, or a checkpoint beside its weights, states about the network.
+    """What a settings file, or a checkpoint that holds settings too, states about the network.
 
     Attributes:
         source: the file's name.

@@ -32,8 +32,6 @@ INDEX_SUFFIX = ".index"
 _PART = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})$")
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER_BYTES = 48
-_TRAILER_BYTES = 5
-"""Bytes after a block: its kind of compression, and its checksum."""
 _MASK_DELTA = 0xA282EAD8
 _LONGEST_KEY = 4096
 """The most bytes of a name. A name can repeat the previous one in few bytes, and so grow huge."""
@@ -117,7 +115,7 @@ def find_tensorbundle(path: Path) -> Path | None:
 def read_tensorbundle(prefix: Path) -> dict[str, NDArray[Any]]:
     """Read the arrays of a checkpoint, by the names of its variables.
 
-    A checkpoint of objects stores tensors by their place among the objects; the names of the
+    An object-based checkpoint names a tensor by the objects that lead to it; the names of the
     variables are in its object graph.
 
     Args:
@@ -194,7 +192,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = data[-_FOOTER_BYTES:]
     if len(footer) < _FOOTER_BYTES or not footer.endswith(_MAGIC):
         raise ValueError("its .index file does not have the form that TensorFlow writes")
-    # The place of the metaindex, which is empty here, comes before that of the index.
+    # The footer says where the metaindex lies, which is empty here, and then where the index lies.
     _, after = _handle(footer, 0)
     index, _ = _handle(footer, after)
     left = len(data)
@@ -208,6 +206,7 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     end = offset + size
+    # After a block come its kind of compression and its checksum.
     kind, checksum = struct.unpack_from("<BI", data, end)
     if kind:
         raise ValueError("its .index file is compressed")
@@ -228,7 +227,7 @@ def _block(data: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]
 
 
 def _handle(data: bytes, position: int) -> tuple[tuple[int, int], int]:
-    """Read the place of a block; return its offset and size, and the position after the place."""
+    """Read where a block lies: return its offset and size, and the position after these numbers."""
     offset, position = _varint(data, position)
     size, position = _varint(data, position)
     return (offset, size), position

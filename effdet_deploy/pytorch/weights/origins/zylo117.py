@@ -42,9 +42,9 @@ def _block(layout: Layout, index: int, layer: str, leaf: str) -> str:
     return f"{prefix}.{ours}.{leaf}"
 
 
-def _node(layout: Layout, cell: int, level: int, way: str, rest: str) -> str:
+def _node(layout: Layout, cell: int, level: int, way: str, inside: str) -> str:
     number = layout.going_down(level) if way in ("up", "1") else layout.going_up(level)
-    return f"fpn.cell.{cell}.fnode.{number}.{rest}"
+    return f"fpn.cell.{cell}.fnode.{number}.{inside}"
 
 
 def _convolution(layout: Layout, cell: int, level: int, way: str, layer: str, leaf: str) -> str:
