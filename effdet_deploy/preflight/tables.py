@@ -32,6 +32,7 @@ _GROUPS = {
     "float": _FLOAT,
     "bool": frozenset({"BOOL"}),
 }
+"""The sets of element types that ``tensorrt.toml`` names."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ _PASSING_ON = (
     *("DataParallel", "DistributedDataParallel", "OptimizedModule"),
     *("AveragedModel", "ModelEmaV2", "ModelEmaV3"),
 )
-"""Wrappers of torch and timm around one module, which only matter in training or for speed."""
+"""Wrappers of torch and timm that pass their inputs on to a module, and matter only in training or
+for speed."""
 _WRAPPER_ERRORS = (
     *(RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError),
     *(AssertionError, NotImplementedError, OSError),

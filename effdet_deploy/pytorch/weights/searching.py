@@ -72,6 +72,7 @@ class Unusable:
 
 
 Found = torch.Tensor | Unusable
+"""What is found where a tensor is expected: the tensor, or the reason why it cannot be used."""
 
 
 @dataclass(frozen=True)

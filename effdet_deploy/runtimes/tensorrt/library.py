@@ -16,6 +16,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx_bindings"}
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 """Backend → its name in messages."""
 _MESSAGES_KEPT = 12
+"""How many of the last errors, and of the last warnings, are kept."""
 _POSITION = re.compile(r"^\[[^\]]*::\d+\] |(?:\w+::)+\w+: |Error Code \d+: | In \w+ at /\S+:\d+")
 _LOG = logging.getLogger(__name__)
 
