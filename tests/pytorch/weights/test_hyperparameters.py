@@ -177,7 +177,7 @@ def test_an_option_that_contradicts_the_settings_is_refused_with_both_values(
     tmp_path: Path, d0_weights: Weights
 ) -> None:
     path = saved(tmp_path / "last.pth", d0_weights, config=effdet_config(anchor_scale=3.0))
-    with pytest.raises(WeightsError, match=r"anchor_scale is 5.0 .* but 3.0 in the settings"):
+    with pytest.raises(WeightsError, match=r"anchor_scale is 5.0 .* but 3.0 according to"):
         build_model("d0", path, overrides={"anchor_scale": 5.0})
 
 
