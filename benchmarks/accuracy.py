@@ -1,12 +1,12 @@
-"""Measure what each precision costs in mAP, and how each technique of quantization changes it.
+"""Measure what each precision costs in mAP, and how each technique of quantization changes the mAP.
 
     python benchmarks/accuracy.py --json docs/accuracy.json --document docs/precision.md
 
 makes the FP32 export of the digits detector, the scenes, and a file in every precision. It measures
 each file's mAP on the test split, its size, the share of multiply-accumulates in INT8, and its
-latency in ONNX Runtime and OpenVINO. The budget search sees only the val split. Rows that the JSON
-file holds already are not measured again. Latency needs a quiet machine: ``--no-latency`` leaves it
-out, ``--latency-only`` fills it in later.
+latency in ONNX Runtime and OpenVINO. The search for INT8 layers within a budget of mAP sees only
+the val split. Rows that the JSON file holds already are not measured again. Latency needs a quiet
+machine: ``--no-latency`` leaves it out, ``--latency-only`` fills it in later.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ with Detector.load(path, backend=runtime, **settings) as detector:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The test split, and its first scenes, on which techniques are measured."""
+    """The test split (``every``), and its first scenes, on which techniques are measured."""
 
     setting: Setting
     every: CocoSet
@@ -197,7 +197,7 @@ class Scenes:
         return measure([each for each in results if each["image_id"] in dataset.paths], dataset)
 
     def _predicted_under_limit(self, entry: Entry, path: Path, count: int) -> Any:
-        """Detect in a process of its own, in which oneDNN uses at most ``entry.limit``."""
+        """Detect in a new process, in which ``entry.limit`` is oneDNN's best instruction set."""
         asked = json.dumps([str(path), entry.runtime, self.threads, str(self.setting.test), count])
         done = subprocess.run(  # noqa: S603
             [sys.executable, "-c", _LIMITED, asked],

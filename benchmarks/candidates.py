@@ -1,6 +1,7 @@
 """Measure what more candidates and more rows cost: ``python benchmarks/candidates.py``.
 
-The whole graph and its network alone take turns on one thread. Processor time is measured, because
+Candidates are the boxes that enter NMS, and rows the detections that leave it. The whole graph and
+its network alone take turns on one thread. Processor time is measured, because
 other programs disturb it less than the clock. The share of the time that is spent outside the
 network is the median over the turns.
 """

@@ -1,4 +1,4 @@
-"""Ways to clip activations, to compare them with the way that exports use."""
+"""Other ways to clip activations, for a comparison with the way that exports use."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def prepared_model(directory: Path, size: tuple[int, int] | None = None) -> Path
 
 
 class Stages:
-    """Measures what each stage of a picture costs, alone on one thread."""
+    """Measures what a picture costs in each stage (see ``seconds``), alone on one thread."""
 
     def __init__(self, directory: Path) -> None:
         self._detector = load(prepared_model(directory), threads=1)
@@ -82,7 +82,7 @@ class Stages:
 def created_ways(
     directory: Path, threads: int, ultralytics: Path | None, stack: contextlib.ExitStack
 ) -> dict[str, Way]:
-    """Return every way by its name; ``stack`` ends the processes that they start."""
+    """Return every way by its name; ``stack`` ends the processes that the ways start."""
     path = prepared_model(directory)
     ours, wide = (
         stack.enter_context(load(each)) for each in (path, prepared_model(directory, WIDE))

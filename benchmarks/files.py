@@ -190,7 +190,7 @@ def summary(rates: Sequence[float], bounds: Sequence[float]) -> dict[str, float]
 
 
 def fast_decode_cost(directory: Path, count: int) -> list[dict[str, Any]]:
-    """Return the mAP of the digits detector on large JPEGs, decoded whole and reduced."""
+    """Return the digits detector's mAP on large JPEGs, decoded at full and at reduced size."""
     model = directory / "digits.onnx"
     if not model.exists():
         weights = ROOT / "examples" / "digits" / "digits_d0.safetensors"

@@ -3,7 +3,7 @@
     python benchmarks/first_detection.py KIND MODEL PICTURE THREADS VARIANT HEIGHT WIDTH
 
 ``PICTURE`` is a letterboxed array uint8 ``[1,H,W,3]`` in a .npy file. The result is printed as one
-line of JSON. At the top only modules are imported that every peer needs.
+line of JSON. At the top, only modules are imported that every KIND of process needs.
 """
 
 from __future__ import annotations

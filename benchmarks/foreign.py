@@ -45,7 +45,7 @@ class Half(nn.Module):
 
 
 class Foreign(nn.Module):
-    """A network that runs outside torch, with effdet's outputs: two lists of a tensor per level."""
+    """A network outside torch with effdet's outputs: two lists, each with one tensor per level."""
 
     def __init__(self, run: Maps) -> None:
         super().__init__()

@@ -1,7 +1,8 @@
 """Test and time this project on a GPU within minutes: ``scripts/gpu.sh FOLDER``.
 
-Runs the tests marked ``gpu``, compares the digits detector with what it finds on the CPU, and
-measures times end to end. It uses the files that ``gpu_kit.py`` packed and needs no network. Every
+Runs the tests marked ``gpu``, compares what the digits detector finds on the GPU and on the CPU,
+and times several programs (``gpu_peers.py`` calls them peers) end to end. The script uses the files
+that ``gpu_kit.py`` packed and needs no network. Every
 step is written to ``FOLDER/gpu.json`` when it is done; after an interruption, a run with the same
 folder goes on from there. Without a GPU this is a dry run: the same steps at their smallest sizes,
 with times that mean nothing.
@@ -46,7 +47,7 @@ SECONDS = 480
 DONE, FAILED, NOT_RUN, RUNNING = "done", "failed", "not run", "cut off"
 RESULT = "gpu.json"
 NOT_HERE = ("tests/native",)
-"""A test that builds libeffdet with TensorRT's headers; docs/native.md has the command for it."""
+"""Tests that are left out: they build libeffdet with TensorRT's headers, see docs/native.md."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _outcome(case: ET.Element) -> dict[str, Any]:
 
 
 def compare_digits(files: Path, device: str) -> dict[str, Any]:
-    """Compare the detections of trained weights on the device with those on the CPU."""
+    """Compare the digits detector's detections on ``device`` with those on the CPU."""
     from gpu_graphs import write_archive
 
     from effdet_deploy import ExportOptions
@@ -235,10 +236,10 @@ def compare_digits(files: Path, device: str) -> dict[str, Any]:
 
 
 def time_table(plan: Plan, subject: Any, names: Sequence[str], batch: int) -> dict[str, Any]:
-    """Time some peers in turns.
+    """Time the peers in ``names`` in turns.
 
     Raises:
-        NotHereError: there is nothing to compare ours with.
+        NotHereError: none of the peers that ours would be compared with runs here.
     """
     from gpu_peers import OURS
 
@@ -265,7 +266,7 @@ def time_table(plan: Plan, subject: Any, names: Sequence[str], batch: int) -> di
 
 
 def rows(timings: dict[str, Timing], ours: str) -> list[dict[str, Any]]:
-    """Return every peer, slowest first, and how much faster ours in the same precision is."""
+    """Return a row for every peer, slowest first: how much faster ours is in the same precision."""
     found = []
     for name in sorted(timings, key=lambda each: -timings[each].median):
         base, timing = f"{ours} {name.rpartition(' ')[2]}", timings[name]

@@ -1,4 +1,4 @@
-"""Our detector in PyTorch on a GPU: archives in FP32 and FP16, and a recorded CUDA graph.
+"""Our detector in PyTorch on a GPU: TorchScript archives in FP32 and FP16, and a CUDA graph.
 
 TorchScript reads annotations when it compiles, hence no ``from __future__ import annotations``.
 """
@@ -33,14 +33,14 @@ WARM_UP_RUNS = 3
 
 
 class HalfFolded(nn.Module):
-    """A folded network that computes in FP16, with inputs and outputs in float32."""
+    """A network with folded BatchNorms that computes in FP16; inputs and outputs are float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).half()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the folded network."""
+        """Run the network."""
         classes, boxes = self.network(pixels.half())
         return classes.float(), boxes.float()
 

@@ -63,7 +63,10 @@ def make(kit: Path) -> None:
 
 
 def _write_files(files: Path) -> None:
-    """Export the digits detector, verified, and D0 with random weights, in both forms."""
+    """Export the digits detector, with verification, and D0 with random weights.
+
+    Both are exported to ONNX and to TorchScript, D0 also to ONNX in FP16.
+    """
     import torch
     from graphs import CANDIDATES, Case
 

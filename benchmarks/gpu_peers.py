@@ -1,6 +1,8 @@
-"""The peers that are timed on a GPU: ours in every form, and effdet in eager PyTorch and compiled.
+"""The programs that are timed on a GPU, called peers: our graph and effdet's network in PyTorch.
 
-Every peer is a function without arguments that turns the same letterboxed uint8 pictures
+Our graph runs in TorchScript, as a CUDA graph, in ONNX Runtime and in TensorRT; effdet's network
+runs eagerly and compiled. A peer is a function without arguments that turns the same letterboxed
+uint8 pictures
 ``[N,H,W,3]`` in host memory into rows of boxes in host memory. TF32 is off for all peers.
 """
 
@@ -49,11 +51,12 @@ BESIDE_ONNXRUNTIME, BESIDE_TENSORRT = (OURS, ONNXRUNTIME), (OURS, TENSORRT)
 AGREEMENT: dict[Precision, float] = {"fp32": 1e-2, "fp16": 5e-2}
 """How much a peer's best scores may differ from ours in FP32; otherwise it is left out."""
 BEST = 10
+"""How many of a picture's best scores are compared."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A variant on a device. Its files are in the case's directory, or are made there.
+    """A variant of the network on a device. Its files are in, or are made in, the case's directory.
 
     Attributes:
         case: the variant's weights, and pictures for the largest batch.
@@ -67,7 +70,7 @@ class Subject:
 
     @property
     def options(self) -> ExportOptions:
-        """The options with which its files are exported."""
+        """The options with which the variant's files are exported."""
         batch = BatchSpec(1, 1, self.case.batch)
         return ExportOptions(batch=batch, candidates=CANDIDATES, verify=False)
 
@@ -82,7 +85,7 @@ class Subject:
         return write_archive(path, self.case.weights.ours, self.options, precision)
 
     def lacking(self, names: Sequence[str]) -> str:
-        """Return what this machine lacks for the programs in ``names``; empty if nothing."""
+        """Return what this machine lacks for the peers in ``names``; empty if nothing."""
         modules = {ONNXRUNTIME: "onnxruntime", TENSORRT: "tensorrt"}
         for module in (modules[name] for name in names if name in modules):
             if importlib.util.find_spec(module) is None:

@@ -30,9 +30,10 @@ section shows the results and names the card.
 """
 TEXT = """\
 The times are end to end, as above: the same letterboxed pictures come from host memory, and
-the rows of boxes go back to host memory. Peers take turns. FP32 is FP32 for all of them (TF32 is
-off). The last column compares with our TorchScript file in the same precision. *CUDA graph* is our
-graph, recorded once and started as a whole. The times of torch.compile leave the compilation out.
+the rows of boxes go back to host memory. The programs take turns. FP32 is FP32 for all of them
+(TF32 is off). The last column compares with our TorchScript file in the same precision. *CUDA
+graph* is our graph, recorded once and started as a whole. The times of torch.compile leave the
+compilation out.
 """
 
 
@@ -109,7 +110,7 @@ def _cells(row: dict[str, Any], batch: int) -> tuple[str, ...]:
 
 
 def faster_by(row: dict[str, Any]) -> str:
-    """Return how much faster ours is than the peer in ``row``; empty if that is not known."""
+    """Return how much faster ours is than the program in ``row``; empty if that is not known."""
     ratio = row["ours_is_faster_by"]
     if ratio is None:
         return ""

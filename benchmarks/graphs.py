@@ -1,4 +1,4 @@
-"""The things that are timed: a variant with its weights, our graph in every form, and effdet's."""
+"""The things that are timed: a variant's weights, our graph in every form, and effdet's network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ WHOLE, NETWORK = PARTS = ("end to end", "network")
 """The first is from pictures to rows of boxes, the second from normalized pixels to raw heads."""
 CALIBRATION_SEED = 7
 CANDIDATES, ROWS = 1000, 100
-"""How many boxes enter NMS and how many leave it, unless a peer's name says another number."""
+"""How many boxes enter NMS and how many leave it, unless a program's name says another number."""
 LARGEST_BATCH = 8
 """One export serves all batches up to this size; a larger batch has an export of its own."""
 
@@ -82,7 +82,7 @@ class Case:
 
     @functools.cached_property
     def weights(self) -> Weights:
-        """Random weights from a seed, scaled so that they detect something, loaded into both."""
+        """Both networks with random weights from a seed, scaled so that they detect something."""
         ours = create_model(self.variant, image_size=self.image_size)
         if self.checkpoint.exists():
             ours.load_state_dict(torch.load(self.checkpoint, weights_only=True))

@@ -1,4 +1,4 @@
-"""A summary of the tables: one line for each claim, with the aim beside it."""
+"""A summary of the tables: one line for each claim, with the aim beside the measured value."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from effdet_deploy.reports.benchmark import markdown_table
 
 EAGER = "effdet eager"
 FLOAT32 = ("ours, ONNX Runtime", "ours, OpenVINO FP32")
-"""Our float32 peers; the faster one counts."""
+"""Our own float32 files, as their rows are named; the faster one counts."""
 OPENVINO_INT8 = ("ours, OpenVINO INT8", "ours, OpenVINO INT8, the rest BF16")
 NAIVE = ("effdet naive ONNX, ONNX Runtime", "effdet naive ONNX, OpenVINO FP32")
 NMS_OPERATOR_ENDING = ", --nms onnx"
-"""The end of the names of our peers with ONNX's own NMS in place of static steps."""
+"""How the names of our rows end whose NMS is ONNX's own operator, not static steps."""
 ALL_CANDIDATES_ENDING = ", 5000 candidates"
-"""The end of the names of our peers with effdet's own number of boxes in NMS."""
-LARGER = 8
+"""How the names of our rows end that pass as many boxes to NMS as effdet does."""
+LARGER_BATCH = 8
+"""The batch whose time for an image is compared with that of batch 1."""
 
 Line = tuple[str, str, str]
 
@@ -39,14 +40,14 @@ def claims(document: dict[str, Any]) -> str:
         if all(each[name] == tables[0][name] for name in same)
     }
     whole, network = found.get(("end to end", 1)), found.get(("network", 1))
-    many, startup = found.get(("end to end", LARGER)), document.get("startup")
+    many, startup = found.get(("end to end", LARGER_BATCH)), document.get("startup")
     lines: list[Line] = []
     if whole:
         lines += _whole_lines(_Timings(whole))
         if many:
             lines += [
                 (
-                    f"{name}: time for an image at batch {LARGER}, against batch 1",
+                    f"{name}: time for an image at batch {LARGER_BATCH}, against batch 1",
                     f"{cost['median']:.2f}x ({cost['low']:.2f}-{cost['high']:.2f})",
                     "at most 1.1x",
                 )
@@ -73,7 +74,7 @@ def claims(document: dict[str, Any]) -> str:
 
 
 class _Timings(dict[str, Timing]):
-    """The timings of a table by the names of its peers."""
+    """The timings of a table, by the names of its rows."""
 
     def __init__(self, table: dict[str, Any]) -> None:
         for row in table["rows"]:
@@ -83,15 +84,18 @@ class _Timings(dict[str, Timing]):
         known = [name for name in names if name in self]
         return min(known, key=lambda name: self[name].median, default=None)
 
-    def line(self, ours: str, theirs: str, aim: str, *, ours_is: str = "") -> list[Line]:
-        """Return the claim that ``ours`` is faster, if ``theirs`` was measured."""
+    def line(self, ours: str, theirs: str, aim: str, *, shown_as: str = "") -> list[Line]:
+        """Return the claim that ``ours`` is faster, if ``theirs`` was measured.
+
+        ``shown_as`` is the name for ``ours`` in the claim, if that differs from its row's name.
+        """
         if theirs not in self:
             return []
         ratio = compare(self[ours], self[theirs])
         other = (
             f"our best FP32 ({theirs})" if theirs in FLOAT32 and ours in OPENVINO_INT8 else theirs
         )
-        return [(f"{ours_is or ours} against {other}", f"{ratio}, {ratio.verdict}", aim)]
+        return [(f"{shown_as or ours} against {other}", f"{ratio}, {ratio.verdict}", aim)]
 
 
 def _whole_lines(timings: _Timings) -> list[Line]:
@@ -116,9 +120,9 @@ def _network_lines(timings: _Timings) -> list[Line]:
     best = timings.best(FLOAT32)
     if best is None:
         return []
-    peers = [name for name in timings if name.startswith("effdet") and "BF16" not in name]
+    rivals = [name for name in timings if name.startswith("effdet") and "BF16" not in name]
     return [
         line
-        for peer in sorted(peers, key=lambda name: timings[name].median)
-        for line in timings.line(best, peer, "faster", ours_is=f"network alone, {best}")
+        for rival in sorted(rivals, key=lambda name: timings[name].median)
+        for line in timings.line(best, rival, "faster", shown_as=f"network alone, {best}")
     ]

@@ -1,7 +1,7 @@
-"""Compare the speed of our graphs with that of their peers: ``python benchmarks/latency.py``.
+"""Compare the speed of our graphs with that of effdet: ``python benchmarks/latency.py``.
 
-All peers take turns with the same pictures. They have the same weights: random ones from a seed,
-scaled so that the network detects something.
+The programs that are timed are called peers. They take turns with the same pictures and have the
+same weights: random ones from a seed, scaled so that the network detects something.
 The script prints tables; on request it writes JSON with every single run, and a Markdown document
 with charts. A table is in the JSON as soon as it is finished, and ``--resume`` goes on from there.
 """
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 QUICK_SIZE = 256
 """The smallest image size at which OpenVINO accepts D0's coarsest level."""
 FEWEST_TURNS = 9
-"""The number of turns for batches above 1, where a turn takes longer; a ratio needs seven."""
+"""The least number of turns for batches above 1, whose turns take longer; a ratio needs seven."""
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -190,14 +190,15 @@ def cases(options: argparse.Namespace, directory: Path) -> Iterator[Case]:
 
 
 def parts(options: argparse.Namespace, case: Case) -> list[str]:
-    """Return the parts of a case to time: the network alone only for single images."""
+    """Return the parts of a case to time; the network alone is timed only with single images."""
     return [part for part in options.parts.split(",") if case.batch == 1 or part != NETWORK]
 
 
 def schedule_for(case: Case, options: argparse.Namespace) -> Schedule:
     """Return how often to run.
 
-    A large batch needs no settling run: it replaces all that the peer before it left in the caches.
+    A large batch needs no settling run before the timed one: within its own run it replaces all
+    that the peer before it left in the caches.
     """
     if options.quick:
         return Schedule(min_runs=7, max_runs=7, max_seconds=options.seconds)
@@ -266,7 +267,7 @@ def chosen_peers(options: argparse.Namespace, case: Case, part: str) -> list[str
 
 
 def rows(timings: dict[str, Timing]) -> list[dict[str, Any]]:
-    """Return every peer, slowest first, and how much faster ours in ONNX Runtime is."""
+    """Return a row for every peer, slowest first, with how much faster our ONNX Runtime peer is."""
     slowest_first = sorted(timings, key=lambda name: -timings[name].median)
     ratios = {
         name: None if name == peers.OURS else compare(timings[peers.OURS], timings[name]).to_dict()
@@ -279,7 +280,7 @@ def rows(timings: dict[str, Timing]) -> list[dict[str, Any]]:
 
 
 def graph_shares(case: Case, part: str, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return by runtime the share of the time that each part of our graph takes."""
+    """Return, by peer, the share of the peer's time that each part of our graph takes."""
     feeds = {INPUT_NAME: case.our_input(part)}
     float32, int8 = partial(case.our_file, part), partial(case.int8_file, part, "openvino")
     files = {

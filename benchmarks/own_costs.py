@@ -37,8 +37,8 @@ def outside_shares(case: Case, names: Sequence[str]) -> dict[str, dict[str, Any]
     about as long as computing a small one. So the whole graph and the network alone take turns.
 
     Returns:
-        By name, the share outside the network (1 minus the network's): the median over neighboring
-        runs, and its 95% interval.
+        By name, the share of the time that is spent outside the network (1 minus the network's
+        share): the median over neighboring runs, and its 95% interval.
     """
     inputs = {part: case.our_input(part) for part in PARTS}
     runtimes = {

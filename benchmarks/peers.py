@@ -1,8 +1,10 @@
-"""The peers that our graphs are timed against: same weights, same pictures, one process.
+"""The programs that are timed, called peers: effdet's network and our graphs, in several forms.
 
-Every peer is a function of one batch of letterboxed pictures, uint8 ``[N,H,W,3]`` in host memory.
-*End to end*, it returns rows of boxes in host memory. As *network*, it takes normalized float32
-``[N,3,H,W]`` and returns raw heads, like a file exported with ``--input normalized --nms none``.
+All peers have the same weights, take the same pictures and run in one process. A peer is a function
+of one batch. For the part *end to end* the batch is letterboxed pictures, uint8 ``[N,H,W,3]`` in
+host memory, and the peer returns rows of boxes in host memory. For the part *network* the batch is
+normalized float32 ``[N,3,H,W]``, and the peer returns the raw outputs of the heads, like a file
+exported with ``--input normalized --nms none``.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ INT8 = (*OPENVINO_INT8, "ours, ONNX Runtime INT8")
 NMS_OPERATOR = tuple(name + NMS_OPERATOR_ENDING for name in (OURS, OPENVINO, INT8[0]))
 """Peers whose NMS is ONNX's own operator in place of static steps."""
 ALL_CANDIDATES = tuple(name + ALL_CANDIDATES_ENDING for name in (OURS, OPENVINO))
-"""Peers with effdet's own number of candidates."""
+"""Peers that pass as many boxes (candidates) to NMS as effdet does."""
 OURS_FLOAT32 = (OURS, OPENVINO, *ALL_CANDIDATES)
 PEERS = (
     *(EAGER, *COMPILED, *NAIVE),
@@ -74,7 +76,7 @@ def create_runs(
 
 
 def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
-    """Return functions that start effdet's own network in every form, by name."""
+    """Return, by the peer's name, functions that prepare effdet's own network in every form."""
     theirs, kept = case.weights.theirs, case.weights.compiled
     half = partial(Half, theirs, torch.bfloat16)
     networks: dict[str, Callable[[], nn.Module]] = {
@@ -100,7 +102,7 @@ def _effdet_runs(case: Case, part: str) -> dict[str, Callable[[], Run]]:
 
 
 def _our_runs(case: Case, part: str, stack: contextlib.ExitStack) -> dict[str, Callable[[], Run]]:
-    """Return functions that start our graph in every runtime, by name."""
+    """Return, by the peer's name, functions that prepare our graph in every runtime."""
     feed = case.our_input(part)
 
     def loaded(path: Path, backend: str = "auto") -> Run:
@@ -143,7 +145,7 @@ def artifact_runs(case: Case, paths: Sequence[Path], stack: contextlib.ExitStack
 
 
 def require_agreement(runs: dict[str, Run]) -> float:
-    """Check that effdet eager and ours find the same best scores, end to end.
+    """Check that effdet eager and our file in ONNX Runtime find the same best scores, end to end.
 
     Returns:
         The largest difference among the ten best scores of each picture.
@@ -188,8 +190,8 @@ def openvino_session(
 def bound_run(path: Path, feed: NDArray[Any], threads: int) -> Callable[[], None]:
     """Return a run whose output memory is allocated once and used again.
 
-    The network's outputs have megabytes. Within the whole graph they are internal, and the runtime
-    uses their memory again, so a run of the network alone must not allocate it every time either.
+    The network's outputs have megabytes. The whole graph keeps them inside the runtime, which uses
+    their memory again, so a run of the network alone must not allocate this memory every time.
     """
     session = onnxruntime_session(path, threads)
     given = session.get_inputs()[0].name

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     How = tuple[Method | None, Recipe]
 
 BUDGET = 0.5
+"""How many points of mAP the file with a budget may lose."""
 BASELINE = "FP32"
 WITHOUT_VNNI = "AVX2"
 KINDS = ("stem", "depthwise", "squeeze-excite", "predict", "dense")
@@ -59,7 +60,7 @@ RECIPES: dict[str, How] = {
     "least error, compensated, bias corrected": (None, Recipe()),
     "least error, compensated, bias corrected, full range": (None, Recipe(int8_range="full")),
 }
-"""By name, how activations are clipped (None: as exports do) and how weights are made."""
+"""By name, how activations are clipped (None: as exports do) and how weights become INT8."""
 AS_EXPORTED = RECIPES["least error, compensated, bias corrected"]
 _SCENES = Path(__file__).parent.parent / "examples" / "digits" / "scenes.py"
 _SPLIT_BY = 2.0**13 + 1

@@ -1,8 +1,9 @@
 """Measure how cost grows with size: ``python benchmarks/scaling.py --json docs/scaling.json``.
 
 The axes are variant, image size, batch, threads and number of detections, in ONNX Runtime and
-OpenVINO. For exports the script measures time and memory. Every point is written as soon as it is
-measured. If a run was interrupted, or ended by ``--max-seconds``, ``--resume`` goes on from there.
+OpenVINO. For exports the script measures time and memory. A measurement is called a point, and is
+written as soon as it is made. If a run was interrupted, or ended by ``--max-seconds``, ``--resume``
+goes on from there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Time fresh processes from the first import to the first detection: ``python startup.py``.
 
-Ours and effdet take turns, so that other load on the machine disturbs both; the other peers run a
-few times. Ours uses only modules of the base install: if a run imports torch, that is an error.
+Our file in ONNX Runtime and effdet take turns, so that other load on the machine disturbs both; the
+other programs start a few times each. Our ONNX files use only modules of the base install: if such
+a start imports torch, that is an error.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ if TYPE_CHECKING:
     from graphs import Case
 
 PAIRS = 7
+"""How many counted starts our file in ONNX Runtime and effdet have, in turns."""
 OTHERS = 3
+"""How many counted starts each of the other programs has."""
 _CHILD = Path(__file__).with_name("first_detection.py")
 _FIELDS = ("import_s", "load_s", "first_s", "until_first_s", "peak_memory")
 
 
 def starts(case: Case) -> dict[str, tuple[str, Path]]:
-    """Return how every peer is started, with ours in ONNX Runtime and effdet first.
+    """Return how every program is started; our file in ONNX Runtime and effdet come first.
 
     Returns:
         By name, the kind of child process (see ``first_detection.py``), and its file.
@@ -52,7 +55,9 @@ def starts(case: Case) -> dict[str, tuple[str, Path]]:
 
 
 def measure_starts(case: Case, pairs: int = PAIRS, others: int = OTHERS) -> dict[str, Any]:
-    """Start every peer, ours and effdet in turns; a first start that fills caches does not count.
+    """Start every program, our file in ONNX Runtime and effdet in turns.
+
+    The first start of each program does not count, because it fills caches.
 
     Raises:
         RuntimeError: a start failed, or one of our ONNX files imported torch.

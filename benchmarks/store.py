@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
     from collections.abc import Callable, Iterator, Sequence
 
-_ROOMS = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
-"""The folders of the package that decide what an export holds."""
+_EXPORTING = ("artifact", "pytorch", "onnxgraph", "exporters", "precision")
+"""The folders of the package whose code decides what an export holds."""
 _TIMED = ("effdet", "timm", "torch", "onnxruntime", "openvino", "numpy")
 KEEPS_BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}
 """The environment of processes whose start is timed. Python keeps what it compiles, as it does
@@ -76,8 +76,8 @@ def code_digest() -> str:
     """Return a hash for the names of exports, so that an export by other code is not used."""
     package = Path(effdet_deploy.__file__).parent
     digest = hashlib.sha256()
-    for room in _ROOMS:
-        for source in sorted((package / room).rglob("*.py")):
+    for directory in _EXPORTING:
+        for source in sorted((package / directory).rglob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:8]
 
@@ -102,7 +102,9 @@ class Record:
     def open(
         cls, path: Path | None, here: dict[str, Any], empty: dict[str, Any], *, resume: bool = True
     ) -> Record:
-        """Continue the document at ``path``, or begin one with ``here`` and ``empty`` in it.
+        """Continue the document at ``path``, or begin one that holds ``here`` and ``empty``.
+
+        ``here`` are the circumstances of this run, and ``empty`` the results before the first one.
 
         Raises:
             UsageError: the document was measured in other circumstances than ``here``.

@@ -1,7 +1,7 @@
 """Run Ultralytics' predictor for ``files.py`` in a process of its own, with random weights.
 
 A line on stdin is a JSON list: the paths, and whether the predictor pads pictures as little as
-possible, which is its default. For each line it prints how many boxes it found.
+possible, which is its default. For each line the script prints how many boxes were found.
 """
 
 from __future__ import annotations

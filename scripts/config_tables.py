@@ -31,7 +31,7 @@ BUILDS = {
     "INT8": ("int8", "fixed"),
 }
 RUNTIMES = {"ONNX Runtime": "tensorrt", "OpenVINO": "openvino"}
-"""The runtimes that compare FP16 files on a CPU, and the target of the files they compare."""
+"""The runtimes that run the FP16 files on a CPU, and the target that their files are made for."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def _builds(lines: Lines) -> tuple[str, ...]:
 
 
 def _fp16(lines: Lines) -> tuple[str, ...]:
-    """Return what FP16 alone costs, then what the file costs in each runtime, then its boxes."""
+    """Return the noise of FP16 alone and of the file in each runtime, then the boxes each keeps."""
     alone = next(iter(lines.values()))
     found = [lines.get((each,)) for each in RUNTIMES.values()]
     return (

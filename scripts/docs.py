@@ -37,7 +37,7 @@ PYTHON = {
     "Engines": ("exporters.tensorrt.engine.build_engine", "exporters.build_options.BuildOptions"),
     "Errors": ("errors",),
 }
-"""The public names under the headings of their page, in its order."""
+"""The public names of the page about Python, under its headings and in its order."""
 LINK = re.compile(r"(?<=\]\()([^)\s#]+)")
 ROLE = re.compile(r":(?:class|func|meth|data|attr|mod):(?=<code>)")
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

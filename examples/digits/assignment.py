@@ -49,9 +49,9 @@ def match_anchors(iou: Tensor, valid: Tensor, threshold: float = MATCH_THRESHOLD
     iou = iou.masked_fill(~valid.unsqueeze(-1), -1.0)
     best, matches = iou.max(dim=1)
     matches = matches.masked_fill(best < threshold, BACKGROUND)
-    favourite = iou.argmax(dim=2)
+    best_anchor = iou.argmax(dim=2)
     claimed = torch.zeros_like(iou, dtype=torch.bool)
-    claimed.scatter_(2, favourite.unsqueeze(-1), valid.unsqueeze(-1))
+    claimed.scatter_(2, best_anchor.unsqueeze(-1), valid.unsqueeze(-1))
     is_claimed, claimant = claimed.max(dim=1)
     return torch.where(is_claimed, claimant, matches)
 
@@ -67,7 +67,7 @@ def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def assign(anchors: Tensor, boxes: Tensor, labels: Tensor) -> Targets:
-    """Assign a padded batch: boxes ``[N, M, 4]``, labels ``[N, M]`` (-1: no box)."""
+    """Return the targets of a padded batch: boxes ``[N, M, 4]``, labels ``[N, M]`` (-1: no box)."""
     valid = labels >= 0
     matches = match_anchors(pairwise_iou(boxes, anchors), valid)
     positive = matches >= 0

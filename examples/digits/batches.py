@@ -33,7 +33,7 @@ def normalize(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TrainingBatches(Dataset[Batch]):
-    """Training scenes in batches, under ``seed``; batch ``step`` begins at step * batch_size."""
+    """Batches of training scenes made with ``seed``; batch i begins at scene i * batch_size."""
 
     anchors: Tensor
     batch_size: int

@@ -4,9 +4,9 @@ With small batches the statistics of every layer vary much from batch to batch. 
 average each layer by itself, as if the layers varied independently. Over a hundred layers the
 errors multiply: after 3,000 steps with a batch of 4, the class loss was 0.2 in training mode and
 100 in evaluation mode. With the statistics of one large batch that passes through all layers
-together, the class loss in evaluation mode was 0.23. These statistics are measured when a phase
-begins. Layers with few cells (the coarse levels), and towards the end all layers, are trained with
-them frozen.
+together, the class loss in evaluation mode was 0.23. These statistics are measured when a phase of
+the training begins. They are frozen in layers with few cells (the coarse levels), and towards the
+end of the training in all layers.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ VARIANT = "tf_efficientdet_d0"
 _LOG_EVERY = 20
 _STATISTICS_SCENES = 128
 _STATISTICS_STEP = 1_000
-"""A batch whose scenes come after all scenes that a run trains on."""
+"""The index of a batch whose scenes come after all scenes that a run trains on."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TrainingState:
 
     model: nn.Module
     average: dict[str, Tensor]
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     step: int = 0
 
 
@@ -137,11 +137,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def start(options: TrainingOptions, size: int | None = None) -> TrainingState:
     """Return the state before the first step, for the scene size of the first phase."""
     model = build_network(options, size or options.phases[0].size)
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         parameter_groups(model, options.weight_decay), lr=options.peak_lr, foreach=True
     )
     average = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    return TrainingState(model, average, optimiser)
+    return TrainingState(model, average, optimizer)
 
 
 def learning_rate(options: TrainingOptions, step: int) -> float:
@@ -169,7 +169,7 @@ def _as_tensors(state: TrainingState) -> dict[str, Any]:
         "step": state.step,
         "state_dict": state.model.state_dict(),
         "state_dict_ema": state.average,
-        "optimizer": state.optimiser.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
     }
 
 
@@ -177,7 +177,7 @@ def _from_tensors(saved: dict[str, Any], options: TrainingOptions, size: int) ->
     state = start(options, size)
     state.model.load_state_dict(saved["state_dict"])
     state.average = saved["state_dict_ema"]
-    state.optimiser.load_state_dict(saved["optimizer"])
+    state.optimizer.load_state_dict(saved["optimizer"])
     state.step = saved["step"]
     return state
 
@@ -221,16 +221,16 @@ def train_step(
     state: TrainingState, batch: Batch, options: TrainingOptions, clip_norm: float
 ) -> dict[str, Tensor]:
     """Do one optimizer step on a batch and return its losses and gradient norm."""
-    for group in state.optimiser.param_groups:
+    for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(options, state.step)
     class_outputs, box_outputs = state.model(normalize(batch.images))
     total, class_loss, box_loss = detection_loss(
         class_outputs, box_outputs, batch.targets, len(CLASS_NAMES)
     )
-    state.optimiser.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     total.backward()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm, foreach=True)
-    state.optimiser.step()
+    state.optimizer.step()
     state.step += 1
     decay = min(options.ema_decay, (1 + state.step) / (10 + state.step))
     update_average(state.average, state.model, decay)

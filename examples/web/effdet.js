@@ -15,7 +15,7 @@ const INPUT = {
   resize: "letterbox",
   interpolation: "antialias",
 };
-const BITS = 22; // of Pillow's fixed point: level 255 in it fits in 31 bits
+const BITS = 22; // behind the point in Pillow's fixed-point numbers, so that 255 fits in 31 bits
 const HALF = 1 << (BITS - 1);
 
 export class Detector {
@@ -178,9 +178,9 @@ function refuse({ input, output, batch }) {
   if (found) throw new Error(`This file ${found[1]}.`);
 }
 
-// Scales RGBA pixels with the same result as Pillow to the bit: the weights are a triangle about
-// the middle of each new pixel. The triangle widens where the picture shrinks. Without antialias it
-// always reaches one pixel, which is OpenCV's filter (within one level). drawImage is not used,
+// Scales RGBA pixels; the result equals Pillow's to the bit. The weights are a triangle about the
+// middle of each new pixel, which widens where the picture shrinks. Without antialias the triangle
+// always reaches one pixel: the result equals OpenCV's within one level. drawImage is not used,
 // because its filter differs by browser, and networks are trained with none of these filters.
 export function resize(image, width, height, antialias = true) {
   const across = (from) => scaleAlong(from, 0, width, antialias);

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves files with headers; without them a browser gives WebAssembly only one thread."""
+    """Serves files with two headers; without these a browser gives WebAssembly only one thread."""
 
     extensions_map = http.server.SimpleHTTPRequestHandler.extensions_map | {
         ".js": "text/javascript",

@@ -36,7 +36,7 @@ extern "C" {
 typedef enum effdet_status {
     EFFDET_OK = 0,
     EFFDET_INVALID_ARGUMENT = 1, /* an argument is not valid: see the message */
-    EFFDET_BAD_MODEL = 2,        /* the model file or its sidecar is damaged or cannot be used */
+    EFFDET_BAD_MODEL = 2,        /* the model or its sidecar FILE.json is damaged or unusable */
     EFFDET_MISSING = 3,          /* a runtime's library or a device is missing on this machine */
     EFFDET_NO_MEMORY = 4,        /* memory ran out, on the host or on the device */
     EFFDET_RUN_FAILED = 5,       /* the runtime failed, or computed NaN or infinity */
@@ -68,7 +68,7 @@ typedef struct effdet_open_options {
     const char *library; /* path of the runtime's shared library; NULL: see effdet_open */
     const char *device;  /* "cpu", "cuda" or "cuda:1"; NULL takes a GPU if the runtime can */
     int32_t threads;     /* number of CPU threads; 0 lets the runtime choose */
-    int32_t trust;       /* 1 loads a TensorRT engine, which is native code, without a hash */
+    int32_t trust;       /* 1: load a TensorRT engine (native code) whose sidecar has no SHA-256 */
 } effdet_open_options;
 
 /* The inputs and outputs of a model. It takes pictures of any size unless source_width is set. */
@@ -79,7 +79,7 @@ typedef struct effdet_info {
     int32_t class_count;
     int32_t max_detections; /* a picture has at most this many rows */
     int32_t batch_minimum, batch_optimum, batch_maximum; /* batch sizes of one run */
-    float score_threshold;   /* the model's floor: it gives no detection with a lower score */
+    float score_threshold;   /* the model gives no detection with a lower score */
     const char *input_kind;  /* "uint8", "float255" or "normalized" */
     const char *channels;    /* "rgb" or "bgr": the network's order, not the one you must pass */
     const char *resize;      /* "letterbox", "center" or "stretch" */

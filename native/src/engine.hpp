@@ -76,7 +76,7 @@ public:
 };
 
 // Opens the model in the runtime called `backend`. If `backend` is "", chooses the first runtime
-// that takes this kind of file and writes its name there. Throws Failure.
+// that takes this kind of file and writes its name to `backend`. Throws Failure.
 std::unique_ptr<Engine> open_engine(const ModelFile& model, std::string& backend,
                                     const EngineOptions& options);
 

@@ -8,7 +8,7 @@
 namespace effdet {
 namespace {
 
-// The places of the `most` largest values, largest first; of equal values the first one.
+// The indices of the `most` largest values, largest first. Of equal values the earlier is first.
 template <typename Value>
 std::vector<std::size_t> best(const std::vector<Value>& values, std::size_t most) {
     std::vector<std::size_t> places(values.size());
@@ -32,7 +32,8 @@ struct Candidate {
 };
 
 // The best K (anchor, class) pairs, where K is `most`. Only the K anchors with the highest single
-// logits are searched: if K anchors come before an anchor, so do K pairs before all of its pairs.
+// logits are searched: if K anchors have a higher logit than all logits of another anchor, K pairs
+// are better than every pair of that anchor.
 std::vector<Candidate> top_candidates(const float* logits, std::size_t anchors, std::size_t classes,
                                       std::size_t most) {
     std::vector<float> highest(anchors);

@@ -10,7 +10,8 @@
 
 namespace effdet {
 
-// Where a picture of width x height lies in the input: network = picture * scale + offset.
+// Where a picture of width x height lies in the input: scaled to content_width x content_height,
+// with its corner at (left, top). So network pixel = picture pixel * scale + (left, top).
 struct Placement {
     int width;
     int height;

@@ -38,7 +38,7 @@ struct Sum {
     __m128i low = _mm_set1_epi32(kHalf);
     __m128i high = _mm_setzero_si128();
 
-    // Eight 16-bit levels, which alternate between the two weights of the pair.
+    // Adds eight 16-bit levels: even ones take the pair's first weight, odd ones its second.
     void add(__m128i levels, __m128i pair_low, __m128i pair_high) {
         low = _mm_add_epi32(low, _mm_madd_epi16(levels, pair_low));
         high = _mm_add_epi32(high, _mm_madd_epi16(levels, pair_high));

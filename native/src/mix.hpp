@@ -9,8 +9,8 @@
 
 namespace effdet {
 
-// Scales one row. `source` has 4 bytes per pixel, and one more pixel behind the last one may be
-// read; `target` has room for weights.first.size() pixels.
+// Scales one row. `source` has 4 bytes per pixel, and the memory of one more pixel must follow,
+// because it may be read; `target` has room for weights.first.size() pixels.
 void mix_along(const std::uint8_t* source, const Weights& weights, std::uint8_t* target);
 
 // Computes row `index` of the scaled picture as a weighted sum of rows. `first` is the first row in

@@ -19,8 +19,9 @@ struct ModelFile {
 };
 
 // Reads and checks a model file before any runtime sees it. The file's kind is known from its
-// content, the spec is read from its metadata or its sidecar, and the hashes of an engine and of
-// external data are checked. With `trust` an engine is taken although its sidecar has no hash.
+// content, the spec is read from its metadata or its sidecar (FILE.json), and the hashes of an
+// engine and of external data are checked. With `trust` an engine is taken although its sidecar has
+// no hash.
 // Throws Failure(EFFDET_BAD_MODEL).
 ModelFile open_model_file(const std::string& path, bool trust);
 

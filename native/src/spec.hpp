@@ -95,7 +95,8 @@ struct Spec {
     std::size_t anchor_count() const;
 };
 
-// The sidecar of an artifact: the spec as JSON and the artifact's SHA-256. What is missing is "".
+// What the sidecar FILE.json of a model file says: the spec as JSON, and the model file's SHA-256.
+// A value that the sidecar does not have is "".
 struct Sidecar {
     std::string spec;
     std::string sha256;

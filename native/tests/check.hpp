@@ -1,4 +1,4 @@
-// Checks for tests: each one that fails prints its line and the value found, and is counted.
+// Checks for tests. A check that fails prints its line and the value found, and is counted.
 #pragma once
 
 #include <iostream>

@@ -1,4 +1,4 @@
-"""The classes of a model whose classes nobody named: COCO's 90 slots, or numbers."""
+"""The names of classes that nobody named: COCO's for a model of 90 classes, otherwise numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from effdet_deploy.errors import DataError
 COCO_CATEGORIES = 80
 
 
-def test_ninety_classes_are_cocos_slots_with_their_own_category_ids() -> None:
+def test_ninety_classes_get_the_names_and_category_ids_of_coco() -> None:
     """COCO has 80 categories with ids from 1 to 90; an id without a category is called unused."""
     classes = class_specs(90)
     named = [each for each in classes if not each.name.startswith("unused")]

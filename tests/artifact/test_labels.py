@@ -20,7 +20,10 @@ def written(folder, name, content):
 
 
 def coco(folder, names, *, annotations=(), supercategory=None):
-    """Write COCO annotations for ``names`` by id; all but the first have ``supercategory``."""
+    """Write COCO annotations whose categories are ``names`` by id.
+
+    All categories but the first have ``supercategory``. ``annotations`` holds each box's category.
+    """
     categories = [{"id": number, "name": name} for number, name in names.items()]
     for each in categories[1:] if supercategory else ():
         each["supercategory"] = supercategory
@@ -59,7 +62,7 @@ def test_ids_that_count_from_one_need_no_note(tmp_path):
 
 
 def test_cocos_80_categories_lie_on_90_outputs_where_their_ids_say(tmp_path):
-    """With 90 outputs, the id of a category says which one it has; with 80, its rank does."""
+    """With 90 outputs, a category's id says which output it has; with 80, its rank says so."""
     slots = {
         each.category_id: each.name
         for each in class_specs(90)
@@ -115,7 +118,7 @@ def test_a_category_that_groups_the_others_is_asked_about_if_it_may_have_an_outp
 
 @pytest.mark.parametrize("annotations", [[0, 1], []])
 def test_a_supercategory_that_owns_a_box_or_may_own_one_is_a_class(tmp_path, annotations):
-    """Without annotations nobody knows whether it owns a box."""
+    """Without annotations nobody knows whether the supercategory owns a box."""
     names = {0: "animals", 1: "cat"}
     path = coco(tmp_path, names, annotations=annotations, supercategory="animals")
     assert named(path, 2, "rank") == [("animals", 0), ("cat", 1)]

@@ -28,7 +28,7 @@ def picture(random: np.random.Generator) -> bytes:
 
 
 def broken(whole: bytes, index: int) -> bytes:
-    """Half of a picture, an empty file, or text: by turns."""
+    """Half of the picture ``whole``, an empty file, or text: ``index`` says which."""
     return (whole[: len(whole) // 2], b"", b"no picture")[index % 3]
 
 
@@ -83,7 +83,10 @@ def _row(detector: Detector, key: str, source: object, options: dict) -> dict:
 
 
 def inline(monkeypatch, before=lambda number, worker: None):
-    """Let one worker in this process do all parts in Ray's place; it calls ``before`` first."""
+    """Let one worker in this process do all parts in Ray's place.
+
+    ``before`` is called with the number of a part and the worker before each part.
+    """
 
     def in_actors(task, numbers, actors, cpus, gpus):
         worker = Worker(task)

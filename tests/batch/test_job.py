@@ -103,7 +103,9 @@ def test_relative_paths_are_found_whatever_directory_a_worker_runs_in(
     assert sum(each["error"] is None for each in rows) == 40
 
 
-def test_fast_decode_is_part_of_a_run_and_keeps_the_size_of_pictures(monkeypatch, model, tmp_path):
+def test_fast_decode_keeps_the_size_of_pictures_and_cannot_change_when_a_run_is_resumed(
+    monkeypatch, model, tmp_path
+):
     """Scores are those of the reduced picture; the row holds the size of the whole one."""
     inline(monkeypatch)
     colors = np.random.default_rng(5).integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -201,7 +203,7 @@ def test_only_a_whole_part_of_this_plan_counts_as_done(monkeypatch, model, pictu
     assert {each.name: each.read_bytes() for each in sorted(out.glob("*.parquet"))} == whole
 
 
-def test_a_late_worker_of_the_run_before_doubles_no_row(monkeypatch, model, pictures, tmp_path):
+def test_a_late_worker_of_an_earlier_run_doubles_no_row(monkeypatch, model, pictures, tmp_path):
     """A worker that outlives its run writes its part once more: no picture may have two rows."""
     out = tmp_path / "out"
     late = []

@@ -49,7 +49,7 @@ def test_models_are_compared_with_the_first(benchmark):
     assert first.ratio is None
     assert second.ratio is not None
     assert second.ratio.pairs == QUICK.min_runs
-    # Raw heads of 3,069 anchors are finished in numpy: that is slower than doing nothing.
+    # The second model has raw heads: numpy decodes 3,069 anchors and does NMS, which takes time.
     assert second.ratio.verdict == "slower"
 
 
@@ -135,7 +135,7 @@ def test_files_of_one_name_are_shown_with_their_folders(tmp_path):
     assert [each.name for each in found] == [f"{paths[0]} (1)", str(paths[1]), f"{paths[0]} (2)"]
 
 
-def test_models_tuned_for_other_batch_sizes_are_compared_within_their_size(tmp_path):
+def test_models_are_compared_only_with_models_that_were_timed_at_the_same_batch_size(tmp_path):
     """A model is compared only with the first one that was timed at its batch size."""
     sizes = {"one.onnx": 1, "four.onnx": 4, "other.onnx": 1}
     paths = [

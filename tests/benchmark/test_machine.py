@@ -45,7 +45,7 @@ def kernel(tmp_path):
 
 
 def watched(kernel, **counters) -> Load:
-    """Return the load of a watch during which the counters were set to those given."""
+    """Return the load that a watch reports if the counters change to ``counters`` meanwhile."""
     proc, sys, set_counters = kernel
     with LoadWatch(proc, sys) as watch:
         set_counters(**counters)

@@ -16,7 +16,7 @@ from effdet_deploy.benchmark.measure import (
 )
 from effdet_deploy.errors import UsageError
 
-# By what factor a busy machine slows down each pair of runs: both runs of a pair by the same one.
+# Factors by which a busy machine slows down seven pairs of runs: both runs of a pair by the same.
 DRIFT = (1.0, 3.0, 0.5, 2.0, 1.5, 1.0, 4.0)
 
 
@@ -44,7 +44,7 @@ def measure(run, schedule, clock):
 
 
 def falling_then_steady():
-    """The times of a run that gets faster until its tenth time, when it is warm."""
+    """The times of a run that gets faster until it is done for the tenth time; then it is warm."""
     yield from (10.0 - index for index in range(9))
     while True:
         yield 1.0

@@ -1,4 +1,7 @@
-"""What ``make gpu`` does with its steps, its kit and its record; one small step really runs."""
+"""What ``make gpu`` does with its steps, its kit (the files it needs) and its record of results.
+
+One small step really runs.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ def shown():
     }
 
 
-def test_a_dry_run_times_every_peer_and_its_record_is_never_shown(tmp_path, record):
+def test_a_dry_run_times_every_program_and_its_record_is_never_shown(tmp_path, record):
     import gpu
     from gpu_section import gpu_section
 
@@ -174,7 +177,7 @@ def test_a_run_that_was_cut_off_goes_on_and_repeats_nothing(record):
     assert seen == ["one", "two", "three"]
 
 
-def test_a_peer_is_compared_with_ours_in_its_own_precision():
+def test_a_program_is_compared_with_our_program_of_the_same_precision():
     import gpu
 
     timings = {

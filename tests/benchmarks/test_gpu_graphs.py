@@ -1,6 +1,6 @@
 """On a real GPU, with PyTorch alone: our graphs compute there what they compute on the CPU.
 
-``pytest -m gpu --dry-gpu`` runs them on the CPU, which shows that the tests themselves work.
+``pytest -m gpu --dry-gpu`` runs these tests on the CPU, which shows that the tests themselves work.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def test_a_difference_is_exit_code_3_and_names_what_is_missed(tmp_path, model, p
     assert "weaker.onnx failed" in capsys.readouterr().out
     (candidate,) = json.loads(result.read_text())["candidates"]
     assert candidate["status"] == "failed"
-    circle = next(each for each in candidate["breakdown"]["classes"] if each["name"] == "ring")
-    assert circle["missed"] == 3
+    ring = next(each for each in candidate["breakdown"]["classes"] if each["name"] == "ring")
+    assert ring["missed"] == 3
 
 
 def test_several_candidates_stand_side_by_side(tmp_path, model, pictures, capsys):

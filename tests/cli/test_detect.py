@@ -166,14 +166,16 @@ def test_the_threshold_and_the_json_file_are_honored(model, picture, here):
     assert not (here / "out" / "detections.json").exists()
 
 
-def test_a_model_with_a_higher_floor_than_the_default_runs(here, picture):
-    """The default threshold lies below this model's floor and would be refused."""
+def test_a_model_whose_scores_all_lie_above_the_default_threshold_runs(here, picture):
+    """The command's default threshold would be refused as too low, so the model's own is used."""
     model = write_tiny(here / "strict.onnx", detector_spec(score_threshold=0.5))
     assert main(["detect", str(model), str(picture), "-o", "out"]) == 0
     assert json.loads((here / "out" / "detections.json").read_text())["score_threshold"] == 0.5
 
 
-def test_a_threshold_that_cannot_be_met_is_refused_and_leaves_nothing_behind(here, model, picture):
+def test_a_threshold_below_that_of_the_model_is_refused_and_leaves_nothing_behind(
+    here, model, picture
+):
     asked = ["--score-threshold", "0.001"]
     assert main(["detect", str(model), str(picture), "-o", "out", *asked]) == 2
     assert not (here / "out").exists()

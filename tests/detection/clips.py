@@ -19,7 +19,7 @@ def write_clip(
     size: tuple[int, int] = (96, 64),
     times: Sequence[float] = (),
 ) -> Path:
-    """Write ``count`` frames of width and height ``size``, at ``times`` where they are given."""
+    """Write ``count`` frames of ``size`` (width, height), at ``times`` in seconds if given."""
     import av
 
     width, height = size

@@ -1,4 +1,4 @@
-"""What was found in a picture: as JSON, as COCO results, for supervision, and drawn."""
+"""What was found in a picture: as JSON, as COCO results, for the package supervision, and drawn."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_the_score_threshold_drops_what_is_below_it(detector):
     assert len(found) == 2
 
 
-def test_a_threshold_below_the_models_floor_is_refused_rather_than_ignored(detector):
+def test_a_threshold_below_that_of_the_model_is_refused_rather_than_ignored(detector):
     with pytest.raises(UsageError, match=r"below 0\.01"):
         detector.detect(white(), score_threshold=0.001)
 

@@ -44,7 +44,7 @@ def write_tiled(path, pixels: np.ndarray, side: int, *, deflate: bool, prefix: b
     tags[322], tags[323] = side, side
     tags.tagtype[324] = tags.tagtype[325] = 4
     tags[325] = tuple(map(len, tiles))
-    # Offsets follow from the length of the directory, which is the same for all offsets.
+    # The offsets depend on the length of the directory, which is the same whatever they are.
     tags[324] = tuple(range(len(tiles)))
     first = io.BytesIO()
     start = tags.save(first)

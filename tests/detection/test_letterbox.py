@@ -16,7 +16,7 @@ FILL = (124, 116, 104)
 # Boxes are float32 and go through one multiplication each way.
 ROUND_TRIP_TOLERANCE = 1e-3
 # The error of (level - mean) / std in float32, compared with float64.
-NORMALISATION_TOLERANCE = 1e-5
+NORMALIZATION_TOLERANCE = 1e-5
 
 SIDES = st.integers(1, 90)
 
@@ -130,7 +130,7 @@ def test_the_batch_is_what_the_graph_input_asks_for(kind, order):
         expected = expected[..., ::-1]
     if kind != "uint8":
         expected = expected.transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(batch, expected, atol=NORMALISATION_TOLERANCE)
+    np.testing.assert_allclose(batch, expected, atol=NORMALIZATION_TOLERANCE)
     assert [each.image for each in placed] == [(20, 30), (40, 10)]
 
 
@@ -142,4 +142,4 @@ def test_normalization_equals_that_of_effdets_loader():
     mean = torch.tensor([x * 255 for x in spec.mean]).view(1, 3, 1, 1)
     std = torch.tensor([x * 255 for x in spec.std]).view(1, 3, 1, 1)
     expected = (torch.from_numpy(original).permute(2, 0, 1)[None].float() - mean) / std
-    np.testing.assert_allclose(batch, expected.numpy(), atol=NORMALISATION_TOLERANCE)
+    np.testing.assert_allclose(batch, expected.numpy(), atol=NORMALIZATION_TOLERANCE)

@@ -46,7 +46,7 @@ def test_pictures_of_a_folder_are_letterboxed_and_take_the_place_of_our_own(tmp_
 
 
 def test_a_single_picture_gets_a_second_one_beside_it(tmp_path):
-    """A graph that answers for one picture whatever it sees would pass on that picture alone."""
+    """A graph that gives the same answer for every picture would pass if it saw only one."""
     write_pictures(tmp_path, 1)
     first, second = verification_images(SIZE, find_pictures(tmp_path))
     assert not np.array_equal(first, second)

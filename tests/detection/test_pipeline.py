@@ -188,7 +188,7 @@ def test_a_source_without_end_is_read_no_further_than_needed():
     assert numbers(itertools.islice(stream, 20)) == list(range(0, 40, 2))
     stream.close()
     assert own_threads() == []
-    # One more was taken and waits for a place.
+    # One more picture was taken from the source and waits until there is room for it.
     assert len(taken) <= 20 + 5 + 1
 
 
@@ -227,7 +227,7 @@ def test_batches_are_filled_from_what_is_ready():
     def prepare(source):
         if source == 6:
             is_decoded.set()
-        # The first one runs alone, because nothing else is ready by then.
+        # The first picture runs alone, because no other is ready by then.
         assert source == 0 or is_running.wait(PATIENCE)
         return source
 

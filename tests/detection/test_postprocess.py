@@ -44,10 +44,10 @@ PAPER_RATIOS = ((1.0, 1.0), (1.4, 0.7), (0.7, 1.4))
 @pytest.mark.parametrize("box_format", ["xyxy", "yxyx"])
 def test_decoding_equals_effdets(box_format):
     torch = pytest.importorskip("torch")
-    peer = pytest.importorskip("effdet.anchors")
+    effdet_anchors = pytest.importorskip("effdet.anchors")
     anchors = anchor_boxes(AnchorSpec(3, 7, even_octaves(3), PAPER_RATIOS, 4.0), 128, 128)
     codes = np.random.default_rng(0).normal(0, 0.5, anchors.shape).astype(np.float32)
-    expected = peer.decode_box_outputs(
+    expected = effdet_anchors.decode_box_outputs(
         torch.from_numpy(codes), torch.from_numpy(anchors.copy()), output_xyxy=box_format == "xyxy"
     )
     decoded = decode_boxes(codes, anchors, box_format)
@@ -60,7 +60,7 @@ def test_sigmoid_has_no_overflow_at_either_end():
     np.testing.assert_allclose(scores, [0, 0.04742587, 0.5, 0.95257413, 1], atol=SIGMOID_TOLERANCE)
 
 
-# Few distinct values on purpose: ties are where a two-stage selection could differ.
+# Few distinct values on purpose: with equal values, selection in two stages could choose others.
 LOGITS = st.integers(1, 12).flatmap(
     lambda rows: st.integers(1, 5).flatmap(
         lambda columns: st.lists(
@@ -144,7 +144,7 @@ def test_nms_equals_torchvision_within_each_class():
 def test_one_nms_for_all_classes_equals_torchvisions_nms_over_all_boxes():
     torch = pytest.importorskip("torch")
     torchvision = pytest.importorskip("torchvision")
-    peer = pytest.importorskip("effdet.anchors")
+    effdet_anchors = pytest.importorskip("effdet.anchors")
     bench = pytest.importorskip("effdet.bench")
     spec = detector_spec(candidates=5000, class_agnostic=True)
     logits, codes = random_heads()
@@ -154,7 +154,7 @@ def test_one_nms_for_all_classes_equals_torchvisions_nms_over_all_boxes():
     finished = finish_heads(logits, codes, spec)
     for image in range(2):
         scores, regression, rows, classes = (each[image] for each in chosen)
-        boxes = peer.decode_box_outputs(regression, anchors[rows], output_xyxy=True)
+        boxes = effdet_anchors.decode_box_outputs(regression, anchors[rows], output_xyxy=True)
         kept = torchvision.ops.nms(boxes, scores[:, 0].sigmoid(), 0.5)[:100]
         found = {name: each[image][: len(kept)] for name, each in finished.items()}
         assert finished["num_detections"][image] == len(kept)
@@ -166,14 +166,14 @@ def test_one_nms_for_all_classes_equals_torchvisions_nms_over_all_boxes():
 @pytest.mark.parametrize("soft", [SoftNmsSpec(), SoftNmsSpec("linear", iou_threshold=0.5)])
 def test_soft_nms_equals_effdets(soft):
     torch = pytest.importorskip("torch")
-    peer = pytest.importorskip("effdet.soft_nms")
+    effdet_soft_nms = pytest.importorskip("effdet.soft_nms")
     generator = np.random.default_rng(1)
     low = generator.integers(0, 60, (300, 2)).astype(np.float32)
     size = generator.integers(5, 40, (300, 2)).astype(np.float32)
     boxes = np.concatenate([low, low + size], axis=1)
     classes = generator.integers(0, 3, 300)
     scores = np.sort(generator.uniform(0.01, 1, 300).astype(np.float32))[::-1].copy()
-    rows, lowered = peer.batched_soft_nms(
+    rows, lowered = effdet_soft_nms.batched_soft_nms(
         torch.from_numpy(boxes),
         torch.from_numpy(scores),
         torch.from_numpy(classes),
@@ -228,14 +228,14 @@ def effdets_rows(
     """Yield the rows of each image, ``[100,6]``, by effdet's own post-processing."""
     torch = pytest.importorskip("torch")
     bench = pytest.importorskip("effdet.bench")
-    peer = pytest.importorskip("effdet.anchors")
+    effdet_anchors = pytest.importorskip("effdet.anchors")
     anchors = torch.from_numpy(anchor_boxes(detector_spec().anchors, 128, 128).copy())
     # To effdet's function, flattened heads are a single level of one row.
     heads = [torch.from_numpy(each).permute(0, 2, 1)[..., None] for each in (logits, codes)]
     for scores, boxes, rows, classes in zip(
         *bench._post_process([heads[0]], [heads[1]], 1, 4, 5000), strict=True
     ):
-        yield peer.generate_detections(
+        yield effdet_anchors.generate_detections(
             scores, boxes, anchors, rows, classes, None, None, soft_nms=soft_nms
         ).numpy()
 

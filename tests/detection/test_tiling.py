@@ -35,7 +35,10 @@ def found(*rows) -> Detections:
 
 
 def seen(objects, tiles: Tiles = TILES, size=SIZE, output: OutputSpec = OUTPUT, whole=()):
-    """Merge what a perfect detector finds of ``objects`` (box, score, label) in every tile."""
+    """Merge what a perfect detector finds of ``objects`` (box, score, label) in every tile.
+
+    ``whole`` holds what it finds in the whole picture.
+    """
     views = []
     for tile in tiles.boxes(*size):
         low, high = np.array(tile[:2] * 2), np.array(tile[2:] * 2)
@@ -112,7 +115,7 @@ def test_neighbors_are_not_taken_for_one_object():
     assert rows_of(seen(objects)) == sorted((box, label) for box, _, label in objects)
 
 
-def test_classes_suppress_each_other_only_where_the_models_nms_does():
+def test_boxes_of_two_classes_suppress_each_other_only_if_the_models_nms_is_class_agnostic():
     objects = [([150, 50, 185, 90], 0.9, 0), ([150, 51, 185, 91], 0.8, 1)]
     assert len(seen(objects)) == 2
     assert len(seen(objects, output=replace(OUTPUT, class_agnostic=True))) == 1

@@ -149,7 +149,7 @@ def searched(network, kind="int8", **options):
 
 
 def noisy(loud, count=60, floor=1e-9):
-    """Return the noise of ``count`` layers: that in ``loud``, ``floor`` for all others."""
+    """Return the noise of ``count`` layers: ``loud`` gives it by index, others have ``floor``."""
     return {f"fpn.cell.{index % 4}.conv_{index}": loud.get(index, floor) for index in range(count)}
 
 
