@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     Way = Callable[[Sequence[Path]], None]
 
 SIDE, WIDE = 512, (288, 512)
+"""The network's input: the side of a square, and a size in the shape of the pictures."""
 THRESHOLD = 0.3
 GPU_SECONDS = 2e-3
 """Seconds per picture that the stand-in for a GPU takes."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from effdet_deploy.benchmark import Timing
 
 SECONDS = 480
+"""How long a run may take if --seconds is not given."""
 DONE, FAILED, NOT_RUN, RUNNING = "done", "failed", "not run", "cut off"
 RESULT = "gpu.json"
 NOT_HERE = ("tests/native",)

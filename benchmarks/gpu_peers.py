@@ -1,4 +1,4 @@
-"""The programs that are timed on a GPU, called peers: our graph and effdet's network in PyTorch.
+"""The programs that are timed on a GPU, called peers: forms of our graph and of effdet's network.
 
 Our graph runs in TorchScript, as a CUDA graph, in ONNX Runtime and in TensorRT; effdet's network
 runs eagerly and compiled. A peer is a function without arguments that turns the same letterboxed
@@ -49,7 +49,7 @@ BESIDE_COMPILED = (OURS, COMPILED)
 BESIDE_RECORDED = (OURS, GRAPH, RECORDED)
 BESIDE_ONNXRUNTIME, BESIDE_TENSORRT = (OURS, ONNXRUNTIME), (OURS, TENSORRT)
 AGREEMENT: dict[Precision, float] = {"fp32": 1e-2, "fp16": 5e-2}
-"""How much a peer's best scores may differ from ours in FP32; otherwise it is left out."""
+"""How much a peer's best scores may differ from ours in FP32; otherwise the peer is left out."""
 BEST = 10
 """How many of a picture's best scores are compared."""
 

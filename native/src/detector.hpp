@@ -21,6 +21,7 @@ public:
                 bool trust);
 
     // May be called by several threads at once. A threshold of 0 means the model's own threshold.
+    // `rows` has room for `depth` rows per picture, and `counts` for one number per picture.
     void detect(const effdet_image* images, std::size_t count, float threshold, void* stream,
                 effdet_row* rows, std::size_t depth, std::size_t* counts) const;
 

@@ -105,6 +105,7 @@ std::pair<std::string, std::string> read_entry(Span span) {
     return entry;
 }
 
+// Visits the messages of an ONNX file and fills `file`. Field numbers are those of onnx.proto.
 class Walk {
 public:
     explicit Walk(OnnxFile& file) : file_(file) {}

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4), with which engines are checked against their sidecars.
+// SHA-256 (FIPS 180-4), with which engines are checked against their sidecars (FILE.json).
 #pragma once
 
 #include <cstddef>

@@ -62,7 +62,7 @@ def test_ids_that_count_from_one_need_no_note(tmp_path):
 
 
 def test_cocos_80_categories_lie_on_90_outputs_where_their_ids_say(tmp_path):
-    """With 90 outputs, a category's id says which output it has; with 80, its rank says so."""
+    """With 90 outputs, a category's id says which output it has; with 80, its rank by id does."""
     slots = {
         each.category_id: each.name
         for each in class_specs(90)

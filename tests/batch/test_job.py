@@ -1,4 +1,8 @@
-"""A run over many pictures: its rows, how it goes on after it was stopped, and what it refuses."""
+"""A run over many pictures: its rows, how it goes on after it was stopped, and what it refuses.
+
+A run writes its rows in parts, one Parquet file each. The plan, in the file ``_plan``, says which
+pictures belong to which part.
+"""
 
 from __future__ import annotations
 

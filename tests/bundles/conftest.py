@@ -16,7 +16,7 @@ BACKENDS = {"tensorrt": "10.16.1.11", "tensorrt-rtx": "1.5.0.85"}
 
 @pytest.fixture
 def write_engine(tmp_path):
-    """Write what looks like a plan, with its sidecar, and return its path."""
+    """Write what looks like an engine, with its sidecar (FILE.json), and return its path."""
 
     def write(spec=None, backend="tensorrt", traits=(), name="tiny.engine"):
         spec = spec or detector_spec()

@@ -1,4 +1,7 @@
-"""Bisecting finds the layers whose precision costs the accuracy, in few measurements."""
+"""Bisecting finds the layers whose precision costs the accuracy, in few measurements.
+
+A layer is exact if it computes in float32, as in the reference.
+"""
 
 from __future__ import annotations
 
