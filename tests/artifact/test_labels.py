@@ -103,7 +103,9 @@ def test_roboflows_category_that_groups_the_others_names_no_output(tmp_path):
     assert "'animals', which only groups other categories" in said
 
 
-def test_a_category_that_groups_the_others_is_asked_about_if_it_may_have_an_output(tmp_path):
+def test_a_category_that_groups_others_and_may_have_an_output_is_refused_until_the_user_chooses(
+    tmp_path,
+):
     """With one output per category, names fit by rank and by id: only the user knows which."""
     names = {0: "animals", 1: "cat", 2: "dog"}
     path = coco(tmp_path, names, annotations=[1, 2], supercategory="animals")
@@ -136,7 +138,7 @@ def test_a_category_that_is_its_own_supercategory_is_a_class(tmp_path):
     assert named(written(tmp_path, "a.json", document), 2) == [("person", 1), ("cat", 2)]
 
 
-def test_ids_from_zero_are_asked_about_because_effdet_trains_no_output_for_zero(tmp_path):
+def test_ids_from_zero_need_a_choice_by_the_user_because_effdet_trains_no_output_for_zero(tmp_path):
     path = coco(tmp_path, {0: "a", 1: "b", 2: "c"})
     with pytest.raises(DataError, match="output 0 is 'a' by rank and 'b' by id"):
         named(path, 3)

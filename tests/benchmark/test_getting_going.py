@@ -70,7 +70,7 @@ def test_a_matrix_product_counts_as_the_pointwise_convolution_that_it_replaces(t
     assert found.macs == rows * inner * outer
 
 
-def test_a_share_is_work_over_time_over_the_ceiling():
+def test_a_share_is_the_work_per_second_divided_by_the_ceiling():
     """A billion multiply-adds (2 GFLOP) in 20 ms are 100 GFLOP/s: half of a ceiling of 200."""
     ceilings = Ceilings(threads=2, flops=200e9, bandwidth=10e9)
     reached = ceilings.reached(Work(macs=1_000_000_000, traffic=50_000_000), 0.02)

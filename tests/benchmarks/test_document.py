@@ -163,7 +163,7 @@ def test_a_disturbed_table_says_so(measured):
     assert "Do not trust these numbers: other programs took 30%" in markdown(measured)
 
 
-def test_the_share_of_the_ceilings_is_work_over_time(measured):
+def test_work_per_second_is_shown_as_a_share_of_the_ceiling(measured):
     from document import markdown
 
     # 5 GFLOP in 40.16 ms are 124.5 GFLOP/s of 200.

@@ -48,7 +48,9 @@ def test_one_picture_gives_an_annotated_copy_json_and_a_table(run_tool, model, p
     assert "Found" not in done.stdout
 
 
-def test_files_folders_and_globs_are_found_once_each(model, here, capsys):
+def test_a_picture_that_is_named_by_its_file_its_folder_and_a_glob_is_read_once(
+    model, here, capsys
+):
     save(here / "in" / "a.png")
     save(here / "in" / "deep" / "b.jpg")
     (here / "in" / "notes.txt").write_text("no picture")

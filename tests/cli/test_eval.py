@@ -86,7 +86,9 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
     assert {"m[fp16].onnx", "m[fp32].onnx", "x[/y]"} <= set(shown.split())
 
 
-def test_names_and_ids_that_contradict_one_another_are_asked_about(tmp_path, capsys):
+def test_names_and_ids_that_contradict_one_another_are_refused_until_the_user_chooses(
+    tmp_path, capsys
+):
     path = write_set(tmp_path / "set", images=1)
     document = json.loads(path.read_text())
     for each, name in zip(document["categories"], ("cat", "dog", "cow"), strict=True):

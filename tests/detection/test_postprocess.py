@@ -253,7 +253,7 @@ def test_finished_heads_equal_effdets_own_post_processing():
         np.testing.assert_array_equal(finished["detection_classes"][image], expected[:, 5] - 1)
 
 
-def test_finished_heads_have_the_contracts_names_dtypes_and_shapes():
+def test_finished_heads_have_the_names_dtypes_and_shapes_of_a_models_outputs():
     finished = finish_heads(*random_heads(batch=3), detector_spec(max_detections=7))
     described = {name: (each.dtype.name, each.shape) for name, each in finished.items()}
     assert described == {

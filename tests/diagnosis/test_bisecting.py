@@ -81,7 +81,7 @@ def test_with_every_layer_exact_only_the_rest_of_the_graph_differs(quantized, me
     assert meter.snr_db(grafting.with_exact(())) < exact
 
 
-def test_a_layer_with_a_clipped_range_is_found_alone(quantized, meter):
+def test_a_layer_with_a_clipped_range_is_the_only_layer_found(quantized, meter):
     model, chosen = quantized
     said = []
     grafting = Int8Grafting(tiny_network(), with_clipped_range(model))
