@@ -37,8 +37,9 @@ that the interval excludes 1. The column *ours is* says how many times as fast o
 Runtime is as the program of the row. The column *aim* says what we aim at. *Ms an image* is the
 median divided by the batch, *95% interval* the interval of the median, and *spread* the standard
 deviation of the times divided by their mean. 90% of the times are at most *p90*, and 99% at most
-*p99*. *Selection* chooses the boxes that enter NMS. Measurements that other programs disturbed were
-repeated; they are marked if the machine was never quiet.
+*p99*. *Selection* chooses the *candidates*, the boxes that enter NMS: 1000 unless a row says 5000,
+as many as effdet has. With `--nms onnx`, NMS is ONNX's own operator NonMaxSuppression. Measurements
+that other programs disturbed were repeated; they are marked if the machine was never quiet.
 """
 TIME_TEXT = """The table gives milliseconds end to end at batch 1. It divides the medians of the
 tables above in the proportions of the runtime's own profile. *Fpn* is the feature pyramid. *Head

@@ -25,7 +25,8 @@ SEED = 20_260
 """Seed of generated pictures; no example that a graph is traced with may use it."""
 COUNT = 4
 MAX_COUNT = 8
-"""A larger batch repeats its pictures, because eager PyTorch is slow."""
+"""The most pictures that are generated, because eager PyTorch is slow; a model whose smallest batch
+is larger gets the last picture again."""
 MAX_FOUND = 64
 """The most pictures of the user that are used for verification."""
 

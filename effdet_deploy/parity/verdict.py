@@ -169,7 +169,7 @@ class DetectionParity:
 
     @property
     def share(self) -> float:
-        """Matched share of all detections that are no border cases; NaN if there are none left."""
+        """Matched share of the detections that are not border cases; NaN if all are."""
         judged = self.total - len(self.set_aside)
         return 2 * self.matched / judged if judged else math.nan
 

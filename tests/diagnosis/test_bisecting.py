@@ -23,7 +23,7 @@ from tests.precision.tiny_network import SIDE, network_spec, tiny_network
 BATCHES = list(graph_inputs(structured_pictures(2, SIDE, SIDE, 5), network_spec()))
 CLIPPED = "backbone.blocks.0.0.conv_pw.conv"
 CLIP = 30.0
-"""The planted range is smaller than the right one by this factor."""
+"""Tests divide the range of the layer CLIPPED by this factor, as a bad calibration would."""
 OVERFLOWING_GAIN = 3e4
 # Two graphs that agree this well differ only by the rounding of float32 sums.
 SAME_DB = 100.0
@@ -192,7 +192,7 @@ def test_a_file_without_any_loss_has_nothing_to_explain():
 
 
 @pytest.mark.parametrize("bound", [6, 12, 20])
-def test_a_bound_on_measurements_holds_and_a_larger_set_is_still_found(bound):
+def test_with_a_bound_on_measurements_a_set_is_found_that_may_be_too_large(bound):
     loud = dict.fromkeys(range(0, 60, 7), 0.1)
     found = searched(Network(noisy(loud)), bound=bound)
     assert found.measurements <= bound

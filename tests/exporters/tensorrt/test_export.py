@@ -97,7 +97,7 @@ def test_without_tensorrt_the_onnx_file_is_finished_and_the_commands_are_given(e
 
 
 def test_a_missing_tensorrt_is_announced_before_work_starts(exported, tmp_path, monkeypatch):
-    """Tests turn warnings into errors: the warning ends the export, when nothing may exist yet."""
+    """Tests turn warnings into errors, so the warning ends the export; no file may exist then."""
     with pytest.raises(EffdetDeployWarning, match=r"kept as '.*model\.onnx'"):
         export("d0", tmp_path / "model.engine", NOWHERE)
 
@@ -105,7 +105,7 @@ def test_a_missing_tensorrt_is_announced_before_work_starts(exported, tmp_path, 
 
 
 NOT_FOR_AN_ENGINE = dataclasses.replace(detector_spec(), command=NOWHERE.command)
-"""The spec of an ONNX file that the same command wrote as its output, and not for an engine."""
+"""The spec of an ONNX file that names the command of NOWHERE, but is not for TensorRT."""
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ def test_a_budget_that_cannot_be_met_ends_with_its_own_error(tmp_path, monkeypat
 def exported_in_int8(exported, monkeypatch):
     export_tiny = road.onnx.export
 
-    def export_with_plan(variant, output, *rest):
+    def export_with_precision_file(variant, output, *rest):
         precision_file_path(output).write_text("new")
         return export_tiny(variant, output, *rest)
 
-    monkeypatch.setattr(road.onnx, "export", export_with_plan)
+    monkeypatch.setattr(road.onnx, "export", export_with_precision_file)
 
 
 def test_the_precision_file_of_an_int8_engine_is_kept_beside_it(exported_in_int8, tmp_path):
@@ -212,12 +212,12 @@ def test_a_precision_file_that_the_user_gives_stays_as_it_was_written(
     is_given, exported_in_int8, tmp_path
 ):
     """It lies where the engine's own precision file goes, which would replace it."""
-    plan = tmp_path / "model.engine.precision.json"
-    plan.write_text("edited")
-    file = {"precision_file": plan} if is_given else {}
+    precision_file = tmp_path / "model.engine.precision.json"
+    precision_file.write_text("edited")
+    file = {"precision_file": precision_file} if is_given else {}
     options = dataclasses.replace(RTX, precision="int8", calibration=tmp_path, **file)
     road.export("d0", tmp_path / "model.engine", options, Material(), silent)
-    assert plan.read_text() == ("edited" if is_given else "new")
+    assert precision_file.read_text() == ("edited" if is_given else "new")
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER_BYTES = 48
 _MASK_DELTA = 0xA282EAD8
 _LONGEST_KEY = 4096
-"""The most bytes of a name. A name can repeat the previous one in few bytes, and so grow huge."""
+"""The most bytes of a name. A name is stored as a part of the previous name and a few more bytes,
+so a small file could hold huge names."""
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _STRING = 7
 _DTYPES: dict[int, str] = {
