@@ -41,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.set_defaults(threads=1)
     parser.add_argument("--variant", default="d0")
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--latency", type=Path, help="also store this file of latency.py --json")
+    parser.add_argument("--latency", type=Path, help="a file of latency.py --json to show as well")
     parser.add_argument("--document", type=Path, help="the page to write the section into")
     return parser.parse_args(arguments)
 

@@ -70,8 +70,8 @@ def entropy(histogram: Histogram, symmetric: bool) -> Range:
     with TensorRT".
     """
     full, counts = _full(histogram), histogram.counts.astype(np.float64)
-    # Every range holds exact zeros, which come from padding and gates. They would outweigh all
-    # other values, so their bin is cut to the height of its neighbors.
+    # Zero lies in every range that is tried, and padding makes it frequent. It would outweigh all
+    # other values, so its bin is cut to the height of the neighboring bins.
     zero = int(np.argmin(np.abs(histogram.centers)))
     around = [counts[each] for each in (zero - 1, zero + 1) if 0 <= each < len(counts)]
     counts[zero] = min(counts[zero], max(around))

@@ -97,8 +97,8 @@ class Labels:
     def _named(self, num_classes: int) -> tuple[ClassSpec, ...]:
         """Return the named classes; the root is among them only if an output is left for it."""
         pairs = enumerate(zip(self.names, self.ids or (), strict=True))
-        leaves_root = len(self.names) != num_classes
-        return tuple(ClassSpec(*each) for at, each in pairs if at != self.root or not leaves_root)
+        drops_root = len(self.names) != num_classes
+        return tuple(ClassSpec(*each) for at, each in pairs if at != self.root or not drops_root)
 
     def _by_rank(self, num_classes: int) -> tuple[ClassSpec, ...]:
         named = self._named(num_classes)
@@ -199,7 +199,9 @@ def number_of(value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _LARGEST_ID:
-        raise ValueError(f"an id is {str(value)[:_SHOWN_DIGITS]!r}, which is not a whole number")
+        raise ValueError(
+            f"an id is {str(value)[:_SHOWN_DIGITS]!r}, not a whole number of at most 2^53"
+        )
     return value
 
 

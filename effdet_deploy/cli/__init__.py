@@ -137,7 +137,8 @@ def _app(names: tuple[str, ...], given: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         add_completion=False,
         pretty_exceptions_enable=False,
-        # Typer's Rich help imports Markdown and Pygments: twice the time that --help may take.
+        # Typer's Rich help imports Markdown and Pygments, which takes twice as long as the half
+        # second that --help is allowed.
         rich_markup_mode=None,
         epilog=None if alone else _EPILOG,
     )

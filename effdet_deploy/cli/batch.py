@@ -41,7 +41,8 @@ Key = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="With Parquet files as SOURCE: the column that names a picture; default: FILE#ROW.",
+        help="With Parquet files as SOURCE: the column that names a picture; without it, the name "
+        "is FILE#ROW.",
     ),
 ]
 ScoreThreshold = Annotated[

@@ -101,8 +101,8 @@ class LargeTiff:
         area = (bottom - top) * (right - left)
         if area > MAX_PIXELS:
             raise ImageError(
-                f"With this --tile, a row of '{self._path}' has {area / 1e6:.0f} megapixels; "
-                f"at most {MAX_PIXELS / 1e6:.0f} are read at a time.",
+                f"With this --tile, one row of tiles of '{self._path}' has {area / 1e6:.0f} "
+                f"megapixels; at most {MAX_PIXELS / 1e6:.0f} are read at a time.",
                 "Choose a smaller --tile.",
             )
         return self._part(left, top, right, bottom)

@@ -15,9 +15,9 @@ from effdet_deploy.synthetic import structured_pictures
 from tests.precision.tiny_network import CHANNELS, SIDE, network_spec, tiny_network
 
 BATCHES = list(graph_inputs(structured_pictures(6, SIDE, SIDE, 5), network_spec()))
-# Signal-to-noise ratios: at 0 dB the error is as large as the result itself. Naive quantization
-# leaves less than the first one, the default policy more than the second. In a product that the
-# default policy leaves in FP32, INT8 would leave less than the third.
+# Signal-to-noise ratios; at 0 dB the error is as large as the result itself. Naive quantization
+# gives less than COLLAPSED_DB, and the default policy more than WORKS_DB. The product that the
+# default policy keeps in FP32 would have less than DROWNED_DB in INT8.
 COLLAPSED_DB = 5.0
 WORKS_DB = 12.0
 DROWNED_DB = 10.0
