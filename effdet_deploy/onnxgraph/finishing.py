@@ -35,7 +35,7 @@ hold 2 GiB."""
 _TOOLS = ("torch", "timm", "onnx", "onnxscript", "onnxsim", "numpy")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _WRAPPERS = re.compile(r"^(?:heads(?:\.network)?|network)(?:\.|$)")
-"""The start of a module path that names left out: these modules only wrap the network."""
+"""The start of a module path that nodes' names leave out: these modules only wrap the network."""
 _CONSTANT_ROLES = {
     (operator, index): role
     for operator in ("Conv", "Gemm")

@@ -16,7 +16,7 @@ constexpr const char* kUsage =
     "orientation is not applied.\n"
     "\n"
     "  --score-threshold S   leave out detections below S (default: the model's own threshold)\n"
-    "  --json                print one JSON array per picture, with all digits\n";
+    "  --json                print one JSON array per picture, in full precision\n";
 
 // Names come from the model file and from the command line. Characters that could control the
 // terminal are replaced.

@@ -252,7 +252,7 @@ def test_a_closed_file_and_a_float_tensor_are_refused_in_a_sentence(detector, tm
 
 def test_a_named_pipe_is_refused_and_nothing_waits_for_it(detector, tmp_path):
     if not hasattr(os, "mkfifo"):
-        pytest.skip("this system has no named pipes: would show that nothing waits for one")
+        pytest.skip("no named pipes here: the test would show that nothing waits for one")
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(ImageError, match="is not an ordinary file"):
         detector.detect(tmp_path / "a.png")

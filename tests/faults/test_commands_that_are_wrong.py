@@ -100,7 +100,7 @@ def test_an_absent_directory_is_refused_before_the_model_is_built(tmp_path: Path
 
 
 def test_a_directory_that_takes_no_files_is_refused(tmp_path: Path) -> None:
-    # Permission bits do not bind root, who runs CI; /proc takes files from nobody.
+    # Permission bits do not bind root, who runs CI; in /proc no user can create a file.
     result = run_without_torch(
         "/proc/m.onnx", "--variant", "d0", "--weights", "random", cwd=tmp_path
     )

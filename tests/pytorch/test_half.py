@@ -21,7 +21,7 @@ from tests.networks import PYRAMIDS, conditioned
 
 LITE0 = "tf_efficientdet_lite0"
 ALIKE = (0.7, 1.4)
-"""The ratio of the root mean square errors of two ways to round a network, over many values."""
+"""The limits of the ratio of two root mean square errors: of two ways to round a network."""
 SENSITIVE_DB = (52.0, 45.0)
 """The least signal-to-noise ratios of class and box heads in FP16. Trained heads keep 53 dB and
 more. Rounding cannot harm the constant part of a signal. Box codes have a mean of 0, so they have

@@ -69,7 +69,8 @@ def read_pipeline_config(source: str, text: str) -> Settings:
         if not holds:
             raise WeightsError(
                 f"According to '{source}', the network {what}, which is not supported.",
-                "Export it with the API itself, or train from its EfficientDet configurations.",
+                "Export it with the Object Detection API itself, or train from one of that API's "
+                "EfficientDet configurations.",
             )
     extractor = _only(ssd, "feature_extractor")
     bifpn = _only(extractor, "bifpn")
