@@ -13,6 +13,7 @@ from scaling_section import NAMES, scaling_charts, scaling_section
 from sections import disturbance, run_lines
 
 from effdet_deploy.benchmark.ceilings import Ceilings
+from effdet_deploy.benchmark.machine import Machine
 from effdet_deploy.benchmark.profile import LAYOUT, STAGES, Work
 from effdet_deploy.files import write_atomically
 from effdet_deploy.reports.benchmark import markdown_table
@@ -99,7 +100,7 @@ def markdown(document: dict[str, Any], plots: dict[str, str] | None = None) -> s
     if startup := document.get("startup"):
         parts += _startup_section(startup)
     if "accuracy" in plots:
-        parts += ["## Latency against accuracy\n", ACCURACY_TEXT]
+        parts += ["## Latency against accuracy\n", ACCURACY_TEXT, *_origins(document["accuracy"])]
         parts += picture("accuracy", "latency against accuracy")
     parts += candidates_section(document.get("candidates"))
     parts += files_section(document.get("pictures"))
@@ -185,6 +186,15 @@ def _times(document: dict[str, Any]) -> dict[str, dict[str, float]]:
             times = {stage: shares.get(stage, 0.0) * medians[name] for stage in (*STAGES, LAYOUT)}
             found[f"{table['variant'].upper()}, {name}"] = times
     return found
+
+
+def _origins(accuracy: dict[str, Any]) -> list[str]:
+    """Return a line for each machine and version that measured latencies of the chart."""
+    origins = {
+        f"Machine: {Machine(**where['machine'])}; effdet-deploy {where['effdet_deploy']}.\n": None
+        for where in accuracy.get("latency_environment", {}).values()
+    }
+    return list(origins)
 
 
 def _startup_section(startup: dict[str, Any]) -> list[str]:

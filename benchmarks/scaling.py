@@ -195,7 +195,8 @@ def exported(point: Point, path: Path) -> dict[str, Any]:
     """
     asked = ("--export-to", path, "--point", json.dumps(asdict(point)))
     found: dict[str, Any] = json_of_child(
-        *(__file__, *asked),
+        __file__,
+        *asked,
         what=f"the export of {point.variant}",
         environment=KEEPS_BYTECODE,
         timeout=_EXPORT_LIMIT_S,

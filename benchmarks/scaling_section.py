@@ -41,7 +41,7 @@ def scaling_section(document: dict[str, Any] | None, plots: dict[str, str]) -> l
             "runtime.\n"
         ),
         f"Machine: {document['machine']}.\n",
-        f"Versions: {versions_line(document)}.\n",
+        versions_line(document),
     ]
     for kind, found in _by_kind(document).items():
         title, _ = AXES[kind]

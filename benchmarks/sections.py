@@ -32,14 +32,15 @@ def run_lines(document: dict[str, Any]) -> list[str]:
         f"Command: `python benchmarks/latency.py {document['command']}`\n",
         f"Machine: {document['machine']}.\n",
         *([] if has_bf16 else [NO_BF16]),
-        f"Versions: {versions_line(document)}.\n",
+        versions_line(document),
         f"Ceilings, measured here: {Ceilings(**document['ceilings'])}.\n",
     ]
 
 
 def versions_line(document: dict[str, Any]) -> str:
-    """Return the packages of a measurement, with their versions."""
-    return ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    """Return the line that names the packages of a measurement."""
+    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    return f"Versions: {versions}.\n"
 
 
 def disturbance(load: dict[str, Any]) -> str:

@@ -166,9 +166,11 @@ def require_same(plan: Plan, settings: Settings) -> None:
         ("fast_decode", "--fast-decode"),
     ):
         if begun[name] != now[name]:
-            given = ["not given" if each[name] is None else each[name] for each in (begun, now)]
+            was, is_now = (
+                "not given" if each[name] is None else each[name] for each in (begun, now)
+            )
             raise UsageError(
-                f"{what} is {given[1]}, but it was {given[0]} when the run in OUTPUT began.",
+                f"{what} is {is_now}, but it was {was} when the run in OUTPUT began.",
                 "Continue it with the same settings, or begin a new run in another OUTPUT.",
             )
 

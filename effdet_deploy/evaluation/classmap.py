@@ -109,19 +109,19 @@ def join_classes(
             for number in same_ids
             if number in named and by_name.get(number) != number and number not in by_name
         ]
-        if contradicting or (twice and by_name != same_ids):
-            if not contradicting:
-                raise DataError(
-                    f"The name '{twice[0]}' occurs twice among the model's classes or among the "
-                    "annotations' categories.",
-                    "Choose what decides: --class-map by-id, or a JSON file that maps class names "
-                    "to category ids.",
-                )
+        if contradicting:
             raise DataError(
                 "Some ids have one name in the model and another in the annotations: "
                 f"{_first_pairs(ours, categories, contradicting)}.",
                 "Choose what decides: --class-map by-name, by-id, or a JSON file that maps class "
                 "names to category ids.",
+            )
+        if twice and by_name != same_ids:
+            raise DataError(
+                f"The name '{twice[0]}' occurs twice among the model's classes or among the "
+                "annotations' categories.",
+                "Choose what decides: --class-map by-id, or a JSON file that maps class names "
+                "to category ids.",
             )
         found, note = by_name, _note_on_other_ids(by_name)
     if not found:

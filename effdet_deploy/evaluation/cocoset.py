@@ -22,6 +22,8 @@ _REQUIRED = ("images", "annotations", "categories")
 _SHOWN_ITEMS = 5
 _LONGEST_PATH = 4096
 """The longest path that a system opens; the search for a picture tries every end of a name."""
+FOLDER_OPTIONS = "--images DIR for eval and compare, --eval-images DIR for export"
+"""How every command names the folder of an annotated set's pictures."""
 _FORM = "Correct the file: COCO annotations hold images, annotations and categories."
 
 
@@ -222,16 +224,15 @@ def _paths(
         raise DataError(
             f"{len(missing)} of {len(paths)} pictures of '{annotations}' are missing; the first "
             f"is '{missing[0]}'.",
-            "Put them into 'images' beside the annotations, or name their folder: --images DIR "
-            "for eval and compare, --eval-images DIR for export.",
+            "Put them into 'images' beside the annotations, or name their folder: "
+            f"{FOLDER_OPTIONS}.",
         )
     if len(set(paths.values())) < len(paths):
         twice = next(path for path, count in Counter(paths.values()).items() if count > 1)
         raise DataError(
             f"Several pictures of '{annotations}' are the same file, '{twice}'.",
             "Put pictures with the same name into the folders that their file_name states, and "
-            "name the folder that contains these folders: --images DIR for eval and compare, "
-            "--eval-images DIR for export.",
+            f"name the folder that contains these folders: {FOLDER_OPTIONS}.",
         )
     return paths
 
@@ -259,8 +260,7 @@ def _place_in(folder: Path, name: object) -> Path:
     if found is None and (found := _inside(folder, name)) is None:
         raise DataError(
             f"The annotations name the picture '{name}', which is not in '{folder}'.",
-            "Name the folder of the picture: --images DIR for eval and compare, --eval-images DIR "
-            "for export.",
+            f"Name the folder of the picture: {FOLDER_OPTIONS}.",
         )
     return found
 

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 from effdet_deploy.detection.images import SUFFIXES
 from effdet_deploy.errors import DataError
-from effdet_deploy.evaluation.cocoset import is_there
+from effdet_deploy.evaluation.cocoset import FOLDER_OPTIONS, is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,8 +148,7 @@ def _picture_of(file: Path, named: str, folders: list[Path]) -> Path:
     if found is None:
         raise DataError(
             f"The picture of '{file}' is not in '{folders[0]}'.",
-            "Name the folder of the pictures: --images DIR for eval and compare, --eval-images DIR "
-            "for export.",
+            f"Name the folder of the pictures: {FOLDER_OPTIONS}.",
         )
     return found
 

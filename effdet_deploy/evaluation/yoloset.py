@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from effdet_deploy.artifact.labels import read_labels
 from effdet_deploy.detection.images import find_images, size_of
 from effdet_deploy.errors import DataError, ImageError
-from effdet_deploy.evaluation.cocoset import is_there
+from effdet_deploy.evaluation.cocoset import FOLDER_OPTIONS, is_there
 from effdet_deploy.files import parse_yaml
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def _pictures(source: Path, document: Mapping[str, Any], parts: Sequence[str]) -
         if place is None:
             raise DataError(
                 f"The part {part} of '{source}' does not exist: '{ways[0]}'.",
-                "Correct the path in the file, or name the folder of the pictures: --images DIR "
-                "for eval and compare, --eval-images DIR for export.",
+                "Correct the path in the file, or name the folder of the pictures: "
+                f"{FOLDER_OPTIONS}.",
             )
         found |= dict.fromkeys(_listed(place, roots) if place.is_file() else _find_in_folder(place))
     return list(found)

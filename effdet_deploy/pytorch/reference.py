@@ -102,8 +102,8 @@ class EagerReference:
         """Return the heads computed in float64."""
         if self._double is None:
             # In float64, PyTorch is faster without channels_last.
-            plain = copy.deepcopy(self.network).to(memory_format=torch.contiguous_format)
-            self._double = plain.double()
+            double = copy.deepcopy(self.network).double()
+            self._double = double.to(memory_format=torch.contiguous_format)
         return self._run(self._double, batch, torch.float64)
 
     def effects16(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
-from effdet_deploy.benchmark import Timing, compare
+from effdet_deploy.benchmark import Timing, compare, describe_machine
 from effdet_deploy.errors import ResourceError, UsageError
 
 OURS, OPENVINO = "ours, ONNX Runtime", "ours, OpenVINO FP32"
@@ -183,6 +184,20 @@ def test_scaling_is_part_of_the_document_with_its_charts(measured, scaling, tmp_
     assert lines_with(text, "D7X", "38.0", "2.60")
     assert lines_with(text, "Imaginary 9000")
     assert lines_with(text, "Imaginary 8000")
+
+
+def test_the_chart_of_accuracy_names_the_machine_that_measured_its_latencies(measured, tmp_path):
+    from document import markdown, write_plots
+
+    machine = asdict(describe_machine()) | {"cpu": "Imaginary 7000"}
+    where = {"effdet_deploy": "0.0.8", "machine": machine}
+    row = {"ap": 0.5, "engine": "openvino", "latency": {"openvino": {"median_ms": 30.0}}}
+    measured["accuracy"] = {
+        "rows": {"FP32": row},
+        "latency_environment": {"openvino": where, "onnxruntime": where},
+    }
+    text = markdown(measured, write_plots(measured, tmp_path))
+    assert len(lines_with(text, "Imaginary 7000", "effdet-deploy 0.0.8")) == 1
 
 
 def test_accuracy_is_drawn_only_where_its_own_runtime_was_timed(measured, tmp_path):
