@@ -52,6 +52,18 @@ def reference_of(network, taken):
     return EagerReference(network, dataclasses.replace(detector_spec(), input=taken))
 
 
+def test_float32_runs_channels_last_and_float64_does_not(spec, pictures):
+    reference, layouts = reference_of(TwoHeads(), spec), {}
+
+    def note(module, _inputs, result):
+        layouts[result.dtype] = result.is_contiguous(memory_format=torch.channels_last)
+
+    reference.network.class_net.register_forward_hook(note)
+    reference.heads(pictures)
+    reference.heads64(pictures)
+    assert layouts == {torch.float32: True, torch.float64: False}
+
+
 @pytest.fixture(scope="module")
 def pictures():
     return structured_pictures(2, 128, 192, seed=5)

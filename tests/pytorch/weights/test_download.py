@@ -153,6 +153,13 @@ def test_without_a_network_it_says_what_to_pass_and_where_the_file_would_go(cach
     assert entries(cache) == []
 
 
+def test_without_a_network_no_place_is_offered_in_which_the_file_would_not_be_looked_for(cache):
+    with pytest.raises(DownloadError) as caught:
+        fetch("http://127.0.0.1:9/latest.pth")
+    assert str(cache) not in caught.value.remedy
+    assert "--weights PATH" in caught.value.remedy
+
+
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "ftp://host/w.pth", "data://x", "://x", "http://[x"]
 )

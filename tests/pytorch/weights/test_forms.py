@@ -279,6 +279,17 @@ def test_a_numpy_archive_is_read(tmp_path, network):
     assert_taken(tmp_path / "model.npz", network)
 
 
+def test_an_archive_of_a_big_endian_machine_is_not_called_damaged(tmp_path, network):
+    plain = io.BytesIO()
+    torch.save(network.state_dict(), plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(tmp_path / "m.pth", "w") as target:
+        for entry in source.infolist():
+            is_order = entry.filename.endswith("/byteorder")
+            target.writestr(entry, b"big" if is_order else source.read(entry))
+    with pytest.raises(WeightsError, match=r"'m\.pth' was written on a big-endian machine"):
+        read_checkpoint(tmp_path / "m.pth")
+
+
 def test_an_archive_from_a_gpu_under_another_name_is_read(tmp_path, network):
     plain = io.BytesIO()
     torch.save(network.state_dict(), plain)

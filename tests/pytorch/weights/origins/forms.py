@@ -251,17 +251,23 @@ FORMS: dict[str, Callable[[Arrays], Arrays]] = {
 
 
 def write_tensorbundle(
-    prefix: Path, tensors: Arrays, names: Mapping[str, str] | None = None
+    prefix: Path,
+    tensors: Arrays,
+    names: Mapping[str, str] | None = None,
+    *,
+    header_end: bytes = b"",
+    entry_end: bytes = b"",
 ) -> None:
     """Write a TensorFlow checkpoint; with ``names``, an object-based one.
 
-    ``names`` gives the variable's name for each key of ``tensors``.
+    ``names`` gives the variable's name for each key of ``tensors``. ``header_end`` and
+    ``entry_end`` are protobuf fields to add to the header and to each tensor's entry.
     """
     data = bytearray()
-    entries = {b"": b"\x08\x01\x1a\x02\x08\x01"}
+    entries = {b"": b"\x08\x01\x1a\x02\x08\x01" + header_end}
     for key in sorted(tensors):
         value = np.asarray(tensors[key], np.float32)
-        entries[key.encode()] = _entry(1, value.shape, len(data), value.tobytes())
+        entries[key.encode()] = _entry(1, value.shape, len(data), value.tobytes()) + entry_end
         data += value.tobytes()
     if names is not None:
         graph = b"".join(

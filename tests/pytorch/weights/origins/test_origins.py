@@ -187,6 +187,23 @@ def test_an_origin_that_is_named_is_taken(tmp_path):
 # --- the container ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"header_end": b"\x10\x01"}, "'old' was written on a big-endian machine"),
+        ({"entry_end": b"\x3a\x00"}, "'old' stores 'layer/kernel' in slices"),
+    ],
+    ids=["endianness in the header", "slices in an entry"],
+)
+def test_a_sound_tensorflow_checkpoint_that_is_not_read_is_not_called_damaged(
+    tmp_path, fields, said
+):
+    """The fields are those of TensorFlow's ``tensor_bundle.proto``."""
+    write_tensorbundle(tmp_path / "old", {"layer/kernel": np.ones((2, 3), np.float32)}, **fields)
+    with pytest.raises(WeightsError, match=said):
+        read_tensorbundle(tmp_path / "old")
+
+
 @pytest.fixture
 def bundle(tmp_path):
     tensors = {f"layer_{index}/kernel": drawn(str(index), (3, index + 1)) for index in range(120)}
