@@ -101,6 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("options", nargs="*", help="further options of effdet-export, after --")
     given = parser.parse_args(arguments)
+    for checkout in (given.before, given.now):
+        # Without this check, the installed package would be compared with itself.
+        if not (checkout / "effdet_deploy/__main__.py").is_file():
+            parser.error(f"'{checkout}' is not a checkout of effdet-deploy")
     lines = [COLUMNS, ("---",) * len(COLUMNS)]
     for variant in given.variants.split(","):
         options = ("--weights", "random", "--variant", variant, *given.options)

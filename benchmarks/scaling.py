@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scaling_section import scaling_section
+from scaling_section import AXES, scaling_section
 from store import (
     KEEPS_BYTECODE,
     Record,
@@ -115,7 +115,12 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--max-seconds", type=float, default=900.0, help="begin no point later")
     parser.add_argument("--export-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--point", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if unknown := [each for each in given.axes.split(",") if each not in AXES]:
+        parser.error(
+            f"argument --axes: there is no {', '.join(unknown)}; choose of {', '.join(AXES)}"
+        )
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

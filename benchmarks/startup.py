@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from store import KEEPS_BYTECODE, folder
+from store import KEEPS_BYTECODE, folder, tell
 
 from effdet_deploy.benchmark import LoadWatch, Timing, compare, describe_machine
 from effdet_deploy.benchmark.child import json_of_child
 from effdet_deploy.benchmark.machine import environment
+from effdet_deploy.errors import EffdetDeployError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,9 +118,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--files", type=Path, help="keep exported files here, and reuse them")
     given = parser.parse_args(arguments)
-    with folder(given.files) as directory:
-        case = Case(given.variant, given.image_size, 1, given.threads, directory)
-        print(json.dumps(measure_starts(case, given.pairs), indent=1))
+    try:
+        with folder(given.files) as directory:
+            case = Case(given.variant, given.image_size, 1, given.threads, directory)
+            print(json.dumps(measure_starts(case, given.pairs), indent=1))
+    except EffdetDeployError as error:
+        tell(f"error: {error}")
+        return error.exit_code
     return 0
 
 

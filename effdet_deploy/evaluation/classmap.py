@@ -87,12 +87,6 @@ def join_classes(
         if not _UNNAMED.fullmatch(name)
     }
     ids_of = {_without_case_and_dashes(name): number for number, name in categories.items()}
-    twice = [
-        name
-        for names in (named.values(), map(_without_case_and_dashes, categories.values()))
-        for name, count in Counter(names).items()
-        if count > 1
-    ]
     by_name = {number: ids_of[name] for number, name in named.items() if name in ids_of}
     if rule == BY_ID or (not named and rule != NAMES_ALONE):
         found, note = same_ids, ""
@@ -101,29 +95,10 @@ def join_classes(
                 "The model's classes have no names, so they were matched with the annotations' "
                 "categories by id."
             )
-    elif rule in (BY_NAME, NAMES_ALONE):
-        found, note = by_name, "" if rule == NAMES_ALONE else _note_on_other_ids(by_name)
     else:
-        contradicting = [
-            number
-            for number in same_ids
-            if number in named and by_name.get(number) != number and number not in by_name
-        ]
-        if contradicting:
-            raise DataError(
-                "Some ids have one name in the model and another in the annotations: "
-                f"{_first_pairs(ours, categories, contradicting)}.",
-                "Choose what decides: --class-map by-name, by-id, or a JSON file that maps class "
-                "names to category ids.",
-            )
-        if twice and by_name != same_ids:
-            raise DataError(
-                f"The name '{twice[0]}' occurs twice among the model's classes or among the "
-                "annotations' categories.",
-                "Choose what decides: --class-map by-id, or a JSON file that maps class names "
-                "to category ids.",
-            )
-        found, note = by_name, _note_on_other_ids(by_name)
+        if rule is None:
+            _refuse_conflicts(ours, categories, named, by_name)
+        found, note = by_name, "" if rule == NAMES_ALONE else _note_on_other_ids(by_name)
     if not found:
         raise DataError(
             f"The model's classes ({_first_names(ours)}) and the annotations' categories "
@@ -131,6 +106,40 @@ def join_classes(
             "Export the model with --labels ANNOTATIONS.json, or match them with --class-map FILE.",
         )
     return ClassMap(found, tuple(sorted(categories.keys() - set(found.values()))), note)
+
+
+def _refuse_conflicts(
+    ours: Mapping[int, str],
+    categories: Mapping[int, str],
+    named: Mapping[int, str],
+    by_name: Mapping[int, int],
+) -> None:
+    """Raise DataError if ids contradict the match ``by_name``, or if a name occurs twice."""
+    contradicting = [
+        number
+        for number in ours
+        if number in categories and number in named and number not in by_name
+    ]
+    if contradicting:
+        raise DataError(
+            "Some ids have one name in the model and another in the annotations: "
+            f"{_first_pairs(ours, categories, contradicting)}.",
+            "Choose what decides: --class-map by-name, by-id, or a JSON file that maps class "
+            "names to category ids.",
+        )
+    twice = [
+        name
+        for names in (named.values(), map(_without_case_and_dashes, categories.values()))
+        for name, count in Counter(names).items()
+        if count > 1
+    ]
+    if twice and by_name != {number: number for number in ours if number in categories}:
+        raise DataError(
+            f"The name '{twice[0]}' occurs twice among the model's classes or among the "
+            "annotations' categories.",
+            "Choose what decides: --class-map by-id, or a JSON file that maps class names "
+            "to category ids.",
+        )
 
 
 def _without_case_and_dashes(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Processes whose start is timed keep Python's bytecode, even where the environment forbids it."""
+"""Scripts that time processes let Python keep its bytecode, and refuse wrong calls."""
 
 from __future__ import annotations
 
@@ -76,6 +76,31 @@ def test_an_export_of_scaling_keeps_it(started, tmp_path):
 
     scaling.exported(scaling.Point("export", "d0", None, 1, 1), tmp_path / "model.onnx")
     assert started == [KEEPS_BYTECODE]
+
+
+def test_a_folder_that_is_not_a_checkout_is_refused_before_anything_is_exported(tmp_path, capsys):
+    """Otherwise the installed package would be compared with itself."""
+    import exporting
+
+    with pytest.raises(SystemExit) as ended:
+        exporting.main([str(tmp_path / "nowhere"), "--variants", "d0"])
+    assert ended.value.code == 2
+    assert "nowhere' is not a checkout of effdet-deploy" in capsys.readouterr().err
+
+
+def test_a_variant_that_does_not_exist_is_refused_in_one_sentence(capsys):
+    import startup
+
+    assert startup.main(["--variant", "d99"]) == 2
+    assert "error: There is no variant named 'd99'." in capsys.readouterr().err
+
+
+def test_an_axis_that_does_not_exist_is_refused(capsys):
+    import scaling
+
+    with pytest.raises(SystemExit):
+        scaling.parse_arguments(["--axes", "batch,sise"])
+    assert "there is no sise" in capsys.readouterr().err
 
 
 def test_an_export_of_another_checkout_keeps_it(tmp_path):
